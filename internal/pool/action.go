@@ -1,0 +1,85 @@
+package pool
+
+import "time"
+
+// An Action is an order to whoever performs: in the imperative, complete in
+// itself. What comes of it comes back as an Event, where one is named.
+type Action interface{ action() }
+
+//sumtype:decl
+
+type (
+	// Prepare a generation: resolve its directory, find and keep its program.
+	// Answer: Prepared or PrepareFailed.
+	Prepare struct{ Generation int }
+	// CheckRelease asks whether a generation could still be started as it was.
+	// Answer: ReleaseChecked.
+	CheckRelease struct{ Generation int }
+	// Forget a generation: nothing will be started from it again.
+	Forget struct{ Generation int }
+	// Start a worker on its slot's sockets. Answer: Started or StartFailed, later
+	// Exited.
+	Start struct{ ID ID }
+	// Restore the slot's sockets to listening with their own backlog: a worker may
+	// have changed that when it started, or ended.
+	Restore struct{ Slot int }
+	// Retire asks a worker to drain: on its channel with the reason and the
+	// deadline, and by its stop signal.
+	Retire struct {
+		ID       ID
+		Reason   Reason
+		Deadline time.Time
+	}
+	// StopGroup sends the stop signal to what a dead worker left behind.
+	StopGroup struct{ ID ID }
+	// Kill sends SIGKILL to the worker's whole process group.
+	Kill struct{ ID ID }
+	// Steer new connections to these slots; a group of sockets where none is
+	// wanted keeps all.
+	Steer struct{ Accept []bool }
+	// CloseSlot closes the sockets of a slot that has ended for good, so that
+	// nobody waits in its queue. Start opens them again.
+	CloseSlot struct{ Slot int }
+	// Moved tells of a worker or slot that entered a state. Attempt is 0 for a
+	// slot.
+	Moved struct {
+		ID   ID
+		From State
+		To   State
+		Why  string
+	}
+	// RollMoved tells how a roll goes, RollEnded how it went. Done counts the
+	// slots that have a ready worker of the new generation.
+	RollMoved struct {
+		Phase    RollPhase
+		From, To int
+		Done, Of int
+		Why      string
+	}
+	// RollEnded is the last word on a generation's roll.
+	RollEnded struct {
+		Generation int
+		Result     Result
+		Why        string
+	}
+	// Quit ends the master: nothing of the app is alive. Code is its exit code.
+	Quit struct {
+		Code int
+		Why  string
+	}
+)
+
+func (Prepare) action()      {}
+func (CheckRelease) action() {}
+func (Forget) action()       {}
+func (Start) action()        {}
+func (Restore) action()      {}
+func (Retire) action()       {}
+func (StopGroup) action()    {}
+func (Kill) action()         {}
+func (Steer) action()        {}
+func (CloseSlot) action()    {}
+func (Moved) action()        {}
+func (RollMoved) action()    {}
+func (RollEnded) action()    {}
+func (Quit) action()         {}

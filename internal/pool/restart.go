@@ -1,0 +1,56 @@
+package pool
+
+import (
+	"fmt"
+	"time"
+)
+
+// restart applies the restart policy to a slot that has lost its worker, unless
+// one of another generation still serves there: that one stays. The
+// first restart is immediate, those after it wait twice as long each time
+// (docs/contract.md, section 7).
+func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
+	if s.keepServing() {
+		return
+	}
+	policy := p.settings.Restart
+	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= policy.Window {
+		s.failures = 0
+	}
+	s.failures++
+	switch {
+	case policy.Condition != RestartAny && exit.clean():
+		p.over(s, StateExited, fmt.Sprintf("%s; restart.condition lets it rest", exit.Words))
+	case policy.Condition == RestartNone:
+		p.over(s, StateFailed, fmt.Sprintf(`%s; restart.condition = "none"`, exit.Words))
+	case policy.MaxAttempts > 0 && s.failures > policy.MaxAttempts:
+		p.over(s, StateFailed, fmt.Sprintf("gave up after %d restarts in a row: %s", policy.MaxAttempts, exit.Words))
+	default:
+		s.Restarts++
+		wait := backoff(policy, s.failures)
+		s.NextStart = p.now.Add(wait)
+		why := exit.Words + "; starts again at once"
+		if wait > 0 {
+			why = fmt.Sprintf("%s; starts again in %s", exit.Words, wait)
+		}
+		p.enter(s, StateBackoff, why)
+	}
+}
+
+// backoff returns how long the n-th restart in a row waits, n from 1.
+func backoff(policy Restart, n int) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	wait := policy.Delay
+	for ; n > 2 && wait < policy.MaxDelay; n-- {
+		wait *= 2
+	}
+	return min(wait, policy.MaxDelay)
+}
+
+// over ends a slot for good: until a roll, nothing is started in it.
+func (p *Pool) over(s *Slot, state State, why string) {
+	p.enter(s, state, why)
+	p.do(CloseSlot{Slot: s.Index})
+}

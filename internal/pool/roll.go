@@ -1,0 +1,298 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// RollPhase is how far a roll has come, in words for people.
+type RollPhase string
+
+// The phases, in order. A roll that fails and may go back is checked and then
+// rolled back.
+const (
+	RollPreparing  RollPhase = "preparing"
+	RollRolling    RollPhase = "rolling"
+	RollMonitoring RollPhase = "monitoring"
+	RollChecking   RollPhase = "checking"
+	RollReverting  RollPhase = "rolling back"
+)
+
+// Result is how a roll ended (docs/contract.md, sections 6 and 9).
+type Result string
+
+// The results.
+const (
+	ResultDone       Result = "done"
+	ResultRolledBack Result = "rolled_back"
+	ResultPaused     Result = "paused"
+	ResultFailed     Result = "failed, not rolled back"
+	ResultCanceled   Result = "canceled"
+)
+
+// roll is a change of generation under way. A slot is reached when its
+// Generation is set; what moves the workers then is converge.
+type roll struct {
+	from, to int
+	phase    RollPhase
+	queue    []int       // slots not reached yet, in the order to reach them
+	step     []int       // slots reached whose worker is not ready yet
+	before   map[int]int // what each reached slot ran
+	nextAt   time.Time   // when the next step may begin
+	until    time.Time   // end of monitoring
+	why      string      // what made it fail
+	checks   []int       // generations whose release is being checked
+	told     RollMoved
+}
+
+// advanceRoll begins, steps and ends rolls. It changes only what slots are to
+// run.
+func (p *Pool) advanceRoll() {
+	if p.stop != stopNone {
+		p.requested = false
+		p.endRoll(ResultCanceled, "the app is stopping")
+		return
+	}
+	for p.roll != nil && p.advance(p.roll) {
+	}
+	if p.roll == nil && p.requested {
+		p.beginRoll()
+	}
+}
+
+func (p *Pool) beginRoll() {
+	p.requested = false
+	p.last++
+	p.roll = &roll{from: p.generation, to: p.last, phase: RollPreparing, before: map[int]int{}}
+	p.kept = append(p.kept, p.last)
+	p.do(Prepare{Generation: p.last})
+}
+
+func (p *Pool) rollPrepared(generation int) {
+	if r := p.roll; r != nil && r.to == generation && r.phase == RollPreparing {
+		r.phase = RollRolling
+		for i := range p.slots {
+			r.queue = append(r.queue, i)
+		}
+	}
+}
+
+func (p *Pool) rollNotPrepared(generation int, reason string) {
+	if r := p.roll; r != nil && r.to == generation && r.phase == RollPreparing {
+		p.endRoll(ResultRolledBack, reason+"; nothing has been changed")
+	}
+}
+
+// advance ends a step whose workers are ready, begins the next one, or ends the
+// roll. It reports whether there may be more to do at once.
+func (p *Pool) advance(r *roll) bool {
+	if r.phase == RollMonitoring && due(r.until, p.now) {
+		p.endRoll(ResultDone, "")
+		return false
+	}
+	if r.phase != RollRolling && r.phase != RollReverting {
+		return false
+	}
+	if len(r.step) > 0 {
+		r.step = slices.DeleteFunc(r.step, func(i int) bool { return p.slots[i].settled() })
+		if len(r.step) > 0 {
+			return false
+		}
+		r.nextAt = p.now
+		if r.phase == RollRolling {
+			r.nextAt = p.now.Add(p.settings.Update.Delay)
+		}
+	}
+	switch {
+	case len(r.queue) == 0 && r.phase == RollReverting:
+		p.endRoll(ResultRolledBack, r.why)
+	case len(r.queue) == 0:
+		r.phase = RollMonitoring
+		r.until = p.now.Add(p.settings.Update.Monitor)
+	case r.nextAt.After(p.now):
+		return false
+	default:
+		p.beginStep(r)
+	}
+	return true
+}
+
+func (p *Pool) beginStep(r *roll) {
+	n := p.settings.Update.Parallelism
+	if n == 0 || n > len(r.queue) {
+		n = len(r.queue)
+	}
+	r.step = slices.Clone(r.queue[:n])
+	r.queue = slices.Clone(r.queue[n:])
+	for _, i := range r.step {
+		p.reach(r, p.slots[i])
+	}
+}
+
+// reach gives a slot the generation that the roll brings, or back the one that
+// it ran. A slot that had given up gets a new chance.
+func (p *Pool) reach(r *roll, s *Slot) {
+	if r.phase == RollReverting {
+		s.Generation = r.before[s.Index]
+	} else {
+		r.before[s.Index] = s.Generation
+		s.Generation = r.to
+	}
+	s.failures = 0
+	p.enter(s, StateLive, "")
+}
+
+// rollFailed decides what a worker's end means to the roll under way. It
+// reports whether that settles what the slot does next.
+func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
+	r := p.roll
+	if r == nil {
+		return false
+	}
+	switch r.phase {
+	case RollRolling, RollMonitoring:
+		_, reached := r.before[s.Index]
+		if !reached || !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) > p.settings.Update.Monitor {
+			return false
+		}
+		r.why = blame(s, w, exit, p.now)
+		r.queue = []int{s.Index}
+		if p.settings.Update.FailureAction == Pause {
+			p.endRoll(ResultPaused, r.why)
+			return false
+		}
+		p.checkBefore(r)
+		return true
+	case RollChecking:
+		r.queue = append(r.queue, s.Index)
+		return true
+	case RollReverting:
+		return p.revertFailed(r, s, w, exit)
+	default:
+		return false
+	}
+}
+
+// blame says which worker failed a roll, and when.
+func blame(s *Slot, w *Worker, exit Exit, now time.Time) string {
+	if w.ReadyAt.IsZero() {
+		return fmt.Sprintf("slot %d, generation %d, before it was ready: %s", s.Index, w.ID.Generation, exit.Words)
+	}
+	after := now.Sub(w.ReadyAt).Round(time.Millisecond)
+	return fmt.Sprintf("slot %d, generation %d, %s after it was ready: %s", s.Index, w.ID.Generation, after, exit.Words)
+}
+
+// checkBefore asks whether what the reached slots ran can run again.
+func (p *Pool) checkBefore(r *roll) {
+	r.phase = RollChecking
+	r.step = nil
+	for _, generation := range r.before {
+		if !slices.Contains(r.checks, generation) {
+			r.checks = append(r.checks, generation)
+		}
+	}
+	slices.Sort(r.checks)
+	for _, generation := range r.checks {
+		p.do(CheckRelease{Generation: generation})
+	}
+}
+
+func (p *Pool) releaseChecked(generation int, lost string) {
+	r := p.roll
+	if r == nil || r.phase != RollChecking || !slices.Contains(r.checks, generation) {
+		return
+	}
+	if lost != "" {
+		for _, i := range r.queue {
+			p.slots[i].keepServing()
+		}
+		p.endRoll(ResultFailed, r.why+"; can't go back: "+lost)
+		return
+	}
+	r.checks = slices.DeleteFunc(r.checks, func(g int) bool { return g == generation })
+	if len(r.checks) > 0 {
+		return
+	}
+	r.phase = RollReverting
+	for i := range p.slots { // those that failed stand in the queue already, first
+		if _, reached := r.before[i]; reached && !slices.Contains(r.queue, i) {
+			r.queue = append(r.queue, i)
+		}
+	}
+	r.nextAt = p.now
+}
+
+// revertFailed is for a worker that ends while its roll is taken back. One of
+// the new generation makes its slot's turn come at once; one of the old, that
+// the slot can't go back.
+func (p *Pool) revertFailed(r *roll, s *Slot, w *Worker, exit Exit) bool {
+	if at := slices.Index(r.queue, s.Index); at >= 0 {
+		r.queue = slices.Delete(r.queue, at, at+1)
+		r.step = append(r.step, s.Index)
+		p.reach(r, s)
+		return true
+	}
+	if !slices.Contains(r.step, s.Index) {
+		return false
+	}
+	p.endRoll(ResultFailed, r.why+"; can't go back: "+blame(s, w, exit, p.now))
+	return false
+}
+
+// holds reports whether nothing may be started in a slot until it is known
+// where the roll goes.
+func (p *Pool) holds(s *Slot) bool {
+	if p.roll == nil || p.roll.phase != RollChecking {
+		return false
+	}
+	_, reached := p.roll.before[s.Index]
+	return reached
+}
+
+func (p *Pool) endRoll(result Result, why string) {
+	r := p.roll
+	if r == nil {
+		return
+	}
+	p.roll = nil
+	if result != ResultRolledBack && result != ResultCanceled {
+		p.generation = r.to
+	}
+	p.lastRoll = RollEnded{Generation: r.to, Result: result, Why: why}
+	p.do(p.lastRoll)
+}
+
+func (p *Pool) rollDeadline() time.Time {
+	switch r := p.roll; {
+	case r == nil:
+		return time.Time{}
+	case r.phase == RollMonitoring:
+		return r.until
+	case len(r.step) == 0 && len(r.queue) > 0 && r.nextAt.After(p.now):
+		return r.nextAt
+	default:
+		return time.Time{}
+	}
+}
+
+// tellRoll tells how the roll goes, when that has changed.
+func (p *Pool) tellRoll() {
+	if r := p.roll; r != nil {
+		if now := p.rollMoved(); now != r.told {
+			r.told = now
+			p.do(now)
+		}
+	}
+}
+
+func (p *Pool) rollMoved() RollMoved {
+	r := p.roll
+	m := RollMoved{Phase: r.phase, From: r.from, To: r.to, Of: len(p.slots), Why: r.why}
+	for _, s := range p.slots {
+		if s.Generation == r.to && s.settled() {
+			m.Done++
+		}
+	}
+	return m
+}

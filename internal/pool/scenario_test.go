@@ -1,0 +1,248 @@
+package pool
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the scenario files with what happens now")
+
+// A scenario file holds, line by line: "# words", kept; "set KEY VALUE" before
+// the first event; "at TIME EVENT [ID] [key=value...]", an event; and below each
+// event, indented, what the pool did. "ticks until TIME" delivers every tick
+// that the pool asks for up to then. An ID is slot.generation#attempt.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(want))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got; -update rewrites it)\n%s", diff)
+			}
+		})
+	}
+}
+
+// epoch is when scenarios and worlds begin. Any moment would do.
+var epoch = time.Unix(1_000_000_000, 0)
+
+type player struct {
+	t        *testing.T
+	out      strings.Builder
+	settings Settings
+	slots    int
+	pool     *Pool
+}
+
+func play(t *testing.T, script string) string {
+	p := &player{t: t, slots: 2, settings: testSettings()}
+	lines := bufio.NewScanner(strings.NewReader(script))
+	for lines.Scan() {
+		line := lines.Text()
+		if strings.HasPrefix(line, "  ") {
+			continue
+		}
+		fmt.Fprintln(&p.out, line)
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		switch fields[0] {
+		case "set":
+			p.set(fields[1], fields[2])
+		case "at":
+			p.step(p.duration(fields[1]), p.event(fields[2:]))
+		case "ticks":
+			p.ticks(p.duration(fields[2]))
+		default:
+			t.Fatalf("%q: not a line of a scenario", line)
+		}
+	}
+	return p.out.String()
+}
+
+func testSettings() Settings {
+	return Settings{
+		Ready:   Readiness{Delay: time.Second, Timeout: 30 * time.Second},
+		Restart: Restart{Delay: 100 * time.Millisecond, MaxDelay: 30 * time.Second, Window: 5 * time.Second},
+		Update:  Update{Parallelism: 1, Monitor: 5 * time.Second},
+		Drain:   Drain{Timeout: 30 * time.Second},
+	}
+}
+
+func (p *player) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return d
+}
+
+func (p *player) set(key, value string) {
+	n, _ := strconv.Atoi(value)
+	s := &p.settings
+	switch key {
+	case "slots":
+		p.slots = n
+	case "ready.mode":
+		s.Ready.Mode = map[string]ReadyMode{"auto": ReadyAuto, "notify": ReadyNotify, "delay": ReadyDelay}[value]
+	case "restart.condition":
+		s.Restart.Condition = map[string]Condition{"any": RestartAny, "on-failure": RestartOnFailure, "none": RestartNone}[value]
+	case "restart.max_attempts":
+		s.Restart.MaxAttempts = n
+	case "update.parallelism":
+		s.Update.Parallelism = n
+	case "update.delay":
+		s.Update.Delay = p.duration(value)
+	case "update.monitor":
+		s.Update.Monitor = p.duration(value)
+	case "update.order":
+		s.Update.Order = map[string]Order{"start-first": StartFirst, "stop-first": StopFirst}[value]
+	case "update.failure_action":
+		s.Update.FailureAction = map[string]FailureAction{"rollback": Rollback, "pause": Pause}[value]
+	case "drain.timeout":
+		s.Drain.Timeout = p.duration(value)
+	default:
+		p.t.Fatalf("set %s: no such setting", key)
+	}
+}
+
+// event reads an event's name, ID and values.
+func (p *player) event(words []string) Event {
+	var id ID
+	values := map[string]string{}
+	for _, word := range words[1:] {
+		if key, value, ok := strings.Cut(word, "="); ok {
+			values[key] = strings.ReplaceAll(value, "_", " ")
+		} else if _, err := fmt.Sscanf(word, "%d.%d#%d", &id.Slot, &id.Generation, &id.Attempt); err != nil {
+			p.t.Fatalf("%q: not an ID: %v", word, err)
+		}
+	}
+	number := func(key string) int { n, _ := strconv.Atoi(values[key]); return n }
+	switch words[0] {
+	case "began":
+		return Began{}
+	case "ticked":
+		return Ticked{}
+	case "prepared":
+		return Prepared{number("gen")}
+	case "prepare-failed":
+		return PrepareFailed{number("gen"), values["why"]}
+	case "started":
+		return Started{id}
+	case "start-failed":
+		return StartFailed{id, values["why"]}
+	case "greeted":
+		return Greeted{id}
+	case "notified":
+		return Notified{id}
+	case "exited":
+		exit := Exit{Code: number("code"), Words: "exit status " + values["code"]}
+		if signal := number("signal"); signal != 0 {
+			exit = Exit{Code: -1, Signal: signal, Words: "killed by signal " + values["signal"]}
+		}
+		return Exited{ID: id, Exit: exit, Leftovers: values["leftovers"] == "yes"}
+	case "group-ended":
+		return GroupEnded{id}
+	case "roll-requested":
+		return RollRequested{}
+	case "release-checked":
+		return ReleaseChecked{number("gen"), values["lost"]}
+	case "stop-requested":
+		return StopRequested{Now: values["now"] == "yes"}
+	default:
+		p.t.Fatalf("%q: no such event", words[0])
+		return nil
+	}
+}
+
+func (p *player) step(after time.Duration, ev Event) {
+	if p.pool == nil {
+		p.pool = New(p.settings, p.slots)
+	}
+	for _, a := range p.pool.Step(epoch.Add(after), ev) {
+		fmt.Fprintf(&p.out, "  %s\n", describe(a))
+	}
+}
+
+func (p *player) ticks(until time.Duration) {
+	for {
+		next := p.pool.Next()
+		if next.IsZero() || next.After(epoch.Add(until)) {
+			return
+		}
+		fmt.Fprintf(&p.out, "  -- %s\n", next.Sub(epoch))
+		p.step(next.Sub(epoch), Ticked{})
+	}
+}
+
+// describe writes an action on one line.
+func describe(a Action) string {
+	switch a := a.(type) {
+	case Prepare:
+		return fmt.Sprintf("prepare gen=%d", a.Generation)
+	case CheckRelease:
+		return fmt.Sprintf("check-release gen=%d", a.Generation)
+	case Forget:
+		return fmt.Sprintf("forget gen=%d", a.Generation)
+	case Start:
+		return "start " + a.ID.String()
+	case Restore:
+		return fmt.Sprintf("restore slot=%d", a.Slot)
+	case Retire:
+		return fmt.Sprintf("retire %s %s until=%s", a.ID, a.Reason, a.Deadline.Sub(epoch))
+	case StopGroup:
+		return "stop-group " + a.ID.String()
+	case Kill:
+		return "kill " + a.ID.String()
+	case Steer:
+		var slots []string
+		for i, yes := range a.Accept {
+			if yes {
+				slots = append(slots, strconv.Itoa(i))
+			}
+		}
+		return fmt.Sprintf("steer to [%s]", strings.Join(slots, " "))
+	case CloseSlot:
+		return fmt.Sprintf("close slot=%d", a.Slot)
+	case Moved:
+		return fmt.Sprintf("moved %s %s -> %s: %s", a.ID, orDash(a.From), orDash(a.To), a.Why)
+	case RollMoved:
+		return fmt.Sprintf("roll %d -> %d %s %d/%d %s", a.From, a.To, a.Phase, a.Done, a.Of, a.Why)
+	case RollEnded:
+		return fmt.Sprintf("roll to %d ended: %s %s", a.Generation, a.Result, a.Why)
+	case Quit:
+		return fmt.Sprintf("quit %d: %s", a.Code, a.Why)
+	default:
+		return fmt.Sprintf("%#v", a)
+	}
+}
+
+func orDash(s State) string {
+	if s == StateLive {
+		return "-"
+	}
+	return string(s)
+}

@@ -1,0 +1,180 @@
+package pool
+
+import "time"
+
+// Step takes note of one event at the time now and returns what is to be done,
+// in order. Times given to a Pool must not run backwards.
+func (p *Pool) Step(now time.Time, ev Event) []Action {
+	p.now = now
+	p.note(ev)
+	p.expire()
+	p.advanceRoll()
+	for _, s := range p.slots {
+		p.converge(s)
+	}
+	p.tellRoll()
+	p.steer()
+	p.finish()
+	actions := p.actions
+	p.actions = nil
+	return actions
+}
+
+// Next returns when Step wants to be called with Ticked if nothing happens
+// before; zero for never. It is always after the last Step's time.
+func (p *Pool) Next() time.Time {
+	if p.exited {
+		return time.Time{}
+	}
+	next := p.bootBy
+	p.workers(func(s *Slot, w *Worker) { next = earliest(next, p.workerDeadline(s, w)) })
+	for _, l := range p.left {
+		next = earliest(next, l.deadline)
+	}
+	for _, s := range p.slots {
+		if s.State == StateBackoff && s.NextStart.After(p.now) {
+			next = earliest(next, s.NextStart)
+		}
+		if grace := s.lostAt.Add(steerAfter); !s.lostAt.IsZero() && grace.After(p.now) {
+			next = earliest(next, grace)
+		}
+	}
+	return earliest(next, p.rollDeadline())
+}
+
+// note records a fact. What follows from it is for the rest of Step.
+func (p *Pool) note(ev Event) {
+	switch ev := ev.(type) {
+	case Began:
+		p.begin()
+	case Ticked:
+	case Prepared:
+		p.rollPrepared(ev.Generation)
+	case PrepareFailed:
+		p.rollNotPrepared(ev.Generation, ev.Reason)
+	case Started:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.started(w) })
+	case StartFailed:
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, Exit{Code: -1, Words: ev.Reason}) })
+	case Greeted:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Greeted = true })
+	case Notified:
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) { w.Notified, s.notifies = true, true })
+	case Exited:
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) {
+			if ev.Leftovers {
+				p.leaveBehind(w)
+			}
+			p.ended(s, w, ev.Exit)
+		})
+	case GroupEnded:
+		p.groupEnded(ev.ID)
+	case RollRequested:
+		p.requested = p.stop == stopNone
+	case ReleaseChecked:
+		p.releaseChecked(ev.Generation, ev.Lost)
+	case StopRequested:
+		p.askStop(ev.Now)
+	}
+}
+
+func (p *Pool) onWorker(id ID, f func(*Slot, *Worker)) {
+	if s, w := p.find(id); w != nil {
+		f(s, w)
+	}
+}
+
+// begin starts the first generation, which is prepared like any other but
+// replaces nothing.
+func (p *Pool) begin() {
+	if p.began {
+		return
+	}
+	p.began = true
+	p.bootBy = p.now.Add(p.settings.Ready.Timeout)
+	p.generation, p.last = 1, 1
+	p.kept = []int{1}
+	for _, s := range p.slots {
+		s.Generation = 1
+		s.lostAt = p.now
+	}
+}
+
+// expire acts on every deadline that has come.
+func (p *Pool) expire() {
+	p.workers(p.expireWorker)
+	for i := range p.left {
+		if l := &p.left[i]; due(l.deadline, p.now) {
+			l.deadline = time.Time{}
+			p.do(Kill{ID: l.id})
+		}
+	}
+	p.boot()
+}
+
+// boot decides when the app is up: every slot that still runs is ready, or
+// ready.timeout is over and some are. With none ready by then it gives up.
+func (p *Pool) boot() {
+	if p.up || !p.began || p.stop != stopNone {
+		return
+	}
+	ready, running := 0, 0
+	for _, s := range p.slots {
+		if s.ready() {
+			ready++
+		}
+		if !s.over() {
+			running++
+		}
+	}
+	switch {
+	case ready > 0 && ready == running, ready > 0 && due(p.bootBy, p.now):
+		p.up = true
+		p.bootBy = time.Time{}
+	case due(p.bootBy, p.now):
+		p.giveUp = "no worker became ready within " + p.settings.Ready.Timeout.String()
+		if why := p.anyFailure(); why != "" {
+			p.giveUp += "; the last one: " + why
+		}
+		p.askStop(false)
+	}
+}
+
+// anyFailure returns the newest failure that a slot knows.
+func (p *Pool) anyFailure() string {
+	var newest LastExit
+	for _, s := range p.slots {
+		if !s.LastExit.At.Before(newest.At) {
+			newest = s.LastExit
+		}
+	}
+	return newest.Why
+}
+
+// steer tells which slots may get new connections, when that has changed. A
+// slot without a ready worker keeps its share for a moment, as a crashed worker
+// is back before most clients notice.
+func (p *Pool) steer() {
+	if !p.began || p.stop != stopNone {
+		return
+	}
+	accept := make([]bool, len(p.slots))
+	changed := len(p.steering) == 0
+	for i, s := range p.slots {
+		switch {
+		case s.ready():
+			s.lostAt = time.Time{}
+		case s.lostAt.IsZero():
+			s.lostAt = p.now
+		}
+		accept[i] = !s.over() && (s.lostAt.IsZero() || s.lostAt.Add(steerAfter).After(p.now))
+		changed = changed || accept[i] != p.steering[i]
+	}
+	if changed {
+		p.steering = accept
+		p.do(Steer{Accept: accept})
+	}
+}
+
+// due reports whether a deadline has come; the zero time never does.
+func due(deadline, now time.Time) bool { return !deadline.IsZero() && !deadline.After(now) }

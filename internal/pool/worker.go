@@ -1,0 +1,274 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// converge moves a slot one decision closer to what it is to run.
+func (p *Pool) converge(s *Slot) {
+	if !p.began || p.exited {
+		return
+	}
+	if p.stop != stopNone {
+		p.retireAll(s, ReasonStop)
+		if s.State == StateBackoff {
+			p.enter(s, StateLive, "")
+		}
+		return
+	}
+	if s.settled() {
+		p.retireOthers(s)
+		return
+	}
+	if s.over() || s.serving(s.Generation) != nil || p.holds(s) {
+		return
+	}
+	if s.State == StateBackoff && !due(s.NextStart, p.now) {
+		return
+	}
+	if p.settings.Update.Order == StopFirst && len(s.Workers) > 0 {
+		p.retireAll(s, ReasonRoll)
+		return
+	}
+	p.start(s)
+}
+
+// start orders a worker for a slot.
+func (p *Pool) start(s *Slot) {
+	p.enter(s, StateLive, "")
+	s.NextStart = time.Time{}
+	s.attempts++
+	w := &Worker{ID: ID{s.Index, s.Generation, s.attempts}}
+	s.Workers = append(s.Workers, w)
+	p.become(w, StateStarting, "")
+	p.do(Start{ID: w.ID})
+}
+
+func (p *Pool) started(w *Worker) {
+	if w.Running {
+		return
+	}
+	w.Running = true
+	w.StartedAt = p.now
+	if w.unwanted != "" {
+		p.retire(w, w.unwanted, "no longer wanted when it had started")
+	}
+	if w.Killed {
+		p.do(Kill{ID: w.ID})
+	}
+}
+
+// expireWorker makes a worker ready whose signs are complete, and acts on its
+// deadline.
+func (p *Pool) expireWorker(s *Slot, w *Worker) {
+	switch {
+	case !w.Running:
+	case w.State == StateStarting && p.isReady(s, w):
+		p.becomeReady(s, w)
+	case w.State == StateStarting && due(p.workerDeadline(s, w), p.now):
+		p.notReady(s, w)
+	case w.State == StateDraining && due(w.deadline, p.now):
+		w.deadline = time.Time{}
+		p.kill(w, fmt.Sprintf("still there after %s of draining", p.settings.Drain.Timeout))
+	}
+}
+
+// promised reports whether the worker is going to say itself when it is ready.
+func (p *Pool) promised(s *Slot, w *Worker) bool {
+	switch p.settings.Ready.Mode {
+	case ReadyNotify:
+		return true
+	case ReadyDelay:
+		return false
+	default:
+		return w.Greeted || s.notifies
+	}
+}
+
+func (p *Pool) isReady(s *Slot, w *Worker) bool {
+	if w.Notified && p.settings.Ready.Mode != ReadyDelay {
+		return true
+	}
+	return !p.promised(s, w) && due(w.StartedAt.Add(p.settings.Ready.Delay), p.now)
+}
+
+// workerDeadline returns when time alone changes a worker.
+func (p *Pool) workerDeadline(s *Slot, w *Worker) time.Time {
+	switch {
+	case !w.Running || w.State == StateReady:
+		return time.Time{}
+	case w.State == StateDraining:
+		return w.deadline
+	case p.promised(s, w):
+		return w.StartedAt.Add(p.settings.Ready.Timeout)
+	default:
+		return w.StartedAt.Add(min(p.settings.Ready.Delay, p.settings.Ready.Timeout))
+	}
+}
+
+func (p *Pool) becomeReady(s *Slot, w *Worker) {
+	w.ReadyAt = p.now
+	why := "it said so"
+	if !w.Notified {
+		why = fmt.Sprintf("alive for %s", p.settings.Ready.Delay)
+	}
+	p.become(w, StateReady, why)
+	p.do(Restore{Slot: s.Index})
+}
+
+// notReady gives up on a worker that has not become ready in its time. It
+// counts as a failure now; its successor does not wait for it to go.
+func (p *Pool) notReady(s *Slot, w *Worker) {
+	why := fmt.Sprintf("not ready within %s", p.settings.Ready.Timeout)
+	if !w.Greeted && !w.Notified && p.promised(s, w) {
+		why += ": no READY=1 came (ready.mode = \"delay\" asks for none)"
+	}
+	p.retire(w, ReasonRecycle, why)
+	p.failed(s, w, Exit{Code: -1, Words: why})
+}
+
+// retireOthers asks all workers of a settled slot to drain but the one that is
+// to stay.
+func (p *Pool) retireOthers(s *Slot) {
+	stays := s.serving(s.Generation)
+	for _, w := range s.Workers {
+		if w != stays {
+			p.retireWanted(w, ReasonRoll)
+		}
+	}
+}
+
+func (p *Pool) retireAll(s *Slot, reason Reason) {
+	for _, w := range s.Workers {
+		p.retireWanted(w, reason)
+		if p.stop == stopNow {
+			p.kill(w, "stopped at once")
+		}
+	}
+}
+
+// retireWanted retires a worker that nobody has asked to go yet. One that is
+// not running yet can't be asked: it is as soon as it runs.
+func (p *Pool) retireWanted(w *Worker, reason Reason) {
+	switch {
+	case w.State == StateDraining || w.unwanted != "":
+	case w.Running:
+		p.retire(w, reason, string(reason))
+	default:
+		w.unwanted = reason
+	}
+}
+
+func (p *Pool) retire(w *Worker, reason Reason, why string) {
+	w.Reason = reason
+	w.deadline = p.now.Add(p.settings.Drain.Timeout)
+	p.become(w, StateDraining, why)
+	p.do(Retire{ID: w.ID, Reason: reason, Deadline: w.deadline})
+	if p.settings.Drain.Timeout <= 0 {
+		p.kill(w, "drain.timeout is 0")
+	}
+	p.cutOldest()
+}
+
+// cutOldest kills the oldest draining generation when there are too many.
+func (p *Pool) cutOldest() {
+	draining := func(w *Worker) bool { return w.State == StateDraining && !w.Killed }
+	var generations []int
+	p.workers(func(_ *Slot, w *Worker) {
+		if draining(w) && !slices.Contains(generations, w.ID.Generation) {
+			generations = append(generations, w.ID.Generation)
+		}
+	})
+	if len(generations) <= maxDraining {
+		return
+	}
+	oldest := slices.Min(generations)
+	p.workers(func(_ *Slot, w *Worker) {
+		if draining(w) && w.ID.Generation == oldest {
+			p.kill(w, fmt.Sprintf("more than %d generations draining", maxDraining))
+		}
+	})
+}
+
+// kill sends SIGKILL once; to a worker that does not run yet, as soon as it
+// does.
+func (p *Pool) kill(w *Worker, why string) {
+	if w.Killed {
+		return
+	}
+	w.Killed = true
+	w.deadline = time.Time{}
+	if w.Running {
+		p.do(Moved{ID: w.ID, From: w.State, To: StateDraining, Why: "killed: " + why})
+		p.do(Kill{ID: w.ID})
+	}
+}
+
+// leaveBehind takes over what a dead worker left in its process group: stop
+// signal now, KILL when a drain's time is over. A worker killed with its whole
+// group leaves only what is dying.
+func (p *Pool) leaveBehind(w *Worker) {
+	l := leftover{id: w.ID, deadline: p.now.Add(p.settings.Drain.Timeout)}
+	if !w.deadline.IsZero() {
+		l.deadline = w.deadline
+	}
+	if w.Killed || p.stop == stopNow {
+		l.deadline = time.Time{}
+		p.do(Kill{ID: w.ID})
+	} else {
+		p.do(StopGroup{ID: w.ID})
+	}
+	p.left = append(p.left, l)
+}
+
+func (p *Pool) groupEnded(id ID) {
+	p.left = slices.DeleteFunc(p.left, func(l leftover) bool { return l.id == id })
+}
+
+// ended takes note of a worker's end, whatever brought it about.
+func (p *Pool) ended(s *Slot, w *Worker, exit Exit) {
+	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
+	expected := w.State == StateDraining || w.unwanted != ""
+	p.become(w, StateGone, exit.Words)
+	if expected {
+		if w.Reason != ReasonRecycle {
+			s.LastExit = LastExit{At: p.now, Exit: exit, Why: exit.Words}
+		}
+		return
+	}
+	p.failed(s, w, exit)
+}
+
+// failed decides what follows when a slot has lost a worker that nobody had
+// asked to go: a roll may fail of it; else the restart policy applies.
+func (p *Pool) failed(s *Slot, w *Worker, exit Exit) {
+	s.LastExit = LastExit{At: p.now, Exit: exit, Why: exit.Words}
+	if p.stop != stopNone || w.ID.Generation != s.Generation {
+		return // its successor is on the way
+	}
+	if p.rollFailed(s, w, exit) {
+		return
+	}
+	p.restart(s, w, exit)
+}
+
+// become is the only place where a worker changes its state.
+func (p *Pool) become(w *Worker, to State, why string) {
+	from := w.State
+	w.State = to
+	p.do(Moved{ID: w.ID, From: from, To: to, Why: why})
+}
+
+// enter is the only place where a slot changes its state.
+func (p *Pool) enter(s *Slot, to State, why string) {
+	if s.State == to && s.Why == why {
+		return
+	}
+	from := s.State
+	s.State, s.Why = to, why
+	if to != StateLive {
+		p.do(Moved{ID: ID{Slot: s.Index, Generation: s.Generation}, From: from, To: to, Why: why})
+	}
+}

@@ -1,0 +1,333 @@
+package pool
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A world plays everybody but the pool: processes that start, greet, hang,
+// crash, leave children and ignore their stop signal, files that vanish, and
+// people who ask for rolls, all by the dice of one seed.
+type world struct {
+	t        *testing.T
+	seed     uint64
+	dice     *rand.Rand
+	pool     *Pool
+	settings Settings
+	now      time.Time
+	calm     bool // nothing ever fails
+	pending  []pendingEvent
+	alive    map[ID]bool // processes
+	groups   map[ID]bool // leftovers
+	dead     []ID
+	prepared map[int]bool
+	quit     bool
+}
+
+type pendingEvent struct {
+	at time.Time
+	ev Event
+}
+
+const worlds = 1000
+
+func TestRandomWorlds(t *testing.T) {
+	for seed := range uint64(worlds) {
+		w := newWorld(t, seed)
+		w.live()
+		if t.Failed() {
+			t.Fatalf("seed %d, settings %+v", seed, w.settings)
+		}
+	}
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	dice := rand.New(rand.NewPCG(seed, 1))
+	pick := func(ds ...time.Duration) time.Duration { return ds[dice.IntN(len(ds))] }
+	s := Settings{
+		Ready: Readiness{
+			Mode:    ReadyMode(dice.IntN(3)),
+			Delay:   pick(0, 100*time.Millisecond, time.Second),
+			Timeout: pick(time.Second, 5*time.Second),
+		},
+		Restart: Restart{
+			Condition:   Condition(dice.IntN(3)),
+			Delay:       pick(0, 100*time.Millisecond),
+			MaxDelay:    pick(time.Second, 10*time.Second),
+			MaxAttempts: dice.IntN(4),
+			Window:      pick(0, 2*time.Second),
+		},
+		Update: Update{
+			Parallelism:   dice.IntN(4),
+			Delay:         pick(0, 500*time.Millisecond),
+			Order:         Order(dice.IntN(2)),
+			Monitor:       pick(0, time.Second),
+			FailureAction: FailureAction(dice.IntN(2)),
+		},
+		Drain: Drain{Timeout: pick(0, 2*time.Second, 5*time.Second)},
+	}
+	w := &world{
+		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0,
+		alive: map[ID]bool{}, groups: map[ID]bool{}, prepared: map[int]bool{1: true},
+	}
+	if w.calm {
+		w.settings.Update.Order = StartFirst
+	}
+	w.pool = New(w.settings, 1+dice.IntN(5))
+	return w
+}
+
+func (w *world) chance(percent int) bool { return w.dice.IntN(100) < percent }
+
+func (w *world) unlucky(percent int) bool { return !w.calm && w.chance(percent) }
+
+func (w *world) within(d time.Duration) time.Duration {
+	return time.Duration(w.dice.Int64N(int64(d) + 1))
+}
+
+func (w *world) later(d time.Duration, ev Event) {
+	w.pending = append(w.pending, pendingEvent{w.now.Add(d), ev})
+}
+
+// live runs the world until the pool quits. The stop comes at a random time,
+// after which everything must end within a bounded time.
+func (w *world) live() {
+	stop := w.within(60 * time.Second)
+	for range w.dice.IntN(4) {
+		w.later(w.within(stop), RollRequested{})
+	}
+	w.later(stop, StopRequested{Now: w.chance(20)})
+	w.step(Began{})
+	for steps := 0; !w.quit; steps++ {
+		if steps > 5000 || w.now.Sub(epoch) > 10*time.Minute {
+			w.t.Fatalf("no end in sight: %d steps, %s", steps, w.now.Sub(epoch))
+		}
+		ev := w.next()
+		w.step(ev)
+		w.stale()
+	}
+	if len(w.alive)+len(w.groups) > 0 {
+		w.t.Fatalf("quit with %v and groups %v alive", w.alive, w.groups)
+	}
+}
+
+// next takes the earliest of the pending events and the pool's own deadline.
+func (w *world) next() Event {
+	slices.SortStableFunc(w.pending, func(a, b pendingEvent) int { return a.at.Compare(b.at) })
+	tick := w.pool.Next()
+	if !tick.IsZero() && (len(w.pending) == 0 || tick.Before(w.pending[0].at)) {
+		w.now = tick
+		return Ticked{}
+	}
+	if len(w.pending) == 0 {
+		w.t.Fatalf("at %s nothing will ever happen again: %+v", w.now.Sub(epoch), w.pool.View())
+	}
+	first := w.pending[0]
+	w.pending = w.pending[1:]
+	w.now = first.at
+	return first.ev
+}
+
+func (w *world) step(ev Event) {
+	switch ev := ev.(type) {
+	case Exited:
+		if !w.alive[ev.ID] {
+			return // it was killed before it could end by itself
+		}
+		w.exit(ev.ID)
+		if ev.Leftovers {
+			w.groups[ev.ID] = true
+		}
+	case StartFailed:
+		w.exit(ev.ID)
+	case GroupEnded:
+		delete(w.groups, ev.ID)
+	}
+	for _, a := range w.pool.Step(w.now, ev) {
+		w.perform(a)
+	}
+	w.check()
+}
+
+func (w *world) exit(id ID) {
+	delete(w.alive, id)
+	w.dead = append(w.dead, id)
+}
+
+func (w *world) perform(a Action) {
+	switch a := a.(type) {
+	case Prepare:
+		w.prepared[a.Generation] = true
+		if w.unlucky(10) {
+			w.later(w.within(time.Millisecond), PrepareFailed{a.Generation, "gone"})
+		} else {
+			w.later(w.within(time.Millisecond), Prepared{a.Generation})
+		}
+	case Forget:
+		delete(w.prepared, a.Generation)
+	case CheckRelease:
+		lost := ""
+		if w.chance(30) {
+			lost = "overwritten"
+		}
+		w.later(w.within(time.Millisecond), ReleaseChecked{a.Generation, lost})
+	case Start:
+		w.start(a.ID)
+	case Retire:
+		w.mustLive(a, a.ID)
+		if !w.unlucky(20) {
+			w.later(w.within(w.settings.Drain.Timeout), Exited{ID: a.ID, Exit: Exit{Words: "exit status 0"}})
+		}
+	case Kill:
+		if w.groups[a.ID] {
+			w.later(w.within(time.Millisecond), GroupEnded{a.ID})
+			return
+		}
+		w.mustLive(a, a.ID)
+		w.later(w.within(time.Millisecond), Exited{ID: a.ID, Exit: Exit{Code: -1, Signal: 9, Words: "killed by SIGKILL"}})
+	case StopGroup:
+		if w.chance(50) {
+			w.later(w.within(time.Second), GroupEnded{a.ID})
+		}
+	case Quit:
+		w.quit = true
+	}
+}
+
+func (w *world) start(id ID) {
+	if !w.prepared[id.Generation] {
+		w.t.Fatalf("start %s: its generation is not prepared, or forgotten", id)
+	}
+	w.alive[id] = true
+	at := w.within(20 * time.Millisecond)
+	if w.unlucky(10) {
+		w.later(at, StartFailed{id, "no memory"})
+		return
+	}
+	w.later(at, Started{id})
+	if w.chance(50) {
+		at += w.within(20 * time.Millisecond)
+		w.later(at, Greeted{id})
+	}
+	if w.calm || w.chance(80) {
+		at += w.within(500 * time.Millisecond)
+		w.later(at, Notified{id})
+	}
+	if w.unlucky(40) {
+		at += w.within(10 * time.Second)
+		w.later(at, Exited{
+			ID:        id,
+			Exit:      Exit{Code: w.dice.IntN(2), Words: "exit"},
+			Leftovers: w.chance(30),
+		})
+	}
+}
+
+func (w *world) mustLive(a Action, id ID) {
+	if !w.alive[id] {
+		w.t.Fatalf("at %s: %s: there is no such process", w.now.Sub(epoch), describe(a))
+	}
+}
+
+// stale sends what a dead worker may still be heard to say.
+func (w *world) stale() {
+	if len(w.dead) == 0 || w.quit {
+		return
+	}
+	id := w.dead[w.dice.IntN(len(w.dead))]
+	events := []Event{
+		Started{id}, StartFailed{id, "late"}, Greeted{id}, Notified{id},
+		Exited{ID: id, Leftovers: true}, Prepared{99}, ReleaseChecked{99, ""},
+		GroupEnded{ID{id.Slot, id.Generation, id.Attempt + 1000}},
+	}
+	ev := events[w.dice.IntN(len(events))]
+	before, next := w.pool.View(), w.pool.Next()
+	actions := w.pool.Step(w.now, ev)
+	if len(actions) > 0 || !reflect.DeepEqual(before, w.pool.View()) || next != w.pool.Next() {
+		w.t.Fatalf("stale %#v changed the pool: %v", ev, actions)
+	}
+}
+
+// check holds what is true after every step of every world.
+func (w *world) check() {
+	v := w.pool.View()
+	if next := w.pool.Next(); !next.IsZero() && !next.After(w.now) {
+		w.t.Fatalf("at %s: Next is %s, which is not later", w.now.Sub(epoch), next.Sub(epoch))
+	}
+	draining, doubled := map[int]bool{}, 0
+	for _, s := range v.Slots {
+		serving := 0
+		for _, worker := range s.Workers {
+			switch {
+			case !w.alive[worker.ID]:
+				w.t.Fatalf("the pool believes in %s", worker.ID)
+			case worker.State == StateDraining && !worker.Killed:
+				draining[worker.ID.Generation] = true
+			case worker.State != StateDraining && worker.unwanted == "":
+				serving++
+			}
+		}
+		if serving > 1 {
+			doubled++
+		}
+		if s.State != StateLive && serving > 0 {
+			w.t.Fatalf("slot %d is %s with a worker that serves", s.Index, s.State)
+		}
+		if w.settings.Update.Order == StopFirst && len(s.Workers) > 1 {
+			w.t.Fatalf("stop-first, and slot %d has %d workers", s.Index, len(s.Workers))
+		}
+	}
+	if len(draining) > maxDraining {
+		w.t.Fatalf("%d generations draining", len(draining))
+	}
+	// A roll that ended early may leave steps of its own to end beside the next.
+	undisturbed := (v.LastRoll == nil || v.LastRoll.Result == ResultDone) && (v.Roll == nil || v.Roll.Phase == RollRolling)
+	if n := w.settings.Update.Parallelism; n > 0 && doubled > n && undisturbed {
+		w.t.Fatalf("%d slots have two workers that serve, parallelism is %d", doubled, n)
+	}
+	if w.calm && w.pool.Up() && !w.pool.Stopping() && v.Ready < v.Wanted {
+		w.t.Fatalf("at %s: nothing has failed, and %d of %d are ready", w.now.Sub(epoch), v.Ready, v.Wanted)
+	}
+}
+
+// Every event in every state of a worker: none may panic, whatever the order.
+func TestEveryEventInEveryState(t *testing.T) {
+	id := ID{0, 1, 1}
+	states := map[string][]Event{
+		"unbegun":  nil,
+		"spawning": {Began{}},
+		"starting": {Began{}, Started{id}},
+		"ready":    {Began{}, Started{id}, Notified{id}},
+		"draining": {Began{}, Started{id}, Notified{id}, StopRequested{}},
+		"killed":   {Began{}, Started{id}, Notified{id}, StopRequested{Now: true}},
+		"left":     {Began{}, Started{id}, Exited{ID: id, Leftovers: true}},
+		"rolling":  {Began{}, Started{id}, Notified{id}, RollRequested{}, Prepared{2}},
+		"checking": {Began{}, Started{id}, Notified{id}, RollRequested{}, Prepared{2}, StartFailed{ID{0, 2, 2}, "no"}},
+		"quit":     {Began{}, StartFailed{id, "no"}, StopRequested{}},
+	}
+	events := []Event{
+		Began{}, Ticked{}, Prepared{2}, PrepareFailed{2, "no"}, Started{id}, StartFailed{id, "no"},
+		Greeted{id}, Notified{id}, Exited{ID: id}, Exited{ID: id, Leftovers: true}, GroupEnded{id},
+		RollRequested{}, ReleaseChecked{1, ""}, ReleaseChecked{1, "no"}, StopRequested{}, StopRequested{Now: true},
+		Started{ID{-1, 0, 0}}, Exited{ID: ID{7, 0, 0}},
+	}
+	for name, path := range states {
+		for _, ev := range events {
+			t.Run(fmt.Sprintf("%s/%T", name, ev), func(t *testing.T) {
+				p := New(testSettings(), 1)
+				for i, before := range path {
+					p.Step(epoch.Add(time.Duration(i)*time.Millisecond), before)
+				}
+				at := epoch.Add(time.Second)
+				p.Step(at, ev)
+				if next := p.Next(); !next.IsZero() && !next.After(at) {
+					t.Errorf("Next is %s, which is not later", next.Sub(epoch))
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package supervisor
+
+import (
+	"syscall"
+	"time"
+)
+
+// Config is one app, ready to run: every default filled in, every name looked
+// up, every unit resolved. internal/config makes it from a file and flags; a
+// program that embeds forkd may fill it in by hand, starting from Defaults.
+// The keys are those of docs/contract.md, section 7, under the same names.
+type Config struct {
+	Name      string            // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
+	Command   []string          // program and arguments, placeholders unreplaced
+	Directory string            // absolute; its symlinks are resolved once per generation
+	Workers   int               // slots, 1..MaxWorkers
+	User      *User             // nil: the master's own
+	Umask     int               // -1: the master's own
+	Env       map[string]string // over the master's environment; placeholders unreplaced
+
+	StopSignal syscall.Signal // asks a worker to drain
+	Channel    bool           // give each worker the message channel and the page of counters
+	Systemd    bool           // give each worker LISTEN_FDS and its companions (protocols = ["systemd"])
+	PIDFile    string         // "": none
+	Listeners  []Listener
+
+	Ready   Ready
+	Restart Restart
+	Update  Update
+	Drain   Drain
+	Log     Log
+
+	File string // the file that this was read from, "" where there is none
+}
+
+// MaxWorkers bounds Config.Workers: beyond it, a typing mistake is likelier
+// than a machine.
+const MaxWorkers = 1024
+
+// User is whom the workers run as.
+type User struct {
+	Name   string
+	UID    uint32
+	GID    uint32
+	Groups []uint32 // supplementary
+	Home   string
+}
+
+// Listener is one [[listen]] of the file, in reuseport mode: the only one
+// built yet.
+type Listener struct {
+	Name        string // unique in the app
+	Network     string // "tcp" (dual-stack), "tcp4", "tcp6"
+	Host        string // "": every address
+	Port        int    // 0: one that the kernel picks, the same for all slots
+	Balance     string // "hash", "source"
+	Backlog     int    // of each slot's socket
+	Nonblocking bool   // O_NONBLOCK at the start
+}
+
+// Ready says when a worker counts as ready.
+type Ready struct {
+	Mode    string // "auto", "notify", "delay"
+	Delay   time.Duration
+	Timeout time.Duration
+}
+
+// Restart says what follows when a worker ends by itself.
+type Restart struct {
+	Condition   string // "any", "on-failure", "none"
+	Delay       time.Duration
+	MaxDelay    time.Duration
+	MaxAttempts int // 0: never give up
+	Window      time.Duration
+}
+
+// Update says how a roll goes.
+type Update struct {
+	Parallelism   int // 0: all slots at once
+	Delay         time.Duration
+	Order         string // "start-first", "stop-first"
+	Monitor       time.Duration
+	FailureAction string // "rollback", "pause"
+}
+
+// Drain bounds how long a worker may take to finish.
+type Drain struct {
+	Timeout time.Duration
+	Idle    time.Duration
+}
+
+// Log says where the workers' output goes.
+type Log struct {
+	Mode string // "capture", "inherit"
+}
+
+// Defaults is the Config of an empty file, but for Name, Command, Directory and
+// Workers, which have no default without a place and a machine.
+func Defaults() Config {
+	return Config{
+		Umask:      -1,
+		StopSignal: syscall.SIGTERM,
+		Channel:    true,
+		Systemd:    true,
+		Ready:      Ready{Mode: "auto", Delay: time.Second, Timeout: 30 * time.Second},
+		Restart: Restart{
+			Condition: "any",
+			Delay:     100 * time.Millisecond,
+			MaxDelay:  30 * time.Second,
+			Window:    5 * time.Second,
+		},
+		Update: Update{
+			Parallelism:   1,
+			Order:         "start-first",
+			Monitor:       5 * time.Second,
+			FailureAction: "rollback",
+		},
+		Drain: Drain{Timeout: 30 * time.Second, Idle: time.Second},
+		Log:   Log{Mode: "capture"},
+	}
+}
+
+// DefaultBacklog is what [[listen]] starts from; the kernel cuts it to
+// net.core.somaxconn (listen(2)).
+const DefaultBacklog = 4096

@@ -1,0 +1,8 @@
+// Package supervisor is the master: it starts workers on sockets that it holds,
+// replaces what ends, rolls without losing a request, and says what it does.
+//
+// One goroutine, the loop, owns all state. It turns what happened into events
+// for internal/pool, which decides, and performs the actions that come back.
+// Whatever can block runs beside the loop and ends by sending it one event.
+// The master never touches a connection.
+package supervisor

@@ -34,6 +34,8 @@ type (
 	StopGroup struct{ ID ID }
 	// Kill sends SIGKILL to the worker's whole process group.
 	Kill struct{ ID ID }
+	// Bury a worker of which nothing lives any more: let go of all that was its.
+	Bury struct{ ID ID }
 	// Steer new connections to these slots; a group of sockets where none is
 	// wanted keeps all.
 	Steer struct{ Accept []bool }
@@ -41,12 +43,13 @@ type (
 	// nobody waits in its queue. Start opens them again.
 	CloseSlot struct{ Slot int }
 	// Moved tells of a worker or slot that entered a state. Attempt is 0 for a
-	// slot.
+	// slot; Wait is how long a slot in StateBackoff waits before it starts again.
 	Moved struct {
 		ID   ID
 		From State
 		To   State
 		Why  string
+		Wait time.Duration
 	}
 	// RollMoved tells how a roll goes, RollEnded how it went. Done counts the
 	// slots that have a ready worker of the new generation.
@@ -77,6 +80,7 @@ func (Restore) action()      {}
 func (Retire) action()       {}
 func (StopGroup) action()    {}
 func (Kill) action()         {}
+func (Bury) action()         {}
 func (Steer) action()        {}
 func (CloseSlot) action()    {}
 func (Moved) action()        {}

@@ -29,11 +29,7 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 		s.Restarts++
 		wait := backoff(policy, s.failures)
 		s.NextStart = p.now.Add(wait)
-		why := exit.Words + "; starts again at once"
-		if wait > 0 {
-			why = fmt.Sprintf("%s; starts again in %s", exit.Words, wait)
-		}
-		p.enter(s, StateBackoff, why)
+		p.enter(s, StateBackoff, exit.Words)
 	}
 }
 

@@ -256,8 +256,9 @@ func (p *Pool) endRoll(result Result, why string) {
 		return
 	}
 	p.roll = nil
-	if result != ResultRolledBack && result != ResultCanceled {
-		p.generation = r.to
+	p.generation = 0
+	for _, s := range p.slots {
+		p.generation = max(p.generation, s.Generation)
 	}
 	p.lastRoll = RollEnded{Generation: r.to, Result: result, Why: why}
 	p.do(p.lastRoll)

@@ -217,6 +217,8 @@ func describe(a Action) string {
 		return "stop-group " + a.ID.String()
 	case Kill:
 		return "kill " + a.ID.String()
+	case Bury:
+		return "bury " + a.ID.String()
 	case Steer:
 		var slots []string
 		for i, yes := range a.Accept {
@@ -228,7 +230,11 @@ func describe(a Action) string {
 	case CloseSlot:
 		return fmt.Sprintf("close slot=%d", a.Slot)
 	case Moved:
-		return fmt.Sprintf("moved %s %s -> %s: %s", a.ID, orDash(a.From), orDash(a.To), a.Why)
+		moved := fmt.Sprintf("moved %s %s -> %s: %s", a.ID, orDash(a.From), orDash(a.To), a.Why)
+		if a.To == StateBackoff {
+			moved += fmt.Sprintf(" (for %s)", a.Wait)
+		}
+		return moved
 	case RollMoved:
 		return fmt.Sprintf("roll %d -> %d %s %d/%d %s", a.From, a.To, a.Phase, a.Done, a.Of, a.Why)
 	case RollEnded:

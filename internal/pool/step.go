@@ -55,18 +55,13 @@ func (p *Pool) note(ev Event) {
 	case Started:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.started(w) })
 	case StartFailed:
-		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, Exit{Code: -1, Words: ev.Reason}) })
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, Exit{Code: -1, Words: ev.Reason}, false) })
 	case Greeted:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Greeted = true })
 	case Notified:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { w.Notified, s.notifies = true, true })
 	case Exited:
-		p.onWorker(ev.ID, func(s *Slot, w *Worker) {
-			if ev.Leftovers {
-				p.leaveBehind(w)
-			}
-			p.ended(s, w, ev.Exit)
-		})
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, ev.Exit, ev.Leftovers) })
 	case GroupEnded:
 		p.groupEnded(ev.ID)
 	case RollRequested:

@@ -74,5 +74,9 @@ func (p *Pool) needs(generation int) bool {
 			}
 		}
 	}
-	return slices.ContainsFunc(p.slots, func(s *Slot) bool { return s.Generation == generation })
+	return slices.ContainsFunc(p.slots, func(s *Slot) bool {
+		return s.Generation == generation || slices.ContainsFunc(s.Workers, func(w *Worker) bool {
+			return w.ID.Generation == generation && !w.Running // it is being started from there
+		})
+	})
 }

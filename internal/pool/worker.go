@@ -224,14 +224,25 @@ func (p *Pool) leaveBehind(w *Worker) {
 }
 
 func (p *Pool) groupEnded(id ID) {
-	p.left = slices.DeleteFunc(p.left, func(l leftover) bool { return l.id == id })
+	if i := slices.IndexFunc(p.left, func(l leftover) bool { return l.id == id }); i >= 0 {
+		p.left = slices.Delete(p.left, i, i+1)
+		p.do(Bury{ID: id})
+	}
 }
 
 // ended takes note of a worker's end, whatever brought it about.
-func (p *Pool) ended(s *Slot, w *Worker, exit Exit) {
+func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
 	expected := w.State == StateDraining || w.unwanted != ""
 	p.become(w, StateGone, exit.Words)
+	if leftovers {
+		p.leaveBehind(w)
+	} else {
+		p.do(Bury{ID: w.ID})
+	}
+	if w.Running {
+		p.do(Restore{Slot: s.Index})
+	}
 	if expected {
 		if w.Reason != ReasonRecycle {
 			s.LastExit = LastExit{At: p.now, Exit: exit, Why: exit.Words}
@@ -268,7 +279,12 @@ func (p *Pool) enter(s *Slot, to State, why string) {
 	}
 	from := s.State
 	s.State, s.Why = to, why
-	if to != StateLive {
-		p.do(Moved{ID: ID{Slot: s.Index, Generation: s.Generation}, From: from, To: to, Why: why})
+	if to == StateLive {
+		return
 	}
+	m := Moved{ID: ID{Slot: s.Index, Generation: s.Generation}, From: from, To: to, Why: why}
+	if to == StateBackoff {
+		m.Wait = s.NextStart.Sub(p.now)
+	}
+	p.do(m)
 }

@@ -193,6 +193,10 @@ func (w *world) perform(a Action) {
 		if w.chance(50) {
 			w.later(w.within(time.Second), GroupEnded{a.ID})
 		}
+	case Bury:
+		if w.alive[a.ID] || w.groups[a.ID] {
+			w.t.Fatalf("bury %s: it lives", a.ID)
+		}
 	case Quit:
 		w.quit = true
 	}

@@ -1,0 +1,170 @@
+package sockets
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Who reaches what: the host and network of the listener, the client's address.
+func TestFamilies(t *testing.T) {
+	for _, c := range []struct {
+		network, host string
+		v4, v6        bool
+	}{
+		{"tcp", "", true, true},
+		{"tcp", "::", true, true},
+		{"tcp", "0.0.0.0", true, false},
+		{"tcp", "127.0.0.1", true, false},
+		{"tcp", "::ffff:127.0.0.1", true, false},
+		{"tcp", "::1", false, true},
+		{"tcp", "localhost", true, false},
+		{"tcp4", "", true, false},
+		{"tcp4", "localhost", true, false},
+		{"tcp6", "", false, true},
+		{"tcp6", "::", false, true},
+	} {
+		t.Run(c.network+"_"+c.host, func(t *testing.T) {
+			sameFiles(t)
+			l := tcp("http", c.host, 0)
+			l.Network = c.network
+			s := open(t, 2, l)
+			for host, want := range map[string]bool{"127.0.0.1": c.v4, "::1": c.v6} {
+				conn, err := net.DialTimeout("tcp", joinPort(host, s.Port("http")), patience)
+				if err == nil {
+					conn.Close()
+				}
+				if reached := err == nil; reached != want {
+					t.Errorf("from %s: %v", host, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAddressErrors(t *testing.T) {
+	sameFiles(t)
+	for _, c := range []struct {
+		network, host string
+		says          []string
+	}{
+		{"tcp", "203.0.113.7", []string{"cannot listen on 203.0.113.7:8080: ", "no address of this host"}},
+		{"tcp", "2001:db8::7", []string{"cannot listen on [2001:db8::7]:8080: ", "no address of this host"}},
+		{"tcp", "name.invalid", []string{"cannot listen on name.invalid:8080: cannot resolve the host name"}},
+		{"tcp4", "::1", []string{"not an IPv4 address"}},
+		{"tcp6", "127.0.0.1", []string{"not an IPv6 address"}},
+		{"tcp6", "fe80::1%nowhere", []string{`no network interface "nowhere"`}},
+		{"udp", "", []string{`unknown network "udp"`}},
+	} {
+		l := tcp("http", c.host, 8080)
+		l.Network = c.network
+		_, err := Open([]Listener{l}, 2)
+		wantError(t, err, c.says...)
+	}
+	l := tcp("http", "", 0)
+	l.Balance = "least"
+	_, err := Open([]Listener{l}, 2)
+	wantError(t, err, `unknown balance "least"`)
+}
+
+func TestOverlap(t *testing.T) {
+	listener := func(text string) Listener {
+		network, rest, _ := strings.Cut(text, "://")
+		host, port, err := net.SplitHostPort(rest)
+		check(t, err)
+		l := tcp(text, host, 0)
+		l.Network = network
+		_, err = fmt.Sscan(port, &l.Port)
+		check(t, err)
+		return l
+	}
+	for _, c := range []struct {
+		a, b    string
+		overlap bool
+	}{
+		{"tcp://:8080", "tcp://:8080", true},
+		{"tcp://:8080", "tcp://127.0.0.1:8080", true},
+		{"tcp://:8080", "tcp4://:8080", true},
+		{"tcp://:8080", "tcp6://[::1]:8080", true},
+		{"tcp4://:8080", "tcp6://:8080", false},
+		{"tcp4://:8080", "tcp://127.0.0.1:8080", true},
+		{"tcp://127.0.0.1:8080", "tcp://127.0.0.2:8080", false},
+		{"tcp://127.0.0.1:8080", "tcp4://localhost:8080", true},
+		{"tcp://127.0.0.1:8080", "tcp://[::ffff:127.0.0.1]:8080", true},
+		{"tcp://:8080", "tcp://:8081", false},
+		{"tcp://:0", "tcp://:0", false},
+	} {
+		_, err := resolveAll([]Listener{listener(c.a), listener(c.b)})
+		if !c.overlap {
+			check(t, err)
+			continue
+		}
+		wantError(t, err, "overlap", fmt.Sprintf("%q and %q", c.a, c.b))
+	}
+}
+
+// Without IPv6 in the kernel, tcp means IPv4: a seccomp filter plays such a
+// kernel, in a process of its own.
+func TestNoIPv6(t *testing.T) { runHelper(t, helperCommand(t, "no-ipv6")) }
+
+func helpNoIPv6() error {
+	if err := forbidIPv6(); err != nil {
+		return err
+	}
+	for _, host := range []string{"", "::"} {
+		s, err := Open([]Listener{tcp("http", host, 0)}, 2)
+		if err != nil {
+			return err
+		}
+		conn, err := net.DialTimeout("tcp", loopback(s.Port("http")), patience)
+		s.Close()
+		if err != nil {
+			return err
+		}
+		conn.Close()
+	}
+	_, err := Open([]Listener{tcp("http", "", 8080), tcp("other", "0.0.0.0", 8080)}, 2)
+	if err == nil || !strings.Contains(err.Error(), "overlap") {
+		return fmt.Errorf("two listeners of IPv4: %v", err)
+	}
+	six := tcp("http", "", 0)
+	six.Network = "tcp6"
+	_, err = Open([]Listener{six}, 2)
+	if err == nil || !strings.Contains(err.Error(), "this host has no IPv6") {
+		return fmt.Errorf("a listener of IPv6: %v", err)
+	}
+	return nil
+}
+
+// forbidIPv6 makes socket(AF_INET6) fail with EAFNOSUPPORT (seccomp(2)).
+func forbidIPv6() error {
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 4}, // seccomp_data.nr
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: 16, Size: 4}, // its first argument
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_INET6, SkipTrue: 1},
+		bpf.RetConstant{Val: 0x00050000 | uint32(unix.EAFNOSUPPORT)}, // SECCOMP_RET_ERRNO
+		bpf.RetConstant{Val: 0x7fff0000},                             // SECCOMP_RET_ALLOW
+	})
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, ins := range raw {
+		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	const setModeFilter, allThreads = 1, 1
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, allThreads, uintptr(unsafe.Pointer(&program))); errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
+}

@@ -1,0 +1,248 @@
+package sockets
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const patience = 10 * time.Second
+
+// TestMain runs a helper instead of the tests where the environment names one:
+// what changes a whole process (user, limits, namespaces) is tried in another.
+func TestMain(m *testing.M) {
+	name, isHelper := os.LookupEnv("SOCKETS_TEST_HELPER")
+	if !isHelper {
+		os.Exit(m.Run())
+	}
+	helper, known := map[string]func() error{
+		"hold":         helpHold,
+		"held":         helpHeld,
+		"unprivileged": helpUnprivileged,
+		"privileged":   helpPrivilegedPort,
+		"limit":        helpLimit,
+		"no-ipv6":      helpNoIPv6,
+		"source":       helpSource,
+	}[name]
+	if !known {
+		fmt.Fprintf(os.Stderr, "unknown helper %q\n", name)
+		os.Exit(2)
+	}
+	if err := helper(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// helperCommand is the test binary as a helper.
+func helperCommand(t *testing.T, name string, env ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), append(env, "SOCKETS_TEST_HELPER="+name,
+		"GORACE=atexit_sleep_ms=0")...) // else a second each, under -race
+	return cmd
+}
+
+// namespaces gives a helper a network of its own and, there, the user id.
+func namespaces(uid int) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: syscall.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: syscall.Getgid(), Size: 1}},
+	}
+}
+
+// runHelper runs a helper that must succeed.
+func runHelper(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("helper: %v\n%s", err, out)
+	}
+}
+
+// holder is a running helper that listens on a port.
+type holder struct {
+	pid, port int
+}
+
+// startHolder starts one with the given environment; it ends with the test.
+func startHolder(t *testing.T, env ...string) holder {
+	t.Helper()
+	cmd := helperCommand(t, "hold", env...)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	check(t, err)
+	stdout, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("holder: %v", err)
+		}
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	check(t, err)
+	h := holder{pid: cmd.Process.Pid}
+	_, err = fmt.Sscan(line, &h.port)
+	check(t, err)
+	return h
+}
+
+// helpHold listens, with SO_REUSEPORT on, until its stdin ends. With HOLD_LOCK
+// it looks like a master.
+func helpHold() error {
+	if dir := os.Getenv("HOLD_LOCK"); dir != "" {
+		lock, err := os.Create(dir + "/lock")
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+		if err := os.WriteFile(dir+"/pid", fmt.Appendln(nil, os.Getpid()), 0o600); err != nil {
+			return err
+		}
+	}
+	s, err := Open([]Listener{tcp("held", "127.0.0.1", 0)}, 1)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fmt.Println(s.Port("held"))
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func tcp(name, host string, port int) Listener {
+	return Listener{Name: name, Network: "tcp", Host: host, Port: port, Balance: BalanceHash, Backlog: 512, Nonblocking: true}
+}
+
+func open(t *testing.T, slots int, ls ...Listener) *Set {
+	t.Helper()
+	s, err := Open(ls, slots)
+	check(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantError fails unless err says all of the texts.
+func wantError(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one that says %q", texts)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("error %q does not say %q", err, text)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %q has more than one line", err)
+	}
+}
+
+// sameFiles fails the test if it ends with other descriptors than it began.
+// Call it first.
+func sameFiles(t *testing.T) {
+	t.Helper()
+	reader, writer, err := os.Pipe() // the runtime's own descriptors come with the first
+	check(t, err)
+	reader.Close()
+	writer.Close()
+	before := openFiles()
+	t.Cleanup(func() {
+		if after := openFiles(); after != before {
+			t.Errorf("%d descriptors before, %d after", before, after)
+		}
+	})
+}
+
+// dial opens n connections and keeps them until the test ends.
+func dial(t *testing.T, address string, n int) []net.Conn {
+	t.Helper()
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		conn, err := net.DialTimeout("tcp", address, patience)
+		check(t, err)
+		t.Cleanup(func() { conn.Close() })
+		conns[i] = conn
+	}
+	return conns
+}
+
+// accept takes n connections from the sockets of all open slots and says how
+// many each slot had. It closes them.
+func accept(t *testing.T, s *Set, n int) []int {
+	t.Helper()
+	counts, err := acceptFrom(s, n)
+	check(t, err)
+	return counts
+}
+
+func acceptFrom(s *Set, n int) ([]int, error) {
+	counts := make([]int, len(s.accept))
+	var fds []unix.PollFd
+	var slots []int
+	for _, g := range s.groups {
+		for slot, m := range g.members {
+			if m.fd >= 0 {
+				fds, slots = append(fds, unix.PollFd{Fd: int32(m.fd), Events: unix.POLLIN}), append(slots, slot)
+			}
+		}
+	}
+	for total := 0; total < n; {
+		ready, err := unix.Poll(fds, int(patience.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || ready == 0 {
+			return nil, fmt.Errorf("%d of %d connections arrived, %v by slot: %v", total, n, counts, err)
+		}
+		for i := range fds {
+			if fds[i].Revents&unix.POLLIN == 0 {
+				continue
+			}
+			fd, _, err := unix.Accept4(int(fds[i].Fd), unix.SOCK_CLOEXEC)
+			if err != nil {
+				return nil, fmt.Errorf("slot %d: %w", slots[i], err)
+			}
+			unix.Close(fd)
+			counts[slots[i]]++
+			total++
+		}
+	}
+	return counts, nil
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// becomeNobody gives up root, where the tests have it.
+func becomeNobody() error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	if err := syscall.Setgroups(nil); err != nil {
+		return err
+	}
+	if err := syscall.Setresgid(65534, 65534, 65534); err != nil {
+		return err
+	}
+	return syscall.Setresuid(65534, 65534, 65534)
+}

@@ -1,0 +1,111 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// heldError opens a listener on a port that is held.
+func heldError(t *testing.T, l Listener) *HeldError {
+	t.Helper()
+	sameFiles(t)
+	s, err := Open([]Listener{l}, 2)
+	if err == nil {
+		s.Close()
+		t.Fatal("two share the port in silence")
+	}
+	held := (*HeldError)(nil)
+	if !errors.As(err, &held) {
+		t.Fatalf("error %v", err)
+	}
+	if len(held.Holders) != 1 {
+		t.Fatalf("holders %+v", held.Holders)
+	}
+	return held
+}
+
+// The holder is of the same user and has SO_REUSEPORT on: it is a stranger all
+// the same, on its own address and on every one that contains it.
+func TestHeldByStranger(t *testing.T) {
+	h := startHolder(t)
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", h.pid))
+	check(t, err)
+	name := string(comm[:len(comm)-1])
+	for _, host := range []string{"", "127.0.0.1", "0.0.0.0"} {
+		held := heldError(t, tcp("http", host, h.port))
+		wantError(t, held, fmt.Sprintf("cannot listen on %s:%d: the port is held by %s (pid %d): stop it or choose another port", host, h.port, name, h.pid))
+		if want := (Holder{PID: h.pid, UID: uint32(os.Getuid()), Comm: name}); held.Holders[0] != want {
+			t.Errorf("holder %+v, want %+v", held.Holders[0], want)
+		}
+		if held.Leftovers("") {
+			t.Error("a stranger is taken for a leftover")
+		}
+	}
+	open(t, 1, tcp("http", "127.0.0.2", h.port))
+}
+
+func TestHeldByLeftover(t *testing.T) {
+	h := startHolder(t, "FORKD_APP=shop")
+	held := heldError(t, tcp("http", "", h.port))
+	wantError(t, held, `held by a worker of app "shop" (`, fmt.Sprintf("pid %d", h.pid))
+	if !held.Leftovers("shop") || held.Leftovers("blog") {
+		t.Errorf("leftovers of shop %v, of blog %v", held.Leftovers("shop"), held.Leftovers("blog"))
+	}
+}
+
+// A live master is no leftover, though it were of this app's name, nor what the
+// app is called whose worker it runs as.
+func TestHeldByMaster(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "shop")
+	check(t, os.Mkdir(dir, 0o700))
+	h := startHolder(t, "FORKD_APP=outer", "HOLD_LOCK="+dir)
+	held := heldError(t, tcp("http", "", h.port))
+	wantError(t, held, fmt.Sprintf(`held by app "shop" (forkd, pid %d)`, h.pid))
+	if held.Leftovers("shop") || held.Leftovers("outer") {
+		t.Error("a master is taken for a leftover")
+	}
+}
+
+func TestHeldErrorText(t *testing.T) {
+	l := tcp("http", "::1", 80)
+	for want, holders := range map[string][]Holder{
+		"cannot listen on [::1]:80: the port is held by a process of uid 33: stop it or choose another port":                {{UID: 33}},
+		"cannot listen on [::1]:80: the port is held by nginx (pid 7) and 2 more: stop it or choose another port":           {{PID: 7, Comm: "nginx"}, {PID: 8}, {PID: 9}},
+		"cannot listen on [::1]:80: the port is held: stop its holder (`ss -tanp` shows it to root) or choose another port": nil,
+	} {
+		if got := (&HeldError{Listener: l, Holders: holders}).Error(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+// A holder of another user cannot be seen by one without privilege: its user
+// can.
+func TestHeldByUnseen(t *testing.T) {
+	h := startHolder(t)
+	runHelper(t, helperCommand(t, "held", fmt.Sprint("HELD_PORT=", h.port), fmt.Sprint("HELD_PID=", h.pid)))
+}
+
+func helpHeld() error {
+	user := os.Getuid()
+	want := fmt.Sprintf("held by a process of uid %d: ", user)
+	if user != 0 {
+		want = "pid " + os.Getenv("HELD_PID")
+	}
+	if err := becomeNobody(); err != nil {
+		return err
+	}
+	port, err := strconv.Atoi(os.Getenv("HELD_PORT"))
+	if err != nil {
+		return err
+	}
+	if _, err := Open([]Listener{tcp("http", "", port)}, 1); err == nil || !strings.Contains(err.Error(), want) {
+		return fmt.Errorf("got %v, want %q", err, want)
+	}
+	return nil
+}

@@ -1,0 +1,237 @@
+package sockets
+
+import (
+	"os"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The program runs for each SYN (and, under SYN cookies, for the ACK that ends
+// the handshake) and returns an index into the group. Its data begins behind
+// the TCP header, so that headers are reached through SKF_NET_OFF.
+//
+// The client's address and port are hashed here. SKF_AD_RXHASH would be shorter,
+// but is 0 for every packet of a device that computes no hash, as tun, and many
+// virtual cards: one slot would get all connections.
+const (
+	network = 0xfff00000 // SKF_NET_OFF, linux/filter.h: relative to the IP header
+
+	noIndex = 0xffffffff // beyond every group: the kernel falls back to its own hash
+)
+
+// Scratch words of the program.
+const (
+	wordHash = iota
+	wordSlot
+	wordPort
+)
+
+type code []bpf.Instruction
+
+func (c *code) add(ins ...bpf.Instruction) { *c = append(*c, ins...) }
+
+// program builds the whole of it. Both order and accepting must not be empty,
+// and only members of the group may be accepting.
+func program(balance string, seed uint32, members order, accepting []bool) []bpf.Instruction {
+	c := code(hashAddress(seed))
+	if balance != BalanceSource {
+		c.add(hashPort()...)
+	}
+	c.add(choose(members, accepting)...)
+	return c
+}
+
+// mix is the finalizer of MurmurHash3 on A: each bit of it depends on all.
+func mix() []bpf.Instruction {
+	fold := func(bits uint32) []bpf.Instruction {
+		return []bpf.Instruction{bpf.TAX{}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: bits}, bpf.ALUOpX{Op: bpf.ALUOpXor}}
+	}
+	return slices.Concat(
+		fold(16), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x85ebca6b}},
+		fold(13), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0xc2b2ae35}},
+		fold(16))
+}
+
+// hashAddress leaves a hash of the source address in A and the source port in
+// wordPort. The IP version decides, because a dual-stack socket gets both. An
+// IPv6 packet with extension headers yields two other bytes for the port, which
+// do no harm.
+func hashAddress(seed uint32) []bpf.Instruction {
+	v4 := []bpf.Instruction{
+		bpf.LoadMemShift{Off: network},
+		bpf.LoadIndirect{Off: network, Size: 2},
+		bpf.StoreScratch{Src: bpf.RegA, N: wordPort},
+		bpf.LoadAbsolute{Off: network + 12, Size: 4},
+	}
+	v6 := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: network + 40, Size: 2},
+		bpf.StoreScratch{Src: bpf.RegA, N: wordPort},
+		bpf.LoadAbsolute{Off: network + 8, Size: 4},
+	}
+	for _, offset := range []uint32{12, 16, 20} {
+		v6 = append(v6,
+			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x01000193}, // FNV-1a, by words
+			bpf.TAX{},
+			bpf.LoadAbsolute{Off: network + offset, Size: 4},
+			bpf.ALUOpX{Op: bpf.ALUOpXor})
+	}
+	v6 = append(v6, bpf.Jump{Skip: uint32(len(v4))})
+	return slices.Concat(
+		[]bpf.Instruction{
+			bpf.LoadAbsolute{Off: network, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipFalse: uint8(len(v6))},
+		},
+		v6, v4,
+		[]bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpXor, Val: seed}},
+		mix())
+}
+
+// hashPort mixes the source port into the hash in A.
+func hashPort() []bpf.Instruction {
+	return append([]bpf.Instruction{
+		bpf.LoadScratch{Dst: bpf.RegX, N: wordPort},
+		bpf.ALUOpX{Op: bpf.ALUOpAdd},
+	}, mix()...)
+}
+
+// choose turns the hash in A into an index. The first choice is one of all
+// slots, accepting or not; where that slot does not accept, the second is one
+// of those that do. So when a slot goes or comes back, only its own clients
+// move.
+func choose(members order, accepting []bool) []bpf.Instruction {
+	slots := uint32(len(accepting))
+	c := code{
+		bpf.StoreScratch{Src: bpf.RegA, N: wordHash},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: slots},
+		bpf.StoreScratch{Src: bpf.RegA, N: wordSlot},
+	}
+	if slices.Contains(accepting, false) {
+		second := secondChoice(accepting)
+		c.add(testBit(accepting)...)
+		c.add(
+			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 1, SkipFalse: 1},
+			bpf.Jump{Skip: uint32(len(second))})
+		c.add(second...)
+	}
+	c.add(bpf.LoadScratch{Dst: bpf.RegA, N: wordSlot})
+	c.add(index(members, accepting)...)
+	return c
+}
+
+// testBit leaves in bit 0 of A whether the slot in A accepts: the slots are
+// words of 32 bits.
+func testBit(accepting []bool) []bpf.Instruction {
+	words := make([]uint32, (len(accepting)+31)/32)
+	for slot, accepts := range accepting {
+		if accepts {
+			words[slot/32] |= 1 << (slot % 32)
+		}
+	}
+	c := code{
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 31},
+		bpf.TAX{},
+		bpf.LoadScratch{Dst: bpf.RegA, N: wordSlot},
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 5},
+	}
+	for i, word := range words {
+		c.add(
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(i), SkipTrue: 2},
+			bpf.LoadConstant{Dst: bpf.RegA, Val: word},
+			bpf.Jump{Skip: uint32(3 * (len(words) - 1 - i))})
+	}
+	c.add(bpf.ALUOpX{Op: bpf.ALUOpShiftRight})
+	return c
+}
+
+// secondChoice puts an accepting slot into wordSlot, by the part of the hash
+// that the first choice left over.
+func secondChoice(accepting []bool) []bpf.Instruction {
+	var slots []int
+	for slot, accepts := range accepting {
+		if accepts {
+			slots = append(slots, slot)
+		}
+	}
+	var table []step
+	for rank, slot := range slots {
+		table = addStep(table, rank, slot)
+	}
+	c := code{
+		bpf.LoadScratch{Dst: bpf.RegA, N: wordHash},
+		bpf.ALUOpConstant{Op: bpf.ALUOpDiv, Val: uint32(len(accepting))},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(len(slots))},
+	}
+	for i, s := range table {
+		c.add(
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 2},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: s.shift},
+			bpf.Jump{Skip: uint32(3 * (len(table) - 1 - i))})
+	}
+	c.add(bpf.StoreScratch{Src: bpf.RegA, N: wordSlot})
+	return c
+}
+
+// index returns the place in the group of the accepting slot in A. With 1024
+// slots in the worst order this is 2048 instructions of the 4096 that a
+// program may have; with slots in their first order it is three.
+func index(members order, accepting []bool) []bpf.Instruction {
+	place := make([]int, len(accepting))
+	for at, slot := range members {
+		place[slot] = at
+	}
+	var table []step
+	for slot, accepts := range accepting {
+		if accepts {
+			table = addStep(table, slot, place[slot])
+		}
+	}
+	var c code
+	for _, s := range table {
+		if s.first == s.last {
+			c.add(
+				bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1},
+				bpf.RetConstant{Val: s.first + s.shift})
+			continue
+		}
+		c.add(
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 2},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: s.shift},
+			bpf.RetA{})
+	}
+	c.add(bpf.RetConstant{Val: noIndex})
+	return c
+}
+
+// step is a stretch of an ascending table in which the value is the key plus
+// shift, modulo 2^32.
+type step struct{ first, last, shift uint32 }
+
+// addStep appends a key, larger than all before it, and its value.
+func addStep(table []step, key, value int) []step {
+	k, shift := uint32(key), uint32(value)-uint32(key)
+	if n := len(table); n > 0 && table[n-1].shift == shift {
+		table[n-1].last = k
+		return table
+	}
+	return append(table, step{first: k, last: k, shift: shift})
+}
+
+// attach replaces the program of the group that the socket is in, at once for
+// all of it (SO_ATTACH_REUSEPORT_CBPF, socket(7); no privilege is needed).
+func attach(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, ins := range raw {
+		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)})
+	return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF", err)
+}

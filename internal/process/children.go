@@ -1,0 +1,120 @@
+package process
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Children is every child of this process, the workers and the strangers. There
+// is one per program: two would reap each other's workers.
+type Children struct {
+	forks  chan fork     // to Serve
+	served chan struct{} // closed when Serve has returned
+	woken  chan struct{} // to the reaper: look again
+	closed chan struct{} // to the reaper: end
+	ended  chan struct{} // closed when the reaper has ended
+
+	// mu is held over each fork and each sweep, so that a sweep never takes a
+	// worker that is being born for a stranger, and over each signal, so that
+	// nobody is reaped between the check and the kill.
+	mu      sync.Mutex
+	workers map[int]*Process // by pid, until reaped
+	calls   []func()         // what the reaper has to tell, in order
+	relist  time.Time        // when a sweep may look through all processes again
+}
+
+// New makes this process the one that its orphaned descendants fall to
+// (PR_SET_CHILD_SUBREAPER, kernel 3.4) and starts the reaper.
+func New() *Children {
+	c := &Children{
+		forks:   make(chan fork),
+		served:  make(chan struct{}),
+		woken:   make(chan struct{}, 1),
+		closed:  make(chan struct{}),
+		ended:   make(chan struct{}),
+		workers: map[int]*Process{},
+	}
+	// Every kernel that has pidfds, without which nothing starts, has it.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, unix.SIGCHLD)
+	c.wake() // what ended before: as PID 1, or after an exec
+	go c.reaper(died)
+	return c
+}
+
+// Serve forks the workers that Start asks for, until ctx is done. The master
+// calls it once, on its main thread: a worker's parent-death signal comes when
+// the thread that forked it ends (PR_SET_PDEATHSIG(2const)), so Serve keeps its
+// thread to itself, and gives it back alive.
+func (c *Children) Serve(ctx context.Context) {
+	defer close(c.served)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		select {
+		case f := <-c.forks:
+			f.done <- c.fork(f)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Close ends the reaper: what dies from now on stays a zombie. Call it when
+// nothing is watched any more, after Serve has returned.
+func (c *Children) Close() {
+	close(c.closed)
+	<-c.ended
+}
+
+// Adopted lists the strangers that live as children of this process: what left
+// its worker's group and lost its parent. Whoever is in a worker's group is that
+// worker's affair.
+func (c *Children) Adopted() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.adopted()
+}
+
+// KillAdopted signals every stranger there is and returns how many there were.
+// Their own children fall to this process when they die: repeat until none.
+func (c *Children) KillAdopted(sig syscall.Signal) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pids := c.adopted()
+	for _, pid := range pids {
+		// Only this process can reap it, and not while mu is held: the pid is
+		// still its own. One that ended meanwhile does not mind.
+		_ = unix.Kill(pid, sig)
+	}
+	return len(pids)
+}
+
+func (c *Children) adopted() []int {
+	var pids []int
+	for _, pid := range readPIDs() {
+		if c.workers[pid] != nil || !hasLivingChild(unix.P_PID, pid) {
+			continue
+		}
+		if group, err := unix.Getpgid(pid); err == nil && c.workers[group] == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// wake makes the reaper look again, soon.
+func (c *Children) wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default: // it will look anyhow
+	}
+}

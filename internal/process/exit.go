@@ -1,0 +1,67 @@
+package process
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit is how a worker's leader ended: with a status (Signal is 0), or by a
+// signal (Code is -1).
+type Exit struct {
+	At     time.Time // when the master saw it
+	Code   int
+	Signal syscall.Signal
+	Core   bool // it dumped core
+	// Leftovers says that others of its group still live. The leader is reaped
+	// when they are gone, and groupEnded follows (see Process.Watch).
+	Leftovers bool
+}
+
+// String is "exit status 3", "killed by SIGKILL" or "killed by SIGSEGV (core
+// dumped)".
+func (e Exit) String() string {
+	switch {
+	case e.Signal == 0:
+		return fmt.Sprintf("exit status %d", e.Code)
+	case e.Core:
+		return fmt.Sprintf("killed by %s (core dumped)", signalName(e.Signal))
+	default:
+		return "killed by " + signalName(e.Signal)
+	}
+}
+
+// Success reports an exit with status 0.
+func (e Exit) Success() bool { return e.Signal == 0 && e.Code == 0 }
+
+func signalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(sig)) // a real-time signal
+}
+
+// siginfoChild is siginfo_t as waitid(2) fills it in on 64-bit Linux.
+type siginfoChild struct {
+	signo, errno, code int32
+	_                  int32
+	pid                int32
+	uid                uint32
+	status             int32
+}
+
+// Values of si_code for SIGCHLD (sigaction(2)).
+const (
+	cldExited = 1
+	cldDumped = 3
+)
+
+// exit reads what waitid said about a dead child.
+func (s siginfoChild) exit(at time.Time) Exit {
+	if s.code == cldExited {
+		return Exit{At: at, Code: int(s.status)}
+	}
+	return Exit{At: at, Code: -1, Signal: syscall.Signal(s.status), Core: s.code == cldDumped}
+}

@@ -1,0 +1,149 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// step is what the shim was doing when it failed.
+type step byte
+
+const (
+	stepPlan step = iota + 1
+	stepUmask
+	stepDir
+	stepOOM
+	stepCapabilities
+	stepUser
+	stepSignals
+	stepParent
+	stepDescriptors
+	stepExec
+)
+
+// failureSize is the length of a failure in the status pipe: the step, and
+// errno in the machine's own order.
+const failureSize = 5
+
+func encodeFailure(at step, errno syscall.Errno) []byte {
+	return binary.NativeEndian.AppendUint32([]byte{byte(at)}, uint32(errno))
+}
+
+// StartError says why a program could not be started. Errno is the kernel's
+// word for it.
+type StartError struct {
+	Path  string
+	Errno syscall.Errno
+	text  string
+}
+
+func (e *StartError) Error() string { return e.text }
+
+// Unwrap gives the kernel's error.
+func (e *StartError) Unwrap() error { return e.Errno }
+
+// startError puts a failure that the shim told into words.
+func startError(spec *Spec, told []byte) error {
+	if len(told) < failureSize {
+		return fmt.Errorf("cannot start %s: its launcher ended in the middle of a word", spec.Path)
+	}
+	errno := syscall.Errno(binary.NativeEndian.Uint32(told[1:]))
+	var text string
+	switch step(told[0]) {
+	case stepDir:
+		text = fmt.Sprintf("cannot enter directory %s: %v", spec.Dir, errno)
+	case stepUser:
+		text = fmt.Sprintf("cannot change to user %d, group %d: %v", spec.User.UID, spec.User.GID, errno)
+		if errno == unix.EPERM {
+			text += ": only root may change the user; leave out user and group, or start as root"
+		}
+	case stepExec:
+		text = fmt.Sprintf("cannot execute %s: %s", spec.Path, execWords(spec, errno))
+	case stepPlan, stepUmask, stepOOM, stepCapabilities, stepSignals, stepParent, stepDescriptors:
+		text = fmt.Sprintf("cannot start %s: cannot %s: %v", spec.Path, step(told[0]), errno)
+	default:
+		text = fmt.Sprintf("cannot start %s: its launcher failed at an unknown step", spec.Path)
+	}
+	return &StartError{Path: spec.Path, Errno: errno, text: text}
+}
+
+// String completes "cannot ...".
+func (s step) String() string {
+	return map[step]string{
+		stepPlan:         "read its plan",
+		stepUmask:        "set its umask",
+		stepDir:          "enter its directory",
+		stepOOM:          "reset its OOM score",
+		stepCapabilities: "drop the master's capabilities",
+		stepUser:         "change its user",
+		stepSignals:      "reset its signals",
+		stepParent:       "tie it to its master",
+		stepDescriptors:  "close the master's descriptors",
+		stepExec:         "execute it",
+	}[s]
+}
+
+// execWords explains what execve(2) leaves open: ENOENT and EACCES may mean the
+// file, or the interpreter that the file names.
+func execWords(spec *Spec, errno syscall.Errno) string {
+	switch errno {
+	case unix.ENOENT, unix.EACCES, unix.ENOTDIR:
+		interpreter := interpreterOf(spec.Path)
+		if interpreter == "" {
+			break
+		}
+		if _, err := os.Stat(interpreter); err != nil {
+			return fmt.Sprintf("its interpreter %s is missing", interpreter)
+		}
+		if unix.Access(interpreter, unix.X_OK) != nil {
+			return fmt.Sprintf("its interpreter %s is not executable", interpreter)
+		}
+	case unix.ENOEXEC:
+		return "it is no program for this machine, and no script that begins with #!"
+	case unix.E2BIG:
+		return "its arguments and environment are too long"
+	}
+	return errno.Error()
+}
+
+// interpreterOf is what the kernel loads to run the file at path: the program in
+// a script's first line, the loader of an ELF file, "" where there is none.
+func interpreterOf(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	head := bufio.NewReader(io.LimitReader(file, 256)) // BINPRM_BUF_SIZE
+	if start, _ := head.Peek(2); bytes.Equal(start, []byte("#!")) {
+		line, _ := head.ReadString('\n')
+		if words := strings.Fields(line[2:]); len(words) > 0 {
+			return words[0]
+		}
+		return ""
+	}
+	program, err := elf.NewFile(file)
+	if err != nil {
+		return ""
+	}
+	for _, segment := range program.Progs {
+		if segment.Type == elf.PT_INTERP && segment.Filesz <= unix.PathMax {
+			name, _ := io.ReadAll(segment.Open())
+			return string(bytes.TrimRight(name, "\x00"))
+		}
+	}
+	return ""
+}

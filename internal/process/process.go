@@ -1,0 +1,84 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a worker: the leader of a process group of its own. Made by
+// Children.Start. Its fields belong to Children.mu.
+type Process struct {
+	children *Children
+	pid      int
+	handle   int // pidfd; -1 once reaped
+
+	exit      *Exit // nil while it runs
+	reaped    bool
+	abandoned bool          // it never became the worker: nobody is told
+	gone      chan struct{} // closed when reaped
+
+	exited     func(Exit)
+	groupEnded func()
+}
+
+// PID is the leader's pid and the number of its group.
+func (p *Process) PID() int { return p.pid }
+
+// Watch says whom to tell of the end; call it once, after Start. exited comes
+// exactly once, when the leader has ended, however long ago; groupEnded only
+// where Exit.Leftovers was set, when the last of the group is gone. Both come
+// from the reaper's goroutine, must not block, and may call Process's methods.
+func (p *Process) Watch(exited func(Exit), groupEnded func()) {
+	c := p.children
+	c.mu.Lock()
+	p.exited, p.groupEnded = exited, groupEnded
+	if p.exit != nil {
+		c.tellExited(p)
+	}
+	if p.reaped {
+		c.tellGroupEnded(p)
+	}
+	c.mu.Unlock()
+	c.wake()
+}
+
+// Signal sends sig to the leader, by pidfd. os.ErrProcessDone: it has ended.
+func (p *Process) Signal(sig syscall.Signal) error {
+	p.children.mu.Lock()
+	defer p.children.mu.Unlock()
+	return p.signal(sig)
+}
+
+func (p *Process) signal(sig syscall.Signal) error {
+	if p.exit != nil {
+		return os.ErrProcessDone
+	}
+	err := unix.PidfdSendSignal(p.handle, sig, nil, 0)
+	if err == unix.ESRCH {
+		return os.ErrProcessDone
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// SignalGroup sends sig to everyone in the leader's group, and to a leader that
+// has left it for another. os.ErrProcessDone: the group has ended.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
+	p.children.mu.Lock()
+	defer p.children.mu.Unlock()
+	if p.reaped {
+		return os.ErrProcessDone
+	}
+	if group, err := unix.Getpgid(p.pid); err == nil && group != p.pid {
+		if err := p.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+	}
+	err := unix.Kill(-p.pid, sig)
+	if err == unix.ESRCH {
+		return nil // the leader has left it empty
+	}
+	return os.NewSyscallError("kill", err)
+}

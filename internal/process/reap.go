@@ -1,0 +1,145 @@
+package process
+
+import (
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pollHeld is how often a group that has outlived its leader is looked at:
+	// who in it is no child of ours ends without a SIGCHLD.
+	pollHeld = 200 * time.Millisecond
+	// listGap bounds what it costs to look through all processes of the machine
+	// while children come and go beside such a group.
+	listGap = 50 * time.Millisecond
+)
+
+// reaper sweeps whenever a child may have died, and tells who watches. died is
+// its SIGCHLD.
+func (c *Children) reaper(died chan os.Signal) {
+	defer close(c.ended)
+	defer signal.Stop(died)
+	timer := time.NewTimer(pollHeld)
+	defer timer.Stop()
+	for {
+		select {
+		case <-died:
+		case <-c.woken:
+		case <-timer.C:
+		case <-c.closed:
+			return
+		}
+		calls, again := c.sweep(time.Now())
+		for _, call := range calls {
+			call()
+		}
+		if again > 0 {
+			timer.Reset(again)
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// sweep takes note of every death since the last one. It returns what to tell,
+// and, while a group outlives its leader, when to look again.
+func (c *Children) sweep(now time.Time) (calls []func(), again time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var l listing
+	rested := !now.Before(c.relist)
+	held := c.sweepWorkers(now, rested, &l)
+	switch {
+	case !held:
+		c.sweepStrangers()
+	case rested || l.read:
+		c.sweepStrangersBeside(l.all())
+		again = pollHeld
+	default:
+		again = c.relist.Sub(now)
+	}
+	if l.read {
+		c.relist = now.Add(listGap)
+	}
+	calls, c.calls = c.calls, nil
+	return calls, again
+}
+
+// sweepWorkers notes which leaders have ended and reaps those whose group is
+// empty. It reports whether any is held back. A new death is looked into at
+// once, since somebody waits for it; a held one when rested.
+func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bool) {
+	for _, p := range c.workers {
+		if p.exit == nil {
+			exit, dead := peekExit(p.pid, now)
+			if !dead {
+				continue
+			}
+			exit.Leftovers = groupLives(p.pid, l)
+			p.exit = &exit
+			c.tellExited(p)
+			if exit.Leftovers {
+				held = true
+				continue
+			}
+		} else if !rested || groupLives(p.pid, l) {
+			held = true
+			continue
+		}
+		c.release(p)
+	}
+	return held
+}
+
+// release reaps a leader whose group is empty.
+func (c *Children) release(p *Process) {
+	reap(p.pid)
+	unix.Close(p.handle)
+	p.handle, p.reaped = -1, true
+	delete(c.workers, p.pid)
+	close(p.gone)
+	c.tellGroupEnded(p)
+}
+
+// sweepStrangers reaps every dead child that is no worker. A leader that died
+// since sweepWorkers ends it: its own SIGCHLD is on the way.
+func (c *Children) sweepStrangers() {
+	for {
+		info, dead := peek(unix.P_ALL, 0)
+		if !dead || c.workers[int(info.pid)] != nil {
+			return
+		}
+		reap(int(info.pid))
+	}
+}
+
+// sweepStrangersBeside does the same while a leader is held: waitid would show
+// only that one, over and over.
+func (c *Children) sweepStrangersBeside(pids []int) {
+	for _, pid := range pids {
+		if c.workers[pid] == nil {
+			reap(pid)
+		}
+	}
+}
+
+// tellExited queues the news that the leader has ended.
+func (c *Children) tellExited(p *Process) {
+	if p.exited == nil || p.abandoned {
+		return // Watch comes later, or never
+	}
+	exited, exit := p.exited, *p.exit
+	c.calls = append(c.calls, func() { exited(exit) })
+}
+
+// tellGroupEnded queues the news that the last of the group is gone, where
+// exited promised it.
+func (c *Children) tellGroupEnded(p *Process) {
+	if p.groupEnded == nil || p.abandoned || !p.exit.Leftovers {
+		return
+	}
+	c.calls = append(c.calls, p.groupEnded)
+}

@@ -1,0 +1,223 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func (w *worker) pidLine(t *testing.T) int {
+	t.Helper()
+	line := w.line(t)
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		t.Fatalf("no pid: %q", line)
+	}
+	return pid
+}
+
+func TestExits(t *testing.T) {
+	c := newChildren(t)
+	for script, want := range map[string]string{
+		"exit 0":                      "exit status 0",
+		"exit 3":                      "exit status 3",
+		"kill -KILL $$":               "killed by SIGKILL",
+		"ulimit -c 0; kill -SEGV $$":  "killed by SIGSEGV",
+		"kill -40 $$":                 "killed by signal 40",
+		"sh -c 'sleep 0' & wait":      "exit status 0", // a group that is gone before its leader
+		"exec sh -c 'kill -TERM $$'":  "killed by SIGTERM",
+		"kill -STOP $$; exit 7":       "exit status 7", // a stop is no end
+		"trap '' TERM; exit 9; sleep": "exit status 9",
+	} {
+		before := time.Now()
+		w := start(t, c, shell(script))
+		if strings.Contains(script, "STOP") {
+			eventually(t, "it stops", func() bool { return state(w.PID()) == "T" })
+			if err := w.Signal(syscall.SIGCONT); err != nil {
+				t.Error(err)
+			}
+		}
+		e := receive(t, w.exited, script)
+		if e.String() != want || e.Leftovers || e.At.Before(before) || e.Success() != (want == "exit status 0") {
+			t.Errorf("%s: got %v (%+v), want %s", script, e, e, want)
+		}
+		receive(t, w.gone, "the reaping")
+		if err := w.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("a signal after the end: %v", err)
+		}
+		if err := w.SignalGroup(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("a signal to the group after the end: %v", err)
+		}
+	}
+	if got := (Exit{Code: -1, Signal: syscall.SIGABRT, Core: true}).String(); got != "killed by SIGABRT (core dumped)" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Whoever watches late hears of it all the same.
+func TestWatchAfterTheEnd(t *testing.T) {
+	c := newChildren(t)
+	spec := shell("exit 4")
+	spec.Files = []int{0, 1, 2}
+	p, err := c.Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receive(t, p.gone, "the reaping")
+	exited := make(chan Exit, 2)
+	p.Watch(func(e Exit) { exited <- e }, func() { t.Error("a group that was empty has ended") })
+	if e := receive(t, exited, "the exit"); e.Code != 4 {
+		t.Errorf("got %v", e)
+	}
+}
+
+func TestGroupOutlivesItsLeader(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell("sleep 1000 & echo $!; sleep 1000 & echo $!; exit 5"))
+	children := []int{w.pidLine(t), w.pidLine(t)}
+	e := receive(t, w.exited, "the exit")
+	if e.Code != 5 || !e.Leftovers {
+		t.Fatalf("got %+v", e)
+	}
+	if got := state(w.PID()); got != "Z" {
+		t.Errorf("the leader's state is %q, it must stay a zombie", got)
+	}
+	if err := w.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("a signal to a dead leader: %v", err)
+	}
+
+	// While it is held, others come and go as ever.
+	if e := receive(t, start(t, c, shell("exit 6")).exited, "another's exit"); e.Code != 6 || e.Leftovers {
+		t.Errorf("another ended with %+v", e)
+	}
+	stranger := start(t, c, shell("setsid sh -c 'echo $$; exec sleep 1001' & sleep 1000"))
+	pid := stranger.pidLine(t)
+	if err := stranger.SignalGroup(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, stranger.gone, "its reaping")
+	eventually(t, "the stranger is adopted", func() bool { return slices.Equal(c.Adopted(), []int{pid}) })
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stranger is reaped", func() bool { return state(pid) == "" })
+
+	// One of two gone: not yet.
+	if err := unix.Kill(children[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first is reaped", func() bool { return state(children[0]) == "" })
+	select {
+	case <-w.groupEnded:
+		t.Fatal("the group has ended, says the reaper")
+	default:
+	}
+	if err := w.SignalGroup(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, w.groupEnded, "the group's end")
+	for _, pid := range append(children, w.PID()) {
+		eventually(t, "no zombie", func() bool { return state(pid) == "" })
+	}
+	if n := childCount(); n != 0 {
+		t.Errorf("%d children left", n)
+	}
+	if len(w.exited) != 0 || len(w.groupEnded) != 0 {
+		t.Error("told twice")
+	}
+}
+
+// A member of the group whose parent lives in another group is nobody's child
+// here: only /proc shows it, and its end sends no SIGCHLD.
+func TestGroupMemberWithAParentElsewhere(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell(`sh -c 'sleep 1000 & echo $!; exec setsid sh -c "echo \$\$; exec sleep 1001"' & read x; exit 0`))
+	member, parent := w.pidLine(t), w.pidLine(t)
+	if _, err := w.input.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	if e := receive(t, w.exited, "the exit"); !e.Leftovers {
+		t.Fatalf("got %+v", e)
+	}
+	if got := c.Adopted(); !slices.Equal(got, []int{parent}) {
+		t.Errorf("adopted %v, want %d", got, parent)
+	}
+	if err := w.SignalGroup(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, w.groupEnded, "the group's end")
+	if got := state(member); got != "Z" && got != "" { // as its parent likes
+		t.Errorf("the member's state is %q", got)
+	}
+	if n := c.KillAdopted(syscall.SIGKILL); n != 1 {
+		t.Errorf("%d adopted", n)
+	}
+	for _, pid := range []int{member, parent} {
+		eventually(t, "reaped", func() bool { return state(pid) == "" })
+	}
+}
+
+func TestStrangers(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell("(setsid sh -c 'echo $$; (sleep 1000 & echo $!; wait)' &); read x; exit 0"))
+	daemon, child := w.pidLine(t), w.pidLine(t)
+	if _, err := w.input.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	if e := receive(t, w.exited, "the exit"); e.Leftovers {
+		t.Errorf("a daemon in a session of its own counts as left over")
+	}
+	eventually(t, "the daemon is adopted", func() bool { return slices.Equal(c.Adopted(), []int{daemon}) })
+	eventually(t, "all strangers killed", func() bool { return c.KillAdopted(syscall.SIGKILL) == 0 })
+	for _, pid := range []int{daemon, child} {
+		eventually(t, "reaped", func() bool { return state(pid) == "" })
+	}
+}
+
+// A leader that has moved to another worker's group is still reached.
+func TestSignalToALeaderThatLeftItsGroup(t *testing.T) {
+	c := newChildren(t)
+	host := start(t, c, shell("echo up; read x"))
+	host.line(t)
+	w := start(t, c, Spec{
+		Path: "/usr/bin/python3", Umask: -1, Env: []string{"PATH=/usr/bin:/bin"},
+		Args: []string{"python3", "-c", "import os,time; os.setpgid(0, " + strconv.Itoa(host.PID()) + "); print('moved', flush=True); time.sleep(1000)"},
+	})
+	if got := w.line(t); got != "moved" {
+		t.Fatal(got)
+	}
+	if err := w.SignalGroup(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if e := receive(t, w.exited, "the exit"); e.Signal != syscall.SIGTERM {
+		t.Errorf("got %v", e)
+	}
+	if state(host.PID()) == "" || len(host.exited) != 0 {
+		t.Error("the signal reached another's group")
+	}
+}
+
+// As PID 1 the master reaps for everybody.
+func TestAsPID1(t *testing.T) {
+	c := newChildren(t)
+	worker := shell(`for i in 1 2 3; do (setsid sh -c '(sleep 0 &)' &); done
+		echo $PPID; while ps -eo ppid,stat | grep -Eq ' 1 (Z|.*sleep)'; do :; done; echo none; exit 3`)
+	worker.Files = []int{0, 1, 2}
+	inner := master(t, job{Spec: worker}, nil)
+	got := start(t, c, Spec{
+		Path: "/usr/bin/unshare", Umask: -1, Env: inner.Env, Files: []int{int(inner.File.Fd())},
+		Args: []string{"unshare", "--pid", "--fork", "--mount-proc", "/proc/self/fd/3", "master"},
+	}).rest(t)
+	lines := strings.Split(got, "\n")
+	slices.Sort(lines)
+	if want := []string{"1", "exit status 3", "none", "worker "}; len(lines) != 4 || !strings.HasPrefix(lines[3], want[3]) || !slices.Equal(lines[:3], want[:3]) {
+		t.Errorf("got %q, want %q", lines, want)
+	}
+}

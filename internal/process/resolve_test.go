@@ -1,0 +1,63 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestResolve(t *testing.T) {
+	root := t.TempDir()
+	for name, mode := range map[string]os.FileMode{
+		"first/plain": 0o644, "second/plain": 0o755, "second/tool": 0o755, "first/data": 0o644, "app/run": 0o755,
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(root, "first/tool"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	app, first, second := filepath.Join(root, "app"), filepath.Join(root, "first"), filepath.Join(root, "second")
+	path := first + ":" + second
+	for _, test := range []struct{ command, path, want string }{
+		{"tool", path, second + "/tool"},   // a directory of that name is passed over
+		{"plain", path, second + "/plain"}, // as is what can't be executed
+		{"./run", path, app + "/run"},
+		{"../second/tool", "", second + "/tool"},
+		{app + "/run", "", app + "/run"},
+		{"run", path + ":", app + "/run"}, // an empty entry: the working directory
+		{"tool", "../second", second + "/tool"},
+		{"sh", "", "/bin/sh"},
+	} {
+		if got, err := Resolve(test.command, app, test.path); got != test.want || err != nil {
+			t.Errorf("%s in %s: got %s, %v, want %s", test.command, test.path, got, err, test.want)
+		}
+	}
+	for _, test := range []struct {
+		command, path string
+		found         bool
+		want          string
+	}{
+		{"", path, false, "cannot run a worker: the command is empty"},
+		{"nothing", path, false, "cannot run nothing: command not found in PATH (" + path + ")"},
+		{"run", path, false, "cannot run run: command not found in PATH (" + path + ")"},
+		{"data", path, true, "cannot run data: not executable: chmod +x " + first + "/data"},
+		{"./nothing", path, false, "cannot run ./nothing: command not found (no file " + app + "/nothing)"},
+		{"./run/x", path, false, "cannot run ./run/x: command not found (no file " + app + "/run/x)"},
+		{"../first/data", path, true, "cannot run ../first/data: not executable: chmod +x " + first + "/data"},
+		{"../first", path, true, "cannot run ../first: it is a directory"},
+		{"/dev/null", path, true, "cannot run /dev/null: it is not a regular file"},
+	} {
+		_, err := Resolve(test.command, app, test.path)
+		var wrong *CommandError
+		if !errors.As(err, &wrong) || wrong.Found != test.found || err.Error() != test.want {
+			t.Errorf("got  %v (%+v)\nwant %s", err, wrong, test.want)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package process
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const nobody = 65534
+
+// status reads "Key:\tvalue" lines as /proc/PID/status has them.
+func status(text string) map[string]string {
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(line, ":"); ok {
+			fields[key] = strings.Join(strings.Fields(value), " ")
+		}
+	}
+	return fields
+}
+
+var catStatus = Spec{Path: "/bin/cat", Args: []string{"cat", "/proc/self/status"}, Umask: -1}
+
+func TestDescriptors(t *testing.T) {
+	c := newChildren(t)
+	stray, err := unix.Open("/dev/null", unix.O_RDONLY, 0) // without O_CLOEXEC
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stray)
+	a, b := pipe(t)
+	flags, err := unix.FcntlInt(b.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := Spec{Path: "/bin/cat", Args: []string{"cat"}, Umask: -1, Files: []int{int(b.Fd()), int(a.Fd()), 0}}
+	w := start(t, c, spec)
+	if _, err := w.input.WriteString("up\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.line(t)
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if want := []string{"0", "1", "2", "3", "4", "5"}; !slices.Equal(got, want) {
+		t.Errorf("descriptors %v, want %v", got, want)
+	}
+	for fd, want := range map[int]*os.File{3: b, 4: a} {
+		his, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", w.PID(), fd))
+		ours, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", want.Fd()))
+		if his != ours {
+			t.Errorf("descriptor %d is %s, want %s", fd, his, ours)
+		}
+	}
+	if now, _ := unix.FcntlInt(b.Fd(), unix.F_GETFL, 0); now != flags {
+		t.Errorf("the flags of a passed descriptor went from %#x to %#x", flags, now)
+	}
+}
+
+func TestEnvironmentAndArguments(t *testing.T) {
+	c := newChildren(t)
+	spec := shell(`echo "$LISTEN_PID $$"; printf '%s|' "$@" "$ODD"; cut -d' ' -f5 /proc/self/stat`)
+	spec.Args = append(spec.Args, "sh", "\xff\xfe", "", "a b\n")
+	spec.Env = append(spec.Env, "LISTEN_PID=1", "ODD=\x80<&>")
+	spec.ListenPID = true
+	w := start(t, c, spec)
+	want := fmt.Sprintf("%d %[1]d\n\xff\xfe||a b\n|\x80<&>|%[1]d", w.PID())
+	if got := w.rest(t); got != want {
+		t.Errorf("got %q, want %q (LISTEN_PID pid, arguments, value, group)", got, want)
+	}
+	spec = Spec{Path: "/usr/bin/env", Args: []string{"env"}, Env: []string{"ONLY=this"}, Umask: -1}
+	if got := start(t, c, spec).rest(t); got != "ONLY=this" {
+		t.Errorf("the environment is %q", got)
+	}
+}
+
+func TestUserGroupsUmaskDirectory(t *testing.T) {
+	c := newChildren(t)
+	dir := filepath.Join(t.TempDir(), "only-root")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	spec := catStatus
+	spec.User = &Credential{UID: nobody, GID: 65533, Groups: []uint32{7, 65532}}
+	spec.Umask, spec.Dir = 0o137, dir
+	got := status(start(t, c, spec).rest(t))
+	for key, want := range map[string]string{
+		"Uid": "65534 65534 65534 65534", "Gid": "65533 65533 65533 65533", "Groups": "7 65532", "Umask": "0137",
+		"CapInh": noCaps, "CapPrm": noCaps, "CapEff": noCaps, "CapAmb": noCaps,
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+	spec = shell("pwd -P")
+	spec.Dir = dir
+	if got := start(t, c, spec).rest(t); got != dir {
+		t.Errorf("runs in %s, want %s", got, dir)
+	}
+}
+
+const noCaps = "0000000000000000"
+
+func TestNothingOfTheMasters(t *testing.T) {
+	c := newChildren(t)
+	all := []string{"stray descriptors", "oom score", "ignore signals", "block signals", "ambient capability"}
+	cases := map[string]struct {
+		prepare []string
+		user    *Credential
+		as      *Credential // the master
+		effect  string      // CapEff of the worker
+	}{
+		"root":            {prepare: all, effect: status(readFile(t, "/proc/self/status"))["CapBnd"]},
+		"user":            {prepare: all, user: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
+		"securebits":      {prepare: append(all[:len(all):len(all)], "keep capabilities"), user: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
+		"no root":         {prepare: all[2:4], as: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
+		"no root, itself": {as: &Credential{UID: nobody, GID: nobody, Groups: []uint32{7}}, user: &Credential{UID: nobody, GID: nobody, Groups: []uint32{nobody, 7}}, effect: noCaps},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			run := func(args ...string) string { // no shell: it has a signal mask of its own
+				worker := Spec{Path: "/bin/" + args[0], Args: args, Umask: -1, Files: []int{0, 1, 2}, User: test.user}
+				return start(t, c, master(t, job{Prepare: test.prepare, Spec: worker}, test.as)).rest(t)
+			}
+			got := status(run("cat", "/proc/self/status"))
+			for key, want := range map[string]string{
+				"SigIgn": noCaps, "SigBlk": noCaps, "CapInh": noCaps, "CapAmb": noCaps, "CapEff": test.effect,
+			} {
+				if got[key] != want {
+					t.Errorf("%s is %q, want %q", key, got[key], want)
+				}
+			}
+			if score := run("cat", "/proc/self/oom_score_adj"); !slices.Contains(strings.Split(score, "\n"), "0") {
+				t.Errorf("the OOM score is %s", score)
+			}
+			// 3 is the directory that ls reads.
+			if all := run("ls", "-x", "/proc/self/fd"); !slices.Contains(strings.Split(all, "\n"), "0  1  2  3") {
+				t.Errorf("descriptors: %s", all)
+			}
+			if test.user != nil && got["Uid"] != "65534 65534 65534 65534" {
+				t.Errorf("runs as %s", got["Uid"])
+			}
+		})
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// The Go runtime raises the soft limit of open files for itself: not for the worker.
+func TestLimitOfOpenFiles(t *testing.T) {
+	c := newChildren(t)
+	for name, open := range map[string]string{"path": "", "descriptor": "/bin/sh"} {
+		t.Run(name, func(t *testing.T) {
+			worker := shell("ulimit -S -n")
+			worker.Files = []int{0, 1, 2}
+			outer := master(t, job{Spec: worker, Open: open}, nil)
+			spec := shell("ulimit -S -n 777; exec /proc/self/fd/3 master")
+			spec.Env, spec.Files = outer.Env, []int{int(outer.File.Fd())}
+			if got := start(t, c, spec).rest(t); !slices.Contains(strings.Split(got, "\n"), "777") {
+				t.Errorf("the master's soft limit is 777, the worker's: %s", got)
+			}
+		})
+	}
+}
+
+func TestParentDeath(t *testing.T) {
+	c := newChildren(t)
+	for name, user := range map[string]*Credential{"root": nil, "user": {UID: nobody, GID: nobody}} {
+		t.Run(name, func(t *testing.T) {
+			worker := shell(`trap 'echo told; exit 0' TERM; echo up; while :; do sleep 1000 & wait; done`)
+			worker.Files, worker.User, worker.ParentDeath = []int{0, 1, 2}, user, syscall.SIGTERM
+			m := start(t, c, master(t, job{Spec: worker, Stay: true}, nil))
+			lines := []string{m.line(t), m.line(t)} // in either order
+			slices.Sort(lines)
+			pid, err := strconv.Atoi(strings.TrimPrefix(lines[1], "worker "))
+			if err != nil || lines[0] != "up" {
+				t.Fatalf("%q", lines)
+			}
+			defer unix.Kill(-pid, unix.SIGKILL) // its sleep
+			if err := m.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if got := m.line(t); got != "told" {
+				t.Errorf("the worker said %q", got)
+			}
+			eventually(t, "the worker is reaped by this subreaper", func() bool { return state(pid) == "" })
+		})
+	}
+}
+
+// A shim whose master has died must not run the program: nobody would ever tell
+// it to end.
+func TestMasterDiedBefore(t *testing.T) {
+	p := &plan{ParentDeath: syscall.SIGTERM, Parent: os.Getppid() + 1}
+	defer unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+	if err := followParent(p); err != unix.ESRCH {
+		t.Errorf("got %v", err)
+	}
+}

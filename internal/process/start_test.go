@@ -1,0 +1,216 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func writeProgram(t *testing.T, name, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestStartFails(t *testing.T) {
+	c := newChildren(t)
+	elfWithoutLoader := func() string {
+		sh := readFile(t, interpretedELF)
+		loader := interpreterOf(interpretedELF)
+		if loader == "" {
+			t.Fatalf("%s has no loader", interpretedELF)
+		}
+		return strings.Replace(sh, loader+"\x00", strings.Repeat("x", len(loader))+"\x00", 1)
+	}()
+	for _, test := range []struct {
+		name  string
+		spec  Spec
+		want  string // %s: the path
+		errno syscall.Errno
+	}{
+		{"missing", Spec{Path: "/no/such/program"}, "cannot execute %s: no such file or directory", unix.ENOENT},
+		{"not executable", Spec{Path: writeProgram(t, "p", "#!/bin/sh\n", 0o644)}, "cannot execute %s: permission denied", unix.EACCES},
+		{"a directory", Spec{Path: t.TempDir()}, "cannot execute %s: permission denied", unix.EACCES},
+		{"no interpreter", Spec{Path: writeProgram(t, "p", "#! /no/such/node x\n", 0o755)}, "cannot execute %s: its interpreter /no/such/node is missing", unix.ENOENT},
+		{"bad interpreter", Spec{Path: writeProgram(t, "p", "#!/etc/passwd\n", 0o755)}, "cannot execute %s: its interpreter /etc/passwd is not executable", unix.EACCES},
+		{"no loader", Spec{Path: writeProgram(t, "p", elfWithoutLoader, 0o755)}, "cannot execute %s: its interpreter " + strings.Repeat("x", len(interpreterOf(interpretedELF))) + " is missing", unix.ENOENT},
+		{"no program", Spec{Path: writeProgram(t, "p", "echo hello\n", 0o755)}, "cannot execute %s: it is no program for this machine, and no script that begins with #!", unix.ENOEXEC},
+		{"too long", Spec{Path: "/bin/true", Env: []string{"A=" + strings.Repeat("x", 1<<20)}}, "cannot execute %s: its arguments and environment are too long", unix.E2BIG},
+		{"no directory", Spec{Path: "/bin/true", Dir: "/no/such"}, "cannot enter directory /no/such: no such file or directory", unix.ENOENT},
+		{"not for the user", Spec{Path: writeProgram(t, "p", "#!/bin/sh\n", 0o700), User: &Credential{UID: nobody, GID: nobody}}, "cannot execute %s: permission denied", unix.EACCES},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.spec.Args, test.spec.Umask = []string{"p"}, -1
+			_, err := tryStart(t, c, test.spec)
+			var start *StartError
+			want := strings.ReplaceAll(test.want, "%s", test.spec.Path)
+			if !errors.As(err, &start) || err.Error() != want || !errors.Is(err, test.errno) {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+		})
+	}
+	if n := childCount(); n != 0 {
+		t.Errorf("%d children left", n)
+	}
+}
+
+const interpretedELF = "/bin/cat"
+
+func TestStartRefuses(t *testing.T) {
+	c := newChildren(t)
+	for want, spec := range map[string]Spec{
+		"no arguments":  {Path: "/bin/true"},
+		"unchanged":     {Path: "/bin/true", Args: []string{"true"}, User: &Credential{UID: math.MaxUint32, GID: 1}},
+		"no descriptor": {Path: "/bin/true", Args: []string{"true"}, Files: []int{0, -1}},
+	} {
+		if _, err := c.Start(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	spec := shell("true")
+	spec.User = &Credential{UID: nobody - 1, GID: nobody}
+	got := start(t, c, master(t, job{Spec: spec}, &Credential{UID: nobody, GID: nobody})).rest(t)
+	if want := "cannot change to user 65533, group 65534: operation not permitted: only root may change the user; leave out user and group, or start as root"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestStartAfterServe(t *testing.T) {
+	c := New()
+	defer c.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	c.Serve(ctx)
+	spec := shell("true")
+	if _, err := c.Start(spec); err == nil {
+		t.Error("started without a thread to fork on")
+	}
+}
+
+// usedDescriptors counts this process's own.
+func usedDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestManyAtOnceLeakNothing(t *testing.T) {
+	c := newChildren(t)
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd := int(null.Fd())
+	before, routines := usedDescriptors(t), runtime.NumGoroutine()
+	const n = 200
+	exits := make(chan error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			spec := shell(fmt.Sprintf("exit %d", i))
+			spec.Files = []int{fd, fd, fd}
+			if i%10 == 0 {
+				spec.Path = "/no/such/program"
+			}
+			p, err := c.Start(spec)
+			if i%10 == 0 {
+				if !errors.Is(err, unix.ENOENT) {
+					exits <- fmt.Errorf("%d: started: %w", i, err)
+					return
+				}
+				exits <- nil
+				return
+			}
+			if err != nil {
+				exits <- err
+				return
+			}
+			p.Watch(func(e Exit) {
+				if e.Code != i || e.Signal != 0 || e.Leftovers {
+					exits <- fmt.Errorf("%d ended with %v (%+v)", i, e, e)
+					return
+				}
+				exits <- nil
+			}, func() { exits <- fmt.Errorf("%d had no group to end", i) })
+		})
+	}
+	all.Wait()
+	for range n {
+		if err := receive(t, exits, "an exit"); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "every child reaped", func() bool { return childCount() == 0 })
+	if after := usedDescriptors(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+	eventually(t, "every goroutine ended", func() bool { return runtime.NumGoroutine() <= routines })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.workers) != 0 || len(c.calls) != 0 {
+		t.Errorf("%d workers and %d calls left", len(c.workers), len(c.calls))
+	}
+}
+
+// cpu is what a set of processes has used.
+func cpu(b *testing.B, who int) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(who, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkStart prints the CPU time of a start beyond that of the program
+// itself, forked without the shim. Run it without -race.
+func BenchmarkStart(b *testing.B) {
+	const most = 5 * time.Millisecond
+	const program = "/bin/true"
+	bare := time.Duration(0)
+	before := cpu(b, unix.RUSAGE_CHILDREN)
+	const n = 100
+	for range n {
+		pid, err := syscall.ForkExec(program, []string{program}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := retry(func() error { _, err := unix.Wait4(pid, nil, 0, nil); return err }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	bare = (cpu(b, unix.RUSAGE_CHILDREN) - before) / n
+	c := newChildren(b)
+	before, own := cpu(b, unix.RUSAGE_CHILDREN), cpu(b, unix.RUSAGE_SELF)
+	for b.Loop() {
+		p, err := c.Start(Spec{Path: program, Args: []string{program}, Env: os.Environ(), Files: []int{0, 1, 2}, Umask: -1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		<-p.gone
+	}
+	shim := (cpu(b, unix.RUSAGE_CHILDREN)-before)/time.Duration(b.N) - bare
+	own = (cpu(b, unix.RUSAGE_SELF) - own) / time.Duration(b.N)
+	b.ReportMetric(float64(shim.Microseconds())/1000, "shim-cpu-ms/op")
+	b.ReportMetric(float64(own.Microseconds())/1000, "master-cpu-ms/op")
+	if shim > most {
+		b.Errorf("the shim costs %v of CPU, more than %v", shim, most)
+	}
+}

@@ -1,0 +1,53 @@
+package process
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// peek looks for a dead child and leaves it unreaped. idType and id select as
+// in waitid(2): unix.P_PID with a pid, unix.P_ALL with 0.
+func peek(idType, id int) (siginfoChild, bool) {
+	return waitid(idType, id, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
+}
+
+// peekExit looks whether the child pid is dead and leaves it unreaped.
+func peekExit(pid int, now time.Time) (Exit, bool) {
+	info, dead := peek(unix.P_PID, pid)
+	return info.exit(now), dead
+}
+
+// reap takes pid out of the process table if it is a dead child.
+func reap(pid int) {
+	waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
+}
+
+// hasLivingChild reports whether a living child of ours is pid (unix.P_PID) or
+// in a group (unix.P_PGID). The kernel answers ECHILD where nothing could ever
+// satisfy the wait, and a dead child can't be stopped any more
+// (wait_consider_task in kernel/exit.c).
+func hasLivingChild(idType, id int) bool {
+	var info unix.Siginfo
+	err := retry(func() error {
+		return unix.Waitid(idType, id, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+	})
+	return err == nil
+}
+
+func waitid(idType, id, options int) (siginfoChild, bool) {
+	var info unix.Siginfo
+	err := retry(func() error { return unix.Waitid(idType, id, &info, options, nil) })
+	child := *(*siginfoChild)(unsafe.Pointer(&info))
+	return child, err == nil && child.pid != 0
+}
+
+// retry calls again what a signal has interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package ipc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPrivate(t *testing.T) {
+	private := strings.Fields(`LISTEN_FDS LISTEN_PID LISTEN_FDNAMES LISTEN_PIDFDID NOTIFY_SOCKET WATCHDOG_USEC
+		WATCHDOG_PID FORKD_APP FORKD_SLOT FORKD_CHANNEL_FD FORKD_PAGE_FD FORKD_LATER NODE_CHANNEL_FD
+		NODE_CHANNEL_SERIALIZATION_MODE NODE_UNIQUE_ID NODE_APP_INSTANCE SERVER_STARTER_PORT EINHORN_FD_0`)
+	for _, key := range private {
+		if !Private(key) {
+			t.Errorf("%s leaks to the workers", key)
+		}
+	}
+	for _, key := range strings.Fields("PATH PORT FORKD_RUNTIME_DIR FORKD_REDIS_URL LISTEN_ADDRESS NODE_ENV FORKDX WATCHDOG") {
+		if Private(key) {
+			t.Errorf("%s is kept from the workers", key)
+		}
+	}
+}
+
+func TestInherited(t *testing.T) {
+	none := Passed{Channel: -1, Page: -1}
+	for _, c := range []struct {
+		name, env string
+		want      Passed
+		wrong     string // within the error
+	}{
+		{name: "alone", want: none},
+		{
+			name: "all", env: "LISTEN_PID=7 LISTEN_FDS=2 LISTEN_FDNAMES=http:admin FORKD_CHANNEL_FD=5 FORKD_PAGE_FD=6 FORKD_APP=shop FORKD_SLOT=1 FORKD_SLOTS=4 FORKD_GENERATION=3",
+			want: Passed{Sockets: []Socket{{3, "http"}, {4, "admin"}}, Channel: 5, Page: 6, App: "shop", Slot: 1, Slots: 4, Generation: 3},
+		},
+		{name: "another's", env: "LISTEN_PID=8 LISTEN_FDS=2 FORKD_CHANNEL_FD=5", want: none},
+		{name: "nobody's sockets", env: "LISTEN_FDS=2 FORKD_CHANNEL_FD=3", want: Passed{Channel: 3, Page: -1}},
+		{name: "no names", env: "LISTEN_PID=7 LISTEN_FDS=2 LISTEN_FDNAMES=a", want: Passed{Sockets: []Socket{{3, "a"}, {4, ""}}, Channel: -1, Page: -1}},
+		{name: "not a number", env: "LISTEN_PID=7 LISTEN_FDS=two", want: none, wrong: `LISTEN_FDS="two"`},
+		{name: "too many", env: "LISTEN_PID=7 LISTEN_FDS=5000", want: none, wrong: "0 to 4096"},
+		{name: "negative", env: "FORKD_PAGE_FD=-3", want: none, wrong: `FORKD_PAGE_FD="-3"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			env := map[string]string{}
+			for _, pair := range strings.Fields(c.env) {
+				key, value, _ := strings.Cut(pair, "=")
+				env[key] = value
+			}
+			got, err := Inherited(func(key string) (string, bool) { v, ok := env[key]; return v, ok }, 7)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if (err != nil) != (c.wrong != "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
+				t.Errorf("error %v, want one with %q", err, c.wrong)
+			}
+		})
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+//nolint:gochecknoglobals // a flag has to be known before the tests run
 var update = flag.Bool("update", false, "rewrite the scenario files with what happens now")
 
 // A scenario file holds, line by line: "# words", kept; "set KEY VALUE" before
@@ -46,6 +47,8 @@ func TestScenarios(t *testing.T) {
 }
 
 // epoch is when scenarios and worlds begin. Any moment would do.
+//
+//nolint:gochecknoglobals // a constant, if times could be
 var epoch = time.Unix(1_000_000_000, 0)
 
 type player struct {

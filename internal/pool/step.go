@@ -129,7 +129,9 @@ func (p *Pool) boot() {
 	case due(p.bootBy, p.now):
 		p.giveUp = "no worker became ready within " + p.settings.Ready.Timeout.String()
 		if why := p.anyFailure(); why != "" {
-			p.giveUp += "; the last one: " + why
+			p.giveUp += ": " + why
+		} else {
+			p.giveUp += `: none said READY=1 (ready.mode = "delay" asks for none)`
 		}
 		p.askStop(false)
 	}

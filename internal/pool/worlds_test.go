@@ -244,8 +244,13 @@ func (w *world) stale() {
 	}
 	id := w.dead[w.dice.IntN(len(w.dead))]
 	events := []Event{
-		Started{id}, StartFailed{id, "late"}, Greeted{id}, Notified{id},
-		Exited{ID: id, Leftovers: true}, Prepared{99}, ReleaseChecked{99, ""},
+		Started{id},
+		StartFailed{id, "late"},
+		Greeted{id},
+		Notified{id},
+		Exited{ID: id, Leftovers: true},
+		Prepared{99},
+		ReleaseChecked{99, ""},
 		GroupEnded{ID{id.Slot, id.Generation, id.Attempt + 1000}},
 	}
 	ev := events[w.dice.IntN(len(events))]
@@ -314,10 +319,24 @@ func TestEveryEventInEveryState(t *testing.T) {
 		"quit":     {Began{}, StartFailed{id, "no"}, StopRequested{}},
 	}
 	events := []Event{
-		Began{}, Ticked{}, Prepared{2}, PrepareFailed{2, "no"}, Started{id}, StartFailed{id, "no"},
-		Greeted{id}, Notified{id}, Exited{ID: id}, Exited{ID: id, Leftovers: true}, GroupEnded{id},
-		RollRequested{}, ReleaseChecked{1, ""}, ReleaseChecked{1, "no"}, StopRequested{}, StopRequested{Now: true},
-		Started{ID{-1, 0, 0}}, Exited{ID: ID{7, 0, 0}},
+		Began{},
+		Ticked{},
+		Prepared{2},
+		PrepareFailed{2, "no"},
+		Started{id},
+		StartFailed{id, "no"},
+		Greeted{id},
+		Notified{id},
+		Exited{ID: id},
+		Exited{ID: id, Leftovers: true},
+		GroupEnded{id},
+		RollRequested{},
+		ReleaseChecked{1, ""},
+		ReleaseChecked{1, "no"},
+		StopRequested{},
+		StopRequested{Now: true},
+		Started{ID{-1, 0, 0}},
+		Exited{ID: ID{7, 0, 0}},
 	}
 	for name, path := range states {
 		for _, ev := range events {

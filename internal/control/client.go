@@ -1,0 +1,221 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Client talks to one app. Connect makes it; its owner calls Close.
+type Client struct {
+	at    Location
+	pid   int
+	pidfd int           // -1: the master can't be seen from this pid namespace
+	wait  time.Duration // for an answer, but of a reload that is waited for
+}
+
+const (
+	answerTime = 5 * time.Second
+	answerSize = 8 << 20 // bytes; 1024 slots with two workers each take under 1 MiB
+)
+
+// NoAnswerError says that an app lives, but does not answer.
+type NoAnswerError struct {
+	App string
+	PID int // 0: not known
+	Why string
+}
+
+func (e *NoAnswerError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("%s does not answer: %s", e.App, e.Why)
+	}
+	return fmt.Sprintf("%s (pid %d) does not answer: %s: see what it does, or end it with kill -KILL %d", e.App, e.PID, e.Why, e.PID)
+}
+
+// Connect reaches the app's master. The error is a *NoAppError when it is gone,
+// a *NoAnswerError when it takes no more connections.
+func Connect(at Location) (*Client, error) {
+	c := &Client{at: at, pidfd: -1, wait: answerTime}
+	conn, err := dial(at)
+	if err != nil {
+		return nil, c.silent(err)
+	}
+	defer conn.Close()
+	peer, err := peerOf(conn)
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
+	}
+	c.pid = int(peer.Pid)
+	if c.pid > 0 {
+		if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
+			c.pidfd = fd
+		}
+	}
+	return c, nil
+}
+
+// Close lets go of the master.
+func (c *Client) Close() {
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
+}
+
+// At returns where the app is.
+func (c *Client) At() Location { return c.at }
+
+// PID returns the master's pid, as the kernel knows it.
+func (c *Client) PID() int { return c.pid }
+
+// Status asks what GET /v1/status answers.
+func (c *Client) Status(ctx context.Context) (App, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	var app App
+	err := c.ask(ctx, http.MethodGet, "/v1/status", nil, &app)
+	return app, err
+}
+
+// Reload asks for a roll. With r.Wait it returns when that has ended, however
+// it did: the Result tells. Poll Status beside it to notice a master that hangs.
+func (c *Client) Reload(ctx context.Context, r Reload) (Rolled, error) {
+	if !r.Wait {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.wait)
+		defer cancel()
+	}
+	var rolled Rolled
+	err := c.ask(ctx, http.MethodPost, "/v1/reload", r, &rolled)
+	return rolled, err
+}
+
+// Stop asks the master to end, at once with now. It returns when that has
+// begun; Gone waits for the end.
+func (c *Client) Stop(ctx context.Context, now bool) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	err := c.ask(ctx, http.MethodPost, "/v1/stop", Stop{Now: now}, nil)
+	if _, silent := errors.AsType[*NoAnswerError](err); silent && c.ended(0) {
+		return nil // it was quicker to end than to answer
+	}
+	return err
+}
+
+// Gone waits until the master's process has ended, by a pidfd that was opened
+// before the master answered: never another process of the same number.
+func (c *Client) Gone(ctx context.Context) error {
+	if c.pidfd < 0 {
+		return fmt.Errorf("cannot see the master of %s from here: it has been asked to end, and is not waited for", c.at.Name)
+	}
+	const look = 100 // ms between looks at ctx; the end itself is noticed at once
+	for !c.ended(look) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ended reports whether the master's process has ended, within ms milliseconds.
+func (c *Client) ended(ms int) bool {
+	if c.pidfd < 0 {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, ms)
+	return err == nil && n == 1
+}
+
+// ask sends one request, body as JSON unless it is nil, and decodes the answer
+// into answer unless that is nil. A refusal is an *Error.
+func (c *Client) ask(ctx context.Context, method, path string, body, answer any) error {
+	var payload io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		payload = bytes.NewReader(data)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://forkd"+path, payload)
+	if err != nil {
+		return err
+	}
+	status, data, err := c.exchange(ctx, request)
+	if err != nil {
+		return c.silent(err)
+	}
+	var refusal struct {
+		Result string `json:"result"`
+		Error  string `json:"error"`
+	}
+	if status/100 != 2 {
+		if err := json.Unmarshal(data, &refusal); err != nil {
+			return c.silent(fmt.Errorf("HTTP status %d without a reason", status))
+		}
+		if refusal.Result == "" { // else the answer of a roll that failed
+			return &Error{Code: status, Text: refusal.Error}
+		}
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(data, answer); err != nil {
+		return c.silent(fmt.Errorf("its answer is not understood: %v", err))
+	}
+	return nil
+}
+
+// exchange sends a request on a connection of its own and reads the answer. It
+// does without http.Client for the reason that the server does without
+// http.Server: they are one program.
+func (c *Client) exchange(ctx context.Context, request *http.Request) (status int, body []byte, err error) {
+	conn, err := dial(c.at)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer func() {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}()
+	if err := request.Write(conn); err != nil {
+		return 0, nil, err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), request)
+	if err != nil {
+		return 0, nil, err
+	}
+	body, err = io.ReadAll(io.LimitReader(response.Body, answerSize))
+	return response.StatusCode, body, err
+}
+
+// silent puts a failed exchange into words: the master is gone, or it does not
+// answer.
+func (c *Client) silent(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
+		return &NoAppError{c.at.Name}
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("nothing within %v", c.wait)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		err = errors.New("it closed the connection")
+	case errors.Is(err, unix.EAGAIN):
+		err = errors.New("its queue of clients is full")
+	}
+	return &NoAnswerError{App: c.at.Name, PID: c.pid, Why: err.Error()}
+}

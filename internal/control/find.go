@@ -1,0 +1,107 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Location is where a live app is found.
+type Location struct {
+	Name string // of the app
+	Dir  string // the directory that holds DIR/APP
+}
+
+// Path is the app as a user writes it when its name alone is not enough.
+func (l Location) Path() string { return filepath.Join(l.Dir, l.Name) }
+
+func (l Location) socket() string { return filepath.Join(l.Dir, l.Name, socketName) }
+
+// NoAppError says that no live app has the name.
+type NoAppError struct{ Name string }
+
+func (e *NoAppError) Error() string {
+	return fmt.Sprintf("no app %q is running: forkd status shows those that are", e.Name)
+}
+
+// Find looks a name up in every directory. Name may be DIR/APP too, which is
+// how to tell apart two apps of one name. The error is a *NoAppError when there
+// is none.
+func Find(name string) (Location, error) {
+	if strings.Contains(name, "/") {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			return Location{}, fmt.Errorf("cannot find %s: %v", name, err)
+		}
+		return pick(name, []Location{{Name: filepath.Base(path), Dir: filepath.Dir(path)}})
+	}
+	if !validName(name) {
+		return Location{}, &NoAppError{name}
+	}
+	var all []Location
+	for _, dir := range Dirs() {
+		all = append(all, Location{Name: name, Dir: dir})
+	}
+	return pick(name, all)
+}
+
+// pick returns the one location where an app lives.
+func pick(name string, candidates []Location) (Location, error) {
+	var live []Location
+	forbidden := ""
+	for _, l := range candidates {
+		switch answers, err := alive(l); {
+		case answers:
+			live = append(live, l)
+		case errors.Is(err, syscall.EACCES):
+			forbidden = l.Path()
+		}
+	}
+	switch {
+	case len(live) == 1:
+		return live[0], nil
+	case len(live) > 1:
+		return Location{}, fmt.Errorf("%d apps are named %s: say which, %s or %s", len(live), name, live[0].Path(), live[1].Path())
+	case forbidden != "":
+		return Location{}, fmt.Errorf("cannot control %s: it is another user's: be that user, or root", forbidden)
+	default:
+		return Location{}, &NoAppError{name}
+	}
+}
+
+// List returns every live app that this user may control, in the order of the
+// directories, then of the names.
+func List() []Location {
+	var live []Location
+	for _, dir := range Dirs() {
+		entries, _ := os.ReadDir(dir) // a directory that is gone or closed to us holds nothing for us
+		for _, e := range entries {
+			l := Location{Name: e.Name(), Dir: dir}
+			if answers, _ := alive(l); e.IsDir() && validName(e.Name()) && answers {
+				live = append(live, l)
+			}
+		}
+	}
+	return live
+}
+
+// alive reports whether a master listens there. One whose queue is full is
+// alive, and does not answer.
+func alive(l Location) (bool, error) {
+	conn, err := dial(l)
+	if err != nil {
+		return errors.Is(err, unix.EAGAIN), err
+	}
+	conn.Close()
+	return true, nil
+}
+
+func dial(l Location) (*net.UnixConn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: l.socket()})
+}

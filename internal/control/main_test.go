@@ -1,0 +1,115 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// helperVariable makes the test binary a master of its own: its value is the
+// directory and the name of the app.
+const helperVariable = "CONTROL_TEST_MASTER"
+
+func TestMain(m *testing.M) {
+	if place := os.Getenv(helperVariable); place != "" {
+		if err := master(filepath.Dir(place), filepath.Base(place)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// master takes the name, starts a child that outlives it, says so with the
+// child's pid, and serves until it is asked to stop.
+func master(dir, app string) error {
+	place, err := createIn(dir, app)
+	if err != nil {
+		return err
+	}
+	defer place.Remove()
+	child := exec.Command("sleep", "60")
+	if err := child.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	fmt.Println(child.Process.Pid)
+	return Serve(ctx, place, &fake{app: sample(), stop: func(bool) { cancel() }})
+}
+
+// startMaster runs a master in a process of its own. Its child is killed when
+// the test ends.
+func startMaster(t *testing.T, dir, app string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperVariable+"="+filepath.Join(dir, app))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the master has not started: %v", err)
+	}
+	child := 0
+	if _, err := fmt.Sscan(strings.TrimSpace(line), &child); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = syscall.Kill(child, syscall.SIGKILL) // it sleeps, and nobody reuses a living pid
+	})
+	return cmd
+}
+
+// fake is a Backend with answers made up beforehand.
+type fake struct {
+	app    App
+	reload func(context.Context, Reload) (Rolled, error)
+	stop   func(now bool)
+
+	mu    sync.Mutex
+	asked int
+}
+
+func (f *fake) Status(context.Context) (App, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	return f.app, nil
+}
+
+func (f *fake) Reload(ctx context.Context, r Reload) (Rolled, error) { return f.reload(ctx, r) }
+
+func (f *fake) Stop(_ context.Context, now bool) error {
+	f.stop(now)
+	return nil
+}
+
+func sample() App {
+	return App{App: "shop", PID: os.Getpid(), State: StateReady, Generation: 1, Listeners: []Listener{}, Slots: []Slot{}}
+}
+
+// within fails the test unless the condition comes true in time.
+func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}

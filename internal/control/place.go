@@ -1,0 +1,217 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Place is an app's directory while its master lives: the name is taken, the
+// pid written, the control socket open. Its owner calls Remove at the end; when
+// it dies before, the next Create cleans up.
+type Place struct {
+	App string
+	Dir string // DIR/APP; others may enter it, but not list it: workers of another user reach their notify sockets there
+
+	lock     *os.File // locked, close-on-exec: an inherited lock would outlive the master
+	listener *net.UnixListener
+	made     []string // directories that were missing
+}
+
+// TakenError says that a live master has the name.
+type TakenError struct {
+	App string
+	PID int // 0: not known
+}
+
+func (e *TakenError) Error() string {
+	who := "another master"
+	if e.PID != 0 {
+		who = fmt.Sprintf("another master (pid %d)", e.PID)
+	}
+	return fmt.Sprintf("cannot run %s: %s has that name: stop it with forkd stop %s, or choose another with --name", e.App, who, e.App)
+}
+
+// Create takes the name for this process, in the first directory of contract 9.
+// The errors are for users; a *TakenError says that the name is taken. What it
+// made is removed again when it fails.
+func Create(app string) (*Place, error) { return createIn(own()[0], app) }
+
+func createIn(dir, app string) (*Place, error) {
+	if !validName(app) {
+		return nil, fmt.Errorf("cannot run %q: a name has 1 to 48 letters, digits, dots, hyphens and underscores, and begins with a letter or digit", app)
+	}
+	p := &Place{App: app, Dir: filepath.Join(dir, app)}
+	for {
+		err := p.take(dir)
+		if errors.Is(err, errMoved) {
+			continue // its last owner was just cleaning up
+		}
+		if err != nil {
+			removeDirs(p.made)
+			return nil, err
+		}
+		break
+	}
+	if err := p.furnish(); err != nil {
+		p.Remove()
+		return nil, err
+	}
+	return p, nil
+}
+
+// errMoved says that what was opened is no longer what the path names.
+var errMoved = errors.New("removed meanwhile")
+
+// take makes the directory and locks it.
+func (p *Place) take(dir string) error {
+	made, err := makeDirs(dir)
+	p.made = append(p.made, made...)
+	if err != nil {
+		return unusable(dir, err)
+	}
+	switch err := os.Mkdir(p.Dir, 0o711); {
+	case err == nil:
+		p.made = append(p.made, p.Dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return errMoved
+	case !errors.Is(err, fs.ErrExist):
+		return unusable(p.Dir, err)
+	}
+	info, err := os.Lstat(p.Dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errMoved
+	case err != nil:
+		return unusable(p.Dir, err)
+	case !info.IsDir() || owner(info) != os.Geteuid():
+		return fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", p.Dir)
+	}
+	path := p.Path(lockName)
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errMoved
+	case err != nil:
+		return unusable(path, err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return &TakenError{App: p.App, PID: readPID(p.Path(pidName))}
+		}
+		return unusable(path, err)
+	}
+	if !stillNames(path, lock) {
+		lock.Close()
+		return errMoved
+	}
+	p.lock = lock
+	return nil
+}
+
+// furnish puts the pid and the control socket into a directory that is ours. A
+// dead master's sockets go first: nobody listens there.
+func (p *Place) furnish() error {
+	if err := os.Chmod(p.Dir, 0o711); err != nil {
+		return unusable(p.Dir, err)
+	}
+	p.sweep()
+	pid := p.Path(pidName)
+	if err := os.WriteFile(pid, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return unusable(pid, err)
+	}
+	path := p.Path(socketName)
+	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
+		return fmt.Errorf("cannot listen on %s: the path is longer than the %d bytes of a socket's: set FORKD_RUNTIME_DIR to a shorter one", path, limit)
+	}
+	// bind(2) gives the file the socket's own mode, so that it is never open to
+	// others, not for a moment (unix_bind_bsd in net/unix/af_unix.c).
+	closed := func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); ctl != nil {
+			return ctl
+		}
+		return err
+	}
+	ln, err := (&net.ListenConfig{Control: closed}).Listen(context.Background(), "unix", path)
+	if err != nil {
+		return unusable(path, err)
+	}
+	p.listener = ln.(*net.UnixListener)
+	return nil
+}
+
+// Path returns where a file of this app is.
+func (p *Place) Path(name string) string { return filepath.Join(p.Dir, name) }
+
+// Remove closes the control socket, removes what is in the directory of sockets,
+// pid and lock, then the directory, with parents that Create made, unless others
+// use it, and lets go of the name.
+func (p *Place) Remove() {
+	if p.listener != nil {
+		p.listener.Close()
+	}
+	p.sweep()
+	_ = os.Remove(p.Path(pidName))
+	_ = os.Remove(p.Path(lockName))   // while it is locked: see stillNames
+	removeDirs(append(p.made, p.Dir)) // a dead master, or one that lost the race, may have made p.Dir
+	p.lock.Close()
+}
+
+// sweep removes every socket file: only one master has the directory.
+func (p *Place) sweep() {
+	entries, _ := os.ReadDir(p.Dir) // unreadable: then nothing can be removed either
+	for _, e := range entries {
+		if e.Type() == fs.ModeSocket {
+			_ = os.Remove(p.Path(e.Name()))
+		}
+	}
+}
+
+// stillNames reports whether path is the open file. The last owner of a lock
+// removes it while it holds it, so that a lock on a nameless file counts for
+// nothing.
+func stillNames(path string, f *os.File) bool {
+	named, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	opened, err := f.Stat()
+	return err == nil && os.SameFile(named, opened)
+}
+
+func readPID(path string) int {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// unusable puts an error on a path into words, with what to do about it.
+func unusable(path string, err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return err // has its own words
+	}
+	advice := "set FORKD_RUNTIME_DIR to a directory that you may write"
+	if errno == syscall.ENOSPC || errno == syscall.EDQUOT {
+		advice = "free some space, or set FORKD_RUNTIME_DIR to another disk"
+	}
+	if errno == syscall.EMFILE || errno == syscall.ENFILE {
+		advice = "raise the limit on open files (ulimit -n)"
+	}
+	return fmt.Errorf("cannot use %s: %s: %s", path, errno.Error(), advice)
+}

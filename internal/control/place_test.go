@@ -1,0 +1,206 @@
+package control
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+func TestPlaceLeavesNothingBehind(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "a", "b")
+	p, err := createIn(dir, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{
+		"":         fs.ModeDir | 0o711,
+		socketName: fs.ModeSocket | 0o600,
+		lockName:   0o600,
+	} {
+		info, err := os.Lstat(p.Path(name))
+		if err != nil || info.Mode() != want {
+			t.Errorf("%s: mode %v, %v; want %v", p.Path(name), info.Mode(), err, want)
+		}
+	}
+	if pid := readPID(p.Path(pidName)); pid != os.Getpid() {
+		t.Errorf("pid file says %d, not %d", pid, os.Getpid())
+	}
+	// What the supervisor puts there goes too, if it is a socket.
+	notify, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(notify)
+	if err := syscall.Bind(notify, &syscall.SockaddrUnix{Name: p.Path("notify.0")}); err != nil {
+		t.Fatal(err)
+	}
+	p.Remove()
+	if left, _ := os.ReadDir(root); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestNameIsTakenOnce(t *testing.T) {
+	dir := t.TempDir()
+	p, err := createIn(dir, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = createIn(dir, "shop")
+	taken, ok := errors.AsType[*TakenError](err)
+	if !ok || taken.PID != os.Getpid() || !strings.Contains(err.Error(), "forkd stop shop") {
+		t.Fatalf("second master: %v", err)
+	}
+	if _, err := os.Stat(p.Path(socketName)); err != nil {
+		t.Errorf("the refused master took the socket away: %v", err)
+	}
+	other, err := createIn(dir, "shop2")
+	if err != nil {
+		t.Fatalf("another name: %v", err)
+	}
+	other.Remove()
+	p.Remove()
+}
+
+// The lock's file is removed by its last owner; whoever has opened it by then
+// must not take it for the name.
+func TestNameIsTakenOnceAtATime(t *testing.T) {
+	dir := t.TempDir()
+	var holders, taken atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				p, err := createIn(dir, "shop")
+				if _, ok := errors.AsType[*TakenError](err); ok {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d masters have the name", n)
+				}
+				taken.Add(1)
+				holders.Add(-1)
+				p.Remove()
+			}
+		})
+	}
+	all.Wait()
+	if taken.Load() == 0 {
+		t.Error("nobody ever had the name")
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestDeadMasterIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("FORKD_RUNTIME_DIR", dir)
+	dead := startMaster(t, dir, "shop")
+	if _, err := createIn(dir, "shop"); err == nil {
+		t.Fatal("a live master's name was given away")
+	}
+	if _, err := Find("shop"); err != nil {
+		t.Fatalf("a live master is not found: %v", err)
+	}
+	if err := dead.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = dead.Wait() // killed
+	if _, err := os.Stat(filepath.Join(dir, "shop", socketName)); err != nil {
+		t.Fatalf("nothing of the dead master is left to replace: %v", err)
+	}
+	if _, err := Find("shop"); !isNoApp(err) {
+		t.Errorf("a dead master is found: %v", err)
+	}
+	// Its child lives on, and must not have inherited the lock.
+	p, err := createIn(dir, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid := readPID(p.Path(pidName)); pid != os.Getpid() {
+		t.Errorf("pid file says %d", pid)
+	}
+	if _, err := Find("shop"); err != nil {
+		t.Errorf("the successor is not found: %v", err)
+	}
+	p.Remove()
+}
+
+func TestCreateSaysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ dir, app, want string }{
+		{dir, "../shop", "a name has 1 to 48"},
+		{dir, "", "a name has 1 to 48"},
+		{dir, strings.Repeat("x", 49), "a name has 1 to 48"},
+		{dir, "file", "no directory of yours"},
+		{file, "shop", "not a directory: set FORKD_RUNTIME_DIR"},
+		{filepath.Join(dir, strings.Repeat("d", 100)), "shop", "set FORKD_RUNTIME_DIR to a shorter one"},
+		{"/proc/forkd", "shop", "no such file or directory: set FORKD_RUNTIME_DIR"},
+	} {
+		_, err := createIn(test.dir, test.app)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s/%s: %v; want %q", test.dir, test.app, err, test.want)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := unusable("/run/forkd/shop/pid", &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}); err.Error() !=
+		"cannot use /run/forkd/shop/pid: no space left on device: free some space, or set FORKD_RUNTIME_DIR to another disk" {
+		t.Error(err)
+	}
+}
+
+func TestPrivateDirectoryIsOursAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "forkd-"+strconv.Itoa(os.Geteuid()))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPrivate(dir); err != nil {
+		t.Error(err)
+	}
+	link := dir + "-link"
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPrivate(link); err == nil {
+		t.Error("a link to a directory was trusted")
+	}
+	if err := os.Chmod(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPrivate(dir); err == nil {
+		t.Error("a directory that others may enter was trusted")
+	}
+	if os.Geteuid() != 0 {
+		return // only root can give a directory away
+	}
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPrivate(dir); err == nil || !strings.Contains(err.Error(), "belongs to uid 65534") {
+		t.Errorf("somebody else's directory: %v", err)
+	}
+}
+
+func isNoApp(err error) bool {
+	_, ok := errors.AsType[*NoAppError](err)
+	return ok
+}

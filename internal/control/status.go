@@ -1,0 +1,196 @@
+package control
+
+import "time"
+
+// App is one app as `forkd status --json` and GET /v1/status show it. Times are
+// RFC 3339 with fractions, sizes bytes; a figure that is not known is nil, null
+// in JSON, never 0. Fields are added, never renamed (docs/contract.md, section 5).
+type App struct {
+	App          string     `json:"app"`
+	PID          int        `json:"pid"` // the master's
+	Version      string     `json:"version"`
+	StartedAt    time.Time  `json:"started_at"`
+	Generation   int        `json:"generation"`
+	State        string     `json:"state"` // "starting", "ready", "draining", "stopping"
+	HostDraining bool       `json:"host_draining"`
+	Config       string     `json:"config"` // the file; "" without one
+	Listeners    []Listener `json:"listeners"`
+	Roll         *Roll      `json:"roll"`      // null: none under way
+	LastRoll     *Rolled    `json:"last_roll"` // null: none has ended yet
+	Redis        *Redis     `json:"redis"`     // null: not configured
+	Slots        []Slot     `json:"slots"`
+	Totals       Totals     `json:"totals"`
+}
+
+// The states of an app. Only StateReady is healthy.
+const (
+	StateStarting = "starting"
+	StateReady    = "ready"
+	StateDraining = "draining"
+	StateStopping = "stopping"
+)
+
+// Listener is one listener of an app.
+type Listener struct {
+	Name    string `json:"name"`
+	Address string `json:"address"` // "tcp://:8080", with the port that it really has
+	Mode    string `json:"mode"`
+	Balance string `json:"balance"`
+}
+
+// Roll is a change of generation under way.
+type Roll struct {
+	From   int    `json:"from"`
+	To     int    `json:"to"`
+	Phase  string `json:"phase"` // "preparing", "rolling", "monitoring", "checking", "rolling back"
+	Done   int    `json:"done"`  // slots with a ready worker of generation To
+	Of     int    `json:"of"`    // all slots
+	Reason string `json:"reason"`
+}
+
+// Redis is how the report to Redis fares.
+type Redis struct {
+	State string    `json:"state"`
+	Since time.Time `json:"since"`
+	Error string    `json:"error"`
+}
+
+// Slot is one place of an app, with the workers that fill it: a draining
+// predecessor comes before its successor.
+type Slot struct {
+	Slot        int        `json:"slot"`
+	State       string     `json:"state"` // of its newest worker; without one "backoff", "exited", "failed"
+	Restarts    int        `json:"restarts"`
+	NextStartAt *time.Time `json:"next_start_at"`
+	Reason      string     `json:"reason"` // of backoff, exited and failed
+	LastExit    *LastExit  `json:"last_exit"`
+	Workers     []Worker   `json:"workers"`
+}
+
+// LastExit is how a slot's last worker ended.
+type LastExit struct {
+	At     time.Time `json:"at"`
+	Code   *int      `json:"code"`   // null: ended by Signal
+	Signal string    `json:"signal"` // "SIGKILL"; "" when it exited
+	Reason string    `json:"reason"`
+}
+
+// Worker is one live process of a slot. One that is still being started is not
+// listed: it has no pid yet.
+type Worker struct {
+	PID               int        `json:"pid"`
+	Generation        int        `json:"generation"`
+	State             string     `json:"state"` // "starting", "ready", "draining"
+	StartedAt         time.Time  `json:"started_at"`
+	ReadyAt           *time.Time `json:"ready_at"`
+	Counted           string     `json:"counted"` // who counts: "worker", "no"; later "kernel", "sampled"
+	Connections       *int64     `json:"connections"`
+	Accepted          *int64     `json:"accepted"`
+	Requests          *int64     `json:"requests"`
+	RequestsPerSecond *float64   `json:"requests_per_second"`
+	Queue             *int64     `json:"queue"`       // of its slot's sockets
+	CPUPercent        *float64   `json:"cpu_percent"` // 100 is one core
+	RSSBytes          *int64     `json:"rss_bytes"`
+}
+
+// Totals sums up the live workers; see [Sum].
+type Totals struct {
+	Wanted            int      `json:"wanted"` // slots
+	Ready             int      `json:"ready"`  // slots with a ready worker
+	Restarts          int      `json:"restarts"`
+	Connections       *int64   `json:"connections"`
+	Accepted          *int64   `json:"accepted"`
+	Requests          *int64   `json:"requests"`
+	RequestsPerSecond *float64 `json:"requests_per_second"`
+	Queue             *int64   `json:"queue"` // each slot's once
+	CPUPercent        *float64 `json:"cpu_percent"`
+	RSSBytes          *int64   `json:"rss_bytes"`
+}
+
+// Sum makes the Totals of slots. A sum of which a part is not known is not known
+// either, but for workers that are starting: they serve nobody yet.
+func Sum(slots []Slot) Totals {
+	t := Totals{Wanted: len(slots)}
+	var connections, accepted, requests, queue, rss sum[int64]
+	var rate, cpu sum[float64]
+	for _, s := range slots {
+		t.Restarts += s.Restarts
+		ready := false
+		for i, w := range s.Workers {
+			ready = ready || w.State == StateReady
+			serves := w.State != StateStarting
+			connections.add(w.Connections, serves)
+			accepted.add(w.Accepted, serves)
+			requests.add(w.Requests, serves)
+			rate.add(w.RequestsPerSecond, serves)
+			cpu.add(w.CPUPercent, serves)
+			rss.add(w.RSSBytes, serves)
+			if i == len(s.Workers)-1 {
+				queue.add(w.Queue, serves)
+			}
+		}
+		if ready {
+			t.Ready++
+		}
+	}
+	t.Connections, t.Accepted, t.Requests = connections.value(), accepted.value(), requests.value()
+	t.RequestsPerSecond, t.CPUPercent = rate.value(), cpu.value()
+	t.Queue, t.RSSBytes = queue.value(), rss.value()
+	return t
+}
+
+type sum[T int64 | float64] struct {
+	total   T
+	unknown bool
+}
+
+func (s *sum[T]) add(part *T, needed bool) {
+	switch {
+	case part != nil:
+		s.total += *part
+	case needed:
+		s.unknown = true
+	}
+}
+
+func (s *sum[T]) value() *T {
+	if s.unknown {
+		return nil
+	}
+	return &s.total
+}
+
+// AllReady reports whether every slot that is wanted has a ready worker.
+func (a *App) AllReady() bool {
+	return a.State == StateReady && a.Totals.Ready == a.Totals.Wanted
+}
+
+// Reload is the body of POST /v1/reload.
+type Reload struct {
+	KeepConfig bool `json:"keep_config"` // as SIGUSR2: roll, without reading the configuration again
+	Wait       bool `json:"wait"`        // answer when the roll has ended; default true
+}
+
+// Rolled answers POST /v1/reload, and is the last roll in an App.
+type Rolled struct {
+	Generation int    `json:"generation"`
+	Result     string `json:"result,omitempty"` // "done", "rolled_back", "paused", ...; "" when not waited for
+	Error      string `json:"error,omitempty"`  // why it is not "done"
+}
+
+// ResultDone is the Result of a roll that replaced every worker.
+const ResultDone = "done"
+
+// Stop is the body of POST /v1/stop.
+type Stop struct {
+	Now bool `json:"now"` // no draining: SIGKILL
+}
+
+// Error is a refusal in words. A Backend returns one to choose the HTTP status,
+// a Client returns the one that the master answered with.
+type Error struct {
+	Code int    // HTTP status
+	Text string // one line
+}
+
+func (e *Error) Error() string { return e.Text }

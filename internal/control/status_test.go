@@ -1,0 +1,63 @@
+package control
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// The names are a promise, and what is not known is null.
+func TestStatusJSON(t *testing.T) {
+	at := time.Date(2026, 11, 21, 6, 50, 0, 250e6, time.UTC)
+	app := App{
+		App: "shop", PID: 7, Version: "v1", StartedAt: at, Generation: 2, State: StateReady,
+		Listeners: []Listener{{Name: "http", Address: "tcp://:8080", Mode: "reuseport", Balance: "hash"}},
+		Roll:      &Roll{From: 1, To: 2, Phase: "rolling", Done: 1, Of: 2},
+		Slots: []Slot{
+			{Slot: 0, State: StateReady, Workers: []Worker{{PID: 8, Generation: 2, State: StateReady, StartedAt: at, ReadyAt: &at, Counted: "worker", Connections: ptr[int64](3)}}},
+			{Slot: 1, State: "backoff", Restarts: 4, NextStartAt: &at, Reason: "killed by SIGKILL", LastExit: &LastExit{At: at, Signal: "SIGKILL", Reason: "killed by SIGKILL"}, Workers: []Worker{}},
+		},
+	}
+	app.Totals = Sum(app.Slots)
+	got, err := json.Marshal(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"app":"shop","pid":7,"version":"v1","started_at":"2026-11-21T06:50:00.25Z","generation":2,"state":"ready","host_draining":false,"config":"",` +
+		`"listeners":[{"name":"http","address":"tcp://:8080","mode":"reuseport","balance":"hash"}],` +
+		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"redis":null,"slots":[` +
+		`{"slot":0,"state":"ready","restarts":0,"next_start_at":null,"reason":"","last_exit":null,"workers":[` +
+		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}]},` +
+		`{"slot":1,"state":"backoff","restarts":4,"next_start_at":"2026-11-21T06:50:00.25Z","reason":"killed by SIGKILL","last_exit":{"at":"2026-11-21T06:50:00.25Z","code":null,"signal":"SIGKILL","reason":"killed by SIGKILL"},"workers":[]}],` +
+		`"totals":{"wanted":2,"ready":1,"restarts":4,"connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}}`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSumKnowsOnlyWhatAllKnow(t *testing.T) {
+	worker := func(state string, connections *int64) Worker {
+		return Worker{State: state, Connections: connections, Queue: ptr[int64](2)}
+	}
+	for name, test := range map[string]struct {
+		workers []Worker
+		want    *int64
+	}{
+		"none":                       {nil, ptr[int64](0)},
+		"all known":                  {[]Worker{worker(StateDraining, ptr[int64](2)), worker(StateReady, ptr[int64](3))}, ptr[int64](5)},
+		"a ready one is not known":   {[]Worker{worker(StateReady, nil), worker(StateReady, ptr[int64](3))}, nil},
+		"a starting one serves none": {[]Worker{worker(StateReady, ptr[int64](3)), worker(StateStarting, nil)}, ptr[int64](3)},
+	} {
+		if diff := cmp.Diff(test.want, Sum([]Slot{{Workers: test.workers}}).Connections); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	two := Sum([]Slot{{Workers: []Worker{worker(StateDraining, nil), worker(StateReady, nil)}}})
+	if two.Queue == nil || *two.Queue != 2 {
+		t.Error("the queue of a slot with two workers is counted twice")
+	}
+}

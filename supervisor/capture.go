@@ -1,0 +1,52 @@
+package supervisor
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLine is where a worker's line is cut in two, in bytes.
+const maxLine = 16 << 10
+
+// newPipe returns a pipe for a worker's output. The write end is open for
+// reading too, so that a worker whose master is gone is not killed by SIGPIPE at
+// its next line (pipe(7)); what it writes then stays in the pipe.
+func newPipe() (read *os.File, write int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, fmt.Errorf("cannot make a pipe for the worker's output: %w", err)
+	}
+	write, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", fds[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	unix.Close(fds[1])
+	if err == nil {
+		err = unix.SetNonblock(fds[0], true) // of the read end alone: they are two descriptions
+	}
+	if err != nil {
+		unix.Close(fds[0])
+		return nil, -1, fmt.Errorf("cannot open the worker's output pipe: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "output"), write, nil
+}
+
+// capture forwards a worker's output line by line, each with the prefix, until
+// nobody holds the other end any more.
+func capture(from *os.File, to *output, prefix string) {
+	defer from.Close()
+	lines := bufio.NewReaderSize(from, maxLine)
+	var out []byte
+	for {
+		line, err := lines.ReadSlice('\n')
+		if len(line) > 0 {
+			out = append(append(out[:0], prefix...), bytes.TrimSuffix(line, []byte("\n"))...)
+			to.writePatiently(append(out, '\n'))
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}

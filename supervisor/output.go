@@ -1,0 +1,125 @@
+package supervisor
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// maxPending bounds what waits to be written to one of the master's own
+// outputs, in bytes.
+const maxPending = 1 << 20
+
+// patience is how long a worker's output waits for room before lines are
+// dropped: a stuck terminal must not stop a server.
+const patience = time.Second
+
+// output writes whole lines to one of the master's own outputs, from a goroutine
+// of its own: nobody who logs is ever held up by a slow terminal, and an output
+// that has gone (EIO, EPIPE) is no reason to end.
+type output struct {
+	to io.Writer
+
+	mu      sync.Mutex
+	pending []byte
+	dropped int
+	closed  bool
+	work    chan struct{} // holds one: there is something to do
+	room    chan struct{} // holds one: pending has been taken
+	done    chan struct{}
+}
+
+func newOutput(to io.Writer) *output {
+	o := &output{to: to, work: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{})}
+	go o.run()
+	return o
+}
+
+// Write takes one line, or drops it where too much waits already. It never
+// blocks and never fails.
+func (o *output) Write(line []byte) (int, error) {
+	if !o.put(line) {
+		o.drop()
+	}
+	return len(line), nil
+}
+
+// writePatiently waits a while for room before it drops the line. For the
+// goroutines that read the workers' output.
+func (o *output) writePatiently(line []byte) {
+	var enough <-chan time.Time
+	for !o.put(line) {
+		if enough == nil {
+			enough = time.After(patience)
+		}
+		select {
+		case <-o.room:
+		case <-o.done:
+			return
+		case <-enough:
+			o.drop()
+			return
+		}
+	}
+}
+
+func (o *output) put(line []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.pending)+len(line) > maxPending {
+		return false
+	}
+	o.pending = append(o.pending, line...)
+	poke(o.work)
+	return true
+}
+
+func (o *output) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dropped++
+}
+
+func (o *output) run() {
+	defer close(o.done)
+	var spare []byte
+	for range o.work {
+		o.mu.Lock()
+		batch, dropped, closed := o.pending, o.dropped, o.closed
+		o.pending, o.dropped = spare[:0], 0
+		o.mu.Unlock()
+		poke(o.room)
+		if dropped > 0 {
+			batch = fmt.Appendf(batch, "forkd: %d lines dropped: this output was stuck\n", dropped)
+		}
+		// An output that fails has nobody to be told about it.
+		_, _ = o.to.Write(batch)
+		if spare = batch; cap(spare) > maxPending/16 {
+			spare = nil // a burst is over: its memory is not kept
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+// close writes what is left, for a second at most.
+func (o *output) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	poke(o.work)
+	select {
+	case <-o.done:
+	case <-time.After(patience):
+	}
+}
+
+// poke puts a token into a channel that holds one.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,88 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/forkd/forkd/internal/process"
+)
+
+// release is what a generation runs, pinned when the generation was prepared:
+// a symlink switched later, or a program renamed over, changes only the next
+// one. All workers of a generation are of one release.
+type release struct {
+	directory string
+	program   *process.Executable
+}
+
+// prepareRelease resolves the directory and finds the program. It does I/O and
+// runs beside the loop.
+func prepareRelease(cfg Config) (*release, error) {
+	directory, err := filepath.EvalSymlinks(cfg.Directory)
+	if err != nil {
+		return nil, fmt.Errorf("cannot enter the directory: %w", err)
+	}
+	if info, err := os.Stat(directory); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("cannot enter the directory %s: it is not one", directory)
+	}
+	path, err := process.Resolve(cfg.Command[0], directory, searchPath(cfg))
+	if err != nil {
+		return nil, err
+	}
+	// The folder is pinned, not the program's own link: a program that looks at
+	// its name (busybox, a Python environment) still sees it.
+	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find %s: %w", path, err)
+	}
+	program, err := process.OpenExecutable(filepath.Join(folder, filepath.Base(path)))
+	if err != nil {
+		return nil, err
+	}
+	return &release{directory, program}, nil
+}
+
+// searchPath is the PATH that the worker will have.
+func searchPath(cfg Config) string {
+	if path, ok := cfg.Env["PATH"]; ok {
+		return path
+	}
+	return os.Getenv("PATH")
+}
+
+// lost says why this release can't be started again as it was; "" that it can.
+func (r *release) lost() string {
+	_, _, err := r.program.Restore()
+	if err != nil {
+		return err.Error()
+	}
+	if _, err := os.Stat(r.directory); err != nil {
+		return "its directory is gone: " + plain(err)
+	}
+	return ""
+}
+
+// run says what to execute: the program where it stands, or, where another has
+// taken its place, the one that this generation began with.
+func (r *release) run() (path string, file *os.File) {
+	path, file, err := r.program.Restore()
+	if err != nil {
+		return r.program.Path(), nil // overwritten in place: there is nothing else to run
+	}
+	return path, file
+}
+
+func (r *release) close() { r.program.Close() }
+
+// plain is an error of a file without the operation and path that the sentence
+// around it names already.
+func plain(err error) string {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err.Error()
+	}
+	return strings.TrimSpace(err.Error())
+}

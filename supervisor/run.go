@@ -1,0 +1,79 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/ipc"
+)
+
+// Shim must be the first thing that main does. A worker is started through a
+// copy of the master's own program, which becomes the worker in here and never
+// returns.
+func Shim() { process.Shim() }
+
+// Output is where a master writes: its workers' lines to Stdout, its own to
+// Stderr.
+type Output struct{ Stdout, Stderr *os.File }
+
+// UsageError says that a configuration can't be run, however often one tries:
+// exit code 2.
+type UsageError struct{ Text string }
+
+func (e *UsageError) Error() string { return e.Text }
+
+// Run is the master: it returns when the app has ended, nil for exit code 0.
+// Canceling ctx is a graceful stop. Errors are one line for a person; a
+// *UsageError is exit code 2, any other 1.
+//
+// Run keeps the thread that it is called on, which forks the workers: let that
+// be the main one (runtime.LockOSThread in an init function), as a worker's
+// parent-death signal comes when that thread ends. There is one Run at a time in
+// a program, and while it lasts the program's children are its own to reap.
+func Run(ctx context.Context, cfg Config, out Output) error {
+	if os.Getenv(ipc.EnvListenPID) == strconv.Itoa(os.Getpid()) {
+		return &UsageError{"using sockets that systemd passes (LISTEN_FDS) is not built yet: let forkd bind them with --listen"}
+	}
+	first, err := prepareRelease(cfg)
+	if err != nil {
+		return asUsage(err)
+	}
+	if err := checkDescriptors(cfg); err != nil {
+		first.close()
+		return err
+	}
+	place, err := control.Create(cfg.Name)
+	if err != nil {
+		first.close()
+		return err
+	}
+	defer place.Remove()
+	if cfg.PIDFile != "" {
+		if err := os.WriteFile(cfg.PIDFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+			first.close()
+			return fmt.Errorf("cannot write the pid file: %w", err)
+		}
+		defer os.Remove(cfg.PIDFile)
+	}
+	m := newMaster(cfg, place, out)
+	defer m.close()
+	if err := m.open(ctx, first); err != nil {
+		return err
+	}
+	return m.run(ctx)
+}
+
+// asUsage makes a UsageError of an error that says that there is no such command
+// or directory.
+func asUsage(err error) error {
+	var command *process.CommandError
+	if errors.As(err, &command) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return &UsageError{err.Error()}
+	}
+	return err
+}

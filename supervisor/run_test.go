@@ -1,0 +1,529 @@
+package supervisor_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/ipc"
+	"github.com/forkd/forkd/supervisor"
+)
+
+// The test binary plays all parts: the test itself, the master (with
+// roleMaster in its environment), and, through the master's shim, the workers.
+const (
+	roleMaster = "FORKD_TEST_MASTER" // the Config as JSON
+	roleWorker = "worker"            // os.Args[1]; os.Args[2] is how it behaves
+)
+
+func TestMain(m *testing.M) {
+	supervisor.Shim()
+	if len(os.Args) > 2 && os.Args[1] == roleWorker {
+		os.Exit(behave(os.Args[2]))
+	}
+	if config, ok := os.LookupEnv(roleMaster); ok {
+		os.Exit(master(config))
+	}
+	os.Exit(m.Run())
+}
+
+func master(config string) int {
+	runtime.LockOSThread()
+	os.Unsetenv(roleMaster)
+	var cfg supervisor.Config
+	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	err := supervisor.Run(context.Background(), cfg, supervisor.Output{Stdout: os.Stdout, Stderr: os.Stderr})
+	var usage *supervisor.UsageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, "forkd:", err)
+		return 2
+	default:
+		fmt.Fprintln(os.Stderr, "forkd:", err)
+		return 1
+	}
+}
+
+// behave is a worker's life. Each begins by printing what the tests look for.
+func behave(how string) int {
+	switch how {
+	case "report": // says what it was given, then serves nobody
+		report()
+		notifyReady(os.Getenv(ipc.EnvNotifySocket))
+		waitForTerm()
+	case "children": // leaves a child that ignores TERM, and dies
+		child := exec.Command("sh", "-c", `trap "" TERM; echo child $$; while :; do sleep 1; done`)
+		child.Stdout = os.Stdout
+		if err := child.Start(); err != nil {
+			return 4
+		}
+		notifyReady(os.Getenv(ipc.EnvNotifySocket))
+		waitForTerm()
+	case "pid":
+		fmt.Println("pid", os.Getpid())
+		notifyReady(os.Getenv(ipc.EnvNotifySocket))
+		waitForTerm()
+	}
+	return 0
+}
+
+func report() {
+	for _, key := range []string{
+		ipc.EnvListenFDs, ipc.EnvListenFDNames, ipc.EnvSlot, ipc.EnvSlots, ipc.EnvGeneration, ipc.EnvApp,
+		ipc.EnvChannelFD, ipc.EnvPageFD, ipc.EnvNodeAppInstance, "WATCHDOG_USEC", "EINHORN_FDS", "EXPANDED",
+	} {
+		if value, ok := os.LookupEnv(key); ok {
+			fmt.Printf("%s=%s\n", key, value)
+		}
+	}
+	if os.Getenv(ipc.EnvListenPID) == strconv.Itoa(os.Getpid()) {
+		fmt.Println("LISTEN_PID is mine")
+	}
+	if syscall.Getpgrp() == os.Getpid() {
+		fmt.Println("leads its group")
+	}
+	fmt.Println("args", os.Args[3:])
+}
+
+func waitForTerm() {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	<-term
+}
+
+func notifyReady(path string) {
+	conn, err := net.Dial("unixgram", path)
+	if err != nil {
+		fmt.Println("cannot notify:", err)
+		return
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "READY=1"); err != nil {
+		fmt.Println("cannot notify:", err)
+	}
+}
+
+// app is a master under test, in a process of its own.
+type app struct {
+	t     *testing.T
+	name  string
+	cmd   *exec.Cmd
+	ended chan error
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (a *app) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.out.Write(p)
+}
+
+func (a *app) output() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.out.String()
+}
+
+// config is a Config for tests: the test binary as the worker, ready when it
+// says so, quick to give up.
+func config(t *testing.T, how string, args ...string) supervisor.Config {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := supervisor.Defaults()
+	cfg.Name = "app"
+	cfg.Command = append([]string{self, roleWorker, how}, args...)
+	cfg.Directory = t.TempDir()
+	cfg.Workers = 2
+	cfg.Listeners = []supervisor.Listener{{Name: "http", Network: "tcp4", Host: "127.0.0.1", Balance: "hash", Backlog: 64, Nonblocking: true}}
+	cfg.Ready.Mode = "notify"
+	cfg.Ready.Timeout = 10 * time.Second
+	cfg.Update.Monitor = 100 * time.Millisecond
+	cfg.Drain.Timeout = 2 * time.Second
+	return cfg
+}
+
+// start runs a master and checks at the end that it left nothing behind.
+func start(t *testing.T, cfg supervisor.Config, env ...string) *app {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("FORKD_RUNTIME_DIR", dir)
+	encoded, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &app{t: t, name: cfg.Name, cmd: exec.Command(self), ended: make(chan error, 1)}
+	a.cmd.Env = append(append(os.Environ(), roleMaster+"="+string(encoded)), env...)
+	a.cmd.Stdout, a.cmd.Stderr = a, a
+	a.cmd.WaitDelay = 5 * time.Second
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { a.ended <- a.cmd.Wait() }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the master said:\n%s", a.output())
+		}
+		_ = a.cmd.Process.Kill()
+	})
+	return a
+}
+
+// eventually waits for a condition, 15 s at most.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 15s: %s", what)
+		}
+		// Nothing tells this process of what another does: it looks again.
+		_, _ = unix.Poll(nil, 5)
+	}
+}
+
+func (a *app) status() (control.App, error) {
+	location, err := control.Find(a.name)
+	if err != nil {
+		return control.App{}, err
+	}
+	client, err := control.Connect(location)
+	if err != nil {
+		return control.App{}, err
+	}
+	defer client.Close()
+	return client.Status(context.Background())
+}
+
+func (a *app) ready(n int) control.App {
+	a.t.Helper()
+	var app control.App
+	eventually(a.t, fmt.Sprintf("%d workers ready", n), func() bool {
+		var err error
+		app, err = a.status()
+		return err == nil && app.Totals.Ready == n && app.Roll == nil
+	})
+	return app
+}
+
+func (a *app) signal(sig syscall.Signal) {
+	a.t.Helper()
+	if err := a.cmd.Process.Signal(sig); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// exit waits for the master's end and returns its exit code.
+func (a *app) exit() int {
+	a.t.Helper()
+	select {
+	case <-a.ended:
+	case <-time.After(20 * time.Second):
+		a.t.Fatal("the master does not end")
+	}
+	left, err := filepath.Glob(filepath.Join(os.Getenv("FORKD_RUNTIME_DIR"), "*"))
+	if err != nil || len(left) > 0 {
+		a.t.Errorf("left behind: %v, %v", left, err)
+	}
+	return a.cmd.ProcessState.ExitCode()
+}
+
+func pids(app control.App) []int {
+	var all []int
+	for _, s := range app.Slots {
+		for _, w := range s.Workers {
+			all = append(all, w.PID)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+
+func TestWorkerGetsWhatTheContractSays(t *testing.T) {
+	cfg := config(t, "report", "--port={port}", "{fd:admin}", "{slot}/{generation}", "{{}")
+	cfg.Listeners = append(cfg.Listeners, supervisor.Listener{Name: "admin", Network: "tcp4", Host: "127.0.0.1", Balance: "source", Backlog: 64})
+	cfg.Env = map[string]string{"EXPANDED": "{fd};{slot}"}
+	a := start(t, cfg, "WATCHDOG_USEC=1", "EINHORN_FDS=3", "LISTEN_FDS=7", "FORKD_SLOT=99", "NOTIFY_SOCKET=")
+	app := a.ready(2)
+	port := app.Listeners[0].Address[strings.LastIndex(app.Listeners[0].Address, ":")+1:]
+	for _, want := range []string{
+		"app.1 | LISTEN_FDS=2", "app.1 | LISTEN_FDNAMES=http:admin", "app.1 | LISTEN_PID is mine", "app.1 | leads its group",
+		"app.1 | FORKD_SLOT=1", "app.1 | FORKD_SLOTS=2", "app.1 | FORKD_GENERATION=1", "app.1 | FORKD_APP=app",
+		"app.1 | FORKD_CHANNEL_FD=5", "app.1 | FORKD_PAGE_FD=6", "app.1 | NODE_APP_INSTANCE=1", "app.1 | EXPANDED=3;1",
+		"app.1 | args [--port=" + port + " 4 1/1 {}]",
+	} {
+		eventually(t, want, func() bool { return strings.Contains(a.output(), want+"\n") })
+	}
+	for _, leak := range []string{"WATCHDOG_USEC", "EINHORN_FDS"} {
+		if strings.Contains(a.output(), leak) {
+			t.Errorf("%s of the outer supervisor has leaked through", leak)
+		}
+	}
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestRollReplacesEveryWorkerAndLeaksNothing(t *testing.T) {
+	a := start(t, config(t, "pid"))
+	before := pids(a.ready(2))
+	open := func() int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	roll := func(generation int) control.App {
+		a.signal(syscall.SIGUSR2)
+		var app control.App
+		eventually(t, fmt.Sprintf("generation %d", generation), func() bool {
+			var err error
+			app, err = a.status()
+			return err == nil && app.Generation == generation && app.Roll == nil && len(pids(app)) == 2
+		})
+		return app
+	}
+	after := pids(roll(2))
+	for _, pid := range before {
+		if slices.Contains(after, pid) || alive(pid) {
+			t.Errorf("worker %d of the first generation is still there", pid)
+		}
+	}
+	descriptors := open()
+	for generation := 3; generation <= 10; generation++ {
+		roll(generation)
+	}
+	// The connection that asks for the status may be closing still.
+	eventually(t, fmt.Sprintf("%d descriptors again", descriptors), func() bool { return open() <= descriptors })
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestReplacedExecutableIsRolledBack(t *testing.T) {
+	cfg := config(t, "pid")
+	good := cfg.Command[0]
+	program := filepath.Join(t.TempDir(), "server")
+	install := func(source string) {
+		t.Helper()
+		data, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(program+".new", data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(program+".new", program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install(good)
+	cfg.Command[0] = program
+	cfg.Ready.Timeout = 3 * time.Second
+	a := start(t, cfg)
+	first := a.ready(2)
+
+	install("/bin/false")
+	a.signal(syscall.SIGUSR2)
+	eventually(t, "the roll to fail", func() bool {
+		app, err := a.status()
+		return err == nil && app.LastRoll != nil && app.LastRoll.Result == "rolled_back"
+	})
+	if app := a.ready(2); !slices.Equal(pids(app), pids(first)) || app.Generation != 1 {
+		t.Errorf("workers %v of generation %d, want %v of 1: they never stopped serving", pids(app), app.Generation, pids(first))
+	}
+
+	// A crash brings back the old program, although another stands in its place.
+	if err := syscall.Kill(pids(first)[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a new worker of generation 1", func() bool {
+		app, err := a.status()
+		return err == nil && app.Totals.Ready == 2 && app.Totals.Restarts == 1 && app.Generation == 1
+	})
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestOldReleaseIsFoundBehindASwitchedSymlink(t *testing.T) {
+	root := t.TempDir()
+	for release, script := range map[string]string{"1": "exec %s worker pid", "2": "exit 9"} {
+		dir := filepath.Join(root, "releases", release)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cfg := config(t, "pid")
+		script = "#!/bin/sh\necho release $(basename $(pwd -P))\n" + strings.ReplaceAll(script, "%s", cfg.Command[0]) + "\n"
+		if err := os.WriteFile(filepath.Join(dir, "server"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	current := filepath.Join(root, "current")
+	point := func(release string) {
+		t.Helper()
+		if err := os.Symlink(filepath.Join("releases", release), current+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(current+".new", current); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point("1")
+	cfg := config(t, "pid")
+	cfg.Directory = current
+	cfg.Command = []string{"./server"}
+	a := start(t, cfg)
+	first := a.ready(2)
+
+	point("2")
+	a.signal(syscall.SIGUSR2)
+	eventually(t, "the roll to fail", func() bool {
+		app, err := a.status()
+		return err == nil && app.LastRoll != nil && app.LastRoll.Result == "rolled_back"
+	})
+	if !strings.Contains(a.output(), "release 2\n") {
+		t.Error("the new release was never tried")
+	}
+	if err := syscall.Kill(pids(first)[1], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the old release a third time", func() bool { return strings.Count(a.output(), "release 1\n") == 3 })
+	a.ready(2)
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestWhatADeadWorkerLeavesIsEnded(t *testing.T) {
+	cfg := config(t, "children")
+	cfg.Workers = 1
+	a := start(t, cfg)
+	worker := pids(a.ready(1))[0]
+	child := 0
+	eventually(t, "the child", func() bool {
+		_, after, found := strings.Cut(a.output(), "app.0 | child ")
+		if found {
+			_, err := fmt.Sscan(after, &child)
+			return err == nil
+		}
+		return false
+	})
+	if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	eventually(t, "a successor", func() bool {
+		app, err := a.status()
+		return err == nil && app.Totals.Ready == 1 && pids(app)[0] != worker
+	})
+	if waited := time.Since(began); waited >= cfg.Drain.Timeout {
+		t.Errorf("the successor waited %s for what its predecessor had left", waited)
+	}
+	if !alive(child) {
+		t.Error("the child ignores TERM and was not given its time")
+	}
+	eventually(t, "the end of the child, and of its leader's zombie", func() bool { return !alive(child) && !alive(worker) })
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestWorkersDrainWhenTheMasterIsKilled(t *testing.T) {
+	a := start(t, config(t, "pid"))
+	workers := pids(a.ready(2))
+	a.signal(syscall.SIGKILL)
+	<-a.ended
+	eventually(t, "the workers to end", func() bool { return !alive(workers[0]) && !alive(workers[1]) })
+}
+
+func TestReadyFromAStrangerDoesNotCount(t *testing.T) {
+	cfg := config(t, "pid")
+	cfg.Workers = 1
+	cfg.Command = []string{"/bin/sleep", "100"}
+	a := start(t, cfg)
+	var app control.App
+	eventually(t, "a worker", func() bool {
+		var err error
+		app, err = a.status()
+		return err == nil && len(pids(app)) == 1
+	})
+	sockets, err := filepath.Glob(filepath.Join(os.Getenv("FORKD_RUNTIME_DIR"), "app", "notify.*"))
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("notify sockets %v, %v", sockets, err)
+	}
+	stranger := exec.Command("python3", "-c", `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect(sys.argv[1])
+os.setuid(65534)
+s.send(b"READY=1")`, sockets[0])
+	if out, err := stranger.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	// One from the right user follows: when that counts, the first has been read.
+	if app, err = a.status(); err != nil || app.Totals.Ready != 0 {
+		t.Fatalf("ready %d, %v: a stranger's word counts", app.Totals.Ready, err)
+	}
+	notifyReady(sockets[0])
+	a.ready(1)
+	if n := strings.Count(a.output(), `why="it said so"`); n != 1 {
+		t.Errorf("ready %d times, want once", n)
+	}
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+func TestCommandThatIsNotThereIsAUsageError(t *testing.T) {
+	cfg := config(t, "pid")
+	cfg.Command = []string{"./no-such-server"}
+	a := start(t, cfg)
+	if code := a.exit(); code != 2 {
+		t.Errorf("exit code %d, want 2", code)
+	}
+	if out := a.output(); strings.Count(out, "\n") != 1 || !strings.Contains(out, "no-such-server") {
+		t.Errorf("said %q, want one line that names the command", out)
+	}
+}

@@ -1,0 +1,58 @@
+package supervisor
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/pool"
+)
+
+// listenForSignals takes over every signal of docs/contract.md, section 6, so
+// that none has its default effect. SIGPIPE is among them: an output that has
+// gone is no reason to end.
+func listenForSignals() (<-chan os.Signal, func()) {
+	c := make(chan os.Signal, 64)
+	signal.Notify(c,
+		syscall.SIGUSR2, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH, syscall.SIGPIPE)
+	return c, func() { signal.Stop(c) }
+}
+
+// signal acts on a signal to the master.
+func (l *loop) signal(sig os.Signal) {
+	name := unix.SignalName(sig.(syscall.Signal))
+	switch sig {
+	case syscall.SIGUSR2:
+		l.log.Info("roll requested", "by", name)
+		l.requestRoll()
+	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
+		now := l.pool.Stopping()
+		switch {
+		case now:
+			l.log.Warn("stopping at once", "by", name)
+		case l.terminal:
+			l.log.Info("stopping: workers finish what they have; once more stops at once", "by", name)
+		default:
+			l.log.Info("stopping", "by", name)
+		}
+		l.step(pool.StopRequested{Now: now})
+	case syscall.SIGPIPE:
+	case syscall.SIGWINCH:
+		if !l.terminal { // with one, it says that a window has changed
+			l.refuse(name, "draining all workers")
+		}
+	case syscall.SIGHUP:
+		l.refuse(name, "reading the configuration again")
+	case syscall.SIGUSR1:
+		l.refuse(name, "reopening log files")
+	case syscall.SIGTTIN, syscall.SIGTTOU:
+		l.refuse(name, "changing the number of workers")
+	}
+}
+
+func (l *loop) refuse(name, what string) {
+	l.log.Error(what+" is not built yet: nothing has changed", "by", name)
+}

@@ -1,0 +1,111 @@
+package supervisor
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/ipc"
+)
+
+// snapshot is the app as the loop knows it now: everything but CPU, memory and
+// rates, which need a look at another time. It runs on the loop's goroutine and
+// makes two short system calls a worker.
+func (h *host) snapshot(v pool.View) control.App {
+	app := control.App{
+		App:        h.cfg.Name,
+		PID:        os.Getpid(),
+		Version:    control.Version(),
+		StartedAt:  h.startedAt,
+		Generation: v.Generation,
+		State:      v.State,
+		Config:     h.cfg.File,
+		Listeners:  listeners(h.sockets.Listeners()),
+		Slots:      make([]control.Slot, 0, len(v.Slots)),
+	}
+	if r := v.Roll; r != nil {
+		app.Roll = &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
+	}
+	if r := v.LastRoll; r != nil {
+		app.LastRoll = &control.Rolled{Generation: r.Generation, Result: string(r.Result), Error: r.Why}
+	}
+	for _, s := range v.Slots {
+		app.Slots = append(app.Slots, h.slot(s))
+	}
+	return app
+}
+
+func listeners(ls []sockets.Listener) []control.Listener {
+	out := make([]control.Listener, len(ls))
+	for i, l := range ls {
+		out[i] = control.Listener{Name: l.Name, Address: l.String(), Mode: "reuseport", Balance: l.Balance}
+	}
+	return out
+}
+
+func (h *host) slot(s pool.Slot) control.Slot {
+	out := control.Slot{
+		Slot:     s.Index,
+		State:    string(s.State),
+		Restarts: s.Restarts,
+		Reason:   s.Why,
+		LastExit: lastExit(s.LastExit),
+		Workers:  make([]control.Worker, 0, len(s.Workers)),
+	}
+	if s.State == pool.StateBackoff {
+		out.NextStartAt = &s.NextStart
+	}
+	var queue *int64
+	if n, known := h.sockets.Queue(s.Index); known {
+		queue = new(int64(n))
+	}
+	for _, w := range s.Workers {
+		if s.State == pool.StateLive {
+			out.State = string(w.State) // the newest comes last
+		}
+		if live := h.workers[w.ID]; live != nil {
+			out.Workers = append(out.Workers, live.show(w, queue))
+		}
+	}
+	return out
+}
+
+func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
+	out := control.Worker{
+		PID:        w.process.PID(),
+		Generation: known.ID.Generation,
+		State:      string(known.State),
+		StartedAt:  known.StartedAt,
+		Counted:    "no",
+		Queue:      queue,
+	}
+	if !known.ReadyAt.IsZero() {
+		out.ReadyAt = &known.ReadyAt
+	}
+	if w.page < 0 {
+		return out
+	}
+	if c, err := ipc.ReadPage(w.page); err == nil && c.Attached {
+		out.Counted = "worker"
+		out.Connections, out.Accepted, out.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
+	}
+	return out
+}
+
+func lastExit(e pool.LastExit) *control.LastExit {
+	if e.At.IsZero() {
+		return nil
+	}
+	out := &control.LastExit{At: e.At, Reason: e.Why}
+	switch {
+	case e.Exit.Signal != 0:
+		out.Signal = unix.SignalName(syscall.Signal(e.Exit.Signal))
+	case e.Exit.Code >= 0:
+		out.Code = new(e.Exit.Code)
+	}
+	return out
+}

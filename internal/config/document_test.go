@@ -1,0 +1,196 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Each bad file has one line that says where and what.
+func TestBadFiles(t *testing.T) {
+	for _, test := range []struct{ content, want string }{
+		// No TOML, or no text.
+		{"workers = \n", `1:11: not valid TOML: unexpected character U+000A at start of value`},
+		{"# é\nname = \"é\" x\n", `2:12: not valid TOML: expected newline but got U+0078 'x'`},
+		{"workers = 4\rumask = '1'", `1:12: not valid TOML: expected newline but got U+000D`},
+		{"a = 1\n\xff\xfe", `2:1: the file is not text: byte 0xff is not valid in UTF-8 TOML`},
+		{"\xff\xfen\x00", `1:1: the file is UTF-16: save it as UTF-8`},
+		{"\x7fELF\x02\x01\x01\x00", `1:8: the file is not text: byte 0x00 is not valid in UTF-8 TOML`},
+		{"", `there is no command to run: add command = ["./server"], or give one as in forkd run --listen :8080 -- ./server`},
+		{"command = []", `1:11: there is no command to run: add command = ["./server"], or give one as in forkd run --listen :8080 -- ./server`},
+
+		// Twice.
+		{"workers = 1\n\nworkers = 2", `3:1: "workers" is written twice: it is in line 1 already`},
+		{"ready.mode = 'auto'\nready.mode = 'auto'", `2:7: "ready.mode" is written twice: it is in line 1 already`},
+		{"[ready]\n[drain]\n[ready]", `3:2: "ready" is written twice: it is in line 1 already`},
+		{"env = { A = '1', A = '2' }", `1:18: "env.A" is written twice: it is in line 1 already`},
+		{"ready.mode = 'auto'\n[ready]", `2:2: not valid TOML: table ready already exists as defined by a dotted key`},
+
+		// Unknown.
+		{"worker = 4", `1:1: unknown key "worker": did you mean "workers"?`},
+		{"stop-signal = 'TERM'", `1:1: unknown key "stop-signal": did you mean "stop_signal"?`},
+		{"timeout = '1s'", `1:1: unknown key "timeout": did you mean "ready.timeout" or "drain.timeout"?`},
+		{"instances = 4", `1:1: unknown key "instances": did you mean "workers"?`},
+		{"timeuot = '1s'", `1:1: unknown key "timeuot": did you mean "ready.timeout" or "drain.timeout"?`},
+		{"[redy]\nmode = 'auto'", `1:2: unknown table "redy": did you mean "ready"?`},
+		{"redy.mode = 'auto'", `1:1: unknown table "redy": did you mean "ready"?`},
+		{"[ready]\ntimout = '1s'", `2:1: unknown key "ready.timout": did you mean "ready.timeout"?`},
+		{"[ready]\nidle = '1s'", `2:1: unknown key "ready.idle": did you mean "drain.idle"?`},
+		{"[ready]\nqqqqqq = 1", `2:1: unknown key "ready.qqqqqq": ready has mode, delay, timeout`},
+		{"[[listen]]\nadress = ':80'", `2:1: unknown key "listen.adress": did you mean "listen.address"?`},
+		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking`},
+		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log`},
+		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
+
+		// Not built yet.
+		{"\n[recycle]\n# how long\nmax_age = '1h'", `4:1: "recycle.max_age" is not built yet`},
+		{"recycle = { max_age = '1h' }", `1:13: "recycle.max_age" is not built yet`},
+		{"[redis]", `1:2: "redis" is not built yet`},
+		{"preset = 'auto'", `1:1: "preset" is not built yet`},
+		{"[log]\nmax_size = '1MiB'", `2:1: "log.max_size" is not built yet`},
+		{"channel = 'node'", `1:11: channel: "node" is not built yet: use "forkd" or "none"`},
+		{"protocols = ['systemd', 'einhorn']", `1:25: protocols: "einhorn" is not built yet: use "systemd"`},
+		{"ready.mode = 'accepting'", `1:14: ready.mode: "accepting" is not built yet: use "auto", "notify" or "delay"`},
+		{"[[listen]]\nmode = 'shared'", `2:8: listen.mode: "shared" is not built yet: use "reuseport"`},
+		{"[[listen]]\naddress = 'unix:///run/x'", `2:11: listen.address: "unix:///run/x": unix is not built yet: use tcp://, tcp4:// or tcp6://`},
+
+		// A table for a value, and the other way round.
+		{"ready = 'auto'", `1:1: "ready" is a table: write [ready] and its settings below`},
+		{"[[ready]]\nmode = 'auto'", `1:3: there is one ready only: write [ready]`},
+		{"[listen]\naddress = ':80'", `1:2: there can be several listeners: write [[listen]]`},
+		{"listen = ':80'", `1:1: there can be several listeners: write [[listen]]`},
+		{"[workers]\nmax = 3", `1:2: "workers" is one value, not a table`},
+		{"workers.max = 3", `1:9: "workers" is one value, not a table`},
+		{"[env]\nA.B = 'x'", `2:3: env.A: must be text, not a table`},
+
+		// Values.
+		{"name = '-x'", `1:8: name: "-x" is not a name: ` + nameRule},
+		{"name = 5", `1:8: name: must be text: write "5"`},
+		{"command = './shop --port 80'", `1:11: command: must be a list, not "./shop --port 80": write ["./shop", "--port", "80"]`},
+		{"command = ['./shop',\n  80]", `2:3: command: must be text: write "80"`},
+		{"command = ['']", `1:11: command: the program has no name`},
+		{"command = ['x', \"a\\u0000\"]", `1:17: command: must not hold a NUL character`},
+		{"command = ['x', '{fs}']", `1:11: command: argument 1: unknown placeholder {fs}: there are {fd}, {fd:NAME}, {port}, {port:NAME}, {slot}, {generation}; write {{ for a brace`},
+		{"workers = 'max'", `1:11: workers: "max" is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
+		{"workers = -1", `1:11: workers: -1 is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
+		{"workers = 1.5", `1:11: workers: 1.5 is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
+		{"umask = 22", `1:9: umask: 22 is not a umask: write octal digits in quotes, "0022"`},
+		{"umask = '0888'", `1:9: umask: "0888" is not a umask: write octal digits in quotes, "0022"`},
+		{"stop_signal = 'KILL'", `1:15: stop_signal: "KILL" is no signal that asks a program to end: use "TERM", "INT", "QUIT", "HUP", "USR1", "USR2" or "WINCH"`},
+		{"user = 'nosuch'", `1:8: user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them)`},
+		{"user = 12345", `1:8: user: no user has the number 12345: set group too, or use a name of /etc/passwd`},
+		{"group = 'nosuch'", `1:9: group: there is no group "nosuch": use a name of /etc/group (getent group lists them) or a number`},
+		{"env.PORT = 8080", `1:12: env.PORT: must be text: write the value in quotes`},
+		{"env.LISTEN_FDS = '1'", `1:18: env.LISTEN_FDS: forkd sets LISTEN_FDS for each worker itself`},
+		{"env.A = 'secret {'", `1:9: env.A: a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and there is no listener: write {{ for a brace`},
+		{"drain.timeout = 30", `1:17: drain.timeout: 30 has no unit: write "30s" for seconds`},
+		{"drain.timeout = '30 s'", `1:17: drain.timeout: "30 s" is not a duration: write "500ms", "30s", "5m" or "1h30m"`},
+		{"drain.timeout = '-1s'", `1:17: drain.timeout: "-1s" is too short: the least is "0s"`},
+		{"drain.timeout = '100000h'", `1:17: drain.timeout: "100000h" is too long: the most is ten years`},
+		{"ready.timeout = '0s'", `1:17: ready.timeout: "0s" is too short: the least is "1ms"`},
+		{"restart.delay = '0s'", `1:17: restart.delay: "0s" is too short: the least is "1ms"`},
+		{"restart.delay = '1m'", `1:17: restart.delay: restart.max_delay (30s) must not be less than restart.delay (1m0s)`},
+		{"restart.condition = 'on_failure'", `1:21: restart.condition: "on_failure" is not valid: did you mean "on-failure"? valid: "any", "on-failure" or "none"`},
+		{"update.parallelism = '1'", `1:22: update.parallelism: must be a number from 0 to 1024, not "1" in quotes`},
+		{"update.parallelism = -1", `1:22: update.parallelism: must be a number from 0 to 1024, not -1`},
+		{"log.mode = true", `1:12: log.mode: true is not valid: use "capture" or "inherit"`},
+		{"directory = 'none\\x1b'", "1:13: directory: cannot use \"DIR/none\\\\x1b\": no such file or directory"},
+		{"directory = 'forkd.toml'", `1:13: directory: "DIR/forkd.toml" is not a directory`},
+
+		// Listeners.
+		{"[[listen]]\nname = 'x'", `1:3: listen: it has no address: add address = ":8080"`},
+		{"[[listen]]\naddress = ':80'\nname = 'x'\n[[listen]]\naddress = ':81'\nname = 'x'", `4:3: listen: two listeners are called "x": their names must differ`},
+		{"[[listen]]\naddress = ':80'\n[[listen]]\naddress = 'tcp4://127.0.0.1:80'", `3:3: listen: listeners "80" and "80-2" overlap: both take port 80 of an address`},
+		{"[[listen]]\naddress = ':99999'", `2:11: listen.address: ":99999": the port must be a number from 0 to 65535, not "99999"`},
+		{"[[listen]]\naddress = 'host:80'", `2:11: listen.address: "host:80": "host" is not an IP address: use one of this machine, or none for every one`},
+		{"[[listen]]\naddress = 'tcp6://127.0.0.1:80'", `2:11: listen.address: "tcp6://127.0.0.1:80": tcp6:// needs an IPv6 address`},
+		{"[[listen]]\naddress = 'http://:80'", `2:11: listen.address: "http://:80": "http" is no scheme: use tcp://, tcp4:// or tcp6://`},
+		{"[[listen]]\naddress = '::1:80'", `2:11: listen.address: "::1:80": not an address: write ":8080", "127.0.0.1:8080" or "tcp://[::1]:8080"`},
+		{"[[listen]]\nbacklog = 0", `2:11: listen.backlog: must be a number from 1 to 2147483647, not 0`},
+		{"[[listen]]\nnonblocking = 'yes'", `2:15: listen.nonblocking: must be true or false, not "yes"`},
+
+		// The first of several is told.
+		{"user = 'nosuch'\nworkers = 0\nfoo = 1", `1:8: user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them)`},
+	} {
+		_, h, err := loadFile(t, test.content)
+		separator := ":"
+		if test.content == "" {
+			separator = ": "
+		}
+		want := "forkd.toml" + separator + strings.ReplaceAll(test.want, "DIR", h.directory)
+		if err == nil || err.Error() != want {
+			t.Errorf("%q:\ngot  %v\nwant %s", test.content, err, want)
+		}
+	}
+}
+
+// What a file within the limit can cost at worst is bounded.
+func TestHostileFiles(t *testing.T) {
+	for name, content := range map[string]string{
+		"nested":         "x = " + strings.Repeat("{a=", 9_000) + "1" + strings.Repeat("}", 9_000),
+		"long key":       strings.Repeat("a.", 500_000) + "a = 1",
+		"long header":    "[" + strings.Repeat("a.", 200_000) + "a]\n" + strings.Repeat("b = 1\n", 50_000),
+		"many unknown":   manyKeys(90_000),
+		"many variables": "env = {" + strings.ReplaceAll(strings.TrimSpace(manyKeys(9_900)), "\n", ", ") + "}",
+		"one list":       "command = [" + strings.Repeat("1,", 500_000) + "]",
+		"listeners":      "command = ['x']\n" + strings.Repeat("[[listen]]\naddress=0\n", 40_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			_, _, err := loadFile(t, content)
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("took %s", took)
+			}
+			if wrong, ok := errors.AsType[*Error](err); !ok || wrong.Line < 1 {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func manyKeys(n int) string {
+	var out strings.Builder
+	for i := range n {
+		fmt.Fprintf(&out, "k%d=1\n", i)
+	}
+	return out.String()
+}
+
+func TestFileTooLarge(t *testing.T) {
+	_, _, err := loadFile(t, strings.Repeat("#\n", maxFile/2)+"#")
+	if err == nil || err.Error() != "forkd.toml: cannot read it: it is over 1 MiB: is it the right file?" {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		whole7, "\xef\xbb\xbfa=1\r\n", "a = [", "[[listen]]\n[listen.x]\n", "x = {a = [{b = 1}]}", "\"\\u0000\" = ''", "listen = [{}, {}]\n[[listen]]",
+		"listen = 1\n[[listen]]", "[listen]\n[[listen]]\naddress = 1", "listen.a = 1\n[[listen]]", "env = 1979-05-27", "[a]\n[[a.listen]]\nb = 1",
+	} {
+		f.Add([]byte(seed))
+	}
+	h := host{directory: "/", etc: "/", cpus: func() int { return 2 }}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		placed := func(err error) {
+			wrong, ok := errors.AsType[*Error](err)
+			lines := strings.Count(string(data), "\n") + 1
+			if !ok || wrong.Line < 1 || wrong.Line > lines || wrong.Column < 1 || strings.ContainsAny(wrong.Text, "\n\x00\x1b") {
+				t.Fatalf("error without a place or with control characters: %#v", err)
+			}
+		}
+		settings, err := parse("f", data)
+		if err != nil {
+			placed(err)
+			return
+		}
+		d := newDraft(h)
+		d.file, d.config.File = "f", "/f"
+		d.acceptAll(settings)
+		for _, err := range d.failures {
+			placed(err)
+		}
+	})
+}

@@ -1,0 +1,261 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+// draft is a Config in the making. The settings of the file and then those of
+// the flags are put into it, each by its setter; finish does what needs several
+// of them at once. It goes on after an error, to report the first of the file.
+type draft struct {
+	host     host
+	file     string // the file as the user would name it, "" without one
+	config   supervisor.Config
+	at       map[string]origin // where each key was set last
+	failures []*Error
+
+	name, app   string // as written; app is the argument
+	directory   string
+	user, group string
+	envFile     string
+	pidFile     string
+	env         map[string]string
+	listeners   []listener
+	balance     string // of --balance
+}
+
+func newDraft(h host) *draft {
+	return &draft{
+		host:   h,
+		config: supervisor.Defaults(),
+		at:     map[string]origin{},
+		env:    map[string]string{},
+	}
+}
+
+// report keeps an error of what was written at o.
+func (d *draft) report(at origin, err error) {
+	d.failures = append(d.failures, at.wrap(err))
+}
+
+// put runs a key's setter.
+func (d *draft) put(k key, v value) {
+	d.at[k.name] = v.at
+	if err := k.set(d, v); err != nil {
+		d.report(v.at, err)
+	}
+}
+
+// given says whether a key was set, and where.
+func (d *draft) given(name string) (origin, bool) {
+	at, ok := d.at[name]
+	return at, ok
+}
+
+// base is the directory that a relative path written at o starts from.
+func (d *draft) base(at origin) string {
+	if at.flagged() {
+		return d.host.directory
+	}
+	return filepath.Dir(d.config.File)
+}
+
+func (d *draft) absolute(path string, at origin) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(d.base(at), path)
+}
+
+// The setters of keys that are more than one word.
+
+func (d *draft) setCommand(v value) error {
+	words, err := v.strings()
+	if err != nil {
+		return err
+	}
+	if len(words) > 0 && words[0] == "" {
+		return fmt.Errorf("the program has no name")
+	}
+	d.config.Command = words
+	return nil
+}
+
+func (d *draft) setWorkers(v value) (err error) {
+	d.config.Workers, err = v.workers(d.host.cpus)
+	return err
+}
+
+func (d *draft) setUmask(v value) (err error) {
+	d.config.Umask, err = v.umask()
+	return err
+}
+
+func (d *draft) setStopSignal(v value) (err error) {
+	d.config.StopSignal, err = v.signal()
+	return err
+}
+
+func (d *draft) setChannel(v value) error {
+	kind, err := v.choice([]string{"forkd", "none"}, []string{"node"})
+	d.config.Channel = kind == "forkd"
+	return err
+}
+
+func (d *draft) setProtocols(v value) error {
+	if v.kind == typed {
+		protocol, err := v.choice([]string{"systemd", "none"}, []string{"server-starter", "einhorn"})
+		d.config.Systemd = protocol == "systemd"
+		return err
+	}
+	words, err := v.strings()
+	if err != nil {
+		return err
+	}
+	for i, word := range words {
+		at := v.items[i].at
+		at.label = v.at.label
+		item := value{kind: text, text: word, at: at}
+		if _, err := item.choice([]string{"systemd"}, []string{"server-starter", "einhorn"}); err != nil {
+			return at.wrap(err)
+		}
+	}
+	d.config.Systemd = slices.Contains(words, "systemd")
+	return nil
+}
+
+// finish makes the Config of what was put in.
+func (d *draft) finish() (supervisor.Config, error) {
+	d.finishListeners()
+	d.finishDirectory()
+	d.finishCommand()
+	d.finishEnv()
+	d.finishUser()
+	d.finishName()
+	d.finishRest()
+	if len(d.failures) == 0 && len(d.config.Command) == 0 {
+		return supervisor.Config{}, d.noCommand()
+	}
+	if len(d.failures) > 0 {
+		return supervisor.Config{}, first(d.failures)
+	}
+	return d.config, nil
+}
+
+// finishDirectory needs the directory to be there: a mistake in it would
+// otherwise show as a command that is not found.
+func (d *draft) finishDirectory() {
+	at, given := d.given("directory")
+	if !given {
+		d.config.Directory = d.host.directory
+		if d.config.File != "" {
+			d.config.Directory = filepath.Dir(d.config.File)
+		}
+		return
+	}
+	d.config.Directory = d.absolute(d.directory, at)
+	info, err := os.Stat(d.config.Directory)
+	switch {
+	case err != nil:
+		d.report(at, fmt.Errorf("cannot use %q: %w", d.config.Directory, cause(err)))
+	case !info.IsDir():
+		d.report(at, fmt.Errorf("%q is not a directory", d.config.Directory))
+	}
+}
+
+// finishCommand resolves a relative program. It is looked for where it will
+// run, so that a directory that is a symlink to a release gives all of one
+// release; but a command line typed in one place, for a file of another, means
+// the place where it was typed.
+func (d *draft) finishCommand() {
+	command := d.config.Command
+	at := d.at["command"]
+	if len(command) == 0 {
+		return // finish tells, where nothing else is wrong
+	}
+	if len(d.failures) == 0 { // else the listeners are not all known
+		d.checkArguments(at)
+	}
+	if !strings.Contains(command[0], "/") || filepath.IsAbs(command[0]) {
+		return
+	}
+	directory, moved := d.given("directory")
+	base := d.base(at)
+	if moved && (directory.flagged() || !at.flagged()) {
+		base = d.config.Directory
+	}
+	if base != d.config.Directory {
+		command[0] = filepath.Join(base, command[0])
+	}
+}
+
+func (d *draft) checkArguments(at origin) {
+	for i, word := range d.config.Command {
+		if err := supervisor.CheckPlaceholders(word, d.config.Listeners); err != nil {
+			d.report(at, fmt.Errorf("argument %d: %w", i, err))
+			return
+		}
+	}
+}
+
+func (d *draft) noCommand() *Error {
+	if d.config.File == "" {
+		return &Error{Text: "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"}
+	}
+	at := origin{file: d.file}
+	if where, given := d.given("command"); given {
+		at = where
+	}
+	at.label = ""
+	return at.errorf(`there is no command to run: add command = ["./server"], or give one as in forkd run --listen :8080 -- ./server`)
+}
+
+func (d *draft) finishName() {
+	at, named := d.given("name")
+	switch {
+	case named && !validName(d.name):
+		d.report(at, fmt.Errorf("%q is not a name: %s", d.name, nameRule))
+	case named && !at.flagged() && d.app != "" && d.app != d.name:
+		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.name, d.app, d.app))
+	case named:
+		d.config.Name = d.name
+	case d.app != "":
+		d.config.Name = d.app
+	case d.config.File != "":
+		d.config.Name = asName(strings.TrimSuffix(filepath.Base(d.config.File), ".toml"))
+	default:
+		d.config.Name = asName(commandName(d.config.Command, d.config.Directory))
+	}
+}
+
+// finishRest is for the settings that depend on one other.
+func (d *draft) finishRest() {
+	if _, given := d.given("workers"); !given {
+		d.config.Workers = min(d.host.cpus(), supervisor.MaxWorkers)
+	}
+	if at, given := d.given("pid_file"); given && d.pidFile != "" {
+		d.config.PIDFile = d.absolute(d.pidFile, at)
+	}
+	restart := d.config.Restart
+	if restart.MaxDelay < restart.Delay {
+		at, given := d.given("restart.max_delay")
+		if !given {
+			at = d.at["restart.delay"]
+		}
+		d.report(at, fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
+	}
+	if _, given := d.given("protocols"); !given {
+		d.config.Systemd = !slices.ContainsFunc(d.config.Command, supervisor.HasFD)
+		for _, value := range d.config.Env {
+			if supervisor.HasFD(value) {
+				d.config.Systemd = false
+			}
+		}
+	}
+}

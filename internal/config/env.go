@@ -1,0 +1,170 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+// No error of this file shows a variable's value: it may be a secret.
+
+// setVariable is one member of env.
+func (d *draft) setVariable(name string, v value) {
+	d.at["env."+name] = v.at
+	if err := checkVariable(name); err != nil {
+		d.report(v.at, err)
+		return
+	}
+	if v.kind != text && v.kind != typed {
+		d.report(v.at, errors.New("must be text: write the value in quotes"))
+		return
+	}
+	set, err := v.string()
+	if err != nil {
+		d.report(v.at, err)
+		return
+	}
+	d.env[name] = set
+}
+
+// checkVariable refuses names that are no names, and those that forkd sets for
+// each worker itself.
+func checkVariable(name string) error {
+	switch {
+	case name == "" || strings.ContainsAny(name, "=\x00"):
+		return fmt.Errorf("%q can't be the name of a variable", name)
+	case name == "FORKD_RUNTIME_DIR", name == "FORKD_REDIS_URL":
+		return nil
+	case strings.HasPrefix(name, "FORKD_"):
+		return fmt.Errorf("forkd sets %s for each worker itself", name)
+	}
+	switch name {
+	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
+		return fmt.Errorf("forkd sets %s for each worker itself", name)
+	}
+	return nil
+}
+
+// finishEnv puts env over env_file. Placeholders are for env: what a file of
+// variables holds is passed on as it is.
+func (d *draft) finishEnv() {
+	merged := map[string]string{}
+	if at, given := d.given("env_file"); given && d.envFile != "" {
+		path := d.absolute(d.envFile, at)
+		data, err := readFile(path)
+		if err != nil {
+			d.report(at, fmt.Errorf("cannot read %q: %w", path, err))
+			return
+		}
+		variables, err := parseEnvFile(d.envFile, data)
+		if err != nil {
+			d.report(at, err)
+			return
+		}
+		for name, value := range variables {
+			merged[name] = strings.ReplaceAll(value, "{", "{{")
+		}
+	}
+	if len(d.failures) == 0 {
+		d.checkVariables()
+	}
+	maps.Copy(merged, d.env)
+	d.config.Env = merged
+}
+
+// checkVariables checks the placeholders, once the listeners are known.
+func (d *draft) checkVariables() {
+	for _, name := range slices.Sorted(maps.Keys(d.env)) {
+		if supervisor.CheckPlaceholders(d.env[name], d.config.Listeners) != nil {
+			d.report(d.at["env."+name], d.badPlaceholder())
+		}
+	}
+}
+
+func (d *draft) badPlaceholder() error {
+	names := "there is no listener"
+	if len(d.config.Listeners) > 0 {
+		words := make([]string, len(d.config.Listeners))
+		for i, l := range d.config.Listeners {
+			words[i] = l.Name
+		}
+		names = "NAME is " + either(words)
+	}
+	return fmt.Errorf("a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and %s: write {{ for a brace", names)
+}
+
+// parseEnvFile reads NAME=VALUE lines, as systemd's EnvironmentFile and Docker's
+// --env-file have them: blank lines and lines that begin with # are skipped, a
+// leading "export" too. A value in single quotes is as it stands, one in double
+// quotes knows \n, \t, \", \\ and \$; else it is the rest of the line, without
+// the blanks around it. Nothing is replaced in it.
+func parseEnvFile(name string, data []byte) (map[string]string, error) {
+	variables := map[string]string{}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	for i, line := range strings.Split(string(data), "\n") {
+		at := origin{file: name, line: i + 1, column: 1}
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if after, exported := strings.CutPrefix(line, "export "); exported {
+			line = after
+		}
+		key, text, assigned := strings.Cut(line, "=")
+		key = strings.TrimSpace(key)
+		if !assigned || strings.ContainsAny(key, " \t") {
+			return nil, at.errorf("not a variable: write NAME=VALUE, one on each line")
+		}
+		if err := checkVariable(key); err != nil {
+			return nil, at.wrap(err)
+		}
+		value, err := unquote(strings.TrimSpace(text))
+		if err != nil {
+			return nil, at.errorf("%s: %s", key, err)
+		}
+		variables[key] = value
+	}
+	return variables, nil
+}
+
+func unquote(text string) (string, error) {
+	if strings.ContainsRune(text, 0) {
+		return "", errors.New("the value must not hold a NUL character")
+	}
+	if text == "" || text[0] != '"' && text[0] != '\'' {
+		return text, nil
+	}
+	quote := text[0]
+	var out strings.Builder
+	for i := 1; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c == quote:
+			if rest := strings.TrimSpace(text[i+1:]); rest != "" && rest[0] != '#' {
+				return "", errors.New("there is more after the closing quote")
+			}
+			return out.String(), nil
+		case c == '\\' && quote == '"' && i+1 < len(text):
+			i++
+			switch text[i] {
+			case 'n':
+				out.WriteByte('\n')
+			case 't':
+				out.WriteByte('\t')
+			case '"', '\\', '$':
+				out.WriteByte(text[i])
+			default:
+				out.WriteByte('\\')
+				out.WriteByte(text[i])
+			}
+		default:
+			out.WriteByte(c)
+		}
+	}
+	return "", errors.New("the closing quote is missing")
+}

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Error is a setting that cannot be used, and where it was written. The
+// command line prints it and ends with exit code 2.
+type Error struct {
+	File         string // as the user would name it; "" for a flag
+	Line, Column int    // from 1, columns in characters; 0 where no line is at fault
+	Text         string
+}
+
+// Error is "forkd.toml:12:1: ...", or "--workers: ..." for a flag.
+func (e *Error) Error() string {
+	switch {
+	case e.File == "":
+		return e.Text
+	case e.Line == 0:
+		return e.File + ": " + e.Text
+	default:
+		return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text)
+	}
+}
+
+// origin is where something was written.
+type origin struct {
+	file         string // "" for a flag
+	line, column int
+	label        string // the key or the flag, as the reader knows it; "" for none
+}
+
+// flagged tells a flag from a key of the file.
+func (o origin) flagged() bool { return o.file == "" }
+
+// errorf makes the error of what was written at o.
+func (o origin) errorf(format string, args ...any) *Error {
+	text := fmt.Sprintf(format, args...)
+	if o.label != "" {
+		text = o.label + ": " + text
+	}
+	return &Error{File: o.file, Line: o.line, Column: o.column, Text: text}
+}
+
+// wrap gives err the place o, unless it knows a better one.
+func (o origin) wrap(err error) *Error {
+	if placed, ok := errors.AsType[*Error](err); ok {
+		return placed
+	}
+	return o.errorf("%s", err)
+}
+
+// first picks the error to report: the one nearest to the start of the file,
+// those of the file before those of flags.
+func first(failures []*Error) *Error {
+	return slices.MinFunc(failures, func(a, b *Error) int {
+		return cmp.Or(
+			-cmp.Compare(rank(a), rank(b)),
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column),
+		)
+	})
+}
+
+// rank orders errors by how well they are placed, best highest.
+func rank(e *Error) int {
+	switch {
+	case e.Line > 0:
+		return 2
+	case e.File != "":
+		return 1
+	default:
+		return 0
+	}
+}
+
+// either lists what is valid: `"a", "b" or "c"`.
+func either(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = `"` + word + `"`
+	}
+	last := len(quoted) - 1
+	if last < 1 {
+		return strings.Join(quoted, "")
+	}
+	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+}

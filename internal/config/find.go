@@ -1,0 +1,117 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// maxFile bounds what is read of a file: larger, it is another file.
+const maxFile = 1 << 20
+
+// host is what the settings depend on beside the file and the flags. Tests put
+// their own in its place.
+type host struct {
+	directory string     // the current one
+	etc       string     // /etc/forkd
+	home      string     // ~/.config/forkd, "" where nobody is at home
+	uid, gid  int        // the master's
+	cpus      func() int // for the workers
+}
+
+func thisHost() (host, error) {
+	directory, err := os.Getwd()
+	if err != nil {
+		return host{}, &Error{Text: fmt.Sprintf("cannot find the current directory: %s: change to one that exists", cause(err))}
+	}
+	h := host{
+		directory: directory,
+		etc:       "/etc/forkd",
+		uid:       os.Geteuid(),
+		gid:       os.Getegid(),
+		cpus:      availableCPUs,
+	}
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		h.home = filepath.Join(home, ".config/forkd")
+	}
+	return h, nil
+}
+
+// find says which file holds the settings (docs/contract.md, section 5): named
+// by -c, or the app's own, or ./forkd.toml; "" for none. An app that has none
+// is an error unless something else says what to run.
+func (h host) find(named, app string, more bool) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	var candidates []string
+	if app != "" {
+		candidates = append(candidates, filepath.Join(h.etc, app+".toml"))
+		if h.home != "" {
+			candidates = append(candidates, filepath.Join(h.home, app+".toml"))
+		}
+	}
+	candidates = append(candidates, "forkd.toml")
+	for _, path := range candidates {
+		_, err := os.Lstat(h.path(path))
+		if err == nil {
+			return path, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", &Error{File: path, Text: "cannot look for it: " + cause(err).Error()}
+		}
+	}
+	if app != "" && !more {
+		return "", &Error{Text: fmt.Sprintf("there is no configuration of %q: looked for %s: write one, or say what to run: forkd run %s --listen :8080 -- ./server",
+			app, strings.Join(candidates, ", "), app)}
+	}
+	return "", nil
+}
+
+// path is a path of the command line, from the current directory.
+func (h host) path(name string) string {
+	if filepath.IsAbs(name) {
+		return filepath.Clean(name)
+	}
+	return filepath.Join(h.directory, name)
+}
+
+// readFile reads a regular file of at most maxFile bytes. It never waits, as
+// opening a pipe would.
+func readFile(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, cause(err)
+	case info.IsDir():
+		return nil, errors.New("it is a directory")
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, cause(err)
+	case len(data) > maxFile:
+		return nil, errors.New("it is over 1 MiB: is it the right file?")
+	}
+	return data, nil
+}
+
+// cause is a file error without the path, which its reader has said already.
+func cause(err error) error {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		return failed.Err
+	}
+	return err
+}

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Flags holds the command line's settings by key; a flag that was not given is
+// not in it. Its zero value is ready to be registered, or loaded without flags.
+type Flags struct {
+	file  string              // -c
+	given map[string][]string // by key, in the order given
+}
+
+// Register declares the flags on fs. Their values are checked by Load, in the
+// words that errors in the file have.
+func (f *Flags) Register(fs *pflag.FlagSet) {
+	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`")
+	for _, k := range keys() {
+		if k.flag != "" {
+			fs.Var(&flag{into: f, key: k.name}, k.flag, k.usage)
+		}
+	}
+	fs.Var(&flag{into: f, key: "listen"}, "listen", "take connections on `ADDRESS`: 8080, 127.0.0.1:8080, tcp6://[::1]:8080 (repeatable)")
+	fs.Var(&flag{into: f, key: "balance"}, "balance", "how connections find a worker: `HOW` is hash or source")
+	fs.Var(&flag{into: f, key: "env"}, "env", "set `NAME=VALUE` for the workers (repeatable)")
+	fs.Var(&flag{into: f, key: "redis"}, "redis", "report to Redis at `URL` (not built yet)")
+}
+
+// flag is a pflag.Value that notes what was given.
+type flag struct {
+	into *Flags
+	key  string
+}
+
+func (f *flag) Set(word string) error {
+	if f.into.given == nil {
+		f.into.given = map[string][]string{}
+	}
+	f.into.given[f.key] = append(f.into.given[f.key], word)
+	return nil
+}
+
+func (f *flag) String() string {
+	if f.into == nil { // pflag asks a zero flag for its default
+		return ""
+	}
+	return strings.Join(f.into.given[f.key], " ")
+}
+
+func (f *flag) Type() string { return "value" }

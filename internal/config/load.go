@@ -1,0 +1,173 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+// Load makes the Config of an app. f is the command line's flags; app the APP
+// argument, "" without one; command what follows "--", nil without it. The
+// flags and the command win over the file. The error is an *Error.
+//
+// It is called once at the start, and reads users, groups, CPUs and files anew
+// each time.
+func Load(f *Flags, app string, command []string) (supervisor.Config, error) {
+	h, err := thisHost()
+	if err != nil {
+		return supervisor.Config{}, err
+	}
+	return h.load(f, app, command)
+}
+
+func (h host) load(f *Flags, app string, command []string) (supervisor.Config, error) {
+	if app != "" && !validName(app) {
+		return supervisor.Config{}, &Error{Text: fmt.Sprintf("%q is not the name of an app: %s", app, nameRule)}
+	}
+	d := newDraft(h)
+	d.app = app
+	var err error
+	if d.file, err = h.find(f.file, app, len(command) > 0); err != nil {
+		return supervisor.Config{}, err
+	}
+	if d.file != "" {
+		d.config.File = h.path(d.file)
+		if err := d.readFile(); err != nil {
+			return supervisor.Config{}, err
+		}
+	}
+	d.readFlags(f)
+	if len(command) > 0 {
+		d.put(commandKey(), typedCommand(command))
+	}
+	return d.finish()
+}
+
+// commandKey is the key that the words after "--" stand for.
+func commandKey() key {
+	all := keys()
+	return all[slices.IndexFunc(all, func(k key) bool { return k.name == "command" })]
+}
+
+func typedCommand(command []string) value {
+	at := origin{label: "command"}
+	v := value{kind: list, at: at}
+	for _, word := range command {
+		v.items = append(v.items, value{kind: typed, text: word, at: at})
+	}
+	return v
+}
+
+func (d *draft) readFile() error {
+	data, err := readFile(d.config.File)
+	if err != nil {
+		return &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}
+	}
+	settings, err := parse(d.file, data)
+	if err != nil {
+		return err
+	}
+	d.acceptAll(settings)
+	return nil
+}
+
+// acceptAll puts the file's settings into the draft. A table that is not built
+// yet is refused for the first key in it, or for itself where it is empty.
+func (d *draft) acceptAll(settings []setting) {
+	all := newSchema()
+	filled := map[string]bool{}
+	for _, s := range settings {
+		if s.form == leaf {
+			filled[s.path[0].name] = true
+		}
+	}
+	for _, s := range settings {
+		if s.form == leaf || !all.isLater(s.name()) || !filled[s.name()] {
+			d.accept(all, s)
+		}
+	}
+}
+
+// accept puts one setting of the file into the draft, or reports why not.
+func (d *draft) accept(all schema, s setting) {
+	name, at := s.name(), s.at()
+	s.value.at.label = name
+	table := s.path[0].name
+	k, known := all.keys[name]
+	switch {
+	case known && s.form == leaf:
+		d.put(k, s.value)
+	case known:
+		d.report(at, fmt.Errorf("%q is one value, not a table", name))
+	case s.form == arrayHeader && name == "listen":
+		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
+	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == leaf && all.listen[s.path[1].name] != nil:
+		l := &d.listeners[s.item]
+		if err := all.listen[s.path[1].name](l, s.value); err != nil {
+			d.report(s.value.at, err)
+		}
+	case table == "env" && len(s.path) == 2 && s.form == leaf:
+		d.setVariable(s.path[1].name, s.value)
+	case table == "env" && len(s.path) > 1:
+		d.report(labelled(at, "env."+s.path[1].name), fmt.Errorf("must be text, not a table"))
+	case s.form == tableHeader && (name == "env" || slices.Contains(all.tables, name)):
+		// Its settings follow.
+	case all.isLater(name):
+		d.report(at, fmt.Errorf("%q is not built yet", name))
+	case len(d.failures) == 0: // only the first is told
+		d.report(at, all.refuse(s))
+	}
+}
+
+func labelled(at origin, label string) origin {
+	at.label = label
+	return at
+}
+
+// readFlags puts the flags over what the file said.
+func (d *draft) readFlags(f *Flags) {
+	for _, k := range keys() {
+		if words := f.given[k.name]; len(words) > 0 {
+			d.put(k, flagValue(k.flag, words[len(words)-1]))
+		}
+	}
+	if words := f.given["listen"]; len(words) > 0 {
+		d.listeners = nil
+		for _, word := range words {
+			v := flagValue("listen", word)
+			l := newListener(v.at)
+			if err := l.setAddress(v); err != nil {
+				d.report(v.at, err)
+			}
+			d.listeners = append(d.listeners, l)
+		}
+	}
+	if words := f.given["balance"]; len(words) > 0 {
+		v := flagValue("balance", words[len(words)-1])
+		d.at["balance"] = v.at
+		set, err := balance(v)
+		if err != nil {
+			d.report(v.at, err)
+		}
+		d.balance = set
+	}
+	for _, word := range f.given["env"] {
+		v := flagValue("env", word)
+		name, text, assigned := strings.Cut(word, "=")
+		if !assigned {
+			d.report(v.at, fmt.Errorf("%q has no value: write --env %s=VALUE", name, name))
+			continue
+		}
+		v.text = text
+		d.setVariable(name, v)
+	}
+	if len(f.given["redis"]) > 0 {
+		d.report(origin{label: "--redis"}, fmt.Errorf("it is not built yet"))
+	}
+}
+
+func flagValue(flag, word string) value {
+	return value{kind: typed, text: word, at: origin{label: "--" + flag}}
+}

@@ -1,0 +1,202 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// value is what a key was set to, from either source.
+type value struct {
+	kind  kind
+	text  string // a string's content, else as it is written
+	items []value
+	at    origin
+}
+
+// kind is a TOML type, as far as settings tell them apart.
+type kind int
+
+const (
+	typed   kind = iota // from a flag: text without quotes, of whatever type is wanted
+	text                // "..."
+	integer             // 42
+	boolean             // true
+	list                // [...]
+	other               // a fraction, a date, a table: no setting is one
+)
+
+// String is how an error shows the value: quoted, so that it is harmless on a
+// terminal.
+func (v value) String() string {
+	switch v.kind {
+	case typed, text:
+		return strconv.Quote(v.text)
+	case list:
+		return "a list"
+	case integer, boolean:
+		return v.text
+	default:
+		if v.text == "" {
+			return "a table"
+		}
+		return v.text
+	}
+}
+
+// string is text without NUL, which no path, argument or variable can hold.
+func (v value) string() (string, error) {
+	switch {
+	case v.kind != text && v.kind != typed:
+		if v.kind == integer {
+			return "", fmt.Errorf("must be text: write %q", v.text)
+		}
+		return "", fmt.Errorf(`must be text in quotes, not %s`, v)
+	case strings.ContainsRune(v.text, 0):
+		return "", errors.New("must not hold a NUL character")
+	}
+	return v.text, nil
+}
+
+// strings is a list of text. A flag is a list of one.
+func (v value) strings() ([]string, error) {
+	if v.kind != list {
+		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, quoteFields(v.text))
+	}
+	words := make([]string, len(v.items))
+	for i, item := range v.items {
+		item.at.label = v.at.label
+		word, err := item.string()
+		if err != nil {
+			return nil, item.at.wrap(err)
+		}
+		words[i] = word
+	}
+	return words, nil
+}
+
+// quoteFields is `"./shop", "--port"` for `./shop --port`.
+func quoteFields(line string) string {
+	words := strings.Fields(line)
+	for i, word := range words {
+		words[i] = strconv.Quote(word)
+	}
+	return strings.Join(words, ", ")
+}
+
+// whole is a whole number from least to most.
+func (v value) whole(least, most int) (int, error) {
+	n, err := v.number()
+	if err != nil || n < int64(least) || n > int64(most) {
+		return 0, fmt.Errorf("must be a number from %d to %d, not %s%s", least, most, v, v.inQuotes())
+	}
+	return int(n), nil
+}
+
+func (v value) inQuotes() string {
+	if v.kind == text {
+		return " in quotes"
+	}
+	return ""
+}
+
+// number reads TOML's ways of writing an integer, and plain decimals of a flag.
+func (v value) number() (int64, error) {
+	switch v.kind {
+	case integer:
+		return strconv.ParseInt(v.text, 0, 64)
+	case typed:
+		return strconv.ParseInt(v.text, 10, 64)
+	default:
+		return 0, strconv.ErrSyntax
+	}
+}
+
+// longest bounds durations, so that doubling one can't overflow.
+const longest = 10 * 365 * 24 * time.Hour
+
+// duration is text as of time.ParseDuration, at least least.
+func (v value) duration(least time.Duration) (time.Duration, error) {
+	const valid = `write "500ms", "30s", "5m" or "1h30m"`
+	if n, err := strconv.ParseInt(v.text, 10, 64); err == nil && n != 0 && v.kind != list && v.kind != other {
+		return 0, fmt.Errorf("%s has no unit: write \"%ds\" for seconds", v, n)
+	}
+	if v.kind != text && v.kind != typed {
+		return 0, fmt.Errorf("%s is not a duration: %s", v, valid)
+	}
+	d, err := time.ParseDuration(v.text)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%s is not a duration: %s", v, valid)
+	case d < least:
+		return 0, fmt.Errorf("%s is too short: the least is %q", v, least.String())
+	case d > longest:
+		return 0, fmt.Errorf("%s is too long: the most is ten years", v)
+	}
+	return d, nil
+}
+
+// choice is one of the words in built; those in later are promised, and refused.
+func (v value) choice(built, later []string) (string, error) {
+	word := v.text
+	switch {
+	case v.kind != text && v.kind != typed:
+		return "", fmt.Errorf("%s is not valid: use %s", v, either(built))
+	case slices.Contains(built, word):
+		return word, nil
+	case slices.Contains(later, word):
+		return "", fmt.Errorf("%s is not built yet: use %s", v, either(built))
+	}
+	if likely := nearest(word, built); likely != "" {
+		return "", fmt.Errorf("%s is not valid: did you mean %q? valid: %s", v, likely, either(built))
+	}
+	return "", fmt.Errorf("%s is not valid: use %s", v, either(built))
+}
+
+// boolean is true or false.
+func (v value) boolean() (bool, error) {
+	if v.kind != boolean {
+		return false, fmt.Errorf("must be true or false, not %s", v)
+	}
+	return v.text == "true", nil
+}
+
+// umask is octal digits in quotes: 22 without them would be a decimal number.
+func (v value) umask() (int, error) {
+	if v.kind == text || v.kind == typed {
+		mask, err := strconv.ParseUint(v.text, 8, 32)
+		if err == nil && mask <= 0o777 {
+			return int(mask), nil
+		}
+	}
+	return 0, fmt.Errorf(`%s is not a umask: write octal digits in quotes, "0022"`, v)
+}
+
+// stopSignals are those that a program can take as a wish to end; KILL and
+// STOP can't be taken at all.
+func stopSignals() map[string]syscall.Signal {
+	return map[string]syscall.Signal{
+		"TERM":  syscall.SIGTERM,
+		"INT":   syscall.SIGINT,
+		"QUIT":  syscall.SIGQUIT,
+		"HUP":   syscall.SIGHUP,
+		"USR1":  syscall.SIGUSR1,
+		"USR2":  syscall.SIGUSR2,
+		"WINCH": syscall.SIGWINCH,
+	}
+}
+
+// signal is a signal's name, with or without SIG.
+func (v value) signal() (syscall.Signal, error) {
+	if v.kind == text || v.kind == typed {
+		name := strings.TrimPrefix(strings.ToUpper(v.text), "SIG")
+		if signal, ok := stopSignals()[name]; ok {
+			return signal, nil
+		}
+	}
+	return 0, fmt.Errorf(`%s is no signal that asks a program to end: use "TERM", "INT", "QUIT", "HUP", "USR1", "USR2" or "WINCH"`, v)
+}

@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,27 +14,37 @@ import (
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
 const maxDatagram = 4096
 
-// notifySocket receives the sd_notify(3) messages of one worker: a socket file
-// of its own, that only the worker's user may write to.
+// notifySocket receives the sd_notify(3) messages of one worker: a socket of its
+// own, with a file that only the worker's user may write to. Where the disk is
+// full it has an abstract name instead (unix(7)): anybody may write to that, and
+// counts as little as ever.
 type notifySocket struct {
-	path string
-	conn *net.UnixConn
-	uid  uint32 // whose messages count
+	address string // as NOTIFY_SOCKET has it: a path, or @name
+	conn    *net.UnixConn
+	uid     uint32 // whose messages count
 }
 
-func newNotifySocket(path string, user *User) (*notifySocket, error) {
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+func newNotifySocket(dir, name string, user *User) (*notifySocket, error) {
+	s := &notifySocket{address: filepath.Join(dir, name), uid: uint32(os.Geteuid())}
+	if user != nil {
+		s.uid = user.UID
+	}
+	err := s.listen()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		s.address = fmt.Sprintf("@forkd/%d/%s", os.Getpid(), name)
+		err = s.listen()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the worker's notify socket: %w", err)
 	}
-	s := &notifySocket{path: path, conn: conn, uid: uint32(os.Geteuid())}
-	err = os.Chmod(path, 0o600)
-	if err == nil && user != nil {
-		s.uid = user.UID
-		err = os.Chown(path, int(user.UID), int(user.GID))
+	if !s.abstract() {
+		err = os.Chmod(s.address, 0o600)
+		if err == nil && user != nil {
+			err = os.Chown(s.address, int(user.UID), int(user.GID))
+		}
 	}
 	if err == nil {
-		err = withFD(conn, func(fd int) error {
+		err = withFD(s.conn, func(fd int) error {
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 		})
 	}
@@ -43,9 +55,18 @@ func newNotifySocket(path string, user *User) (*notifySocket, error) {
 	return s, nil
 }
 
+func (s *notifySocket) listen() (err error) {
+	s.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.address, Net: "unixgram"})
+	return err
+}
+
+func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@") }
+
 func (s *notifySocket) close() {
 	s.conn.Close()
-	os.Remove(s.path)
+	if !s.abstract() {
+		os.Remove(s.address)
+	}
 }
 
 // receive calls ready for each READY=1 that counts, until the socket is closed.

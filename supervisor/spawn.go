@@ -3,7 +3,6 @@ package supervisor
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,60 +28,65 @@ type spawn struct {
 	output    *output // nil: the worker inherits the master's own
 }
 
-// run makes the worker's side of things and starts it. It blocks; the loop has
-// it run beside itself. What it returns is the loop's.
+// run makes what the worker gets and starts it. It blocks; the loop has it run
+// beside itself. What it returns is the loop's.
 func (s spawn) run(children *process.Children) (*worker, error) {
 	w := &worker{id: s.id, page: -1}
-	var passed []int // closed here, whatever happens: the worker has its own
-	defer func() {
-		for _, fd := range passed {
-			unix.Close(fd)
-		}
-	}()
-	spec, err := s.spec()
+	spec, passed, err := s.equip(w)
+	if err == nil {
+		w.process, err = children.Start(spec)
+	}
+	for _, fd := range passed {
+		unix.Close(fd) // the worker has its own, or there is none
+	}
 	if err != nil {
-		return nil, err
-	}
-	if s.output != nil {
-		read, write, err := newPipe()
-		if err != nil {
-			return nil, err
-		}
-		passed = append(passed, write)
-		spec.Files[1], spec.Files[2] = write, write
-		// It ends when the last holder of the other end does, or at once where
-		// the worker does not start.
-		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot))
-	}
-	if w.notify, err = newNotifySocket(s.notifyPath(), s.cfg.User); err != nil {
-		return nil, err
-	}
-	if s.cfg.Channel {
-		var theirs int
-		if w.channel, theirs, err = newChannel(); err != nil {
-			w.forget()
-			return nil, err
-		}
-		passed = append(passed, theirs)
-		if w.page, err = ipc.NewPage(); err != nil {
-			w.forget()
-			return nil, err
-		}
-		spec.Files = append(spec.Files, theirs, w.page)
-	}
-	if w.process, err = children.Start(spec); err != nil {
 		w.forget()
 		return nil, err
 	}
 	return w, nil
 }
 
-func (s spawn) notifyPath() string {
-	return filepath.Join(s.notifyDir, fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt))
+// equip makes both ends of what connects worker and master. The master's are
+// w's, also where it fails; the worker's are in spec, and in passed for the
+// caller to close.
+func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
+	name := fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt)
+	if w.notify, err = newNotifySocket(s.notifyDir, name, s.cfg.User); err != nil {
+		return spec, nil, err
+	}
+	if spec, err = s.spec(w.notify.address); err != nil {
+		return spec, nil, err
+	}
+	if s.output != nil {
+		read, write, err := newPipe()
+		if err != nil {
+			return spec, passed, err
+		}
+		passed = append(passed, write)
+		spec.Files[1], spec.Files[2] = write, write
+		// It ends with the last holder of the other end, at once if no worker starts.
+		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot))
+	}
+	if !s.cfg.Channel {
+		return spec, passed, nil
+	}
+	channel, theirs, err := newChannel()
+	if err != nil {
+		return spec, passed, err
+	}
+	w.channel = channel
+	passed = append(passed, theirs)
+	page, err := ipc.NewPage()
+	if err != nil {
+		return spec, passed, err
+	}
+	w.page = page
+	spec.Files = append(spec.Files, theirs, page)
+	return spec, passed, nil
 }
 
 // spec is the worker without what is made anew for it.
-func (s spawn) spec() (process.Spec, error) {
+func (s spawn) spec(notify string) (process.Spec, error) {
 	scope := s.scope()
 	args := make([]string, len(s.cfg.Command))
 	for i, arg := range s.cfg.Command {
@@ -92,7 +96,7 @@ func (s spawn) spec() (process.Spec, error) {
 		}
 		args[i] = expanded
 	}
-	env, err := s.environment(scope)
+	env, err := s.environment(scope, notify)
 	if err != nil {
 		return process.Spec{}, err
 	}
@@ -134,7 +138,7 @@ func (s spawn) scope() scope {
 // environment is the master's own, without what an outer supervisor said to the
 // master, then the configured one, then what the contract promises
 // (docs/contract.md, section 3). Later entries win.
-func (s spawn) environment(scope scope) ([]string, error) {
+func (s spawn) environment(scope scope, notify string) ([]string, error) {
 	vars := map[string]string{}
 	for _, entry := range os.Environ() {
 		key, value, _ := strings.Cut(entry, "=")
@@ -155,6 +159,7 @@ func (s spawn) environment(scope scope) ([]string, error) {
 		}
 		vars[key] = expanded
 	}
+	vars[ipc.EnvNotifySocket] = notify
 	s.contract(vars)
 	env := make([]string, 0, len(vars))
 	for key, value := range vars {
@@ -164,7 +169,6 @@ func (s spawn) environment(scope scope) ([]string, error) {
 }
 
 func (s spawn) contract(vars map[string]string) {
-	vars[ipc.EnvNotifySocket] = s.notifyPath()
 	vars[ipc.EnvApp] = s.cfg.Name
 	vars[ipc.EnvSlot] = strconv.Itoa(s.id.Slot)
 	vars[ipc.EnvSlots] = strconv.Itoa(s.cfg.Workers)

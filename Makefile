@@ -1,0 +1,52 @@
+# What can be done here: make help
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+LINT        := go tool -modfile=tools.mod golangci-lint
+BUILD       := CGO_ENABLED=0 go build -trimpath -o
+TESTS       := go test -race
+GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
+
+.DEFAULT_GOAL := build
+
+.PHONY: help build run test check bench fmt clean
+
+help: ## print this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+build: ## build forkd and the examples into bin/
+	$(BUILD) bin/forkd ./cmd/forkd
+	$(BUILD) bin/example-fasthttp ./examples/fasthttp
+	$(BUILD) bin/example-nethttp ./examples/nethttp
+
+run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
+	@printf '%s\n' 'Try in another terminal:' \
+	  '  curl localhost:8080                            the first word is the pid of the worker that answers' \
+	  '  bin/forkd status                               the workers, and what they do' \
+	  '  bin/forkd reload --keep-config example         replace them all, and lose no request' \
+	  'Ctrl-C stops it.' ''
+	@exec bin/forkd run --name example --listen :8080 -- bin/example-fasthttp
+
+test: ## install what the tests need, then run all of them under the race detector
+	@test/install
+	@$(TESTS) ./...
+
+check: ## formatting, vet, lint, tidy and generated files, builds for amd64 and arm64
+	$(LINT) fmt --diff
+	go vet ./...
+	$(LINT) run ./...
+	go mod tidy -diff
+	before=$$($(GENERATED)) && go generate ./... && test "$$before" = "$$($(GENERATED))" || { echo 'generated files have changed: commit them' >&2; exit 1; }
+	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -o /dev/null ./...
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -o /dev/null ./...
+
+bench: build ## measure everything that README promises (10 minutes), and write docs/benchmarks.md
+	@$(BUILD) bin/bench ./test/bench
+	@$(BUILD) bin/bench-peer ./test/bench/peer
+	@bin/bench $(BENCH)
+
+fmt: ## format the Go files
+	$(LINT) fmt
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+const howKills = "The 32 clients of the rolls, and SIGKILL to a random worker every 6 s. A moment before, the worker is stopped (SIGSTOP), so that the kernel can be asked " +
+	"which connections it had accepted (sock_diag: they have an inode, those that are only queued have none). " +
+	"A request on an accepted connection dies with its worker; any other failure is forkd's. " +
+	"A slot is back when its next worker is ready. Between the kills, under the same load, the same program is started alone and timed to its first answer."
+
+// barePort is where the example serves when nobody hands it a socket.
+const barePort = 8080
+
+// A kill is one worker's end, and what it takes with it.
+type kill struct {
+	at   time.Time
+	had  connections
+	back time.Duration // until the slot was ready again
+}
+
+// explains reports whether a failure is one that the kill could not but cause.
+func (k *kill) explains(f failure) bool {
+	return k.had.accepted[f.port] && f.opened.Before(k.at) && f.at.After(k.at)
+}
+
+// onlyQueued reports whether the failed connection stood in a queue at the kill.
+func (k *kill) onlyQueued(f failure) bool {
+	return k.had.queued[f.port] && f.opened.Before(k.at) && f.at.After(k.at)
+}
+
+func (b *bench) kills(ctx context.Context) ([]row, error) {
+	a, err := b.runApp(ctx, "kills", b.cores, b.example(), "")
+	if err != nil {
+		return nil, err
+	}
+	defer a.stop()
+
+	load, end := context.WithCancel(ctx)
+	defer end()
+	seen := make(chan outcome, 1)
+	go func() { seen <- closedLoop(load, a.address, mix(rollClients), b.plan.warm) }()
+	kills, bare, err := b.killAndStart(ctx, a)
+	pause(ctx, idleMax)
+	end()
+	o := <-seen
+	if err != nil {
+		return nil, err
+	}
+
+	var lost, queued, rest []failure
+	for _, f := range o.failures {
+		switch {
+		case slices.ContainsFunc(kills, func(k kill) bool { return k.explains(f) }):
+			lost = append(lost, f)
+		case slices.ContainsFunc(kills, func(k kill) bool { return k.onlyQueued(f) }):
+			queued = append(queued, f)
+		default:
+			rest = append(rest, f)
+		}
+	}
+	var back []float64
+	waiting := 0
+	for _, k := range kills {
+		back = append(back, milliseconds(k.back))
+		waiting += len(k.had.queued)
+	}
+	low, mid, high := quartiles(back)
+	alone := median(bare)
+	others := count(rest)
+	return []row{
+		promise("failed, of connections that were only queued", "0", len(queued) == 0, "%v of %d", count(queued), waiting),
+		promise("failed otherwise: refused, reset, eof, timeout", "0", others.total() == 0, "%v of %s", others, thousands(float64(o.requests))),
+		note("lost with the workers that had accepted them", "%v in %d kills", count(lost), len(kills)),
+		promise("slot ready again / bare start to first answer", "1.5 or less", mid <= 1.5*alone, "%.2f", mid/alone),
+		note("slot ready again", "%.1f ms [%.1f .. %.1f], bare start %.1f ms", mid, low, high, alone),
+	}, nil
+}
+
+// killAndStart takes turns: a kill, and half an interval later a bare start.
+func (b *bench) killAndStart(ctx context.Context, a *app) (kills []kill, bare []float64, err error) {
+	next := time.Now()
+	for range b.plan.kills {
+		next = next.Add(b.plan.killEvery / 2)
+		pause(ctx, time.Until(next))
+		took, err := b.bareStart(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		bare = append(bare, milliseconds(took))
+
+		next = next.Add(b.plan.killEvery / 2)
+		pause(ctx, time.Until(next))
+		k, err := killOne(ctx, a)
+		if err != nil {
+			return nil, nil, err
+		}
+		kills = append(kills, k)
+	}
+	return kills, bare, nil
+}
+
+func (b *bench) bareStart(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	s, err := launch(barePort, nil, b.example()[0])
+	if err != nil {
+		return 0, err
+	}
+	defer s.stop()
+	answer, err := s.firstAnswer(ctx)
+	took := time.Since(start)
+	if err == nil && !strings.HasPrefix(answer, strconv.Itoa(s.cmd.Process.Pid)+" ") {
+		err = fmt.Errorf("port %d, where the example serves when alone, is held by something else", barePort)
+	}
+	return took, err
+}
+
+// killOne kills the worker of a random slot and waits for its successor.
+func killOne(ctx context.Context, a *app) (k kill, err error) {
+	status, err := a.client.Status(ctx)
+	if err != nil {
+		return k, err
+	}
+	slot := rand.N(len(status.Slots))
+	pid := readyPID(status.Slots[slot])
+	if pid == 0 {
+		return k, fmt.Errorf("slot %d has no ready worker to kill", slot)
+	}
+	process, err := os.FindProcess(pid) // a pidfd: never a stranger's
+	if err != nil {
+		return k, err
+	}
+	defer func() { _ = process.Release() }()
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		return k, fmt.Errorf("cannot stop worker %d: %w", pid, err)
+	}
+	if err = untilStopped(ctx, pid); err == nil {
+		k.had, err = connectionsOf(pid, a.address.Port)
+	}
+	k.at = time.Now()
+	if killed := process.Signal(syscall.SIGKILL); err != nil || killed != nil {
+		return k, errors.Join(err, killed)
+	}
+	ready, err := a.successor(ctx, slot, pid)
+	k.back = ready.Sub(k.at)
+	return k, err
+}
+
+func readyPID(slot control.Slot) int {
+	for _, w := range slot.Workers {
+		if w.State == control.StateReady {
+			return w.PID
+		}
+	}
+	return 0
+}
+
+// successor waits until the slot has a ready worker other than pid, and returns
+// when that became ready, by the master's own clock.
+func (a *app) successor(ctx context.Context, slot, pid int) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for {
+		status, err := a.client.Status(ctx)
+		if err != nil {
+			return time.Time{}, err
+		}
+		for _, w := range status.Slots[slot].Workers {
+			if w.PID != pid && w.ReadyAt != nil {
+				return *w.ReadyAt, nil
+			}
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+// standstill is how long a stopped process must have used no processor time to
+// count as standing: a thread that is still on its way may wait that long for
+// its turn on a busy machine.
+const standstill = 10 * time.Millisecond
+
+// untilStopped waits until no thread of a process that was sent SIGSTOP runs any
+// more. It asks for the process's clock and stays out of /proc/PID/task: the
+// kernel takes long to bury a process whose threads were looked at there
+// (proc_flush_pid), and it is the master who would wait.
+func untilStopped(ctx context.Context, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var used unix.Timespec
+	for since := time.Now(); time.Since(since) < standstill; pause(ctx, time.Millisecond) {
+		var now unix.Timespec
+		// MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), linux/posix-timers.h
+		if err := unix.ClockGettime(int32(^pid<<3|2), &now); err != nil {
+			return fmt.Errorf("cannot read the clock of worker %d: %w", pid, err)
+		}
+		if now != used {
+			used, since = now, time.Now()
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("worker %d does not stop", pid)
+		}
+	}
+	return nil
+}

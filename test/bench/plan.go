@@ -1,0 +1,56 @@
+package main
+
+import "time"
+
+// A plan says how long and how often everything is measured.
+type plan struct {
+	warm        time.Duration // before anything counts
+	pairs       int           // of throughput, per habit
+	pairSpan    time.Duration // each half of a pair
+	rollSpan    time.Duration
+	phases      int           // pairs of latency phases, per habit
+	phaseSpan   time.Duration // each half
+	kills       int
+	killEvery   time.Duration
+	idleSpan    time.Duration
+	manyWorkers int
+	asks        int // of the status of many workers
+	commands    int // of each command
+	spawns      int
+}
+
+func full() plan {
+	return plan{
+		warm:        300 * time.Millisecond,
+		pairs:       20,
+		pairSpan:    2 * time.Second,
+		rollSpan:    time.Minute,
+		phases:      5,
+		phaseSpan:   10 * time.Second,
+		kills:       10,
+		killEvery:   6 * time.Second,
+		idleSpan:    20 * time.Second,
+		manyWorkers: 200,
+		asks:        100,
+		commands:    50,
+		spawns:      40,
+	}
+}
+
+func brief() plan {
+	return plan{
+		warm:        200 * time.Millisecond,
+		pairs:       3,
+		pairSpan:    500 * time.Millisecond,
+		rollSpan:    6 * time.Second,
+		phases:      1,
+		phaseSpan:   3 * time.Second,
+		kills:       2,
+		killEvery:   6 * time.Second,
+		idleSpan:    4 * time.Second,
+		manyWorkers: 40,
+		asks:        20,
+		commands:    10,
+		spawns:      8,
+	}
+}

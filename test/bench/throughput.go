@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+const howThroughput = "The fasthttp example under forkd and fasthttp's `prefork` with `Reuseport` and the same handler, one process per core, " +
+	"each asked by 64 clients as fast as they can, in pairs that alternate which of the two comes first. " +
+	"Both serve all the time; the one that is not asked is idle."
+
+// loadClients is how many clients press on a server whose throughput counts.
+const loadClients = 64
+
+func (b *bench) throughput(ctx context.Context) ([]row, error) {
+	ours, err := b.runApp(ctx, "throughput", b.cores, b.example(), "")
+	if err != nil {
+		return nil, err
+	}
+	defer ours.stop()
+	peer, err := b.runPeer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer peer.stop()
+	if err := sameAnswers(ctx, ours.server, peer); err != nil {
+		return nil, err
+	}
+	var rows []row
+	for _, h := range []habit{keeping, closing} {
+		var left, right, ratios []float64
+		var failures []failure
+		for pair := range b.plan.pairs {
+			rate := func(s *server) float64 {
+				o := b.press(ctx, s.address, all(h, loadClients))
+				failures = append(failures, o.failures...)
+				return o.rate()
+			}
+			var l, r float64
+			if pair%2 == 0 {
+				l, r = rate(ours.server), rate(peer)
+			} else {
+				r, l = rate(peer), rate(ours.server)
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			left, right, ratios = append(left, l), append(right, r), append(ratios, l/r)
+		}
+		low, mid, high := quartiles(ratios)
+		rows = append(rows,
+			promise(fmt.Sprintf("forkd / prefork, %v", h), "0.97 or more", mid >= 0.97, "%.3f [%.3f .. %.3f]", mid, low, high),
+			note(fmt.Sprintf("requests a second, %v", h), "forkd %s, prefork %s", thousands(median(left)), thousands(median(right))),
+		)
+		if len(failures) > 0 {
+			rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", count(failures)))
+		}
+	}
+	return rows, nil
+}
+
+// press asks a server as fast as it answers, for as long as one half of a pair.
+func (b *bench) press(ctx context.Context, address *net.TCPAddr, habits []habit) outcome {
+	ctx, cancel := context.WithTimeout(ctx, b.plan.warm+b.plan.pairSpan)
+	defer cancel()
+	return closedLoop(ctx, address, habits, b.plan.warm)
+}
+
+func (b *bench) runPeer(ctx context.Context) (*server, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	peer, err := launch(port, nil, b.program("bench-peer"), "-listen", ":"+strconv.Itoa(port))
+	if err != nil {
+		return nil, err
+	}
+	return peer, peer.workers(ctx, b.cores)
+}
+
+// sameAnswers refuses to compare two servers that do not do the same work.
+func sameAnswers(ctx context.Context, a, b *server) error {
+	first, err := a.firstAnswer(ctx)
+	if err != nil {
+		return err
+	}
+	second, err := b.firstAnswer(ctx)
+	if err != nil {
+		return err
+	}
+	_, x, _ := strings.Cut(first, " ")
+	_, y, _ := strings.Cut(second, " ")
+	if x != y {
+		return fmt.Errorf("cannot compare: one answers %q, the other %q", first, second)
+	}
+	return nil
+}
+
+// thousands writes 71600.4 as "71,600".
+func thousands(v float64) string {
+	digits := strconv.FormatFloat(v, 'f', 0, 64)
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return digits
+}

@@ -21,6 +21,8 @@ type Children struct {
 	closed chan struct{} // to the reaper: end
 	ended  chan struct{} // closed when the reaper has ended
 
+	burials sync.WaitGroup
+
 	// mu is held over each fork and each sweep, so that a sweep never takes a
 	// worker that is being born for a stranger, and over each signal, so that
 	// nobody is reaped between the check and the kill.
@@ -73,6 +75,7 @@ func (c *Children) Serve(ctx context.Context) {
 func (c *Children) Close() {
 	close(c.closed)
 	<-c.ended
+	c.burials.Wait()
 }
 
 // Adopted lists the strangers that live as children of this process: what left

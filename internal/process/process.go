@@ -13,10 +13,10 @@ import (
 type Process struct {
 	children *Children
 	pid      int
-	handle   int // pidfd; -1 once reaped
+	handle   int // pidfd; closed when reaped
 
 	exit      *Exit // nil while it runs
-	reaped    bool
+	over      bool  // the group is empty: nobody may be signaled any more
 	abandoned bool          // it never became the worker: nobody is told
 	gone      chan struct{} // closed when reaped
 
@@ -38,7 +38,7 @@ func (p *Process) Watch(exited func(Exit), groupEnded func()) {
 	if p.exit != nil {
 		c.tellExited(p)
 	}
-	if p.reaped {
+	if p.over {
 		c.tellGroupEnded(p)
 	}
 	c.mu.Unlock()
@@ -68,7 +68,7 @@ func (p *Process) signal(sig syscall.Signal) error {
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	p.children.mu.Lock()
 	defer p.children.mu.Unlock()
-	if p.reaped {
+	if p.over {
 		return os.ErrProcessDone
 	}
 	if group, err := unix.Getpgid(p.pid); err == nil && group != p.pid {

@@ -32,9 +32,12 @@ func (c *Children) reaper(died chan os.Signal) {
 		case <-c.closed:
 			return
 		}
-		calls, again := c.sweep(time.Now())
+		calls, dead, again := c.sweep(time.Now())
 		for _, call := range calls {
 			call()
+		}
+		if len(dead) > 0 {
+			c.burials.Go(func() { c.bury(dead) })
 		}
 		if again > 0 {
 			timer.Reset(again)
@@ -45,13 +48,14 @@ func (c *Children) reaper(died chan os.Signal) {
 }
 
 // sweep takes note of every death since the last one. It returns what to tell,
-// and, while a group outlives its leader, when to look again.
-func (c *Children) sweep(now time.Time) (calls []func(), again time.Duration) {
+// whom to bury after that, and, while a group outlives its leader, when to look
+// again.
+func (c *Children) sweep(now time.Time) (calls []func(), dead []*Process, again time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var l listing
 	rested := !now.Before(c.relist)
-	held := c.sweepWorkers(now, rested, &l)
+	held, dead := c.sweepWorkers(now, rested, &l)
 	switch {
 	case !held:
 		c.sweepStrangers()
@@ -65,17 +69,20 @@ func (c *Children) sweep(now time.Time) (calls []func(), again time.Duration) {
 		c.relist = now.Add(listGap)
 	}
 	calls, c.calls = c.calls, nil
-	return calls, again
+	return calls, dead, again
 }
 
-// sweepWorkers notes which leaders have ended and reaps those whose group is
+// sweepWorkers notes which leaders have ended and returns those whose group is
 // empty. It reports whether any is held back. A new death is looked into at
 // once, since somebody waits for it; a held one when rested.
-func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bool) {
+func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bool, dead []*Process) {
 	for _, p := range c.workers {
+		if p.over {
+			continue // being buried
+		}
 		if p.exit == nil {
-			exit, dead := peekExit(p.pid, now)
-			if !dead {
+			exit, ended := peekExit(p.pid, now)
+			if !ended {
 				continue
 			}
 			exit.Leftovers = groupLives(p.pid, l)
@@ -89,19 +96,29 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 			held = true
 			continue
 		}
-		c.release(p)
+		p.over = true
+		c.tellGroupEnded(p)
+		dead = append(dead, p)
 	}
-	return held
+	return held, dead
 }
 
-// release reaps a leader whose group is empty.
-func (c *Children) release(p *Process) {
-	reap(p.pid)
-	unix.Close(p.handle)
-	p.handle, p.reaped = -1, true
-	delete(c.workers, p.pid)
-	close(p.gone)
-	c.tellGroupEnded(p)
+// bury reaps leaders whose group is empty, beside everything else: the kernel
+// may take seconds over it where somebody has just looked into the process's
+// /proc (proc_flush_pid in fs/proc/base.c). Until then they are known, so that a
+// sweep does not take them for strangers.
+func (c *Children) bury(dead []*Process) {
+	for _, p := range dead {
+		reapHandle(p.handle)
+		c.mu.Lock()
+		unix.Close(p.handle)
+		if c.workers[p.pid] == p { // else the number has found a new worker
+			delete(c.workers, p.pid)
+		}
+		c.mu.Unlock()
+		close(p.gone)
+	}
+	c.wake() // for strangers behind them in the kernel's list
 }
 
 // sweepStrangers reaps every dead child that is no worker. A leader that died

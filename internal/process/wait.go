@@ -24,6 +24,12 @@ func reap(pid int) {
 	waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
 }
 
+// reapHandle does the same for the child behind a pidfd (kernel 5.4), of which
+// there is never another.
+func reapHandle(handle int) {
+	waitid(unix.P_PIDFD, handle, unix.WEXITED|unix.WNOHANG)
+}
+
 // hasLivingChild reports whether a living child of ours is pid (unix.P_PID) or
 // in a group (unix.P_PGID). The kernel answers ECHILD where nothing could ever
 // satisfy the wait, and a dead child can't be stopped any more

@@ -14,8 +14,17 @@ func TestWorkers(t *testing.T) {
 		cpus int
 		want int
 	}{
-		{"cpus", 4, 4}, {"cpus", 5000, 1024}, {"cpus-1", 4, 3}, {"cpus-9", 4, 1}, {"cpus-0", 4, 4},
-		{"50%", 4, 2}, {"50%", 3, 2}, {"1%", 4, 1}, {"200%", 3, 6}, {"7", 1, 7}, {"1024", 1, 1024},
+		{"cpus", 4, 4},
+		{"cpus", 5000, 1024},
+		{"cpus-1", 4, 3},
+		{"cpus-9", 4, 1},
+		{"cpus-0", 4, 4},
+		{"50%", 4, 2},
+		{"50%", 3, 2},
+		{"1%", 4, 1},
+		{"200%", 3, 6},
+		{"7", 1, 7},
+		{"1024", 1, 1024},
 	} {
 		got, err := value{kind: text, text: test.text}.workers(func() int { return test.cpus })
 		if err != nil || got != test.want {
@@ -52,15 +61,18 @@ func TestQuota(t *testing.T) {
 		"v2, in a container's namespace": {v2Mount, "0::/\n", map[string]string{"sys/fs/cgroup/cpu.max": "250000 100000"}, 3},
 		"v2, the container sees its host's path": {
 			"30 20 0:26 /docker/1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/docker/1\n",
-			map[string]string{"sys/fs/cgroup/cpu.max": "250000 100000"}, 3,
+			map[string]string{"sys/fs/cgroup/cpu.max": "250000 100000"},
+			3,
 		},
 		"v2, outside of the mount": {
 			"30 20 0:26 /../x /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/../y\n",
-			map[string]string{"sys/fs/cgroup/cpu.max": "250000 100000"}, 3,
+			map[string]string{"sys/fs/cgroup/cpu.max": "250000 100000"},
+			3,
 		},
 		"v2, mounted at a path with a blank": {
 			`30 20 0:26 / /sys/c\040g rw - cgroup2 cgroup rw`, "0::/\n",
-			map[string]string{"sys/c g/cpu.max": "100000 100000"}, 1,
+			map[string]string{"sys/c g/cpu.max": "100000 100000"},
+			1,
 		},
 		"v1": {v1Mount, "4:memory:/x\n3:cpu,cpuacct:/app\n", map[string]string{
 			"sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_quota_us": "350000\n", "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us": "100000\n",

@@ -112,21 +112,20 @@ func (d *document) read() error {
 	d.parser.Reset(d.data)
 	for d.parser.NextExpression() {
 		node := d.parser.Expression()
-		switch node.Kind {
-		case unstable.Table, unstable.ArrayTable:
-			table = d.key(node.Key())
-			shape := tableHeader
-			if node.Kind == unstable.ArrayTable {
-				shape = arrayHeader
-			}
-			item = d.open(table, shape)
-			if err := d.add(setting{path: table, item: item, form: shape}); err != nil {
-				return err
-			}
-		case unstable.KeyValue:
+		if node.Kind == unstable.KeyValue {
 			if err := d.keyValue(table, item, node); err != nil {
 				return err
 			}
+			continue
+		}
+		table = d.key(node.Key())
+		shape := tableHeader
+		if node.Kind == unstable.ArrayTable {
+			shape = arrayHeader
+		}
+		item = d.open(table, shape)
+		if err := d.add(setting{path: table, item: item, form: shape}); err != nil {
+			return err
 		}
 	}
 	return d.check()
@@ -164,7 +163,7 @@ func (d *document) check() error {
 // keyValue adds `key = value` under a table, and what is inside of it where
 // the value is a table or a list of tables.
 func (d *document) keyValue(table []part, item int, node *unstable.Node) error {
-	path := append(table[:len(table):len(table)], d.key(node.Key())...)
+	path := slices.Concat(table, d.key(node.Key()))
 	if len(table) == 0 {
 		item = -1
 	}
@@ -200,7 +199,7 @@ func (d *document) members(path []part, item int, table *unstable.Node) error {
 		if member.Kind != unstable.KeyValue {
 			continue // a comment
 		}
-		inner := append(path[:len(path):len(path)], d.key(member.Key())...)
+		inner := slices.Concat(path, d.key(member.Key()))
 		if err := d.assign(inner, item, member.Value(), d.valueAt(member)); err != nil {
 			return err
 		}
@@ -228,7 +227,7 @@ const deepest = 8
 
 // maxSettings bounds how many there are: go-toml's check for keys written
 // twice compares every two of a table.
-const maxSettings = 10_000
+const maxSettings = 4_000
 
 // add keeps a setting, once.
 func (d *document) add(s setting) error {

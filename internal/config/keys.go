@@ -31,39 +31,65 @@ func keys() []key {
 		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", (*draft).setProtocols},
 		{"pid_file", "pid-file", "write the master's pid to `FILE`", word(func(d *draft) *string { return &d.pidFile })},
 
-		{"ready.mode", "ready", "when a worker is ready: `MODE` is auto, notify or delay",
-			choice(func(d *draft) *string { return &d.config.Ready.Mode }, []string{"auto", "notify", "delay"}, "accepting")},
-		{"ready.delay", "ready-delay", "a worker alive for `TIME` is ready, without a notification",
-			duration(0, func(d *draft) *time.Duration { return &d.config.Ready.Delay })},
-		{"ready.timeout", "ready-timeout", "a worker not ready within `TIME` has failed",
-			duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Ready.Timeout })},
+		{
+			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, notify or delay",
+			choice(func(d *draft) *string { return &d.config.Ready.Mode }, []string{"auto", "notify", "delay"}, "accepting"),
+		},
+		{
+			"ready.delay", "ready-delay", "a worker alive for `TIME` is ready, without a notification",
+			duration(0, func(d *draft) *time.Duration { return &d.config.Ready.Delay }),
+		},
+		{
+			"ready.timeout", "ready-timeout", "a worker not ready within `TIME` has failed",
+			duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Ready.Timeout }),
+		},
 
-		{"restart.condition", "restart", "start again after `WHICH` ends: any, on-failure or none",
-			choice(func(d *draft) *string { return &d.config.Restart.Condition }, []string{"any", "on-failure", "none"})},
+		{
+			"restart.condition", "restart", "start again after `WHICH` ends: any, on-failure or none",
+			choice(func(d *draft) *string { return &d.config.Restart.Condition }, []string{"any", "on-failure", "none"}),
+		},
 		{"restart.delay", "", "", duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Restart.Delay })},
 		{"restart.max_delay", "", "", duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Restart.MaxDelay })},
-		{"restart.max_attempts", "max-attempts", "give a slot up after `N` restarts in a row, 0 for never",
-			whole(0, 1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts })},
+		{
+			"restart.max_attempts", "max-attempts", "give a slot up after `N` restarts in a row, 0 for never",
+			whole(0, 1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts }),
+		},
 		{"restart.window", "", "", duration(0, func(d *draft) *time.Duration { return &d.config.Restart.Window })},
 
-		{"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all",
-			whole(0, supervisor.MaxWorkers, func(d *draft) *int { return &d.config.Update.Parallelism })},
-		{"update.delay", "update-delay", "wait `TIME` between the steps of a roll",
-			duration(0, func(d *draft) *time.Duration { return &d.config.Update.Delay })},
-		{"update.order", "order", "of old and new in a roll: `ORDER` is start-first or stop-first",
-			choice(func(d *draft) *string { return &d.config.Update.Order }, []string{"start-first", "stop-first"})},
-		{"update.monitor", "monitor", "a new worker that ends within `TIME` of ready fails the roll",
-			duration(0, func(d *draft) *time.Duration { return &d.config.Update.Monitor })},
-		{"update.failure_action", "failure-action", "after a failed roll: `ACTION` is rollback or pause",
-			choice(func(d *draft) *string { return &d.config.Update.FailureAction }, []string{"rollback", "pause"})},
+		{
+			"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all",
+			whole(0, supervisor.MaxWorkers, func(d *draft) *int { return &d.config.Update.Parallelism }),
+		},
+		{
+			"update.delay", "update-delay", "wait `TIME` between the steps of a roll",
+			duration(0, func(d *draft) *time.Duration { return &d.config.Update.Delay }),
+		},
+		{
+			"update.order", "order", "of old and new in a roll: `ORDER` is start-first or stop-first",
+			choice(func(d *draft) *string { return &d.config.Update.Order }, []string{"start-first", "stop-first"}),
+		},
+		{
+			"update.monitor", "monitor", "a new worker that ends within `TIME` of ready fails the roll",
+			duration(0, func(d *draft) *time.Duration { return &d.config.Update.Monitor }),
+		},
+		{
+			"update.failure_action", "failure-action", "after a failed roll: `ACTION` is rollback or pause",
+			choice(func(d *draft) *string { return &d.config.Update.FailureAction }, []string{"rollback", "pause"}),
+		},
 
-		{"drain.timeout", "drain-timeout", "kill a worker that has not finished after `TIME`",
-			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Timeout })},
-		{"drain.idle", "drain-idle", "close idle connections `TIME` after a stop began",
-			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Idle })},
+		{
+			"drain.timeout", "drain-timeout", "kill a worker that has not finished after `TIME`",
+			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Timeout }),
+		},
+		{
+			"drain.idle", "drain-idle", "close idle connections `TIME` after a stop began",
+			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Idle }),
+		},
 
-		{"log.mode", "log", "the workers' output: `MODE` is capture or inherit",
-			choice(func(d *draft) *string { return &d.config.Log.Mode }, []string{"capture", "inherit"})},
+		{
+			"log.mode", "log", "the workers' output: `MODE` is capture or inherit",
+			choice(func(d *draft) *string { return &d.config.Log.Mode }, []string{"capture", "inherit"}),
+		},
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -258,7 +259,7 @@ func TestBadFlags(t *testing.T) {
 		{"--directory none", server, `--directory: cannot use "` + h.directory + `/none": no such file or directory`},
 	} {
 		_, err := h.load(typedFlags(t, strings.Fields(test.flags)...), "", test.command)
-		if _, ok := err.(*Error); !ok || err.Error() != test.want {
+		if _, ok := errors.AsType[*Error](err); !ok || err.Error() != test.want {
 			t.Errorf("%s: got  %v\nwant %s", test.flags, err, test.want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,8 +117,8 @@ func makeDirs(dir string) (made []string, err error) {
 // removeDirs removes directories that are empty, the innermost first. Others
 // may use them by now, and then they stay.
 func removeDirs(dirs []string) {
-	for i := len(dirs) - 1; i >= 0; i-- {
-		_ = syscall.Rmdir(dirs[i]) // os.Remove would take a file too
+	for _, dir := range slices.Backward(dirs) {
+		_ = syscall.Rmdir(dir) // os.Remove would take a file too
 	}
 }
 

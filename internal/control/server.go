@@ -37,20 +37,22 @@ type limits struct {
 	waiting int           // of these, reloads that are waited for
 }
 
-var standard = limits{
-	read:    2 * time.Second,
-	write:   5 * time.Second,
-	finish:  time.Second,
-	body:    64 << 10,
-	clients: 128,
-	waiting: 64,
+func standard() limits {
+	return limits{
+		read:    2 * time.Second,
+		write:   5 * time.Second,
+		finish:  time.Second,
+		body:    64 << 10,
+		clients: 128,
+		waiting: 64,
+	}
 }
 
 // Serve answers on the place's control socket until ctx ends, then finishes the
 // answers under way, a second at most, and closes the socket. The supervisor
 // runs it in a goroutine beside the loop. It returns nil when ctx ended it.
 func Serve(ctx context.Context, p *Place, b Backend) error {
-	return serve(ctx, p.listener, b, standard, os.Geteuid())
+	return serve(ctx, p.listener, b, standard(), os.Geteuid())
 }
 
 func serve(ctx context.Context, ln *net.UnixListener, b Backend, l limits, owner int) error {
@@ -68,9 +70,6 @@ type api struct {
 
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// unbuilt are the paths of docs/contract.md, section 9, that later releases serve.
-var unbuilt = []string{"describe", "events", "logs", "scale", "drain", "resume", "send", "upgrade"}
-
 func (a *api) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(method, path string, h handler) {
@@ -80,8 +79,8 @@ func (a *api) routes() http.Handler {
 	handle(http.MethodGet, "/healthz", a.health)
 	handle(http.MethodPost, "/v1/reload", a.reload)
 	handle(http.MethodPost, "/v1/stop", a.stop)
-	for _, name := range unbuilt {
-		handle("", "/v1/"+name, notBuilt)
+	for _, later := range []string{"describe", "events", "logs", "scale", "drain", "resume", "send", "upgrade"} {
+		handle("", "/v1/"+later, notBuilt)
 	}
 	handle("", "/metrics", notBuilt)
 	handle("", "/", func(_ http.ResponseWriter, r *http.Request) error {

@@ -51,7 +51,7 @@ func serving(t *testing.T, b Backend, l limits, owner int) Location {
 
 // quick are limits that a test can wait for.
 func quick() limits {
-	l := standard
+	l := standard()
 	l.read, l.write, l.finish = 100*time.Millisecond, 500*time.Millisecond, 200*time.Millisecond
 	return l
 }
@@ -250,7 +250,7 @@ func TestClientThatDoesNotReadIsLetGo(t *testing.T) {
 
 func TestManyClientsAtOnce(t *testing.T) {
 	b := &fake{app: sample()}
-	l := standard
+	l := standard()
 	l.clients = 16
 	at := serving(t, b, l, os.Geteuid())
 	var all sync.WaitGroup

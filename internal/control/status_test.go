@@ -8,8 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // The names are a promise, and what is not known is null.
 func TestStatusJSON(t *testing.T) {
 	at := time.Date(2026, 11, 21, 6, 50, 0, 250e6, time.UTC)
@@ -18,7 +16,7 @@ func TestStatusJSON(t *testing.T) {
 		Listeners: []Listener{{Name: "http", Address: "tcp://:8080", Mode: "reuseport", Balance: "hash"}},
 		Roll:      &Roll{From: 1, To: 2, Phase: "rolling", Done: 1, Of: 2},
 		Slots: []Slot{
-			{Slot: 0, State: StateReady, Workers: []Worker{{PID: 8, Generation: 2, State: StateReady, StartedAt: at, ReadyAt: &at, Counted: "worker", Connections: ptr[int64](3)}}},
+			{Slot: 0, State: StateReady, Workers: []Worker{{PID: 8, Generation: 2, State: StateReady, StartedAt: at, ReadyAt: &at, Counted: "worker", Connections: new(int64(3))}}},
 			{Slot: 1, State: "backoff", Restarts: 4, NextStartAt: &at, Reason: "killed by SIGKILL", LastExit: &LastExit{At: at, Signal: "SIGKILL", Reason: "killed by SIGKILL"}, Workers: []Worker{}},
 		},
 	}
@@ -41,16 +39,16 @@ func TestStatusJSON(t *testing.T) {
 
 func TestSumKnowsOnlyWhatAllKnow(t *testing.T) {
 	worker := func(state string, connections *int64) Worker {
-		return Worker{State: state, Connections: connections, Queue: ptr[int64](2)}
+		return Worker{State: state, Connections: connections, Queue: new(int64(2))}
 	}
 	for name, test := range map[string]struct {
 		workers []Worker
 		want    *int64
 	}{
-		"none":                       {nil, ptr[int64](0)},
-		"all known":                  {[]Worker{worker(StateDraining, ptr[int64](2)), worker(StateReady, ptr[int64](3))}, ptr[int64](5)},
-		"a ready one is not known":   {[]Worker{worker(StateReady, nil), worker(StateReady, ptr[int64](3))}, nil},
-		"a starting one serves none": {[]Worker{worker(StateReady, ptr[int64](3)), worker(StateStarting, nil)}, ptr[int64](3)},
+		"none":                       {nil, new(int64(0))},
+		"all known":                  {[]Worker{worker(StateDraining, new(int64(2))), worker(StateReady, new(int64(3)))}, new(int64(5))},
+		"a ready one is not known":   {[]Worker{worker(StateReady, nil), worker(StateReady, new(int64(3)))}, nil},
+		"a starting one serves none": {[]Worker{worker(StateReady, new(int64(3))), worker(StateStarting, nil)}, new(int64(3))},
 	} {
 		if diff := cmp.Diff(test.want, Sum([]Slot{{Workers: test.workers}}).Connections); diff != "" {
 			t.Errorf("%s: %s", name, diff)

@@ -111,6 +111,7 @@ func execWords(spec *Spec, errno syscall.Errno) string {
 		return "it is no program for this machine, and no script that begins with #!"
 	case unix.E2BIG:
 		return "its arguments and environment are too long"
+	default:
 	}
 	return errno.Error()
 }

@@ -40,6 +40,8 @@ type job struct {
 }
 
 // preparations change the master before it forks, on the thread that does.
+//
+//nolint:gochecknoglobals // a fixed table
 var preparations = map[string]func() error{
 	"ignore signals": func() error {
 		const sigIgnore = 1

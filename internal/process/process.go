@@ -15,8 +15,8 @@ type Process struct {
 	pid      int
 	handle   int // pidfd; closed when reaped
 
-	exit      *Exit // nil while it runs
-	over      bool  // the group is empty: nobody may be signaled any more
+	exit      *Exit         // nil while it runs
+	over      bool          // the group is empty: nobody may be signaled any more
 	abandoned bool          // it never became the worker: nobody is told
 	gone      chan struct{} // closed when reaped
 

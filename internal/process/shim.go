@@ -102,7 +102,7 @@ func resetOOMScore(*plan) error {
 // limit and no privilege, and without it no setuid program works (sendmail).
 func dropInheritable(*plan) error {
 	err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	if err != nil && err != unix.EINVAL { // EINVAL: older than Linux 4.3, has none
+	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: older than Linux 4.3, has none
 		return err
 	}
 	held, err := capabilities()

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,9 @@ func status(text string) map[string]string {
 	return fields
 }
 
-var catStatus = Spec{Path: "/bin/cat", Args: []string{"cat", "/proc/self/status"}, Umask: -1}
+func catStatus() Spec {
+	return Spec{Path: "/bin/cat", Args: []string{"cat", "/proc/self/status"}, Umask: -1}
+}
 
 func TestDescriptors(t *testing.T) {
 	c := newChildren(t)
@@ -92,7 +95,7 @@ func TestUserGroupsUmaskDirectory(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	spec := catStatus
+	spec := catStatus()
 	spec.User = &Credential{UID: nobody, GID: 65533, Groups: []uint32{7, 65532}}
 	spec.Umask, spec.Dir = 0o137, dir
 	got := status(start(t, c, spec).rest(t))
@@ -124,7 +127,7 @@ func TestNothingOfTheMasters(t *testing.T) {
 	}{
 		"root":            {prepare: all, effect: status(readFile(t, "/proc/self/status"))["CapBnd"]},
 		"user":            {prepare: all, user: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
-		"securebits":      {prepare: append(all[:len(all):len(all)], "keep capabilities"), user: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
+		"securebits":      {prepare: append(slices.Clip(all), "keep capabilities"), user: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
 		"no root":         {prepare: all[2:4], as: &Credential{UID: nobody, GID: nobody}, effect: noCaps},
 		"no root, itself": {as: &Credential{UID: nobody, GID: nobody, Groups: []uint32{7}}, user: &Credential{UID: nobody, GID: nobody, Groups: []uint32{nobody, 7}}, effect: noCaps},
 	}
@@ -212,7 +215,7 @@ func TestParentDeath(t *testing.T) {
 func TestMasterDiedBefore(t *testing.T) {
 	p := &plan{ParentDeath: syscall.SIGTERM, Parent: os.Getppid() + 1}
 	defer unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
-	if err := followParent(p); err != unix.ESRCH {
+	if err := followParent(p); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("got %v", err)
 	}
 }

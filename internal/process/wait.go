@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"time"
 	"unsafe"
 
@@ -52,7 +53,7 @@ func waitid(idType, id, options int) (siginfoChild, bool) {
 // retry calls again what a signal has interrupted.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -160,10 +160,10 @@ func TestCloseSlot(t *testing.T) {
 	// The last slot has moved into the first place and still is the one that
 	// accepts; a copy of the closed socket elsewhere takes no share. Open again,
 	// the slot gets nothing before it is told to.
-	wantArrivals(t, s, 20, []int{0, 0, 20})
+	wantArrivals(t, s, []int{0, 0, 20})
 	_, err = s.Files(0)
 	check(t, err)
-	wantArrivals(t, s, 20, []int{0, 0, 20})
+	wantArrivals(t, s, []int{0, 0, 20})
 	for only := range 3 {
 		wantOnly(t, s, only)
 	}
@@ -185,7 +185,7 @@ func TestCloseEverySlot(t *testing.T) {
 		_, err := s.Files(slot)
 		check(t, err)
 	}
-	wantArrivals(t, s, 20, []int{0, 20})
+	wantArrivals(t, s, []int{0, 20})
 }
 
 func TestRestore(t *testing.T) {
@@ -219,7 +219,7 @@ func TestRestore(t *testing.T) {
 				if changed, err := s.Restore(slot); changed || err != nil {
 					t.Fatalf("restored twice: %v, %v", changed, err)
 				}
-				wantArrivals(t, s, 20, []int{0, 0, 0, 20})
+				wantArrivals(t, s, []int{0, 0, 0, 20})
 				if state, err := inspect(fds[0]); err != nil || state.backlog != 512 {
 					t.Errorf("backlog is %d (%v)", state.backlog, err)
 				}
@@ -255,11 +255,12 @@ func wantOnly(t *testing.T, s *Set, only int) {
 	accepting, want := make([]bool, len(s.accept)), make([]int, len(s.accept))
 	accepting[only], want[only] = true, 20
 	check(t, s.Steer(accepting))
-	wantArrivals(t, s, 20, want)
+	wantArrivals(t, s, want)
 }
 
-// wantArrivals opens n connections and fails unless they arrive so by slot.
-func wantArrivals(t *testing.T, s *Set, n int, want []int) {
+// wantArrivals opens 20 connections and fails unless they arrive so by slot.
+func wantArrivals(t *testing.T, s *Set, want []int) {
+	const n = 20
 	t.Helper()
 	dial(t, loopback(s.Listeners()[0].Port), n)
 	if counts := accept(t, s, n); !slices.Equal(counts, want) {

@@ -8,15 +8,15 @@ import (
 )
 
 func TestPrivate(t *testing.T) {
-	private := strings.Fields(`LISTEN_FDS LISTEN_PID LISTEN_FDNAMES LISTEN_PIDFDID NOTIFY_SOCKET WATCHDOG_USEC
+	private := strings.FieldsSeq(`LISTEN_FDS LISTEN_PID LISTEN_FDNAMES LISTEN_PIDFDID NOTIFY_SOCKET WATCHDOG_USEC
 		WATCHDOG_PID FORKD_APP FORKD_SLOT FORKD_CHANNEL_FD FORKD_PAGE_FD FORKD_LATER NODE_CHANNEL_FD
 		NODE_CHANNEL_SERIALIZATION_MODE NODE_UNIQUE_ID NODE_APP_INSTANCE SERVER_STARTER_PORT EINHORN_FD_0`)
-	for _, key := range private {
+	for key := range private {
 		if !Private(key) {
 			t.Errorf("%s leaks to the workers", key)
 		}
 	}
-	for _, key := range strings.Fields("PATH PORT FORKD_RUNTIME_DIR FORKD_REDIS_URL LISTEN_ADDRESS NODE_ENV FORKDX WATCHDOG") {
+	for key := range strings.FieldsSeq("PATH PORT FORKD_RUNTIME_DIR FORKD_REDIS_URL LISTEN_ADDRESS NODE_ENV FORKDX WATCHDOG") {
 		if Private(key) {
 			t.Errorf("%s is kept from the workers", key)
 		}
@@ -44,7 +44,7 @@ func TestInherited(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			env := map[string]string{}
-			for _, pair := range strings.Fields(c.env) {
+			for pair := range strings.FieldsSeq(c.env) {
 				key, value, _ := strings.Cut(pair, "=")
 				env[key] = value
 			}

@@ -14,33 +14,37 @@ import (
 
 // golden is what goes over the wire, for ever: workers in other languages are
 // written from it.
-var golden = []struct {
+func golden() []sample {
+	return []sample{
+		{Hello{Version: 1}, `{"cmd":"FORKD_HELLO","version":1}`},
+		{Ready{}, `{"cmd":"FORKD_READY"}`},
+		{Pulse{}, `{"cmd":"FORKD_PULSE"}`},
+		{
+			Drain{Reason: "stop", Deadline: time.Date(2026, 11, 21, 6, 30, 0, 5e8, time.UTC), Idle: 0},
+			`{"cmd":"FORKD_DRAIN","reason":"stop","deadline":"2026-11-21T06:30:00.5Z","idle":0}`,
+		},
+		{
+			Drain{Reason: "roll", Deadline: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC), Idle: 1500 * time.Millisecond},
+			`{"cmd":"FORKD_DRAIN","reason":"roll","deadline":"2026-11-21T06:30:00Z","idle":1.5}`,
+		},
+		{Shed{Count: 20, Over: 2 * time.Second}, `{"cmd":"FORKD_SHED","count":20,"seconds":2}`},
+		{Reserved{Cmd: "NODE_HANDLE"}, `{"cmd":"NODE_HANDLE"}`},
+		{App(`"ready"`), `"ready"`},
+		{App(`{"cmd":"mine","n":[1,2]}`), `{"cmd":"mine","n":[1,2]}`},
+		{App(`{"CMD":"FORKD_READY"}`), `{"CMD":"FORKD_READY"}`},
+		{App(`{"cmd":5}`), `{"cmd":5}`},
+		{App(`[{"cmd":"FORKD_READY"}]`), `[{"cmd":"FORKD_READY"}]`},
+		{App(`null`), `null`},
+	}
+}
+
+type sample struct {
 	message Message
 	line    string
-}{
-	{Hello{Version: 1}, `{"cmd":"FORKD_HELLO","version":1}`},
-	{Ready{}, `{"cmd":"FORKD_READY"}`},
-	{Pulse{}, `{"cmd":"FORKD_PULSE"}`},
-	{
-		Drain{Reason: "stop", Deadline: time.Date(2026, 11, 21, 6, 30, 0, 5e8, time.UTC), Idle: 0},
-		`{"cmd":"FORKD_DRAIN","reason":"stop","deadline":"2026-11-21T06:30:00.5Z","idle":0}`,
-	},
-	{
-		Drain{Reason: "roll", Deadline: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC), Idle: 1500 * time.Millisecond},
-		`{"cmd":"FORKD_DRAIN","reason":"roll","deadline":"2026-11-21T06:30:00Z","idle":1.5}`,
-	},
-	{Shed{Count: 20, Over: 2 * time.Second}, `{"cmd":"FORKD_SHED","count":20,"seconds":2}`},
-	{Reserved{Cmd: "NODE_HANDLE"}, `{"cmd":"NODE_HANDLE"}`},
-	{App(`"ready"`), `"ready"`},
-	{App(`{"cmd":"mine","n":[1,2]}`), `{"cmd":"mine","n":[1,2]}`},
-	{App(`{"CMD":"FORKD_READY"}`), `{"CMD":"FORKD_READY"}`},
-	{App(`{"cmd":5}`), `{"cmd":5}`},
-	{App(`[{"cmd":"FORKD_READY"}]`), `[{"cmd":"FORKD_READY"}]`},
-	{App(`null`), `null`},
 }
 
 func TestGoldenBytes(t *testing.T) {
-	for _, g := range golden {
+	for _, g := range golden() {
 		if g.line[0] == '{' || g.line[0] == '"' {
 			line, err := Encode(g.message)
 			if err != nil || string(line) != g.line+"\n" {
@@ -132,7 +136,7 @@ func TestAppendRefuses(t *testing.T) {
 // Whatever comes in, reading ends, and what was read can be written and read
 // again to the same message.
 func FuzzReader(f *testing.F) {
-	for _, g := range golden {
+	for _, g := range golden() {
 		f.Add([]byte(g.line + "\n"))
 	}
 	f.Add([]byte("{\"cmd\":\"FORKD_DRAIN\",\"deadline\":\"9999-12-31T23:59:59Z\",\"idle\":-1}\n1\n"))

@@ -1,0 +1,19 @@
+// Package worker is what a Go program imports to be a worker of forkd: it finds
+// the sockets that the master passed, says when it is ready, counts connections
+// and requests where the master reads them, and drains without losing a request.
+// Without a master the same program runs alone.
+//
+//	w := worker.New()
+//	ln, err := w.Listen("http", ":8080")
+//	...
+//	err = httpserve.Serve(w, &http.Server{Handler: h}, ln)
+//
+// It keeps one invariant: a connection that was accepted here is in exactly one
+// listener's set, and in the page's count of open connections, until it is
+// really closed; hijacked ones too. That set is what a drain waits for, never a
+// server's own idea of what is open.
+//
+// It must not import a server (those live in httpserve and fasthttpserve), take
+// a lock or allocate per request, or call a server's own Shutdown: that closes
+// idle connections at once, in the face of the client's next request.
+package worker

@@ -1,0 +1,106 @@
+package fasthttpserve_test
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/forkd/forkd/ipc"
+	"github.com/forkd/forkd/worker"
+	"github.com/forkd/forkd/worker/fasthttpserve"
+	"github.com/forkd/forkd/worker/internal/drill"
+	"github.com/forkd/forkd/worker/internal/fake"
+)
+
+// handler is drill's app.
+func handler(w *worker.Worker, app drill.App) fasthttp.RequestHandler {
+	echo := func(c net.Conn) {
+		app.Entered <- struct{}{}
+		_, _ = io.Copy(c, c)
+	}
+	told := func(net.Conn) {
+		app.Entered <- struct{}{}
+		<-w.Draining()
+	}
+	hijack := func(ctx *fasthttp.RequestCtx, f fasthttp.HijackHandler) {
+		ctx.HijackSetNoResponse(true)
+		ctx.Hijack(f)
+	}
+	big := make([]byte, drill.Big)
+	return func(ctx *fasthttp.RequestCtx) {
+		switch string(ctx.Path()) {
+		case "/big":
+			ctx.SetBody(big)
+		case "/hijack":
+			hijack(ctx, echo)
+		case "/hijack/told":
+			hijack(ctx, told)
+		case "/slow":
+			app.Entered <- struct{}{}
+			<-app.Release
+			ctx.SetBodyString("ok")
+		default:
+			ctx.SetBodyString("ok")
+		}
+	}
+}
+
+func TestDrills(t *testing.T) {
+	for name, change := range map[string]func(*fasthttp.Server){
+		"plain":            func(*fasthttp.Server) {},
+		"reduced memory":   func(s *fasthttp.Server) { s.ReduceMemoryUsage = true },
+		"counted per host": func(s *fasthttp.Server) { s.MaxConnsPerIP = 1000 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			drill.Run(t, func(w *worker.Worker, ln net.Listener, app drill.App) error {
+				srv := &fasthttp.Server{Handler: handler(w, app), Logger: silent{}}
+				change(srv)
+				return fasthttpserve.Serve(w, srv, ln)
+			})
+		})
+	}
+}
+
+// A connection that is hijacked during the drain, with a response, is the
+// hijacker's all the same: closing after the response would drop it.
+func TestHijackDuringDrain(t *testing.T) {
+	t.Parallel()
+	m := fake.New(t)
+	w := m.Worker()
+	ln, err := w.Listen("http", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
+		ctx.SetStatusCode(fasthttp.StatusSwitchingProtocols)
+		ctx.Hijack(func(c net.Conn) { _, _ = io.WriteString(c, "taken over") })
+	}}
+	served := make(chan error, 1)
+	go func() { served <- fasthttpserve.Serve(w, srv, ln) }()
+	m.Expect(ipc.Ready{})
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
+	m.Drain(ipc.ReasonRoll, fake.Patience, 0)
+	<-w.Draining()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(all), "taken over") {
+		t.Errorf("read %q, %v", all, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// silent keeps the errors of connections that a drill cuts out of the output.
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}

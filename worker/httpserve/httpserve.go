@@ -1,0 +1,82 @@
+// Package httpserve serves a net/http server as a worker of forkd.
+//
+// It keeps one invariant: while the worker drains, no request of a client that
+// keeps its connection goes unanswered. It must not call the server's
+// SetKeepAlivesEnabled, Shutdown or Close: each closes idle connections at once.
+package httpserve
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+
+	"github.com/forkd/forkd/worker"
+)
+
+// Serve serves srv on ln, says ready, and when the worker is to drain finishes
+// and returns nil; see [worker.Worker.Serve] for its errors. It puts itself
+// around srv's Handler and ConnState: do not change them afterwards. One server
+// may be served on several listeners.
+//
+// A server whose TLSConfig has certificates is served with TLS, and HTTP/2,
+// unless ln makes TLS connections already.
+func Serve(w *worker.Worker, srv *http.Server, ln net.Listener) error {
+	w.Prepare(srv, func() {
+		srv.Handler = handler{w, srv.Handler}
+		srv.ConnState = hook(srv.ConnState)
+	})
+	encrypt := worker.Plain(ln) && hasCertificates(srv.TLSConfig)
+	return w.Serve(ln, func(ln net.Listener) error {
+		if encrypt {
+			return srv.ServeTLS(ln, "", "")
+		}
+		return srv.Serve(ln)
+	})
+}
+
+func hasCertificates(c *tls.Config) bool {
+	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil)
+}
+
+// handler counts requests and lets the responses of a draining worker close
+// their connection; of this header net/http makes a GOAWAY in HTTP/2.
+type handler struct {
+	worker *worker.Worker
+	next   http.Handler // nil: http.DefaultServeMux, as in http.Server
+}
+
+func (h handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	// A response that changes the protocol has its own Connection header.
+	if h.worker.Request() && r.Header.Get("Upgrade") == "" {
+		rw.Header().Set("Connection", "close")
+	}
+	next := h.next
+	if next == nil {
+		next = http.DefaultServeMux
+	}
+	next.ServeHTTP(rw, r)
+}
+
+// hook marks connections and calls the program's own hook.
+func hook(own func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
+	return func(c net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			// net/http calls a connection active when it has read the headers of
+			// a request; the first byte counts. Of TLS it belongs to the handshake.
+			if _, ok := c.(*tls.Conn); !ok {
+				worker.Mark(c, worker.Expecting)
+			}
+		case http.StateActive:
+			worker.Mark(c, worker.Busy)
+		case http.StateIdle:
+			worker.Mark(c, worker.Idle)
+		case http.StateHijacked:
+			worker.Mark(c, worker.Hijacked)
+		case http.StateClosed:
+		}
+		if own != nil {
+			own(c, s)
+		}
+	}
+}

@@ -1,0 +1,179 @@
+// Package fake is a master for tests of workers: the other end of the channel
+// and of the page. It starts and kills nothing.
+package fake
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
+	"github.com/forkd/forkd/worker"
+)
+
+// Patience bounds every wait in tests. It is reached only by what hangs.
+const Patience = 20 * time.Second
+
+// Master is what one worker has for a master.
+type Master struct {
+	t    testing.TB
+	conn net.Conn
+	in   *ipc.Reader
+
+	// The worker's descriptors, which whoever starts it takes.
+	Channel, Page *os.File
+	page          int
+}
+
+// New makes a master without a worker.
+func New(t testing.TB) *Master {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := os.NewFile(uintptr(pair[0]), "master")
+	defer own.Close()
+	conn, err := net.FileConn(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := ipc.NewPage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := unix.FcntlInt(uintptr(page), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Master{
+		t: t, conn: conn, in: ipc.NewReader(conn), page: page,
+		Channel: os.NewFile(uintptr(pair[1]), "channel"),
+		Page:    os.NewFile(uintptr(theirs), "page"),
+	}
+	t.Cleanup(func() {
+		m.Die()
+		m.Channel.Close()
+		m.Page.Close()
+		unix.Close(page)
+	})
+	return m
+}
+
+// environment is held while a worker in this process reads it.
+var environment sync.Mutex //nolint:gochecknoglobals // there is one environment
+
+// Worker makes this process the master's worker. One process may be several, for
+// tests that run side by side: they share the signals, and nothing else.
+func (m *Master) Worker() *worker.Worker {
+	m.t.Helper()
+	environment.Lock()
+	defer environment.Unlock()
+	for key, f := range map[string]*os.File{ipc.EnvChannelFD: m.Channel, ipc.EnvPageFD: m.Page} {
+		// The worker closes what it is given, and m.Channel must not close the
+		// number again.
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		f.Close()
+		if err := os.Setenv(key, strconv.Itoa(fd)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	w := worker.New()
+	m.Expect(ipc.Hello{Version: 1})
+	return w
+}
+
+// Read is the worker's next message.
+func (m *Master) Read() (ipc.Message, error) {
+	if err := m.conn.SetReadDeadline(time.Now().Add(Patience)); err != nil {
+		return nil, err
+	}
+	return m.in.Read()
+}
+
+// Expect fails the test unless the worker's next message is want.
+func (m *Master) Expect(want ipc.Message) {
+	m.t.Helper()
+	if got, err := m.Read(); err != nil || got != want {
+		m.t.Fatalf("the worker said %#v, %v; want %#v", got, err, want)
+	}
+}
+
+// Quiet fails the test if the worker has said anything.
+func (m *Master) Quiet() {
+	m.t.Helper()
+	if err := m.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		m.t.Fatal(err)
+	}
+	rc, err := m.conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	err = rc.Control(func(fd uintptr) {
+		if n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+			m.t.Errorf("the worker said something: %d bytes, %v", n, err)
+		}
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Say sends a message.
+func (m *Master) Say(msg ipc.Message) {
+	m.t.Helper()
+	line, err := ipc.Encode(msg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Write(line)
+}
+
+// Write sends bytes as they are.
+func (m *Master) Write(b []byte) {
+	m.t.Helper()
+	if _, err := m.conn.Write(b); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Drain asks the worker to drain within d.
+func (m *Master) Drain(reason string, d, idle time.Duration) {
+	m.t.Helper()
+	m.Say(ipc.Drain{Reason: reason, Deadline: time.Now().Add(d), Idle: idle})
+}
+
+// Die closes the master's end of the channel.
+func (m *Master) Die() { m.conn.Close() }
+
+// Counters reads the page as a master does.
+func (m *Master) Counters() ipc.Counters {
+	m.t.Helper()
+	c, err := ipc.ReadPage(m.page)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return c
+}
+
+// Await fails the test unless what is counted comes to want: a connection's end
+// reaches the page a moment after it reaches the client.
+func (m *Master) Await(want ipc.Counters) {
+	m.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(Patience); m.Counters() != want; <-tick.C {
+		if time.Now().After(end) {
+			m.t.Fatalf("the page has %+v, want %+v", m.Counters(), want)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
+)
+
+// Listen returns the passed socket that a listener's name or address means:
+// the one of that name, else the one on that port (or path), else the only one
+// that nobody has claimed yet. A program with several listeners should use the
+// names of its configuration. Without such a socket it binds the address itself:
+// ":8080", "127.0.0.1:8080" or "unix:/run/shop.sock".
+//
+// Connections accepted from it are counted for the master. Whoever calls Listen
+// owns the listener; Serve closes it.
+func (w *Worker) Listen(name, address string) (net.Listener, error) {
+	ln, err := w.listen(name, address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, name, err)
+	}
+	return w.track(ln), nil
+}
+
+func (w *Worker) listen(name, address string) (net.Listener, error) {
+	if w.wrong != nil {
+		return nil, w.wrong
+	}
+	if s, ok := w.claim(name, address); ok {
+		// FileListener duplicates the descriptor and leaves us ours.
+		f := os.NewFile(uintptr(s.FD), s.Name)
+		defer f.Close()
+		return net.FileListener(f)
+	}
+	if path, ok := unixPath(address); ok {
+		return net.Listen("unix", path)
+	}
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as the master's sockets: MPTCP ones can't be steered
+	return lc.Listen(context.Background(), "tcp", address)
+}
+
+// claim takes a passed socket out of those that are left.
+func (w *Worker) claim(name, address string) (ipc.Socket, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.sockets, func(s ipc.Socket) bool { return name != "" && s.Name == name })
+	if i < 0 {
+		i = slices.IndexFunc(w.sockets, func(s ipc.Socket) bool { return boundTo(s.FD, address) })
+	}
+	if i < 0 && len(w.sockets) == 1 {
+		i = 0
+	}
+	if i < 0 {
+		return ipc.Socket{}, false
+	}
+	s := w.sockets[i]
+	w.sockets = slices.Delete(slices.Clone(w.sockets), i, i+1)
+	return s, true
+}
+
+// boundTo reports whether a socket is on an address's port or path. The host is
+// left aside: what the master was told counts.
+func boundTo(fd int, address string) bool {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	if path, ok := unixPath(address); ok {
+		local, ok := name.(*unix.SockaddrUnix)
+		return ok && local.Name == path
+	}
+	port, err := portOf(address)
+	if err != nil || port == 0 {
+		return false
+	}
+	switch local := name.(type) {
+	case *unix.SockaddrInet4:
+		return local.Port == port
+	case *unix.SockaddrInet6:
+		return local.Port == port
+	}
+	return false
+}
+
+func portOf(address string) (int, error) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	if port == "" {
+		return 0, errors.New("no port")
+	}
+	return net.LookupPort("tcp", port)
+}
+
+// unixPath is the path of unix:/path and unix:///path.
+func unixPath(address string) (string, bool) {
+	path, ok := strings.CutPrefix(address, "unix:")
+	return strings.TrimPrefix(path, "//"), ok
+}

@@ -1,0 +1,143 @@
+package worker
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
+)
+
+func TestPlan(t *testing.T) {
+	began := time.Now()
+	at := func(d time.Duration) time.Time { return began.Add(d) }
+	for name, c := range map[string]struct {
+		reason      string
+		whole, idle time.Duration
+		from, until time.Duration
+	}{
+		"the last tenth":          {ipc.ReasonRoll, 30 * time.Second, time.Second, 27 * time.Second, 29500 * time.Millisecond},
+		"short":                   {ipc.ReasonScale, time.Second, time.Second, 900 * time.Millisecond, 950 * time.Millisecond},
+		"stop":                    {ipc.ReasonStop, 30 * time.Second, time.Second, time.Second, time.Second},
+		"stop at once":            {ipc.ReasonStop, 30 * time.Second, 0, 0, 0},
+		"stop, idle past the end": {ipc.ReasonStop, 10 * time.Second, time.Hour, 9 * time.Second, 9500 * time.Millisecond},
+	} {
+		got := planned(order{reason: c.reason, began: began, deadline: at(c.whole), idle: c.idle})
+		if want := (plan{at(c.from), at(c.until)}); got != want {
+			t.Errorf("%s: from %v until %v, want %v and %v", name,
+				got.from.Sub(began), got.until.Sub(began), c.from, c.until)
+		}
+	}
+}
+
+// Shares add up to all connections by until, evenly.
+func TestShare(t *testing.T) {
+	began := time.Now()
+	p := plan{from: began, until: began.Add(40 * step)}
+	left := 1000
+	for now := began; now.Before(p.until); now = now.Add(step) {
+		n := p.share(left, now)
+		if n > 30 {
+			t.Fatalf("%d of 1000 at once", n)
+		}
+		left -= n
+	}
+	if left > 30 || p.share(left, p.until) != left {
+		t.Errorf("%d connections are left at the end", left)
+	}
+	if n := p.share(0, began); n != 0 {
+		t.Errorf("a share of nothing is %d", n)
+	}
+}
+
+// queued is a served listener with connections in its queue that nobody has
+// accepted, and the way to accept them.
+func queued(t *testing.T, w *Worker, n int) (addr string, accept chan struct{}, accepted chan net.Conn, served chan error) {
+	t.Helper()
+	ln, err := w.Listen("http", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	accept, accepted, served = make(chan struct{}), make(chan net.Conn, n), make(chan error, 1)
+	go func() {
+		served <- w.Serve(ln, func(l net.Listener) error {
+			<-accept
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					close(accepted)
+					return err
+				}
+				accepted <- c
+			}
+		})
+	}()
+	return ln.Addr().String(), accept, accepted, served
+}
+
+// refused waits until nobody listens any more.
+func refused(t *testing.T, addr string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		c, err := net.Dial("tcp", addr)
+		if errors.Is(err, unix.ECONNREFUSED) {
+			return
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+	t.Fatalf("somebody still listens on %s", addr)
+}
+
+// A worker that nobody succeeds accepts what is queued when it stops; one that
+// has a successor leaves it to that.
+func TestQueueAtTheEnd(t *testing.T) {
+	for reason, want := range map[string]int{ipc.ReasonStop: 5, ipc.ReasonScale: 5, ipc.ReasonRoll: 0, ipc.ReasonRecycle: 0} {
+		w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
+		addr, accept, accepted, served := queued(t, w, 5)
+		w.orders.announce(ipc.Drain{Reason: reason, Deadline: time.Now().Add(time.Minute)})
+		if want == 0 {
+			refused(t, addr)
+		}
+		close(accept)
+		n := 0
+		for c := range accepted {
+			n++
+			c.Close()
+		}
+		if err := <-served; err != nil {
+			t.Errorf("%s: %v", reason, err)
+		}
+		if n != want {
+			t.Errorf("%s: accepted %d of 5 queued connections, want %d", reason, n, want)
+		}
+	}
+}
+
+// What serve says when it ends by itself is Serve's error, and the worker was
+// not ready if nothing accepted.
+func TestServeFails(t *testing.T) {
+	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
+	ln, err := w.Listen("http", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("no certificate")
+	if err := w.Serve(ln, func(net.Listener) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("Serve returned %v", err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is still open: %v", err)
+	}
+}

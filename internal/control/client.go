@@ -105,7 +105,8 @@ func (c *Client) Stop(ctx context.Context, now bool) error {
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
 	err := c.ask(ctx, http.MethodPost, "/v1/stop", Stop{Now: now}, nil)
-	if _, silent := errors.AsType[*NoAnswerError](err); silent && c.ended(0) {
+	const exiting = 1000 // ms: a process that ends closes its files before its end is seen
+	if _, silent := errors.AsType[*NoAnswerError](err); silent && c.ended(exiting) {
 		return nil // it was quicker to end than to answer
 	}
 	return err

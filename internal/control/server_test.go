@@ -63,7 +63,9 @@ func ask(t *testing.T, at Location, method, path, body string) (code int, header
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(at) },
 	}
-	request, err := http.NewRequest(method, "http://x"+path, strings.NewReader(body))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, "http://x"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,6 +346,7 @@ func TestEndIsBounded(t *testing.T) {
 	}}
 	l := quick()
 	l.read = time.Minute
+	l.clients = 2 // a full house
 	answered := make(chan string, 1)
 	t.Run("serving", func(t *testing.T) {
 		at := serving(t, b, l, os.Geteuid())

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// process is one line of the census.
+type process struct {
+	pid, parent int
+	name        string
+	zombie      bool
+}
+
+// census reads /proc/*/stat (proc(5)); what ends meanwhile is left out.
+func census() []process {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is good: no error
+	var all []process
+	for _, path := range stats {
+		data, err := os.ReadFile(path)
+		open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+		if err != nil || open < 0 || end < 0 {
+			continue
+		}
+		fields := strings.Fields(string(data[end+1:]))
+		pid, _ := strconv.Atoi(string(bytes.TrimSpace(data[:open])))
+		parent, _ := strconv.Atoi(fields[1])
+		all = append(all, process{pid: pid, parent: parent, name: string(data[open+1 : end]), zombie: fields[0] == "Z"})
+	}
+	return all
+}
+
+// of returns the living processes of a script: they have its directory in their
+// environment.
+func of(dir string) []process {
+	var found []process
+	for _, p := range census() {
+		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid)) // a zombie has none
+		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00FORKD_RUNTIME_DIR="+dir+"\x00")) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// mourn notes every process of a script whose master is about to be killed.
+func (h *harness) mourn(dir string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range of(dir) {
+		h.bereaved[p.pid] = dir
+	}
+}
+
+// leftBehind fails a script after which something is left. What a script that
+// has failed already leaves is killed, and not complained about.
+func (h *harness) leftBehind(env *testscript.Env, dir string) {
+	if t, ok := env.T().(interface{ Failed() bool }); ok && t.Failed() {
+		for _, p := range of(dir) {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+		return
+	}
+	var left []string
+	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if left = h.remains(dir); len(left) == 0 {
+			return
+		}
+	}
+	for _, p := range of(dir) {
+		_ = unix.Kill(p.pid, unix.SIGKILL)
+	}
+	env.T().Fatal("left behind:\n" + strings.Join(left, "\n"))
+}
+
+// remains lists what is left of a script. A command of another script is a
+// zombie too, but only for as long as it takes os/exec to reap it.
+func (h *harness) remains(dir string) []string {
+	var left []string
+	for _, p := range of(dir) {
+		left = append(left, fmt.Sprintf("process %d (%s)", p.pid, p.name))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range census() {
+		if !p.zombie || p.parent != os.Getpid() {
+			continue
+		}
+		switch owner, known := h.bereaved[p.pid]; {
+		case !known:
+			left = append(left, fmt.Sprintf("zombie %d (%s)", p.pid, p.name))
+		case owner == dir:
+			if _, err := unix.Wait4(p.pid, nil, unix.WNOHANG, nil); err == nil {
+				delete(h.bereaved, p.pid)
+			}
+		}
+	}
+	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && path != dir {
+			left = append(left, "file "+path)
+		}
+		return nil
+	})
+	return left
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+// made is a Backend with answers made up beforehand.
+type made struct {
+	app    control.App
+	looked func() // at each Status; nil: nothing
+	reload func(context.Context) (control.Rolled, error)
+}
+
+func (m made) Status(context.Context) (control.App, error) {
+	if m.looked != nil {
+		m.looked()
+	}
+	return m.app, nil
+}
+
+func (m made) Reload(ctx context.Context, _ control.Reload) (control.Rolled, error) {
+	return m.reload(ctx)
+}
+
+func (m made) Stop(context.Context, bool) error { return nil }
+
+// pretend serves an app that there is not, in a directory, until the test ends.
+func pretend(t *testing.T, dir, name string, b control.Backend) {
+	t.Helper()
+	t.Setenv("FORKD_RUNTIME_DIR", dir)
+	place, err := control.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- control.Serve(ctx, place, b) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		place.Remove()
+	})
+}
+
+// forkd runs a command in this process.
+func forkd(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	dir := t.TempDir()
+	open := func(name string) *os.File {
+		f, err := os.Create(dir + "/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	text := func(f *os.File) string {
+		data, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	std := stdio{out: open("out"), err: open("err")}
+	code = run(t.Context(), args, std)
+	return code, text(std.out), text(std.err)
+}
+
+func TestQuietStatusIsOnlyAnExitCode(t *testing.T) {
+	whole := shop(slot(0, busy(812, 1, control.StateReady, time.Minute)))
+	short := shop(slot(0, busy(812, 1, control.StateReady, time.Minute)), control.Slot{Slot: 1, State: "backoff"})
+	dir := t.TempDir()
+	pretend(t, dir, "whole", made{app: whole})
+	pretend(t, dir, "short", made{app: short})
+	for name, want := range map[string]int{"whole": exitDone, "short": exitFailed, "nosuch": exitNoApp} {
+		if code, out, err := forkd(t, "status", "-q", name); code != want || out+err != "" {
+			t.Errorf("%s: exit %d, %q, %q; want %d and silence", name, code, out, err, want)
+		}
+	}
+}
+
+func TestTwoAppsOfOneName(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	app := shop(slot(0, busy(812, 1, control.StateReady, time.Minute)))
+	pretend(t, second+"/forkd", "twin", made{app: app})
+	pretend(t, first, "twin", made{app: app})
+	t.Setenv("XDG_RUNTIME_DIR", second)
+	code, _, err := forkd(t, "status", "twin")
+	if want := "forkd: 2 apps are named twin: say which, " + first + "/twin or " + second + "/forkd/twin\n"; code != exitFailed || err != want {
+		t.Errorf("exit %d, %q; want %q", code, err, want)
+	}
+	if code, out, err := forkd(t, "status", second+"/forkd/twin"); code != exitDone || !strings.HasPrefix(out, "twin: ready 1/1") {
+		t.Errorf("by its path: exit %d, %q, %q", code, out, err)
+	}
+	_, out, _ := forkd(t, "status")
+	for _, dir := range []string{first, second + "/forkd"} {
+		if !strings.Contains("\n"+out, "\n"+dir+"/twin: ready 1/1") {
+			t.Errorf("%s/twin is not told apart:\n%s", dir, out)
+		}
+	}
+	code, out, _ = forkd(t, "status", "--json", first+"/twin")
+	var list []control.App
+	if err := json.Unmarshal([]byte(out), &list); code != exitDone || err != nil || len(list) != 1 {
+		t.Errorf("exit %d, %v, %s", code, err, out)
+	}
+}
+
+func TestRollThatFailsIsExit1(t *testing.T) {
+	app := shop(slot(0, busy(812, 3, control.StateReady, time.Minute)))
+	app.Roll = &control.Roll{From: 3, To: 4, Phase: "rolling", Of: 1}
+	looks := make(chan struct{}, 100)
+	pretend(t, t.TempDir(), "shop", made{
+		app:    app,
+		looked: func() { looks <- struct{}{} },
+		reload: func(context.Context) (control.Rolled, error) {
+			<-looks
+			<-looks // the first picture has been shown, then
+			return control.Rolled{Generation: 4, Result: "rolled_back", Error: "slot 0: exit status 3"}, nil
+		},
+	})
+	code, out, err := forkd(t, "reload", "--keep-config", "shop")
+	if code != exitFailed || out != "shop: roll to 4: rolling 0/1\n" || err != "forkd: shop: roll to generation 4: rolled back: slot 0: exit status 3\n" {
+		t.Errorf("exit %d, %q, %q", code, out, err)
+	}
+}
+
+func TestNothingRuns(t *testing.T) {
+	if lines := picture(screen{}, nil, noon); len(lines) != 1 || lines[0] != idle {
+		t.Errorf("%q", lines)
+	}
+	out, err := os.CreateTemp(t.TempDir(), "out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := list(stdio{out: out}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(out); string(text) != "[]\n" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+}

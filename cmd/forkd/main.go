@@ -1,0 +1,26 @@
+// Command forkd runs a server on every core, on sockets that outlive its
+// workers, and talks to the masters that do.
+//
+// `forkd run` is a master, in the foreground; every other command is a client
+// of the control sockets, and has no state. What a command prints and how it
+// exits is fixed in docs/contract.md, section 5. Nothing here decides how an
+// app behaves: that is package supervisor's.
+package main
+
+import (
+	"context"
+	"os"
+	"runtime"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+// The main thread starts every worker: their parent-death signal is bound to
+// the thread that forked (prctl(2), PR_SET_PDEATHSIG), and only this one lives
+// as long as the process.
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // later may be on another thread
+
+func main() {
+	supervisor.Shim()
+	os.Exit(run(context.Background(), os.Args[1:], stdio{out: os.Stdout, err: os.Stderr}))
+}

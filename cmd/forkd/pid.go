@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+func pidCommand(std stdio) *cobra.Command {
+	return &cobra.Command{
+		Use:               "pid APP",
+		Short:             "print the pid of an app's master",
+		Args:              exactly(1),
+		ValidArgsFunction: appNames,
+		RunE: func(_ *cobra.Command, args []string) error {
+			at, err := control.Find(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := control.Connect(at)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if client.PID() == 0 {
+				return fmt.Errorf("cannot see the master of %s from here: it runs in another pid namespace", at.Path())
+			}
+			fmt.Fprintln(std.out, client.PID())
+			return nil
+		},
+	}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+// stdio is where a command writes: results to out, errors to err.
+type stdio struct{ out, err *os.File }
+
+// run is the whole program but for the process's end: it returns the exit code.
+func run(ctx context.Context, args []string, std stdio) int {
+	root := newRoot(std)
+	root.SetArgs(args)
+	err := known(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
+	code, text := verdict(err)
+	if text != "" {
+		fmt.Fprintln(std.err, "forkd: "+clean(text))
+	}
+	return code
+}
+
+func newRoot(std stdio) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "forkd",
+		Short: "run a server on every core, and never drop a request",
+		Long: `forkd runs a server on every core, replaces what crashes, and rolls out new
+versions without dropping a request.
+
+  forkd run --listen :8080 -- ./server   run it, one worker per core, on :8080
+  forkd status                           see it, from another terminal
+  forkd reload server --keep-config      replace its workers, one by one
+  forkd stop server                      let it finish, and end
+
+Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
+4 the app does not answer.`,
+		Args:              exactly(0),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetOut(std.out)
+	root.SetErr(std.err)
+	// Not cobra's own --version, whose template links text/template, and with it
+	// keeps every method of every type in the binary.
+	version := root.Flags().Bool("version", false, "print the version")
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *version {
+			fmt.Fprintln(std.out, versionLine())
+			return nil
+		}
+		return cmd.Help()
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("%v: see %s --help", err, cmd.CommandPath())
+	})
+	root.AddCommand(
+		runCommand(std), statusCommand(std), reloadCommand(std), stopCommand(std), killCommand(std),
+		pidCommand(std), checkCommand(std), completionCommand(std), versionCommand(std),
+	)
+	root.AddCommand(refusals()...)
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		cmd.DisableFlagsInUseLine = true // "[flags]" on every line says nothing
+	}
+	return root
+}
+
+// known says in one line that there is no such command: cobra would take
+// several.
+func known(root *cobra.Command, args []string) error {
+	if _, _, err := root.Find(args); err == nil || completes(args) {
+		return nil
+	}
+	name := ""
+	for _, arg := range args {
+		if !strings.HasPrefix(arg, "-") {
+			name = arg
+			break
+		}
+	}
+	root.SuggestionsMinimumDistance = 2
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		return usage("unknown command %q: did you mean forkd %s?", name, near[0])
+	}
+	return usage("unknown command %q: see forkd help", name)
+}
+
+// completes reports whether a completion script asks: for a command that cobra
+// adds only then.
+func completes(args []string) bool {
+	return len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
+}
+
+// exactly makes a check of how many arguments follow a command's name.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage("wrong number of arguments: write %s", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// appNames completes the names of the apps that run.
+func appNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if len(args) == 0 {
+		for _, at := range control.List() {
+			names = append(names, at.Name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/forkd/forkd/internal/config"
+	"github.com/forkd/forkd/supervisor"
+)
+
+func runCommand(std stdio) *cobra.Command {
+	var flags config.Flags
+	cmd := &cobra.Command{
+		Use:   "run [flags] [APP] [-- COMMAND ARGS...]",
+		Short: "run an app in the foreground: the master",
+		Long: `run starts an app's workers, in the foreground: what systemd, Docker and a
+terminal run. Its settings come from -c FILE, else /etc/forkd/APP.toml or
+~/.config/forkd/APP.toml for a named APP, else ./forkd.toml; flags come on top.
+
+Signals: USR2 replaces the workers one by one; TERM, INT and QUIT stop
+gracefully, a second one stops at once.`,
+		Example: `  forkd run --listen :8080 -- ./server
+  forkd run --workers 4 --listen 8080 ./server --verbose
+  forkd run -c shop.toml`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := load(cmd, &flags, args)
+			if err != nil {
+				return err
+			}
+			debug.SetGCPercent(masterGC)
+			return supervisor.Run(cmd.Context(), cfg, supervisor.Output{Stdout: std.out, Stderr: std.err})
+		},
+	}
+	loads(cmd, &flags)
+	return cmd
+}
+
+// masterGC keeps a master's heap near what is alive in it, under a megabyte: it
+// collects in less than one millisecond, and rarely.
+const masterGC = 50
+
+func checkCommand(std stdio) *cobra.Command {
+	var flags config.Flags
+	cmd := &cobra.Command{
+		Use:   "check [-c FILE] [APP] [-- COMMAND ARGS...]",
+		Short: "say whether a configuration is good",
+		Long:  "check reads what run would read, with the same flags, and starts nothing.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := load(cmd, &flags, args)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(std.out, clean(summary(cfg)))
+			return nil
+		},
+	}
+	loads(cmd, &flags)
+	return cmd
+}
+
+// summary is a good configuration in a line.
+func summary(cfg supervisor.Config) string {
+	var text strings.Builder
+	if cfg.File != "" {
+		text.WriteString(cfg.File + ": ")
+	}
+	fmt.Fprintf(&text, "good: %s runs %s in %s", cfg.Name, cfg.Command[0], plural(cfg.Workers, "worker"))
+	if cfg.User != nil {
+		text.WriteString(" as " + cfg.User.Name)
+	}
+	for i, l := range cfg.Listeners {
+		separator := ", listening on "
+		if i > 0 {
+			separator = " and "
+		}
+		fmt.Fprintf(&text, "%s%s://%s", separator, l.Network, net.JoinHostPort(l.Host, strconv.Itoa(l.Port)))
+	}
+	return text.String()
+}
+
+// loads declares the flags of a command that calls load. Flags end at the
+// first argument that is none: what follows may be the command's own.
+func loads(cmd *cobra.Command, flags *config.Flags) {
+	flags.Register(cmd.Flags())
+	cmd.Flags().SetInterspersed(false)
+}
+
+// load reads the settings that the rest of the command line asks for.
+func load(cmd *cobra.Command, flags *config.Flags, args []string) (supervisor.Config, error) {
+	app, command, err := target(cmd.Flags(), args)
+	if err != nil {
+		return supervisor.Config{}, usage("%v: see %s --help", err, cmd.CommandPath())
+	}
+	if help, _ := cmd.Flags().GetBool("help"); help {
+		return supervisor.Config{}, pflag.ErrHelp // cobra prints it
+	}
+	return config.Load(flags, app, command)
+}
+
+// target tells the name of an app from a command. A name holds no slash, so
+// that `forkd run ./server --verbose` needs no "--"; behind a name there may be
+// more flags.
+func target(flags *pflag.FlagSet, args []string) (app string, command []string, err error) {
+	switch {
+	case flags.ArgsLenAtDash() == 0 || len(args) == 0:
+		return "", args, nil
+	case strings.Contains(args[0], "/"):
+		return "", args, nil
+	}
+	app = args[0]
+	if err := flags.Parse(args[1:]); err != nil {
+		return "", nil, err
+	}
+	command = flags.Args()
+	if len(command) > 0 && flags.ArgsLenAtDash() != 0 {
+		return "", nil, fmt.Errorf("unexpected argument %q: a command comes after --, as in forkd run -- %s", command[0], strings.Join(args, " "))
+	}
+	return app, command, nil
+}

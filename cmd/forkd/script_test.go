@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/supervisor"
+)
+
+// TestMain makes the test binary forkd itself, the exec shim, and the programs
+// that scripts run under forkd.
+func TestMain(m *testing.M) {
+	supervisor.Shim()
+	// What a dead master forgets comes to this process, where it is seen.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "cannot become a subreaper:", err)
+		os.Exit(1)
+	}
+	testscript.Main(m, map[string]func(){
+		"forkd":       main,
+		"worker-http": workerHTTP,
+	})
+}
+
+// TestScript runs testdata/script/*.txtar, one behaviour each. Beside
+// testscript's own commands a script has
+//
+//	freeport VAR...               sets VAR to a port that nobody listens on
+//	signal APP[/SLOT] SIGNAL      signals the master, or the slot's newest worker
+//	waitfor ready APP             every wanted worker is ready
+//	waitfor gone APP              no master has the name
+//	waitfor status APP REGEXP     forkd status --json, on one line, matches
+//	waitfor get URL REGEXP        the answer's status and body match
+//	waitfor file PATH REGEXP      the file's text matches
+//
+// and the variables APP, a name that no other script uses, and
+// FORKD_RUNTIME_DIR, its own. At its end no process, no file under
+// FORKD_RUNTIME_DIR and no zombie may be left.
+func TestScript(t *testing.T) {
+	h := &harness{bereaved: map[int]string{}}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			dir := filepath.Join(env.WorkDir, "run")
+			env.Setenv("FORKD_RUNTIME_DIR", dir)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second to end
+			env.Setenv("APP", fmt.Sprintf("t%d-%d", os.Getpid(), h.apps.Add(1)))
+			env.Defer(func() { h.leftBehind(env, dir) })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"freeport": h.freeport,
+			"signal":   h.signal,
+			"waitfor":  waitFor,
+		},
+	})
+}
+
+// harness is what the scripts share: they run side by side.
+type harness struct {
+	apps atomic.Int32 // names given out
+
+	// ports given out, below the range from which the kernel takes those of
+	// outgoing connections (32768 and up), so that none is taken by one.
+	ports atomic.Int32
+
+	// bereaved are the processes of masters that a script has killed, by the
+	// script's directory: nobody else is there to reap them.
+	mu       sync.Mutex
+	bereaved map[int]string
+}
+
+// patienceOfScripts bounds every waitfor; the race detector and a busy machine
+// make things slow.
+const patienceOfScripts = 30 * time.Second
+
+func (h *harness) freeport(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: freeport VAR...")
+	}
+	const first, ports = 10000, 20000
+	for _, name := range args {
+		port := ""
+		for range ports {
+			try := strconv.Itoa(first + (os.Getpid()*37+int(h.ports.Add(1)))%ports)
+			if ln, err := net.Listen("tcp", ":"+try); err == nil {
+				ln.Close()
+				port = try
+				break
+			}
+		}
+		if port == "" {
+			ts.Fatalf("no port is free")
+		}
+		ts.Setenv(name, port)
+	}
+}
+
+// found connects to a script's app.
+func found(ts *testscript.TestScript, app string) (*control.Client, error) {
+	at, err := control.Find(filepath.Join(ts.Getenv("FORKD_RUNTIME_DIR"), app))
+	if err != nil {
+		return nil, err
+	}
+	return control.Connect(at)
+}
+
+// observe is the app's status now.
+func observe(ts *testscript.TestScript, app string) (control.App, error) {
+	client, err := found(ts, app)
+	if err != nil {
+		return control.App{}, err
+	}
+	defer client.Close()
+	return client.Status(context.Background()) // it has a timeout of its own
+}
+
+func (h *harness) signal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: signal APP[/SLOT] SIGNAL")
+	}
+	sig := unix.SignalNum("SIG" + strings.TrimPrefix(args[1], "SIG"))
+	if sig == 0 {
+		ts.Fatalf("there is no signal %s", args[1])
+	}
+	app, slot, ofWorker := strings.Cut(args[0], "/")
+	client, err := found(ts, app)
+	ts.Check(err)
+	defer client.Close()
+	pid := client.PID()
+	if ofWorker {
+		k, err := strconv.Atoi(slot)
+		ts.Check(err)
+		status, err := observe(ts, app)
+		ts.Check(err)
+		if k >= len(status.Slots) || len(status.Slots[k].Workers) == 0 {
+			ts.Fatalf("%s has no worker in slot %s", app, slot)
+		}
+		workers := status.Slots[k].Workers
+		pid = workers[len(workers)-1].PID
+	}
+	if sig == unix.SIGKILL && !ofWorker {
+		h.mourn(ts.Getenv("FORKD_RUNTIME_DIR"))
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	ts.Check(err)
+	defer unix.Close(pidfd)
+	ts.Check(unix.PidfdSendSignal(pidfd, sig, nil, 0))
+}
+
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: waitfor ready|gone APP, waitfor status APP REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
+	}
+	what, of := args[0], args[1]
+	var pattern *regexp.Regexp
+	if len(args) == 3 {
+		var err error
+		pattern, err = regexp.Compile("(?s)" + args[2])
+		ts.Check(err)
+	}
+	look, ok := map[string]func() (bool, string){
+		"ready": func() (bool, string) {
+			app, err := observe(ts, of)
+			return err == nil && app.AllReady(), fmt.Sprintf("%+v %v", app, err)
+		},
+		"gone": func() (bool, string) {
+			client, err := found(ts, of)
+			if err != nil {
+				_, gone := errors.AsType[*control.NoAppError](err)
+				return gone, err.Error()
+			}
+			client.Close()
+			return false, "it lives"
+		},
+		"status": func() (bool, string) {
+			app, err := observe(ts, of)
+			if err != nil {
+				return false, err.Error()
+			}
+			text, err := json.Marshal(app)
+			return err == nil && pattern.Match(text), string(text)
+		},
+		"get": func() (bool, string) {
+			text := get(of)
+			return pattern.MatchString(text), text
+		},
+		"file": func() (bool, string) {
+			data, err := os.ReadFile(ts.MkAbs(of))
+			return err == nil && pattern.Match(data), string(data)
+		},
+	}[what]
+	if !ok || (pattern == nil) != (what == "ready" || what == "gone") {
+		ts.Fatalf("cannot wait for %s", strings.Join(args, " "))
+	}
+	seen := ""
+	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if ok, seen = look(); ok {
+			return
+		}
+	}
+	ts.Fatalf("waited %v in vain for %s; last seen: %s", patienceOfScripts, strings.Join(args, " "), seen)
+}
+
+// get is one request on a connection of its own: its status and body, or what
+// went wrong.
+func get(url string) string {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(url)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return response.Status + "\n" + string(body)
+}

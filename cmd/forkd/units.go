@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// unknown is how a figure that is not known is shown.
+const unknown = "-"
+
+// age is a time span as people say it: "12s", "5m", "3h", "2d".
+func age(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s" // a clock was set back
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	default:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+}
+
+// soon is a short wait: "0.3s", "12s".
+func soon(d time.Duration) string {
+	if d = max(d, 0); d < 10*time.Second {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return age(d)
+}
+
+// size is a number of bytes in at most 7 characters.
+func size(bytes *int64) string {
+	if bytes == nil {
+		return unknown
+	}
+	value := float64(*bytes)
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if value < 999.5 {
+			return decimal(value, 100) + unit
+		}
+		value /= 1024
+	}
+	return decimal(value, 100) + "TiB"
+}
+
+// count is a number of things in at most 5 characters.
+func count(n *int64) string {
+	if n == nil {
+		return unknown
+	}
+	return short(float64(*n), 1)
+}
+
+// rate is things a second.
+func rate(r *float64) string {
+	if r == nil {
+		return unknown
+	}
+	return short(*r, 10)
+}
+
+// percent is a share of one core.
+func percent(p *float64) string {
+	if p == nil {
+		return unknown
+	}
+	return decimal(*p, 10) + "%"
+}
+
+// short cuts large numbers: "99999", "100k", "2M".
+func short(value, exact float64) string {
+	switch {
+	case value < 99999.5:
+		return decimal(value, exact)
+	case value < 999.5e3:
+		return decimal(value/1e3, 1) + "k"
+	default:
+		return decimal(value/1e6, 100) + "M"
+	}
+}
+
+// decimal shows one digit behind the point of numbers below exact, unless it is
+// a zero.
+func decimal(value, exact float64) string {
+	text := strconv.FormatFloat(value, 'f', 1, 64)
+	if value >= exact {
+		text = strconv.FormatFloat(value, 'f', 0, 64)
+	}
+	return strings.TrimSuffix(text, ".0")
+}
+
+// plural is "1 worker", "2 workers".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+// clean makes one harmless line of text that others wrote: a name, a reason.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar:
+			return -1
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/forkd/forkd/internal/config"
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/supervisor"
+)
+
+// The exit codes of docs/contract.md, section 5.
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNoApp    = 3
+	exitNoAnswer = 4
+)
+
+// exit is an error that knows its exit code. Without a text nothing is printed:
+// the command has said what there is to say.
+type exit struct {
+	code int
+	text string
+}
+
+func (e *exit) Error() string { return e.text }
+
+// usage makes the error of a command line that asks for what there is not.
+func usage(format string, args ...any) error {
+	return &exit{exitUsage, fmt.Sprintf(format, args...)}
+}
+
+// verdict turns how a command ended into an exit code and a line for stderr.
+func verdict(err error) (code int, text string) {
+	if err == nil {
+		return exitDone, ""
+	}
+	code = exitFailed
+	if e, ok := errors.AsType[*exit](err); ok {
+		code = e.code
+	}
+	if _, ok := errors.AsType[*config.Error](err); ok {
+		code = exitUsage
+	}
+	if _, ok := errors.AsType[*supervisor.UsageError](err); ok {
+		code = exitUsage
+	}
+	if _, ok := errors.AsType[*control.NoAppError](err); ok {
+		code = exitNoApp
+	}
+	if _, ok := errors.AsType[*control.NoAnswerError](err); ok {
+		code = exitNoAnswer
+	}
+	return code, err.Error()
+}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -48,6 +50,28 @@ func Plain(ln net.Listener) bool {
 		return Plain(l.Listener)
 	}
 	return false
+}
+
+// AwaitData has the kernel hand out the TCP connections of ln once their client
+// has said something (TCP_DEFER_ACCEPT, tcp(7)), which spares the server a round
+// of waiting for each. Serve packages call it for protocols in which the client
+// speaks first. One that stays silent is handed out after a second all the same.
+func AwaitData(ln net.Listener) {
+	if l, ok := ln.(*listener); ok {
+		ln = l.Listener
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return // closed: Accept will say so
+	}
+	_ = raw.Control(func(fd uintptr) {
+		// Without it everything works as well, only slower.
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1)
+	})
 }
 
 // Accept is net.Listener's.

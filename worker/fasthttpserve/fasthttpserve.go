@@ -27,6 +27,7 @@ func Serve(w *worker.Worker, srv *fasthttp.Server, ln net.Listener) error {
 		srv.Handler = handler(w, srv.Handler)
 		srv.ConnState = hook(srv.ConnState)
 	})
+	worker.AwaitData(ln)
 	encrypt := worker.Plain(ln) && hasCertificates(srv.TLSConfig)
 	return w.Serve(ln, func(ln net.Listener) error {
 		if encrypt {

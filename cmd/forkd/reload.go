@@ -98,7 +98,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		rolled, err := client.Reload(ctx, r)
 		ended <- outcome{rolled, err}
 	}()
-	poll := time.NewTicker(100 * time.Millisecond)
+	poll := time.NewTicker(250 * time.Millisecond)
 	defer poll.Stop()
 	shown := ""
 	for {

@@ -43,7 +43,6 @@ versions without dropping a request.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 4 the app does not answer.`,
-		Args:              exactly(0),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,8 +36,15 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	testscript.Main(m, map[string]func(){
-		"forkd":       main,
-		"worker-http": workerHTTP,
+		"forkd":           main,
+		"in-terminal":     inTerminal,
+		"stranger":        stranger,
+		"worker-family":   workerFamily,
+		"worker-flood":    workerFlood,
+		"worker-harm":     workerHarm,
+		"worker-http":     workerHTTP,
+		"worker-stubborn": workerStubborn,
+		"worker-tough":    workerTough,
 	})
 }
 
@@ -44,16 +52,22 @@ func TestMain(m *testing.M) {
 // testscript's own commands a script has
 //
 //	freeport VAR...               sets VAR to a port that nobody listens on
+//	memory APP MIB                the master has never used more memory than that
+//	pids APP VAR...               sets VARs to the pids of the slots' newest workers
 //	signal APP[/SLOT] SIGNAL      signals the master, or the slot's newest worker
+//	tinyfs DIR OPTION...          makes DIR a tmpfs with mount options (size=, nr_inodes=)
 //	waitfor ready APP             every wanted worker is ready
 //	waitfor gone APP              no master has the name
+//	waitfor reaped APP            no child of the master is a zombie
+//	waitfor dead PID              there is no such process, not even as a zombie
 //	waitfor status APP REGEXP     forkd status --json, on one line, matches
 //	waitfor get URL REGEXP        the answer's status and body match
 //	waitfor file PATH REGEXP      the file's text matches
 //
 // and the variables APP, a name that no other script uses, and
 // FORKD_RUNTIME_DIR, its own. At its end no process, no file under
-// FORKD_RUNTIME_DIR and no zombie may be left.
+// FORKD_RUNTIME_DIR and no zombie may be left. The condition [root] is for what
+// an ordinary user can't do.
 func TestScript(t *testing.T) {
 	h := &harness{bereaved: map[int]string{}}
 	testscript.Run(t, testscript.Params{
@@ -70,8 +84,17 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"freeport": h.freeport,
+			"memory":   memory,
+			"pids":     pids,
 			"signal":   h.signal,
+			"tinyfs":   tinyFS,
 			"waitfor":  waitFor,
+		},
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("there is no condition %s", condition)
+			}
+			return os.Geteuid() == 0, nil
 		},
 	})
 }
@@ -170,7 +193,7 @@ func (h *harness) signal(ts *testscript.TestScript, neg bool, args []string) {
 
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
-		ts.Fatalf("usage: waitfor ready|gone APP, waitfor status APP REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
+		ts.Fatalf("usage: waitfor ready|gone|reaped APP, waitfor dead PID, waitfor status APP REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
 	}
 	what, of := args[0], args[1]
 	var pattern *regexp.Regexp
@@ -193,6 +216,11 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			client.Close()
 			return false, "it lives"
 		},
+		"reaped": func() (bool, string) { return reaped(ts, of) },
+		"dead": func() (bool, string) {
+			_, err := os.Stat(filepath.Join("/proc", of))
+			return errors.Is(err, os.ErrNotExist), fmt.Sprint(err)
+		},
 		"status": func() (bool, string) {
 			app, err := observe(ts, of)
 			if err != nil {
@@ -210,7 +238,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			return err == nil && pattern.Match(data), string(data)
 		},
 	}[what]
-	if !ok || (pattern == nil) != (what == "ready" || what == "gone") {
+	if !ok || (pattern != nil) != slices.Contains([]string{"status", "get", "file"}, what) {
 		ts.Fatalf("cannot wait for %s", strings.Join(args, " "))
 	}
 	seen := ""

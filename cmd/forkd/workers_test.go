@@ -6,6 +6,9 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
 	"github.com/forkd/forkd/worker/httpserve"
 )
@@ -13,31 +16,42 @@ import (
 // workerHTTP is a well-behaved worker: GET / answers with its pid, its slot and
 // its generation, GET /slow after the time in ?for=.
 func workerHTTP() {
-	err := func() error {
-		slot, generation := os.Getenv("FORKD_SLOT"), os.Getenv("FORKD_GENERATION")
-		w := worker.New()
-		ln, err := w.Listen("http", "127.0.0.1:0")
+	w := worker.New()
+	ln, err := w.Listen("http", "127.0.0.1:0")
+	orDie(err)
+	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}, ln))
+}
+
+// answers is what every worker that speaks HTTP says.
+func answers() *http.ServeMux {
+	answer := func(rw http.ResponseWriter) {
+		fmt.Fprintf(rw, "%d slot=%s generation=%s\n", os.Getpid(), os.Getenv(ipc.EnvSlot), os.Getenv(ipc.EnvGeneration))
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { answer(rw) })
+	mux.HandleFunc("GET /slow", func(rw http.ResponseWriter, r *http.Request) {
+		d, err := time.ParseDuration(r.FormValue("for"))
 		if err != nil {
-			return err
+			http.Error(rw, err.Error(), http.StatusBadRequest)
+			return
 		}
-		answer := func(rw http.ResponseWriter) {
-			fmt.Fprintf(rw, "%d slot=%s generation=%s\n", os.Getpid(), slot, generation)
-		}
-		mux := http.NewServeMux()
-		mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { answer(rw) })
-		mux.HandleFunc("GET /slow", func(rw http.ResponseWriter, r *http.Request) {
-			d, err := time.ParseDuration(r.FormValue("for"))
-			if err != nil {
-				http.Error(rw, err.Error(), http.StatusBadRequest)
-				return
-			}
-			time.Sleep(d)
-			answer(rw)
-		})
-		return httpserve.Serve(w, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, ln)
-	}()
+		time.Sleep(d)
+		answer(rw)
+	})
+	return mux
+}
+
+// orDie ends a helper that can't play its part.
+func orDie(err error) {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "worker-http:", err)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
 		os.Exit(1)
+	}
+}
+
+// forGood waits for the end, which comes by a signal.
+func forGood() {
+	for {
+		_ = unix.Pause() // EINTR, after signals that the runtime takes
 	}
 }

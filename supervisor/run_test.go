@@ -186,6 +186,7 @@ func start(t *testing.T, cfg supervisor.Config, env ...string) *app {
 	}
 	a := &app{t: t, name: cfg.Name, cmd: exec.Command(self), ended: make(chan error, 1)}
 	a.cmd.Env = append(append(os.Environ(), roleMaster+"="+string(encoded)), env...)
+	a.cmd.Env = append(a.cmd.Env, "GORACE=atexit_sleep_ms=0") // else each process takes a second to end
 	a.cmd.Stdout, a.cmd.Stderr = a, a
 	a.cmd.WaitDelay = 5 * time.Second
 	if err := a.cmd.Start(); err != nil {

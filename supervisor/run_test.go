@@ -421,9 +421,7 @@ func TestOldReleaseIsFoundBehindASwitchedSymlink(t *testing.T) {
 		app, err := a.status()
 		return err == nil && app.LastRoll != nil && app.LastRoll.Result == "rolled_back"
 	})
-	if !strings.Contains(a.output(), "release 2\n") {
-		t.Error("the new release was never tried")
-	}
+	eventually(t, "a line of the new release", func() bool { return strings.Contains(a.output(), "release 2\n") })
 	if err := syscall.Kill(pids(first)[1], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,9 @@ type (
 	// CloseSlot closes the sockets of a slot that has ended for good, so that
 	// nobody waits in its queue. Start opens them again.
 	CloseSlot struct{ Slot int }
+	// Unlisten gives up the master's hold of all sockets: the app stops, and new
+	// clients are to be refused as soon as the workers close their own.
+	Unlisten struct{}
 	// Moved tells of a worker or slot that entered a state. Attempt is 0 for a
 	// slot; Wait is how long a slot in StateBackoff waits before it starts again.
 	Moved struct {
@@ -83,6 +86,7 @@ func (Kill) action()         {}
 func (Bury) action()         {}
 func (Steer) action()        {}
 func (CloseSlot) action()    {}
+func (Unlisten) action()     {}
 func (Moved) action()        {}
 func (RollMoved) action()    {}
 func (RollEnded) action()    {}

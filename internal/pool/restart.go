@@ -14,7 +14,7 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 		return
 	}
 	policy := p.settings.Restart
-	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= policy.Window {
+	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= max(policy.Window, leastWindow) {
 		s.failures = 0
 	}
 	s.failures++
@@ -33,6 +33,15 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 	}
 }
 
+// However short the configured times are, a crash loop must not burn a core:
+// these many restarts in a row are free, then each waits this long; and only a
+// worker that was ready for so long ends the row.
+const (
+	freeRestarts = 5
+	leastDelay   = 100 * time.Millisecond
+	leastWindow  = time.Second
+)
+
 // backoff returns how long the n-th restart in a row waits, n from 1.
 func backoff(policy Restart, n int) time.Duration {
 	if n <= 1 {
@@ -42,11 +51,18 @@ func backoff(policy Restart, n int) time.Duration {
 	for ; n > 2 && wait < policy.MaxDelay; n-- {
 		wait *= 2
 	}
-	return min(wait, policy.MaxDelay)
+	wait = min(wait, policy.MaxDelay)
+	if n > freeRestarts {
+		wait = max(wait, leastDelay)
+	}
+	return wait
 }
 
 // over ends a slot for good: until a roll, nothing is started in it.
 func (p *Pool) over(s *Slot, state State, why string) {
 	p.enter(s, state, why)
 	p.do(CloseSlot{Slot: s.Index})
+	if len(p.steering) > 0 {
+		p.steering[s.Index] = false // until told otherwise, also where it opens again at once
+	}
 }

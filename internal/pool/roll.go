@@ -64,7 +64,7 @@ func (p *Pool) advanceRoll() {
 func (p *Pool) beginRoll() {
 	p.requested = false
 	p.last++
-	p.roll = &roll{from: p.generation, to: p.last, phase: RollPreparing, before: map[int]int{}}
+	p.roll = &roll{from: p.generation(), to: p.last, phase: RollPreparing, before: map[int]int{}}
 	p.kept = append(p.kept, p.last)
 	p.do(Prepare{Generation: p.last})
 }
@@ -165,8 +165,11 @@ func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 		p.checkBefore(r)
 		return true
 	case RollChecking:
-		r.queue = append(r.queue, s.Index)
-		return true
+		_, reached := r.before[s.Index]
+		if reached && !slices.Contains(r.queue, s.Index) {
+			r.queue = append(r.queue, s.Index)
+		}
+		return reached
 	case RollReverting:
 		return p.revertFailed(r, s, w, exit)
 	default:
@@ -256,10 +259,6 @@ func (p *Pool) endRoll(result Result, why string) {
 		return
 	}
 	p.roll = nil
-	p.generation = 0
-	for _, s := range p.slots {
-		p.generation = max(p.generation, s.Generation)
-	}
 	p.lastRoll = RollEnded{Generation: r.to, Result: result, Why: why}
 	p.do(p.lastRoll)
 }

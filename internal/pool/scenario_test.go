@@ -220,6 +220,8 @@ func describe(a Action) string {
 		return "stop-group " + a.ID.String()
 	case Kill:
 		return "kill " + a.ID.String()
+	case Unlisten:
+		return "unlisten"
 	case Bury:
 		return "bury " + a.ID.String()
 	case Steer:

@@ -114,14 +114,14 @@ type Pool struct {
 	slots    []*Slot
 	left     []leftover
 
-	generation int // what a slot runs when no roll is under way
-	last       int // the highest generation number given out
-	kept       []int
-	roll       *roll
-	requested  bool // a roll is wanted after the one under way
-	lastRoll   RollEnded
+	last      int   // the highest generation number given out
+	kept      []int // generations that have been prepared and not forgotten
+	roll      *roll
+	requested bool // a roll is wanted after the one under way
+	lastRoll  RollEnded
 
 	stop     stop
+	killedAt time.Time // the last SIGKILL
 	began    bool
 	bootBy   time.Time // zero once the app is up
 	up       bool

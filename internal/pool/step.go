@@ -39,7 +39,7 @@ func (p *Pool) Next() time.Time {
 			next = earliest(next, grace)
 		}
 	}
-	return earliest(next, p.rollDeadline())
+	return earliest(earliest(next, p.rollDeadline()), p.hopeless())
 }
 
 // note records a fact. What follows from it is for the rest of Step.
@@ -87,7 +87,7 @@ func (p *Pool) begin() {
 	}
 	p.began = true
 	p.bootBy = p.now.Add(p.settings.Ready.Timeout)
-	p.generation, p.last = 1, 1
+	p.last = 1
 	p.kept = []int{1}
 	for _, s := range p.slots {
 		s.Generation = 1
@@ -101,7 +101,7 @@ func (p *Pool) expire() {
 	for i := range p.left {
 		if l := &p.left[i]; due(l.deadline, p.now) {
 			l.deadline = time.Time{}
-			p.do(Kill{ID: l.id})
+			p.doKill(l.id)
 		}
 	}
 	p.boot()

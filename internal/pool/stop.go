@@ -8,6 +8,9 @@ import (
 
 // askStop raises what is wanted; converge does the rest.
 func (p *Pool) askStop(now bool) {
+	if p.stop == stopNone {
+		p.do(Unlisten{})
+	}
 	if now {
 		p.stop = stopNow
 		for i := range p.left {
@@ -23,7 +26,13 @@ func (p *Pool) askStop(now bool) {
 // finish ends the app when nothing of it is alive and nothing will be started.
 func (p *Pool) finish() {
 	p.forget()
-	if p.exited || !p.began || p.alive() > 0 {
+	if p.exited || !p.began {
+		return
+	}
+	if n := p.alive(); n > 0 {
+		if due(p.hopeless(), p.now) {
+			p.quit(1, fmt.Sprintf("%d workers, or what they left, survive SIGKILL: they belong to another user, or hang in the kernel (ps shows state D)", n))
+		}
 		return
 	}
 	switch {
@@ -37,6 +46,23 @@ func (p *Pool) finish() {
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return !s.over() }):
 		p.quit(1, "all workers have ended for good: "+p.firstFailed())
 	}
+}
+
+// lastHope is how long the dying may take after SIGKILL.
+const lastHope = 5 * time.Second
+
+// hopeless is when a stop no longer waits for those that have been killed; zero
+// while anybody has not.
+func (p *Pool) hopeless() time.Time {
+	killed := p.stop != stopNone && p.alive() > 0
+	p.workers(func(_ *Slot, w *Worker) { killed = killed && w.Killed && w.Running })
+	for _, l := range p.left {
+		killed = killed && l.deadline.IsZero()
+	}
+	if !killed {
+		return time.Time{}
+	}
+	return p.killedAt.Add(lastHope)
 }
 
 func (p *Pool) firstFailed() string {
@@ -60,10 +86,11 @@ func (p *Pool) forget() {
 	})
 }
 
+// needs reports whether a worker of the generation may still be started: a slot
+// is to run it, or a roll brings it or goes back to it. A worker that serves may
+// be kept when its successor fails (keepServing), so its generation is needed
+// too.
 func (p *Pool) needs(generation int) bool {
-	if generation == p.generation {
-		return true
-	}
 	if r := p.roll; r != nil {
 		if generation == r.to {
 			return true
@@ -76,7 +103,7 @@ func (p *Pool) needs(generation int) bool {
 	}
 	return slices.ContainsFunc(p.slots, func(s *Slot) bool {
 		return s.Generation == generation || slices.ContainsFunc(s.Workers, func(w *Worker) bool {
-			return w.ID.Generation == generation && !w.Running // it is being started from there
+			return w.ID.Generation == generation
 		})
 	})
 }

@@ -1,9 +1,6 @@
 package pool
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // View is a copy of a Pool for people to read.
 type View struct {
@@ -18,7 +15,7 @@ type View struct {
 
 // View returns a copy that later steps do not change.
 func (p *Pool) View() View {
-	v := View{State: "starting", Generation: p.generation, Wanted: len(p.slots)}
+	v := View{State: "starting", Generation: p.generation(), Wanted: len(p.slots)}
 	switch {
 	case p.stop != stopNone || p.exited:
 		v.State = "stopping"
@@ -68,5 +65,15 @@ func (p *Pool) Requested() int {
 	}
 }
 
-// Now returns the time of the last Step.
-func (p *Pool) Now() time.Time { return p.now }
+// generation is the newest that a slot runs; during a roll, what it started
+// from.
+func (p *Pool) generation() int {
+	if p.roll != nil {
+		return p.roll.from
+	}
+	newest := 0
+	for _, s := range p.slots {
+		newest = max(newest, s.Generation)
+	}
+	return newest
+}

@@ -56,7 +56,7 @@ func (p *Pool) started(w *Worker) {
 		p.retire(w, w.unwanted, "no longer wanted when it had started")
 	}
 	if w.Killed {
-		p.do(Kill{ID: w.ID})
+		p.doKill(w.ID)
 	}
 }
 
@@ -125,6 +125,7 @@ func (p *Pool) notReady(s *Slot, w *Worker) {
 	if !w.Greeted && !w.Notified && p.promised(s, w) {
 		why += ": no READY=1 came (ready.mode = \"delay\" asks for none)"
 	}
+	s.notifies = false // or the next one would wait as vainly
 	p.retire(w, ReasonRecycle, why)
 	p.failed(s, w, Exit{Code: -1, Words: why})
 }
@@ -153,6 +154,8 @@ func (p *Pool) retireAll(s *Slot, reason Reason) {
 // not running yet can't be asked: it is as soon as it runs.
 func (p *Pool) retireWanted(w *Worker, reason Reason) {
 	switch {
+	case w.State == StateDraining && reason == ReasonStop && w.Reason != ReasonStop && !w.Killed:
+		p.hurry(w)
 	case w.State == StateDraining || w.unwanted != "":
 	case w.Running:
 		p.retire(w, reason, string(reason))
@@ -172,8 +175,19 @@ func (p *Pool) retire(w *Worker, reason Reason, why string) {
 	p.cutOldest()
 }
 
+// hurry tells a worker that drains for a roll that the whole app stops: nobody
+// comes after it, and its idle connections need not wait. It gets no more time.
+func (p *Pool) hurry(w *Worker) {
+	w.Reason = ReasonStop
+	w.deadline = earliest(w.deadline, p.now.Add(p.settings.Drain.Timeout))
+	p.do(Retire{ID: w.ID, Reason: ReasonStop, Deadline: w.deadline})
+}
+
 // cutOldest kills the oldest draining generation when there are too many.
 func (p *Pool) cutOldest() {
+	if p.stop != stopNone {
+		return // they all go, and nothing comes after them
+	}
 	draining := func(w *Worker) bool { return w.State == StateDraining && !w.Killed }
 	var generations []int
 	p.workers(func(_ *Slot, w *Worker) {
@@ -201,9 +215,14 @@ func (p *Pool) kill(w *Worker, why string) {
 	w.Killed = true
 	w.deadline = time.Time{}
 	if w.Running {
-		p.do(Moved{ID: w.ID, From: w.State, To: StateDraining, Why: "killed: " + why})
-		p.do(Kill{ID: w.ID})
+		p.do(Moved{ID: w.ID, From: w.State, To: w.State, Why: "killed: " + why})
+		p.doKill(w.ID)
 	}
+}
+
+func (p *Pool) doKill(id ID) {
+	p.killedAt = p.now
+	p.do(Kill{ID: id})
 }
 
 // leaveBehind takes over what a dead worker left in its process group: stop
@@ -216,7 +235,7 @@ func (p *Pool) leaveBehind(w *Worker) {
 	}
 	if w.Killed || p.stop == stopNow {
 		l.deadline = time.Time{}
-		p.do(Kill{ID: w.ID})
+		p.doKill(w.ID)
 	} else {
 		p.do(StopGroup{ID: w.ID})
 	}
@@ -240,7 +259,7 @@ func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	} else {
 		p.do(Bury{ID: w.ID})
 	}
-	if w.Running {
+	if w.Running && p.stop == stopNone {
 		p.do(Restore{Slot: s.Index})
 	}
 	if expected {
@@ -265,7 +284,8 @@ func (p *Pool) failed(s *Slot, w *Worker, exit Exit) {
 	p.restart(s, w, exit)
 }
 
-// become is the only place where a worker changes its state.
+// become is the only place where a worker changes its state. (kill tells of one
+// that stays.)
 func (p *Pool) become(w *Worker, to State, why string) {
 	from := w.State
 	w.State = to

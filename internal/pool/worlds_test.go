@@ -25,6 +25,8 @@ type world struct {
 	groups   map[ID]bool // leftovers
 	dead     []ID
 	prepared map[int]bool
+	open     map[int]bool // slots whose sockets are open
+	accept   map[int]bool // slots that get new connections
 	quit     bool
 }
 
@@ -33,7 +35,7 @@ type pendingEvent struct {
 	ev Event
 }
 
-const worlds = 1000
+const worlds = 1500
 
 func TestRandomWorlds(t *testing.T) {
 	for seed := range uint64(worlds) {
@@ -73,6 +75,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0,
 		alive: map[ID]bool{}, groups: map[ID]bool{}, prepared: map[int]bool{1: true},
+		open: map[int]bool{}, accept: map[int]bool{},
 	}
 	if w.calm {
 		w.settings.Update.Order = StartFirst
@@ -193,6 +196,12 @@ func (w *world) perform(a Action) {
 		if w.chance(50) {
 			w.later(w.within(time.Second), GroupEnded{a.ID})
 		}
+	case Steer:
+		for slot, yes := range a.Accept {
+			w.accept[slot] = yes && w.open[slot]
+		}
+	case CloseSlot:
+		w.open[a.Slot], w.accept[a.Slot] = false, false
 	case Bury:
 		if w.alive[a.ID] || w.groups[a.ID] {
 			w.t.Fatalf("bury %s: it lives", a.ID)
@@ -207,6 +216,7 @@ func (w *world) start(id ID) {
 		w.t.Fatalf("start %s: its generation is not prepared, or forgotten", id)
 	}
 	w.alive[id] = true
+	w.open[id.Slot] = true
 	at := w.within(20 * time.Millisecond)
 	if w.unlucky(10) {
 		w.later(at, StartFailed{id, "no memory"})
@@ -283,6 +293,9 @@ func (w *world) check() {
 		if serving > 1 {
 			doubled++
 		}
+		if s.ready() && !w.accept[s.Index] && !w.pool.Stopping() {
+			w.t.Fatalf("slot %d is ready and gets no connections", s.Index)
+		}
 		if s.State != StateLive && serving > 0 {
 			w.t.Fatalf("slot %d is %s with a worker that serves", s.Index, s.State)
 		}
@@ -290,7 +303,7 @@ func (w *world) check() {
 			w.t.Fatalf("stop-first, and slot %d has %d workers", s.Index, len(s.Workers))
 		}
 	}
-	if len(draining) > maxDraining {
+	if len(draining) > maxDraining && !w.pool.Stopping() {
 		w.t.Fatalf("%d generations draining", len(draining))
 	}
 	// A roll that ended early may leave steps of its own to end beside the next.

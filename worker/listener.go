@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,6 +21,9 @@ type listener struct {
 	net.Listener
 	worker *Worker
 	set    set
+
+	deferred atomic.Bool // see AwaitData
+	inVain   int         // see awaited
 
 	first     sync.Once
 	accepting func() // called when the first Accept begins
@@ -52,43 +53,24 @@ func Plain(ln net.Listener) bool {
 	return false
 }
 
-// AwaitData has the kernel hand out the TCP connections of ln once their client
-// has said something (TCP_DEFER_ACCEPT, tcp(7)), which spares the server a round
-// of waiting for each. Serve packages call it for protocols in which the client
-// speaks first. One that stays silent is handed out after a second all the same.
-func AwaitData(ln net.Listener) {
-	if l, ok := ln.(*listener); ok {
-		ln = l.Listener
-	}
-	tcp, ok := ln.(*net.TCPListener)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return // closed: Accept will say so
-	}
-	_ = raw.Control(func(fd uintptr) {
-		// Without it everything works as well, only slower.
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1)
-	})
-}
-
 // Accept is net.Listener's.
 func (l *listener) Accept() (net.Conn, error) {
 	l.first.Do(l.accepting)
-	if l.stopping.Load() {
-		l.extend()
+	for {
+		if l.stopping.Load() {
+			l.extend()
+		}
+		nc, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			return l.keep(nc), nil
+		case !l.stopping.Load() || !errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, err
+		case !l.awaited():
+			l.Close()
+			return nil, net.ErrClosed
+		}
 	}
-	nc, err := l.Listener.Accept()
-	if l.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-		l.Close()
-		return nil, net.ErrClosed
-	}
-	if err != nil {
-		return nil, err
-	}
-	return l.keep(nc), nil
 }
 
 // keep counts a connection and puts it into the set. One that a listener further
@@ -124,12 +106,17 @@ func (l *listener) keep(nc net.Conn) net.Conn {
 // stop ends accepting. Where another process serves the socket from now on, at
 // once: what is queued is its. Where none does (last), what is queued now is
 // accepted first, until nothing more comes.
-func (l *listener) stop(last bool) {
+func (l *listener) stop(last bool, idle time.Duration) {
 	if _, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); !ok || !last {
 		l.Close()
 		return
 	}
-	l.stopBy.Store(time.Now().Add(lastAccepts).UnixNano())
+	patience := lastAccepts
+	if l.deferred.Load() {
+		l.deferAccept(0)
+		patience = max(patience, idle)
+	}
+	l.stopBy.Store(time.Now().Add(patience).UnixNano())
 	l.stopping.Store(true)
 	l.extend()
 }

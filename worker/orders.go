@@ -108,9 +108,15 @@ func (o *orders) follow(m ipc.Drain) {
 	}
 }
 
-func listenSignals() <-chan os.Signal {
+// listenSignals takes over the signals that ask for a drain: TERM, INT, and the
+// one that the master is configured to send (FORKD_STOP_SIGNAL).
+func listenSignals(configured string) <-chan os.Signal {
+	asking := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if s := unix.SignalNum("SIG" + configured); s != 0 {
+		asking = append(asking, s)
+	}
 	signals := make(chan os.Signal, 4)
-	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+	for _, s := range asking {
 		if !signal.Ignored(s) { // as nohup and a shell's background jobs do
 			signal.Notify(signals, s)
 		}

@@ -32,7 +32,7 @@ func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
 		return err
 	case <-w.Draining():
 	}
-	l.stop(!succeeded(w.Reason()))
+	l.stop(!succeeded(w.Reason()), w.orders.current().idle)
 	return l.drain(served)
 }
 

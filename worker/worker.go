@@ -61,7 +61,7 @@ func New() *Worker {
 		runtime.GOMAXPROCS(procs(runtime.GOMAXPROCS(0), passed.Slots))
 	}
 	w := start(passed, err, notify)
-	go w.obey(listenSignals(), os.Getppid())
+	go w.obey(listenSignals(os.Getenv(ipc.EnvStopSignal)), os.Getppid())
 	return w
 }
 

@@ -102,6 +102,7 @@ func Run(t *testing.T, serve Serve) {
 		"lingering close":   lingeringClose,
 		"idle in a roll":    idleInRoll,
 		"idle at a stop":    idleAtStop,
+		"speaks late":       speaksLate,
 		"stop during roll":  stopDuringRoll,
 		"hijacked and told": hijackedTold,
 		"hijacked and cut":  hijackedCut,

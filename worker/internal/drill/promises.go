@@ -213,6 +213,27 @@ func idleAtStop(t *testing.T, serve Serve) {
 	}
 }
 
+// A client that had connected when the stop came and speaks soon after is
+// answered, also where the kernel keeps it back until it speaks.
+func speaksLate(t *testing.T, serve Serve) {
+	s := setUp(t, serve)
+	c := s.dial()
+	s.drain(ipc.ReasonStop, 10*time.Second, 2*time.Second)
+	silence := time.NewTimer(300 * time.Millisecond)
+	defer silence.Stop()
+	<-silence.C
+	if err := c.send("/"); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := c.receive(); err != nil || !last {
+		t.Errorf("told to close: %v, %v", last, err)
+	}
+	c.Close()
+	if err := s.done(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A worker that drains for a roll when the whole app stops follows the stop.
 func stopDuringRoll(t *testing.T, serve Serve) {
 	s := setUp(t, serve)

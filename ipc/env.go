@@ -25,12 +25,13 @@ const (
 	EnvWatchdogUsec = "WATCHDOG_USEC" // sd_watchdog_enabled(3)
 	EnvWatchdogPID  = "WATCHDOG_PID"
 
-	EnvApp        = "FORKD_APP"        // the app's name
-	EnvSlot       = "FORKD_SLOT"       // the worker's slot, from 0
-	EnvSlots      = "FORKD_SLOTS"      // how many slots there are
-	EnvGeneration = "FORKD_GENERATION" // the number of the roll that started it, from 1
-	EnvChannelFD  = "FORKD_CHANNEL_FD" // the message channel
-	EnvPageFD     = "FORKD_PAGE_FD"    // the page of counters
+	EnvApp        = "FORKD_APP"         // the app's name
+	EnvSlot       = "FORKD_SLOT"        // the worker's slot, from 0
+	EnvSlots      = "FORKD_SLOTS"       // how many slots there are
+	EnvGeneration = "FORKD_GENERATION"  // the number of the roll that started it, from 1
+	EnvStopSignal = "FORKD_STOP_SIGNAL" // by which it is asked to drain: "TERM"
+	EnvChannelFD  = "FORKD_CHANNEL_FD"  // the message channel
+	EnvPageFD     = "FORKD_PAGE_FD"     // the page of counters
 
 	EnvNodeAppInstance = "NODE_APP_INSTANCE" // the slot, as pm2 sets it
 	EnvPort            = "PORT"              // the first tcp listener's port

@@ -15,14 +15,18 @@ const maxLine = 16 << 10
 
 // newPipe returns a pipe for a worker's output. The write end is open for
 // reading too, so that a worker whose master is gone is not killed by SIGPIPE at
-// its next line (pipe(7)); what it writes then stays in the pipe.
-func newPipe() (read *os.File, write int, err error) {
+// its next line (pipe(7)); what it writes then stays in the pipe. It belongs to
+// the worker's user, who may open it again as /dev/stdout.
+func newPipe(user *User) (read *os.File, write int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, fmt.Errorf("cannot make a pipe for the worker's output: %w", err)
 	}
 	write, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", fds[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	unix.Close(fds[1])
+	if err == nil && user != nil {
+		err = unix.Fchown(fds[0], int(user.UID), int(user.GID))
+	}
 	if err == nil {
 		err = unix.SetNonblock(fds[0], true) // of the read end alone: they are two descriptions
 	}

@@ -69,11 +69,7 @@ func (c *channel) send(m ipc.Message) error {
 	})
 }
 
-// lastMoment is how much earlier than SIGKILL a worker is told to be done, so
-// that it can say itself what it had to cut.
-const lastMoment = 250 * time.Millisecond
-
 // sendDrain tells a worker to drain, with what it needs to spread its goodbyes.
-func (c *channel) sendDrain(reason string, kill time.Time, idle time.Duration) error {
-	return c.send(ipc.Drain{Reason: reason, Deadline: kill.Add(-lastMoment), Idle: idle})
+func (c *channel) sendDrain(reason string, deadline time.Time, idle time.Duration) error {
+	return c.send(ipc.Drain{Reason: reason, Deadline: deadline, Idle: idle})
 }

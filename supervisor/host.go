@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -30,6 +31,8 @@ type host struct {
 
 	releases map[int]*release
 	workers  map[pool.ID]*worker // those that run, and those whose group does
+
+	unlistened bool // the app stops: the sockets are the workers' alone
 }
 
 // perform does what the pool has decided.
@@ -61,6 +64,8 @@ func (h *host) perform(action pool.Action) {
 		if err := h.sockets.CloseSlot(a.Slot); err != nil {
 			h.log.Error("cannot close the slot's sockets", "slot", a.Slot, "why", err)
 		}
+	case pool.Unlisten:
+		h.unlisten()
 	case pool.Moved, pool.RollMoved, pool.RollEnded, pool.Quit:
 		// the loop's own
 	}
@@ -116,7 +121,7 @@ func (h *host) forget(generation int) {
 // start runs a spawn beside the loop. Started reaches the loop before anything
 // that the worker says or does.
 func (h *host) start(id pool.ID) {
-	files, err := h.sockets.Files(id.Slot)
+	files, err := h.borrow(id.Slot)
 	s := spawn{
 		id: id, cfg: h.cfg, release: h.releases[id.Generation],
 		sockets: files, listeners: h.sockets.Listeners(),
@@ -126,6 +131,9 @@ func (h *host) start(id pool.ID) {
 		var w *worker
 		if err == nil {
 			w, err = s.run(h.children)
+		}
+		for _, fd := range files {
+			unix.Close(fd)
 		}
 		if err != nil {
 			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: err.Error()} })
@@ -143,6 +151,27 @@ func (h *host) start(id pool.ID) {
 	}()
 }
 
+// borrow returns copies of the slot's sockets, for a spawn that must not mind if
+// the slot is closed meanwhile.
+func (h *host) borrow(slot int) ([]int, error) {
+	files, err := h.sockets.Files(slot)
+	if err != nil {
+		return nil, err
+	}
+	copies := make([]int, 0, len(files))
+	for _, fd := range files {
+		c, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, fd := range copies {
+				unix.Close(fd)
+			}
+			return nil, fmt.Errorf("cannot copy the slot's sockets: %w", err)
+		}
+		copies = append(copies, c)
+	}
+	return copies, nil
+}
+
 func (h *host) exited(w *worker, e process.Exit) pool.Event {
 	w.forget()
 	return pool.Exited{
@@ -155,8 +184,15 @@ func (h *host) exited(w *worker, e process.Exit) pool.Event {
 // inspect looks at every socket: one that a worker has shut down between its
 // start and its end is revived here.
 func (h *host) inspect() {
-	for slot := range h.cfg.Workers {
-		h.restore(slot)
+	if h.unlistened {
+		return
+	}
+	changed, err := h.sockets.RestoreAll()
+	if err != nil {
+		h.log.Error("cannot listen again", "why", err)
+	}
+	for _, slot := range changed {
+		h.listeningAgain(slot)
 	}
 }
 
@@ -166,8 +202,18 @@ func (h *host) restore(slot int) {
 	case err != nil:
 		h.log.Error("cannot listen again", "slot", slot, "why", err)
 	case changed:
-		h.log.Info("listening again", "slot", slot, "why", "the worker had shut the socket down or changed its backlog")
+		h.listeningAgain(slot)
 	}
+}
+
+func (h *host) listeningAgain(slot int) {
+	h.log.Info("listening again", "slot", slot, "why", "the worker had shut the socket down or changed its backlog")
+}
+
+// unlisten lets go of the sockets: from here on the workers alone hold them.
+func (h *host) unlisten() {
+	h.unlistened = true
+	h.sockets.Close()
 }
 
 func (h *host) retire(a pool.Retire) {
@@ -175,9 +221,17 @@ func (h *host) retire(a pool.Retire) {
 	if w == nil {
 		return
 	}
-	if err := w.retire(a.Reason, a.Deadline, h.cfg.Drain.Idle, h.cfg.StopSignal); err != nil {
+	if err := w.retire(a.Reason, h.sayDeadline(a.Deadline), h.cfg.Drain.Idle, h.cfg.StopSignal); err != nil {
 		h.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
 	}
+}
+
+// lastMoment is how much earlier than SIGKILL a worker is told to be done, at
+// most, so that it can say itself what it had to cut.
+const lastMoment = 250 * time.Millisecond
+
+func (h *host) sayDeadline(kill time.Time) time.Time {
+	return kill.Add(-min(lastMoment, h.cfg.Drain.Timeout/10))
 }
 
 func (h *host) signalGroup(id pool.ID, sig syscall.Signal) {

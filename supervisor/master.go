@@ -14,7 +14,6 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
-	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/systemd"
 )
 
@@ -62,9 +61,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 func (m *master) run(ctx context.Context) error {
 	m.children = process.New()
 	m.host.children = m.children
-	signals, ignore := listenForSignals()
-	defer ignore()
-	m.loop.signals = signals
+	m.loop.signals = listenForSignals()
 	notifier := systemd.NewNotifier()
 	defer notifier.Close()
 	m.loop.notify = notifier.Tell
@@ -130,7 +127,12 @@ func (m *master) clearAway() {
 	for len(m.children.Adopted()) > 0 {
 		select {
 		case <-patience.C:
+			if sig == syscall.SIGKILL {
+				m.log.Error("giving up on what survives SIGKILL", "pids", m.children.Adopted())
+				return
+			}
 			sig = syscall.SIGKILL
+			patience.Reset(farewell)
 		case <-again.C:
 		}
 		if sig == syscall.SIGKILL { // and what its victims leave in turn
@@ -146,36 +148,6 @@ func (m *master) close() {
 		m.stdout.close()
 	}
 	m.stderr.close()
-}
-
-// openSockets binds the listeners. Where workers of a killed master of this very
-// app still hold a port, it waits for them: they are draining.
-func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Set, error) {
-	listeners := make([]sockets.Listener, len(cfg.Listeners))
-	for i, l := range cfg.Listeners {
-		listeners[i] = sockets.Listener(l)
-	}
-	patience := time.NewTimer(cfg.Drain.Timeout + farewell)
-	defer patience.Stop()
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	for waiting := false; ; waiting = true {
-		set, err := sockets.Open(listeners, cfg.Workers)
-		var held *sockets.HeldError
-		if !errors.As(err, &held) || !held.Leftovers(cfg.Name) {
-			return set, err
-		}
-		if !waiting {
-			log.Warn("waiting for the workers of a killed master to let go of the port", "why", err)
-		}
-		select {
-		case <-again.C:
-		case <-patience.C:
-			return nil, err
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 // perWorker is how many descriptors the master holds for one worker beside the

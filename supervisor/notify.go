@@ -14,10 +14,13 @@ import (
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
 const maxDatagram = 4096
 
+// maxPath is what a socket's path has room for, with its final zero (unix(7)).
+const maxPath = 108
+
 // notifySocket receives the sd_notify(3) messages of one worker: a socket of its
 // own, with a file that only the worker's user may write to. Where the disk is
-// full it has an abstract name instead (unix(7)): anybody may write to that, and
-// counts as little as ever.
+// full, or the path too long for a socket, it has an abstract name instead
+// (unix(7)): anybody may write to that, and counts as little as ever.
 type notifySocket struct {
 	address string // as NOTIFY_SOCKET has it: a path, or @name
 	conn    *net.UnixConn
@@ -30,7 +33,7 @@ func newNotifySocket(dir, name string, user *User) (*notifySocket, error) {
 		s.uid = user.UID
 	}
 	err := s.listen()
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || len(s.address) >= maxPath {
 		s.address = fmt.Sprintf("@forkd/%d/%s", os.Getpid(), name)
 		err = s.listen()
 	}

@@ -12,7 +12,8 @@ import (
 const maxPending = 1 << 20
 
 // patience is how long a worker's output waits for room before lines are
-// dropped: a stuck terminal must not stop a server.
+// dropped, at once from then on until there is room: a stuck terminal must not
+// stop a server.
 const patience = time.Second
 
 // output writes whole lines to one of the master's own outputs, from a goroutine
@@ -24,6 +25,7 @@ type output struct {
 	mu      sync.Mutex
 	pending []byte
 	dropped int
+	stuck   bool // one has waited for room in vain: until there is some, nobody waits
 	closed  bool
 	work    chan struct{} // holds one: there is something to do
 	room    chan struct{} // holds one: pending has been taken
@@ -51,6 +53,9 @@ func (o *output) writePatiently(line []byte) {
 	var enough <-chan time.Time
 	for !o.put(line) {
 		if enough == nil {
+			if o.dropIfStuck() {
+				return
+			}
 			enough = time.After(patience)
 		}
 		select {
@@ -58,7 +63,7 @@ func (o *output) writePatiently(line []byte) {
 		case <-o.done:
 			return
 		case <-enough:
-			o.drop()
+			o.giveUp()
 			return
 		}
 	}
@@ -81,13 +86,31 @@ func (o *output) drop() {
 	o.dropped++
 }
 
+// giveUp drops a line that has waited in vain.
+func (o *output) giveUp() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dropped++
+	o.stuck = true
+}
+
+// dropIfStuck drops a line that would wait where another has in vain.
+func (o *output) dropIfStuck() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stuck {
+		o.dropped++
+	}
+	return o.stuck
+}
+
 func (o *output) run() {
 	defer close(o.done)
 	var spare []byte
 	for range o.work {
 		o.mu.Lock()
 		batch, dropped, closed := o.pending, o.dropped, o.closed
-		o.pending, o.dropped = spare[:0], 0
+		o.pending, o.dropped, o.stuck = spare[:0], 0, false
 		o.mu.Unlock()
 		poke(o.room)
 		if dropped > 0 {

@@ -75,7 +75,7 @@ func TestOutputThatHasGoneIsNoReasonToEnd(t *testing.T) {
 }
 
 func TestCaptureCutsAndPrefixesLines(t *testing.T) {
-	read, write, err := newPipe()
+	read, write, err := newPipe(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 
 // A worker whose master is gone must survive its next line.
 func TestPipeSurvivesItsReader(t *testing.T) {
-	read, write, err := newPipe()
+	read, write, err := newPipe(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

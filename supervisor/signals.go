@@ -12,13 +12,14 @@ import (
 
 // listenForSignals takes over every signal of docs/contract.md, section 6, so
 // that none has its default effect. SIGPIPE is among them: an output that has
-// gone is no reason to end.
-func listenForSignals() (<-chan os.Signal, func()) {
+// gone is no reason to end, not even while the last lines are written: so it is
+// for good.
+func listenForSignals() <-chan os.Signal {
 	c := make(chan os.Signal, 64)
 	signal.Notify(c,
 		syscall.SIGUSR2, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT,
 		syscall.SIGUSR1, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH, syscall.SIGPIPE)
-	return c, func() { signal.Stop(c) }
+	return c
 }
 
 // signal acts on a signal to the master.

@@ -58,7 +58,7 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 		return spec, nil, err
 	}
 	if s.output != nil {
-		read, write, err := newPipe()
+		read, write, err := newPipe(s.cfg.User)
 		if err != nil {
 			return spec, passed, err
 		}
@@ -173,6 +173,7 @@ func (s spawn) contract(vars map[string]string) {
 	vars[ipc.EnvSlot] = strconv.Itoa(s.id.Slot)
 	vars[ipc.EnvSlots] = strconv.Itoa(s.cfg.Workers)
 	vars[ipc.EnvGeneration] = strconv.Itoa(s.id.Generation)
+	vars[ipc.EnvStopSignal] = strings.TrimPrefix(unix.SignalName(s.cfg.StopSignal), "SIG")
 	vars[ipc.EnvNodeAppInstance] = strconv.Itoa(s.id.Slot)
 	if s.passesSockets() {
 		names := make([]string, len(s.listeners))

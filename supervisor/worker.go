@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,30 +27,32 @@ type worker struct {
 }
 
 // listen starts the readers of a worker that runs. They end when the master
-// closes its ends.
+// closes its ends. What a worker says over and over reaches the loop once.
 func (w *worker) listen(tell func(happening) bool, log *slog.Logger) {
-	fact := func(ev pool.Event) { tell(func() pool.Event { return ev }) }
+	once := func(ev pool.Event) func() {
+		return sync.OnceFunc(func() { tell(func() pool.Event { return ev }) })
+	}
+	ready, greeted := once(pool.Notified{ID: w.id}), once(pool.Greeted{ID: w.id})
 	if w.notify != nil {
-		go w.notify.receive(func() { fact(pool.Notified{ID: w.id}) })
+		go w.notify.receive(ready)
 	}
 	if c := w.channel; c != nil {
 		go func() {
-			if err := c.receive(func(m ipc.Message) { w.heard(m, fact) }); err != nil {
+			err := c.receive(func(m ipc.Message) {
+				switch m.(type) {
+				case ipc.Hello:
+					greeted()
+				case ipc.Ready:
+					ready()
+				default:
+					// Application messages and pulses have no reader yet.
+				}
+			})
+			if err != nil {
 				log.Warn("channel closed", "slot", w.id.Slot, "pid", w.process.PID(), "why", err)
 			}
 			c.close()
 		}()
-	}
-}
-
-// heard turns what the worker says into facts. Application messages and pulses
-// have no reader yet; the protocol lets them pass.
-func (w *worker) heard(m ipc.Message, fact func(pool.Event)) {
-	switch m.(type) {
-	case ipc.Hello:
-		fact(pool.Greeted{ID: w.id})
-	case ipc.Ready:
-		fact(pool.Notified{ID: w.id})
 	}
 }
 

@@ -22,12 +22,12 @@ type Children struct {
 	ended  chan struct{} // closed when the reaper has ended
 
 	burials sync.WaitGroup
-
 	// mu is held over each fork and each sweep, so that a sweep never takes a
 	// worker that is being born for a stranger, and over each signal, so that
 	// nobody is reaped between the check and the kill.
 	mu      sync.Mutex
 	workers map[int]*Process // by pid, until reaped
+	before  map[int]bool     // children by pid, from before this was a master: not its to end
 	calls   []func()         // what the reaper has to tell, in order
 	relist  time.Time        // when a sweep may look through all processes again
 }
@@ -45,6 +45,9 @@ func New() *Children {
 	}
 	// Every kernel that has pidfds, without which nothing starts, has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	if os.Getpid() != 1 {
+		c.before = childrenNow()
+	}
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
 	c.wake() // what ended before: as PID 1, or after an exec
@@ -76,6 +79,9 @@ func (c *Children) Close() {
 	close(c.closed)
 	<-c.ended
 	c.burials.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sweepStrangers() // those that died behind the last worker
 }
 
 // Adopted lists the strangers that live as children of this process: what left
@@ -101,10 +107,22 @@ func (c *Children) KillAdopted(sig syscall.Signal) int {
 	return len(pids)
 }
 
+// childrenNow lists what this process, or the program that became it by an exec,
+// has started.
+func childrenNow() map[int]bool {
+	children := map[int]bool{}
+	for _, pid := range readPIDs() {
+		if hasLivingChild(unix.P_PID, pid) {
+			children[pid] = true
+		}
+	}
+	return children
+}
+
 func (c *Children) adopted() []int {
 	var pids []int
 	for _, pid := range readPIDs() {
-		if c.workers[pid] != nil || !hasLivingChild(unix.P_PID, pid) {
+		if c.workers[pid] != nil || c.before[pid] || !hasLivingChild(unix.P_PID, pid) {
 			continue
 		}
 		if group, err := unix.Getpgid(pid); err == nil && c.workers[group] == nil {

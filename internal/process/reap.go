@@ -129,7 +129,7 @@ func (c *Children) sweepStrangers() {
 		if !dead || c.workers[int(info.pid)] != nil {
 			return
 		}
-		reap(int(info.pid))
+		c.reapStranger(int(info.pid))
 	}
 }
 
@@ -138,8 +138,14 @@ func (c *Children) sweepStrangers() {
 func (c *Children) sweepStrangersBeside(pids []int) {
 	for _, pid := range pids {
 		if c.workers[pid] == nil {
-			reap(pid)
+			c.reapStranger(pid)
 		}
+	}
+}
+
+func (c *Children) reapStranger(pid int) {
+	if reap(pid) {
+		delete(c.before, pid) // the number may come again, with another behind it
 	}
 }
 

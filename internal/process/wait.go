@@ -20,9 +20,11 @@ func peekExit(pid int, now time.Time) (Exit, bool) {
 	return info.exit(now), dead
 }
 
-// reap takes pid out of the process table if it is a dead child.
-func reap(pid int) {
-	waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
+// reap takes pid out of the process table if it is a dead child, and reports
+// whether it was.
+func reap(pid int) bool {
+	_, dead := waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
+	return dead
 }
 
 // reapHandle does the same for the child behind a pidfd (kernel 5.4), of which

@@ -119,12 +119,12 @@ func (g *group) steer(accept []bool) error {
 	return nil
 }
 
+// restore mends one slot's socket; look has come before it.
 func (g *group) restore(slot int, accept []bool) (changed bool, err error) {
 	m := &g.members[slot]
 	if m.fd < 0 {
 		return false, nil
 	}
-	g.look()
 	state, err := inspect(m.fd)
 	if err != nil {
 		return false, fmt.Errorf("cannot inspect the socket of slot %d on %s: %w", slot, g.listener, err)

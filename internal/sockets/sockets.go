@@ -114,8 +114,24 @@ func (s *Set) Steer(accept []bool) error {
 // shut down is lost; that of one with another backlog is not.
 func (s *Set) Restore(slot int) (changed bool, err error) {
 	for _, g := range s.groups {
+		g.look()
 		undone, failed := g.restore(slot, s.accept)
 		changed, err = changed || undone, first(err, failed)
+	}
+	return changed, err
+}
+
+// RestoreAll does the same for every slot, with two system calls for each
+// socket, and returns the slots in which there was something to undo.
+func (s *Set) RestoreAll() (changed []int, err error) {
+	for _, g := range s.groups {
+		g.look()
+		for slot := range g.members {
+			undone, failed := g.restore(slot, s.accept)
+			if err = first(err, failed); undone && !slices.Contains(changed, slot) {
+				changed = append(changed, slot)
+			}
+		}
 	}
 	return changed, err
 }

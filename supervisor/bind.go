@@ -1,0 +1,79 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/sockets"
+)
+
+// openSockets binds the listeners. Where workers of a killed master of this very
+// app still hold a port, it waits for them, as they are draining, and kills what
+// is left when drain.timeout is past.
+func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Set, error) {
+	listeners := make([]sockets.Listener, len(cfg.Listeners))
+	for i, l := range cfg.Listeners {
+		listeners[i] = sockets.Listener(l)
+	}
+	leftovers := map[int]int{} // pidfds, by pid
+	defer func() {
+		for _, fd := range leftovers {
+			unix.Close(fd)
+		}
+	}()
+	patience := time.NewTimer(cfg.Drain.Timeout)
+	defer patience.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for waiting, killed := false, false; ; waiting = true {
+		set, err := sockets.Open(listeners, cfg.Workers)
+		held, ok := errors.AsType[*sockets.HeldError](err)
+		if !ok || !held.Leftovers(cfg.Name) {
+			return set, err
+		}
+		if !waiting {
+			log.Warn("waiting for the workers of a killed master to let go of the port", "why", err)
+		}
+		select {
+		case <-again.C:
+			remember(leftovers, held)
+		case <-patience.C:
+			if killed {
+				return nil, err
+			}
+			log.Warn("killing the workers of a killed master: drain.timeout is past")
+			killHolders(leftovers, held)
+			killed = true
+			patience.Reset(farewell)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// remember opens a pidfd of each holder. One that is opened now and is still
+// alive when its pid is named again is that process, and no other.
+func remember(pidfds map[int]int, held *sockets.HeldError) {
+	for _, h := range held.Holders {
+		if _, known := pidfds[h.PID]; !known && h.PID > 0 {
+			if fd, err := unix.PidfdOpen(h.PID, 0); err == nil {
+				pidfds[h.PID] = fd
+			}
+		}
+	}
+}
+
+// killHolders ends those of the remembered that hold the port still.
+func killHolders(pidfds map[int]int, held *sockets.HeldError) {
+	for _, h := range held.Holders {
+		if fd, known := pidfds[h.PID]; known {
+			// It may have ended since, or belong to another user: then the port
+			// tells, soon.
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+	}
+}

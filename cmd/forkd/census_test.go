@@ -65,6 +65,7 @@ func (h *harness) mourn(dir string) {
 // has failed already leaves is killed, and not complained about.
 func (h *harness) leftBehind(env *testscript.Env, dir string) {
 	if t, ok := env.T().(interface{ Failed() bool }); ok && t.Failed() {
+		h.failed.Store(true)
 		for _, p := range of(dir) {
 			_ = unix.Kill(p.pid, unix.SIGKILL)
 		}
@@ -83,7 +84,8 @@ func (h *harness) leftBehind(env *testscript.Env, dir string) {
 }
 
 // remains lists what is left of a script. A command of another script is a
-// zombie too, but only for as long as it takes os/exec to reap it.
+// zombie too, but only for as long as it takes os/exec to reap it. After a
+// script has failed nothing tells its zombies from those of the others.
 func (h *harness) remains(dir string) []string {
 	var left []string
 	for _, p := range of(dir) {
@@ -92,7 +94,7 @@ func (h *harness) remains(dir string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range census() {
-		if !p.zombie || p.parent != os.Getpid() {
+		if h.failed.Load() || !p.zombie || p.parent != os.Getpid() {
 			continue
 		}
 		switch owner, known := h.bereaved[p.pid]; {

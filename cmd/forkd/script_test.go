@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(m, map[string]func(){
 		"forkd":           main,
+		"fetch":           fetch,
 		"in-terminal":     inTerminal,
 		"stranger":        stranger,
 		"worker-family":   workerFamily,
@@ -101,7 +102,8 @@ func TestScript(t *testing.T) {
 
 // harness is what the scripts share: they run side by side.
 type harness struct {
-	apps atomic.Int32 // names given out
+	apps   atomic.Int32 // names given out
+	failed atomic.Bool  // a script has
 
 	// ports given out, below the range from which the kernel takes those of
 	// outgoing connections (32768 and up), so that none is taken by one.

@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 LINT        := go tool -modfile=tools.mod golangci-lint
 BUILD       := CGO_ENABLED=0 go build -trimpath -o
-TESTS       := go test -race
+TESTS       := go test -race -count=1
 GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build

@@ -40,6 +40,7 @@ type roll struct {
 	step     []int       // slots reached whose worker is not ready yet
 	before   map[int]int // what each reached slot ran
 	nextAt   time.Time   // when the next step may begin
+	waitBy   time.Time   // how long the first step waits for older generations to drain
 	until    time.Time   // end of monitoring
 	why      string      // what made it fail
 	checks   []int       // generations whose release is being checked
@@ -110,12 +111,27 @@ func (p *Pool) advance(r *roll) bool {
 	case len(r.queue) == 0:
 		r.phase = RollMonitoring
 		r.until = p.now.Add(p.settings.Update.Monitor)
-	case r.nextAt.After(p.now):
+	case r.nextAt.After(p.now), p.crowded(r):
 		return false
 	default:
 		p.beginStep(r)
 	}
 	return true
+}
+
+// crowded reports whether a roll's first step waits because its predecessors
+// would be one draining generation too many.
+func (p *Pool) crowded(r *roll) bool {
+	if len(r.before) > 0 {
+		return false
+	}
+	if others := p.draining(); len(others) < maxDraining || len(others) == maxDraining && slices.Contains(others, r.from) {
+		return false
+	}
+	if r.waitBy.IsZero() {
+		r.waitBy = p.now.Add(drainPatience)
+	}
+	return r.waitBy.After(p.now)
 }
 
 func (p *Pool) beginStep(r *roll) {
@@ -271,6 +287,8 @@ func (p *Pool) rollDeadline() time.Time {
 		return r.until
 	case len(r.step) == 0 && len(r.queue) > 0 && r.nextAt.After(p.now):
 		return r.nextAt
+	case len(r.before) == 0 && r.waitBy.After(p.now):
+		return r.waitBy
 	default:
 		return time.Time{}
 	}
@@ -289,6 +307,9 @@ func (p *Pool) tellRoll() {
 func (p *Pool) rollMoved() RollMoved {
 	r := p.roll
 	m := RollMoved{Phase: r.phase, From: r.from, To: r.to, Of: len(p.slots), Why: r.why}
+	if !r.waitBy.IsZero() && len(r.before) == 0 {
+		m.Why = fmt.Sprintf("two generations drain still: waiting up to %s for the oldest", drainPatience)
+	}
 	for _, s := range p.slots {
 		if s.Generation == r.to && s.settled() {
 			m.Done++

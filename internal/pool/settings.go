@@ -85,5 +85,10 @@ type Drain struct {
 const steerAfter = 100 * time.Millisecond
 
 // maxDraining is how many draining generations live side by side; a third cuts
-// the oldest (docs/contract.md, section 6).
-const maxDraining = 2
+// the oldest (docs/contract.md, section 6). A roll that would bring the third
+// gives the oldest drainPatience to end by itself: clients that were only silent
+// for a while then lose nothing.
+const (
+	maxDraining   = 2
+	drainPatience = 5 * time.Second
+)

@@ -188,23 +188,31 @@ func (p *Pool) cutOldest() {
 	if p.stop != stopNone {
 		return // they all go, and nothing comes after them
 	}
-	draining := func(w *Worker) bool { return w.State == StateDraining && !w.Killed }
-	var generations []int
-	p.workers(func(_ *Slot, w *Worker) {
-		if draining(w) && !slices.Contains(generations, w.ID.Generation) {
-			generations = append(generations, w.ID.Generation)
-		}
-	})
+	generations := p.draining()
 	if len(generations) <= maxDraining {
 		return
 	}
-	oldest := slices.Min(generations)
 	p.workers(func(_ *Slot, w *Worker) {
-		if draining(w) && w.ID.Generation == oldest {
+		if w.drains() && w.ID.Generation == generations[0] {
 			p.kill(w, fmt.Sprintf("more than %d generations draining", maxDraining))
 		}
 	})
 }
+
+// draining lists the generations that drain, the oldest first.
+func (p *Pool) draining() []int {
+	var generations []int
+	p.workers(func(_ *Slot, w *Worker) {
+		if w.drains() && !slices.Contains(generations, w.ID.Generation) {
+			generations = append(generations, w.ID.Generation)
+		}
+	})
+	slices.Sort(generations)
+	return generations
+}
+
+// drains reports a worker that was asked to go and may take its time.
+func (w *Worker) drains() bool { return w.State == StateDraining && !w.Killed }
 
 // kill sends SIGKILL once; to a worker that does not run yet, as soon as it
 // does.

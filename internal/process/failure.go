@@ -3,7 +3,6 @@ package process
 import (
 	"bufio"
 	"bytes"
-	"debug/elf"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -136,15 +135,33 @@ func interpreterOf(path string) string {
 		}
 		return ""
 	}
-	program, err := elf.NewFile(file)
-	if err != nil {
+	return loaderOf(file)
+}
+
+// loaderOf is the PT_INTERP of a 64-bit little-endian ELF file (elf(5)), ""
+// where there is none. It does without debug/elf, which would bring DWARF and
+// three kinds of decompression into the master.
+func loaderOf(file io.ReaderAt) string {
+	const class64, little, interp = 2, 1, 3
+	var head [64]byte
+	if _, err := file.ReadAt(head[:], 0); err != nil || string(head[:4]) != "\x7fELF" || head[4] != class64 || head[5] != little {
 		return ""
 	}
-	for _, segment := range program.Progs {
-		if segment.Type == elf.PT_INTERP && segment.Filesz <= unix.PathMax {
-			name, _ := io.ReadAll(segment.Open())
+	order := binary.LittleEndian
+	at, size := int64(order.Uint64(head[32:])), int64(order.Uint16(head[54:]))
+	for range order.Uint16(head[56:]) {
+		var segment [56]byte
+		if _, err := file.ReadAt(segment[:], at); err != nil {
+			return ""
+		}
+		if length := order.Uint64(segment[32:]); order.Uint32(segment[:]) == interp && length <= unix.PathMax {
+			name := make([]byte, length)
+			if _, err := file.ReadAt(name, int64(order.Uint64(segment[8:]))); err != nil {
+				return ""
+			}
 			return string(bytes.TrimRight(name, "\x00"))
 		}
+		at += size
 	}
 	return ""
 }

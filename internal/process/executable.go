@@ -55,9 +55,6 @@ const elfMagic = "\x7fELF"
 // Path is where it was opened.
 func (e *Executable) Path() string { return e.path }
 
-// ELF reports a program that can be run by descriptor; a script needs its path.
-func (e *Executable) ELF() bool { return e.elf }
-
 // Unchanged reports whether the path still leads to this file, and the file is
 // as it was: inode, size and time of modification.
 func (e *Executable) Unchanged() bool {

@@ -33,9 +33,6 @@ func (e Exit) String() string {
 	}
 }
 
-// Success reports an exit with status 0.
-func (e Exit) Success() bool { return e.Signal == 0 && e.Code == 0 }
-
 func signalName(sig syscall.Signal) string {
 	if name := unix.SignalName(sig); name != "" {
 		return name

@@ -177,15 +177,6 @@ func (s *Set) Listeners() []Listener {
 	return ls
 }
 
-// Names returns the listeners' names in order, as LISTEN_FDNAMES wants them.
-func (s *Set) Names() []string {
-	names := make([]string, 0, len(s.groups))
-	for _, g := range s.groups {
-		names = append(names, g.listener.Name)
-	}
-	return names
-}
-
 // Port returns the actual port of a listener, 0 if there is none of that name.
 func (s *Set) Port(name string) int {
 	for _, g := range s.groups {

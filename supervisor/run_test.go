@@ -491,7 +491,7 @@ func TestReadyFromAStrangerDoesNotCount(t *testing.T) {
 	if err != nil || len(sockets) != 1 {
 		t.Fatalf("notify sockets %v, %v", sockets, err)
 	}
-	stranger := exec.Command("python3", "-c", `
+	stranger := exec.Command("/usr/bin/python3", "-c", `
 import os, socket, sys
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.connect(sys.argv[1])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,8 @@ import (
 
 // openSockets binds the listeners. Where workers of a killed master of this very
 // app still hold a port, it waits for them, as they are draining, and kills what
-// is left when drain.timeout is past.
+// is left when drain.timeout is past. One that nobody is seen to hold is tried
+// for a second more.
 func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Set, error) {
 	listeners := make([]sockets.Listener, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
@@ -29,13 +31,20 @@ func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Se
 	defer patience.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
-	for waiting, killed := false, false; ; waiting = true {
+	lastSeen := time.Now()
+	for waiting, killed := false, false; ; {
 		set, err := sockets.Open(listeners, cfg.Workers)
 		held, ok := errors.AsType[*sockets.HeldError](err)
-		if !ok || !held.Leftovers(cfg.Name) {
+		switch {
+		case !ok:
 			return set, err
+		case held.Leftovers(cfg.Name):
+			lastSeen = time.Now()
+		case !faceless(held) || time.Since(lastSeen) > farewell:
+			return nil, err
 		}
-		if !waiting {
+		if !waiting && !faceless(held) {
+			waiting = true
 			log.Warn("waiting for the workers of a killed master to let go of the port", "why", err)
 		}
 		select {
@@ -53,6 +62,12 @@ func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Se
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// faceless reports whether nobody could be found who holds the port: a process
+// of another user, or one that has let go since, as a worker that ends does.
+func faceless(held *sockets.HeldError) bool {
+	return !slices.ContainsFunc(held.Holders, func(h sockets.Holder) bool { return h.PID != 0 })
 }
 
 // remember opens a pidfd of each holder. One that is opened now and is still

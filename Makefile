@@ -9,7 +9,7 @@ GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test check bench fmt clean
+.PHONY: help build run test check bench fuzz fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -44,6 +44,9 @@ bench: build ## measure everything that README promises (10 minutes), and write 
 	@$(BUILD) bin/bench ./test/bench
 	@$(BUILD) bin/bench-peer ./test/bench/peer
 	@bin/bench $(BENCH)
+
+fuzz: ## fuzz everything that comes from outside, FUZZTIME=5m for each target
+	@test/fuzz
 
 fmt: ## format the Go files
 	$(LINT) fmt

@@ -84,7 +84,8 @@ type Passed struct {
 // Inherited reads what was passed to process pid from its environment. The
 // worker calls it once, when it starts. As in sd_listen_fds(3), a LISTEN_PID of
 // another process means that nothing is meant for this one: no error and no
-// descriptors. An error says which variable makes no sense; what could be read
+// descriptors. Those that come out are each for one thing, and none of the
+// standard ones. An error says which variable makes no sense; what could be read
 // is returned beside it.
 func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	p := Passed{Channel: -1, Page: -1}
@@ -94,34 +95,48 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	p.App, _ = lookup(EnvApp)
 
 	var wrong error
-	number := func(key string, most, missing int) int {
+	blame := func(key, want string) {
+		if wrong == nil {
+			text, _ := lookup(key)
+			wrong = fmt.Errorf("cannot use %s=%.100q: want %s", key, text, want)
+		}
+	}
+	number := func(key string, least, most, missing int) int {
 		text, ok := lookup(key)
 		if !ok {
 			return missing
 		}
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 || n > most {
-			if wrong == nil {
-				wrong = fmt.Errorf("cannot use %s=%q: want a number from 0 to %d", key, text, most)
-			}
+		if err != nil || n < least || n > most {
+			blame(key, fmt.Sprintf("a number from %d to %d", least, most))
 			return missing
 		}
 		return n
 	}
 	const anyNumber = 1<<31 - 1
-	p.Channel = number(EnvChannelFD, anyNumber, -1)
-	p.Page = number(EnvPageFD, anyNumber, -1)
-	p.Slot = number(EnvSlot, anyNumber, 0)
-	p.Slots = number(EnvSlots, anyNumber, 0)
-	p.Generation = number(EnvGeneration, anyNumber, 0)
+	p.Channel = number(EnvChannelFD, FirstFD, anyNumber, -1)
+	p.Page = number(EnvPageFD, FirstFD, anyNumber, -1)
+	p.Slot = number(EnvSlot, 0, anyNumber, 0)
+	p.Slots = number(EnvSlots, 0, anyNumber, 0)
+	p.Generation = number(EnvGeneration, 0, anyNumber, 0)
 
 	// Without LISTEN_PID nobody has said that the sockets are for this process.
-	if _, ok := lookup(EnvListenPID); !ok {
-		return p, wrong
+	sockets := 0
+	if _, ok := lookup(EnvListenPID); ok {
+		sockets = number(EnvListenFDs, 0, maxFDs, 0)
+	}
+	// One descriptor can't be two things: whoever closes one would close both.
+	if p.Channel >= 0 && p.Channel < FirstFD+sockets {
+		blame(EnvChannelFD, "a descriptor after those of the sockets")
+		p.Channel = -1
+	}
+	if p.Page >= 0 && (p.Page < FirstFD+sockets || p.Page == p.Channel) {
+		blame(EnvPageFD, "a descriptor of its own, after those of the sockets")
+		p.Page = -1
 	}
 	joined, _ := lookup(EnvListenFDNames)
 	names := strings.Split(joined, ":")
-	for i := range number(EnvListenFDs, maxFDs, 0) {
+	for i := range sockets {
 		s := Socket{FD: FirstFD + i}
 		if i < len(names) {
 			s.Name = names[i]

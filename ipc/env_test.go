@@ -40,6 +40,12 @@ func TestInherited(t *testing.T) {
 		{name: "no names", env: "LISTEN_PID=7 LISTEN_FDS=2 LISTEN_FDNAMES=a", want: Passed{Sockets: []Socket{{3, "a"}, {4, ""}}, Channel: -1, Page: -1}},
 		{name: "not a number", env: "LISTEN_PID=7 LISTEN_FDS=two", want: none, wrong: `LISTEN_FDS="two"`},
 		{name: "too many", env: "LISTEN_PID=7 LISTEN_FDS=5000", want: none, wrong: "0 to 4096"},
+		{name: "standard input", env: "FORKD_CHANNEL_FD=0", want: none, wrong: `FORKD_CHANNEL_FD="0": want a number from 3`},
+		{
+			name: "a socket's", env: "LISTEN_PID=7 LISTEN_FDS=2 FORKD_CHANNEL_FD=4 FORKD_PAGE_FD=5",
+			want: Passed{Sockets: []Socket{{3, ""}, {4, ""}}, Channel: -1, Page: 5}, wrong: "after those of the sockets",
+		},
+		{name: "one for two", env: "FORKD_CHANNEL_FD=3 FORKD_PAGE_FD=3", want: Passed{Channel: 3, Page: -1}, wrong: "of its own"},
 		{name: "negative", env: "FORKD_PAGE_FD=-3", want: none, wrong: `FORKD_PAGE_FD="-3"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -57,4 +63,47 @@ func TestInherited(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever an environment says, what comes of it are descriptors that were not
+// the process's own before, each for one thing, and few.
+func FuzzPassed(f *testing.F) {
+	f.Add("7", "2", "http:admin", "5", "6", "0", "2", "1")
+	f.Add("8", "2", "", "3", "4", "", "", "")
+	f.Add("7", "4096", ":::", "3", "3", "-1", "9999999999999999999", "+1")
+	f.Add("7", "0x2", "a:b:c", " 5", "1e3", "\xff", "0", "00")
+	f.Add("", "", "", "", "", "", "", "")
+	f.Fuzz(func(t *testing.T, owner, fds, names, channel, page, slot, slots, generation string) {
+		env := map[string]string{
+			EnvListenPID: owner, EnvListenFDs: fds, EnvListenFDNames: names, EnvChannelFD: channel, EnvPageFD: page,
+			EnvSlot: slot, EnvSlots: slots, EnvGeneration: generation,
+		}
+		for key, value := range env {
+			if value == "" {
+				delete(env, key)
+			}
+		}
+		p, err := Inherited(func(key string) (string, bool) { v, ok := env[key]; return v, ok }, 7)
+		if err != nil && len(err.Error()) > 1000 {
+			t.Errorf("an error of %d bytes", len(err.Error()))
+		}
+		if owner != "7" && len(p.Sockets) > 0 || len(p.Sockets) > maxFDs || p.Slot < 0 || p.Slots < 0 || p.Generation < 0 {
+			t.Errorf("%+v", p)
+		}
+		used := map[int]bool{0: true, 1: true, 2: true}
+		for i, s := range p.Sockets {
+			if s.FD != FirstFD+i || strings.Contains(s.Name, ":") {
+				t.Errorf("socket %d: %+v", i, s)
+			}
+			used[s.FD] = true
+		}
+		for _, fd := range []int{p.Channel, p.Page} {
+			if fd < -1 || fd >= 0 && used[fd] {
+				t.Errorf("descriptor %d twice: %+v", fd, p)
+			}
+			if fd >= 0 {
+				used[fd] = true
+			}
+		}
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -100,9 +99,18 @@ type wire struct {
 // Encode is one message as a line, ending in its newline.
 func Encode(m Message) ([]byte, error) { return Append(nil, m) }
 
+// Why an application's message can't be encoded, for errors.Is. One that is not
+// JSON is neither.
+var (
+	ErrTooLong  = fmt.Errorf("the line is over %d bytes", MaxLine)
+	ErrNotUTF8  = errors.New("the line is not UTF-8")
+	ErrReserved = errors.New("a cmd that begins with FORKD_ or NODE_ is reserved")
+)
+
 // Append adds a message to dst as a line, ending in its newline. An error means
-// that dst is as it was: an application's message that is not JSON, is longer
-// than MaxLine, or would pass for one of forkd's own.
+// that dst is as it was: an application's message that is not JSON, or
+// ErrTooLong, ErrNotUTF8, or ErrReserved for one that would pass for one of
+// forkd's own.
 func Append(dst []byte, m Message) ([]byte, error) {
 	var w wire
 	switch m := m.(type) {
@@ -135,12 +143,11 @@ func appendApp(dst []byte, m App) ([]byte, error) {
 	if err := json.Compact(&line, m); err != nil {
 		return dst, fmt.Errorf("cannot encode message: not JSON: %w", err)
 	}
-	parsed, err := parse(line.Bytes())
-	if err != nil {
+	if err := check(line.Bytes()); err != nil {
 		return dst, fmt.Errorf("cannot encode message: %w", err)
 	}
-	if _, ok := parsed.(App); !ok {
-		return dst, errors.New("cannot encode message: a cmd that begins with FORKD_ or NODE_ is reserved")
+	if command(line.Bytes()) != "" {
+		return dst, fmt.Errorf("cannot encode message: %w", ErrReserved)
 	}
 	return append(append(dst, line.Bytes()...), '\n'), nil
 }
@@ -191,47 +198,31 @@ func (r *Reader) line() ([]byte, error) {
 	}
 }
 
-var errTooLong = fmt.Errorf("cannot read message: the line is over %d bytes", MaxLine)
+var errTooLong = fmt.Errorf("cannot read message: %w", ErrTooLong)
+
+// check says why a line can't be a message, but for whether it is JSON.
+func check(line []byte) error {
+	switch {
+	case len(line) > MaxLine:
+		return ErrTooLong
+	case !utf8.Valid(line):
+		return ErrNotUTF8
+	}
+	return nil
+}
 
 // parse is one line's message. What it returns shares no memory with line.
 func parse(line []byte) (Message, error) {
-	if len(line) > MaxLine {
-		return nil, errTooLong
-	}
-	if !utf8.Valid(line) {
-		return nil, errors.New("cannot read message: the line is not UTF-8")
+	if err := check(line); err != nil {
+		return nil, fmt.Errorf("cannot read message: %w", err)
 	}
 	if !json.Valid(line) {
 		return nil, errors.New("cannot read message: the line is not JSON")
 	}
-	cmd, err := command(line)
-	if err != nil {
-		return nil, err
+	if cmd := command(line); cmd != "" {
+		return known(cmd, line)
 	}
-	if cmd == "" {
-		return App(bytes.Clone(line)), nil
-	}
-	return known(cmd, line)
-}
-
-// command is the reserved cmd of a line that holds JSON, "" where it has none.
-// It looks at the exact key: encoding/json alone would take "CMD" for "cmd".
-func command(line []byte) (string, error) {
-	if trimmed := bytes.TrimLeft(line, " \t\r"); trimmed[0] != '{' {
-		return "", nil
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(line, &fields); err != nil {
-		return "", fmt.Errorf("cannot read message: %w", err)
-	}
-	var cmd string
-	if json.Unmarshal(fields["cmd"], &cmd) != nil {
-		return "", nil // none, or not a string: the application's own
-	}
-	if strings.HasPrefix(cmd, "FORKD_") || strings.HasPrefix(cmd, "NODE_") {
-		return cmd, nil
-	}
-	return "", nil
+	return App(bytes.Clone(line)), nil
 }
 
 func known(cmd string, line []byte) (Message, error) {

@@ -114,17 +114,22 @@ func TestDrainDefaultsAndBounds(t *testing.T) {
 }
 
 func TestAppendRefuses(t *testing.T) {
-	for in, want := range map[string]string{
-		`{`:                     "not JSON",
-		``:                      "not JSON",
-		`{"cmd":"FORKD_READY"}`: "reserved",
-		`{"\u0063md":"NODE_X"}`: "reserved",
-		`"` + strings.Repeat("x", MaxLine-1) + `"`: "over 1048576",
+	for in, want := range map[string]struct {
+		text string
+		is   error // nil: none that callers tell apart
+	}{
+		`{`:                     {"not JSON", nil},
+		``:                      {"not JSON", nil},
+		`{"cmd":"FORKD_READY"}`: {"reserved", ErrReserved},
+		`{"cmd":"FORKD_DRAIN"}`: {"reserved", ErrReserved}, // also where it is none of forkd's
+		`{"\u0063md":"NODE_X"}`: {"reserved", ErrReserved},
+		"\"\xff\"":              {"not UTF-8", ErrNotUTF8},
+		`"` + strings.Repeat("x", MaxLine-1) + `"`: {"over 1048576", ErrTooLong},
 	} {
 		dst := []byte("kept")
 		got, err := Append(dst, App(in))
-		if err == nil || !strings.Contains(err.Error(), want) || string(got) != "kept" {
-			t.Errorf("%.30s: %.30q, %v; want an error with %q", in, got, err, want)
+		if err == nil || !strings.Contains(err.Error(), want.text) || want.is != nil && !errors.Is(err, want.is) || string(got) != "kept" {
+			t.Errorf("%.30s: %.30q, %v; want an error with %q", in, got, err, want.text)
 		}
 	}
 	// Newlines between tokens would end the line early.

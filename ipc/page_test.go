@@ -149,3 +149,33 @@ func TestPageOfTheWrongSize(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whatever a worker writes to its page, what the master reads is within bounds.
+func FuzzPage(f *testing.F) {
+	fd, err := NewPage()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { unix.Close(fd) })
+	head := make([]byte, pageUsed)
+	if _, err := unix.Pread(fd, head, 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bytes.Clone(head))
+	head[offAttached] = 1
+	f.Add(bytes.Clone(head))
+	f.Add(append(bytes.Clone(head[:offOpen]), bytes.Repeat([]byte{0xff}, pageUsed)...))
+	f.Add(append(bytes.Clone(head[:offOpen]), 0, 0, 0, 0, 0, 0, 0, 0x80))
+	f.Add([]byte("FORKDPG2"))
+	f.Fuzz(func(t *testing.T, written []byte) {
+		page := make([]byte, PageSize)
+		copy(page, written)
+		if _, err := unix.Pwrite(fd, page, 0); err != nil {
+			t.Fatal(err)
+		}
+		c := read(t, fd)
+		if c.Open > MaxCount || c.Accepts > MaxCount || c.Requests > MaxCount || !c.Attached && c != (Counters{}) {
+			t.Errorf("%+v", c)
+		}
+	})
+}

@@ -2,12 +2,14 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/ipc"
 )
 
 // backend answers the control socket. It asks the loop, and holds nothing of
@@ -20,22 +22,34 @@ type backend struct {
 	meter meter
 }
 
-// ask has f run on the loop's goroutine and waits for it.
-func (b *backend) ask(ctx context.Context, f func()) error {
-	ran := make(chan struct{})
+// ask has f run on the loop's goroutine and returns what it found. Nothing is run
+// any more for a client that has gone.
+func ask[T any](ctx context.Context, b *backend, f func() T) (T, error) {
+	found := make(chan T, 1)
 	go b.loop.tell(func() pool.Event {
-		defer close(ran)
-		f()
+		if ctx.Err() == nil {
+			found <- f()
+		}
 		return nil
 	})
+	var none T
 	select {
-	case <-ran:
-		return nil
+	case v := <-found:
+		return v, nil
 	case <-b.loop.done:
-		return errStopped
+		return none, errStopped
 	case <-ctx.Done():
-		return ctx.Err()
+		return none, ctx.Err()
 	}
+}
+
+// order is ask for what can be refused.
+func order(ctx context.Context, b *backend, f func() error) error {
+	refused, err := ask(ctx, b, f)
+	if err != nil {
+		return err
+	}
+	return refused
 }
 
 // errStopped answers what comes after the end.
@@ -45,32 +59,112 @@ var errStopped = &control.Error{Code: http.StatusServiceUnavailable, Text: "the 
 func (b *backend) Status(ctx context.Context) (control.App, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var app control.App
-	if err := b.ask(ctx, func() { app = b.host.snapshot(b.loop.pool.View()) }); err != nil {
+	app, err := ask(ctx, b, func() control.App { return b.host.snapshot(b.loop.pool.View()) })
+	if err != nil {
 		return control.App{}, err
 	}
 	b.meter.measure(&app, time.Now())
 	return app, nil
 }
 
-// Reload implements control.Backend.
-func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled, error) {
-	if !r.KeepConfig {
-		return control.Rolled{}, &control.Error{
-			Code: http.StatusServiceUnavailable,
-			Text: "reading the configuration again is not built yet: use --keep-config, which rolls with the one that was read",
-		}
+// Health implements control.Backend.
+func (b *backend) Health(ctx context.Context) (state string, err error) {
+	return ask(ctx, b, func() string { return b.loop.pool.View().State })
+}
+
+// Describe implements control.Backend.
+func (b *backend) Describe(ctx context.Context) (control.Description, error) {
+	app, err := b.Status(ctx)
+	if err != nil {
+		return control.Description{}, err
 	}
-	var generation int
-	var end <-chan outcome
-	if err := b.ask(ctx, func() { generation, end = b.loop.requestRoll() }); err != nil {
-		return control.Rolled{}, err
-	}
-	if !r.Wait && generation != 0 {
-		return control.Rolled{Generation: generation}, nil
+	d, err := ask(ctx, b, func() control.Description { return b.host.description(b.loop.pool.View()) })
+	d.App = app
+	return d, err
+}
+
+// Events implements control.Backend. After the loop's end, what it has left is
+// read: nobody writes there any more.
+func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, error) {
+	page, err := ask(ctx, b, func() control.EventPage { return b.loop.chronicle.after(after) })
+	if err == nil {
+		return page, nil
 	}
 	select {
-	case o := <-end:
+	case <-b.loop.done:
+		return b.loop.chronicle.after(after), nil
+	default:
+		return page, err
+	}
+}
+
+// Scale implements control.Backend.
+func (b *backend) Scale(ctx context.Context, s control.Scale) (scaled control.Scaled, err error) {
+	type answer struct {
+		control.Scaled
+		refused error
+	}
+	a, err := ask(ctx, b, func() (a answer) {
+		v := b.loop.pool.View()
+		a.From = v.Wanted
+		if a.To, a.refused = s.Workers(v.Wanted, b.host.current(v.Generation).cfg.CPUs); a.refused == nil {
+			a.refused = conflict(b.loop.scale(a.To))
+		}
+		return a
+	})
+	if err == nil {
+		err = a.refused
+	}
+	return a.Scaled, err
+}
+
+// conflict is a refusal by the state that the app is in.
+func conflict(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &control.Error{Code: http.StatusConflict, Text: err.Error()}
+}
+
+// DrainHost implements control.Backend.
+func (b *backend) DrainHost(ctx context.Context, draining bool) error {
+	return order(ctx, b, func() error {
+		if b.loop.pool.Stopping() {
+			return conflict(errors.New("the app is stopping"))
+		}
+		b.loop.step(pool.HostDrainRequested{Draining: draining})
+		return nil
+	})
+}
+
+// Send implements control.Backend.
+func (b *backend) Send(ctx context.Context, m control.Message) (sent control.Sent, err error) {
+	type answer struct {
+		workers int
+		refused error
+	}
+	a, err := ask(ctx, b, func() (a answer) {
+		a.workers, a.refused = b.host.send(m.Slot, ipc.App(m.Message))
+		return a
+	})
+	if err == nil {
+		err = a.refused
+	}
+	return control.Sent{Workers: a.workers}, err
+}
+
+// Reload implements control.Backend.
+func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled, error) {
+	w, err := ask(ctx, b, func() *waiting { return b.loop.requestRoll(!r.KeepConfig) })
+	switch {
+	case err != nil:
+		return control.Rolled{}, err
+	case !r.Wait && w.generation != 0:
+		return control.Rolled{Generation: w.generation}, nil
+	}
+	select {
+	case <-w.ended:
+		o := w.outcome
 		return control.Rolled{Generation: o.generation, Result: string(o.result), Error: o.why}, nil
 	case <-ctx.Done():
 		return control.Rolled{}, ctx.Err()
@@ -79,5 +173,12 @@ func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled,
 
 // Stop implements control.Backend.
 func (b *backend) Stop(ctx context.Context, now bool) error {
-	return b.ask(ctx, func() { b.loop.step(pool.StopRequested{Now: now}) })
+	err := order(ctx, b, func() error {
+		b.loop.step(pool.StopRequested{Now: now})
+		return nil
+	})
+	if errors.Is(err, errStopped) {
+		return nil // it was quicker
+	}
+	return err
 }

@@ -16,11 +16,7 @@ import (
 // app still hold a port, it waits for them, as they are draining, and kills what
 // is left when drain.timeout is past. One that nobody is seen to hold is tried
 // for a second more.
-func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Set, error) {
-	listeners := make([]sockets.Listener, len(cfg.Listeners))
-	for i, l := range cfg.Listeners {
-		listeners[i] = sockets.Listener(l)
-	}
+func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.Listener, slots int, cfg Config, log *slog.Logger) (*sockets.Lineup, error) {
 	leftovers := map[int]int{} // pidfds, by pid
 	defer func() {
 		for _, fd := range leftovers {
@@ -33,11 +29,11 @@ func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Se
 	defer again.Stop()
 	lastSeen := time.Now()
 	for waiting, killed := false, false; ; {
-		set, err := sockets.Open(listeners, cfg.Workers)
+		lineup, err := set.Lineup(listeners, slots)
 		held, ok := errors.AsType[*sockets.HeldError](err)
 		switch {
 		case !ok:
-			return set, err
+			return lineup, err
 		case held.Leftovers(cfg.Name):
 			lastSeen = time.Now()
 		case !faceless(held) || time.Since(lastSeen) > farewell:
@@ -45,7 +41,7 @@ func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*sockets.Se
 		}
 		if !waiting && !faceless(held) {
 			waiting = true
-			log.Warn("waiting for the workers of a killed master to let go of the port", "why", err)
+			log.Warn("waiting for the workers of a killed master to let go of the port", "listener", held.Listener.String(), "holder", held.Holders[0].String())
 		}
 		select {
 		case <-again.C:

@@ -38,15 +38,18 @@ func newPipe(user *User) (read *os.File, write int, err error) {
 }
 
 // capture forwards a worker's output line by line, each with the prefix, until
-// nobody holds the other end any more.
-func capture(from *os.File, to *output, prefix string) {
+// nobody holds the other end any more, and keeps the last of it in last (nil:
+// nowhere). It goes on for as long as a child of the worker writes.
+func capture(from *os.File, to *output, prefix string, last *tail) {
 	defer from.Close()
 	lines := bufio.NewReaderSize(from, maxLine)
 	var out []byte
 	for {
 		line, err := lines.ReadSlice('\n')
 		if len(line) > 0 {
-			out = append(append(out[:0], prefix...), bytes.TrimSuffix(line, []byte("\n"))...)
+			line = bytes.TrimSuffix(line, []byte("\n"))
+			last.add(line)
+			out = append(append(out[:0], prefix...), line...)
 			to.writePatiently(append(out, '\n'))
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {

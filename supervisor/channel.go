@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +15,19 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// channel is the master's end of a worker's message channel.
+// channel is the master's end of a worker's message channel. Its methods are for
+// any goroutine, but receive, which is for one. None but receive blocks.
 type channel struct {
-	conn *net.UnixConn
+	conn   *net.UnixConn
+	raw    syscall.RawConn
+	ending sync.Once
+	closed chan struct{} // by close
+	writer sync.WaitGroup
+
+	mu     sync.Mutex
+	outbox outbox // what the socket had no room for
+	busy   bool   // the writer runs: what is sent waits behind it
+	broken error  // why nothing more goes out
 }
 
 // newChannel returns both ends: the master's, and the descriptor for the worker.
@@ -24,22 +36,50 @@ func newChannel() (*channel, int, error) {
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make the worker's channel: %w", err)
 	}
-	file := os.NewFile(uintptr(fds[0]), "channel")
-	defer file.Close()
-	conn, err := net.FileConn(file)
+	c, err := openChannel(fds[0])
 	if err != nil {
 		unix.Close(fds[1])
 		return nil, -1, fmt.Errorf("cannot make the worker's channel: %w", err)
 	}
-	return &channel{conn.(*net.UnixConn)}, fds[1], nil
+	return c, fds[1], nil
 }
 
-func (c *channel) close() { c.conn.Close() }
+// openChannel takes the descriptor over.
+func openChannel(fd int) (*channel, error) {
+	file := os.NewFile(uintptr(fd), "channel")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	c := &channel{conn: conn.(*net.UnixConn), closed: make(chan struct{})}
+	if c.raw, err = c.conn.SyscallConn(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
 
-// receive calls heard for each message, until the channel ends. It returns why
-// the master has to close it, nil when the worker did.
+// close ends the channel. What still waited to be written is lost with it, and
+// the writer has ended when close returns; receive ends soon after. Closing again
+// does nothing.
+func (c *channel) close() {
+	c.ending.Do(func() {
+		c.mu.Lock()
+		c.broken, c.outbox = net.ErrClosed, outbox{}
+		c.mu.Unlock()
+		close(c.closed)
+		c.conn.Close()
+		c.writer.Wait()
+	})
+}
+
+// receive calls heard for each message, at the pace that a worker may have, until
+// the channel ends. It returns why the master has to close it, nil when the
+// worker did.
 func (c *channel) receive(heard func(ipc.Message)) error {
-	messages := ipc.NewReader(c.conn)
+	messages := ipc.NewReader(&pacedReader{channel: c, bytes: newPace(bytesPerSecond, time.Now())})
+	lines := newPace(messagesPerSecond, time.Now())
 	for {
 		m, err := messages.Read()
 		switch {
@@ -50,26 +90,116 @@ func (c *channel) receive(heard func(ipc.Message)) error {
 		default:
 			return err
 		}
+		if !rest(lines.take(1, time.Now()), c.closed) {
+			return nil
+		}
 	}
 }
 
-// send writes one message without waiting: the worker of a full channel does
-// not read it, and its stop signal tells it the same.
-func (c *channel) send(m ipc.Message) error {
-	line, err := ipc.Append(nil, m)
-	if err != nil {
-		return err
-	}
-	return withFD(c.conn, func(fd int) error {
-		n, err := unix.SendmsgN(fd, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err == nil && n < len(line) {
-			err = io.ErrShortWrite
-		}
-		return err
-	})
+// pacedReader reads a channel no faster than bytesPerSecond.
+type pacedReader struct {
+	channel *channel
+	bytes   pace
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	n, err := r.channel.conn.Read(p)
+	rest(r.bytes.take(n, time.Now()), r.channel.closed)
+	return n, err
 }
 
 // sendDrain tells a worker to drain, with what it needs to spread its goodbyes.
 func (c *channel) sendDrain(reason string, deadline time.Time, idle time.Duration) error {
 	return c.send(ipc.Drain{Reason: reason, Deadline: deadline, Idle: idle})
+}
+
+// send hands a worker a message, whole or not at all. What the socket has room
+// for is there when send returns; the rest follows as the worker reads, forkd's
+// own messages before those of applications. The error is errFull where too much
+// waits already, which never happens to forkd's own; net.ErrClosed or EPIPE where
+// the channel has ended.
+func (c *channel) send(m ipc.Message) error {
+	line, err := ipc.Encode(m)
+	if err != nil {
+		return err
+	}
+	if _, ok := m.(ipc.App); ok {
+		return c.deliver(line)
+	}
+	return c.put(line, func() error { c.outbox.putOwn(m, line); return nil })
+}
+
+// deliver is send for an application's message that is a line already, as
+// ipc.Encode makes it. It may be shared between channels: nobody writes to it,
+// and as long as it waits it is kept.
+func (c *channel) deliver(line []byte) error {
+	return c.put(line, func() error { return c.outbox.put(line) })
+}
+
+// put writes a line at once where nothing waits, and has it kept where something
+// does. What the kernel takes only a part of goes on in the writer.
+func (c *channel) put(line []byte, keep func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return c.broken
+	}
+	if c.busy {
+		return keep()
+	}
+	n, err := c.try(line)
+	switch {
+	case err == nil && n == len(line):
+		return nil
+	case err != nil && !errors.Is(err, unix.EAGAIN):
+		return err
+	case n <= 0:
+		if err := keep(); err != nil {
+			return err
+		}
+	default:
+		c.outbox.begin(line[n:])
+	}
+	c.busy = true
+	c.writer.Go(c.write)
+	return nil
+}
+
+// try writes as much of a line as the socket has room for (send(2)).
+func (c *channel) try(line []byte) (n int, err error) {
+	cerr := c.raw.Control(func(fd uintptr) {
+		n, err = unix.SendmsgN(int(fd), line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	})
+	if cerr != nil {
+		return 0, cerr
+	}
+	return n, err
+}
+
+// write writes what waits until nothing does. It is the writer: there is one at a
+// time, and none where nothing waits.
+func (c *channel) write() {
+	for {
+		c.mu.Lock()
+		line := c.outbox.next()
+		if line == nil || c.broken != nil {
+			c.busy = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if _, err := c.conn.Write(line); err != nil {
+			c.fail(err)
+		}
+	}
+}
+
+// fail forgets what waits: half a line may be out, so nothing can follow.
+func (c *channel) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken == nil {
+		c.broken = err
+		c.outbox = outbox{}
+	}
 }

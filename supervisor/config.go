@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"io/fs"
 	"syscall"
 	"time"
 )
@@ -30,7 +31,24 @@ type Config struct {
 	Drain   Drain
 	Log     Log
 
-	File string // the file that this was read from, "" where there is none
+	Metrics      string // HOST:PORT that answers GET /healthz; "": none
+	ControlGroup int    // gid that may use the control socket beside the user and root; -1: none
+
+	File     string    // the file that this was read from, "" where there is none
+	CPUs     int       // what "cpus" means on this machine
+	Settings []Setting // every key with its value and where that came from, for describe
+
+	// Reload reads the configuration again, from where this one came. It may
+	// block. nil: it can't be read again.
+	Reload func() (Config, error) `json:"-"`
+}
+
+// Setting is one key of the configuration as a person would want to see it.
+// Values of the environment are not among them.
+type Setting struct {
+	Key    string // "drain.timeout", "listen.http.address"
+	Value  string
+	Source string // "default", "/etc/forkd/shop.toml:12", "--workers"
 }
 
 // MaxWorkers bounds Config.Workers: beyond it, a typing mistake is likelier
@@ -46,16 +64,18 @@ type User struct {
 	Home   string
 }
 
-// Listener is one [[listen]] of the file, in reuseport mode: the only one
-// built yet.
+// Listener is one [[listen]] of the file.
 type Listener struct {
-	Name        string // unique in the app
-	Network     string // "tcp" (dual-stack), "tcp4", "tcp6"
-	Host        string // "": every address
-	Port        int    // 0: one that the kernel picks, the same for all slots
-	Balance     string // "hash", "source"
-	Backlog     int    // of each slot's socket
-	Nonblocking bool   // O_NONBLOCK at the start
+	Name        string      // unique in the app
+	Network     string      // "tcp" (dual-stack), "tcp4", "tcp6", "unix"
+	Host        string      // "": every address
+	Port        int         // 0: one that the kernel picks, the same for all slots; of mode each, slot 0's
+	Path        string      // of unix: absolute
+	Perm        fs.FileMode // of unix: the socket file's, 0 for what the umask leaves
+	Mode        string      // "reuseport": a socket for each slot; "shared": one for all; "each": a port for each slot
+	Balance     string      // "hash", "source"; of mode reuseport
+	Backlog     int         // of each socket
+	Nonblocking bool        // O_NONBLOCK at the start
 }
 
 // Ready says when a worker counts as ready.
@@ -85,8 +105,10 @@ type Update struct {
 
 // Drain bounds how long a worker may take to finish.
 type Drain struct {
-	Timeout time.Duration
-	Idle    time.Duration
+	Timeout       time.Duration
+	Idle          time.Duration
+	Delay         time.Duration // at a stop: how long the host is said to drain before the workers do
+	ShedPerSecond int           // long-lived connections that a draining worker is asked to close each second; 0: none
 }
 
 // Log says where the workers' output goes.
@@ -98,11 +120,12 @@ type Log struct {
 // Workers, which have no default without a place and a machine.
 func Defaults() Config {
 	return Config{
-		Umask:      -1,
-		StopSignal: syscall.SIGTERM,
-		Channel:    true,
-		Systemd:    true,
-		Ready:      Ready{Mode: "auto", Delay: time.Second, Timeout: 30 * time.Second},
+		Umask:        -1,
+		ControlGroup: -1,
+		StopSignal:   syscall.SIGTERM,
+		Channel:      true,
+		Systemd:      true,
+		Ready:        Ready{Mode: "auto", Delay: time.Second, Timeout: 30 * time.Second},
 		Restart: Restart{
 			Condition: "any",
 			Delay:     100 * time.Millisecond,

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -19,7 +20,7 @@ import (
 // host performs the pool's actions on this machine. It is the loop's: its fields
 // are touched on the loop's goroutine only.
 type host struct {
-	cfg       Config
+	app       string
 	startedAt time.Time
 	log       *slog.Logger
 	tell      func(happening) bool
@@ -29,78 +30,133 @@ type host struct {
 	null      int
 	output    *output // nil: workers inherit the master's own
 
-	releases map[int]*release
-	workers  map[pool.ID]*worker // those that run, and those whose group does
+	chronicle *chronicle // the loop's own
 
-	unlistened bool // the app stops: the sockets are the workers' alone
+	reloadFailed *control.Failure // the last reload, where it failed
+
+	releases  map[int]*release
+	workers   map[pool.ID]*worker // those that run, and those whose group does
+	leftovers map[pool.ID]*leftover
+	leaving   map[int]int // slots whose sockets are watched, and for which turn
+
+	sent, dropped uint64 // messages
+
+	implied    []sockets.Listener // where the configuration has none: those of the passed sockets
+	serving    func() []int       // generations that slots are to run, or that serve
+	preparing  func(int) bool     // a generation that a roll waits for
+	stopWithin time.Duration      // what the service manager allows a stop; 0: not known
+	slots      int                // that are wanted, as the pool said last
+	deaf       string             // why a socket could not be listened on again, at the last look
+	blind      bool               // half-open connections can't be seen here
+	reloading  bool               // the roll under way is a reload
+	unlistened bool               // the app stops: the sockets are the workers' alone
 }
 
 // perform does what the pool has decided.
 func (h *host) perform(action pool.Action) {
 	switch a := action.(type) {
 	case pool.Prepare:
-		h.prepare(a.Generation)
+		h.prepare(a)
 	case pool.CheckRelease:
 		h.check(a.Generation)
 	case pool.Forget:
 		h.forget(a.Generation)
 	case pool.Start:
-		h.start(a.ID)
+		h.start(a)
 	case pool.Restore:
 		h.restore(a.Slot)
 	case pool.Retire:
 		h.retire(a)
 	case pool.StopGroup:
-		h.signalGroup(a.ID, h.cfg.StopSignal)
+		h.stopGroup(a.ID)
 	case pool.Kill:
 		h.signalGroup(a.ID, syscall.SIGKILL)
 	case pool.Bury:
-		delete(h.workers, a.ID)
+		h.bury(a.ID)
 	case pool.Steer:
-		if err := h.sockets.Steer(a.Accept); err != nil {
-			h.log.Error("cannot steer new connections", "why", err)
-		}
+		h.steer(a.Serving)
+	case pool.Leave:
+		h.leave(a)
 	case pool.CloseSlot:
+		delete(h.leaving, a.Slot)
 		if err := h.sockets.CloseSlot(a.Slot); err != nil {
 			h.log.Error("cannot close the slot's sockets", "slot", a.Slot, "why", err)
 		}
 	case pool.Unlisten:
 		h.unlisten()
-	case pool.Moved, pool.RollMoved, pool.RollEnded, pool.Quit:
+	case pool.RollEnded:
+		h.unlistenOld()
+		h.noteReload(a)
+	case pool.Scaled:
+		h.slots = a.To
+	case pool.RollMoved:
+		h.reloading = a.Reload
+	case pool.Moved, pool.Rose, pool.HostMoved, pool.Quit:
 		// the loop's own
 	}
+	h.notices()
 }
 
-// addresses names what the app listens on, for a person.
-func (h *host) addresses() string {
-	var all []string
-	for _, l := range h.sockets.Listeners() {
-		all = append(all, l.String())
-	}
-	return strings.Join(all, " ")
-}
-
-func (h *host) pid(id pool.ID) int {
+// witness implements edge.
+func (h *host) witness(id pool.ID) (seen witness) {
 	if w := h.workers[id]; w != nil {
-		return w.process.PID()
+		seen = witness{pid: w.process.PID(), output: w.output}
 	}
-	return 0
+	return seen
 }
 
-func (h *host) prepare(generation int) {
+// prepare gets a generation's configuration and program beside the loop, and its
+// sockets on it: they are the loop's.
+func (h *host) prepare(a pool.Prepare) {
+	cfg := h.releases[a.From].cfg
 	go func() {
-		r, err := prepareRelease(h.cfg)
+		var r *release
+		var err error
+		if a.Reload {
+			cfg, err = reread(cfg)
+		}
+		if err == nil {
+			r, err = prepareRelease(cfg)
+		}
 		kept := h.tell(func() pool.Event {
 			if err != nil {
-				return pool.PrepareFailed{Generation: generation, Reason: err.Error()}
+				return pool.PrepareFailed{Generation: a.Generation, Reason: err.Error()}
 			}
-			h.releases[generation] = r
-			return pool.Prepared{Generation: generation}
+			return h.adopt(a.Generation, r)
 		})
-		if !kept && err == nil {
+		if r != nil && !kept {
 			r.close()
 		}
 	}()
+}
+
+// adopt gives a release its sockets, and the host the release.
+func (h *host) adopt(generation int, r *release) pool.Event {
+	if h.unlistened || !h.preparing(generation) {
+		r.close()
+		return nil // the roll has been canceled meanwhile
+	}
+	err := checkDescriptors(r.cfg, max(h.slots, r.cfg.Workers))
+	var lineup *sockets.Lineup
+	if err == nil {
+		lineup, err = h.sockets.Lineup(h.listeners(r.cfg), h.slots)
+	}
+	if err != nil {
+		r.close()
+		return pool.PrepareFailed{Generation: generation, Reason: err.Error()}
+	}
+	r.lineup = lineup
+	h.releases[generation] = r
+	h.notices()
+	h.checkStopTime(r.cfg)
+	return pool.Prepared{Generation: generation, Settings: settings(r.cfg), Slots: r.cfg.Workers}
+}
+
+// notices logs what the sockets have to say of themselves.
+func (h *host) notices() {
+	for _, notice := range h.sockets.Notices() {
+		h.log.Warn(notice)
+	}
 }
 
 func (h *host) check(generation int) {
@@ -113,6 +169,7 @@ func (h *host) check(generation int) {
 
 func (h *host) forget(generation int) {
 	if r := h.releases[generation]; r != nil {
+		h.release(r)
 		r.close()
 		delete(h.releases, generation)
 	}
@@ -120,11 +177,12 @@ func (h *host) forget(generation int) {
 
 // start runs a spawn beside the loop. Started reaches the loop before anything
 // that the worker says or does.
-func (h *host) start(id pool.ID) {
-	files, err := h.borrow(id.Slot)
+func (h *host) start(a pool.Start) {
+	id, r := a.ID, h.releases[a.ID.Generation]
+	files, err := borrow(r.lineup, id.Slot)
 	s := spawn{
-		id: id, cfg: h.cfg, release: h.releases[id.Generation],
-		sockets: files, listeners: h.sockets.Listeners(),
+		id: id, slots: a.Slots, cfg: r.cfg, release: r,
+		sockets: files, listeners: r.lineup.Listeners(id.Slot),
 		notifyDir: h.notifyDir, null: h.null, output: h.output,
 	}
 	go func() {
@@ -143,7 +201,7 @@ func (h *host) start(id pool.ID) {
 			h.workers[id] = w
 			return pool.Started{ID: id}
 		})
-		w.listen(h.tell, h.log)
+		w.listen(h)
 		w.process.Watch(
 			func(e process.Exit) { h.tell(func() pool.Event { return h.exited(w, e) }) },
 			func() { h.tell(func() pool.Event { return pool.GroupEnded{ID: id} }) },
@@ -153,8 +211,8 @@ func (h *host) start(id pool.ID) {
 
 // borrow returns copies of the slot's sockets, for a spawn that must not mind if
 // the slot is closed meanwhile.
-func (h *host) borrow(slot int) ([]int, error) {
-	files, err := h.sockets.Files(slot)
+func borrow(lineup *sockets.Lineup, slot int) ([]int, error) {
+	files, err := lineup.Files(slot)
 	if err != nil {
 		return nil, err
 	}
@@ -188,12 +246,15 @@ func (h *host) inspect() {
 		return
 	}
 	changed, err := h.sockets.RestoreAll()
-	if err != nil {
-		h.log.Error("cannot listen again", "why", err)
+	if why := fmt.Sprint(err); why != h.deaf { // once, not at every look
+		if h.deaf = why; err != nil {
+			h.log.Error("cannot listen again", "why", err)
+		}
 	}
 	for _, slot := range changed {
 		h.listeningAgain(slot)
 	}
+	h.notices()
 }
 
 func (h *host) restore(slot int) {
@@ -207,13 +268,18 @@ func (h *host) restore(slot int) {
 }
 
 func (h *host) listeningAgain(slot int) {
-	h.log.Info("listening again", "slot", slot, "why", "the worker had shut the socket down or changed its backlog")
+	why := strings.Join(h.sockets.Notices(), "; ") // of a unix socket
+	if why == "" {
+		why = "the worker had shut the socket down or changed its backlog"
+	}
+	h.log.Info("listening again", "slot", slot, "why", why)
+	h.chronicle.add(control.Event{Type: control.EventListeningAgain, Slot: &slot, Reason: why})
 }
 
 // unlisten lets go of the sockets: from here on the workers alone hold them.
 func (h *host) unlisten() {
 	h.unlistened = true
-	h.sockets.Close()
+	h.sockets.Withdraw()
 }
 
 func (h *host) retire(a pool.Retire) {
@@ -221,38 +287,64 @@ func (h *host) retire(a pool.Retire) {
 	if w == nil {
 		return
 	}
-	if err := w.retire(a.Reason, h.sayDeadline(a.Deadline), h.cfg.Drain.Idle, h.cfg.StopSignal); err != nil {
+	if err := w.retire(a.Reason, a.Deadline); err != nil {
 		h.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
+	}
+	if n := w.shed(); n > 0 {
+		h.chronicle.add(control.Event{Type: control.EventShed, Slot: &a.ID.Slot, Generation: &a.ID.Generation, PID: known(w.process.PID()), Reason: fmt.Sprintf("%d connections, %d a second", n, w.cfg.Drain.ShedPerSecond)})
 	}
 }
 
-// lastMoment is how much earlier than SIGKILL a worker is told to be done, at
-// most, so that it can say itself what it had to cut.
-const lastMoment = 250 * time.Millisecond
-
-func (h *host) sayDeadline(kill time.Time) time.Time {
-	return kill.Add(-min(lastMoment, h.cfg.Drain.Timeout/10))
+func (h *host) stopGroup(id pool.ID) {
+	if w := h.workers[id]; w != nil {
+		h.signalGroup(id, w.cfg.StopSignal)
+	}
 }
 
 func (h *host) signalGroup(id pool.ID, sig syscall.Signal) {
-	w := h.workers[id]
-	if w == nil {
-		return
+	var err error
+	switch w, l := h.workers[id], h.leftovers[id]; {
+	case w != nil:
+		err = w.process.SignalGroup(sig)
+	case l != nil:
+		err = l.signal(sig)
 	}
-	if err := w.process.SignalGroup(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
 		h.log.Warn("cannot signal the worker's group", "slot", id.Slot, "signal", sig, "why", err)
+	}
+}
+
+func (h *host) bury(id pool.ID) {
+	delete(h.workers, id)
+	if l := h.leftovers[id]; l != nil {
+		l.close()
+		delete(h.leftovers, id)
 	}
 }
 
 // close gives up what the host holds, when nothing of the app is alive.
 func (h *host) close() {
+	if h.sockets != nil {
+		h.sockets.Close() // a stop has withdrawn them; a failure leaves them to the successor
+	}
 	for generation := range h.releases {
 		h.forget(generation)
 	}
-	if h.sockets != nil {
-		h.sockets.Close()
+	for id := range h.leftovers {
+		h.bury(id)
 	}
 	if h.null >= 0 {
 		unix.Close(h.null)
+	}
+}
+
+// noteReload remembers a reload that failed until the next one does not.
+func (h *host) noteReload(a pool.RollEnded) {
+	if !h.reloading {
+		return
+	}
+	h.reloading, h.reloadFailed = false, nil
+	if a.Result != pool.ResultDone {
+		h.reloadFailed = &control.Failure{At: time.Now(), Error: a.String()}
 	}
 }

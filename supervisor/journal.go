@@ -65,6 +65,23 @@ func logRollEnded(log *slog.Logger, a pool.RollEnded) {
 	log.LogAttrs(context.Background(), level, "roll ended", withWhy(attrs, a.Why)...)
 }
 
+// logApp logs what happens to the app as a whole.
+func logApp(log *slog.Logger, action pool.Action) {
+	switch a := action.(type) {
+	case pool.Rose:
+		log.Info("up", "ready", a.Ready, "of", a.Wanted)
+	case pool.Scaled:
+		log.Info("scaled", "from", a.From, "to", a.To, "why", a.Why)
+	case pool.HostMoved:
+		if a.Draining {
+			log.Info("the host drains: balancers are told to send nobody new", "why", a.Why)
+		} else {
+			log.Info("the host no longer drains", "why", a.Why)
+		}
+	default:
+	}
+}
+
 func withWhy(attrs []slog.Attr, why string) []slog.Attr {
 	if why == "" {
 		return attrs

@@ -1,10 +1,10 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/forkd/forkd/internal/pool"
@@ -14,8 +14,8 @@ import (
 // not block, and tells what came of an action through the loop's tell.
 type edge interface {
 	perform(action pool.Action)
-	inspect()           // sets right what workers do to their sockets unasked
-	pid(id pool.ID) int // 0: not known
+	inspect()                   // sets right what workers do to their sockets unasked
+	witness(id pool.ID) witness // what is known of a worker
 }
 
 // inspectEvery is how long a worker that shuts its socket down can keep clients
@@ -37,11 +37,14 @@ type loop struct {
 	signals  <-chan os.Signal
 	done     chan struct{} // closed when nobody listens any more
 
-	terminal bool                   // somebody may be typing ^C
-	waiting  map[int][]chan outcome // for the end of a generation's roll
-	notify   func(state string)     // to systemd; never blocks
-	told     string                 // what it was told last
+	terminal func() bool           // somebody may be typing ^C
+	waiting  map[int]*waiting      // for the end of a generation's roll
+	reopen   func()                // the files that the log goes to
+	afford   func(slots int) error // nil, or why there is no room for so many
+	manager  manager
 	quit     *pool.Quit
+
+	chronicle *chronicle
 
 	busyAt time.Time // when something happened last; zero: tidied up since
 }
@@ -51,6 +54,13 @@ type outcome struct {
 	generation int
 	result     pool.Result
 	why        string
+}
+
+// waiting is for those who wait for the end of a roll, however many.
+type waiting struct {
+	generation int           // 0: there will be none
+	outcome    outcome       // not to be read before ended is closed
+	ended      chan struct{} // closed by the loop
 }
 
 // canceled is the outcome of a roll that a stop has forestalled.
@@ -64,8 +74,13 @@ func newLoop(p *pool.Pool, log *slog.Logger) *loop {
 		log:      log,
 		happened: make(chan happening),
 		done:     make(chan struct{}),
-		waiting:  map[int][]chan outcome{},
-		notify:   func(string) {},
+		waiting:  map[int]*waiting{},
+		terminal: func() bool { return false },
+		reopen:   func() {},
+		afford:   func(int) error { return nil },
+		manager:  manager{tell: func(string) {}, stop: func() time.Duration { return 0 }},
+
+		chronicle: newChronicle(time.Now()),
 	}
 }
 
@@ -80,14 +95,18 @@ func (l *loop) tell(h happening) bool {
 	}
 }
 
-// run turns until the pool has quit. Called once.
-func (l *loop) run() pool.Quit {
+// run turns until the pool has quit; began is called when the pool has begun.
+// Called once.
+func (l *loop) run(began func()) pool.Quit {
 	defer close(l.done)
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
 	round := time.NewTicker(inspectEvery)
 	defer round.Stop()
+	watchdog := l.manager.watchdog()
+	defer watchdog.Stop()
 	l.step(pool.Began{})
+	began()
 	for l.quit == nil {
 		setAlarm(alarm, l.pool.Next())
 		select {
@@ -103,10 +122,12 @@ func (l *loop) run() pool.Quit {
 		case <-round.C:
 			l.edge.inspect()
 			l.tidy()
+		case <-watchdog.C:
+			l.manager.tell("WATCHDOG=1") // from here: it is this loop that must not hang
 		}
 	}
 	for generation := range l.waiting {
-		l.answer(generation, canceled(generation))
+		l.answer(canceled(generation))
 	}
 	return *l.quit
 }
@@ -119,7 +140,7 @@ const quiet = 3 * time.Second
 func (l *loop) tidy() {
 	if !l.busyAt.IsZero() && time.Since(l.busyAt) > quiet {
 		l.busyAt = time.Time{}
-		go debug.FreeOSMemory()
+		go giveBack()
 	}
 }
 
@@ -135,75 +156,72 @@ func setAlarm(alarm *time.Timer, at time.Time) {
 // step is the whole life of an event: decide, then do.
 func (l *loop) step(ev pool.Event) {
 	for _, action := range l.pool.Step(time.Now(), ev) {
+		var seen witness
 		switch a := action.(type) {
 		case pool.Moved:
-			logMoved(l.log, a, l.edge.pid(a.ID))
+			seen = l.edge.witness(a.ID)
+			logMoved(l.log, a, seen.pid)
 		case pool.RollMoved:
 			logRoll(l.log, a)
 		case pool.RollEnded:
-			l.rollEnded(a)
+			logRollEnded(l.log, a)
+			l.answer(outcome{a.Generation, a.Result, a.Why})
+		case pool.Rose, pool.Scaled, pool.HostMoved:
+			logApp(l.log, a)
 		case pool.Quit:
 			l.quit = &a
 		default:
-			l.edge.perform(action)
 		}
+		l.chronicle.record(action, seen)
+		l.edge.perform(action)
 	}
-	l.tellSystemd()
+	l.manager.see(l.pool.View())
 }
 
-// requestRoll asks for a new generation and returns where its end will be told.
-func (l *loop) requestRoll() (generation int, end <-chan outcome) {
-	c := make(chan outcome, 1)
-	l.step(pool.RollRequested{})
-	generation = l.pool.Requested()
+// requestRoll asks for a new generation, with reload of the configuration read
+// anew, and returns where its end will be told: at once, for generation 0, where
+// the app is stopping.
+func (l *loop) requestRoll(reload bool) *waiting {
+	l.step(pool.RollRequested{Reload: reload})
+	generation := l.pool.Requested()
 	if generation == 0 || l.quit != nil {
-		c <- canceled(0)
-		return 0, c
+		w := &waiting{outcome: canceled(0), ended: make(chan struct{})}
+		close(w.ended)
+		return w
 	}
-	l.waiting[generation] = append(l.waiting[generation], c)
-	return generation, c
-}
-
-func (l *loop) rollEnded(a pool.RollEnded) {
-	logRollEnded(l.log, a)
-	l.answer(a.Generation, outcome{a.Generation, a.Result, a.Why})
-}
-
-// answer tells those who wait for a generation. Each channel holds one outcome
-// and is told once, so this does not block.
-func (l *loop) answer(generation int, o outcome) {
-	for _, c := range l.waiting[generation] {
-		c <- o
+	w := l.waiting[generation]
+	if w == nil {
+		w = &waiting{generation: generation, ended: make(chan struct{})}
+		l.waiting[generation] = w
 	}
-	delete(l.waiting, generation)
+	return w
 }
 
-// tellSystemd says where the app stands, when that has changed: READY=1 once it
-// is up, STOPPING=1 once it goes.
-func (l *loop) tellSystemd() {
-	v := l.pool.View()
-	state := "STATUS=" + statusLine(v)
+// answer tells those who wait for a generation.
+func (l *loop) answer(o outcome) {
+	if w := l.waiting[o.generation]; w != nil {
+		delete(l.waiting, o.generation)
+		w.outcome = o
+		close(w.ended)
+	}
+}
+
+// scale asks for another number of slots. The error says why there can't be so
+// many.
+func (l *loop) scale(n int) error {
 	switch {
-	case v.State == "stopping":
-		state = "STOPPING=1\n" + state
-	case v.State == "ready":
-		state = "READY=1\n" + state
+	case n < 1:
+		return errors.New("cannot scale: an app has at least one worker: forkd stop ends it")
+	case n > MaxWorkers:
+		return fmt.Errorf("cannot scale to %d workers: an app has at most %d", n, MaxWorkers)
+	case l.pool.Stopping():
+		return errors.New("cannot scale: the app is stopping")
+	case l.pool.Withdrawn():
+		return errors.New("cannot scale: all workers are withdrawn (SIGWINCH): forkd reload brings them back")
 	}
-	if state != l.told {
-		l.told = state
-		l.notify(state)
+	if err := l.afford(n); err != nil {
+		return err
 	}
-}
-
-// statusLine is what systemctl status shows.
-func statusLine(v pool.View) string {
-	line := fmt.Sprintf("%d/%d workers ready, generation %d", v.Ready, v.Wanted, v.Generation)
-	switch {
-	case v.Roll != nil:
-		return fmt.Sprintf("%s, %s to generation %d", line, v.Roll.Phase, v.Roll.To)
-	case v.State == "ready" && v.Ready < v.Wanted:
-		return "degraded: " + line
-	default:
-		return v.State + ": " + line
-	}
+	l.step(pool.ScaleRequested{Slots: n})
+	return nil
 }

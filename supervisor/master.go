@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/systemd"
 )
 
@@ -28,6 +31,10 @@ type master struct {
 	children *process.Children
 	loop     *loop
 	host     *host
+	notifier *systemd.Notifier
+	left     *leftovers   // by a master that was killed
+	found    []*leftover  // of these, at the start
+	health   net.Listener // nil: metrics.address is not set
 }
 
 func newMaster(cfg Config, place *control.Place, out Output) *master {
@@ -36,15 +43,39 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 	if cfg.Log.Mode != "inherit" {
 		m.stdout = newOutput(out.Stdout)
 	}
-	m.loop = newLoop(pool.New(settings(cfg), cfg.Workers), m.log)
-	m.loop.terminal = hasTerminal()
+	m.loop = newLoop(pool.New(settings(cfg), cfg.Workers, cfg.Workers), m.log)
+	m.loop.terminal = hasTerminal
+	files := logFiles(out.Stdout, out.Stderr)
+	m.loop.reopen = func() { reopenLogs(files, m.log) }
+	m.notifier = systemd.NewNotifier()
+	m.loop.manager = manager{tell: m.notifier.Tell, alive: m.notifier.Watchdog(), stop: m.stopTime}
 	m.host = &host{
-		cfg: cfg, startedAt: time.Now(), log: m.log, tell: m.loop.tell, notifyDir: place.Dir, null: -1,
+		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, notifyDir: place.Dir, null: -1,
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
+		leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{},
+		chronicle: m.loop.chronicle, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },
+		preparing: func(generation int) bool { return m.loop.pool.Preparing(generation) },
 	}
 	m.loop.edge = m.host
+	m.loop.afford = func(slots int) error {
+		if err := checkDescriptors(m.host.current(m.loop.pool.View().Generation).cfg, slots); err != nil {
+			return err
+		}
+		return m.host.fits(slots)
+	}
 	return m
 }
+
+// stopTime is how long a stop may take: the host drains, the workers do, by the
+// most patient of the configurations that are in use, what survives is killed.
+func (m *master) stopTime() (most time.Duration) {
+	for _, r := range m.host.releases {
+		most = max(most, drainTime(r.cfg))
+	}
+	return most + 10*time.Second
+}
+
+func drainTime(cfg Config) time.Duration { return cfg.Drain.Delay + cfg.Drain.Timeout }
 
 // open takes what the workers will be given: the sockets above all. It owns
 // first from here on.
@@ -53,18 +84,73 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 	if m.host.null, err = openNull(); err != nil {
 		return err
 	}
-	m.host.sockets, err = openSockets(ctx, m.cfg, m.log)
-	return err
+	passed, err := systemd.ListenFDs()
+	if err != nil {
+		return &UsageError{err.Error()}
+	}
+	own := make([]sockets.Passed, len(passed))
+	for i, p := range passed {
+		own[i] = sockets.Passed{FD: p.Number, Name: p.Name}
+	}
+	m.notifier.Tell(systemd.Extend(m.cfg.Drain.Timeout + m.cfg.Ready.Timeout + 10*time.Second)) // to wait for a port, then for workers
+	var keeper sockets.Keeper
+	if m.notifier.Managed() {
+		keeper = m.notifier
+	}
+	if m.host.sockets, err = sockets.New(m.cfg.Name, own, keeper); err != nil {
+		return &UsageError{err.Error()}
+	}
+	if len(m.cfg.Listeners) == 0 {
+		m.host.implied = m.host.sockets.Implied()
+	}
+	// A number of slots that was set by hand holds over the master's death.
+	if n := min(m.host.sockets.StoredSlots(), MaxWorkers); n > m.cfg.Workers && checkDescriptors(m.cfg, n) == nil {
+		m.host.slots = n
+		m.loop.pool = pool.New(settings(m.cfg), n, m.cfg.Workers)
+	}
+	if m.cfg.Metrics != "" {
+		if m.health, err = net.Listen("tcp", m.cfg.Metrics); err != nil {
+			return fmt.Errorf("cannot answer /healthz on %s: %w: choose another metrics.address", m.cfg.Metrics, err)
+		}
+	}
+	lineup, err := openSockets(ctx, m.host.sockets, m.host.listeners(m.cfg), m.host.slots, m.cfg, m.log)
+	if misfit, ok := errors.AsType[*sockets.MisfitError](err); ok {
+		return &UsageError{misfit.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	first.lineup = lineup
+	m.host.notices()
+	return nil
+}
+
+// askStopTime finds out how long the service manager allows a stop to take.
+func (m *master) askStopTime(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if allowed, err := systemd.StopTimeout(ctx); err == nil {
+		m.host.stopWithin = allowed
+	}
+	m.host.checkStopTime(m.cfg)
+}
+
+// checkStopTime says where the service manager would end the app before its
+// workers may have drained.
+func (h *host) checkStopTime(cfg Config) {
+	if need := drainTime(cfg); h.stopWithin > 0 && h.stopWithin < need {
+		h.log.Warn("systemd allows less time to stop than workers may take to drain: it is asked for more, which it may not grant: raise TimeoutStopSec=", "TimeoutStopSec", h.stopWithin, "needed", need)
+	}
 }
 
 // run is the app's life.
 func (m *master) run(ctx context.Context) error {
+	if _, managed := systemd.Unit(); managed {
+		m.askStopTime(ctx) // before children are reaped: it has one of its own
+	}
 	m.children = process.New()
 	m.host.children = m.children
 	m.loop.signals = listenForSignals()
-	notifier := systemd.NewNotifier()
-	defer notifier.Close()
-	m.loop.notify = notifier.Tell
 
 	stopped := context.AfterFunc(ctx, func() {
 		m.loop.tell(func() pool.Event { return pool.StopRequested{} })
@@ -78,7 +164,10 @@ func (m *master) run(ctx context.Context) error {
 		defer end()
 		closeControl := m.serveControl()
 		m.log.Info("running", "app", m.cfg.Name, "workers", m.cfg.Workers, "listen", m.host.addresses(), "pid", os.Getpid())
-		quit = m.loop.run()
+		quit = m.loop.run(m.inherit)
+		if quit.Code == 0 {
+			m.host.sockets.Withdraw() // there will be no successor
+		}
 		closeControl()
 		m.clearAway()
 	}()
@@ -91,6 +180,9 @@ func (m *master) run(ctx context.Context) error {
 	return nil
 }
 
+// inherit is the loop's first act after its beginning.
+func (m *master) inherit() { m.host.inherit(m.left, m.found, m.loop.step) }
+
 // serveControl answers the control socket until the function that it returns is
 // called.
 func (m *master) serveControl() func() {
@@ -99,7 +191,16 @@ func (m *master) serveControl() func() {
 	go func() {
 		defer close(done)
 		b := &backend{loop: m.loop, host: m.host, meter: meter{usage: process.NewUsage()}}
-		if err := control.Serve(ctx, m.place, b); err != nil {
+		var health sync.WaitGroup
+		defer health.Wait()
+		if m.health != nil {
+			health.Go(func() {
+				if err := control.ServeHealth(ctx, m.health, b); err != nil {
+					m.log.Error("the health check has failed", "why", err)
+				}
+			})
+		}
+		if err := control.Serve(ctx, m.place, b, m.cfg.ControlGroup); err != nil {
 			m.log.Error("the control socket has failed", "why", err)
 		}
 	}()
@@ -144,6 +245,10 @@ func (m *master) clearAway() {
 // close gives everything back. The workers are gone.
 func (m *master) close() {
 	m.host.close()
+	if m.health != nil {
+		m.health.Close()
+	}
+	m.notifier.Close()
 	if m.stdout != nil {
 		m.stdout.close()
 	}
@@ -160,14 +265,14 @@ const (
 
 // checkDescriptors refuses an app that could not be rolled for want of
 // descriptors: a roll needs them for up to twice the workers.
-func checkDescriptors(cfg Config) error {
+func checkDescriptors(cfg Config, slots int) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("cannot read the limit on open files: %w", err)
 	}
-	need := uint64(cfg.Workers*(len(cfg.Listeners)+2*perWorker) + own)
+	need := uint64(slots*(len(cfg.Listeners)+2*perWorker) + own)
 	if limit.Cur < need {
-		return fmt.Errorf("cannot run %d workers with %d open files: raise the limit to at least %d (ulimit -n, LimitNOFILE= in a unit)", cfg.Workers, limit.Cur, need)
+		return fmt.Errorf("cannot run %d workers with %d open files: raise the limit to at least %d (ulimit -n, LimitNOFILE= in a unit)", slots, limit.Cur, need)
 	}
 	return nil
 }
@@ -205,6 +310,6 @@ func settings(cfg Config) pool.Settings {
 			Monitor:       cfg.Update.Monitor,
 			FailureAction: map[string]pool.FailureAction{"rollback": pool.Rollback, "pause": pool.Pause}[cfg.Update.FailureAction],
 		},
-		Drain: pool.Drain{Timeout: cfg.Drain.Timeout},
+		Drain: pool.Drain{Timeout: cfg.Drain.Timeout, Delay: cfg.Drain.Delay},
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,11 +27,13 @@ const maxPath = 108
 type notifySocket struct {
 	address string // as NOTIFY_SOCKET has it: a path, or @name
 	conn    *net.UnixConn
-	uid     uint32 // whose messages count
+	ending  sync.Once
+	closed  chan struct{} // by close
+	uid     uint32        // whose messages count
 }
 
 func newNotifySocket(dir, name string, user *User) (*notifySocket, error) {
-	s := &notifySocket{address: filepath.Join(dir, name), uid: uint32(os.Geteuid())}
+	s := &notifySocket{address: filepath.Join(dir, name), uid: uint32(os.Geteuid()), closed: make(chan struct{})}
 	if user != nil {
 		s.uid = user.UID
 	}
@@ -65,45 +70,106 @@ func (s *notifySocket) listen() (err error) {
 
 func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@") }
 
+// close ends receive and takes the socket's file away. Closing again does
+// nothing.
 func (s *notifySocket) close() {
-	s.conn.Close()
-	if !s.abstract() {
-		os.Remove(s.address)
-	}
+	s.ending.Do(func() {
+		close(s.closed)
+		s.conn.Close()
+		if !s.abstract() {
+			os.Remove(s.address)
+		}
+	})
 }
 
-// receive calls ready for each READY=1 that counts, until the socket is closed.
+// notification is what one datagram said of what the master listens to
+// (sd_notify(3)). Its zero value is nothing.
+type notification struct {
+	ready    bool
+	stopping bool
+	alive    bool   // WATCHDOG=1
+	stated   bool   // there was a STATUS
+	status   string // at most maxStatus bytes of one line of UTF-8
+}
+
+// maxStatus is where a worker's STATUS is cut, in bytes.
+const maxStatus = 512
+
+// parseNotification reads a datagram. What it does not know, MAINPID and
+// descriptors for a store among it, it lets pass.
+func parseNotification(data []byte) (n notification) {
+	for line := range strings.SplitSeq(string(data), "\n") {
+		switch line {
+		case "READY=1":
+			n.ready = true
+		case "STOPPING=1":
+			n.stopping = true
+		case "WATCHDOG=1":
+			n.alive = true
+		default:
+			if status, ok := strings.CutPrefix(line, "STATUS="); ok {
+				n.stated, n.status = true, presentable(status)
+			}
+		}
+	}
+	return n
+}
+
+// presentable is a text from a worker without what could disturb a terminal or a
+// log, cut to maxStatus.
+func presentable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+	if len(text) > maxStatus {
+		text = strings.ToValidUTF8(text[:maxStatus], "") // a rune may be cut in two
+	}
+	return text
+}
+
+// receive calls heard for each message that says something and counts, until the
+// socket is closed. worker is the pid of the worker, whose messages and whose
+// processes' count; those of others are told to ignored, by the sender's pid.
+//
 // Descriptors that came along are closed at once, which is also how BARRIER=1 is
-// answered. A message that was cut counts for nothing.
-func (s *notifySocket) receive(ready func()) {
+// answered. A message that was cut counts for nothing. A flood is read at the
+// pace that a worker may have.
+func (s *notifySocket) receive(worker int, heard func(notification), ignored func(pid int)) {
 	data := make([]byte, maxDatagram)
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*253)) // SCM_MAX_FD
+	messages := newPace(messagesPerSecond, time.Now())
 	for {
 		n, oobn, flags, _, err := s.conn.ReadMsgUnix(data, oob)
 		if err != nil {
 			return
 		}
-		uid, known := credentials(oob[:oobn])
-		if !known || uid != s.uid || flags&unix.MSG_TRUNC != 0 {
-			continue
+		sender := credentials(oob[:oobn])
+		switch said := parseNotification(data[:n]); {
+		case sender == nil || flags&unix.MSG_TRUNC != 0 || said == (notification{}):
+		case sender.Uid != s.uid || !ofWorker(int(sender.Pid), worker):
+			ignored(int(sender.Pid))
+		default:
+			heard(said)
 		}
-		for line := range strings.SplitSeq(string(data[:n]), "\n") {
-			if line == "READY=1" {
-				ready()
-			}
+		if !rest(messages.take(1, time.Now()), s.closed) {
+			return
 		}
 	}
 }
 
-// credentials returns whose message it was, and closes what descriptors came.
-func credentials(oob []byte) (uid uint32, known bool) {
+// credentials returns whose message it was, nil where it does not say, and closes
+// what descriptors came.
+func credentials(oob []byte) (sender *unix.Ucred) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return 0, false
+		return nil
 	}
 	for _, m := range messages {
 		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
-			uid, known = cred.Uid, true
+			sender = cred
 		}
 		if fds, err := unix.ParseUnixRights(&m); err == nil {
 			for _, fd := range fds {
@@ -111,7 +177,7 @@ func credentials(oob []byte) (uid uint32, known bool) {
 			}
 		}
 	}
-	return uid, known
+	return sender
 }
 
 // withFD runs f on a connection's descriptor.

@@ -81,10 +81,11 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 	}
 	var got bytes.Buffer
 	o := newOutput(&got)
+	last := new(tail)
 	captured := make(chan struct{})
 	go func() {
 		defer close(captured)
-		capture(read, o, "shop.1 | ")
+		capture(read, o, "shop.1 | ", last)
 	}()
 	long := strings.Repeat("y", maxLine+10)
 	if _, err := unix.Write(write, []byte("one\n"+long+"\nlast without a newline")); err != nil {
@@ -96,6 +97,9 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 	want := "shop.1 | one\nshop.1 | " + long[:maxLine] + "\nshop.1 | " + long[maxLine:] + "\nshop.1 | last without a newline\n"
 	if got.String() != want {
 		t.Errorf("got %.200q..., want %.200q...", got.String(), want)
+	}
+	if kept := last.lines(); len(kept) != 4 || kept[0] != "one" || kept[2] != long[maxLine:] || kept[3] != "last without a newline" {
+		t.Errorf("kept %.200q", kept)
 	}
 }
 

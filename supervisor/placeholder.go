@@ -9,21 +9,39 @@ import (
 // scope is what the placeholders of one worker stand for.
 type scope struct {
 	fds        map[string]int // by listener name
-	ports      map[string]int
-	first      string // name of the first listener, "" without one
+	ports      map[string]int // without those of unix sockets
+	first      string         // name of the first listener, "" without one
+	firstTCP   string         // of the first that has a port, which PORT is too
 	slot       int
 	generation int
+}
+
+// newScope is a scope without listeners yet.
+func newScope(slot, generation int) scope {
+	return scope{fds: map[string]int{}, ports: map[string]int{}, slot: slot, generation: generation}
+}
+
+// add is for each listener, in their order.
+func (s *scope) add(name, network string, fd, port int) {
+	if len(s.fds) == 0 {
+		s.first = name
+	}
+	s.fds[name] = fd
+	if network == "unix" {
+		return
+	}
+	if len(s.ports) == 0 {
+		s.firstTCP = name
+	}
+	s.ports[name] = port
 }
 
 // CheckPlaceholders says what is wrong with the placeholders of a command or of
 // an environment value. internal/config calls it while it still knows the line.
 func CheckPlaceholders(text string, listeners []Listener) error {
-	s := scope{fds: map[string]int{}, ports: map[string]int{}}
-	for i, l := range listeners {
-		if i == 0 {
-			s.first = l.Name
-		}
-		s.fds[l.Name], s.ports[l.Name] = 0, 0
+	s := newScope(0, 0)
+	for _, l := range listeners {
+		s.add(l.Name, l.Network, 0, 0)
 	}
 	_, err := s.expand(text)
 	return err
@@ -66,15 +84,16 @@ func (s scope) expand(text string) (string, error) {
 
 func (s scope) value(placeholder string) (int, error) {
 	kind, name, named := strings.Cut(placeholder, ":")
-	if !named {
-		name = s.first
-	}
 	var of map[string]int
+	first := s.first
 	switch {
 	case kind == "fd":
 		of = s.fds
 	case kind == "port":
 		of = s.ports
+		if s.firstTCP != "" {
+			first = s.firstTCP
+		}
 	case placeholder == "slot":
 		return s.slot, nil
 	case placeholder == "generation":
@@ -82,10 +101,16 @@ func (s scope) value(placeholder string) (int, error) {
 	default:
 		return 0, fmt.Errorf("unknown placeholder {%s}: there are {fd}, {fd:NAME}, {port}, {port:NAME}, {slot}, {generation}; write {{ for a brace", placeholder)
 	}
-	value, ok := of[name]
-	switch {
-	case ok:
+	if !named {
+		name = first
+	}
+	if value, ok := of[name]; ok {
 		return value, nil
+	}
+	_, portless := s.fds[name]
+	switch {
+	case portless:
+		return 0, fmt.Errorf("{%s}: listener %q is a unix socket, and has no port", placeholder, name)
 	case named:
 		return 0, fmt.Errorf("{%s} names no listener", placeholder)
 	default:

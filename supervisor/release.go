@@ -9,14 +9,17 @@ import (
 	"strings"
 
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
 )
 
 // release is what a generation runs, pinned when the generation was prepared:
 // a symlink switched later, or a program renamed over, changes only the next
 // one. All workers of a generation are of one release.
 type release struct {
+	cfg       Config
 	directory string
 	program   *process.Executable
+	lineup    *sockets.Lineup // nil: not opened yet, or let go of
 }
 
 // prepareRelease resolves the directory and finds the program. It does I/O and
@@ -43,7 +46,7 @@ func prepareRelease(cfg Config) (*release, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &release{directory, program}, nil
+	return &release{cfg: cfg, directory: directory, program: program}, nil
 }
 
 // searchPath is the PATH that the worker will have.
@@ -76,6 +79,8 @@ func (r *release) run() (path string, file *os.File) {
 	return path, file
 }
 
+// close lets go of the program. The configuration stays: workers that drain are
+// of it still.
 func (r *release) close() { r.program.Close() }
 
 // plain is an error of a file without the operation and path that the sentence

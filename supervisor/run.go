@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"time"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/process"
-	"github.com/forkd/forkd/ipc"
 )
 
 // Shim must be the first thing that main does. A worker is started through a
@@ -36,18 +35,17 @@ func (e *UsageError) Error() string { return e.Text }
 // parent-death signal comes when that thread ends. There is one Run at a time in
 // a program, and while it lasts the program's children are its own to reap.
 func Run(ctx context.Context, cfg Config, out Output) error {
-	if os.Getenv(ipc.EnvListenPID) == strconv.Itoa(os.Getpid()) {
-		return &UsageError{"using sockets that systemd passes (LISTEN_FDS) is not built yet: let forkd bind them with --listen"}
-	}
+	left := &leftovers{app: cfg.Name, killAt: time.Now().Add(cfg.Drain.Timeout)}
+	found := left.find()
 	first, err := prepareRelease(cfg)
 	if err != nil {
 		return asUsage(err)
 	}
-	if err := checkDescriptors(cfg); err != nil {
+	if err := checkDescriptors(cfg, cfg.Workers); err != nil {
 		first.close()
 		return err
 	}
-	place, err := control.Create(cfg.Name)
+	place, err := control.Create(cfg.Name, cfg.ControlGroup)
 	if err != nil {
 		first.close()
 		return err
@@ -61,6 +59,7 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		defer os.Remove(cfg.PIDFile)
 	}
 	m := newMaster(cfg, place, out)
+	m.left, m.found = left, found
 	defer m.close()
 	if err := m.open(ctx, first); err != nil {
 		return err

@@ -83,6 +83,13 @@ func behave(how string) int {
 		}
 		notifyReady(os.Getenv(ipc.EnvNotifySocket))
 		waitForTerm()
+	case "late": // is ready when it is told to be
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, syscall.SIGUSR1)
+		fmt.Println("pid", os.Getpid())
+		<-told
+		notifyReady(os.Getenv(ipc.EnvNotifySocket))
+		waitForTerm()
 	case "pid":
 		fmt.Println("pid", os.Getpid())
 		notifyReady(os.Getenv(ipc.EnvNotifySocket))
@@ -477,9 +484,8 @@ func TestWorkersDrainWhenTheMasterIsKilled(t *testing.T) {
 }
 
 func TestReadyFromAStrangerDoesNotCount(t *testing.T) {
-	cfg := config(t, "pid")
+	cfg := config(t, "late")
 	cfg.Workers = 1
-	cfg.Command = []string{"/bin/sleep", "100"}
 	a := start(t, cfg)
 	var app control.App
 	eventually(t, "a worker", func() bool {
@@ -500,11 +506,16 @@ s.send(b"READY=1")`, sockets[0])
 	if out, err := stranger.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	// One from the right user follows: when that counts, the first has been read.
+	notifyReady(sockets[0]) // from the right user, and none of the worker's processes
+	eventually(t, "the stranger to be ignored", func() bool { return strings.Contains(a.output(), "notify message ignored") })
+	// The worker's own follows: when that counts, the others have been read.
+	eventually(t, "the worker to run", func() bool { return strings.Contains(a.output(), "pid ") })
 	if app, err = a.status(); err != nil || app.Totals.Ready != 0 {
 		t.Fatalf("ready %d, %v: a stranger's word counts", app.Totals.Ready, err)
 	}
-	notifyReady(sockets[0])
+	if err := syscall.Kill(pids(app)[0], syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
 	a.ready(1)
 	if n := strings.Count(a.output(), `why="it said so"`); n != 1 {
 		t.Errorf("ready %d times, want once", n)

@@ -28,13 +28,13 @@ func (l *loop) signal(sig os.Signal) {
 	switch sig {
 	case syscall.SIGUSR2:
 		l.log.Info("roll requested", "by", name)
-		l.requestRoll()
+		l.requestRoll(false)
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 		now := l.pool.Stopping()
 		switch {
 		case now:
 			l.log.Warn("stopping at once", "by", name)
-		case l.terminal:
+		case l.terminal():
 			l.log.Info("stopping: workers finish what they have; once more stops at once", "by", name)
 		default:
 			l.log.Info("stopping", "by", name)
@@ -42,18 +42,24 @@ func (l *loop) signal(sig os.Signal) {
 		l.step(pool.StopRequested{Now: now})
 	case syscall.SIGPIPE:
 	case syscall.SIGWINCH:
-		if !l.terminal { // with one, it says that a window has changed
-			l.refuse(name, "draining all workers")
+		if !l.terminal() { // with one, it says that a window has changed
+			l.log.Info("draining all workers: HUP or USR2 brings them back", "by", name)
+			l.step(pool.WithdrawRequested{})
 		}
 	case syscall.SIGHUP:
-		l.refuse(name, "reading the configuration again")
+		l.log.Info("reload requested", "by", name)
+		l.requestRoll(true)
 	case syscall.SIGUSR1:
-		l.refuse(name, "reopening log files")
-	case syscall.SIGTTIN, syscall.SIGTTOU:
-		l.refuse(name, "changing the number of workers")
+		l.reopen()
+	case syscall.SIGTTIN:
+		l.scaleBy(1, name)
+	case syscall.SIGTTOU:
+		l.scaleBy(-1, name)
 	}
 }
 
-func (l *loop) refuse(name, what string) {
-	l.log.Error(what+" is not built yet: nothing has changed", "by", name)
+func (l *loop) scaleBy(n int, name string) {
+	if err := l.scale(l.pool.Wanted() + n); err != nil {
+		l.log.Warn("nothing has changed", "by", name, "why", err)
+	}
 }

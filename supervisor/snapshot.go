@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -9,7 +10,6 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/sockets"
-	"github.com/forkd/forkd/ipc"
 )
 
 // snapshot is the app as the loop knows it now: everything but CPU, memory and
@@ -17,15 +17,20 @@ import (
 // makes two short system calls a worker.
 func (h *host) snapshot(v pool.View) control.App {
 	app := control.App{
-		App:        h.cfg.Name,
-		PID:        os.Getpid(),
-		Version:    control.Version(),
-		StartedAt:  h.startedAt,
-		Generation: v.Generation,
-		State:      v.State,
-		Config:     h.cfg.File,
-		Listeners:  listeners(h.sockets.Listeners()),
-		Slots:      make([]control.Slot, 0, len(v.Slots)),
+		App:          h.app,
+		PID:          os.Getpid(),
+		Version:      control.Version(),
+		StartedAt:    h.startedAt,
+		Generation:   v.Generation,
+		State:        v.State,
+		HostDraining: v.Draining,
+		ReloadError:  h.reloadFailed,
+		Slots:        make([]control.Slot, 0, len(v.Slots)),
+		Leftovers:    make([]control.Leftover, 0, len(h.leftovers)),
+	}
+	if r := h.current(v.Generation); r != nil {
+		app.Config = r.cfg.File
+		app.Listeners = r.showListeners()
 	}
 	if r := v.Roll; r != nil {
 		app.Roll = &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
@@ -36,13 +41,30 @@ func (h *host) snapshot(v pool.View) control.App {
 	for _, s := range v.Slots {
 		app.Slots = append(app.Slots, h.slot(s))
 	}
+	for _, l := range h.leftovers {
+		app.Leftovers = append(app.Leftovers, l.show())
+	}
+	slices.SortFunc(app.Leftovers, func(a, b control.Leftover) int { return a.PID - b.PID })
 	return app
 }
 
-func listeners(ls []sockets.Listener) []control.Listener {
+// address is where a listener is, as the configuration would say it.
+func address(l sockets.Listener) string {
+	if l.Network == "unix" {
+		return l.String()
+	}
+	return l.Network + "://" + l.String()
+}
+
+// showListeners is what the release listens on, as it is now.
+func (r *release) showListeners() []control.Listener {
+	if r.lineup == nil {
+		return nil
+	}
+	ls, sources := r.lineup.Listeners(0), r.lineup.Sources()
 	out := make([]control.Listener, len(ls))
 	for i, l := range ls {
-		out[i] = control.Listener{Name: l.Name, Address: l.String(), Mode: "reuseport", Balance: l.Balance}
+		out[i] = control.Listener{Name: l.Name, Address: address(l), Mode: l.Mode, Balance: l.Balance, Source: sources[i]}
 	}
 	return out
 }
@@ -51,6 +73,7 @@ func (h *host) slot(s pool.Slot) control.Slot {
 	out := control.Slot{
 		Slot:     s.Index,
 		State:    string(s.State),
+		Leaving:  s.Leaving(),
 		Restarts: s.Restarts,
 		Reason:   s.Why,
 		LastExit: lastExit(s.LastExit),
@@ -86,10 +109,7 @@ func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
 	if !known.ReadyAt.IsZero() {
 		out.ReadyAt = &known.ReadyAt
 	}
-	if w.page < 0 {
-		return out
-	}
-	if c, err := ipc.ReadPage(w.page); err == nil && c.Attached {
+	if c, counts := w.counters(); counts {
 		out.Counted = "worker"
 		out.Connections, out.Accepted, out.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
 	}

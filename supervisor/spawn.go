@@ -19,6 +19,7 @@ import (
 // of the loop's.
 type spawn struct {
 	id        pool.ID
+	slots     int
 	cfg       Config
 	release   *release
 	sockets   []int // the slot's, borrowed
@@ -31,7 +32,7 @@ type spawn struct {
 // run makes what the worker gets and starts it. It blocks; the loop has it run
 // beside itself. What it returns is the loop's.
 func (s spawn) run(children *process.Children) (*worker, error) {
-	w := &worker{id: s.id, page: -1}
+	w := &worker{id: s.id, cfg: s.cfg, page: -1, output: new(tail)}
 	spec, passed, err := s.equip(w)
 	if err == nil {
 		w.process, err = children.Start(spec)
@@ -65,7 +66,7 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 		passed = append(passed, write)
 		spec.Files[1], spec.Files[2] = write, write
 		// It ends with the last holder of the other end, at once if no worker starts.
-		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot))
+		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
 	}
 	if !s.cfg.Channel {
 		return spec, passed, nil
@@ -121,16 +122,9 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 func (s spawn) passesSockets() bool { return s.cfg.Systemd && len(s.sockets) > 0 }
 
 func (s spawn) scope() scope {
-	sc := scope{
-		fds:   map[string]int{},
-		ports: map[string]int{},
-		slot:  s.id.Slot, generation: s.id.Generation,
-	}
+	sc := newScope(s.id.Slot, s.id.Generation)
 	for i, l := range s.listeners {
-		if i == 0 {
-			sc.first = l.Name
-		}
-		sc.fds[l.Name], sc.ports[l.Name] = ipc.FirstFD+i, l.Port
+		sc.add(l.Name, l.Network, ipc.FirstFD+i, l.Port)
 	}
 	return sc
 }
@@ -149,8 +143,8 @@ func (s spawn) environment(scope scope, notify string) ([]string, error) {
 	if u := s.cfg.User; u != nil {
 		vars["USER"], vars["LOGNAME"], vars["HOME"] = u.Name, u.Name, u.Home
 	}
-	if len(s.listeners) > 0 {
-		vars[ipc.EnvPort] = strconv.Itoa(s.listeners[0].Port)
+	if port, ok := scope.ports[scope.firstTCP]; ok {
+		vars[ipc.EnvPort] = strconv.Itoa(port)
 	}
 	for key, value := range s.cfg.Env {
 		expanded, err := scope.expand(value)
@@ -171,7 +165,7 @@ func (s spawn) environment(scope scope, notify string) ([]string, error) {
 func (s spawn) contract(vars map[string]string) {
 	vars[ipc.EnvApp] = s.cfg.Name
 	vars[ipc.EnvSlot] = strconv.Itoa(s.id.Slot)
-	vars[ipc.EnvSlots] = strconv.Itoa(s.cfg.Workers)
+	vars[ipc.EnvSlots] = strconv.Itoa(s.slots)
 	vars[ipc.EnvGeneration] = strconv.Itoa(s.id.Generation)
 	vars[ipc.EnvStopSignal] = strings.TrimPrefix(unix.SignalName(s.cfg.StopSignal), "SIG")
 	vars[ipc.EnvNodeAppInstance] = strconv.Itoa(s.id.Slot)

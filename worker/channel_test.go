@@ -103,3 +103,42 @@ func TestShed(t *testing.T) {
 		t.Errorf("shed %d of 5", total)
 	}
 }
+
+// What the master asks for during a drain (drain.shed_per_second) is obeyed; what
+// it asked for before the drain ends with its begin.
+func TestShedDuringADrain(t *testing.T) {
+	m := fake.New(t)
+	w := m.Worker()
+	asked := make(chan int, 10)
+	w.OnShed(func(n int) { asked <- n })
+	next := func(want int) {
+		t.Helper()
+		select {
+		case n := <-asked:
+			if n != want {
+				t.Errorf("asked to shed %d, want %d", n, want)
+			}
+		case <-time.After(fake.Patience):
+			t.Fatal("not asked to shed")
+		}
+	}
+	m.Say(ipc.Shed{Count: 2000, Over: 2 * time.Second})
+	next(1000)
+	m.Drain(ipc.ReasonScale, time.Hour, 0)
+	m.Say(ipc.Shed{Count: 30, Over: 3 * time.Second})
+	for range 3 { // the other thousand would come between them
+		next(10)
+	}
+	m.Say(ipc.Shed{Count: 7})
+	next(7)
+	// Another order for the same drain does not end it either.
+	m.Say(ipc.Shed{Count: 4, Over: 2 * time.Second})
+	next(2)
+	m.Drain(ipc.ReasonStop, time.Hour, time.Hour)
+	next(2)
+	select {
+	case n := <-asked:
+		t.Errorf("asked to shed %d more", n)
+	default:
+	}
+}

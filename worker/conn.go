@@ -42,12 +42,13 @@ const (
 // conn is what is kept of each accepted connection. Its server's goroutine moves
 // the phase; the drain's moves idle ones to closing.
 type conn struct {
-	raw    net.Conn
-	worker *Worker
-	set    *set
-	phase  atomic.Int32
-	closed atomic.Bool // by its server
-	ended  atomic.Bool // really
+	accepted time.Time
+	raw      net.Conn
+	worker   *Worker
+	set      *set
+	phase    atomic.Int32
+	closed   atomic.Bool // by its server
+	ended    atomic.Bool // really
 
 	mu sync.Mutex // orders the read deadlines of expire and resume
 

@@ -8,6 +8,13 @@
 //	...
 //	err = httpserve.Serve(w, &http.Server{Handler: h}, ln)
 //
+// Workers of one app may talk: what one gives to [Worker.Send] goes, through the
+// master, to every other worker that has a channel, and arrives in their
+// [Worker.Messages], as does what `forkd send` sends. A message is any JSON value
+// of up to 1 MiB. It is for news (a cache to drop, a level to log at), not for
+// state: one that starts later has missed it, and one that does not read loses
+// what comes meanwhile.
+//
 // It keeps one invariant: a connection that was accepted here is in exactly one
 // listener's set, and in the page's count of open connections, until it is
 // really closed; hijacked ones too. That set is what a drain waits for, never a

@@ -97,7 +97,7 @@ func (l *listener) keep(nc net.Conn) net.Conn {
 		o := &otherConn{Conn: raw}
 		c, wrapped = &o.conn, o
 	}
-	c.raw, c.worker = nc, l.worker
+	c.raw, c.worker, c.accepted = nc, l.worker, time.Now()
 	l.set.add(c)
 	l.worker.page.Opened()
 	return wrapped

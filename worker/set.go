@@ -1,6 +1,9 @@
 package worker
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // set holds one listener's connections. Its lock is taken when a connection
 // comes and goes and by a drain, never per request.
@@ -58,12 +61,12 @@ func (s *set) count() int {
 }
 
 // pick returns the connections that match, oldest first.
-func (s *set) pick(match func(Phase) bool) []*conn {
+func (s *set) pick(match func(*conn) bool) []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var picked []*conn
 	for c := s.first; c != nil; c = c.next {
-		if match(c.load()) {
+		if match(c) {
 			picked = append(picked, c)
 		}
 	}
@@ -73,19 +76,30 @@ func (s *set) pick(match func(Phase) bool) []*conn {
 // expire closes a share of the idle connections, and repeats itself to those
 // that it has told before.
 func (s *set) expire(share func(idle int) int) {
-	for _, c := range s.pick(func(p Phase) bool { return p == closing }) {
+	for _, c := range s.pick(func(c *conn) bool { return c.load() == closing }) {
 		c.expire()
 	}
-	idle := s.pick(Phase.idle)
+	idle := s.pick((*conn).idle)
 	for _, c := range idle[:share(len(idle))] {
 		c.expire()
 	}
 }
 
+// spoken is how long after it was accepted a connection may have said something
+// that its server has not come to read yet: a drain accepts until its idle
+// connections are closed, and these are none of them.
+const spoken = 500 * time.Millisecond
+
+// idle reports whether nothing is lost when the connection is closed now.
+func (c *conn) idle() bool {
+	p := c.load()
+	return p.idle() && (p != fresh || time.Since(c.accepted) > spoken)
+}
+
 // cut closes all that is left, and returns how many of them were in use.
 func (s *set) cut() int {
 	used := 0
-	for _, c := range s.pick(func(Phase) bool { return true }) {
+	for _, c := range s.pick(func(*conn) bool { return true }) {
 		if p := c.load(); p == Busy || p == Hijacked {
 			used++
 		}

@@ -169,9 +169,14 @@ func (w *Worker) Request() (draining bool) {
 // Counters is what this worker has counted so far.
 func (w *Worker) Counters() ipc.Counters { return w.page.Counters() }
 
-// Send gives v to the master as an application's message, encoded as JSON. It
-// fails without a master's channel, and for what is over 1 MiB or has a "cmd"
-// that begins with FORKD_ or NODE_.
+// Send sends v, encoded as JSON, as an application's message: through the master
+// to every other worker of the app that has a channel. They
+// get it from Messages, in the order in which one worker sent; a worker that does
+// not read misses what the master can't keep for it. The sender gets nothing back.
+//
+// It fails without a master's channel, and for what is over 1 MiB or has a "cmd"
+// that begins with FORKD_ or NODE_. The master reads a worker's channel at up to
+// 1,000 messages and 8 MiB a second; where more is sent, Send waits.
 func (w *Worker) Send(v any) error {
 	if w.channel == nil {
 		return errors.New("cannot send message: no master")
@@ -183,7 +188,8 @@ func (w *Worker) Send(v any) error {
 	return w.channel.write(ipc.App(raw))
 }
 
-// Messages delivers the application's messages. Some wait for a slow receiver;
+// Messages delivers the application's messages: what other workers of the app
+// Send, and what `forkd send` sends to one or all. Some wait for a slow receiver;
 // beyond those, further ones are dropped: the master's own never wait behind
 // them. It is never closed; without a master nothing comes.
 func (w *Worker) Messages() <-chan json.RawMessage { return w.messages }
@@ -191,6 +197,10 @@ func (w *Worker) Messages() <-chan json.RawMessage { return w.messages }
 // OnShed sets what lets go of n long-lived connections when the master asks for
 // it; a request that is to take some seconds comes in a portion per second. It is
 // called on a goroutine of its own. Without one, such requests are ignored.
+//
+// A drain ends what was asked for before it. While the worker drains the master
+// asks for more where drain.shed_per_second is set: then f closes connections
+// that clients would keep beyond the deadline.
 func (w *Worker) OnShed(f func(n int)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,6 +14,8 @@ import (
 
 // made is a Backend with answers made up beforehand.
 type made struct {
+	control.Backend // nil: what is not below is not asked
+
 	app    control.App
 	looked func() // at each Status; nil: nothing
 	reload func(context.Context) (control.Rolled, error)
@@ -36,13 +38,13 @@ func (m made) Stop(context.Context, bool) error { return nil }
 func pretend(t *testing.T, dir, name string, b control.Backend) {
 	t.Helper()
 	t.Setenv("FORKD_RUNTIME_DIR", dir)
-	place, err := control.Create(name)
+	place, err := control.Create(name, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- control.Serve(ctx, place, b) }()
+	go func() { ended <- control.Serve(ctx, place, b, -1) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -71,7 +73,16 @@ func forkd(t *testing.T, args ...string) (code int, stdout, stderr string) {
 		}
 		return string(data)
 	}
-	std := stdio{out: open("out"), err: open("err")}
+	stdin := dir + "/in"
+	if err := os.WriteFile(stdin, []byte(`[ "from", "stdin" ]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(stdin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	std := stdio{in: in, out: open("out"), err: open("err")}
 	code = run(t.Context(), args, std)
 	return code, text(std.out), text(std.err)
 }

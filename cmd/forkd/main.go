@@ -22,5 +22,5 @@ func init() { runtime.LockOSThread() } //nolint:gochecknoinits // later may be o
 
 func main() {
 	supervisor.Shim()
-	os.Exit(run(context.Background(), os.Args[1:], stdio{out: os.Stdout, err: os.Stderr}))
+	os.Exit(run(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }

@@ -15,17 +15,16 @@ func reloadCommand(std stdio) *cobra.Command {
 	var keep, noWait, all bool
 	cmd := &cobra.Command{
 		Use:   "reload APP",
-		Short: "replace an app's workers, one by one",
-		Long: `reload replaces every worker by a new one, which is ready before its predecessor
-stops accepting: no request is dropped. It shows the roll as it goes, and exits 0
-when it is done, 1 when it was rolled back. The roll goes on if reload is
-interrupted.`,
-		Example:           "  forkd reload shop --keep-config",
+		Short: "read the configuration, and replace an app's workers one by one",
+		Long: `reload has the app read its configuration again, then replaces every worker by a
+new one, which is ready before its predecessor stops accepting: no request is
+dropped. It shows the roll as it goes, and exits 0 when it is done, 1 when it was
+rolled back or when the configuration is no good, which changes nothing. The roll
+goes on if reload is interrupted.`,
+		Example: `  forkd reload shop
+  forkd reload shop --keep-config`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !keep {
-				return usage("reading the configuration again is not built yet: use --keep-config")
-			}
 			return each(cmd, args, all, func(client *control.Client) error {
 				return reload(cmd.Context(), std, client, control.Reload{KeepConfig: keep, Wait: !noWait})
 			})
@@ -52,6 +51,8 @@ func each(cmd *cobra.Command, args []string, all bool, f func(*control.Client) e
 			return err
 		}
 		found = []control.Location{at}
+	case cmd.Flags().Lookup("all") == nil:
+		return usage("name one app: write %s", cmd.UseLine())
 	default:
 		return usage("name one app, or use --all: write %s", cmd.UseLine())
 	}
@@ -93,6 +94,10 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
+	before, err := client.Status(ctx)
+	if err != nil {
+		return ofApp(name, err)
+	}
 	ended := make(chan outcome, 1)
 	go func() {
 		rolled, err := client.Reload(ctx, r)
@@ -107,7 +112,10 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 			if end.err != nil {
 				return ofApp(name, end.err)
 			}
-			return conclude(std, name, end.rolled, time.Since(began))
+			if err := conclude(std, name, end.rolled, time.Since(began)); err != nil {
+				return err
+			}
+			return resized(ctx, std, client, before.Totals.Wanted)
 		case <-poll.C:
 		}
 		app, err := client.Status(ctx)
@@ -121,6 +129,19 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 			}
 		}
 	}
+}
+
+// resized waits for another number of workers, where the file asks for it: that
+// is set when the roll is done.
+func resized(ctx context.Context, std stdio, client *control.Client, before int) error {
+	app, err := client.Status(ctx)
+	if err != nil {
+		return ofApp(client.At().Name, err)
+	}
+	if app.Totals.Wanted == before {
+		return nil
+	}
+	return settle(ctx, std, client, control.Scaled{From: before, To: app.Totals.Wanted}, time.Now())
 }
 
 // conclude prints a roll's success, and makes an error of anything else.

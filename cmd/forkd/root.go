@@ -11,8 +11,9 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// stdio is where a command writes: results to out, errors to err.
-type stdio struct{ out, err *os.File }
+// stdio is where a command reads, and where it writes: results to out, errors to
+// err.
+type stdio struct{ in, out, err *os.File }
 
 // run is the whole program but for the process's end: it returns the exit code.
 func run(ctx context.Context, args []string, std stdio) int {
@@ -38,7 +39,7 @@ versions without dropping a request.
 
   forkd run --listen :8080 -- ./server   run it, one worker per core, on :8080
   forkd status                           see it, from another terminal
-  forkd reload server --keep-config      replace its workers, one by one
+  forkd reload server                    replace its workers, one by one
   forkd stop server                      let it finish, and end
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
@@ -63,8 +64,9 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		return usage("%v: see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		runCommand(std), statusCommand(std), reloadCommand(std), stopCommand(std), killCommand(std),
-		pidCommand(std), checkCommand(std), completionCommand(std), versionCommand(std),
+		runCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
+		drainCommand(std), resumeCommand(std), describeCommand(std), eventsCommand(std), sendCommand(std),
+		pidCommand(std), checkCommand(std), unitCommand(std), completionCommand(std), versionCommand(std),
 	)
 	root.AddCommand(refusals()...)
 	root.InitDefaultHelpCmd()

@@ -2,9 +2,7 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"runtime/debug"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,8 +21,13 @@ func runCommand(std stdio) *cobra.Command {
 terminal run. Its settings come from -c FILE, else /etc/forkd/APP.toml or
 ~/.config/forkd/APP.toml for a named APP, else ./forkd.toml; flags come on top.
 
-Signals: USR2 replaces the workers one by one; TERM, INT and QUIT stop
-gracefully, a second one stops at once.`,
+Signals:
+  HUP               read the configuration, then replace the workers one by one
+  USR2              replace them without reading it
+  TERM, INT, QUIT   let the workers finish, then end; a second one ends at once
+  USR1              open the files again that forkd's output goes to
+  TTIN, TTOU        one worker more, one fewer
+  WINCH             drain all workers until HUP or USR2; not in a terminal`,
 		Example: `  forkd run --listen :8080 -- ./server
   forkd run --workers 4 --listen 8080 ./server --verbose
   forkd run -c shop.toml`,
@@ -34,6 +37,9 @@ gracefully, a second one stops at once.`,
 				return err
 			}
 			debug.SetGCPercent(masterGC)
+			// A panic, or systemd's watchdog, would end a Go program with status 2,
+			// which here means a bad configuration and forbids to start again.
+			debug.SetTraceback("crash")
 			return supervisor.Run(cmd.Context(), cfg, supervisor.Output{Stdout: std.out, Stderr: std.err})
 		},
 	}
@@ -79,7 +85,7 @@ func summary(cfg supervisor.Config) string {
 		if i > 0 {
 			separator = " and "
 		}
-		fmt.Fprintf(&text, "%s%s://%s", separator, l.Network, net.JoinHostPort(l.Host, strconv.Itoa(l.Port)))
+		text.WriteString(separator + config.Address(l))
 	}
 	return text.String()
 }

@@ -39,7 +39,9 @@ func TestMain(m *testing.M) {
 		"forkd":           main,
 		"fetch":           fetch,
 		"in-terminal":     inTerminal,
+		"load":            loadHTTP,
 		"stranger":        stranger,
+		"worker-all":      workerAll,
 		"worker-family":   workerFamily,
 		"worker-flood":    workerFlood,
 		"worker-harm":     workerHarm,
@@ -52,16 +54,19 @@ func TestMain(m *testing.M) {
 // TestScript runs testdata/script/*.txtar, one behaviour each. Beside
 // testscript's own commands a script has
 //
-//	freeport VAR...               sets VAR to a port that nobody listens on
+//	expand FILE TEMPLATE          writes the template with the script's variables replaced
+//	freeport VAR...               sets VAR to a port that nobody listens on; VAR+N: nor on the N after it
 //	memory APP MIB                the master has never used more memory than that
 //	pids APP VAR...               sets VARs to the pids of the slots' newest workers
 //	signal APP[/SLOT] SIGNAL      signals the master, or the slot's newest worker
+//	storm APP N SIGNAL...         signals the master N times, by turns, at once
 //	tinyfs DIR OPTION...          makes DIR a tmpfs with mount options (size=, nr_inodes=)
 //	waitfor ready APP             every wanted worker is ready
 //	waitfor gone APP              no master has the name
 //	waitfor reaped APP            no child of the master is a zombie
 //	waitfor dead PID              there is no such process, not even as a zombie
 //	waitfor status APP REGEXP     forkd status --json, on one line, matches
+//	waitfor events APP REGEXP     forkd events, whole, matches
 //	waitfor get URL REGEXP        the answer's status and body match
 //	waitfor file PATH REGEXP      the file's text matches
 //
@@ -84,10 +89,12 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"expand":   expand,
 			"freeport": h.freeport,
 			"memory":   memory,
 			"pids":     pids,
 			"signal":   h.signal,
+			"storm":    storm,
 			"tinyfs":   tinyFS,
 			"waitfor":  waitFor,
 		},
@@ -124,21 +131,40 @@ func (h *harness) freeport(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: freeport VAR...")
 	}
 	const first, ports = 10000, 20000
-	for _, name := range args {
-		port := ""
+	for _, arg := range args {
+		name, count, _ := strings.Cut(arg, "+")
+		n, _ := strconv.Atoi(count) // 0 without one
+		port := 0
 		for range ports {
-			try := strconv.Itoa(first + (os.Getpid()*37+int(h.ports.Add(1)))%ports)
-			if ln, err := net.Listen("tcp", ":"+try); err == nil {
-				ln.Close()
+			last := int(h.ports.Add(int32(n + 1)))
+			try := first + (os.Getpid()*37+last-n)%(ports-n)
+			if !slices.ContainsFunc(portsFrom(try, n), isTaken) {
 				port = try
 				break
 			}
 		}
-		if port == "" {
+		if port == 0 {
 			ts.Fatalf("no port is free")
 		}
-		ts.Setenv(name, port)
+		ts.Setenv(name, strconv.Itoa(port))
 	}
+}
+
+// portsFrom lists a port and the n after it.
+func portsFrom(first, n int) []int {
+	var ports []int
+	for i := range n + 1 {
+		ports = append(ports, first+i)
+	}
+	return ports
+}
+
+func isTaken(port int) bool {
+	ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err == nil {
+		ln.Close()
+	}
+	return err != nil
 }
 
 // found connects to a script's app.
@@ -195,7 +221,7 @@ func (h *harness) signal(ts *testscript.TestScript, neg bool, args []string) {
 
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
-		ts.Fatalf("usage: waitfor ready|gone|reaped APP, waitfor dead PID, waitfor status APP REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
+		ts.Fatalf("usage: waitfor ready|gone|reaped APP, waitfor dead PID, waitfor status APP REGEXP, waitfor events APP REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
 	}
 	what, of := args[0], args[1]
 	var pattern *regexp.Regexp
@@ -231,6 +257,10 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			text, err := json.Marshal(app)
 			return err == nil && pattern.Match(text), string(text)
 		},
+		"events": func() (bool, string) {
+			text, err := happened(ts, of)
+			return err == nil && pattern.MatchString(text), fmt.Sprint(text, err)
+		},
 		"get": func() (bool, string) {
 			text := get(of)
 			return pattern.MatchString(text), text
@@ -240,7 +270,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			return err == nil && pattern.Match(data), string(data)
 		},
 	}[what]
-	if !ok || (pattern != nil) != slices.Contains([]string{"status", "get", "file"}, what) {
+	if !ok || (pattern != nil) != slices.Contains([]string{"status", "events", "get", "file"}, what) {
 		ts.Fatalf("cannot wait for %s", strings.Join(args, " "))
 	}
 	seen := ""

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/signal"
@@ -131,9 +130,7 @@ func list(std stdio, sights []sight) error {
 			apps = append(apps, s.app)
 		}
 	}
-	encoder := json.NewEncoder(std.out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(apps)
+	return printJSON(std.out, apps, "  ")
 }
 
 // picture draws every app that answered.

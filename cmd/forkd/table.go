@@ -46,6 +46,9 @@ func table(s screen, title string, app *control.App, now time.Time) []string {
 	for i := range app.Slots {
 		rows = append(rows, slotRows(&app.Slots[i], now)...)
 	}
+	for i := range app.Leftovers {
+		rows = append(rows, leftoverRow(&app.Leftovers[i], now))
+	}
 	widths := make([]int, len(columns))
 	header := row{cells: make([]string, len(columns))}
 	for i, c := range columns {
@@ -107,7 +110,12 @@ func headline(s screen, title string, app *control.App, now time.Time) []string 
 	}
 	lines := s.wrap(parts)
 	lines[0] = strings.Replace(lines[0], clean(app.State), s.paint(appColor(app), clean(app.State)), 1)
-	if last := app.LastRoll; last != nil && app.Roll == nil && last.Result != control.ResultDone {
+	if e := app.ReloadError; e != nil {
+		for _, line := range s.fold(clean("configuration not taken, " + age(now.Sub(e.At)) + " ago: " + e.Error)) {
+			lines = append(lines, s.paint(yellow, line))
+		}
+	}
+	if last := app.LastRoll; last != nil && app.Roll == nil && app.ReloadError == nil && last.Result != control.ResultDone {
 		lines = append(lines, s.paint(yellow, s.cut("  last roll, to generation "+strconv.Itoa(last.Generation)+": "+clean(resultText(*last)))))
 	}
 	return lines
@@ -151,10 +159,29 @@ func slotRows(slot *control.Slot, now time.Time) []row {
 		}})
 	}
 	if len(rows) > 0 && !vacant(slot.State) {
+		if slot.Leaving {
+			rows[len(rows)-1].remark = "leaves: it was scaled away"
+		}
 		return rows
 	}
 	cells := []string{strconv.Itoa(slot.Slot), unknown, unknown, clean(slot.State), unknown, strconv.Itoa(slot.Restarts), unknown, unknown, unknown, unknown}
 	return append(rows, row{cells: cells, remark: why(slot, now)})
+}
+
+// leftoverRow is a worker that another master has left.
+func leftoverRow(l *control.Leftover, now time.Time) row {
+	slot, up, remark := unknown, unknown, "left by a master that was killed"
+	if l.Slot != nil {
+		slot = strconv.Itoa(*l.Slot)
+	}
+	if l.StartedAt != nil {
+		up = age(now.Sub(*l.StartedAt))
+	}
+	if l.KillAt != nil {
+		remark += "; killed in " + soon(l.KillAt.Sub(now))
+	}
+	cells := []string{slot, strconv.Itoa(l.PID), unknown, clean(l.State), up, unknown, unknown, unknown, unknown, unknown}
+	return row{cells: cells, remark: remark}
 }
 
 // why says how a slot came to be without a worker, and when it gets one.

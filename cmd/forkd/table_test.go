@@ -86,7 +86,20 @@ func tables() map[string]control.App {
 
 	starting := shop(slot(0, fresh(812, 1, control.StateStarting)), control.Slot{Slot: 1, State: control.StateStarting})
 	starting.State, starting.Generation = control.StateStarting, 1
-	return map[string]control.App{"rolling": rolling, "ailing": ailing, "wide": wide, "starting": starting}
+
+	leaving := shop(
+		slot(0, busy(4194200, 3, control.StateReady, time.Hour)),
+		slot(1, busy(4194201, 3, control.StateReady, time.Hour)),
+		slot(2, busy(4194202, 3, control.StateDraining, time.Hour)),
+	)
+	leaving.Slots[1].Leaving, leaving.Slots[2].Leaving = true, true
+	leaving.Totals = control.Sum(leaving.Slots)
+	leaving.ReloadError = &control.Failure{At: ago(3 * time.Minute), Error: "/etc/forkd/shop.toml:3:1: unknown key \"workes\": did you mean \x1b[2Jworkers?"}
+	leaving.Leftovers = []control.Leftover{
+		{Slot: new(1), PID: 4194100, State: control.StateDraining, StartedAt: new(ago(3 * time.Hour)), KillAt: new(noon.Add(25 * time.Second))},
+		{PID: 99, State: control.StateDraining},
+	}
+	return map[string]control.App{"rolling": rolling, "ailing": ailing, "wide": wide, "starting": starting, "leaving": leaving}
 }
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9]*m")

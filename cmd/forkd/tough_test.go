@@ -133,6 +133,12 @@ func workerFlood() {
 func stranger() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt)
+	if path, unixSocket := strings.CutPrefix(os.Args[1], "unix:"); unixSocket {
+		_, err := net.Listen("unix", path)
+		orDie(err)
+		<-signals
+		return
+	}
 	port, err := strconv.Atoi(os.Args[1])
 	orDie(err)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

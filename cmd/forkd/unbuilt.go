@@ -17,16 +17,9 @@ type refused struct {
 //nolint:gochecknoglobals // a fixed table
 var later = []refused{
 	{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
-	{[]string{"scale"}, "scale is not built yet: stop the app and run it with another --workers"},
-	{[]string{"drain"}, "drain is not built yet: take the host out at the balancer"},
-	{[]string{"resume"}, "resume is not built yet"},
-	{[]string{"describe", "show", "info"}, "describe is not built yet: use forkd status APP --json"},
 	{[]string{"logs"}, "logs is not built yet: the workers' output is on the stdout of forkd run"},
-	{[]string{"events"}, "events is not built yet: what happens is on the stderr of forkd run"},
 	{[]string{"top", "monit"}, "top is not built yet: use forkd status --watch"},
-	{[]string{"send"}, "send is not built yet"},
 	{[]string{"doctor"}, "doctor is not built yet"},
-	{[]string{"unit"}, "unit is not built yet: write a unit with Type=notify and ExecStart=forkd run APP"},
 	{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
 	{[]string{"fleet"}, "fleet is not built yet"},
 }
@@ -35,10 +28,10 @@ var later = []refused{
 //
 //nolint:gochecknoglobals // a fixed table
 var counterparts = []refused{
-	{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP --keep-config, which drops no request"},
+	{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which drops no request"},
 	{[]string{"delete"}, "delete is a command of pm2: use forkd stop APP; an app that does not run leaves nothing behind"},
 	{[]string{"save"}, "save is a command of pm2: an app's settings are its file, /etc/forkd/APP.toml"},
-	{[]string{"startup"}, "startup is a command of pm2: use a systemd unit that runs forkd run APP"},
+	{[]string{"startup"}, "startup is a command of pm2: use forkd unit APP, which prints a systemd unit"},
 	{[]string{"jlist"}, "jlist is a command of pm2: use forkd status --json"},
 	{[]string{"flush"}, "flush is a command of pm2: forkd keeps no log files; use those of whoever reads its output"},
 }

@@ -27,6 +27,15 @@ func age(d time.Duration) string {
 	}
 }
 
+// clock is a time as people say it: of the day, with the day unless it is today.
+func clock(at, now time.Time) string {
+	at = at.In(now.Location())
+	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {
+		return at.Format(time.TimeOnly)
+	}
+	return at.Format(time.DateTime)
+}
+
 // soon is a short wait: "0.3s", "12s".
 func soon(d time.Duration) string {
 	if d = max(d, 0); d < 10*time.Second {
@@ -110,7 +119,7 @@ func clean(text string) string {
 		switch {
 		case r == '\n' || r == '\t':
 			return ' '
-		case unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar:
+		case commands(r) || r == unicode.ReplacementChar:
 			return -1
 		}
 		return r

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +22,21 @@ func workerHTTP() {
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	orDie(err)
 	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}, ln))
+}
+
+// workerAll is workerHTTP on every socket that it was passed.
+func workerAll() {
+	names := strings.Split(os.Getenv(ipc.EnvListenFDNames), ":") // before New takes it away
+	w := worker.New()
+	var servers sync.WaitGroup
+	for _, name := range names {
+		ln, err := w.Listen(name, "")
+		orDie(err)
+		servers.Go(func() {
+			orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}, ln))
+		})
+	}
+	servers.Wait()
 }
 
 // answers is what every worker that speaks HTTP says.

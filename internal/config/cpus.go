@@ -16,7 +16,7 @@ import (
 )
 
 // workers is a number of slots: 4, "cpus", "cpus-1" or "50%" of the CPUs.
-func (v value) workers(cpus func() int) (int, error) {
+func (v value) workers(cpus int) (int, error) {
 	wrong := fmt.Errorf(`%s is no number of workers: use 1 to %d, "cpus", "cpus-1" or "50%%"`, v, supervisor.MaxWorkers)
 	n, err := v.count(cpus)
 	switch {
@@ -28,29 +28,16 @@ func (v value) workers(cpus func() int) (int, error) {
 	return n, nil
 }
 
-func (v value) count(cpus func() int) (int, error) {
+func (v value) count(cpus int) (int, error) {
 	if v.kind != text && v.kind != typed {
 		n, err := v.number()
 		return int(min(n, math.MaxInt32)), err
 	}
-	if percent, ok := strings.CutSuffix(v.text, "%"); ok {
-		share, err := strconv.ParseUint(percent, 10, 16)
-		if err != nil || share == 0 {
-			return 0, strconv.ErrSyntax
-		}
-		return (cpus()*int(share) + 99) / 100, nil
+	if n, ok := supervisor.Share(v.text, cpus); ok {
+		return n, nil
 	}
-	if fewer, ok := strings.CutPrefix(v.text, "cpus"); ok {
-		if fewer == "" {
-			return min(cpus(), supervisor.MaxWorkers), nil
-		}
-		less, err := strconv.ParseUint(strings.TrimPrefix(fewer, "-"), 10, 16)
-		if err != nil || fewer[0] != '-' {
-			return 0, strconv.ErrSyntax
-		}
-		return max(1, cpus()-int(less)), nil
-	}
-	return strconv.Atoi(v.text)
+	n, err := strconv.ParseUint(v.text, 10, 32) // +2 and -1 are changes, not numbers
+	return int(n), err
 }
 
 // availableCPUs is how many CPUs the workers may use: those of the main

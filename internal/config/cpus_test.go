@@ -18,7 +18,6 @@ func TestWorkers(t *testing.T) {
 		{"cpus", 5000, 1024},
 		{"cpus-1", 4, 3},
 		{"cpus-9", 4, 1},
-		{"cpus-0", 4, 4},
 		{"50%", 4, 2},
 		{"50%", 3, 2},
 		{"1%", 4, 1},
@@ -26,13 +25,13 @@ func TestWorkers(t *testing.T) {
 		{"7", 1, 7},
 		{"1024", 1, 1024},
 	} {
-		got, err := value{kind: text, text: test.text}.workers(func() int { return test.cpus })
+		got, err := value{kind: typed, text: test.text}.workers(test.cpus)
 		if err != nil || got != test.want {
 			t.Errorf("%s of %d CPUs is %d, %v, not %d", test.text, test.cpus, got, err, test.want)
 		}
 	}
-	for _, wrong := range []string{"", "%", "0%", "-5%", "cpus+1", "cpus-", "cpus--1", "CPUS", "1025", "-1", "0", "99999999999999999999", "1e3"} {
-		if got, err := (value{kind: text, text: wrong}).workers(func() int { return 4 }); err == nil {
+	for _, wrong := range []string{"", "%", "0%", "-5%", "cpus+1", "cpus-", "cpus-0", "cpus--1", "CPUS", "1025", "-1", "0", "99999999999999999999", "1e3", "+2", "-2", " 2", "+50%", "50 %", "400%%", "65535%", "cpus-99999999999999999999"} {
+		if got, err := (value{kind: typed, text: wrong}).workers(4); err == nil {
 			t.Errorf("%q is %d workers", wrong, got)
 		}
 	}

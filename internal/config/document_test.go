@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/forkd/forkd/supervisor"
 )
 
 // Each bad file has one line that says where and what.
@@ -41,7 +43,7 @@ func TestBadFiles(t *testing.T) {
 		{"[ready]\nqqqqqq = 1", `2:1: unknown key "ready.qqqqqq": ready has mode, delay, timeout`},
 		{"[[listen]]\nbaklog = 80", `2:1: unknown key "listen.baklog": did you mean "listen.backlog"?`},
 		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking`},
-		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log`},
+		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log, metrics, control`},
 		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
 
 		// Not built yet.
@@ -53,8 +55,7 @@ func TestBadFiles(t *testing.T) {
 		{"channel = 'node'", `1:11: channel: "node" is not built yet: use "forkd" or "none"`},
 		{"protocols = ['systemd', 'einhorn']", `1:25: protocols: "einhorn" is not built yet: use "systemd"`},
 		{"ready.mode = 'accepting'", `1:14: ready.mode: "accepting" is not built yet: use "auto", "notify" or "delay"`},
-		{"[[listen]]\nmode = 'shared'", `2:8: listen.mode: "shared" is not built yet: use "reuseport"`},
-		{"[[listen]]\naddress = 'unix:///run/x'", `2:11: listen.address: "unix:///run/x": unix is not built yet: use tcp://, tcp4:// or tcp6://`},
+		{"[[listen]]\naddress = 'udp://:53'", `2:11: listen.address: "udp://:53": udp is not built yet: use tcp://, tcp4://, tcp6:// or unix://`},
 
 		// A table for a value, and the other way round.
 		{"ready = 'auto'", `1:1: "ready" is a table: write [ready] and its settings below`},
@@ -66,7 +67,7 @@ func TestBadFiles(t *testing.T) {
 		{"[env]\nA.B = 'x'", `2:3: env.A: must be text, not a table`},
 
 		// Values.
-		{"name = '-x'", `1:8: name: "-x" is not a name: ` + nameRule},
+		{"name = '-x'", `1:8: name: "-x" is not a name: ` + supervisor.NameRule},
 		{"name = 5", `1:8: name: must be text: write "5"`},
 		{"command = './shop --port 80'", `1:11: command: must be a list, not "./shop --port 80": write ["./shop", "--port", "80"]`},
 		{"command = ['./shop',\n  80]", `2:3: command: must be text: write "80"`},
@@ -106,10 +107,31 @@ func TestBadFiles(t *testing.T) {
 		{"[[listen]]\naddress = ':99999'", `2:11: listen.address: ":99999": the port must be a number from 0 to 65535, not "99999"`},
 		{"[[listen]]\naddress = 'host:80'", `2:11: listen.address: "host:80": "host" is not an IP address: use one of this machine, or none for every one`},
 		{"[[listen]]\naddress = 'tcp6://127.0.0.1:80'", `2:11: listen.address: "tcp6://127.0.0.1:80": tcp6:// needs an IPv6 address`},
-		{"[[listen]]\naddress = 'http://:80'", `2:11: listen.address: "http://:80": "http" is no scheme: use tcp://, tcp4:// or tcp6://`},
-		{"[[listen]]\naddress = '::1:80'", `2:11: listen.address: "::1:80": not an address: write ":8080", "127.0.0.1:8080" or "tcp://[::1]:8080"`},
+		{"[[listen]]\naddress = 'http://:80'", `2:11: listen.address: "http://:80": "http" is no scheme: use tcp://, tcp4://, tcp6:// or unix://`},
+		{"[[listen]]\naddress = '::1:80'", `2:11: listen.address: "::1:80": not an address: write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`},
 		{"[[listen]]\nbacklog = 0", `2:11: listen.backlog: must be a number from 1 to 2147483647, not 0`},
 		{"[[listen]]\nnonblocking = 'yes'", `2:15: listen.nonblocking: must be true or false, not "yes"`},
+
+		// Modes.
+		{"[[listen]]\nmode = 'one'\naddress = 80", `2:8: listen.mode: "one" is not valid: use "reuseport", "shared" or "each"`},
+		{"[[listen]]\nmode = 'reuseport'\naddress = '/run/x'", `2:8: listen.mode: "reuseport" is for tcp: a unix socket is always "shared"`},
+		{"[[listen]]\naddress = 'unix:x'\nmode = 'each'", `3:8: listen.mode: "each" is for tcp: a unix socket is always "shared"`},
+		{"[[listen]]\nmode = 'each'\naddress = ':0'", `2:8: listen.mode: "each" counts the slots' ports from the address's: write one that is not 0`},
+		{"[[listen]]\nmode = 'each'\naddress = 'x'", `3:11: listen.address: "x": the port is missing: write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`},
+		{"workers = 9\n[[listen]]\nmode = 'each'\naddress = ':65528'", `4:11: listen.address: 9 workers with a port each would take 65528 to 65536: the highest port is 65535`},
+		{"[[listen]]\nmode = 'shared'\nbalance = 'hash'\naddress = 80", `3:11: listen.balance: only mode "reuseport" has sockets to choose from, and this listener is "shared": leave it out`},
+		{"[[listen]]\nmode = 'each'\nbalance = 'source'\naddress = 80", `3:11: listen.balance: only mode "reuseport" has sockets to choose from, and this listener is "each": leave it out`},
+		{"[[listen]]\nbalance = 'hash'\naddress = '/run/x'", `2:11: listen.balance: only mode "reuseport" has sockets to choose from, and this listener is "shared": leave it out`},
+		{"workers = 3\n[[listen]]\nmode = 'each'\naddress = 8000\n[[listen]]\naddress = '127.0.0.1:8002'", `5:3: listen: listeners "8000" and "8002" overlap: both take port 8002 of an address`},
+
+		// Unix sockets.
+		{"[[listen]]\naddress = '/run/x?mod=0660'", `2:11: listen.address: "/run/x?mod=0660": "mod" is not known after the question mark: there is mode, as in ?mode=0660`},
+		{"[[listen]]\naddress = '/run/x?mode=0888'", `2:11: listen.address: "/run/x?mode=0888": mode: "0888" is not an access mode: write octal digits up to 0777, as in ?mode=0660`},
+		{"[[listen]]\naddress = '/run/" + strings.Repeat("x", 103) + "'", `2:11: listen.address: "/run/` + strings.Repeat("x", 103) + `" is 1 bytes too long: a unix socket's path has at most 107`},
+		{"metrics.address = ':9000'\nworkers = 4\n[[listen]]\naddress = '127.0.0.1:8997'\nmode = 'each'", `1:19: metrics.address: it overlaps with listener "8997": both take port 9000 of an address: give it another port`},
+		{"[[listen]]\naddress = '/run/x'\n[[listen]]\naddress = 'unix:///run/../run/x?mode=0600'", `3:3: listen: listeners "x" and "x-2" overlap: both take /run/x`},
+		{"[control]\ngroup = 'nosuch'", `2:9: control.group: there is no group "nosuch": use a name of /etc/group (getent group lists them) or a number`},
+		{"drain.shed_per_second = -1", `1:25: drain.shed_per_second: must be a number from 0 to 1000000, not -1`},
 
 		// The first of several is told.
 		{"user = 'nosuch'\nworkers = 0\nfoo = 1", `1:8: user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them)`},
@@ -163,34 +185,4 @@ func TestFileTooLarge(t *testing.T) {
 	if err == nil || err.Error() != "forkd.toml: cannot read it: it is over 1 MiB: is it the right file?" {
 		t.Error(err)
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	for _, seed := range []string{
-		whole7, "\xef\xbb\xbfa=1\r\n", "a = [", "[[listen]]\n[listen.x]\n", "x = {a = [{b = 1}]}", "\"\\u0000\" = ''", "listen = [{}, {}]\n[[listen]]",
-		"listen = 1\n[[listen]]", "[listen]\n[[listen]]\naddress = 1", "listen.a = 1\n[[listen]]", "env = 1979-05-27", "[a]\n[[a.listen]]\nb = 1",
-	} {
-		f.Add([]byte(seed))
-	}
-	h := host{directory: "/", etc: "/", cpus: func() int { return 2 }}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		placed := func(err error) {
-			wrong, ok := errors.AsType[*Error](err)
-			lines := strings.Count(string(data), "\n") + 1
-			if !ok || wrong.Line < 1 || wrong.Line > lines || wrong.Column < 1 || strings.ContainsAny(wrong.Text, "\n\x00\x1b") {
-				t.Fatalf("error without a place or with control characters: %#v", err)
-			}
-		}
-		settings, err := parse("f", data)
-		if err != nil {
-			placed(err)
-			return
-		}
-		d := newDraft(h)
-		d.file, d.config.File = "f", "/f"
-		d.acceptAll(settings)
-		for _, err := range d.failures {
-			placed(err)
-		}
-	})
 }

@@ -2,9 +2,11 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/forkd/forkd/supervisor"
@@ -20,23 +22,27 @@ type draft struct {
 	at       map[string]origin // where each key was set last
 	failures []*Error
 
-	name, app   string // as written; app is the argument
-	directory   string
-	user, group string
-	envFile     string
-	pidFile     string
-	env         map[string]string
-	listeners   []listener
-	balance     string // of --balance
+	name, app    string // as written; app is the argument
+	directory    string
+	workers      string
+	user, group  string
+	envFile      string
+	pidFile      string
+	controlGroup string
+	env          map[string]string
+	listeners    []listener
+	balance      string // of --balance
 }
 
 func newDraft(h host) *draft {
-	return &draft{
+	d := &draft{
 		host:   h,
 		config: supervisor.Defaults(),
 		at:     map[string]origin{},
 		env:    map[string]string{},
 	}
+	d.config.CPUs = h.cpus()
+	return d
 }
 
 // report keeps an error of what was written at o.
@@ -87,9 +93,37 @@ func (d *draft) setCommand(v value) error {
 	return nil
 }
 
-func (d *draft) setWorkers(v value) (err error) {
-	d.config.Workers, err = v.workers(d.host.cpus)
+func (d *draft) setName(v value) (err error) {
+	d.name, err = v.string()
 	return err
+}
+
+func (d *draft) setDirectory(v value) (err error) {
+	d.directory, err = v.string()
+	return err
+}
+
+func (d *draft) setWorkers(v value) (err error) {
+	d.workers = v.text
+	d.config.Workers, err = v.workers(d.config.CPUs)
+	return err
+}
+
+func (d *draft) setMetrics(v value) error {
+	if v.kind == integer { // address = 9640
+		v.kind = text
+	}
+	address, err := v.string()
+	if err != nil || address == "" {
+		d.config.Metrics = ""
+		return err
+	}
+	l, err := parseTCP(address)
+	if err != nil {
+		return fmt.Errorf("%q: %w", address, err)
+	}
+	d.config.Metrics = net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
+	return nil
 }
 
 func (d *draft) setUmask(v value) (err error) {
@@ -132,11 +166,13 @@ func (d *draft) setProtocols(v value) error {
 
 // finish makes the Config of what was put in.
 func (d *draft) finish() (supervisor.Config, error) {
+	d.finishWorkers()
 	d.finishListeners()
 	d.finishDirectory()
 	d.finishCommand()
 	d.finishEnv()
 	d.finishUser()
+	d.finishControl()
 	d.finishName()
 	d.finishRest()
 	if len(d.failures) == 0 && len(d.config.Command) == 0 {
@@ -145,7 +181,15 @@ func (d *draft) finish() (supervisor.Config, error) {
 	if len(d.failures) > 0 {
 		return supervisor.Config{}, first(d.failures)
 	}
+	d.config.Settings = d.settings()
 	return d.config, nil
+}
+
+func (d *draft) finishWorkers() {
+	if _, given := d.given("workers"); !given {
+		d.workers = "cpus"
+		d.config.Workers = min(d.config.CPUs, supervisor.MaxWorkers)
+	}
 }
 
 // finishDirectory needs the directory to be there: a mistake in it would
@@ -219,8 +263,8 @@ func (d *draft) noCommand() *Error {
 func (d *draft) finishName() {
 	at, named := d.given("name")
 	switch {
-	case named && !validName(d.name):
-		d.report(at, fmt.Errorf("%q is not a name: %s", d.name, nameRule))
+	case named && !supervisor.ValidName(d.name):
+		d.report(at, fmt.Errorf("%q is not a name: %s", d.name, supervisor.NameRule))
 	case named && !at.flagged() && d.app != "" && d.app != d.name:
 		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.name, d.app, d.app))
 	case named:
@@ -228,17 +272,14 @@ func (d *draft) finishName() {
 	case d.app != "":
 		d.config.Name = d.app
 	case d.config.File != "":
-		d.config.Name = asName(strings.TrimSuffix(filepath.Base(d.config.File), ".toml"))
+		d.config.Name = asName(strings.TrimSuffix(filepath.Base(d.config.File), ".toml"), "app")
 	default:
-		d.config.Name = asName(commandName(d.config.Command, d.config.Directory))
+		d.config.Name = asName(commandName(d.config.Command, d.config.Directory), "app")
 	}
 }
 
 // finishRest is for the settings that depend on one other.
 func (d *draft) finishRest() {
-	if _, given := d.given("workers"); !given {
-		d.config.Workers = min(d.host.cpus(), supervisor.MaxWorkers)
-	}
 	if at, given := d.given("pid_file"); given && d.pidFile != "" {
 		d.config.PIDFile = d.absolute(d.pidFile, at)
 	}

@@ -88,12 +88,18 @@ func (d *draft) checkVariables() {
 
 func (d *draft) badPlaceholder() error {
 	names := "there is no listener"
-	if len(d.config.Listeners) > 0 {
-		words := make([]string, len(d.config.Listeners))
-		for i, l := range d.config.Listeners {
-			words[i] = l.Name
+	var words, portless []string
+	for _, l := range d.config.Listeners {
+		words = append(words, l.Name)
+		if l.Network == "unix" {
+			portless = append(portless, l.Name)
 		}
+	}
+	if len(words) > 0 {
 		names = "NAME is " + either(words)
+	}
+	if len(portless) > 0 {
+		names += ", without a port where it is " + either(portless)
 	}
 	return fmt.Errorf("a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and %s: write {{ for a brace", names)
 }

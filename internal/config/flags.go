@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -22,10 +23,19 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 			fs.Var(&flag{into: f, key: k.name}, k.flag, k.usage)
 		}
 	}
-	fs.Var(&flag{into: f, key: "listen"}, "listen", "take connections on `ADDRESS`: 8080, 127.0.0.1:8080, tcp6://[::1]:8080 (repeatable)")
+	fs.Var(&flag{into: f, key: "listen"}, "listen", "take connections on `ADDRESS`: 8080, tcp6://[::1]:8080, unix:///run/shop.sock (repeatable)")
 	fs.Var(&flag{into: f, key: "balance"}, "balance", "how connections find a worker: `HOW` is hash or source")
 	fs.Var(&flag{into: f, key: "env"}, "env", "set `NAME=VALUE` for the workers (repeatable)")
 	fs.Var(&flag{into: f, key: "redis"}, "redis", "report to Redis at `URL` (not built yet)")
+}
+
+// clone keeps what was given, whatever becomes of f.
+func (f *Flags) clone() *Flags {
+	given := make(map[string][]string, len(f.given))
+	for key, words := range f.given {
+		given[key] = slices.Clone(words)
+	}
+	return &Flags{file: f.file, given: given}
 }
 
 // flag is a pflag.Value that notes what was given.

@@ -1,35 +1,44 @@
 package config
 
 import (
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/forkd/forkd/supervisor"
 )
 
 // key is one setting: its name in the file, its flag if a one-liner needs it,
-// and how it is set.
+// and what it sets.
 type key struct {
 	name  string // dotted
 	flag  string // "" for none
 	usage string // of the flag, the argument in backquotes
-	set   func(*draft, value) error
+	field
+}
+
+// field is how a setting gets into the draft and, once that is finished, how
+// describe shows it.
+type field struct {
+	set  func(*draft, value) error
+	show func(*draft) string
 }
 
 // keys are all settings but those of [[listen]], and but env's members.
 func keys() []key {
 	return []key{
-		{"name", "name", "what the app is called: `NAME`", word(func(d *draft) *string { return &d.name })},
-		{"command", "", "", (*draft).setCommand},
-		{"directory", "directory", "run the workers in `DIR`", word(func(d *draft) *string { return &d.directory })},
-		{"workers", "workers", "how many: `N`, cpus, cpus-1 or 50%", (*draft).setWorkers},
+		{"name", "name", "what the app is called: `NAME`", field{(*draft).setName, func(d *draft) string { return d.config.Name }}},
+		{"command", "", "", field{(*draft).setCommand, (*draft).showCommand}},
+		{"directory", "directory", "run the workers in `DIR`", field{(*draft).setDirectory, func(d *draft) string { return d.config.Directory }}},
+		{"workers", "workers", "how many: `N`, cpus, cpus-1 or 50%", field{(*draft).setWorkers, (*draft).showWorkers}},
 		{"user", "user", "run the workers as `USER`", identity(func(d *draft) *string { return &d.user })},
 		{"group", "group", "run the workers as `GROUP`", identity(func(d *draft) *string { return &d.group })},
-		{"umask", "umask", "file mode mask of the workers: `OCTAL`", (*draft).setUmask},
-		{"env_file", "env-file", "read variables of the workers from `FILE`", word(func(d *draft) *string { return &d.envFile })},
-		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", (*draft).setStopSignal},
-		{"channel", "channel", "message channel: `KIND` is forkd or none", (*draft).setChannel},
-		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", (*draft).setProtocols},
-		{"pid_file", "pid-file", "write the master's pid to `FILE`", word(func(d *draft) *string { return &d.pidFile })},
+		{"umask", "umask", "file mode mask of the workers: `OCTAL`", field{(*draft).setUmask, (*draft).showUmask}},
+		{"env_file", "env-file", "read variables of the workers from `FILE`", path("env_file", func(d *draft) *string { return &d.envFile })},
+		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", field{(*draft).setStopSignal, (*draft).showStopSignal}},
+		{"channel", "channel", "message channel: `KIND` is forkd or none", field{(*draft).setChannel, (*draft).showChannel}},
+		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", field{(*draft).setProtocols, (*draft).showProtocols}},
+		{"pid_file", "pid-file", "write the master's pid to `FILE`", path("pid_file", func(d *draft) *string { return &d.pidFile })},
 
 		{
 			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, notify or delay",
@@ -85,11 +94,25 @@ func keys() []key {
 			"drain.idle", "drain-idle", "close idle connections `TIME` after a stop began",
 			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Idle }),
 		},
+		{
+			"drain.delay", "drain-delay", "at a stop, tell balancers for `TIME` before the workers drain",
+			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Delay }),
+		},
+		{"drain.shed_per_second", "", "", whole(0, 1_000_000, func(d *draft) *int { return &d.config.Drain.ShedPerSecond })},
 
 		{
 			"log.mode", "log", "the workers' output: `MODE` is capture or inherit",
 			choice(func(d *draft) *string { return &d.config.Log.Mode }, []string{"capture", "inherit"}),
 		},
+
+		{
+			"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640",
+			field{
+				set:  (*draft).setMetrics,
+				show: func(d *draft) string { return d.config.Metrics },
+			},
+		},
+		{"control.group", "", "", identity(func(d *draft) *string { return &d.controlGroup })},
 	}
 }
 
@@ -97,24 +120,30 @@ func keys() []key {
 type listenKey struct {
 	name string
 	set  func(*listener, value) error
+	show func(*listener) string
 }
 
 func listenKeys() []listenKey {
 	return []listenKey{
-		{"name", (*listener).setName},
-		{"address", (*listener).setAddress},
-		{"mode", (*listener).setMode},
-		{"balance", (*listener).setBalance},
-		{"backlog", (*listener).setBacklog},
-		{"nonblocking", (*listener).setNonblocking},
+		{"name", (*listener).setName, func(l *listener) string { return l.Name }},
+		{"address", (*listener).setAddress, func(l *listener) string { return Address(l.Listener) }},
+		{"mode", (*listener).setMode, func(l *listener) string { return l.Mode }},
+		{"balance", (*listener).setBalance, func(l *listener) string { return l.Balance }},
+		{"backlog", (*listener).setBacklog, func(l *listener) string { return strconv.Itoa(l.Backlog) }},
+		{"nonblocking", (*listener).setNonblocking, func(l *listener) string { return strconv.FormatBool(l.Nonblocking) }},
 	}
+}
+
+// addressKey is the key that --listen stands for.
+func addressKey() listenKey {
+	all := listenKeys()
+	return all[slices.IndexFunc(all, func(k listenKey) bool { return k.name == "address" })]
 }
 
 // later are the keys that the contract promises and that are not built yet.
 func later() []string {
 	return []string{
 		"preset",
-		"drain.delay", "drain.shed_per_second",
 		"recycle.max_age", "recycle.max_requests", "recycle.max_rss", "recycle.jitter",
 		"health.watchdog",
 		"limits.memory_max", "limits.tasks_max", "limits.nofile", "limits.cpu_affinity",
@@ -123,59 +152,6 @@ func later() []string {
 		"redis.url", "redis.username", "redis.password_file", "redis.ca_file", "redis.interval", "redis.ttl",
 		"redis.host_id", "redis.advertise", "redis.read_from", "redis.control",
 		"redis.connection_limit_per_host", "redis.max_connections_per_host",
-		"metrics.address",
 		"agent.address",
-		"control.group",
-	}
-}
-
-// The makers of setters. A setter checks the value and stores it; what needs
-// several settings at once is left to draft.finish.
-
-func word(field func(*draft) *string) func(*draft, value) error {
-	return func(d *draft, v value) (err error) {
-		*field(d), err = v.string()
-		return err
-	}
-}
-
-// identity is a name or a number of a user or group.
-func identity(field func(*draft) *string) func(*draft, value) error {
-	return func(d *draft, v value) (err error) {
-		if v.kind == integer {
-			v.kind = text
-		}
-		*field(d), err = v.string()
-		return err
-	}
-}
-
-func duration(least time.Duration, field func(*draft) *time.Duration) func(*draft, value) error {
-	return func(d *draft, v value) error {
-		set, err := v.duration(least)
-		if err == nil {
-			*field(d) = set
-		}
-		return err
-	}
-}
-
-func whole(least, most int, field func(*draft) *int) func(*draft, value) error {
-	return func(d *draft, v value) error {
-		set, err := v.whole(least, most)
-		if err == nil {
-			*field(d) = set
-		}
-		return err
-	}
-}
-
-func choice(field func(*draft) *string, built []string, later ...string) func(*draft, value) error {
-	return func(d *draft, v value) error {
-		set, err := v.choice(built, later)
-		if err == nil {
-			*field(d) = set
-		}
-		return err
 	}
 }

@@ -3,10 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
+	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/forkd/forkd/supervisor"
 )
@@ -14,29 +12,40 @@ import (
 // listener is one [[listen]] in the making.
 type listener struct {
 	supervisor.Listener
-	at    origin // of the header, or of the flag
-	named bool   // by the user, not after its port
-	bound bool   // it has an address
+	at    origin            // of the header, or of the flag
+	keys  map[string]origin // where each key was set
+	valid bool              // its address could be read
 }
 
 func newListener(at origin) listener {
 	return listener{
-		Listener: supervisor.Listener{Balance: "hash", Backlog: supervisor.DefaultBacklog, Nonblocking: true},
+		Listener: supervisor.Listener{Backlog: supervisor.DefaultBacklog, Nonblocking: true},
 		at:       at,
+		keys:     map[string]origin{},
 	}
 }
 
+// put runs a key's setter.
+func (l *listener) put(k listenKey, v value) error {
+	l.keys[k.name] = v.at
+	return k.set(l, v)
+}
+
+// given says whether a key was set, and where.
+func (l *listener) given(key string) (origin, bool) {
+	at, ok := l.keys[key]
+	return at, ok
+}
+
 func (l *listener) setName(v value) (err error) {
-	l.named = true
 	l.Name, err = v.string()
-	if err == nil && !validName(l.Name) {
-		err = fmt.Errorf("%q is not a name: %s", l.Name, nameRule)
+	if err == nil && !supervisor.ValidName(l.Name) {
+		err = fmt.Errorf("%q is not a name: %s", l.Name, supervisor.NameRule)
 	}
 	return err
 }
 
 func (l *listener) setAddress(v value) error {
-	l.bound = true
 	if v.kind == integer { // address = 8080
 		v.kind = text
 	}
@@ -44,12 +53,18 @@ func (l *listener) setAddress(v value) error {
 	if err != nil {
 		return err
 	}
-	l.Network, l.Host, l.Port, err = parseAddress(address)
-	return err
+	parsed, err := parseAddress(address)
+	if err != nil {
+		return err
+	}
+	l.Network, l.Host, l.Port = parsed.Network, parsed.Host, parsed.Port
+	l.Path, l.Perm = parsed.Path, parsed.Perm
+	l.valid = true
+	return nil
 }
 
-func (l *listener) setMode(v value) error {
-	_, err := v.choice([]string{"reuseport"}, []string{"shared", "each"})
+func (l *listener) setMode(v value) (err error) {
+	l.Mode, err = v.choice([]string{"reuseport", "shared", "each"}, nil)
 	return err
 }
 
@@ -72,83 +87,13 @@ func (l *listener) setNonblocking(v value) (err error) {
 	return err
 }
 
-const addressForms = `write ":8080", "127.0.0.1:8080" or "tcp://[::1]:8080"`
-
-// parseAddress reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT.
-func parseAddress(address string) (network, host string, port int, err error) {
-	wrong := func(format string, args ...any) (string, string, int, error) {
-		return "", "", 0, fmt.Errorf("%q: %s", address, fmt.Sprintf(format, args...))
-	}
-	network, rest, schemed := strings.Cut(address, "://")
-	if !schemed {
-		network, rest = "tcp", address
-	}
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	case "unix", "udp":
-		return wrong("%s is not built yet: use tcp://, tcp4:// or tcp6://", network)
-	default:
-		return wrong("%q is no scheme: use tcp://, tcp4:// or tcp6://", network)
-	}
-	if !strings.Contains(rest, ":") {
-		if _, err := strconv.Atoi(rest); err != nil {
-			if strings.Contains(rest, "/") {
-				return wrong("a unix socket is not built yet: %s", addressForms)
-			}
-			return wrong("the port is missing: %s", addressForms)
-		}
-		rest = ":" + rest
-	}
-	host, digits, err := net.SplitHostPort(rest)
-	if err != nil {
-		return wrong("not an address: %s", addressForms)
-	}
-	number, err := strconv.ParseUint(digits, 10, 16)
-	if err != nil {
-		return wrong("the port must be a number from 0 to 65535, not %q", digits)
-	}
-	host, err = hostAddress(network, host)
-	if err != nil {
-		return wrong("%s", err)
-	}
-	return network, host, int(number), nil
-}
-
-// hostAddress is the host as an address, "" for every one. Names are not
-// looked up: what they mean may change, and a bound socket does not.
-func hostAddress(network, host string) (string, error) {
-	switch host {
-	case "", "*":
-		return "", nil
-	case "localhost":
-		if network == "tcp6" {
-			return "::1", nil
-		}
-		return "127.0.0.1", nil
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return "", fmt.Errorf("%q is not an IP address: use one of this machine, or none for every one", host)
-	}
-	ip = ip.Unmap()
-	switch {
-	case network == "tcp4" && !ip.Is4():
-		return "", errors.New("tcp4:// needs an IPv4 address")
-	case network == "tcp6" && ip.Is4():
-		return "", errors.New("tcp6:// needs an IPv6 address")
-	}
-	return ip.String(), nil
-}
-
 // maxListeners bounds [[listen]]: each has a socket for every slot, and every
 // two are compared.
 const maxListeners = 128
 
-// finishListeners checks the listeners against each other and names them.
+// finishListeners checks the listeners, alone and against each other, and
+// names them. It needs the number of workers.
 func (d *draft) finishListeners() {
-	if at, given := d.given("balance"); given && len(d.listeners) == 0 {
-		d.report(at, errors.New("there is no listener to balance: add --listen :8080"))
-	}
 	if len(d.listeners) > maxListeners {
 		d.report(d.listeners[maxListeners].at, fmt.Errorf("there are over %d listeners", maxListeners))
 		return
@@ -156,23 +101,18 @@ func (d *draft) finishListeners() {
 	taken := map[string]bool{}
 	for i := range d.listeners {
 		l := &d.listeners[i]
-		if l.named && taken[l.Name] {
-			d.report(l.at, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
-		}
-		if l.named {
+		if _, named := l.given("name"); named {
+			if taken[l.Name] {
+				d.report(l.at, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
+			}
 			taken[l.Name] = true
 		}
-		if !l.bound && len(d.failures) == 0 { // else the misspelt key says more
-			d.report(l.at, errors.New(`it has no address: add address = ":8080"`))
-		}
-		if d.balance != "" {
-			l.Balance = d.balance
-		}
+		d.finishListener(l)
 	}
 	for i := range d.listeners {
 		l := &d.listeners[i]
-		if !l.named {
-			l.Name = freeName(strconv.Itoa(l.Port), taken)
+		if _, named := l.given("name"); !named {
+			l.Name = freeName(placeName(l.Listener), taken)
 			taken[l.Name] = true
 		}
 		d.config.Listeners = append(d.config.Listeners, l.Listener)
@@ -180,55 +120,105 @@ func (d *draft) finishListeners() {
 	if len(d.failures) == 0 {
 		d.checkOverlaps()
 	}
+	d.checkBalance()
 }
 
-// freeName is the port, or the port and a number where several listeners have
-// it on different addresses.
-func freeName(port string, taken map[string]bool) string {
-	name := port
-	for i := 2; taken[name]; i++ {
-		name = port + "-" + strconv.Itoa(i)
+// finishListener does what needs several keys of one listener.
+func (d *draft) finishListener(l *listener) {
+	at, bound := l.given("address")
+	if !bound && len(d.failures) == 0 { // else the misspelt key says more
+		d.report(l.at, errors.New(`it has no address: add address = ":8080"`))
 	}
-	return name
-}
-
-// checkOverlaps refuses listeners that would take each other's connections:
-// the kernel would let some of them bind.
-func (d *draft) checkOverlaps() {
-	for i, l := range d.listeners {
-		for _, earlier := range d.listeners[:i] {
-			if overlap(l.Listener, earlier.Listener) {
-				d.report(l.at, fmt.Errorf("listeners %q and %q overlap: both take port %d of an address", earlier.Name, l.Name, l.Port))
-				return
-			}
+	if !l.valid {
+		return
+	}
+	if l.Network == "unix" {
+		l.Path = d.absolute(l.Path, at)
+		if err := checkPath(l.Path); err != nil {
+			d.report(at, err)
 		}
 	}
+	d.finishMode(l)
+	d.finishBalance(l)
 }
 
-func overlap(a, b supervisor.Listener) bool {
-	if a.Port != b.Port || a.Port == 0 {
-		return false
-	}
-	a4, a6 := families(a)
-	b4, b6 := families(b)
-	return (a4 && b4 || a6 && b6) && (everywhere(a) || everywhere(b) || a.Host == b.Host)
-}
-
-func everywhere(l supervisor.Listener) bool {
-	return l.Host == "" || l.Host == "0.0.0.0" || l.Host == "::"
-}
-
-// families says which IP versions a listener takes: tcp:// on "::" is the
-// dual-stack socket too.
-func families(l supervisor.Listener) (v4, v6 bool) {
+func (d *draft) finishMode(l *listener) {
+	at, given := l.given("mode")
 	switch {
-	case l.Network == "tcp4":
-		return true, false
-	case l.Network == "tcp6":
-		return false, true
-	case l.Host == "" || l.Host == "::":
-		return true, true
+	case !given && l.Network == "unix":
+		l.Mode = "shared"
+	case !given:
+		l.Mode = "reuseport"
+	case l.Network == "unix" && (l.Mode == "reuseport" || l.Mode == "each"):
+		d.report(at, fmt.Errorf(`%q is for tcp: a unix socket is always "shared"`, l.Mode))
+	case l.Mode == "each" && l.Port == 0:
+		d.report(at, errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
+	case l.Mode == "each" && lastPort(l.Listener, d.config.Workers) > maxPort:
+		address, _ := l.given("address")
+		d.report(address, fmt.Errorf("%d workers with a port each would take %d to %d: the highest port is %d",
+			d.config.Workers, l.Port, lastPort(l.Listener, d.config.Workers), maxPort))
 	}
-	ip, err := netip.ParseAddr(l.Host)
-	return err == nil && ip.Is4(), err == nil && ip.Is6()
+}
+
+const maxPort = 1<<16 - 1
+
+// finishBalance has --balance win, where there are several sockets to choose
+// from.
+func (d *draft) finishBalance(l *listener) {
+	at, given := l.given("balance")
+	several := l.Mode == "reuseport"
+	switch {
+	case given && !several:
+		d.report(at, fmt.Errorf(`only mode "reuseport" has sockets to choose from, and this listener is %q: leave it out`, l.Mode))
+	case several && d.balance != "":
+		l.Balance = d.balance
+	case several && !given:
+		l.Balance = "hash"
+	}
+}
+
+// checkBalance refuses a --balance that nothing obeys.
+func (d *draft) checkBalance() {
+	at, given := d.given("balance")
+	for _, l := range d.listeners {
+		if l.Mode == "reuseport" || !l.valid {
+			return
+		}
+	}
+	switch {
+	case given && len(d.listeners) == 0:
+		d.report(at, errors.New("there is no listener to balance: add --listen :8080"))
+	case given:
+		d.report(at, errors.New(`only mode "reuseport" has sockets to choose from, and no listener is of it: leave it out`))
+	}
+}
+
+// maxPath is how long a unix socket's path can be (unix(7)). Its hidden name is
+// a link's, which may be longer.
+const maxPath = 107
+
+func checkPath(path string) error {
+	if over := len(path) - maxPath; over > 0 {
+		return fmt.Errorf("%q is %d bytes too long: a unix socket's path has at most %d", path, over, maxPath)
+	}
+	return nil
+}
+
+// placeName is what a listener is called that nobody has named: its port or
+// its socket's file.
+func placeName(l supervisor.Listener) string {
+	if l.Network != "unix" {
+		return strconv.Itoa(l.Port)
+	}
+	return asName(filepath.Base(l.Path), "unix")
+}
+
+// freeName is name, or name and a number where several listeners would have it.
+func freeName(name string, taken map[string]bool) string {
+	free := name
+	for i := 2; taken[free]; i++ {
+		number := "-" + strconv.Itoa(i)
+		free = name[:min(len(name), supervisor.MaxName-len(number))] + number
+	}
+	return free
 }

@@ -13,7 +13,7 @@ import (
 // flags and the command win over the file. The error is an *Error.
 //
 // It is called once at the start, and reads users, groups, CPUs and files anew
-// each time.
+// each time; the Config's Reload does so later.
 func Load(f *Flags, app string, command []string) (supervisor.Config, error) {
 	h, err := thisHost()
 	if err != nil {
@@ -23,26 +23,65 @@ func Load(f *Flags, app string, command []string) (supervisor.Config, error) {
 }
 
 func (h host) load(f *Flags, app string, command []string) (supervisor.Config, error) {
-	if app != "" && !validName(app) {
-		return supervisor.Config{}, &Error{Text: fmt.Sprintf("%q is not the name of an app: %s", app, nameRule)}
+	if app != "" && !supervisor.ValidName(app) {
+		return supervisor.Config{}, &Error{Text: fmt.Sprintf("%q is not the name of an app: %s", app, supervisor.NameRule)}
 	}
-	d := newDraft(h)
-	d.app = app
-	var err error
-	if d.file, err = h.find(f.file, app, len(command) > 0); err != nil {
+	file, err := h.find(f.file, app, len(command) > 0)
+	if err != nil {
 		return supervisor.Config{}, err
 	}
+	s := start{host: h, file: file, flags: f.clone(), app: app, command: slices.Clone(command)}
+	return s.load("")
+}
+
+// start is what the command line said and where, for as long as the app runs:
+// the file is not looked for again, so another one can't take its place.
+type start struct {
+	host    host   // with the directory of the start
+	file    string // as the user would name it, "" without one
+	flags   *Flags
+	app     string
+	command []string
+}
+
+// load makes the Config. running is what the app is called that asks for it
+// again, "" at the start: the name can't change, as others know the app by it.
+func (s start) load(running string) (supervisor.Config, error) {
+	d, err := s.read()
+	if err != nil {
+		return supervisor.Config{}, err
+	}
+	cfg, err := d.finish()
+	if err != nil {
+		return supervisor.Config{}, err
+	}
+	name := cfg.Name
+	if running != "" && name != running {
+		at, given := d.given("name")
+		if !given {
+			at = origin{file: d.file}
+		}
+		return supervisor.Config{}, at.errorf("this app runs as %q and can't become %q: stop it, then start it under the new name", running, name)
+	}
+	cfg.Reload = func() (supervisor.Config, error) { return s.load(name) }
+	return cfg, nil
+}
+
+// read puts everything that was written into a draft.
+func (s start) read() (*draft, error) {
+	d := newDraft(s.host)
+	d.app, d.file = s.app, s.file
 	if d.file != "" {
-		d.config.File = h.path(d.file)
+		d.config.File = s.host.path(d.file)
 		if err := d.readFile(); err != nil {
-			return supervisor.Config{}, err
+			return nil, err
 		}
 	}
-	d.readFlags(f)
-	if len(command) > 0 {
-		d.put(commandKey(), typedCommand(command))
+	d.readFlags(s.flags)
+	if len(s.command) > 0 {
+		d.put(commandKey(), typedCommand(s.command))
 	}
-	return d.finish()
+	return d, nil
 }
 
 // commandKey is the key that the words after "--" stand for.
@@ -103,9 +142,8 @@ func (d *draft) accept(all schema, s setting) {
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
 	case s.form == arrayHeader && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
-	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == leaf && all.listen[s.path[1].name] != nil:
-		l := &d.listeners[s.item]
-		if err := all.listen[s.path[1].name](l, s.value); err != nil {
+	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == leaf && all.hasListen(s.path[1].name):
+		if err := d.listeners[s.item].put(all.listen[s.path[1].name], s.value); err != nil {
 			d.report(s.value.at, err)
 		}
 	case table == "env" && len(s.path) == 2 && s.form == leaf:
@@ -138,7 +176,7 @@ func (d *draft) readFlags(f *Flags) {
 		for _, word := range words {
 			v := flagValue("listen", word)
 			l := newListener(v.at)
-			if err := l.setAddress(v); err != nil {
+			if err := l.put(addressKey(), v); err != nil {
 				d.report(v.at, err)
 			}
 			d.listeners = append(d.listeners, l)

@@ -86,6 +86,10 @@ nonblocking = false
 
 [[listen]]
 address = "tcp6://[::1]:9090"
+mode = "each"
+
+[[listen]]
+address = "unix:run/shop.sock?mode=0660"
 
 [ready]
 mode = "notify"
@@ -109,9 +113,14 @@ failure_action = "pause"
 [drain]
 timeout = "45s"
 idle = "500ms"
+delay = "5s"
+shed_per_second = 20
 
 [log]
 mode = "inherit"
+
+[control]
+group = "nogroup"
 `
 
 func TestEveryKey(t *testing.T) {
@@ -126,21 +135,25 @@ func TestEveryKey(t *testing.T) {
 	if got.User == nil || got.User.UID != 65534 || got.User.Name != "nobody" || len(got.User.Groups) == 0 {
 		t.Errorf("user is %+v, not nobody with groups", got.User)
 	}
-	got.User = nil
+	got.User, got.Reload, got.Settings = nil, nil, nil
 	want := supervisor.Config{
-		Name: "shop", Command: []string{"./shop", "--fd={fd:http}"}, Directory: h.etc, Workers: 3, Umask: 0o27,
+		Name: "shop", Command: []string{"./shop", "--fd={fd:http}"}, Directory: h.etc, Workers: 3, Umask: 0o27, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"RAILS_ENV": "production", "PORT": "{port}", "SECRET": `{{"a": 1}`},
 		StopSignal: syscall.SIGQUIT, Systemd: true, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
 		Listeners: []supervisor.Listener{
-			{Name: "http", Network: "tcp", Port: 8080, Balance: "source", Backlog: 1024},
-			{Name: "9090", Network: "tcp6", Host: "::1", Port: 9090, Balance: "hash", Backlog: 4096, Nonblocking: true},
+			{Name: "http", Network: "tcp", Port: 8080, Mode: "reuseport", Balance: "source", Backlog: 1024},
+			{Name: "9090", Network: "tcp6", Host: "::1", Port: 9090, Mode: "each", Backlog: 4096, Nonblocking: true},
+			{
+				Name: "shop.sock", Network: "unix", Path: filepath.Join(h.etc, "run/shop.sock"), Perm: 0o660,
+				Mode: "shared", Backlog: 4096, Nonblocking: true,
+			},
 		},
 		Ready: supervisor.Ready{Mode: "notify", Delay: 2 * time.Second, Timeout: time.Minute},
 		Restart: supervisor.Restart{
 			Condition: "on-failure", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 3, Window: 6 * time.Second,
 		},
 		Update: supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
-		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond},
+		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "inherit"},
 		File:   file,
 	}
@@ -156,6 +169,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := supervisor.Defaults()
 	want.Name, want.Command, want.Workers, want.Env = "forkd", []string{"shop"}, 4, map[string]string{}
+	want.CPUs, got.Reload, got.Settings = 4, nil, nil
 	want.Directory, want.File = h.directory, filepath.Join(h.directory, "forkd.toml")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -193,7 +207,7 @@ func TestFlagsWin(t *testing.T) {
 		"--balance=source", "--directory=.", "--umask=077", "--env=RAILS_ENV=", "--env", "B=c=d", "--env-file=mine.env",
 		"--stop-signal=int", "--channel=forkd", "--protocols=none", "--pid-file=p", "--ready=auto", "--ready-delay=3s",
 		"--ready-timeout=4s", "--restart=none", "--max-attempts=010", "--parallelism=0", "--update-delay=5s",
-		"--order=start-first", "--monitor=6s", "--failure-action=rollback", "--drain-timeout=7s", "--drain-idle=0",
+		"--order=start-first", "--monitor=6s", "--failure-action=rollback", "--drain-timeout=7s", "--drain-idle=0", "--drain-delay=8s",
 		"--log=capture", "--user=0", "--group=0")
 	got, err := h.load(f, "", []string{"./bin/server", "{slot}"})
 	if err == nil || err.Error() != `--listen: listeners "8081" and "8081-2" overlap: both take port 8081 of an address` {
@@ -206,21 +220,21 @@ func TestFlagsWin(t *testing.T) {
 	if got.User == nil || got.User.Name != "root" || got.User.Home != "/root" {
 		t.Errorf("user is %+v", got.User)
 	}
-	got.User = nil
+	got.User, got.Reload, got.Settings = nil, nil, nil
 	want := supervisor.Config{
-		Name: "other", Command: []string{"./bin/server", "{slot}"}, Directory: h.directory, Workers: 2, Umask: 0o77,
+		Name: "other", Command: []string{"./bin/server", "{slot}"}, Directory: h.directory, Workers: 2, Umask: 0o77, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"A": "x\ny", "B": "c=d", "RAILS_ENV": "", "PORT": "{port}"},
 		StopSignal: syscall.SIGINT, Channel: true, PIDFile: filepath.Join(h.directory, "p"),
 		Listeners: []supervisor.Listener{
-			{Name: "8081", Network: "tcp", Host: "127.0.0.2", Port: 8081, Balance: "source", Backlog: 4096, Nonblocking: true},
-			{Name: "8081-2", Network: "tcp", Host: "127.0.0.1", Port: 8081, Balance: "source", Backlog: 4096, Nonblocking: true},
+			{Name: "8081", Network: "tcp", Host: "127.0.0.2", Port: 8081, Mode: "reuseport", Balance: "source", Backlog: 4096, Nonblocking: true},
+			{Name: "8081-2", Network: "tcp", Host: "127.0.0.1", Port: 8081, Mode: "reuseport", Balance: "source", Backlog: 4096, Nonblocking: true},
 		},
 		Ready: supervisor.Ready{Mode: "auto", Delay: 3 * time.Second, Timeout: 4 * time.Second},
 		Restart: supervisor.Restart{
 			Condition: "none", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 10, Window: 6 * time.Second,
 		},
 		Update: supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
-		Drain:  supervisor.Drain{Timeout: 7 * time.Second},
+		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "capture"},
 		File:   file,
 	}
@@ -241,16 +255,21 @@ func TestBadFlags(t *testing.T) {
 		{"--workers 0", server, `--workers: "0" is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
 		{"--workers 2000", server, `--workers: "2000" is 2000 workers: the most is 1024`},
 		{"--redis redis://x", server, "--redis: it is not built yet"},
-		{"--listen x", server, `--listen: "x": the port is missing: write ":8080", "127.0.0.1:8080" or "tcp://[::1]:8080"`},
+		{"--listen x", server, `--listen: "x": the port is missing: ` + addressForms},
 		{"--drain-timeout 30", server, `--drain-timeout: "30" has no unit: write "30s" for seconds`},
 		{"--env A", server, `--env: "A" has no value: write --env A=VALUE`},
 		{"--env A={", server, "--env: a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and there is no listener: write {{ for a brace"},
 		{"--env FORKD_SLOT=1", server, "--env: forkd sets FORKD_SLOT for each worker itself"},
+		{"--listen unix://x.sock", server, `--listen: "unix://x.sock": "x.sock" stands where a host's name would: write unix:///PATH, or unix:PATH for a relative one`},
+		{"--listen ./x.sock --balance hash", server, `--balance: only mode "reuseport" has sockets to choose from, and no listener is of it: leave it out`},
+		{"--listen ./x.sock", []string{"./x", "{port}"}, `command: argument 1: {port}: listener "x.sock" is a unix socket, and has no port`},
+		{"--listen ./x.sock --env A={port:x.sock}", server, `--env: a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and NAME is "x.sock", without a port where it is "x.sock": write {{ for a brace`},
+		{"--listen ./x.sock --listen ./.x.sock.forkd", server, `--listen: listeners "x.sock" and "x.sock.forkd" overlap: both take ` + h.directory + `/.x.sock.forkd`},
 		{"--balance hash", server, "--balance: there is no listener to balance: add --listen :8080"},
 		{"--balance least --listen 1", server, `--balance: "least" is not built yet: use "hash" or "source"`},
 		{"--order stop", server, `--order: "stop" is not valid: use "start-first" or "stop-first"`},
 		{"--user nosuch", server, `--user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them)`},
-		{"--name a/b", server, `--name: "a/b" is not a name: ` + nameRule},
+		{"--name a/b", server, `--name: "a/b" is not a name: ` + supervisor.NameRule},
 		{"-c none.toml", server, "none.toml: cannot read it: no such file or directory"},
 		{"-c .", server, ".: cannot read it: it is a directory"},
 		{"-c /dev/null", server, "/dev/null: cannot read it: it is not a regular file"},
@@ -285,7 +304,7 @@ func TestFind(t *testing.T) {
 		`write one, or say what to run: forkd run shop --listen :8080 -- ./server`)
 	expect(load("shop", "x"), "shop of ./.")
 	expect(load("", "bin/run.sh"), "run of ./.")
-	expect(load("../shop"), `"../shop" is not the name of an app: `+nameRule)
+	expect(load("../shop"), `"../shop" is not the name of an app: `+supervisor.NameRule)
 	write(t, filepath.Join(h.directory, "forkd.toml"), "name = 'here'\ncommand = ['x']")
 	expect(load(""), "here of work/forkd.toml")
 	expect(load("here"), "here of work/forkd.toml")
@@ -353,5 +372,25 @@ func TestProtocolsDefault(t *testing.T) {
 		if got.Systemd != want {
 			t.Errorf("%s: systemd is %v", content, got.Systemd)
 		}
+	}
+}
+
+func TestMetricsAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		`"127.0.0.1:9640"`: "127.0.0.1:9640", `":9640"`: ":9640", `9640`: ":9640", `""`: "", `"tcp://[::1]:1"`: "[::1]:1",
+	} {
+		cfg, _, err := loadFile(t, "command = ['/bin/true']\n[metrics]\naddress = "+text+"\n")
+		if err != nil || cfg.Metrics != want {
+			t.Errorf("%s: %q, %v; want %q", text, cfg.Metrics, err, want)
+		}
+	}
+	longest := "/run/" + strings.Repeat("x", 102) // of a socket
+	for _, listen := range []string{"8081", "'127.0.0.2:8080'", "'" + longest + "'"} {
+		if _, _, err := loadFile(t, "command = ['/bin/true']\nmetrics.address = '127.0.0.1:8080'\nlisten = [{ address = "+listen+" }]\n"); err != nil {
+			t.Errorf("beside %s: %v", listen, err)
+		}
+	}
+	if _, _, err := loadFile(t, "command = ['/bin/true']\nmetrics.address = 'unix:///run/m'\n"); err == nil {
+		t.Error("a unix socket was taken")
 	}
 }

@@ -1,26 +1,16 @@
 package config
 
-import "strings"
+import (
+	"strings"
 
-// nameRule is docs/contract.md, section 1, in words.
-const nameRule = "a name is up to 48 letters, digits, dots, dashes and underscores, and begins with a letter or a digit"
+	"github.com/forkd/forkd/supervisor"
+)
 
-const maxName = 48
+// inName reports whether a name may hold r, behind its first character.
+func inName(r rune) bool { return supervisor.ValidName("a" + string(r)) }
 
-// validName is [A-Za-z0-9][A-Za-z0-9._-]{0,47}.
-func validName(name string) bool {
-	return name != "" && len(name) <= maxName && alphanumeric(rune(name[0])) &&
-		!strings.ContainsFunc(name, func(r rune) bool { return !inName(r) })
-}
-
-func alphanumeric(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-}
-
-func inName(r rune) bool { return alphanumeric(r) || strings.ContainsRune("._-", r) }
-
-// asName makes a valid name of any text: "app" where nothing is left of it.
-func asName(text string) string {
+// asName makes a valid name of any text: other where nothing is left of it.
+func asName(text, other string) string {
 	name := strings.Map(func(r rune) rune {
 		if inName(r) {
 			return r
@@ -28,9 +18,9 @@ func asName(text string) string {
 		return '-'
 	}, text)
 	name = strings.TrimLeft(name, "._-")
-	name = strings.TrimRight(name[:min(len(name), maxName)], "._-")
+	name = strings.TrimRight(name[:min(len(name), supervisor.MaxName)], "._-")
 	if name == "" {
-		return "app"
+		return other
 	}
 	return name
 }

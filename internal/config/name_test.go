@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"github.com/forkd/forkd/supervisor"
 )
 
 func TestAsName(t *testing.T) {
@@ -17,8 +19,8 @@ func TestAsName(t *testing.T) {
 		strings.Repeat("a", 60):        strings.Repeat("a", 48),
 		strings.Repeat("a", 47) + ".b": strings.Repeat("a", 47),
 	} {
-		got := asName(text)
-		if got != want || !validName(got) {
+		got := asName(text, "app")
+		if got != want || !supervisor.ValidName(got) {
 			t.Errorf("%q becomes %q, not %q", text, got, want)
 		}
 	}
@@ -27,7 +29,7 @@ func TestAsName(t *testing.T) {
 func FuzzAsName(f *testing.F) {
 	f.Add("a b")
 	f.Fuzz(func(t *testing.T, text string) {
-		if name := asName(text); !validName(name) || asName(name) != name {
+		if name := asName(text, "app"); !supervisor.ValidName(name) || asName(name, "app") != name {
 			t.Errorf("%q becomes %q", text, name)
 		}
 	})

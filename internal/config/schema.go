@@ -3,19 +3,21 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/forkd/forkd/supervisor"
 )
 
 // schema is every key that a file may hold or will one day, by name.
 type schema struct {
 	keys        map[string]key
-	listen      map[string]func(*listener, value) error
+	listen      map[string]listenKey
 	tables      []string // that hold keys which are built
 	later       []string
 	laterTables []string // that hold none
 }
 
 func newSchema() schema {
-	s := schema{keys: map[string]key{}, listen: map[string]func(*listener, value) error{}, later: later()}
+	s := schema{keys: map[string]key{}, listen: map[string]listenKey{}, later: later()}
 	for _, k := range keys() {
 		s.keys[k.name] = k
 		if table, _, nested := strings.Cut(k.name, "."); nested && !slices.Contains(s.tables, table) {
@@ -23,7 +25,7 @@ func newSchema() schema {
 		}
 	}
 	for _, k := range listenKeys() {
-		s.listen[k.name] = k.set
+		s.listen[k.name] = k
 	}
 	for _, name := range s.later {
 		if table, _, nested := strings.Cut(name, "."); nested &&
@@ -105,6 +107,11 @@ func (s schema) refuse(wrong setting) *Error {
 	}
 	return at.errorf("unknown %s %q: there are %s, and the tables env, listen, %s", what, name,
 		strings.Join(s.names(""), ", "), strings.Join(s.tables, ", "))
+}
+
+func (s schema) hasListen(name string) bool {
+	_, known := s.listen[name]
+	return known
 }
 
 func (s schema) isKey(name string) bool {
@@ -210,8 +217,8 @@ func nearest(wrong string, words []string) string {
 // distance is how many letters must be added, taken away, replaced or swapped
 // with their neighbour to make b of a.
 func distance(a, b string) int {
-	if len(a) > maxName || len(b) > maxName {
-		return maxName // nothing is that near
+	if len(a) > supervisor.MaxName || len(b) > supervisor.MaxName {
+		return supervisor.MaxName // nothing is that near
 	}
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -44,6 +44,20 @@ func (d *draft) finishUser() {
 	d.config.User = &who.User
 }
 
+// finishControl looks up who else may use the control socket.
+func (d *draft) finishControl() {
+	at, given := d.given("control.group")
+	if !given || d.controlGroup == "" {
+		return
+	}
+	gid, err := lookupGroup(d.controlGroup)
+	if err != nil {
+		d.report(at, err)
+		return
+	}
+	d.config.ControlGroup = int(gid)
+}
+
 // account is a user on the way into the Config.
 type account struct{ supervisor.User }
 

@@ -86,6 +86,45 @@ func (c *Client) Status(ctx context.Context) (App, error) {
 	return app, err
 }
 
+// Describe asks what GET /v1/describe answers.
+func (c *Client) Describe(ctx context.Context) (Description, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	var d Description
+	err := c.ask(ctx, http.MethodGet, "/v1/describe", nil, &d)
+	return d, err
+}
+
+// Scale asks for another number of slots. It returns when that is wanted; poll
+// Status to see them come and go.
+func (c *Client) Scale(ctx context.Context, s Scale) (Scaled, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	var scaled Scaled
+	err := c.ask(ctx, http.MethodPost, "/v1/scale", s.body(), &scaled)
+	return scaled, err
+}
+
+// DrainHost asks balancers to send nothing more here, or to send again.
+func (c *Client) DrainHost(ctx context.Context, draining bool) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	path := "/v1/resume"
+	if draining {
+		path = "/v1/drain"
+	}
+	return c.ask(ctx, http.MethodPost, path, nil, nil)
+}
+
+// Send hands a message to workers.
+func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	var sent Sent
+	err := c.ask(ctx, http.MethodPost, sendPath, m, &sent)
+	return sent, err
+}
+
 // Reload asks for a roll. With r.Wait it returns when that has ended, however
 // it did: the Result tells. Poll Status beside it to notice a master that hangs.
 func (c *Client) Reload(ctx context.Context, r Reload) (Rolled, error) {
@@ -142,31 +181,24 @@ func (c *Client) ended(ms int) bool {
 func (c *Client) ask(ctx context.Context, method, path string, body, answer any) error {
 	var payload io.Reader
 	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return err
+		var data bytes.Buffer
+		encoder := json.NewEncoder(&data)
+		encoder.SetEscapeHTML(false) // a message may be as large as it may, and must not grow
+		if err := encoder.Encode(body); err != nil {
+			return fmt.Errorf("cannot ask: %v", err)
 		}
-		payload = bytes.NewReader(data)
+		payload = &data
 	}
 	request, err := http.NewRequestWithContext(ctx, method, "http://forkd"+path, payload)
 	if err != nil {
 		return err
 	}
-	status, data, err := c.exchange(ctx, request)
+	status, _, data, err := c.persist(ctx, request)
 	if err != nil {
 		return c.silent(err)
 	}
-	var refusal struct {
-		Result string `json:"result"`
-		Error  string `json:"error"`
-	}
-	if status/100 != 2 {
-		if err := json.Unmarshal(data, &refusal); err != nil {
-			return c.silent(fmt.Errorf("HTTP status %d without a reason", status))
-		}
-		if refusal.Result == "" { // else the answer of a roll that failed
-			return &Error{Code: status, Text: refusal.Error}
-		}
+	if err := c.refusal(status, data); err != nil {
+		return err
 	}
 	if answer == nil {
 		return nil
@@ -177,13 +209,47 @@ func (c *Client) ask(ctx context.Context, method, path string, body, answer any)
 	return nil
 }
 
+// refusal makes an error of an answer that is one.
+func (c *Client) refusal(status int, data []byte) error {
+	if status/100 == 2 {
+		return nil
+	}
+	var refusal struct {
+		Result string `json:"result"`
+		Error  string `json:"error"`
+	}
+	if err := json.Unmarshal(data, &refusal); err != nil {
+		return c.silent(fmt.Errorf("HTTP status %d without a reason", status))
+	}
+	if refusal.Result != "" { // the answer of a roll that failed
+		return nil
+	}
+	return &Error{Code: status, Text: refusal.Error}
+}
+
+// persist sends a request until it is answered: with 408 a busy master says that
+// it has not waited for it.
+func (c *Client) persist(ctx context.Context, request *http.Request) (status int, header http.Header, body []byte, err error) {
+	for {
+		status, header, body, err = c.exchange(ctx, request)
+		if err != nil || status != http.StatusRequestTimeout {
+			return status, header, body, err
+		}
+		if request.GetBody != nil {
+			if request.Body, err = request.GetBody(); err != nil {
+				return 0, nil, nil, err
+			}
+		}
+	}
+}
+
 // exchange sends a request on a connection of its own and reads the answer. It
 // does without http.Client for the reason that the server does without
 // http.Server: they are one program.
-func (c *Client) exchange(ctx context.Context, request *http.Request) (status int, body []byte, err error) {
+func (c *Client) exchange(ctx context.Context, request *http.Request) (status int, header http.Header, body []byte, err error) {
 	conn, err := dial(c.at)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -192,15 +258,16 @@ func (c *Client) exchange(ctx context.Context, request *http.Request) (status in
 			err = ctx.Err()
 		}
 	}()
-	if err := request.Write(conn); err != nil {
-		return 0, nil, err
-	}
+	sent := request.Write(conn)
 	response, err := http.ReadResponse(bufio.NewReader(conn), request)
-	if err != nil {
-		return 0, nil, err
+	switch {
+	case err != nil && sent != nil:
+		return 0, nil, nil, sent
+	case err != nil: // who refuses does not take all of the request first
+		return 0, nil, nil, err
 	}
 	body, err = io.ReadAll(io.LimitReader(response.Body, answerSize))
-	return response.StatusCode, body, err
+	return response.StatusCode, response.Header, body, err
 }
 
 // silent puts a failed exchange into words: the master is gone, or it does not

@@ -23,7 +23,7 @@ func connect(t *testing.T, at Location) *Client {
 
 func TestStopWaitsUntilTheMasterIsGone(t *testing.T) {
 	dir := t.TempDir()
-	cmd := startMaster(t, dir, "shop")
+	cmd := startMaster(t, dir)
 	at := Location{Name: "shop", Dir: dir}
 	c := connect(t, at)
 	if c.PID() != cmd.Process.Pid {
@@ -57,8 +57,12 @@ func TestStopWaitsUntilTheMasterIsGone(t *testing.T) {
 // A master that hangs is named with its pid, within the client's patience.
 func TestHungMasterDoesNotAnswer(t *testing.T) {
 	dir := t.TempDir()
-	cmd := startMaster(t, dir, "shop")
+	cmd := startMaster(t, dir)
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// Until the last of its threads has stopped it may still answer.
+	if _, err := syscall.Wait4(cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil {
 		t.Fatal(err)
 	}
 	c := connect(t, Location{Name: "shop", Dir: dir})

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // The files of an app in its directory, DIR/APP.
@@ -18,19 +20,6 @@ const (
 	pidName    = "pid"
 	lockName   = "lock"
 )
-
-// validName reports whether name is an app's: [A-Za-z0-9][A-Za-z0-9._-]{0,47}.
-// No regexp: every exec shim of the binary would compile it first.
-func validName(name string) bool {
-	for i := range len(name) {
-		c := name[i]
-		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && (i == 0 || c != '.' && c != '_' && c != '-') {
-			return false
-		}
-	}
-	return 0 < len(name) && len(name) <= 48
-}
 
 // own returns the directories that hold apps of this user, the one for a new
 // master first (docs/contract.md, section 9).
@@ -86,7 +75,8 @@ next:
 }
 
 // makeDirs makes dir and its parents, and returns those that were missing, the
-// outermost first.
+// outermost first. Whatever the umask, workers of another user reach what is in
+// them, unless it is the private one.
 func makeDirs(dir string) (made []string, err error) {
 	mode := fs.FileMode(0o755)
 	if dir == private() {
@@ -103,6 +93,10 @@ func makeDirs(dir string) (made []string, err error) {
 		switch err := os.Mkdir(d, mode); {
 		case err == nil:
 			made = append(made, d)
+			if err := os.Chmod(d, mode); err != nil { // mkdir(2) has heeded the umask
+				removeDirs(made)
+				return nil, err
+			}
 		case !errors.Is(err, fs.ErrExist): // another master was faster
 			removeDirs(made)
 			return nil, err
@@ -112,6 +106,55 @@ func makeDirs(dir string) (made []string, err error) {
 		return made, checkPrivate(dir)
 	}
 	return made, nil
+}
+
+// reachable says why the members of a group (-1: of none) can't come to what is
+// in a directory: they need search permission on it and all above it
+// (path_resolution(7)).
+func reachable(dir string, group int) error {
+	if group < 0 {
+		return nil
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return unusable(dir, err)
+	}
+	for _, d := range []string{real, dir} {
+		for ; ; d = filepath.Dir(d) {
+			if shut, err := shutTo(d, group); err != nil {
+				return unusable(d, err)
+			} else if shut {
+				return fmt.Errorf("cannot let group %d (control.group) use %s: its members may not enter %s: set FORKD_RUNTIME_DIR to a directory that they may", group, dir, d)
+			}
+			if d == "/" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// shutTo reports whether a directory's mode keeps the members of a group out.
+// Where there is an access list beside the mode (acl(5)) it may name them: they
+// are taken to be let in.
+func shutTo(dir string, group int) (bool, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false, err
+	}
+	search := fs.FileMode(0o001)
+	if int(info.Sys().(*syscall.Stat_t).Gid) == group {
+		search = 0o010
+	}
+	if info.Mode().Perm()&search != 0 {
+		return false, nil
+	}
+	n, err := unix.Getxattr(dir, "system.posix_acl_access", nil)
+	return err != nil || n == 0, nil
 }
 
 // removeDirs removes directories that are empty, the innermost first. Others

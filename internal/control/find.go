@@ -41,7 +41,7 @@ func Find(name string) (Location, error) {
 		}
 		return pick(name, []Location{{Name: filepath.Base(path), Dir: filepath.Dir(path)}})
 	}
-	if !validName(name) {
+	if !ValidName(name) {
 		return Location{}, &NoAppError{name}
 	}
 	var all []Location
@@ -69,7 +69,7 @@ func pick(name string, candidates []Location) (Location, error) {
 	case len(live) > 1:
 		return Location{}, fmt.Errorf("%d apps are named %s: say which, %s or %s", len(live), name, live[0].Path(), live[1].Path())
 	case forbidden != "":
-		return Location{}, fmt.Errorf("cannot control %s: it is another user's: be that user, or root", forbidden)
+		return Location{}, fmt.Errorf("cannot control %s: it is another user's: be that user, or root, or in its control.group", forbidden)
 	default:
 		return Location{}, &NoAppError{name}
 	}
@@ -83,7 +83,7 @@ func List() []Location {
 		entries, _ := os.ReadDir(dir) // a directory that is gone or closed to us holds nothing for us
 		for _, e := range entries {
 			l := Location{Name: e.Name(), Dir: dir}
-			if answers, _ := alive(l); e.IsDir() && validName(e.Name()) && answers {
+			if answers, _ := alive(l); e.IsDir() && ValidName(e.Name()) && answers {
 				live = append(live, l)
 			}
 		}

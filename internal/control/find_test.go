@@ -14,7 +14,7 @@ func TestFindAcrossDirectories(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", second)
 	second = filepath.Join(second, "forkd")
 	for _, p := range []struct{ dir, app string }{{first, "shop"}, {second, "shop"}, {second, "blog"}} {
-		place, err := createIn(p.dir, p.app)
+		place, err := createIn(p.dir, p.app, -1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 )
@@ -17,7 +16,20 @@ import (
 // directory and the name of the app.
 const helperVariable = "CONTROL_TEST_MASTER"
 
+// groupVariable makes it take a name for a group that it is not in: its value is
+// the directory.
+const groupVariable = "CONTROL_TEST_GROUP"
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(groupVariable); dir != "" {
+		place, err := createIn(dir, "shop", 12345)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		place.Remove()
+		os.Exit(0)
+	}
 	if place := os.Getenv(helperVariable); place != "" {
 		if err := master(filepath.Dir(place), filepath.Base(place)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -31,7 +43,7 @@ func TestMain(m *testing.M) {
 // master takes the name, starts a child that outlives it, says so with the
 // child's pid, and serves until it is asked to stop.
 func master(dir, app string) error {
-	place, err := createIn(dir, app)
+	place, err := createIn(dir, app, -1)
 	if err != nil {
 		return err
 	}
@@ -42,15 +54,17 @@ func master(dir, app string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	fmt.Println(child.Process.Pid)
-	return Serve(ctx, place, &fake{app: sample(), stop: func(bool) { cancel() }})
+	b := &fake{app: sample(), stop: func(bool) { cancel() }}
+	b.happen("up", "")
+	return Serve(ctx, place, b, -1)
 }
 
-// startMaster runs a master in a process of its own. Its child is killed when
+// startMaster runs the master of shop in a process of its own. Its child is killed when
 // the test ends.
-func startMaster(t *testing.T, dir, app string) *exec.Cmd {
+func startMaster(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperVariable+"="+filepath.Join(dir, app))
+	cmd.Env = append(os.Environ(), helperVariable+"="+filepath.Join(dir, "shop"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -73,32 +87,4 @@ func startMaster(t *testing.T, dir, app string) *exec.Cmd {
 		_ = syscall.Kill(child, syscall.SIGKILL) // it sleeps, and nobody reuses a living pid
 	})
 	return cmd
-}
-
-// fake is a Backend with answers made up beforehand.
-type fake struct {
-	app    App
-	reload func(context.Context, Reload) (Rolled, error)
-	stop   func(now bool)
-
-	mu    sync.Mutex
-	asked int
-}
-
-func (f *fake) Status(context.Context) (App, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.asked++
-	return f.app, nil
-}
-
-func (f *fake) Reload(ctx context.Context, r Reload) (Rolled, error) { return f.reload(ctx, r) }
-
-func (f *fake) Stop(_ context.Context, now bool) error {
-	f.stop(now)
-	return nil
-}
-
-func sample() App {
-	return App{App: "shop", PID: os.Getpid(), State: StateReady, Generation: 1, Listeners: []Listener{}, Slots: []Slot{}}
 }

@@ -40,13 +40,14 @@ func (e *TakenError) Error() string {
 }
 
 // Create takes the name for this process, in the first directory of contract 9.
-// The errors are for users; a *TakenError says that the name is taken. What it
-// made is removed again when it fails.
-func Create(app string) (*Place, error) { return createIn(own()[0], app) }
+// The control socket is for the members of a group too, unless that is -1. The
+// errors are for users; a *TakenError says that the name is taken. What it made
+// is removed again when it fails.
+func Create(app string, group int) (*Place, error) { return createIn(own()[0], app, group) }
 
-func createIn(dir, app string) (*Place, error) {
-	if !validName(app) {
-		return nil, fmt.Errorf("cannot run %q: a name has 1 to 48 letters, digits, dots, hyphens and underscores, and begins with a letter or digit", app)
+func createIn(dir, app string, group int) (*Place, error) {
+	if !ValidName(app) {
+		return nil, fmt.Errorf("cannot run %q: %s", app, NameRule)
 	}
 	p := &Place{App: app, Dir: filepath.Join(dir, app)}
 	for {
@@ -60,7 +61,7 @@ func createIn(dir, app string) (*Place, error) {
 		}
 		break
 	}
-	if err := p.furnish(); err != nil {
+	if err := p.furnish(group); err != nil {
 		p.Remove()
 		return nil, err
 	}
@@ -119,9 +120,12 @@ func (p *Place) take(dir string) error {
 
 // furnish puts the pid and the control socket into a directory that is ours. A
 // dead master's sockets go first: nobody listens there.
-func (p *Place) furnish() error {
+func (p *Place) furnish(group int) error {
 	if err := os.Chmod(p.Dir, 0o711); err != nil {
 		return unusable(p.Dir, err)
+	}
+	if err := reachable(filepath.Dir(p.Dir), group); err != nil {
+		return err
 	}
 	p.sweep()
 	pid := p.Path(pidName)
@@ -146,6 +150,16 @@ func (p *Place) furnish() error {
 		return unusable(path, err)
 	}
 	p.listener = ln.(*net.UnixListener)
+	if group < 0 {
+		return nil
+	}
+	// In this order: it is never open to another group.
+	if err := os.Lchown(path, -1, group); err != nil {
+		return fmt.Errorf("cannot give %s to group %d (control.group): %v: be root, or a member of that group", path, group, cause(err))
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return unusable(path, err)
+	}
 	return nil
 }
 
@@ -198,6 +212,14 @@ func readPID(path string) int {
 		return 0
 	}
 	return pid
+}
+
+// cause is what the kernel said, without the path.
+func cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
 }
 
 // unusable puts an error on a path into words, with what to do about it.

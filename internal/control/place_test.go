@@ -16,7 +16,7 @@ import (
 func TestPlaceLeavesNothingBehind(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "a", "b")
-	p, err := createIn(dir, "shop")
+	p, err := createIn(dir, "shop", -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,13 +48,34 @@ func TestPlaceLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestNameIsTakenOnce(t *testing.T) {
-	dir := t.TempDir()
-	p, err := createIn(dir, "shop")
+// Workers of another user reach their notify sockets below the directories that a
+// master has made, whatever its umask.
+func TestUmaskClosesNoDirectory(t *testing.T) {
+	root := t.TempDir()
+	before := syscall.Umask(0o077)
+	defer syscall.Umask(before)
+	p, err := createIn(filepath.Join(root, "a", "b"), "shop", -1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = createIn(dir, "shop")
+	for path, want := range map[string]fs.FileMode{"a": 0o755, "a/b": 0o755, "a/b/shop": 0o711} {
+		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, %v; want %v", path, info.Mode().Perm(), err, want)
+		}
+	}
+	p.Remove()
+	if left, _ := os.ReadDir(root); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestNameIsTakenOnce(t *testing.T) {
+	dir := t.TempDir()
+	p, err := createIn(dir, "shop", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = createIn(dir, "shop", -1)
 	taken, ok := errors.AsType[*TakenError](err)
 	if !ok || taken.PID != os.Getpid() || !strings.Contains(err.Error(), "forkd stop shop") {
 		t.Fatalf("second master: %v", err)
@@ -62,7 +83,7 @@ func TestNameIsTakenOnce(t *testing.T) {
 	if _, err := os.Stat(p.Path(socketName)); err != nil {
 		t.Errorf("the refused master took the socket away: %v", err)
 	}
-	other, err := createIn(dir, "shop2")
+	other, err := createIn(dir, "shop2", -1)
 	if err != nil {
 		t.Fatalf("another name: %v", err)
 	}
@@ -79,7 +100,7 @@ func TestNameIsTakenOnceAtATime(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 50 {
-				p, err := createIn(dir, "shop")
+				p, err := createIn(dir, "shop", -1)
 				if _, ok := errors.AsType[*TakenError](err); ok {
 					continue
 				}
@@ -108,8 +129,8 @@ func TestNameIsTakenOnceAtATime(t *testing.T) {
 func TestDeadMasterIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("FORKD_RUNTIME_DIR", dir)
-	dead := startMaster(t, dir, "shop")
-	if _, err := createIn(dir, "shop"); err == nil {
+	dead := startMaster(t, dir)
+	if _, err := createIn(dir, "shop", -1); err == nil {
 		t.Fatal("a live master's name was given away")
 	}
 	if _, err := Find("shop"); err != nil {
@@ -126,7 +147,7 @@ func TestDeadMasterIsReplaced(t *testing.T) {
 		t.Errorf("a dead master is found: %v", err)
 	}
 	// Its child lives on, and must not have inherited the lock.
-	p, err := createIn(dir, "shop")
+	p, err := createIn(dir, "shop", -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +175,7 @@ func TestCreateSaysWhatToDo(t *testing.T) {
 		{filepath.Join(dir, strings.Repeat("d", 100)), "shop", "set FORKD_RUNTIME_DIR to a shorter one"},
 		{"/proc/forkd", "shop", "no such file or directory: set FORKD_RUNTIME_DIR"},
 	} {
-		_, err := createIn(test.dir, test.app)
+		_, err := createIn(test.dir, test.app, -1)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s/%s: %v; want %q", test.dir, test.app, err, test.want)
 		}

@@ -10,190 +10,168 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// Backend is the app behind a control socket: the supervisor. Its methods are
-// called from many goroutines at once; ctx ends when the client leaves or the
-// server is closed. An *Error chooses the HTTP status, any other error is 503.
-type Backend interface {
-	Status(ctx context.Context) (App, error)
-	// Reload starts a roll; with Wait it returns when that has ended, and a
-	// roll that did not succeed is no error but a Result.
-	Reload(ctx context.Context, r Reload) (Rolled, error)
-	// Stop returns when the stop has begun.
-	Stop(ctx context.Context, now bool) error
-}
 
 // limits bound what clients can cost a master.
 type limits struct {
-	read    time.Duration // to send a request, from the first byte of a connection on
-	write   time.Duration // to take an answer
-	finish  time.Duration // for answers under way when the server is closed
-	body    int64         // bytes of a request's body
-	clients int           // connections at once; more wait in the socket's queue
-	waiting int           // of these, reloads that are waited for
+	read      time.Duration // to send a request, from the first byte of a connection on
+	hurry     time.Duration // the same where the house is half full
+	write     time.Duration // to take an answer, or the next piece of a stream
+	finish    time.Duration // for answers under way when the server is closed
+	heartbeat time.Duration // between signs of life of a stream
+	body      int64         // bytes of a request's body
+	message   int64         // the same of /v1/send
+	large     int           // bodies between these two at once
+	clients   int           // connections at once; more wait in the socket's queue
+	waiting   int           // of these, reloads that are waited for
+	streams   int           // of these, readers that follow the events
 }
 
 func standard() limits {
 	return limits{
-		read:    2 * time.Second,
-		write:   5 * time.Second,
-		finish:  time.Second,
-		body:    64 << 10,
-		clients: 128,
-		waiting: 64,
+		read:      2 * time.Second,
+		hurry:     300 * time.Millisecond,
+		write:     5 * time.Second,
+		finish:    time.Second,
+		heartbeat: 15 * time.Second,
+		body:      64 << 10,
+		message:   MaxMessage + 4<<10,
+		large:     8,
+		clients:   128,
+		waiting:   64,
+		streams:   32,
 	}
 }
 
-// Serve answers on the place's control socket until ctx ends, then finishes the
-// answers under way, a second at most, and closes the socket. The supervisor
-// runs it in a goroutine beside the loop. It returns nil when ctx ended it.
-func Serve(ctx context.Context, p *Place, b Backend) error {
-	return serve(ctx, p.listener, b, standard(), os.Geteuid())
+// bodyOf is the most bytes that a request's body may have.
+func (l limits) bodyOf(r *http.Request) int64 {
+	if r.URL.Path == sendPath {
+		return l.message
+	}
+	return l.body
 }
 
-func serve(ctx context.Context, ln *net.UnixListener, b Backend, l limits, owner int) error {
-	a := &api{backend: b, limits: l, owner: owner, waiting: make(chan struct{}, l.waiting)}
-	return (&server{handler: a.routes(), limits: l}).serve(ctx, ln)
+// Serve answers on the place's control socket until ctx ends, then finishes the
+// answers under way, a second at most, and closes the socket. Beside root and
+// this process's user the members of a group may ask, unless it is -1. The
+// supervisor runs it in a goroutine beside the loop. It returns nil when ctx
+// ended it.
+func Serve(ctx context.Context, p *Place, b Backend, group int) error {
+	return serve(ctx, p.listener, b, standard(), door{owner: os.Geteuid(), group: group})
+}
+
+// ServeHealth answers GET /healthz to whoever asks, as a balancer does, until ctx
+// ends; then it closes the listener. The supervisor runs it beside the loop.
+func ServeHealth(ctx context.Context, ln net.Listener, b Backend) error {
+	l := standard()
+	a := &api{backend: b, limits: l}
+	open := func(*http.Request) error { return nil }
+	handler := answering(open, map[string]route{
+		"/healthz": {http.MethodGet, a.health},
+		"/metrics": {"", notBuilt},
+	})
+	return (&server{handler: handler, limits: l, large: make(chan struct{}, l.large)}).serve(ctx, ln)
+}
+
+func serve(ctx context.Context, ln *net.UnixListener, b Backend, l limits, d door) error {
+	return newServer(b, l, d).serve(ctx, ln)
+}
+
+func newServer(b Backend, l limits, d door) *server {
+	a := &api{
+		backend: b, limits: l, door: d,
+		waiting: make(chan struct{}, l.waiting),
+		streams: make(chan struct{}, l.streams),
+	}
+	return &server{handler: a.routes(), limits: l, groups: d.group >= 0, large: make(chan struct{}, l.large)}
 }
 
 // api turns requests into calls of the backend.
 type api struct {
 	backend Backend
 	limits  limits
-	owner   int           // the uid that may ask, beside root
+	door    door
 	waiting chan struct{} // one for each reload that is waited for
+	streams chan struct{} // one for each reader that follows
 }
 
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-func (a *api) routes() http.Handler {
-	mux := http.NewServeMux()
-	handle := func(method, path string, h handler) {
-		mux.Handle(path, a.guard(method, h))
-	}
-	handle(http.MethodGet, "/v1/status", a.status)
-	handle(http.MethodGet, "/healthz", a.health)
-	handle(http.MethodPost, "/v1/reload", a.reload)
-	handle(http.MethodPost, "/v1/stop", a.stop)
-	for _, later := range []string{"describe", "events", "logs", "scale", "drain", "resume", "send", "upgrade"} {
-		handle("", "/v1/"+later, notBuilt)
-	}
-	handle("", "/metrics", notBuilt)
-	handle("", "/", func(_ http.ResponseWriter, r *http.Request) error {
-		return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %s", r.URL.Path)}
-	})
-	return mux
+// route is what a path does, for one method ("": any).
+type route struct {
+	method string
+	handle handler
 }
 
-// guard lets through who may ask, by the right method ("": any), and answers
-// every error in one form.
-func (a *api) guard(method string, h handler) http.Handler {
+const sendPath = "/v1/send"
+
+// routes is every path, exactly: there are few, and http.ServeMux would answer
+// some others by itself, in HTML.
+func (a *api) routes() http.Handler {
+	return answering(a.door.admit, map[string]route{
+		"/v1/status":   {http.MethodGet, a.status},
+		"/v1/describe": {http.MethodGet, a.describe},
+		"/v1/events":   {http.MethodGet, a.events},
+		"/healthz":     {http.MethodGet, a.health},
+		"/v1/reload":   {http.MethodPost, a.reload},
+		"/v1/scale":    {http.MethodPost, a.scale},
+		"/v1/drain":    {http.MethodPost, a.drainHost(true)},
+		"/v1/resume":   {http.MethodPost, a.drainHost(false)},
+		sendPath:       {http.MethodPost, a.send},
+		"/v1/stop":     {http.MethodPost, a.stop},
+		"/v1/logs":     {"", notBuilt},
+		"/v1/upgrade":  {"", notBuilt},
+		"/metrics":     {"", notBuilt},
+	})
+}
+
+// answering has the routes answer whom admit lets in.
+func answering(admit func(*http.Request) error, routes map[string]route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := a.admit(r)
-		if err == nil && method != "" && r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
-			w.Header().Set("Allow", method)
-			err = &Error{http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s", r.URL.Path, method)}
-		}
+		err := admit(r)
 		if err == nil {
-			err = h(w, r)
+			err = dispatch(routes, w, r)
 		}
 		switch e, refused := errors.AsType[*Error](err); {
 		case err == nil:
 		case refused:
 			fail(w, e.Code, e.Text)
 		case r.Context().Err() != nil:
-			fail(w, http.StatusServiceUnavailable, "the app ends") // or the client has left, and nobody reads this
+			why := errEnds
+			if errors.Is(context.Cause(r.Context()), errLeft) {
+				why = errLeft // which somebody reads who has closed one direction only
+			}
+			fail(w, why.Code, why.Text)
 		default:
 			fail(w, http.StatusServiceUnavailable, err.Error())
 		}
 	})
 }
 
-func fail(w http.ResponseWriter, code int, text string) {
-	answer(w, code, map[string]string{"error": text})
-}
+// errEnds is for who waits when the server is closed.
+var errEnds = &Error{http.StatusServiceUnavailable, "the app ends"}
 
-func (a *api) admit(r *http.Request) error {
-	peer, ok := r.Context().Value(peerKey{}).(unix.Ucred)
+func dispatch(routes map[string]route, w http.ResponseWriter, r *http.Request) error {
+	to, ok := routes[r.URL.Path]
 	switch {
 	case !ok:
-		return &Error{http.StatusForbidden, "cannot tell who asks"}
-	case peer.Uid != 0 && int(peer.Uid) != a.owner:
-		return &Error{http.StatusForbidden, fmt.Sprintf("uid %d may not control this app: be root or uid %d", peer.Uid, a.owner)}
+		return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %s", r.URL.Path)}
+	case to.method == "", r.Method == to.method, r.Method == http.MethodHead && to.method == http.MethodGet:
+		return to.handle(w, r)
 	}
-	return nil
+	w.Header().Set("Allow", to.method)
+	return &Error{http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s", r.URL.Path, to.method)}
 }
 
-func (a *api) status(w http.ResponseWriter, r *http.Request) error {
-	app, err := a.backend.Status(r.Context())
-	if err != nil {
-		return err
+// fail answers an error. Its text may quote what the client has sent: it is cut.
+func fail(w http.ResponseWriter, code int, text string) {
+	const most = 2048 // bytes
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
 	}
-	answer(w, http.StatusOK, app)
-	return nil
-}
-
-func (a *api) health(w http.ResponseWriter, r *http.Request) error {
-	app, err := a.backend.Status(r.Context())
-	if err != nil {
-		return err
-	}
-	if app.State != StateReady {
-		return &Error{http.StatusServiceUnavailable, app.State}
-	}
-	answer(w, http.StatusOK, map[string]string{"state": app.State})
-	return nil
-}
-
-func (a *api) reload(w http.ResponseWriter, r *http.Request) error {
-	request := Reload{Wait: true}
-	if err := read(r, &request); err != nil {
-		return err
-	}
-	if !request.KeepConfig {
-		return &Error{http.StatusServiceUnavailable, `reading the configuration again is not built yet: send {"keep_config":true}`}
-	}
-	if request.Wait {
-		select {
-		case a.waiting <- struct{}{}:
-			defer func() { <-a.waiting }()
-		default:
-			return &Error{http.StatusServiceUnavailable, fmt.Sprintf(`%d clients wait for a reload already: send {"wait":false}`, a.limits.waiting)}
-		}
-	}
-	rolled, err := a.backend.Reload(r.Context(), request)
-	if err != nil {
-		return err
-	}
-	code := http.StatusConflict
-	switch {
-	case !request.Wait:
-		code = http.StatusAccepted
-	case rolled.Result == ResultDone:
-		code = http.StatusOK
-	}
-	answer(w, code, rolled)
-	return nil
-}
-
-func (a *api) stop(w http.ResponseWriter, r *http.Request) error {
-	var request Stop
-	if err := read(r, &request); err != nil {
-		return err
-	}
-	if err := a.backend.Stop(r.Context(), request.Now); err != nil {
-		return err
-	}
-	answer(w, http.StatusAccepted, map[string]string{"state": StateStopping})
-	return nil
-}
-
-func notBuilt(_ http.ResponseWriter, r *http.Request) error {
-	return &Error{http.StatusServiceUnavailable, r.URL.Path + " is not built yet"}
+	answer(w, code, map[string]string{"error": text})
 }
 
 // read takes the body into v, strictly; an empty one leaves v as it is.

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,30 +8,35 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 )
 
 // serving starts a server on a real socket, and ends it with the test: in time,
 // and without a goroutine left.
 func serving(t *testing.T, b Backend, l limits, owner int) Location {
 	t.Helper()
+	return servingAt(t, b, l, door{owner: owner, group: -1})
+}
+
+func servingAt(t *testing.T, b Backend, l limits, d door) Location {
+	t.Helper()
+	files := openFiles(t)
 	before := goleak.IgnoreCurrent()
 	dir := t.TempDir()
-	place, err := createIn(dir, "shop")
+	if d.group >= 0 {
+		open(t, dir)
+	}
+	place, err := createIn(dir, "shop", d.group)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, place.listener, b, l, owner) }()
+	go func() { ended <- serve(ctx, place.listener, b, l, d) }()
 	t.Cleanup(func() {
 		cancel()
 		select {
@@ -45,14 +49,27 @@ func serving(t *testing.T, b Backend, l limits, owner int) Location {
 		}
 		place.Remove()
 		goleak.VerifyNone(t, before)
+		if left := openFiles(t); left > files {
+			t.Errorf("%d descriptors are open, %d were before", left, files)
+		}
 	})
 	return Location{Name: "shop", Dir: dir}
+}
+
+// openFiles counts this process's descriptors.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 // quick are limits that a test can wait for.
 func quick() limits {
 	l := standard()
-	l.read, l.write, l.finish = 100*time.Millisecond, 500*time.Millisecond, 200*time.Millisecond
+	l.read, l.hurry, l.write, l.finish = 500*time.Millisecond, 300*time.Millisecond, time.Second, 200*time.Millisecond
 	return l
 }
 
@@ -83,41 +100,101 @@ func ask(t *testing.T, at Location, method, path, body string) (code int, header
 
 func TestAnswers(t *testing.T) {
 	stopped := make(chan bool, 10)
+	drained := make(chan bool, 10)
+	sent := make(chan Message, 10)
 	b := &fake{
-		app:  sample(),
-		stop: func(now bool) { stopped <- now },
+		app:   sample(),
+		stop:  func(now bool) { stopped <- now },
+		drain: func(draining bool) error { drained <- draining; return nil },
 		reload: func(_ context.Context, r Reload) (Rolled, error) {
-			if !r.Wait {
+			switch {
+			case !r.KeepConfig:
+				return Rolled{}, &Error{409, "shop.toml:3:1: unknown key"}
+			case !r.Wait:
 				return Rolled{Generation: 2}, nil
 			}
 			return Rolled{Generation: 2, Result: "done"}, nil
 		},
+		scale: func(s Scale) (Scaled, error) {
+			n, err := s.Workers(2, 4)
+			return Scaled{From: 2, To: n}, err
+		},
+		send: func(m Message) (Sent, error) {
+			switch {
+			case m.Slot == nil:
+				sent <- m
+				return Sent{Workers: 3}, nil
+			case *m.Slot == 7:
+				return Sent{}, &Error{404, "there is no slot 7"}
+			}
+			return Sent{}, &Error{409, "no worker took it"}
+		},
 	}
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, standard(), os.Geteuid())
 	for _, test := range []struct {
 		method, path, body string
 		code               int
 		want               string
 	}{
 		{"GET", "/v1/status", "", 200, `"app":"shop"`},
+		{"GET", "/v1/status", "", 200, `"leftovers":[]`},
 		{"GET", "/healthz", "", 200, `{"state":"ready"}`},
 		{"HEAD", "/healthz", "", 200, ""},
+		{"HEAD", "/v1/events", "", 200, ""},
+		{"GET", "/v1/describe", "", 200, `"app":"shop"`},
+		{"GET", "/v1/describe", "", 200, `"release":{`},
 		{"POST", "/v1/status", "", 405, `{"error":"/v1/status takes GET"}`},
+		{"POST", "/v1/describe", "", 405, `takes GET`},
+		{"POST", "/v1/events", "", 405, `takes GET`},
+		{"POST", "/healthz", "", 405, `takes GET`},
 		{"GET", "/v1/reload", "", 405, `{"error":"/v1/reload takes POST"}`},
+		{"GET", "/v1/scale", "", 405, `takes POST`},
+		{"PUT", "/v1/drain", "", 405, `takes POST`},
+		{"HEAD", "/v1/resume", "", 405, ``},
+		{"GET", "/v1/send", "", 405, `takes POST`},
 		{"DELETE", "/v1/stop", "", 405, `{"error":"/v1/stop takes POST"}`},
 		{"GET", "/", "", 404, `{"error":"no such path: /"}`},
+		{"GET", "//v1/status", "", 404, `"error"`},
 		{"GET", "/v1/status/x", "", 404, `{"error":"no such path: /v1/status/x"}`},
 		{"GET", "/v2/status", "", 404, `"error"`},
-		{"GET", "/v1/events", "", 503, `{"error":"/v1/events is not built yet"}`},
-		{"POST", "/v1/scale", `{"workers":3}`, 503, `{"error":"/v1/scale is not built yet"}`},
+		{"GET", "/v1/logs", "", 503, `{"error":"/v1/logs is not built yet"}`},
+		{"POST", "/v1/upgrade", "", 503, `is not built yet`},
 		{"GET", "/metrics", "", 503, `is not built yet`},
-		{"POST", "/v1/reload", "", 503, `reading the configuration again is not built yet`},
+		{"POST", "/v1/reload", "", 409, `{"error":"shop.toml:3:1: unknown key"}`},
 		{"POST", "/v1/reload", `{"keep_config":true}`, 200, `{"generation":2,"result":"done"}`},
 		{"POST", "/v1/reload", `{"keep_config":true,"wait":false}`, 202, `{"generation":2}`},
 		{"POST", "/v1/reload", `{"keep_confg":true}`, 400, `unknown field \"keep_confg\"`},
 		{"POST", "/v1/reload", `{"keep_config":1}`, 400, `"error":"cannot read the body: json`},
 		{"POST", "/v1/reload", `{"keep_config":true}{}`, 400, `more than one JSON value`},
 		{"POST", "/v1/reload", `{"keep_config":`, 400, `unexpected EOF`},
+		{"POST", "/v1/scale", `{"workers":4}`, 200, `{"from":2,"workers":4}`},
+		{"POST", "/v1/scale", `{"workers":"+2"}`, 200, `{"from":2,"workers":4}`},
+		{"POST", "/v1/scale", `{"workers":"-1"}`, 200, `{"from":2,"workers":1}`},
+		{"POST", "/v1/scale", `{"workers":"cpus-1"}`, 200, `{"from":2,"workers":3}`},
+		{"POST", "/v1/scale", `{"workers":"50%"}`, 200, `{"from":2,"workers":2}`},
+		{"POST", "/v1/scale", `{"workers":"-2"}`, 400, `would be 0 workers`},
+		{"POST", "/v1/scale", `{"workers":0}`, 400, `use 1 to 1024`},
+		{"POST", "/v1/scale", `{"workers":-1}`, 400, `use 1 to 1024`},
+		{"POST", "/v1/scale", `{"workers":100000}`, 400, `use 1 to 1024`},
+		{"POST", "/v1/scale", `{"workers":1e2}`, 400, `use 1 to 1024`},
+		{"POST", "/v1/scale", `{"workers":[]}`, 400, `use 1 to 1024`},
+		{"POST", "/v1/scale", `{"workers":"all"}`, 400, `use 1 to 1024`},
+		{"POST", "/v1/scale", `{"slots":1}`, 400, `unknown field`},
+		{"POST", "/v1/scale", `[]`, 400, `cannot read the body`},
+		{"POST", "/v1/scale", ``, 400, `cannot scale`},
+		{"POST", "/v1/drain", ``, 200, `{"host_draining":true}`},
+		{"POST", "/v1/resume", `{}`, 200, `{"host_draining":false}`},
+		{"POST", "/v1/drain", `{"now":true}`, 400, `unknown field`},
+		{"POST", "/v1/send", `{"message":{ "n":"<\u00e9>" }}`, 200, `{"workers":3}`},
+		{"POST", "/v1/send", `{"slot":7,"message":1}`, 404, `there is no slot 7`},
+		{"POST", "/v1/send", `{"slot":0,"message":1}`, 409, `no worker took it`},
+		{"POST", "/v1/send", `{"slot":-1,"message":1}`, 400, `slots are 0 to 1023`},
+		{"POST", "/v1/send", ``, 400, `there is none`},
+		{"POST", "/v1/send", `{"message":{"cmd":"FORKD_DRAIN"}}`, 400, `forkd's own`},
+		{"POST", "/v1/send", `{"message":{"cmd":"NODE_HANDLE","x":1}}`, 400, `forkd's own`},
+		{"POST", "/v1/send", "{\"message\":\"\xff\"}", 400, `not UTF-8`},
+		{"POST", "/v1/send", `{"message":"` + strings.Repeat("x", MaxMessage) + `"}`, 413, `larger than 1048576 bytes`},
+		{"POST", "/v1/send", strings.Repeat(" ", MaxMessage+5000), 413, `larger than 1052672 bytes`},
 		{"POST", "/v1/stop", strings.Repeat(" ", 64<<10) + `{"now":true}`, 413, `larger than 65536 bytes`},
 		{"POST", "/v1/stop", `{"now":true}`, 202, `{"state":"stopping"}`},
 		{"POST", "/v1/stop", ``, 202, `{"state":"stopping"}`},
@@ -129,12 +206,62 @@ func TestAnswers(t *testing.T) {
 		if code == 405 && header.Get("Allow") == "" {
 			t.Errorf("%s %s: 405 without Allow", test.method, test.path)
 		}
+		if code != 200 && code != 202 && test.method != "HEAD" && !strings.HasPrefix(text, `{"error":"`) {
+			t.Errorf("%s %s: a refusal in another form: %s", test.method, test.path, text)
+		}
 	}
 	if now, then := <-stopped, <-stopped; !now || then {
 		t.Errorf("stops: now=%v, then now=%v", now, then)
 	}
-	if len(stopped) != 0 {
-		t.Error("a refused stop stopped")
+	if on, off := <-drained, <-drained; !on || off {
+		t.Errorf("drained: %v, then %v", on, off)
+	}
+	if m := <-sent; string(m.Message) != `{"n":"<\u00e9>"}` {
+		t.Errorf("sent: %s", m.Message)
+	}
+	if len(stopped)+len(drained)+len(sent) != 0 {
+		t.Error("what was refused was done")
+	}
+}
+
+// The largest message passes, also by a client that would write some of it in
+// six bytes each.
+func TestLargestMessage(t *testing.T) {
+	got := make(chan int, 1)
+	b := &fake{app: sample(), send: func(m Message) (Sent, error) {
+		got <- len(m.Message)
+		return Sent{Workers: 1}, nil
+	}}
+	c := connect(t, serving(t, b, standard(), os.Geteuid()))
+	largest := []byte(`"` + strings.Repeat("<", MaxMessage-2) + `"`)
+	if _, err := c.Send(t.Context(), Message{Message: largest}); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-got; n != MaxMessage {
+		t.Errorf("%d bytes came", n)
+	}
+	_, err := c.Send(t.Context(), Message{Message: append([]byte("["), append(largest, ']')...)})
+	if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Code != 413 {
+		t.Errorf("one byte more: %v", err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	for _, test := range []struct {
+		state    string
+		draining bool
+		want     string
+	}{
+		{StateReady, false, `200 {"state":"ready"}`},
+		{StateReady, true, `503 {"error":"draining"}`},
+		{StateDraining, false, `503 {"error":"draining"}`},
+		{StateStarting, true, `503 {"error":"starting"}`},
+		{StateStopping, true, `503 {"error":"stopping"}`},
+	} {
+		at := serving(t, &fake{app: App{State: test.state, HostDraining: test.draining}}, quick(), os.Geteuid())
+		if code, _, text := ask(t, at, "GET", "/healthz", ""); fmt.Sprint(code, " ", text) != test.want {
+			t.Errorf("%s, draining %v: %d %s; want %s", test.state, test.draining, code, text, test.want)
+		}
 	}
 }
 
@@ -155,123 +282,6 @@ func TestRollThatFailsIsConflict(t *testing.T) {
 	}
 	if code, _, text := ask(t, at, "GET", "/healthz", ""); code != 503 || text != `{"error":"starting"}` {
 		t.Error(code, text)
-	}
-}
-
-func TestStrangerIsRefused(t *testing.T) {
-	const stranger = 65534
-	owner := os.Geteuid()
-	if owner != 0 {
-		owner++ // only root can be somebody else: let the app be somebody else's
-	}
-	b := &fake{app: sample()}
-	at := serving(t, b, quick(), owner)
-	if code, _, _ := ask(t, at, "GET", "/v1/status", ""); owner == os.Geteuid() && code != 200 {
-		t.Fatalf("the owner is refused: %d", code)
-	}
-	// The mode of the socket already keeps others out; what is tried here is
-	// the second door.
-	for path := filepath.Dir(at.socket()); path != os.TempDir(); path = filepath.Dir(path) {
-		if err := os.Chmod(path, 0o711); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(at.socket(), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	type answer struct {
-		line string
-		err  error
-	}
-	answers := make(chan answer)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if owner == 0 {
-			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, stranger, stranger, stranger); errno != 0 {
-				answers <- answer{err: errno}
-				return
-			}
-		}
-		conn, err := dial(at)
-		if err != nil {
-			answers <- answer{err: err}
-			return
-		}
-		defer conn.Close()
-		fmt.Fprint(conn, "POST /v1/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		answers <- answer{strings.TrimSpace(line), err}
-	}()
-	if a := <-answers; a.err != nil || a.line != "HTTP/1.1 403 Forbidden" {
-		t.Errorf("a stranger got %q, %v", a.line, a.err)
-	}
-}
-
-func TestSilentAndSlowClientsAreLetGo(t *testing.T) {
-	at := serving(t, &fake{app: sample()}, quick(), os.Geteuid())
-	for name, send := range map[string]string{
-		"silent":           "",
-		"half a header":    "GET /v1/status HTTP/1.1\r\nHost:",
-		"body never comes": "POST /v1/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
-	} {
-		conn, err := dial(at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprint(conn, send)
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-		began := time.Now()
-		if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: still connected after %v", name, time.Since(began))
-		}
-		conn.Close()
-	}
-	if code, _, _ := ask(t, at, "GET", "/v1/status", ""); code != 200 {
-		t.Errorf("the next client got %d", code)
-	}
-}
-
-// A client that asks and does not take the answer keeps its connection for the
-// write timeout, no longer.
-func TestClientThatDoesNotReadIsLetGo(t *testing.T) {
-	big := sample()
-	big.Slots = []Slot{{Reason: strings.Repeat("x", 4<<20)}}
-	l := quick()
-	l.clients = 1
-	at := serving(t, &fake{app: big}, l, os.Geteuid())
-	conn, err := dial(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprint(conn, "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-	if code, _, _ := ask(t, at, "GET", "/healthz", ""); code != 200 { // behind it, in the queue
-		t.Errorf("the next client got %d", code)
-	}
-}
-
-func TestManyClientsAtOnce(t *testing.T) {
-	b := &fake{app: sample()}
-	l := standard()
-	l.clients = 16
-	at := serving(t, b, l, os.Geteuid())
-	var all sync.WaitGroup
-	for range 100 {
-		all.Go(func() {
-			c, err := Connect(at)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			if app, err := c.Status(context.Background()); err != nil || app.App != "shop" {
-				t.Errorf("%v, %v", app, err)
-			}
-		})
-	}
-	all.Wait()
-	if b.asked != 100 {
-		t.Errorf("%d of 100 questions came through", b.asked)
 	}
 }
 

@@ -15,10 +15,12 @@ type App struct {
 	HostDraining bool       `json:"host_draining"`
 	Config       string     `json:"config"` // the file; "" without one
 	Listeners    []Listener `json:"listeners"`
-	Roll         *Roll      `json:"roll"`      // null: none under way
-	LastRoll     *Rolled    `json:"last_roll"` // null: none has ended yet
-	Redis        *Redis     `json:"redis"`     // null: not configured
+	Roll         *Roll      `json:"roll"`         // null: none under way
+	LastRoll     *Rolled    `json:"last_roll"`    // null: none has ended yet
+	ReloadError  *Failure   `json:"reload_error"` // null: the configuration was good when it was last read
+	Redis        *Redis     `json:"redis"`        // null: not configured
 	Slots        []Slot     `json:"slots"`
+	Leftovers    []Leftover `json:"leftovers"` // workers of a master that was killed before this one
 	Totals       Totals     `json:"totals"`
 }
 
@@ -36,6 +38,13 @@ type Listener struct {
 	Address string `json:"address"` // "tcp://:8080", with the port that it really has
 	Mode    string `json:"mode"`
 	Balance string `json:"balance"`
+	Source  string `json:"source"` // "bound", "systemd"
+}
+
+// Failure is what went wrong at a time.
+type Failure struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error"`
 }
 
 // Roll is a change of generation under way.
@@ -65,6 +74,7 @@ type Slot struct {
 	Reason      string     `json:"reason"` // of backoff, exited and failed
 	LastExit    *LastExit  `json:"last_exit"`
 	Workers     []Worker   `json:"workers"`
+	Leaving     bool       `json:"leaving"` // scaled away: it serves what it has, and goes
 }
 
 // LastExit is how a slot's last worker ended.
@@ -93,10 +103,19 @@ type Worker struct {
 	RSSBytes          *int64     `json:"rss_bytes"`
 }
 
+// Leftover is a worker that a killed master has left.
+type Leftover struct {
+	Slot      *int       `json:"slot"` // null: not known
+	PID       int        `json:"pid"`
+	State     string     `json:"state"` // "draining"
+	StartedAt *time.Time `json:"started_at"`
+	KillAt    *time.Time `json:"kill_at"` // null: it is not killed
+}
+
 // Totals sums up the live workers; see [Sum].
 type Totals struct {
-	Wanted            int      `json:"wanted"` // slots
-	Ready             int      `json:"ready"`  // slots with a ready worker
+	Wanted            int      `json:"wanted"` // slots that are not leaving
+	Ready             int      `json:"ready"`  // of these, those with a ready worker
 	Restarts          int      `json:"restarts"`
 	Connections       *int64   `json:"connections"`
 	Accepted          *int64   `json:"accepted"`
@@ -110,7 +129,7 @@ type Totals struct {
 // Sum makes the Totals of slots. A sum of which a part is not known is not known
 // either, but for workers that are starting: they serve nobody yet.
 func Sum(slots []Slot) Totals {
-	t := Totals{Wanted: len(slots)}
+	var t Totals
 	var connections, accepted, requests, queue, rss sum[int64]
 	var rate, cpu sum[float64]
 	for _, s := range slots {
@@ -129,7 +148,10 @@ func Sum(slots []Slot) Totals {
 				queue.add(w.Queue, serves)
 			}
 		}
-		if ready {
+		if !s.Leaving {
+			t.Wanted++
+		}
+		if ready && !s.Leaving {
 			t.Ready++
 		}
 	}
@@ -160,37 +182,23 @@ func (s *sum[T]) value() *T {
 	return &s.total
 }
 
-// AllReady reports whether every slot that is wanted has a ready worker.
+// AllReady reports whether every slot that is wanted has a ready worker, in an
+// app that is there to serve. A host that drains serves on.
 func (a *App) AllReady() bool {
-	return a.State == StateReady && a.Totals.Ready == a.Totals.Wanted
+	serves := a.State == StateReady || a.State == StateDraining
+	return serves && a.Totals.Ready == a.Totals.Wanted
 }
 
-// Reload is the body of POST /v1/reload.
-type Reload struct {
-	KeepConfig bool `json:"keep_config"` // as SIGUSR2: roll, without reading the configuration again
-	Wait       bool `json:"wait"`        // answer when the roll has ended; default true
+// whole makes lists of what is nil: JSON has no null for them.
+func (a App) whole() App {
+	if a.Listeners == nil {
+		a.Listeners = []Listener{}
+	}
+	if a.Slots == nil {
+		a.Slots = []Slot{}
+	}
+	if a.Leftovers == nil {
+		a.Leftovers = []Leftover{}
+	}
+	return a
 }
-
-// Rolled answers POST /v1/reload, and is the last roll in an App.
-type Rolled struct {
-	Generation int    `json:"generation"`
-	Result     string `json:"result,omitempty"` // "done", "rolled_back", "paused", ...; "" when not waited for
-	Error      string `json:"error,omitempty"`  // why it is not "done"
-}
-
-// ResultDone is the Result of a roll that replaced every worker.
-const ResultDone = "done"
-
-// Stop is the body of POST /v1/stop.
-type Stop struct {
-	Now bool `json:"now"` // no draining: SIGKILL
-}
-
-// Error is a refusal in words. A Backend returns one to choose the HTTP status,
-// a Client returns the one that the master answered with.
-type Error struct {
-	Code int    // HTTP status
-	Text string // one line
-}
-
-func (e *Error) Error() string { return e.Text }

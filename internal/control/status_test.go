@@ -13,24 +13,25 @@ func TestStatusJSON(t *testing.T) {
 	at := time.Date(2026, 11, 21, 6, 50, 0, 250e6, time.UTC)
 	app := App{
 		App: "shop", PID: 7, Version: "v1", StartedAt: at, Generation: 2, State: StateReady,
-		Listeners: []Listener{{Name: "http", Address: "tcp://:8080", Mode: "reuseport", Balance: "hash"}},
+		Listeners: []Listener{{Name: "http", Address: "tcp://:8080", Mode: "reuseport", Balance: "hash", Source: "bound"}},
 		Roll:      &Roll{From: 1, To: 2, Phase: "rolling", Done: 1, Of: 2},
 		Slots: []Slot{
 			{Slot: 0, State: StateReady, Workers: []Worker{{PID: 8, Generation: 2, State: StateReady, StartedAt: at, ReadyAt: &at, Counted: "worker", Connections: new(int64(3))}}},
 			{Slot: 1, State: "backoff", Restarts: 4, NextStartAt: &at, Reason: "killed by SIGKILL", LastExit: &LastExit{At: at, Signal: "SIGKILL", Reason: "killed by SIGKILL"}, Workers: []Worker{}},
 		},
 	}
+	app.Leftovers = []Leftover{{PID: 9, State: StateDraining, KillAt: &at}}
 	app.Totals = Sum(app.Slots)
 	got, err := json.Marshal(app)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"app":"shop","pid":7,"version":"v1","started_at":"2026-11-21T06:50:00.25Z","generation":2,"state":"ready","host_draining":false,"config":"",` +
-		`"listeners":[{"name":"http","address":"tcp://:8080","mode":"reuseport","balance":"hash"}],` +
-		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"redis":null,"slots":[` +
+		`"listeners":[{"name":"http","address":"tcp://:8080","mode":"reuseport","balance":"hash","source":"bound"}],` +
+		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"reload_error":null,"redis":null,"slots":[` +
 		`{"slot":0,"state":"ready","restarts":0,"next_start_at":null,"reason":"","last_exit":null,"workers":[` +
-		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}]},` +
-		`{"slot":1,"state":"backoff","restarts":4,"next_start_at":"2026-11-21T06:50:00.25Z","reason":"killed by SIGKILL","last_exit":{"at":"2026-11-21T06:50:00.25Z","code":null,"signal":"SIGKILL","reason":"killed by SIGKILL"},"workers":[]}],` +
+		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}],"leaving":false},` +
+		`{"slot":1,"state":"backoff","restarts":4,"next_start_at":"2026-11-21T06:50:00.25Z","reason":"killed by SIGKILL","last_exit":{"at":"2026-11-21T06:50:00.25Z","code":null,"signal":"SIGKILL","reason":"killed by SIGKILL"},"workers":[],"leaving":false}],"leftovers":[{"slot":null,"pid":9,"state":"draining","started_at":null,"kill_at":"2026-11-21T06:50:00.25Z"}],` +
 		`"totals":{"wanted":2,"ready":1,"restarts":4,"connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
@@ -57,5 +58,22 @@ func TestSumKnowsOnlyWhatAllKnow(t *testing.T) {
 	two := Sum([]Slot{{Workers: []Worker{worker(StateDraining, nil), worker(StateReady, nil)}}})
 	if two.Queue == nil || *two.Queue != 2 {
 		t.Error("the queue of a slot with two workers is counted twice")
+	}
+}
+
+func TestLeavingSlotsAreNotWanted(t *testing.T) {
+	ready := Worker{State: StateReady, Connections: new(int64(3))}
+	app := App{State: StateReady, HostDraining: true, Slots: []Slot{
+		{Slot: 0, State: StateReady, Workers: []Worker{ready}},
+		{Slot: 1, State: StateReady, Workers: []Worker{ready}, Leaving: true},
+	}}
+	app.Totals = Sum(app.Slots)
+	if app.Totals.Wanted != 1 || app.Totals.Ready != 1 || *app.Totals.Connections != 6 || !app.AllReady() {
+		t.Errorf("%+v", app.Totals)
+	}
+	for state, want := range map[string]bool{StateStarting: false, StateReady: true, StateDraining: true, StateStopping: false} {
+		if app.State = state; app.AllReady() != want {
+			t.Errorf("all ready while %s: %v", state, !want)
+		}
 	}
 }

@@ -9,17 +9,24 @@ type Action interface{ action() }
 //sumtype:decl
 
 type (
-	// Prepare a generation: resolve its directory, find and keep its program.
-	// Answer: Prepared or PrepareFailed.
-	Prepare struct{ Generation int }
+	// Prepare a generation: resolve its directory, find and keep its program, open
+	// what it listens on. Its configuration is that of the generation From, or, with
+	// Reload, read anew. Answer: Prepared or PrepareFailed.
+	Prepare struct {
+		Generation, From int
+		Reload           bool
+	}
 	// CheckRelease asks whether a generation could still be started as it was.
 	// Answer: ReleaseChecked.
 	CheckRelease struct{ Generation int }
 	// Forget a generation: nothing will be started from it again.
 	Forget struct{ Generation int }
-	// Start a worker on its slot's sockets. Answer: Started or StartFailed, later
-	// Exited.
-	Start struct{ ID ID }
+	// Start a worker on its slot's sockets, as one of so many. Answer: Started or
+	// StartFailed, later Exited.
+	Start struct {
+		ID    ID
+		Slots int
+	}
 	// Restore the slot's sockets to listening with their own backlog: a worker may
 	// have changed that when it started, or ended.
 	Restore struct{ Slot int }
@@ -36,28 +43,36 @@ type (
 	Kill struct{ ID ID }
 	// Bury a worker of which nothing lives any more: let go of all that was its.
 	Bury struct{ ID ID }
-	// Steer new connections to these slots; a group of sockets where none is
-	// wanted keeps all.
-	Steer struct{ Accept []bool }
-	// CloseSlot closes the sockets of a slot that has ended for good, so that
-	// nobody waits in its queue. Start opens them again.
+	// Steer new connections: Serving has for each slot the generation that serves
+	// there, 0 where none is to get any. A group of sockets where none is wanted
+	// keeps all.
+	Steer struct{ Serving []int }
+	// Leave tells that a slot is to go, and gets no new connections. Answer:
+	// Emptied, with the same Turn, when no connection waits in its sockets, or
+	// is half open.
+	Leave struct{ Slot, Turn int }
+	// CloseSlot closes the sockets of a slot that has ended for good or has left, so
+	// that nobody waits in its queue. Start opens them again.
 	CloseSlot struct{ Slot int }
 	// Unlisten gives up the master's hold of all sockets: the app stops, and new
 	// clients are to be refused as soon as the workers close their own.
 	Unlisten struct{}
 	// Moved tells of a worker or slot that entered a state. Attempt is 0 for a
-	// slot; Wait is how long a slot in StateBackoff waits before it starts again.
+	// slot; Exit is how a worker that is StateGone ended; Wait is how long a slot in
+	// StateBackoff waits before it starts again.
 	Moved struct {
 		ID   ID
 		From State
 		To   State
 		Why  string
+		Exit Exit
 		Wait time.Duration
 	}
 	// RollMoved tells how a roll goes, RollEnded how it went. Done counts the
 	// slots that have a ready worker of the new generation.
 	RollMoved struct {
 		Phase    RollPhase
+		Reload   bool // the configuration was read anew
 		From, To int
 		Done, Of int
 		Why      string
@@ -68,6 +83,19 @@ type (
 		Result     Result
 		Why        string
 	}
+	// Rose tells that the app is up: all slots ready, or some when ready.timeout
+	// was over.
+	Rose struct{ Ready, Wanted int }
+	// Scaled tells that another number of slots is wanted.
+	Scaled struct {
+		From, To int
+		Why      string
+	}
+	// HostMoved tells that the host drains, or no longer does.
+	HostMoved struct {
+		Draining bool
+		Why      string
+	}
 	// Quit ends the master: nothing of the app is alive. Code is its exit code.
 	Quit struct {
 		Code int
@@ -75,6 +103,10 @@ type (
 	}
 )
 
+func (Leave) action()        {}
+func (Rose) action()         {}
+func (Scaled) action()       {}
+func (HostMoved) action()    {}
 func (Prepare) action()      {}
 func (CheckRelease) action() {}
 func (Forget) action()       {}
@@ -91,3 +123,15 @@ func (Moved) action()        {}
 func (RollMoved) action()    {}
 func (RollEnded) action()    {}
 func (Quit) action()         {}
+
+// String says how a roll ended, for people.
+func (e RollEnded) String() string {
+	switch {
+	case e.Why == "":
+		return string(e.Result)
+	case e.Result == ResultRolledBack:
+		return "rolled back: " + e.Why
+	default:
+		return string(e.Result) + ": " + e.Why
+	}
+}

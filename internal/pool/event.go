@@ -1,5 +1,7 @@
 package pool
 
+import "time"
+
 // An Event is a fact: something that has happened. One that speaks of a worker
 // the pool no longer knows changes nothing.
 type Event interface{ event() }
@@ -13,8 +15,13 @@ type (
 	// looks at every deadline after every event.
 	Ticked struct{}
 	// Prepared says that a generation can run: its directory is resolved, its
-	// program is there.
-	Prepared struct{ Generation int }
+	// program is there, its listeners are open. Slots is how many its
+	// configuration asks for.
+	Prepared struct {
+		Generation int
+		Settings   Settings
+		Slots      int
+	}
 	// PrepareFailed says that it can't, and why.
 	PrepareFailed struct {
 		Generation int
@@ -41,28 +48,50 @@ type (
 	}
 	// GroupEnded says that nothing is left of a dead worker's process group.
 	GroupEnded struct{ ID ID }
-	// RollRequested asks for a new generation in every slot.
-	RollRequested struct{}
+	// RollRequested asks for a new generation in every slot; with Reload, of the
+	// configuration read anew.
+	RollRequested struct{ Reload bool }
 	// ReleaseChecked answers CheckRelease: Lost says why the generation can't run
 	// again as it was, "" that it can.
 	ReleaseChecked struct {
 		Generation int
 		Lost       string
 	}
+	// ScaleRequested asks for another number of slots, at least 1.
+	ScaleRequested struct{ Slots int }
+	// Emptied answers Leave: nothing waits in the slot's sockets any more.
+	Emptied struct{ Slot, Turn int }
+	// WithdrawRequested asks all workers to drain, and none to follow until a roll
+	// brings them back.
+	WithdrawRequested struct{}
+	// HostDrainRequested asks to tell balancers that this host drains, or that it
+	// no longer does. It changes nothing else.
+	HostDrainRequested struct{ Draining bool }
+	// Inherited tells of a process that a killed master has left behind. Its ID has
+	// generation 0. It is killed at the deadline. GroupEnded tells of its end.
+	Inherited struct {
+		ID       ID
+		Deadline time.Time
+	}
 	// StopRequested asks all workers to drain, or, with Now, kills them.
 	StopRequested struct{ Now bool }
 )
 
-func (Began) event()          {}
-func (Ticked) event()         {}
-func (Prepared) event()       {}
-func (PrepareFailed) event()  {}
-func (Started) event()        {}
-func (StartFailed) event()    {}
-func (Greeted) event()        {}
-func (Notified) event()       {}
-func (Exited) event()         {}
-func (GroupEnded) event()     {}
-func (RollRequested) event()  {}
-func (ReleaseChecked) event() {}
-func (StopRequested) event()  {}
+func (Began) event()              {}
+func (Ticked) event()             {}
+func (Prepared) event()           {}
+func (PrepareFailed) event()      {}
+func (Started) event()            {}
+func (StartFailed) event()        {}
+func (Greeted) event()            {}
+func (Notified) event()           {}
+func (Exited) event()             {}
+func (GroupEnded) event()         {}
+func (RollRequested) event()      {}
+func (ReleaseChecked) event()     {}
+func (ScaleRequested) event()     {}
+func (Emptied) event()            {}
+func (WithdrawRequested) event()  {}
+func (HostDrainRequested) event() {}
+func (Inherited) event()          {}
+func (StopRequested) event()      {}

@@ -13,13 +13,13 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 	if s.keepServing() {
 		return
 	}
-	policy := p.settings.Restart
+	policy := p.of(s.Generation).Restart
 	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= max(policy.Window, leastWindow) {
 		s.failures = 0
 	}
 	s.failures++
 	switch {
-	case policy.Condition != RestartAny && exit.clean():
+	case policy.Condition != RestartAny && exit.Clean():
 		p.over(s, StateExited, fmt.Sprintf("%s; restart.condition lets it rest", exit.Words))
 	case policy.Condition == RestartNone:
 		p.over(s, StateFailed, fmt.Sprintf(`%s; restart.condition = "none"`, exit.Words))
@@ -62,7 +62,7 @@ func backoff(policy Restart, n int) time.Duration {
 func (p *Pool) over(s *Slot, state State, why string) {
 	p.enter(s, state, why)
 	p.do(CloseSlot{Slot: s.Index})
-	if len(p.steering) > 0 {
-		p.steering[s.Index] = false // until told otherwise, also where it opens again at once
+	if s.Index < len(p.steering) {
+		p.steering[s.Index] = 0 // until told otherwise, also where it opens again at once
 	}
 }

@@ -35,6 +35,8 @@ const (
 // Generation is set; what moves the workers then is converge.
 type roll struct {
 	from, to int
+	reload   bool
+	slots    int // how many the new configuration asks for
 	phase    RollPhase
 	queue    []int       // slots not reached yet, in the order to reach them
 	step     []int       // slots reached whose worker is not ready yet
@@ -50,9 +52,8 @@ type roll struct {
 // advanceRoll begins, steps and ends rolls. It changes only what slots are to
 // run.
 func (p *Pool) advanceRoll() {
-	if p.stop != stopNone {
-		p.requested = false
-		p.endRoll(ResultCanceled, "the app is stopping")
+	if p.Stopping() {
+		p.cancelRolls("the app is stopping")
 		return
 	}
 	for p.roll != nil && p.advance(p.roll) {
@@ -63,19 +64,32 @@ func (p *Pool) advanceRoll() {
 }
 
 func (p *Pool) beginRoll() {
-	p.requested = false
 	p.last++
-	p.roll = &roll{from: p.generation(), to: p.last, phase: RollPreparing, before: map[int]int{}}
+	p.roll = &roll{from: p.current, to: p.last, reload: p.reload, phase: RollPreparing, before: map[int]int{}}
+	p.requested, p.reload = false, false
 	p.kept = append(p.kept, p.last)
-	p.do(Prepare{Generation: p.last})
+	p.do(Prepare{Generation: p.last, From: p.roll.from, Reload: p.roll.reload})
 }
 
-func (p *Pool) rollPrepared(generation int) {
-	if r := p.roll; r != nil && r.to == generation && r.phase == RollPreparing {
-		r.phase = RollRolling
-		for i := range p.slots {
-			r.queue = append(r.queue, i)
+func (p *Pool) rollPrepared(ev Prepared) {
+	r := p.roll
+	if r == nil || r.to != ev.Generation || r.phase != RollPreparing {
+		return
+	}
+	r.phase = RollRolling
+	r.slots = ev.Slots
+	p.settings[ev.Generation] = ev.Settings
+	for _, s := range p.slots {
+		if !s.leaving.asked {
+			r.queue = append(r.queue, s.Index)
 		}
+	}
+	if p.withdrawn { // nobody serves: there is nothing to spare
+		p.withdrawn = false
+		if !p.up {
+			p.bootBy = p.now.Add(ev.Settings.Ready.Timeout)
+		}
+		p.beginStep(r, len(r.queue))
 	}
 }
 
@@ -90,6 +104,10 @@ func (p *Pool) rollNotPrepared(generation int, reason string) {
 func (p *Pool) advance(r *roll) bool {
 	if r.phase == RollMonitoring && due(r.until, p.now) {
 		p.endRoll(ResultDone, "")
+		if r.reload && r.slots != p.configured {
+			p.configured = r.slots
+			p.scale(r.slots, "workers has changed in the configuration")
+		}
 		return false
 	}
 	if r.phase != RollRolling && r.phase != RollReverting {
@@ -102,7 +120,7 @@ func (p *Pool) advance(r *roll) bool {
 		}
 		r.nextAt = p.now
 		if r.phase == RollRolling {
-			r.nextAt = p.now.Add(p.settings.Update.Delay)
+			r.nextAt = p.now.Add(p.of(r.to).Update.Delay)
 		}
 	}
 	switch {
@@ -110,11 +128,11 @@ func (p *Pool) advance(r *roll) bool {
 		p.endRoll(ResultRolledBack, r.why)
 	case len(r.queue) == 0:
 		r.phase = RollMonitoring
-		r.until = p.now.Add(p.settings.Update.Monitor)
+		r.until = p.now.Add(p.of(r.to).Update.Monitor)
 	case r.nextAt.After(p.now), p.crowded(r):
 		return false
 	default:
-		p.beginStep(r)
+		p.beginStep(r, p.of(r.to).Update.Parallelism)
 	}
 	return true
 }
@@ -134,8 +152,8 @@ func (p *Pool) crowded(r *roll) bool {
 	return r.waitBy.After(p.now)
 }
 
-func (p *Pool) beginStep(r *roll) {
-	n := p.settings.Update.Parallelism
+// beginStep reaches the next n slots of the roll, all for 0.
+func (p *Pool) beginStep(r *roll, n int) {
 	if n == 0 || n > len(r.queue) {
 		n = len(r.queue)
 	}
@@ -169,12 +187,12 @@ func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 	switch r.phase {
 	case RollRolling, RollMonitoring:
 		_, reached := r.before[s.Index]
-		if !reached || !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) > p.settings.Update.Monitor {
+		if !reached || !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) > p.of(r.to).Update.Monitor {
 			return false
 		}
 		r.why = blame(s, w, exit, p.now)
 		r.queue = []int{s.Index}
-		if p.settings.Update.FailureAction == Pause {
+		if p.of(r.to).Update.FailureAction == Pause {
 			p.endRoll(ResultPaused, r.why)
 			return false
 		}
@@ -234,9 +252,9 @@ func (p *Pool) releaseChecked(generation int, lost string) {
 		return
 	}
 	r.phase = RollReverting
-	for i := range p.slots { // those that failed stand in the queue already, first
-		if _, reached := r.before[i]; reached && !slices.Contains(r.queue, i) {
-			r.queue = append(r.queue, i)
+	for _, s := range p.slots { // those that failed stand in the queue already, first
+		if _, reached := r.before[s.Index]; reached && !slices.Contains(r.queue, s.Index) {
+			r.queue = append(r.queue, s.Index)
 		}
 	}
 	r.nextAt = p.now
@@ -275,8 +293,26 @@ func (p *Pool) endRoll(result Result, why string) {
 		return
 	}
 	p.roll = nil
-	p.lastRoll = RollEnded{Generation: r.to, Result: result, Why: why}
-	p.do(p.lastRoll)
+	if result == ResultDone || result == ResultFailed {
+		p.current = r.to
+	}
+	p.tellEnded(RollEnded{Generation: r.to, Result: result, Why: why})
+}
+
+func (p *Pool) tellEnded(e RollEnded) {
+	p.lastRoll = e
+	p.do(e)
+}
+
+// cancelRolls ends the roll under way and the one that was to come after it: who
+// asked for that was promised the next generation.
+func (p *Pool) cancelRolls(why string) {
+	p.endRoll(ResultCanceled, why)
+	if p.requested {
+		p.last++
+		p.requested, p.reload = false, false
+		p.tellEnded(RollEnded{Generation: p.last, Result: ResultCanceled, Why: why})
+	}
 }
 
 func (p *Pool) rollDeadline() time.Time {
@@ -306,11 +342,15 @@ func (p *Pool) tellRoll() {
 
 func (p *Pool) rollMoved() RollMoved {
 	r := p.roll
-	m := RollMoved{Phase: r.phase, From: r.from, To: r.to, Of: len(p.slots), Why: r.why}
+	m := RollMoved{Phase: r.phase, Reload: r.reload, From: r.from, To: r.to, Why: r.why}
 	if !r.waitBy.IsZero() && len(r.before) == 0 {
 		m.Why = fmt.Sprintf("two generations drain still: waiting up to %s for the oldest", drainPatience)
 	}
 	for _, s := range p.slots {
+		if s.leaving.asked {
+			continue
+		}
+		m.Of++
 		if s.Generation == r.to && s.settled() {
 			m.Done++
 		}

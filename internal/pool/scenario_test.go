@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the scenario files with what happens now")
 
 // A scenario file holds, line by line: "# words", kept; "set KEY VALUE" before
-// the first event; "at TIME EVENT [ID] [key=value...]", an event; and below each
+// the first event, or for what is prepared after it; "at TIME EVENT [ID] [key=value...]", an event; and below each
 // event, indented, what the pool did. "ticks until TIME" delivers every tick
 // that the pool asks for up to then. An ID is slot.generation#attempt.
 func TestScenarios(t *testing.T) {
@@ -73,7 +73,7 @@ func play(t *testing.T, script string) string {
 			continue
 		}
 		switch fields[0] {
-		case "set":
+		case "set": // before the first event, or for the generations prepared later
 			p.set(fields[1], fields[2])
 		case "at":
 			p.step(p.duration(fields[1]), p.event(fields[2:]))
@@ -127,6 +127,8 @@ func (p *player) set(key, value string) {
 		s.Update.FailureAction = map[string]FailureAction{"rollback": Rollback, "pause": Pause}[value]
 	case "drain.timeout":
 		s.Drain.Timeout = p.duration(value)
+	case "drain.delay":
+		s.Drain.Delay = p.duration(value)
 	default:
 		p.t.Fatalf("set %s: no such setting", key)
 	}
@@ -150,7 +152,11 @@ func (p *player) event(words []string) Event {
 	case "ticked":
 		return Ticked{}
 	case "prepared":
-		return Prepared{number("gen")}
+		slots := p.slots
+		if _, given := values["slots"]; given {
+			slots = number("slots")
+		}
+		return Prepared{number("gen"), p.settings, slots}
 	case "prepare-failed":
 		return PrepareFailed{number("gen"), values["why"]}
 	case "started":
@@ -170,7 +176,17 @@ func (p *player) event(words []string) Event {
 	case "group-ended":
 		return GroupEnded{id}
 	case "roll-requested":
-		return RollRequested{}
+		return RollRequested{Reload: values["reload"] == "yes"}
+	case "scale-requested":
+		return ScaleRequested{number("slots")}
+	case "emptied":
+		return Emptied{number("slot"), number("turn")}
+	case "withdraw-requested":
+		return WithdrawRequested{}
+	case "host-drain-requested":
+		return HostDrainRequested{values["draining"] == "yes"}
+	case "inherited":
+		return Inherited{id, epoch.Add(p.duration(values["until"]))}
 	case "release-checked":
 		return ReleaseChecked{number("gen"), values["lost"]}
 	case "stop-requested":
@@ -183,7 +199,7 @@ func (p *player) event(words []string) Event {
 
 func (p *player) step(after time.Duration, ev Event) {
 	if p.pool == nil {
-		p.pool = New(p.settings, p.slots)
+		p.pool = New(p.settings, p.slots, p.slots)
 	}
 	for _, a := range p.pool.Step(epoch.Add(after), ev) {
 		fmt.Fprintf(&p.out, "  %s\n", describe(a))
@@ -205,6 +221,9 @@ func (p *player) ticks(until time.Duration) {
 func describe(a Action) string {
 	switch a := a.(type) {
 	case Prepare:
+		if a.Reload {
+			return fmt.Sprintf("prepare gen=%d from the file", a.Generation)
+		}
 		return fmt.Sprintf("prepare gen=%d", a.Generation)
 	case CheckRelease:
 		return fmt.Sprintf("check-release gen=%d", a.Generation)
@@ -226,12 +245,20 @@ func describe(a Action) string {
 		return "bury " + a.ID.String()
 	case Steer:
 		var slots []string
-		for i, yes := range a.Accept {
-			if yes {
-				slots = append(slots, strconv.Itoa(i))
+		for i, generation := range a.Serving {
+			if generation != 0 {
+				slots = append(slots, fmt.Sprintf("%d.%d", i, generation))
 			}
 		}
 		return fmt.Sprintf("steer to [%s]", strings.Join(slots, " "))
+	case Leave:
+		return fmt.Sprintf("leave slot=%d turn=%d", a.Slot, a.Turn)
+	case Rose:
+		return fmt.Sprintf("rose %d/%d", a.Ready, a.Wanted)
+	case Scaled:
+		return fmt.Sprintf("scaled %d -> %d: %s", a.From, a.To, a.Why)
+	case HostMoved:
+		return fmt.Sprintf("host draining=%t: %s", a.Draining, a.Why)
 	case CloseSlot:
 		return fmt.Sprintf("close slot=%d", a.Slot)
 	case Moved:

@@ -3,7 +3,8 @@ package pool
 import "time"
 
 // Settings is what the core needs to know of a configuration. The values are
-// checked before they come here: counts at least 0, durations at least 0.
+// checked before they come here: counts at least 0, durations at least 0. Each
+// generation has its own.
 type Settings struct {
 	Ready   Readiness
 	Restart Restart
@@ -75,9 +76,11 @@ type Update struct {
 	FailureAction FailureAction
 }
 
-// Drain bounds a drain.
+// Drain bounds a drain. Delay is how long the host is said to drain before a
+// stop begins.
 type Drain struct {
 	Timeout time.Duration
+	Delay   time.Duration
 }
 
 // steerAfter is how long a slot may be without a ready worker before new

@@ -37,6 +37,7 @@ type Reason string
 // The reasons. An unready worker that has used up its time is recycled.
 const (
 	ReasonRoll    Reason = "roll"
+	ReasonScale   Reason = "scale"
 	ReasonRecycle Reason = "recycle"
 	ReasonStop    Reason = "stop"
 )
@@ -49,7 +50,8 @@ type Exit struct {
 	Words  string
 }
 
-func (e Exit) clean() bool { return e.Code == 0 && e.Signal == 0 }
+// Clean reports whether a process ended by itself and without complaint.
+func (e Exit) Clean() bool { return e.Code == 0 && e.Signal == 0 }
 
 // Worker is one process that fills a slot, from the order to start it until its
 // end is known.
@@ -79,8 +81,8 @@ type Slot struct {
 	Why        string    // of StateBackoff, StateExited and StateFailed
 	LastExit   LastExit
 
-	attempts int
 	failures int       // in a row
+	leaving  leaving   // its way out, where it has to go
 	notifies bool      // its last worker said when it was ready
 	lostAt   time.Time // since when it has had no ready worker; zero: it has one
 }
@@ -110,40 +112,61 @@ const (
 // Pool is an app: what is wanted of it and what is known of it. Only Step
 // changes it. It is not safe for concurrent use.
 type Pool struct {
-	settings Settings
+	settings map[int]Settings // by generation
 	slots    []*Slot
 	left     []leftover
+	attempts map[int]int // by slot, of those that have gone too
+
+	wanted     int // slots; those beyond leave
+	configured int // slots, by the configuration that was rolled out last
+	turns      int // of leaving
 
 	last      int   // the highest generation number given out
+	current   int   // the generation that the app runs: slots may differ in a roll, or after one that failed
 	kept      []int // generations that have been prepared and not forgotten
 	roll      *roll
 	requested bool // a roll is wanted after the one under way
+	reload    bool // and the configuration read before it
 	lastRoll  RollEnded
 
-	stop     stop
-	killedAt time.Time // the last SIGKILL
-	began    bool
-	bootBy   time.Time // zero once the app is up
-	up       bool
-	giveUp   string // why the app ends by itself with exit code 1
-	steering []bool
-	exited   bool
+	withdrawn bool      // no workers are wanted until the next roll
+	hostDrain bool      // the host is said to drain
+	stopAt    time.Time // when the stop begins that has been asked for; zero: none has
+	stop      stop
+	killedAt  time.Time // the last SIGKILL
+	began     bool
+	bootBy    time.Time // zero once the app is up
+	up        bool
+	giveUp    string // why the app ends by itself with exit code 1
+	steering  []int
+	exited    bool
 
 	now     time.Time // of the Step under way
 	actions []Action
 }
 
-// New returns a pool of n slots, n at least 1, in which nothing runs yet. Its
-// first event is Began.
-func New(s Settings, n int) *Pool {
+// New returns a pool of n slots, at least 1, in which nothing runs yet. Its first
+// event is Began. configured is how many the configuration asks for: another
+// number was set by hand, and holds until the configuration's changes.
+func New(s Settings, n, configured int) *Pool {
 	if n < 1 {
 		panic(fmt.Sprintf("pool: %d slots", n))
 	}
-	p := &Pool{settings: s}
+	p := &Pool{settings: map[int]Settings{1: s}, attempts: map[int]int{}, wanted: n, configured: configured}
 	for i := range n {
 		p.slots = append(p.slots, &Slot{Index: i})
 	}
 	return p
+}
+
+// of returns a generation's settings. They are kept as long as anything of the
+// generation may still start or live.
+func (p *Pool) of(generation int) Settings {
+	s, ok := p.settings[generation]
+	if !ok {
+		panic(fmt.Sprintf("pool: no settings of generation %d: %+v", generation, p.View()))
+	}
+	return s
 }
 
 // find returns a live worker, nil when the pool no longer knows it.
@@ -203,6 +226,17 @@ func (s *Slot) keepServing() bool {
 // ready reports whether a worker of the slot accepts connections.
 func (s *Slot) ready() bool {
 	return slices.ContainsFunc(s.Workers, func(w *Worker) bool { return w.State == StateReady })
+}
+
+// accepting is the generation whose worker gets the slot's new connections: the
+// newest that is ready, else the one that is wanted.
+func (s *Slot) accepting() int {
+	for _, w := range slices.Backward(s.Workers) {
+		if w.State == StateReady {
+			return w.ID.Generation
+		}
+	}
+	return s.Generation
 }
 
 // settled reports whether the slot has a ready worker of the generation that it

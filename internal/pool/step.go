@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Step takes note of one event at the time now and returns what is to be done,
 // in order. Times given to a Pool must not run backwards.
@@ -12,6 +15,7 @@ func (p *Pool) Step(now time.Time, ev Event) []Action {
 	for _, s := range p.slots {
 		p.converge(s)
 	}
+	p.dropSlots()
 	p.tellRoll()
 	p.steer()
 	p.finish()
@@ -26,7 +30,7 @@ func (p *Pool) Next() time.Time {
 	if p.exited {
 		return time.Time{}
 	}
-	next := p.bootBy
+	next := earliest(p.bootBy, p.stopAt)
 	p.workers(func(s *Slot, w *Worker) { next = earliest(next, p.workerDeadline(s, w)) })
 	for _, l := range p.left {
 		next = earliest(next, l.deadline)
@@ -37,6 +41,9 @@ func (p *Pool) Next() time.Time {
 		}
 		if grace := s.lostAt.Add(steerAfter); !s.lostAt.IsZero() && grace.After(p.now) {
 			next = earliest(next, grace)
+		}
+		if at := p.leaveDeadline(s); at.After(p.now) {
+			next = earliest(next, at)
 		}
 	}
 	return earliest(earliest(next, p.rollDeadline()), p.hopeless())
@@ -49,7 +56,7 @@ func (p *Pool) note(ev Event) {
 		p.begin()
 	case Ticked:
 	case Prepared:
-		p.rollPrepared(ev.Generation)
+		p.rollPrepared(ev)
 	case PrepareFailed:
 		p.rollNotPrepared(ev.Generation, ev.Reason)
 	case Started:
@@ -65,9 +72,20 @@ func (p *Pool) note(ev Event) {
 	case GroupEnded:
 		p.groupEnded(ev.ID)
 	case RollRequested:
-		p.requested = p.stop == stopNone
+		p.requested = !p.Stopping()
+		p.reload = p.requested && (p.reload || ev.Reload)
 	case ReleaseChecked:
 		p.releaseChecked(ev.Generation, ev.Lost)
+	case ScaleRequested:
+		p.scale(ev.Slots, "asked for")
+	case Emptied:
+		p.emptied(ev.Slot, ev.Turn)
+	case WithdrawRequested:
+		p.withdraw()
+	case HostDrainRequested:
+		p.drainHost(ev.Draining, "asked for")
+	case Inherited:
+		p.inherit(ev.ID, ev.Deadline)
 	case StopRequested:
 		p.askStop(ev.Now)
 	}
@@ -86,8 +104,8 @@ func (p *Pool) begin() {
 		return
 	}
 	p.began = true
-	p.bootBy = p.now.Add(p.settings.Ready.Timeout)
-	p.last = 1
+	p.bootBy = p.now.Add(p.of(1).Ready.Timeout)
+	p.last, p.current = 1, 1
 	p.kept = []int{1}
 	for _, s := range p.slots {
 		s.Generation = 1
@@ -97,6 +115,9 @@ func (p *Pool) begin() {
 
 // expire acts on every deadline that has come.
 func (p *Pool) expire() {
+	if due(p.stopAt, p.now) {
+		p.beginStop()
+	}
 	p.workers(p.expireWorker)
 	for i := range p.left {
 		if l := &p.left[i]; due(l.deadline, p.now) {
@@ -110,11 +131,14 @@ func (p *Pool) expire() {
 // boot decides when the app is up: every slot that still runs is ready, or
 // ready.timeout is over and some are. With none ready by then it gives up.
 func (p *Pool) boot() {
-	if p.up || !p.began || p.stop != stopNone {
+	if p.up || !p.began || p.withdrawn || p.stop != stopNone {
 		return
 	}
 	ready, running := 0, 0
 	for _, s := range p.slots {
+		if s.leaving.asked {
+			continue
+		}
 		if s.ready() {
 			ready++
 		}
@@ -126,14 +150,15 @@ func (p *Pool) boot() {
 	case ready > 0 && ready == running, ready > 0 && due(p.bootBy, p.now):
 		p.up = true
 		p.bootBy = time.Time{}
+		p.do(Rose{Ready: ready, Wanted: p.wanted})
 	case due(p.bootBy, p.now):
-		p.giveUp = "no worker became ready within " + p.settings.Ready.Timeout.String()
+		p.giveUp = "no worker became ready within " + p.of(p.current).Ready.Timeout.String()
 		if why := p.anyFailure(); why != "" {
 			p.giveUp += ": " + why
 		} else {
 			p.giveUp += `: none said READY=1 (ready.mode = "delay" asks for none)`
 		}
-		p.askStop(false)
+		p.beginStop()
 	}
 }
 
@@ -148,15 +173,15 @@ func (p *Pool) anyFailure() string {
 	return newest.Why
 }
 
-// steer tells which slots may get new connections, when that has changed. A
-// slot without a ready worker keeps its share for a moment, as a crashed worker
-// is back before most clients notice.
+// steer tells which slots may get new connections, and of which generation, when
+// that has changed. A slot without a ready worker keeps its share for a moment,
+// as a crashed worker is back before most clients notice. One that leaves gets
+// none, and is told to leave only then.
 func (p *Pool) steer() {
 	if !p.began || p.stop != stopNone {
 		return
 	}
-	accept := make([]bool, len(p.slots))
-	changed := len(p.steering) == 0
+	serving := make([]int, len(p.slots))
 	for i, s := range p.slots {
 		switch {
 		case s.ready():
@@ -164,13 +189,15 @@ func (p *Pool) steer() {
 		case s.lostAt.IsZero():
 			s.lostAt = p.now
 		}
-		accept[i] = !s.over() && (s.lostAt.IsZero() || s.lostAt.Add(steerAfter).After(p.now))
-		changed = changed || accept[i] != p.steering[i]
+		if !s.over() && !s.leaving.asked && (s.lostAt.IsZero() || s.lostAt.Add(steerAfter).After(p.now)) {
+			serving[i] = s.accepting()
+		}
 	}
-	if changed {
-		p.steering = accept
-		p.do(Steer{Accept: accept})
+	if !slices.Equal(serving, p.steering) {
+		p.steering = serving
+		p.do(Steer{Serving: serving})
 	}
+	p.tellLeaving()
 }
 
 // due reports whether a deadline has come; the zero time never does.

@@ -6,11 +6,22 @@ import (
 	"time"
 )
 
-// askStop raises what is wanted; converge does the rest.
+// askStop raises what is wanted; converge does the rest. Where a delay is
+// configured and somebody serves, the host is said to drain for that long first.
 func (p *Pool) askStop(now bool) {
-	if p.stop == stopNone {
-		p.do(Unlisten{})
+	delay := time.Duration(0)
+	if p.began {
+		delay = p.of(p.current).Drain.Delay
 	}
+	serves := slices.ContainsFunc(p.slots, (*Slot).ready)
+	if !now && p.stop == stopNone && delay > 0 && serves {
+		if p.stopAt.IsZero() {
+			p.stopAt = p.now.Add(delay)
+			p.drainHost(true, fmt.Sprintf("stopping in %s", delay))
+		}
+		return
+	}
+	p.beginStop()
 	if now {
 		p.stop = stopNow
 		for i := range p.left {
@@ -18,6 +29,14 @@ func (p *Pool) askStop(now bool) {
 				l.deadline = p.now
 			}
 		}
+	}
+}
+
+// beginStop is the end of serving: no new connections, every worker drains.
+func (p *Pool) beginStop() {
+	p.stopAt = time.Time{}
+	if p.stop == stopNone {
+		p.do(Unlisten{})
 	}
 	p.stop = max(p.stop, stopGraceful)
 	p.bootBy = time.Time{}
@@ -40,7 +59,7 @@ func (p *Pool) finish() {
 		p.quit(1, p.giveUp)
 	case p.stop != stopNone:
 		p.quit(0, "stopped")
-	case p.roll != nil || p.requested:
+	case p.roll != nil || p.requested || p.withdrawn:
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return s.State != StateExited }):
 		p.quit(0, "all workers have ended cleanly")
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return !s.over() }):
@@ -82,6 +101,7 @@ func (p *Pool) forget() {
 			return false
 		}
 		p.do(Forget{Generation: generation})
+		delete(p.settings, generation)
 		return true
 	})
 }
@@ -91,8 +111,11 @@ func (p *Pool) forget() {
 // be kept when its successor fails (keepServing), so its generation is needed
 // too.
 func (p *Pool) needs(generation int) bool {
+	if generation == p.current {
+		return true
+	}
 	if r := p.roll; r != nil {
-		if generation == r.to {
+		if generation == r.to || generation == r.from {
 			return true
 		}
 		for _, before := range r.before {

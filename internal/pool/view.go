@@ -4,10 +4,13 @@ import "slices"
 
 // View is a copy of a Pool for people to read.
 type View struct {
-	State      string // "starting", "ready", "stopping"
+	State      string // "starting", "ready", "draining", "stopping"
+	Up         bool   // it has come up once
+	Stopping   bool   // or about to be
+	Draining   bool   // the host is said to drain
 	Generation int
-	Wanted     int
-	Ready      int // slots with a ready worker
+	Wanted     int // slots
+	Ready      int // of these, with a ready worker
 	Roll       *RollMoved
 	LastRoll   *RollEnded
 	Slots      []Slot
@@ -15,13 +18,7 @@ type View struct {
 
 // View returns a copy that later steps do not change.
 func (p *Pool) View() View {
-	v := View{State: "starting", Generation: p.generation(), Wanted: len(p.slots)}
-	switch {
-	case p.stop != stopNone || p.exited:
-		v.State = "stopping"
-	case p.up:
-		v.State = "ready"
-	}
+	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, Generation: max(1, p.current), Wanted: p.wanted}
 	if p.roll != nil {
 		m := p.rollMoved()
 		v.Roll = &m
@@ -38,9 +35,19 @@ func (p *Pool) View() View {
 			c.Workers[i] = &copied
 		}
 		v.Slots = append(v.Slots, c)
-		if s.ready() {
+		if s.ready() && s.Index < p.wanted {
 			v.Ready++
 		}
+	}
+	switch {
+	case p.stop != stopNone || p.exited:
+		v.State = "stopping"
+	case p.hostDrain || p.withdrawn:
+		v.State = "draining"
+	case p.up && v.Ready > 0:
+		v.State = "ready"
+	default: // for the first time, or again: nobody serves
+		v.State = "starting"
 	}
 	return v
 }
@@ -49,14 +56,20 @@ func (p *Pool) View() View {
 // ready.timeout was over.
 func (p *Pool) Up() bool { return p.up }
 
-// Stopping reports whether a stop is under way.
-func (p *Pool) Stopping() bool { return p.stop != stopNone }
+// Stopping reports whether a stop is under way, or about to begin.
+func (p *Pool) Stopping() bool { return p.stop != stopNone || !p.stopAt.IsZero() }
+
+// Withdrawn reports whether no workers are wanted until the next roll.
+func (p *Pool) Withdrawn() bool { return p.withdrawn }
+
+// Wanted returns how many slots there are to be.
+func (p *Pool) Wanted() int { return p.wanted }
 
 // Requested returns the generation that serves a roll requested now: asked
 // right after Step(RollRequested). It is 0 when the app is stopping.
 func (p *Pool) Requested() int {
 	switch {
-	case p.stop != stopNone:
+	case p.Stopping():
 		return 0
 	case p.requested || p.roll == nil:
 		return p.last + 1
@@ -65,15 +78,35 @@ func (p *Pool) Requested() int {
 	}
 }
 
-// generation is the newest that a slot runs; during a roll, what it started
-// from.
-func (p *Pool) generation() int {
-	if p.roll != nil {
-		return p.roll.from
-	}
-	newest := 0
-	for _, s := range p.slots {
-		newest = max(newest, s.Generation)
-	}
-	return newest
+// Preparing reports whether a roll waits for a generation to be prepared.
+func (p *Pool) Preparing(generation int) bool {
+	return p.roll != nil && p.roll.to == generation && p.roll.phase == RollPreparing
 }
+
+// Serving returns the generations that slots are to run or may be given, and
+// those whose workers serve: what they listen on has to stay open.
+func (p *Pool) Serving() []int {
+	var generations []int
+	add := func(g int) {
+		if !slices.Contains(generations, g) {
+			generations = append(generations, g)
+		}
+	}
+	add(p.current)
+	for _, s := range p.slots {
+		add(s.Generation)
+	}
+	p.workers(func(_ *Slot, w *Worker) {
+		if w.State != StateDraining && w.unwanted == "" {
+			add(w.ID.Generation)
+		}
+	})
+	if p.roll != nil {
+		add(p.roll.from)
+		add(p.roll.to)
+	}
+	return generations
+}
+
+// Leaving reports whether the slot is on its way out.
+func (s *Slot) Leaving() bool { return s.leaving.asked }

@@ -11,11 +11,21 @@ func (p *Pool) converge(s *Slot) {
 	if !p.began || p.exited {
 		return
 	}
-	if p.stop != stopNone {
+	switch {
+	case p.stop != stopNone:
 		p.retireAll(s, ReasonStop)
 		if s.State == StateBackoff {
 			p.enter(s, StateLive, "")
 		}
+		return
+	case p.withdrawn:
+		p.retireAll(s, ReasonStop)
+		if !s.over() && !s.leaving.gone && len(s.Workers) == 0 {
+			p.enter(s, StateExited, "all workers are withdrawn: HUP or USR2 brings them back")
+		}
+		return
+	case p.mayGo(s):
+		p.retireAll(s, ReasonScale)
 		return
 	}
 	if s.settled() {
@@ -28,7 +38,7 @@ func (p *Pool) converge(s *Slot) {
 	if s.State == StateBackoff && !due(s.NextStart, p.now) {
 		return
 	}
-	if p.settings.Update.Order == StopFirst && len(s.Workers) > 0 {
+	if p.of(s.Generation).Update.Order == StopFirst && len(s.Workers) > 0 {
 		p.retireAll(s, ReasonRoll)
 		return
 	}
@@ -39,11 +49,11 @@ func (p *Pool) converge(s *Slot) {
 func (p *Pool) start(s *Slot) {
 	p.enter(s, StateLive, "")
 	s.NextStart = time.Time{}
-	s.attempts++
-	w := &Worker{ID: ID{s.Index, s.Generation, s.attempts}}
+	p.attempts[s.Index]++
+	w := &Worker{ID: ID{s.Index, s.Generation, p.attempts[s.Index]}}
 	s.Workers = append(s.Workers, w)
 	p.become(w, StateStarting, "")
-	p.do(Start{ID: w.ID})
+	p.do(Start{ID: w.ID, Slots: p.wanted})
 }
 
 func (p *Pool) started(w *Worker) {
@@ -71,13 +81,13 @@ func (p *Pool) expireWorker(s *Slot, w *Worker) {
 		p.notReady(s, w)
 	case w.State == StateDraining && due(w.deadline, p.now):
 		w.deadline = time.Time{}
-		p.kill(w, fmt.Sprintf("still there after %s of draining", p.settings.Drain.Timeout))
+		p.kill(w, fmt.Sprintf("still there after %s of draining", p.of(w.ID.Generation).Drain.Timeout))
 	}
 }
 
 // promised reports whether the worker is going to say itself when it is ready.
 func (p *Pool) promised(s *Slot, w *Worker) bool {
-	switch p.settings.Ready.Mode {
+	switch p.of(w.ID.Generation).Ready.Mode {
 	case ReadyNotify:
 		return true
 	case ReadyDelay:
@@ -88,23 +98,25 @@ func (p *Pool) promised(s *Slot, w *Worker) bool {
 }
 
 func (p *Pool) isReady(s *Slot, w *Worker) bool {
-	if w.Notified && p.settings.Ready.Mode != ReadyDelay {
+	ready := p.of(w.ID.Generation).Ready
+	if w.Notified && ready.Mode != ReadyDelay {
 		return true
 	}
-	return !p.promised(s, w) && due(w.StartedAt.Add(p.settings.Ready.Delay), p.now)
+	return !p.promised(s, w) && due(w.StartedAt.Add(ready.Delay), p.now)
 }
 
 // workerDeadline returns when time alone changes a worker.
 func (p *Pool) workerDeadline(s *Slot, w *Worker) time.Time {
+	ready := p.of(w.ID.Generation).Ready
 	switch {
 	case !w.Running || w.State == StateReady:
 		return time.Time{}
 	case w.State == StateDraining:
 		return w.deadline
 	case p.promised(s, w):
-		return w.StartedAt.Add(p.settings.Ready.Timeout)
+		return w.StartedAt.Add(ready.Timeout)
 	default:
-		return w.StartedAt.Add(min(p.settings.Ready.Delay, p.settings.Ready.Timeout))
+		return w.StartedAt.Add(min(ready.Delay, ready.Timeout))
 	}
 }
 
@@ -112,7 +124,7 @@ func (p *Pool) becomeReady(s *Slot, w *Worker) {
 	w.ReadyAt = p.now
 	why := "it said so"
 	if !w.Notified {
-		why = fmt.Sprintf("alive for %s", p.settings.Ready.Delay)
+		why = fmt.Sprintf("alive for %s", p.of(w.ID.Generation).Ready.Delay)
 	}
 	p.become(w, StateReady, why)
 	p.do(Restore{Slot: s.Index})
@@ -121,13 +133,18 @@ func (p *Pool) becomeReady(s *Slot, w *Worker) {
 // notReady gives up on a worker that has not become ready in its time. It
 // counts as a failure now; its successor does not wait for it to go.
 func (p *Pool) notReady(s *Slot, w *Worker) {
-	why := fmt.Sprintf("not ready within %s", p.settings.Ready.Timeout)
+	why := fmt.Sprintf("not ready within %s", p.of(w.ID.Generation).Ready.Timeout)
 	if !w.Greeted && !w.Notified && p.promised(s, w) {
 		why += ": no READY=1 came (ready.mode = \"delay\" asks for none)"
 	}
 	s.notifies = false // or the next one would wait as vainly
 	p.retire(w, ReasonRecycle, why)
 	p.failed(s, w, Exit{Code: -1, Words: why})
+	for _, other := range slices.Clone(s.Workers) {
+		if other != w { // it, too, is no longer waited for in vain
+			p.expireWorker(s, other)
+		}
+	}
 }
 
 // retireOthers asks all workers of a settled slot to drain but the one that is
@@ -165,11 +182,12 @@ func (p *Pool) retireWanted(w *Worker, reason Reason) {
 }
 
 func (p *Pool) retire(w *Worker, reason Reason, why string) {
+	timeout := p.of(w.ID.Generation).Drain.Timeout
 	w.Reason = reason
-	w.deadline = p.now.Add(p.settings.Drain.Timeout)
+	w.deadline = p.now.Add(timeout)
 	p.become(w, StateDraining, why)
 	p.do(Retire{ID: w.ID, Reason: reason, Deadline: w.deadline})
-	if p.settings.Drain.Timeout <= 0 {
+	if timeout <= 0 {
 		p.kill(w, "drain.timeout is 0")
 	}
 	p.cutOldest()
@@ -179,7 +197,7 @@ func (p *Pool) retire(w *Worker, reason Reason, why string) {
 // comes after it, and its idle connections need not wait. It gets no more time.
 func (p *Pool) hurry(w *Worker) {
 	w.Reason = ReasonStop
-	w.deadline = earliest(w.deadline, p.now.Add(p.settings.Drain.Timeout))
+	w.deadline = earliest(w.deadline, p.now.Add(p.of(w.ID.Generation).Drain.Timeout))
 	p.do(Retire{ID: w.ID, Reason: ReasonStop, Deadline: w.deadline})
 }
 
@@ -211,8 +229,12 @@ func (p *Pool) draining() []int {
 	return generations
 }
 
-// drains reports a worker that was asked to go and may take its time.
-func (w *Worker) drains() bool { return w.State == StateDraining && !w.Killed }
+// drains reports a worker that makes room for a successor and may take its time.
+// Those of a slot that leaves, or of an app that does, have none, and do not
+// count: they pile up only once.
+func (w *Worker) drains() bool {
+	return w.State == StateDraining && !w.Killed && w.Reason != ReasonScale && w.Reason != ReasonStop
+}
 
 // kill sends SIGKILL once; to a worker that does not run yet, as soon as it
 // does.
@@ -237,7 +259,7 @@ func (p *Pool) doKill(id ID) {
 // signal now, KILL when a drain's time is over. A worker killed with its whole
 // group leaves only what is dying.
 func (p *Pool) leaveBehind(w *Worker) {
-	l := leftover{id: w.ID, deadline: p.now.Add(p.settings.Drain.Timeout)}
+	l := leftover{id: w.ID, deadline: p.now.Add(p.of(w.ID.Generation).Drain.Timeout)}
 	if !w.deadline.IsZero() {
 		l.deadline = w.deadline
 	}
@@ -261,7 +283,8 @@ func (p *Pool) groupEnded(id ID) {
 func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
 	expected := w.State == StateDraining || w.unwanted != ""
-	p.become(w, StateGone, exit.Words)
+	p.do(Moved{ID: w.ID, From: w.State, To: StateGone, Why: exit.Words, Exit: exit})
+	w.State = StateGone
 	if leftovers {
 		p.leaveBehind(w)
 	} else {
@@ -292,8 +315,8 @@ func (p *Pool) failed(s *Slot, w *Worker, exit Exit) {
 	p.restart(s, w, exit)
 }
 
-// become is the only place where a worker changes its state. (kill tells of one
-// that stays.)
+// become is the only place where a worker changes its state, but for its end.
+// (kill tells of one that stays.)
 func (p *Pool) become(w *Worker, to State, why string) {
 	from := w.State
 	w.State = to

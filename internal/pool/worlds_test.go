@@ -13,21 +13,24 @@ import (
 // crash, leave children and ignore their stop signal, files that vanish, and
 // people who ask for rolls, all by the dice of one seed.
 type world struct {
-	t        *testing.T
-	seed     uint64
-	dice     *rand.Rand
-	pool     *Pool
-	settings Settings
-	now      time.Time
-	calm     bool // nothing ever fails
-	pending  []pendingEvent
-	alive    map[ID]bool // processes
-	groups   map[ID]bool // leftovers
-	dead     []ID
-	prepared map[int]bool
-	open     map[int]bool // slots whose sockets are open
-	accept   map[int]bool // slots that get new connections
-	quit     bool
+	t         *testing.T
+	seed      uint64
+	dice      *rand.Rand
+	pool      *Pool
+	settings  Settings
+	now       time.Time
+	calm      bool // nothing ever fails
+	pending   []pendingEvent
+	alive     map[ID]bool // processes
+	groups    map[ID]bool // leftovers
+	dead      []ID
+	prepared  map[int]bool
+	timeouts  map[int]time.Duration // drain.timeout by generation
+	scaled    bool
+	unsettled bool         // more slots are wanted, or none: until all are ready again
+	open      map[int]bool // slots whose sockets are open
+	accept    map[int]bool // slots that get new connections
+	quit      bool
 }
 
 type pendingEvent struct {
@@ -37,13 +40,18 @@ type pendingEvent struct {
 
 const worlds = 1500
 
+// traced is the seed whose world is printed; -1 for none.
+const traced = 1<<64 - 1
+
 func TestRandomWorlds(t *testing.T) {
 	for seed := range uint64(worlds) {
 		w := newWorld(t, seed)
+		t.Cleanup(func() {
+			if t.Failed() && !w.quit {
+				t.Logf("seed %d, settings %+v", seed, w.settings)
+			}
+		})
 		w.live()
-		if t.Failed() {
-			t.Fatalf("seed %d, settings %+v", seed, w.settings)
-		}
 	}
 }
 
@@ -70,17 +78,18 @@ func newWorld(t *testing.T, seed uint64) *world {
 			Monitor:       pick(0, time.Second),
 			FailureAction: FailureAction(dice.IntN(2)),
 		},
-		Drain: Drain{Timeout: pick(0, 2*time.Second, 5*time.Second)},
+		Drain: Drain{Timeout: pick(0, 2*time.Second, 5*time.Second), Delay: pick(0, 0, 3*time.Second)},
 	}
 	w := &world{
 		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0,
 		alive: map[ID]bool{}, groups: map[ID]bool{}, prepared: map[int]bool{1: true},
-		open: map[int]bool{}, accept: map[int]bool{},
+		open: map[int]bool{}, accept: map[int]bool{}, timeouts: map[int]time.Duration{1: s.Drain.Timeout},
 	}
 	if w.calm {
 		w.settings.Update.Order = StartFirst
 	}
-	w.pool = New(w.settings, 1+dice.IntN(5))
+	slots := 1 + dice.IntN(5)
+	w.pool = New(w.settings, slots, slots)
 	return w
 }
 
@@ -102,6 +111,19 @@ func (w *world) live() {
 	stop := w.within(60 * time.Second)
 	for range w.dice.IntN(4) {
 		w.later(w.within(stop), RollRequested{})
+	}
+	for range w.dice.IntN(4) {
+		w.later(w.within(stop), ScaleRequested{w.dice.IntN(7)})
+	}
+	if w.chance(20) {
+		w.later(w.within(stop), WithdrawRequested{})
+		w.later(w.within(stop), RollRequested{Reload: true})
+	}
+	if w.chance(20) {
+		w.later(w.within(stop), HostDrainRequested{w.chance(70)})
+	}
+	if w.chance(20) {
+		w.later(w.within(stop), Inherited{ID{0, 0, 1}, epoch.Add(w.within(stop))})
 	}
 	w.later(stop, StopRequested{Now: w.chance(20)})
 	w.step(Began{})
@@ -149,8 +171,19 @@ func (w *world) step(ev Event) {
 		w.exit(ev.ID)
 	case GroupEnded:
 		delete(w.groups, ev.ID)
+	case Inherited:
+		w.groups[ev.ID] = true
+	case WithdrawRequested:
+		w.unsettled = true
+	}
+	trace := w.seed == traced
+	if trace {
+		fmt.Printf("%s %#v\n", w.now.Sub(epoch), ev)
 	}
 	for _, a := range w.pool.Step(w.now, ev) {
+		if trace {
+			fmt.Println("   ", describe(a))
+		}
 		w.perform(a)
 	}
 	w.check()
@@ -168,7 +201,7 @@ func (w *world) perform(a Action) {
 		if w.unlucky(10) {
 			w.later(w.within(time.Millisecond), PrepareFailed{a.Generation, "gone"})
 		} else {
-			w.later(w.within(time.Millisecond), Prepared{a.Generation})
+			w.later(w.within(time.Millisecond), w.configuration(a))
 		}
 	case Forget:
 		delete(w.prepared, a.Generation)
@@ -183,7 +216,7 @@ func (w *world) perform(a Action) {
 	case Retire:
 		w.mustLive(a, a.ID)
 		if !w.unlucky(20) {
-			w.later(w.within(w.settings.Drain.Timeout), Exited{ID: a.ID, Exit: Exit{Words: "exit status 0"}})
+			w.later(w.within(w.timeouts[a.ID.Generation]), Exited{ID: a.ID, Exit: Exit{Words: "exit status 0"}})
 		}
 	case Kill:
 		if w.groups[a.ID] {
@@ -197,8 +230,16 @@ func (w *world) perform(a Action) {
 			w.later(w.within(time.Second), GroupEnded{a.ID})
 		}
 	case Steer:
-		for slot, yes := range a.Accept {
-			w.accept[slot] = yes && w.open[slot]
+		clear(w.accept)
+		for slot, generation := range a.Serving {
+			w.accept[slot] = generation != 0 && w.open[slot]
+		}
+	case Leave:
+		if w.accept[a.Slot] {
+			w.t.Fatalf("slot %d leaves and gets connections", a.Slot)
+		}
+		if w.calm || w.chance(80) {
+			w.later(w.within(2*time.Second), Emptied{a.Slot, a.Turn})
 		}
 	case CloseSlot:
 		w.open[a.Slot], w.accept[a.Slot] = false, false
@@ -206,6 +247,10 @@ func (w *world) perform(a Action) {
 		if w.alive[a.ID] || w.groups[a.ID] {
 			w.t.Fatalf("bury %s: it lives", a.ID)
 		}
+	case Rose:
+		w.unsettled = w.unsettled || a.Ready < a.Wanted
+	case Scaled:
+		w.unsettled, w.scaled = true, true
 	case Quit:
 		w.quit = true
 	}
@@ -241,6 +286,19 @@ func (w *world) start(id ID) {
 	}
 }
 
+// configuration is what a generation is prepared with: as before, or, read anew,
+// with other times and perhaps another number of slots.
+func (w *world) configuration(a Prepare) Prepared {
+	s, slots := w.settings, w.pool.configured
+	if a.Reload {
+		s.Drain.Timeout = w.within(5 * time.Second)
+		s.Ready.Delay = w.within(time.Second)
+		slots = 1 + w.dice.IntN(5)
+	}
+	w.timeouts[a.Generation] = s.Drain.Timeout
+	return Prepared{a.Generation, s, slots}
+}
+
 func (w *world) mustLive(a Action, id ID) {
 	if !w.alive[id] {
 		w.t.Fatalf("at %s: %s: there is no such process", w.now.Sub(epoch), describe(a))
@@ -259,7 +317,10 @@ func (w *world) stale() {
 		Greeted{id},
 		Notified{id},
 		Exited{ID: id, Leftovers: true},
-		Prepared{99},
+		Prepared{Generation: 99},
+		Emptied{0, 99},
+		ScaleRequested{w.pool.Wanted()},
+		ScaleRequested{-1},
 		ReleaseChecked{99, ""},
 		GroupEnded{ID{id.Slot, id.Generation, id.Attempt + 1000}},
 	}
@@ -284,16 +345,16 @@ func (w *world) check() {
 			switch {
 			case !w.alive[worker.ID]:
 				w.t.Fatalf("the pool believes in %s", worker.ID)
-			case worker.State == StateDraining && !worker.Killed:
+			case worker.drains():
 				draining[worker.ID.Generation] = true
 			case worker.State != StateDraining && worker.unwanted == "":
 				serving++
 			}
 		}
-		if serving > 1 {
+		if serving > 1 && !s.leaving.asked {
 			doubled++
 		}
-		if s.ready() && !w.accept[s.Index] && !w.pool.Stopping() {
+		if s.ready() && !w.accept[s.Index] && !s.leaving.asked && w.pool.stop == stopNone {
 			w.t.Fatalf("slot %d is ready and gets no connections", s.Index)
 		}
 		if s.State != StateLive && serving > 0 {
@@ -303,15 +364,22 @@ func (w *world) check() {
 			w.t.Fatalf("stop-first, and slot %d has %d workers", s.Index, len(s.Workers))
 		}
 	}
-	if len(draining) > maxDraining && !w.pool.Stopping() {
+	if len(draining) > maxDraining && w.pool.stop == stopNone {
 		w.t.Fatalf("%d generations draining", len(draining))
 	}
-	// A roll that ended early may leave steps of its own to end beside the next.
-	undisturbed := (v.LastRoll == nil || v.LastRoll.Result == ResultDone) && (v.Roll == nil || v.Roll.Phase == RollRolling)
+	// A roll that ended early may leave steps of its own to end beside the next, and
+	// so may a slot that was to leave in the middle of its step.
+	undisturbed := !w.scaled && (v.LastRoll == nil || v.LastRoll.Result == ResultDone) && (v.Roll == nil || v.Roll.Phase == RollRolling)
 	if n := w.settings.Update.Parallelism; n > 0 && doubled > n && undisturbed {
 		w.t.Fatalf("%d slots have two workers that serve, parallelism is %d", doubled, n)
 	}
-	if w.calm && w.pool.Up() && !w.pool.Stopping() && v.Ready < v.Wanted {
+	if s := v.Slots; len(s) < v.Wanted && !w.pool.Stopping() || len(s) > v.Wanted && !s[len(s)-1].leaving.asked && !w.pool.Stopping() {
+		w.t.Fatalf("%d slots, wanted %d", len(s), v.Wanted)
+	}
+	if v.Ready == v.Wanted {
+		w.unsettled = false
+	}
+	if w.calm && w.pool.Up() && !w.unsettled && !w.pool.Stopping() && v.Ready < v.Wanted {
 		w.t.Fatalf("at %s: nothing has failed, and %d of %d are ready", w.now.Sub(epoch), v.Ready, v.Wanted)
 	}
 }
@@ -319,22 +387,34 @@ func (w *world) check() {
 // Every event in every state of a worker: none may panic, whatever the order.
 func TestEveryEventInEveryState(t *testing.T) {
 	id := ID{0, 1, 1}
+	prepared := Prepared{2, testSettings(), 1}
 	states := map[string][]Event{
-		"unbegun":  nil,
-		"spawning": {Began{}},
-		"starting": {Began{}, Started{id}},
-		"ready":    {Began{}, Started{id}, Notified{id}},
-		"draining": {Began{}, Started{id}, Notified{id}, StopRequested{}},
-		"killed":   {Began{}, Started{id}, Notified{id}, StopRequested{Now: true}},
-		"left":     {Began{}, Started{id}, Exited{ID: id, Leftovers: true}},
-		"rolling":  {Began{}, Started{id}, Notified{id}, RollRequested{}, Prepared{2}},
-		"checking": {Began{}, Started{id}, Notified{id}, RollRequested{}, Prepared{2}, StartFailed{ID{0, 2, 2}, "no"}},
-		"quit":     {Began{}, StartFailed{id, "no"}, StopRequested{}},
+		"unbegun":   nil,
+		"spawning":  {Began{}},
+		"starting":  {Began{}, Started{id}},
+		"ready":     {Began{}, Started{id}, Notified{id}},
+		"draining":  {Began{}, Started{id}, Notified{id}, StopRequested{}},
+		"killed":    {Began{}, Started{id}, Notified{id}, StopRequested{Now: true}},
+		"left":      {Began{}, Started{id}, Exited{ID: id, Leftovers: true}},
+		"rolling":   {Began{}, Started{id}, Notified{id}, RollRequested{}, prepared},
+		"checking":  {Began{}, Started{id}, Notified{id}, RollRequested{}, prepared, StartFailed{ID{0, 2, 2}, "no"}},
+		"scaled":    {Began{}, Started{id}, Notified{id}, ScaleRequested{3}, ScaleRequested{1}},
+		"withdrawn": {Began{}, Started{id}, Notified{id}, WithdrawRequested{}, Exited{ID: id}},
+		"quit":      {Began{}, StartFailed{id, "no"}, StopRequested{}},
 	}
 	events := []Event{
 		Began{},
 		Ticked{},
-		Prepared{2},
+		prepared,
+		ScaleRequested{0},
+		ScaleRequested{1},
+		ScaleRequested{4},
+		Emptied{1, 1},
+		Emptied{-1, 0},
+		WithdrawRequested{},
+		HostDrainRequested{true},
+		HostDrainRequested{false},
+		Inherited{ID{5, 0, 1}, epoch.Add(time.Minute)},
 		PrepareFailed{2, "no"},
 		Started{id},
 		StartFailed{id, "no"},
@@ -354,7 +434,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 	for name, path := range states {
 		for _, ev := range events {
 			t.Run(fmt.Sprintf("%s/%T", name, ev), func(t *testing.T) {
-				p := New(testSettings(), 1)
+				p := New(testSettings(), 1, 1)
 				for i, before := range path {
 					p.Step(epoch.Add(time.Duration(i)*time.Millisecond), before)
 				}

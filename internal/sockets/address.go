@@ -1,12 +1,14 @@
 package sockets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,38 +28,116 @@ type endpoint struct {
 	scope uint32     // interface of a link-local v6 address
 }
 
+// spot is where a listener wants to be, resolved.
+type spot struct {
+	mode  string
+	end   endpoint // of TCP
+	ports int      // how many, from the endpoint's on
+	path  string   // of unix
+}
+
 // String names the listener's address as an operator would write it.
 func (l Listener) String() string {
+	if l.Network == "unix" {
+		return "unix://" + l.Path
+	}
 	return net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
+}
+
+// String names an endpoint as Listener.String does.
+func (e endpoint) String() string {
+	addr := e.addr
+	if e.scope != 0 {
+		addr = addr.WithZone(strconv.FormatUint(uint64(e.scope), 10))
+	}
+	return netip.AddrPortFrom(addr, uint16(e.port)).String()
 }
 
 // resolveAll resolves every listener and refuses two that would compete for
 // the same connections.
-func resolveAll(ls []Listener) ([]endpoint, error) {
+func resolveAll(ls []Listener, slots int) ([]spot, error) {
 	ipv6 := hasIPv6()
-	ends := make([]endpoint, 0, len(ls))
-	for i, l := range ls {
-		end, err := resolve(l, ipv6)
+	spots := make([]spot, 0, len(ls))
+	for _, l := range ls {
+		at, err := resolve(l, slots, ipv6)
 		if err != nil {
 			return nil, fmt.Errorf("cannot listen on %s: %w", l, err)
 		}
-		for j, other := range ends {
-			if end.overlaps(other) {
-				return nil, fmt.Errorf("cannot listen on %s: listeners %q and %q overlap: give one another port or address", l, ls[j].Name, ls[i].Name)
+		for j, other := range spots {
+			switch {
+			case ls[j].Name == l.Name:
+				return nil, fmt.Errorf("cannot listen on %s: two listeners are named %q: give one another name", l, l.Name)
+			case at.overlaps(other):
+				return nil, fmt.Errorf("cannot listen on %s: listeners %q and %q overlap: give one another %s", l, ls[j].Name, l.Name, at.remedy())
 			}
 		}
-		ends = append(ends, end)
+		spots = append(spots, at)
 	}
-	return ends, nil
+	return spots, nil
 }
 
-func resolve(l Listener, ipv6 bool) (endpoint, error) {
+func (s spot) remedy() string {
+	switch {
+	case s.path != "":
+		return "path"
+	case s.ports > 1:
+		return "port or address (" + ModeEach + " takes one port for each slot)"
+	default:
+		return "port or address"
+	}
+}
+
+const maxPort = 1<<16 - 1
+
+// resolve checks a listener and looks its address up.
+func resolve(l Listener, slots int, ipv6 bool) (spot, error) {
+	if l.Network == "unix" {
+		return resolvePath(l)
+	}
+	mode := cmp.Or(l.Mode, ModeReuseport)
 	switch {
 	case l.Network != "tcp" && l.Network != "tcp4" && l.Network != "tcp6":
-		return endpoint{}, fmt.Errorf("unknown network %q", l.Network)
-	case l.Balance != BalanceHash && l.Balance != BalanceSource:
-		return endpoint{}, fmt.Errorf("unknown balance %q", l.Balance)
+		return spot{}, fmt.Errorf("unknown network %q", l.Network)
+	case mode != ModeReuseport && mode != ModeShared && mode != ModeEach:
+		return spot{}, fmt.Errorf("unknown mode %q", l.Mode)
+	case mode == ModeReuseport && l.Balance != BalanceHash && l.Balance != BalanceSource:
+		return spot{}, fmt.Errorf("unknown balance %q", l.Balance)
+	case l.Port < 0 || l.Port > maxPort:
+		return spot{}, fmt.Errorf("no such port: 0 to 65535")
+	case mode == ModeEach && l.Port == 0:
+		return spot{}, fmt.Errorf("mode %q needs the port of the first slot: give one", mode)
+	case mode == ModeEach && l.Port+slots-1 > maxPort:
+		return spot{}, fmt.Errorf("mode %q with %d slots needs the ports %d to %d, and 65535 is the last: start lower", mode, slots, l.Port, l.Port+slots-1)
 	}
+	end, err := resolveEndpoint(l, ipv6)
+	ports := 1
+	if mode == ModeEach {
+		ports = slots
+	}
+	return spot{mode: mode, end: end, ports: ports}, err
+}
+
+// maxPath is how long a unix socket's path may be: sun_path of unix(7), with a
+// zero at its end.
+const maxPath = 107
+
+func resolvePath(l Listener) (spot, error) {
+	switch {
+	case l.Mode != "" && l.Mode != ModeShared:
+		return spot{}, fmt.Errorf("a unix socket is always %s: mode %q cannot be had", ModeShared, l.Mode)
+	case !filepath.IsAbs(l.Path):
+		return spot{}, errors.New("the path is not absolute")
+	case strings.ContainsRune(l.Path, 0):
+		return spot{}, errors.New("the path has a zero byte in it")
+	case len(filepath.Clean(l.Path)) > maxPath:
+		return spot{}, fmt.Errorf("the path has %d bytes, and the kernel takes %d: choose a shorter one", len(filepath.Clean(l.Path)), maxPath)
+	case strings.HasSuffix(l.Path, "/"):
+		return spot{}, errors.New("the path is a directory's: name a file in it")
+	}
+	return spot{mode: ModeShared, path: filepath.Clean(l.Path)}, nil
+}
+
+func resolveEndpoint(l Listener, ipv6 bool) (endpoint, error) {
 	addr, err := address(l)
 	if err != nil {
 		return endpoint{}, err
@@ -121,11 +201,25 @@ func scope(zone string) (uint32, error) {
 	return uint32(nic.Index), nil
 }
 
+// same reports whether two serve the same, in the same way.
+func (s spot) same(o spot) bool {
+	return s.mode == o.mode && s.end == o.end && s.path == o.path
+}
+
 // overlaps reports whether a client could reach both.
-func (e endpoint) overlaps(o endpoint) bool {
-	switch {
-	case e.port != o.port || e.port == 0:
+func (s spot) overlaps(o spot) bool {
+	if s.path != "" || o.path != "" {
+		return s.path == o.path
+	}
+	if s.end.port == 0 || o.end.port == 0 || s.end.port+s.ports <= o.end.port || o.end.port+o.ports <= s.end.port {
 		return false
+	}
+	return s.end.meets(o.end)
+}
+
+// meets reports whether there is a client that reaches both, if on one port.
+func (e endpoint) meets(o endpoint) bool {
+	switch {
 	case e.dual || o.dual:
 		return true
 	case e.addr.Is4() != o.addr.Is4():
@@ -160,16 +254,15 @@ func hasIPv6() bool {
 	return true
 }
 
-// explain says what to do about a socket that could not be opened.
-func (g *group) explain(err error) error {
-	l := g.listener
+// explain says what to do about a TCP socket that could not be opened.
+func (e endpoint) explain(l Listener, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return &HeldError{Listener: l, Holders: holders(g.end)}
+		return &HeldError{Listener: l, Holders: holders(e)}
 	case errors.Is(err, unix.EACCES) && l.Port < 1024:
 		return fmt.Errorf("cannot listen on %s: ports below 1024 need root or CAP_NET_BIND_SERVICE: start as root with `user` set, or choose a port from 1024", l)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("cannot listen on %s: %s is no address of this host: see `ip address`, or leave the host out", l, g.end.addr)
+		return fmt.Errorf("cannot listen on %s: %s is no address of this host: see `ip address`, or leave the host out", l, e.addr)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("cannot listen on %s: %w: a security module or net.ipv4.ip_unprivileged_port_start forbids it", l, err)
 	default:

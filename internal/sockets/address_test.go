@@ -35,7 +35,7 @@ func TestFamilies(t *testing.T) {
 			l.Network = c.network
 			s := open(t, 2, l)
 			for host, want := range map[string]bool{"127.0.0.1": c.v4, "::1": c.v6} {
-				conn, err := net.DialTimeout("tcp", joinPort(host, s.Port("http")), patience)
+				conn, err := net.DialTimeout("tcp", joinPort(host, s.port("http")), patience)
 				if err == nil {
 					conn.Close()
 				}
@@ -63,21 +63,21 @@ func TestAddressErrors(t *testing.T) {
 	} {
 		l := tcp("http", c.host, 8080)
 		l.Network = c.network
-		_, err := Open([]Listener{l}, 2)
+		_, err := openApp([]Listener{l}, 2)
 		wantError(t, err, c.says...)
 	}
 	l := tcp("http", "", 0)
 	l.Balance = "least"
-	_, err := Open([]Listener{l}, 2)
+	_, err := openApp([]Listener{l}, 2)
 	wantError(t, err, `unknown balance "least"`)
 }
 
 func TestOverlap(t *testing.T) {
-	listener := func(text string) Listener {
+	listener := func(name, text string) Listener {
 		network, rest, _ := strings.Cut(text, "://")
 		host, port, err := net.SplitHostPort(rest)
 		check(t, err)
-		l := tcp(text, host, 0)
+		l := tcp(name, host, 0)
 		l.Network = network
 		_, err = fmt.Sscan(port, &l.Port)
 		check(t, err)
@@ -99,12 +99,12 @@ func TestOverlap(t *testing.T) {
 		{"tcp://:8080", "tcp://:8081", false},
 		{"tcp://:0", "tcp://:0", false},
 	} {
-		_, err := resolveAll([]Listener{listener(c.a), listener(c.b)})
+		_, err := resolveAll([]Listener{listener("a", c.a), listener("b", c.b)}, 4)
 		if !c.overlap {
 			check(t, err)
 			continue
 		}
-		wantError(t, err, "overlap", fmt.Sprintf("%q and %q", c.a, c.b))
+		wantError(t, err, "overlap", `"a" and "b"`)
 	}
 }
 
@@ -117,24 +117,24 @@ func helpNoIPv6() error {
 		return err
 	}
 	for _, host := range []string{"", "::"} {
-		s, err := Open([]Listener{tcp("http", host, 0)}, 2)
+		s, err := openApp([]Listener{tcp("http", host, 0)}, 2)
 		if err != nil {
 			return err
 		}
-		conn, err := net.DialTimeout("tcp", loopback(s.Port("http")), patience)
+		conn, err := net.DialTimeout("tcp", loopback(s.port("http")), patience)
 		s.Close()
 		if err != nil {
 			return err
 		}
 		conn.Close()
 	}
-	_, err := Open([]Listener{tcp("http", "", 8080), tcp("other", "0.0.0.0", 8080)}, 2)
+	_, err := openApp([]Listener{tcp("http", "", 8080), tcp("other", "0.0.0.0", 8080)}, 2)
 	if err == nil || !strings.Contains(err.Error(), "overlap") {
 		return fmt.Errorf("two listeners of IPv4: %v", err)
 	}
 	six := tcp("http", "", 0)
 	six.Network = "tcp6"
-	_, err = Open([]Listener{six}, 2)
+	_, err = openApp([]Listener{six}, 2)
 	if err == nil || !strings.Contains(err.Error(), "this host has no IPv6") {
 		return fmt.Errorf("a listener of IPv6: %v", err)
 	}

@@ -1,7 +1,9 @@
 package sockets
 
 import (
+	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 
@@ -10,17 +12,15 @@ import (
 
 // group is one listener's sockets, a reuseport group of the kernel's.
 type group struct {
+	set      *Set
 	listener Listener // Port is the actual one
 	end      endpoint
 	seed     uint32
-	members  []member // by slot
+	members  []*socket // by slot
 	order    order
-}
-
-// member is one slot's socket.
-type member struct {
-	fd      int    // -1: closed
-	backlog uint32 // what the kernel made of the configured one
+	accept   []bool // by slot, as steer was told
+	beside   bool   // another place of the Set's has part of the address: the first joins too
+	lent     bool   // all are systemd's and none can be bound beside them: slots share them
 }
 
 // order is the kernel's view of a group: the slots by index in the group, in
@@ -38,148 +38,308 @@ func (o *order) leave(slot int) {
 	*o = (*o)[:last]
 }
 
-// openGroup binds and listens for all slots. The first socket listens before
-// the second is bound, to be exclusive for as short a time as can be.
-func openGroup(l Listener, end endpoint, slots int) (*group, error) {
-	g := &group{listener: l, end: end, members: slices.Repeat([]member{{fd: -1}}, slots)}
-	if l.Balance != BalanceSource {
-		// Clients choose their ports: they must not choose their slot. With
-		// BalanceSource the slot stays the same from one master to the next.
-		g.seed = rand.Uint32()
+func newGroup(s *Set, l Listener, end endpoint, beside bool) *group {
+	g := &group{set: s, listener: l, end: end, beside: beside, seed: seed(l)}
+	g.listener.Port = end.port
+	return g
+}
+
+// seed keeps clients from choosing their slot: they choose their ports. With
+// BalanceSource the slot stays the same from one master to the next.
+func seed(l Listener) uint32 {
+	if l.Balance == BalanceSource {
+		return 0
 	}
-	for slot := range slots {
-		if err := g.open(slot); err != nil {
-			g.close()
-			return nil, g.explain(err)
+	return rand.Uint32()
+}
+
+// adopt takes over passed sockets, in the kernel's order.
+func (g *group) adopt(given []*passed) error {
+	for _, p := range given {
+		backlog, err := listen(p.fd, g.listener.Backlog)
+		if err != nil {
+			return fmt.Errorf("cannot listen on %s, %s: %w", g.listener, p, err)
 		}
+		sock := p.socket
+		sock.backlog, sock.parked = backlog, true
+		g.members = grow(g.members, p.slot, noSocket)
+		g.members[p.slot] = &sock
+		g.order.join(p.slot)
 	}
-	return g, nil
+	return nil
 }
 
 // open binds the slot's socket and listens: it is the last of the group then.
+// The first listens before the second is bound, to be exclusive for as short a
+// time as can be.
 func (g *group) open(slot int) error {
-	fd, err := g.end.bind(len(g.order) > 0, g.listener.Nonblocking)
+	if g.file(slot) >= 0 {
+		return nil
+	}
+	g.members = grow(g.members, slot, noSocket)
+	if m := g.members[slot]; m.fd >= 0 {
+		m.parked = false
+		return nil
+	}
+	steered := g.accept != nil // else steer is still to come, once for all slots
+	if steered {
+		g.look()
+	}
+	fd, backlog, err := g.bind()
+	switch {
+	case err == nil:
+		g.members[slot] = &socket{fd: fd, backlog: backlog}
+		g.order.join(slot)
+		if !steered {
+			return nil
+		}
+		return g.attach()
+	case g.lendable() && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
+		g.lent = true
+		return nil
+	default:
+		return g.end.explain(g.listener, err)
+	}
+}
+
+// bind makes the next member. Those of systemd's have to be told first that
+// others may join; they are told otherwise again when none can.
+func (g *group) bind() (fd int, backlog uint32, err error) {
+	var told []int
+	for _, m := range g.members {
+		if m.fd >= 0 && m.held {
+			if on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && on == 0 && share(m.fd) == nil {
+				told = append(told, m.fd)
+			}
+		}
+	}
+	fd, err = g.end.bind(g.beside || g.isOpen(), g.listener.Nonblocking)
 	if err != nil {
-		return err
+		for _, fd := range told {
+			// Only undone: nothing depends on it.
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+		}
+		return -1, 0, err
 	}
 	if g.end.port == 0 {
 		if g.end.port, err = boundPort(fd); err != nil {
 			unix.Close(fd)
-			return err
+			return -1, 0, err
 		}
 		g.listener.Port = g.end.port
 	}
-	backlog, err := listen(fd, g.listener.Backlog)
-	if err != nil {
+	if backlog, err = listen(fd, g.listener.Backlog); err != nil {
 		unix.Close(fd)
-		return err
+		return -1, 0, err
 	}
-	g.members[slot] = member{fd: fd, backlog: backlog}
-	g.order.join(slot)
-	return nil
+	return fd, backlog, nil
 }
 
-func (g *group) reopen(slot int, accept []bool) error {
-	g.look()
-	if err := g.open(slot); err != nil {
-		return g.explain(err)
+// isOpen reports whether any member is bound: one that a worker has shut down, and
+// that is out of the kernel's order by that, has the port as well.
+func (g *group) isOpen() bool {
+	return slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 })
+}
+
+// lendable reports whether the group is systemd's alone.
+func (g *group) lendable() bool {
+	return len(g.order) > 0 && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
+}
+
+// lender is the slot whose socket a slot uses: its own, but where slots share.
+// -1: it has none.
+func (g *group) lender(slot int) int {
+	switch {
+	case slot < len(g.members) && g.members[slot].fd >= 0 && (g.lent || !g.members[slot].parked):
+		return slot
+	case !g.lent || len(g.order) == 0:
+		return -1
 	}
-	return g.steer(accept)
+	lenders := slices.Sorted(slices.Values(g.order))
+	return lenders[slot%len(lenders)]
+}
+
+func (g *group) file(slot int) int {
+	if lender := g.lender(slot); lender >= 0 {
+		return g.members[lender].fd
+	}
+	return -1
+}
+
+func (g *group) actual(int) (mode string, port int) {
+	if g.lent {
+		return ModeShared, g.end.port
+	}
+	return ModeReuseport, g.end.port
+}
+
+func (g *group) configure(l Listener) {
+	if l.Balance != g.listener.Balance {
+		g.seed = seed(l)
+	}
+	l.Port = g.end.port
+	for slot, m := range g.all() {
+		m.reconfigure(g.set, g.listener, l, ofSlot(slot))
+	}
+	g.listener = l
 }
 
 // look finds the sockets that a worker has shut down and that have left the
-// kernel's group by that. One between two looks is followed exactly; of several
-// it is not known who went first, and slots may change places in the group.
-func (g *group) look() {
-	for _, slot := range slices.Sorted(slices.Values(g.order)) {
-		if state, err := inspect(g.members[slot].fd); err != nil || !state.listens {
+// kernel's group by that, and those with which it has begun to listen again: they
+// are the group's last. One change between two looks is followed exactly; of
+// several it is not known which was first, and slots may change places in the
+// group.
+func (g *group) look() (joined bool) {
+	for slot, m := range g.all() {
+		state, err := inspect(m.fd)
+		switch listens, known := err == nil && state.listens, slices.Contains(g.order, slot); {
+		case known && !listens:
 			g.order.leave(slot)
+		case !known && listens:
+			g.order.join(slot)
+			joined = true
 		}
 	}
+	return joined
 }
 
-// steer attaches the program for the slots that accept.
-func (g *group) steer(accept []bool) error {
-	if len(g.order) == 0 {
-		return nil
+func (g *group) mend(slot int) (changed bool, err error) {
+	if g.look() {
+		err = g.attach()
 	}
-	accepting := make([]bool, len(accept))
-	for _, slot := range g.order {
-		accepting[slot] = accept[slot]
-	}
-	if !slices.Contains(accepting, true) {
-		for _, slot := range g.order {
-			accepting[slot] = true
-		}
-	}
-	balance := program(g.listener.Balance, g.seed, g.order, accepting)
-	if err := attach(g.members[g.order[0]].fd, balance); err != nil {
-		return fmt.Errorf("cannot steer the connections of %s: %w", g.listener, err)
-	}
-	return nil
+	changed, failed := g.mendOne(slot)
+	return changed, first(err, failed)
 }
 
-// restore mends one slot's socket; look has come before it.
-func (g *group) restore(slot int, accept []bool) (changed bool, err error) {
-	m := &g.members[slot]
-	if m.fd < 0 {
-		return false, nil
+func (g *group) mendAll() (changed []int, err error) {
+	if g.look() {
+		err = g.attach()
 	}
-	state, err := inspect(m.fd)
-	if err != nil {
-		return false, fmt.Errorf("cannot inspect the socket of slot %d on %s: %w", slot, g.listener, err)
-	}
-	if state.listens && state.backlog == m.backlog {
-		return false, nil
-	}
-	if !state.listens {
-		if err := disconnect(m.fd); err != nil {
-			return false, fmt.Errorf("cannot reset the socket of slot %d on %s: %w", slot, g.listener, err)
+	for slot := range g.members {
+		undone, failed := g.mendOne(slot)
+		if err = first(err, failed); undone {
+			changed = append(changed, slot)
 		}
 	}
-	if m.backlog, err = listen(m.fd, g.listener.Backlog); err != nil {
-		return false, fmt.Errorf("cannot listen again on slot %d of %s: %w", slot, g.listener, err)
+	return changed, err
+}
+
+// mendOne mends one slot's socket; look has come before it.
+func (g *group) mendOne(slot int) (changed bool, err error) {
+	if slot >= len(g.members) {
+		return false, nil
 	}
-	if state.listens {
-		return true, nil
+	changed, revived, err := g.members[slot].mend(g.listener, ofSlot(slot))
+	if !revived {
+		return changed, err
 	}
 	g.order.join(slot)
-	return true, g.steer(accept)
+	return true, g.attach()
 }
 
 func (g *group) queue(slot int) (waiting int, listens bool) {
-	if g.members[slot].fd < 0 {
+	if slot >= len(g.members) {
 		return 0, false
 	}
-	state, err := inspect(g.members[slot].fd)
-	return state.queue, err == nil && state.listens
+	return g.members[slot].waiting()
 }
 
-// closeSlot shuts the socket down before it closes it: a copy in a process that
-// outlived its worker would keep the queue hanging and go on taking its share.
-// For the microseconds until the program knows that the last socket has moved,
-// the kernel's own hash places that one's clients.
-func (g *group) closeSlot(slot int, accept []bool) error {
-	fd := g.members[slot].fd
-	if fd < 0 {
+func (g *group) leaving(slot int) (e endpoint, own bool) {
+	return g.end, !g.lent && slot < len(g.members) && g.members[slot].fd >= 0
+}
+
+func (g *group) all() iter.Seq2[int, *socket] { return openOf(g.members) }
+
+// openOf yields the sockets that are open, by slot.
+func openOf(members []*socket) iter.Seq2[int, *socket] {
+	return func(yield func(int, *socket) bool) {
+		for slot, m := range members {
+			if m.fd >= 0 && !yield(slot, m) {
+				return
+			}
+		}
+	}
+}
+
+// closeSlot ends the slot's socket, or parks it where systemd has it too: one
+// with a reader elsewhere would keep its share.
+func (g *group) closeSlot(slot int) error {
+	if slot < len(g.accept) {
+		g.accept[slot] = false
+	}
+	if slot >= len(g.members) || g.members[slot].fd < 0 || g.lent {
+		return g.attach()
+	}
+	g.look()
+	m := g.members[slot]
+	if m.held {
+		m.parked = true
+		return first(g.flush(slot), g.attach())
+	}
+	g.set.forget(m)
+	if slices.Contains(g.order, slot) {
+		g.vacate(slot)
+		m.end()
+		g.order.leave(slot)
+	}
+	m.close()
+	return g.attach()
+}
+
+// flush resets what is queued in a parked socket, if anything is: it leaves the
+// group for a moment and is its last then.
+func (g *group) flush(slot int) error {
+	m := g.members[slot]
+	if n, listens := m.waiting(); !listens || n == 0 {
+		return nil
+	}
+	g.vacate(slot)
+	err := m.flushQueued(g.listener, slot)
+	g.order.leave(slot)
+	if _, listens := m.waiting(); listens {
+		g.order.join(slot)
+	}
+	return err
+}
+
+func (g *group) finish() {
+	for _, m := range g.all() {
+		g.set.forget(m)
+		m.close()
+	}
+	g.order = nil
+}
+
+// giveBack hands the passed sockets over in the order that the kernel will have
+// them in when the others are gone.
+func (g *group) giveBack() []*passed {
+	held := false
+	for _, m := range g.all() {
+		held = held || m.held
+	}
+	if !held {
 		return nil
 	}
 	g.look()
-	if slices.Contains(g.order, slot) {
-		unix.Shutdown(fd, unix.SHUT_RDWR) // fails only where a worker has just done it
-		g.order.leave(slot)
+	for slot, m := range g.all() {
+		if !m.held && slices.Contains(g.order, slot) {
+			g.order.leave(slot)
+			g.set.forget(m)
+			m.end()
+		}
 	}
-	unix.Close(fd)
-	g.members[slot].fd = -1
-	return g.steer(accept)
+	var back []*passed
+	for _, slot := range g.order {
+		back = append(back, passedOf(g.members[slot], g.listener, g.end, slot))
+		g.members[slot] = noSocket()
+	}
+	g.order = nil
+	return back
 }
 
 func (g *group) close() {
-	for slot, m := range g.members {
-		if m.fd >= 0 {
-			unix.Close(m.fd)
-			g.members[slot].fd = -1
-		}
+	for _, m := range g.members {
+		m.close()
 	}
 	g.order = nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -15,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+var ipv4Loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1}) //nolint:gochecknoglobals // a constant, as it were
 
 const patience = 10 * time.Second
 
@@ -33,6 +36,8 @@ func TestMain(m *testing.M) {
 		"limit":        helpLimit,
 		"no-ipv6":      helpNoIPv6,
 		"source":       helpSource,
+		"lent":         helpLent,
+		"half-open":    helpHalfOpen,
 	}[name]
 	if !known {
 		fmt.Fprintf(os.Stderr, "unknown helper %q\n", name)
@@ -113,12 +118,16 @@ func helpHold() error {
 			return err
 		}
 	}
-	s, err := Open([]Listener{tcp("held", "127.0.0.1", 0)}, 1)
+	l := tcp("held", "127.0.0.1", 0)
+	if path := os.Getenv("HOLD_PATH"); path != "" {
+		l = unixAt(path)
+	}
+	s, err := openApp([]Listener{l}, 1)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	fmt.Println(s.Port("held"))
+	fmt.Println(s.port("held"))
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
@@ -127,12 +136,58 @@ func tcp(name, host string, port int) Listener {
 	return Listener{Name: name, Network: "tcp", Host: host, Port: port, Balance: BalanceHash, Backlog: 512, Nonblocking: true}
 }
 
-func open(t *testing.T, slots int, ls ...Listener) *Set {
+// testApp is a Set with one lineup, most often.
+type testApp struct {
+	*Set
+	line  *Lineup
+	slots int
+}
+
+func openApp(ls []Listener, slots int) (*testApp, error) { return openPassed(nil, nil, ls, slots) }
+
+func openPassed(passed []Passed, keeper Keeper, ls []Listener, slots int) (*testApp, error) {
+	s, err := New("shop", passed, keeper)
+	if err != nil {
+		return nil, err
+	}
+	line, err := s.Lineup(ls, slots)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return &testApp{s, line, slots}, nil
+}
+
+func open(t *testing.T, slots int, ls ...Listener) *testApp {
 	t.Helper()
-	s, err := Open(ls, slots)
+	s, err := openApp(ls, slots)
 	check(t, err)
 	t.Cleanup(s.Close)
 	return s
+}
+
+func (a *testApp) files(slot int) ([]int, error) { return a.line.Files(slot) }
+
+func (a *testApp) listeners() []Listener { return a.line.Listeners(0) }
+
+func (a *testApp) port(name string) int {
+	for _, l := range a.listeners() {
+		if l.Name == name {
+			return l.Port
+		}
+	}
+	return 0
+}
+
+// steer has the slots served by the one lineup, or not.
+func (a *testApp) steer(accept ...bool) error {
+	serving := make([]*Lineup, len(accept))
+	for slot, accepts := range accept {
+		if accepts {
+			serving[slot] = a.line
+		}
+	}
+	return a.Steer(serving)
 }
 
 func check(t *testing.T, err error) {
@@ -189,22 +244,20 @@ func dial(t *testing.T, address string, n int) []net.Conn {
 
 // accept takes n connections from the sockets of all open slots and says how
 // many each slot had. It closes them.
-func accept(t *testing.T, s *Set, n int) []int {
+func accept(t *testing.T, s *testApp, n int) []int {
 	t.Helper()
 	counts, err := acceptFrom(s, n)
 	check(t, err)
 	return counts
 }
 
-func acceptFrom(s *Set, n int) ([]int, error) {
-	counts := make([]int, len(s.accept))
+func acceptFrom(s *testApp, n int) ([]int, error) {
+	counts := make([]int, s.slots)
 	var fds []unix.PollFd
 	var slots []int
-	for _, g := range s.groups {
-		for slot, m := range g.members {
-			if m.fd >= 0 {
-				fds, slots = append(fds, unix.PollFd{Fd: int32(m.fd), Events: unix.POLLIN}), append(slots, slot)
-			}
+	for _, p := range s.places {
+		for slot, m := range p.all() {
+			fds, slots = append(fds, unix.PollFd{Fd: int32(m.fd), Events: unix.POLLIN}), append(slots, slot)
 		}
 	}
 	for total := 0; total < n; {

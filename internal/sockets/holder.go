@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,10 +16,12 @@ import (
 	"strings"
 )
 
-// HeldError says that somebody else has a listener's port. Open returns it.
+// HeldError says that somebody else has a listener's port or path.
+// Set.Lineup returns it, and Lineup.Files.
 type HeldError struct {
 	Listener Listener
 	Holders  []Holder // masters first, then by pid; empty where they cannot be found
+	Draining bool     // the holders are this app's own workers, of a lineup that has been released
 }
 
 // Holder is a process that has a socket on the port, or a user where the
@@ -33,27 +36,43 @@ type Holder struct {
 
 // Error names the holder and says what to do.
 func (e *HeldError) Error() string {
-	text := fmt.Sprintf("cannot listen on %s: the port is held", e.Listener)
+	what, tool := "port", "ss -tanp"
+	if e.Listener.Network == "unix" {
+		what, tool = "path", "ss -xlp"
+	}
+	text := fmt.Sprintf("cannot listen on %s: the %s is held", e.Listener, what)
+	if e.Draining {
+		text += " by draining workers of this app (" + e.Holders[0].process()
+		if more := len(e.Holders) - 1; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
+		return text + "): try again when they are gone, after drain.timeout at the latest"
+	}
 	if len(e.Holders) == 0 {
-		return text + ": stop its holder (`ss -tanp` shows it to root) or choose another port"
+		return fmt.Sprintf("%s: stop its holder (`%s` shows it to root) or choose another %s", text, tool, what)
 	}
 	text += " by " + e.Holders[0].String()
 	if more := len(e.Holders) - 1; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return text + ": stop it or choose another port"
+	return fmt.Sprintf("%s: stop it or choose another %s", text, what)
 }
 
 // Leftovers reports whether the port is held by nothing but workers that a dead
-// master of the app left behind. They drain and go by themselves: the caller
-// may wait for them and open again.
+// master of the app left behind, as far as holders can be seen. They drain and go
+// by themselves: the caller may wait for them and open again.
 func (e *HeldError) Leftovers(app string) bool {
+	left := false
 	for _, h := range e.Holders {
-		if h.App != app || h.Master {
+		switch {
+		case h.PID == 0: // one of them that ends at this moment, most likely
+		case h.App != app || h.Master:
 			return false
+		default:
+			left = true
 		}
 	}
-	return app != "" && len(e.Holders) > 0
+	return app != "" && left
 }
 
 // String names the holder for a person.
@@ -64,19 +83,36 @@ func (h Holder) String() string {
 	case h.Master:
 		return fmt.Sprintf("app %q (forkd, pid %d)", h.App, h.PID)
 	case h.App != "":
-		return fmt.Sprintf("a worker of app %q (%s, pid %d)", h.App, h.Comm, h.PID)
+		return fmt.Sprintf("a worker of app %q (%s)", h.App, h.process())
 	default:
 		return fmt.Sprintf("%s (pid %d)", h.Comm, h.PID)
 	}
 }
+
+func (h Holder) process() string { return fmt.Sprintf("%s, pid %d", h.Comm, h.PID) }
 
 // holders finds who keeps the endpoint from being bound. It reads all of /proc:
 // only for an error message. What this user may not see stays out.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
 	for _, table := range tables(end) {
-		readTable(table, end, owners)
+		readTable(table, func(rows io.Reader) { readTCP(rows, end, owners) })
 	}
+	return holdersOf(owners)
+}
+
+// pathHolders finds who listens behind a socket file of this network namespace.
+// The table does not say whose user it is: only processes that can be seen are
+// found.
+func pathHolders(path string) []Holder {
+	owners := map[uint64]uint32{}
+	readTable("/proc/thread-self/net/unix", func(rows io.Reader) { readUnix(rows, path, owners) })
+	found := holdersOf(owners)
+	return slices.DeleteFunc(found, func(h Holder) bool { return h.PID == 0 })
+}
+
+// holdersOf finds the processes that have sockets, by inode.
+func holdersOf(owners map[uint64]uint32) []Holder {
 	var found []Holder
 	seen := map[uint64]bool{}
 	for _, pid := range processes() {
@@ -88,8 +124,12 @@ func holders(end endpoint) []Holder {
 			seen[inode] = true
 		}
 		h := Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid)}
-		h.App, h.Master = app(pid)
-		found = append(found, h)
+		if h.App, h.Master = app(pid); h.App == "" && ends(pid) {
+			h = Holder{UID: h.UID} // whose it was is no longer known
+		}
+		if !slices.Contains(found, h) {
+			found = append(found, h)
+		}
 	}
 	for inode, uid := range owners {
 		if unseen := (Holder{UID: uid}); !seen[inode] && !slices.Contains(found, unseen) {
@@ -124,16 +164,18 @@ func tables(end endpoint) []string {
 	}
 }
 
-// readTable adds the sockets of the table on end's port. Listening ones come
-// first in the table; the connections after them, which may be very many, are
-// read only where no listener explains the conflict.
-func readTable(path string, end endpoint, owners map[uint64]uint32) {
-	file, err := os.Open(path)
-	if err != nil {
-		return
+func readTable(path string, read func(io.Reader)) {
+	if file, err := os.Open(path); err == nil {
+		defer file.Close()
+		read(file)
 	}
-	defer file.Close()
-	rows := bufio.NewScanner(file)
+}
+
+// readTCP adds the sockets of a table on end's port. Listening ones come first
+// in the table; the connections after them, which may be very many, are read
+// only where no listener explains the conflict.
+func readTCP(table io.Reader, end endpoint, owners map[uint64]uint32) {
+	rows := bufio.NewScanner(table)
 	rows.Scan() // the heading
 	for rows.Scan() {
 		fields := strings.Fields(rows.Text())
@@ -150,6 +192,28 @@ func readTable(path string, end endpoint, owners map[uint64]uint32) {
 		uid, _ := strconv.ParseUint(fields[7], 10, 32)
 		if inode, _ := strconv.ParseUint(fields[9], 10, 64); inode != 0 {
 			owners[inode] = uint32(uid)
+		}
+	}
+}
+
+// readUnix adds the sockets that listen behind the path: Num, RefCount,
+// Protocol, Flags, Type, St, Inode and Path. In Flags, SO_ACCEPTCON is 0x10000.
+func readUnix(table io.Reader, path string, owners map[uint64]uint32) {
+	rows := bufio.NewScanner(table)
+	rows.Scan() // the heading
+	for rows.Scan() {
+		row := strings.TrimLeft(rows.Text(), " ")
+		var fields [7]string
+		for i := range fields {
+			fields[i], row, _ = strings.Cut(row, " ")
+			row = strings.TrimLeft(row, " ")
+		}
+		flags, err := strconv.ParseUint(fields[3], 16, 32)
+		if err != nil || flags&0x10000 == 0 || row != path {
+			continue
+		}
+		if inode, _ := strconv.ParseUint(fields[6], 10, 64); inode != 0 {
+			owners[inode] = 0
 		}
 	}
 }
@@ -217,6 +281,13 @@ func links(pid int) []string {
 func comm(pid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return strings.TrimSpace(string(name))
+}
+
+// ends reports whether a process has given up its memory, and with that its
+// environment, but not yet its descriptors, as one that ends does.
+func ends(pid int) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err != nil || len(line) == 0
 }
 
 // app finds which app of forkd's a process belongs to. A master holds its

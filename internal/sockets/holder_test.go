@@ -14,7 +14,7 @@ import (
 func heldError(t *testing.T, l Listener) *HeldError {
 	t.Helper()
 	sameFiles(t)
-	s, err := Open([]Listener{l}, 2)
+	s, err := openApp([]Listener{l}, 2)
 	if err == nil {
 		s.Close()
 		t.Fatal("two share the port in silence")
@@ -71,6 +71,19 @@ func TestHeldByMaster(t *testing.T) {
 	}
 }
 
+// A listener that was removed comes back while workers that drain have its socket.
+func TestHeldByOurOwnDraining(t *testing.T) {
+	sameFiles(t)
+	h := startHolder(t, "FORKD_APP=shop")
+	s := open(t, 1, tcp("http", "127.0.0.1", 0))
+	_, err := s.Lineup([]Listener{tcp("http", "127.0.0.1", s.port("http")), tcp("again", "127.0.0.1", h.port)}, 1)
+	wantError(t, err, fmt.Sprintf("cannot listen on 127.0.0.1:%d: the port is held by draining workers of this app (", h.port),
+		fmt.Sprintf("pid %d): try again when they are gone, after drain.timeout at the latest", h.pid))
+	other := startHolder(t, "FORKD_APP=blog")
+	_, err = s.Lineup([]Listener{tcp("again", "127.0.0.1", other.port)}, 1)
+	wantError(t, err, `held by a worker of app "blog"`, "stop it or choose another port")
+}
+
 func TestHeldErrorText(t *testing.T) {
 	l := tcp("http", "::1", 80)
 	for want, holders := range map[string][]Holder{
@@ -104,7 +117,7 @@ func helpHeld() error {
 	if err != nil {
 		return err
 	}
-	if _, err := Open([]Listener{tcp("http", "", port)}, 1); err == nil || !strings.Contains(err.Error(), want) {
+	if _, err := openApp([]Listener{tcp("http", "", port)}, 1); err == nil || !strings.Contains(err.Error(), want) {
 		return fmt.Errorf("got %v, want %q", err, want)
 	}
 	return nil

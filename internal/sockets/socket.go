@@ -2,12 +2,118 @@ package sockets
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"unsafe"
 
 	"github.com/libp2p/go-reuseport"
 	"golang.org/x/sys/unix"
 )
+
+// socket is one that listens, and whose it is.
+type socket struct {
+	fd      int    // -1: closed
+	backlog uint32 // what the kernel made of the configured one
+	local   bool   // a unix socket
+	held    bool   // a socket unit of systemd's has it too: it is never ended
+	parked  bool   // kept open for no slot: steered away from
+	stored  string // its name in the fd store, "": it is not there
+	cookie  uint64 // of one in the fd store
+	unit    string // its name from the socket unit
+}
+
+func noSocket() *socket { return &socket{fd: -1} }
+
+// listen sets the backlog (again), and remembers what the kernel made of it.
+func (m *socket) listen(backlog int) (err error) {
+	if m.local {
+		return m.listenUnix(backlog)
+	}
+	m.backlog, err = listen(m.fd, backlog)
+	return err
+}
+
+// reconfigure takes over a listener's new backlog. Where that cannot be had, the
+// one that it has stays.
+func (m *socket) reconfigure(s *Set, before, now Listener, of string) {
+	if m.fd < 0 || now.Backlog == before.Backlog {
+		return
+	}
+	if err := m.listen(now.Backlog); err != nil {
+		s.notice("cannot set the backlog of %s%s: %v", of, now, err)
+	}
+}
+
+// ofSlot says, before a listener's name, that one slot's socket is meant.
+func ofSlot(slot int) string { return fmt.Sprintf("slot %d on ", slot) }
+
+// mend undoes what a worker did to it. revived: it had left its group.
+func (m *socket) mend(l Listener, of string) (changed, revived bool, err error) {
+	if m.fd < 0 {
+		return false, false, nil
+	}
+	state, err := inspect(m.fd)
+	if err == nil && state.listens && state.backlog == m.backlog {
+		return false, false, nil
+	}
+	revived = !state.listens
+	if err == nil && revived {
+		err = disconnect(m.fd)
+	}
+	if err == nil {
+		err = m.listen(l.Backlog)
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("cannot listen again on %s%s: %w", of, l, err)
+	}
+	return true, revived, nil
+}
+
+// waiting counts its queue. It is false where it does not listen.
+func (m *socket) waiting() (n int, listens bool) {
+	if m.fd < 0 {
+		return 0, false
+	}
+	state, err := inspect(m.fd)
+	return state.queue, err == nil && state.listens
+}
+
+// flush resets what is queued in a TCP socket that has to go on listening.
+func (m *socket) flush(backlog int) error {
+	unix.Shutdown(m.fd, unix.SHUT_RDWR) // fails only where it does not listen
+	if err := disconnect(m.fd); err != nil {
+		return err
+	}
+	_, err := listen(m.fd, backlog)
+	return err
+}
+
+// flushQueued does so if anything is queued.
+func (m *socket) flushQueued(l Listener, slot int) error {
+	if n, listens := m.waiting(); !listens || n == 0 {
+		return nil
+	}
+	if err := m.flush(l.Backlog); err != nil {
+		return fmt.Errorf("cannot reset the queue of slot %d on %s: %w", slot, l, err)
+	}
+	return nil
+}
+
+// end closes it for every holder and resets its queue: a copy in a process that
+// outlived its worker would else keep the queue hanging, and its share.
+func (m *socket) end() {
+	if m.fd >= 0 {
+		unix.Shutdown(m.fd, unix.SHUT_RDWR) // fails only where a worker has done it
+		m.close()
+	}
+}
+
+func (m *socket) close() {
+	if m.fd >= 0 {
+		unix.Close(m.fd)
+		m.fd = -1
+	}
+}
 
 // bind makes one bound TCP socket, never MPTCP, and close-on-exec. A socket
 // that does not join is the first of its group: it is bound without
@@ -16,21 +122,37 @@ import (
 // within the few microseconds before either listens are not told apart.)
 func (e endpoint) bind(join, nonblocking bool) (fd int, err error) {
 	if e.port == 0 {
-		return e.bindAny(nonblocking)
+		return e.bindAny(func(e endpoint) (int, error) { return e.bind(false, nonblocking) })
 	}
+	if join {
+		return e.bindWith(nonblocking, share)
+	}
+	if fd, err = e.bindAlone(nonblocking); err != nil {
+		return -1, err
+	}
+	if err := share(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// bindAlone binds a socket that nobody can join.
+func (e endpoint) bindAlone(nonblocking bool) (fd int, err error) {
+	if e.port == 0 {
+		return e.bindAny(func(e endpoint) (int, error) { return e.bindAlone(nonblocking) })
+	}
+	return e.bindWith(nonblocking, func(fd int) error {
+		return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	})
+}
+
+func (e endpoint) bindWith(nonblocking bool, prepare func(fd int) error) (fd int, err error) {
 	if fd, err = e.socket(nonblocking); err != nil {
 		return -1, err
 	}
-	if join {
-		err = share(fd)
-	} else {
-		err = os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	}
-	if err == nil {
+	if err = prepare(fd); err == nil {
 		err = os.NewSyscallError("bind", unix.Bind(fd, e.sockaddr()))
-	}
-	if err == nil && !join {
-		err = share(fd)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -39,25 +161,33 @@ func (e endpoint) bind(join, nonblocking bool) (fd int, err error) {
 	return fd, nil
 }
 
-// bindAny binds to a port that the kernel picks. A socket bound to port 0 loses
-// its port when it is shut down (inet_csk: no SOCK_BINDPORT_LOCK) and could not
-// be restored, so that such a one only finds the port for one bound by number.
-func (e endpoint) bindAny(nonblocking bool) (fd int, err error) {
-	scout, err := e.socket(nonblocking)
+// bindAny binds to a port that the kernel picks. Somebody else may take it
+// first: then it is another.
+func (e endpoint) bindAny(bind func(e endpoint) (int, error)) (fd int, err error) {
+	for range 8 {
+		if e.port, err = e.freePort(); err != nil {
+			return -1, err
+		}
+		if fd, err = bind(e); !errors.Is(err, unix.EADDRINUSE) {
+			return fd, err
+		}
+	}
+	return -1, err
+}
+
+// freePort asks the kernel for a port. A socket bound to port 0 loses its port when
+// it is shut down (inet_csk: no SOCK_BINDPORT_LOCK) and could not be restored, so
+// that such a one only finds the port for one bound by number.
+func (e endpoint) freePort() (int, error) {
+	scout, err := e.socket(true)
 	if err != nil {
-		return -1, err
+		return 0, err
 	}
 	defer unix.Close(scout)
 	if err := unix.Bind(scout, e.sockaddr()); err != nil {
-		return -1, os.NewSyscallError("bind", err)
+		return 0, os.NewSyscallError("bind", err)
 	}
-	if err := share(scout); err != nil {
-		return -1, err
-	}
-	if e.port, err = boundPort(scout); err != nil {
-		return -1, err
-	}
-	return e.bind(true, nonblocking)
+	return boundPort(scout)
 }
 
 func (e endpoint) socket(nonblocking bool) (fd int, err error) {

@@ -17,16 +17,16 @@ func helpUnprivileged() error {
 	if err := becomeNobody(); err != nil {
 		return err
 	}
-	s, err := Open([]Listener{tcp("http", "127.0.0.1", 0)}, 4)
+	s, err := openApp([]Listener{tcp("http", "127.0.0.1", 0)}, 4)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.Steer([]bool{false, false, true, false}); err != nil {
+	if err := s.steer(false, false, true, false); err != nil {
 		return err
 	}
 	for range 20 {
-		if err := connectOnce(s.Port("http")); err != nil {
+		if err := connectOnce(s.port("http")); err != nil {
 			return err
 		}
 	}
@@ -37,7 +37,7 @@ func helpUnprivileged() error {
 	if !slices.Equal(counts, []int{0, 0, 20, 0}) {
 		return fmt.Errorf("connections by slot: %v", counts)
 	}
-	fds, err := s.Files(1)
+	fds, err := s.files(1)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func TestPrivilegedPort(t *testing.T) {
 }
 
 func helpPrivilegedPort() error {
-	_, err := Open([]Listener{tcp("http", "", 80)}, 1)
+	_, err := openApp([]Listener{tcp("http", "", 80)}, 1)
 	const want = "cannot listen on :80: ports below 1024 need root or CAP_NET_BIND_SERVICE"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		return fmt.Errorf("got %v, want %s", err, want)
@@ -85,7 +85,7 @@ func helpLimit() error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
-	_, err := Open([]Listener{tcp("a", "127.0.0.1", 0), tcp("b", "127.0.0.1", 0)}, 80)
+	_, err := openApp([]Listener{tcp("a", "127.0.0.1", 0), tcp("b", "127.0.0.1", 0)}, 80)
 	if err == nil {
 		return fmt.Errorf("160 sockets fit into a limit of 100")
 	}

@@ -1,21 +1,27 @@
-// Package sockets holds the listening sockets of an app: one per listener and
-// slot, bound by the master, kept for as long as the slot exists and handed to
+// Package sockets holds the listening sockets of an app: bound by the master or
+// passed to it by systemd, kept for as long as their slot exists and handed to
 // every worker of that slot.
 //
-// The sockets of one listener form a reuseport group (socket(7)), and a classic
-// BPF program on the group picks the slot of each new connection among those
-// that accept. The invariant: while a slot is open its sockets are too, whether
-// it has a worker or not, so that the master's side never resets a connection
-// that the kernel has queued. (A worker that calls shutdown(2) on them does.)
+// A listener has one socket for each slot (ModeReuseport), one for all
+// (ModeShared) or one port for each slot (ModeEach). The sockets of the first
+// kind form a reuseport group (socket(7)), and a classic BPF program on the
+// group picks the slot of each new connection among those that accept. The
+// invariant: while a slot is open its sockets are too, whether it has a worker
+// or not, so that the master's side never resets a connection that the kernel
+// has queued. (A worker that calls shutdown(2) on them does.)
 //
-// The package knows nothing of workers and never accepts, reads or closes a
-// connection. It keeps raw descriptors and never a net.Listener or an os.File,
-// because those change O_NONBLOCK, which every holder of a socket shares.
+// A Set has all of them. A Lineup is what one configuration wants of it; two
+// that overlap, as in a roll, share the sockets that both have.
+//
+// The package knows nothing of workers and never serves a connection. It keeps
+// raw descriptors and never a net.Listener or an os.File, because those change
+// O_NONBLOCK, which every holder of a socket shares.
 package sockets
 
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"syscall"
 )
@@ -26,121 +32,147 @@ const (
 	BalanceSource = "source" // by client address: one client, one slot
 )
 
+// The values of Listener.Mode.
+const (
+	ModeReuseport = "reuseport" // a socket for each slot
+	ModeShared    = "shared"    // one for all slots
+	ModeEach      = "each"      // a port for each slot: the listener's and those after it
+)
+
 // Listener is one address that the app serves.
 type Listener struct {
-	Name        string // unique in the app
-	Network     string // "tcp": dual-stack, v4 only where the host has no v6; "tcp4"; "tcp6": v6 only
-	Host        string // address or name, "": every address of the host
-	Port        int    // 0: one that the kernel picks, the same for all slots
-	Balance     string // BalanceHash, BalanceSource
-	Backlog     int    // of each slot's socket; the kernel cuts it to net.core.somaxconn
-	Nonblocking bool   // O_NONBLOCK at the start; never touched again
+	Name        string      // unique in the app
+	Network     string      // "tcp": dual-stack, v4 only where the host has no v6; "tcp4"; "tcp6": v6 only; "unix"
+	Host        string      // address or name, "": every address of the host
+	Port        int         // 0: one that the kernel picks, the same for all slots; of ModeEach, slot 0's
+	Path        string      // of unix: absolute
+	Perm        fs.FileMode // of unix: the socket file's, 0 for what the umask leaves
+	Owner       *Owner      // of unix: whose the file is to be, nil for who runs the master
+	Mode        string      // ModeReuseport, ModeShared, ModeEach; "": reuseport, of unix shared
+	Balance     string      // BalanceHash, BalanceSource; of ModeReuseport
+	Backlog     int         // of each socket; the kernel cuts it to net.core.somaxconn
+	Nonblocking bool        // O_NONBLOCK at the start; never touched again
+}
+
+// Owner is whose a file is.
+type Owner struct{ UID, GID uint32 }
+
+// Passed is a socket that the master was started with (sd_listen_fds(3)).
+type Passed struct {
+	FD   int
+	Name string // of LISTEN_FDNAMES: a socket unit's; from the fd store LISTENER.SLOT, with the record that says so
+}
+
+// Keeper holds copies of the sockets while there is no master: systemd's fd
+// store. Its methods must not block. A name may be stored more than once;
+// Remove drops all of it.
+type Keeper interface {
+	Store(name string, fd int)
+	Remove(name string)
 }
 
 // maxSlots is how many the steering program has room for, whatever their order.
 const maxSlots = 1024
 
-// Set is every socket of an app. It has one owner: its methods must not be
-// called from two goroutines at once. All but Open are short system calls.
+// maxNotices bounds what waits for Notices.
+const maxNotices = 100
+
+// Set is every socket of an app. It has one owner: its methods and those of its
+// lineups must not be called from two goroutines at once. All but Lineup are
+// short system calls.
 type Set struct {
-	groups []*group
-	accept []bool // by slot, as Steer was last told
+	app     string
+	keeper  Keeper // nil: none
+	passed  []*passed
+	places  []*place
+	lineups []*Lineup
+	serving []*Lineup // by slot, as Steer was last told
+	steered bool      // Steer has been called: until then every slot accepts
+	opened  bool      // the first lineup has taken what it wanted of passed
+	closed  bool
+	orders  orders
+	notices []string
 }
 
-// Open resolves the addresses (a host name may take seconds), binds every
-// socket and listens. Every slot accepts until Steer says otherwise. When it
-// fails it has closed what it had opened; the error says what to do, and is a
-// *HeldError where somebody else has the port. slots is 1 to 1024.
-func Open(ls []Listener, slots int) (*Set, error) {
-	if slots < 1 || slots > maxSlots {
-		return nil, fmt.Errorf("cannot open the sockets of %d slots: 1 to %d can be steered", slots, maxSlots)
-	}
-	ends, err := resolveAll(ls)
-	if err != nil {
-		return nil, err
-	}
-	s := &Set{accept: slices.Repeat([]bool{true}, slots)}
-	for i, l := range ls {
-		g, err := openGroup(l, ends[i], slots)
-		if err != nil {
-			s.Close()
-			return nil, explainLimit(err, len(ls)*slots)
-		}
-		s.groups = append(s.groups, g)
-	}
-	if err := s.Steer(s.accept); err != nil {
-		s.Close()
+// New takes over the sockets passed to the master: the descriptors are the
+// Set's from then on, close-on-exec. keeper is nil where there is no fd store.
+// The error says which descriptor is no listening stream socket, and what it is;
+// nothing is taken over then.
+func New(app string, passed []Passed, keeper Keeper) (*Set, error) {
+	s := &Set{app: app, keeper: keeper}
+	if err := s.take(passed); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// Files returns the slot's sockets in the order of the listeners, binding them
-// again if CloseSlot had closed them; such a slot gets no connection before
-// Steer, called after CloseSlot, says that it accepts. The descriptors stay the Set's: the caller passes
-// them to a worker and neither closes them nor keeps them past CloseSlot.
-func (s *Set) Files(slot int) ([]int, error) {
-	fds := make([]int, 0, len(s.groups))
-	for _, g := range s.groups {
-		if g.members[slot].fd < 0 {
-			if err := g.reopen(slot, s.accept); err != nil {
-				return nil, explainLimit(err, len(s.groups))
-			}
-		}
-		fds = append(fds, g.members[slot].fd)
-	}
-	return fds, nil
-}
-
-// Steer says which slots may get new connections, one entry per slot. Where
-// none of them can, all open slots get some. What waits in a queue stays there.
-func (s *Set) Steer(accept []bool) error {
-	if len(accept) != len(s.accept) {
-		return fmt.Errorf("cannot steer: %d entries for %d slots", len(accept), len(s.accept))
-	}
-	s.accept = slices.Clone(accept)
+// Steer says which lineup's worker gets each slot's new connections, one entry
+// per slot; nil: the slot gets none. A listener's connections go to the slots
+// whose lineup has it. Where none of them can take any, all open slots get some.
+// What waits in a queue stays there.
+func (s *Set) Steer(serving []*Lineup) error {
+	s.serving, s.steered = slices.Clone(serving), true
 	var failed error
-	for _, g := range s.groups {
-		g.look()
-		failed = first(failed, g.steer(s.accept))
+	for _, p := range s.places {
+		failed = first(failed, p.steer(s.accepting(p)))
 	}
+	s.orders.write(s)
 	return failed
 }
 
-// Restore undoes what a worker did to the slot's sockets: it listens again on
-// one that was shut down, and sets the backlog that was configured where it was
-// changed. Called when a worker has become ready, and when one has ended. It
-// reports whether there was anything to undo. The queue of a socket that was
-// shut down is lost; that of one with another backlog is not.
-func (s *Set) Restore(slot int) (changed bool, err error) {
-	for _, g := range s.groups {
-		g.look()
-		undone, failed := g.restore(slot, s.accept)
-		changed, err = changed || undone, first(err, failed)
+// accepting is what Steer was told, for one place.
+func (s *Set) accepting(p *place) []bool {
+	accept := make([]bool, len(s.serving))
+	for slot, l := range s.serving {
+		accept[slot] = l != nil && l.has(p)
 	}
+	return accept
+}
+
+// Restore undoes what a worker did to the slot's sockets: it listens again on
+// one that was shut down, sets the backlog that was configured where it was
+// changed, and brings a unix socket's file back. Called when a worker has become
+// ready, and when one has ended. It reports whether there was anything to undo.
+// The queue of a socket that was shut down is lost; that of one with another
+// backlog is not.
+func (s *Set) Restore(slot int) (changed bool, err error) {
+	for _, p := range s.places {
+		undone, failed := p.mend(slot)
+		changed, err = changed || undone, first(err, failed)
+		if undone {
+			s.keepAll(p)
+		}
+	}
+	s.orders.write(s)
 	return changed, err
 }
 
-// RestoreAll does the same for every slot, with two system calls for each
-// socket, and returns the slots in which there was something to undo.
+// RestoreAll does the same for every slot, with two or three system calls for
+// each socket, and returns the slots in which there was something to undo. What
+// is undone of a socket for all slots counts as slot 0's.
 func (s *Set) RestoreAll() (changed []int, err error) {
-	for _, g := range s.groups {
-		g.look()
-		for slot := range g.members {
-			undone, failed := g.restore(slot, s.accept)
-			if err = first(err, failed); undone && !slices.Contains(changed, slot) {
+	for _, p := range s.places {
+		undone, failed := p.mendAll()
+		err = first(err, failed)
+		if len(undone) > 0 {
+			s.keepAll(p)
+		}
+		for _, slot := range undone {
+			if !slices.Contains(changed, slot) {
 				changed = append(changed, slot)
 			}
 		}
 	}
+	s.orders.write(s)
 	return changed, err
 }
 
 // Queue counts the connections that wait to be accepted in the slot's sockets.
-// It is false where no socket of the slot listens.
+// One socket for all slots counts for the first of them alone. It is false where
+// no socket of the slot's own listens.
 func (s *Set) Queue(slot int) (waiting int, known bool) {
-	for _, g := range s.groups {
-		if n, listens := g.queue(slot); listens {
+	for _, p := range s.places {
+		if n, listens := p.queue(slot); listens {
 			waiting, known = waiting+n, true
 		}
 	}
@@ -149,42 +181,123 @@ func (s *Set) Queue(slot int) (waiting int, known bool) {
 
 // CloseSlot ends a slot's sockets for every holder and resets what is queued.
 // Called when the slot has failed for good or has left, after Steer has led new
-// connections elsewhere. A slot closed already stays so. An error is about
-// steering the others: the slot is closed all the same.
+// connections elsewhere. A socket that a socket unit of systemd's holds stays
+// open and gets nothing; one for all slots ends with the last of them. A slot
+// closed already stays so. An error is about steering the others: the slot is
+// closed all the same.
 func (s *Set) CloseSlot(slot int) error {
-	s.accept[slot] = false
-	var failed error
-	for _, g := range s.groups {
-		failed = first(failed, g.closeSlot(slot, s.accept))
+	if slot < len(s.serving) {
+		s.serving[slot] = nil
 	}
+	var failed error
+	for _, p := range s.places {
+		failed = first(failed, p.closeSlot(slot))
+	}
+	s.orders.write(s)
 	return failed
 }
 
-// Close gives up the Set's descriptors, at the master's end. A worker that is
-// still alive goes on serving from its own copies.
-func (s *Set) Close() {
-	for _, g := range s.groups {
-		g.close()
-	}
-}
-
-// Listeners returns the listeners as they were opened, with the actual ports.
-func (s *Set) Listeners() []Listener {
-	ls := make([]Listener, 0, len(s.groups))
-	for _, g := range s.groups {
-		ls = append(ls, g.listener)
-	}
-	return ls
-}
-
-// Port returns the actual port of a listener, 0 if there is none of that name.
-func (s *Set) Port(name string) int {
-	for _, g := range s.groups {
-		if g.listener.Name == name {
-			return g.listener.Port
+// StoredSlots returns how many slots the sockets in the fd store are of, 0 where
+// there are none. A successor that opens fewer resets what waits in the others:
+// to lose nothing it begins with as many and scales down. Called before the
+// first Lineup.
+func (s *Set) StoredSlots() int {
+	n := 0
+	for _, p := range s.passed {
+		if p.stored != "" {
+			n = max(n, p.slot+1)
 		}
 	}
-	return 0
+	return n
+}
+
+// Withdraw begins a stop: the fd store is to forget the sockets, and the master
+// gives up its descriptors. Workers go on serving from their own copies.
+func (s *Set) Withdraw() {
+	for _, p := range s.places {
+		for _, sock := range p.all() {
+			s.forget(sock)
+		}
+	}
+	for _, p := range s.passed {
+		s.forget(&p.socket)
+	}
+	s.orders.forget(s)
+	s.Close()
+}
+
+// Close gives up the Set's descriptors, at the master's end, and removes the
+// files of the unix sockets that it made. A worker that is still alive goes on
+// serving from its own copies. The fd store keeps what it has.
+func (s *Set) Close() {
+	for _, p := range s.places {
+		p.close()
+	}
+	for _, p := range s.passed {
+		p.close()
+	}
+	s.orders.close()
+	s.places, s.passed, s.lineups, s.closed = nil, nil, nil, true
+}
+
+// Notices returns what an operator should know and nobody asked for, a line
+// each, since the last call.
+func (s *Set) Notices() []string {
+	notices := s.notices
+	s.notices = nil
+	return notices
+}
+
+func (s *Set) notice(format string, args ...any) {
+	if len(s.notices) < maxNotices {
+		s.notices = append(s.notices, fmt.Sprintf(format, args...))
+	}
+}
+
+// keepAll brings the fd store up to date with a place's sockets.
+func (s *Set) keepAll(p *place) {
+	if s.keeper == nil {
+		return
+	}
+	var fresh []*socket
+	for slot, sock := range p.all() {
+		name := storeName(p.settings.Name, slot)
+		if sock.held || sock.stored == name {
+			continue
+		}
+		s.forget(sock)
+		sock.stored, sock.cookie = name, cookie(sock.fd)
+		fresh = append(fresh, sock)
+	}
+	if len(fresh) > 0 {
+		s.orders.write(s)
+	}
+	for _, sock := range fresh {
+		s.keeper.Store(sock.stored, sock.fd)
+	}
+}
+
+// forget takes a socket out of the fd store. Others of the same name, as of a
+// listener that has moved to another port, go with it and are put back.
+func (s *Set) forget(sock *socket) {
+	if s.keeper == nil || sock.stored == "" {
+		return
+	}
+	name := sock.stored
+	sock.stored = ""
+	s.keeper.Remove(name)
+	for _, p := range s.places {
+		for _, other := range p.all() {
+			if other.stored == name {
+				s.keeper.Store(name, other.fd)
+			}
+		}
+	}
+	for _, p := range s.passed {
+		if p.stored == name {
+			s.keeper.Store(name, p.fd)
+		}
+	}
 }
 
 func first(a, b error) error {

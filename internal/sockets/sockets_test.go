@@ -17,17 +17,17 @@ func TestOpen(t *testing.T) {
 	blocking.Nonblocking = false
 	s := open(t, 3, tcp("a", "127.0.0.1", 0), blocking)
 
-	if s.Port("a") == 0 || s.Port("a") == s.Port("b") || s.Port("c") != 0 {
-		t.Errorf("ports %d, %d, %d of an unknown one", s.Port("a"), s.Port("b"), s.Port("c"))
+	if s.port("a") == 0 || s.port("a") == s.port("b") || s.port("c") != 0 {
+		t.Errorf("ports %d, %d, %d of an unknown one", s.port("a"), s.port("b"), s.port("c"))
 	}
-	if got := s.Listeners()[1]; got.Port != s.Port("b") || got.Name != "b" {
+	if got := s.listeners()[1]; got.Port != s.port("b") || got.Name != "b" {
 		t.Errorf("listener %+v", got)
 	}
 	for slot := range 3 {
-		fds, err := s.Files(slot)
+		fds, err := s.files(slot)
 		check(t, err)
 		for i, fd := range fds {
-			if port, err := boundPort(fd); err != nil || port != s.Listeners()[i].Port {
+			if port, err := boundPort(fd); err != nil || port != s.listeners()[i].Port {
 				t.Errorf("slot %d, listener %d is on port %d (%v)", slot, i, port, err)
 			}
 			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
@@ -49,11 +49,11 @@ func TestOpen(t *testing.T) {
 
 func TestOpenNothing(t *testing.T) {
 	s := open(t, 2)
-	fds, err := s.Files(1)
+	fds, err := s.files(1)
 	if len(fds) != 0 || err != nil {
 		t.Errorf("files %v, %v", fds, err)
 	}
-	check(t, s.Steer([]bool{false, true}))
+	check(t, s.steer(false, true))
 	if _, known := s.Queue(0); known {
 		t.Error("a queue without a listener")
 	}
@@ -61,11 +61,8 @@ func TestOpenNothing(t *testing.T) {
 		t.Errorf("restored %v, %v", changed, err)
 	}
 	check(t, s.CloseSlot(0))
-	if err := s.Steer([]bool{true}); err == nil {
-		t.Error("one entry steers two slots")
-	}
 	for _, slots := range []int{0, 1025} {
-		if _, err := Open(nil, slots); err == nil {
+		if _, err := openApp(nil, slots); err == nil {
 			t.Errorf("%d slots are opened", slots)
 		}
 	}
@@ -76,11 +73,11 @@ func TestOpenFailsWhole(t *testing.T) {
 	sameFiles(t)
 	held := open(t, 1, tcp("held", "127.0.0.1", 0))
 	free := open(t, 1, tcp("free", "127.0.0.1", 0))
-	port := free.Port("free")
+	port := free.port("free")
 	free.Close()
 
 	before := openFiles()
-	_, err := Open([]Listener{tcp("a", "127.0.0.1", port), tcp("b", "127.0.0.1", held.Port("held"))}, 4)
+	_, err := openApp([]Listener{tcp("a", "127.0.0.1", port), tcp("b", "127.0.0.1", held.port("held"))}, 4)
 	if heldError := (*HeldError)(nil); !errors.As(err, &heldError) || heldError.Listener.Name != "b" {
 		t.Fatalf("error %v", err)
 	}
@@ -96,7 +93,7 @@ func TestOpenFailsWhole(t *testing.T) {
 func TestTwoHundredSlots(t *testing.T) {
 	sameFiles(t)
 	s := open(t, 200, tcp("http", "127.0.0.1", 0))
-	dial(t, loopback(s.Port("http")), 4000)
+	dial(t, loopback(s.port("http")), 4000)
 	for slot, n := range accept(t, s, 4000) {
 		if n < 2 || n > 50 {
 			t.Errorf("slot %d got %d of 4000 connections, 20 are its share", slot, n)
@@ -107,22 +104,22 @@ func TestTwoHundredSlots(t *testing.T) {
 // What is queued stays, whoever comes and goes, and is counted.
 func TestQueueIsKept(t *testing.T) {
 	s := open(t, 2, tcp("http", "127.0.0.1", 0))
-	check(t, s.Steer([]bool{true, false}))
-	dial(t, loopback(s.Port("http")), 20)
-	fds, err := s.Files(0)
+	check(t, s.steer(true, false))
+	dial(t, loopback(s.port("http")), 20)
+	fds, err := s.files(0)
 	check(t, err)
 	waitReadable(t, fds[0])
 
-	check(t, s.Steer([]bool{false, true}))
-	dial(t, loopback(s.Port("http")), 10)
+	check(t, s.steer(false, true))
+	dial(t, loopback(s.port("http")), 10)
 	if counts := accept(t, s, 30); !slices.Equal(counts, []int{20, 10}) {
 		t.Errorf("connections by slot: %v", counts)
 	}
 	if n, known := s.Queue(0); n != 0 || !known {
 		t.Errorf("empty queue is %d, %v", n, known)
 	}
-	dial(t, loopback(s.Port("http")), 1)
-	fds, err = s.Files(1)
+	dial(t, loopback(s.port("http")), 1)
+	fds, err = s.files(1)
 	check(t, err)
 	waitReadable(t, fds[0])
 	if n, known := s.Queue(1); n != 1 || !known {
@@ -133,17 +130,17 @@ func TestQueueIsKept(t *testing.T) {
 func TestCloseSlot(t *testing.T) {
 	sameFiles(t)
 	s := open(t, 3, tcp("http", "127.0.0.1", 0))
-	address := loopback(s.Port("http"))
-	fds, err := s.Files(0)
+	address := loopback(s.port("http"))
+	fds, err := s.files(0)
 	check(t, err)
 	leftover, err := unix.FcntlInt(uintptr(fds[0]), unix.F_DUPFD_CLOEXEC, 0)
 	check(t, err)
 	defer unix.Close(leftover)
 
-	check(t, s.Steer([]bool{true, false, false}))
+	check(t, s.steer(true, false, false))
 	queued := dial(t, address, 1)[0]
 	waitReadable(t, fds[0])
-	check(t, s.Steer([]bool{true, false, true}))
+	check(t, s.steer(true, false, true))
 	check(t, s.CloseSlot(0))
 	check(t, queued.SetReadDeadline(time.Now().Add(patience)))
 	if _, err := queued.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
@@ -158,7 +155,7 @@ func TestCloseSlot(t *testing.T) {
 	// accepts; a copy of the closed socket elsewhere takes no share. Open again,
 	// the slot gets nothing before it is told to.
 	wantArrivals(t, s, []int{0, 0, 20})
-	_, err = s.Files(0)
+	_, err = s.files(0)
 	check(t, err)
 	wantArrivals(t, s, []int{0, 0, 20})
 	for only := range 3 {
@@ -173,13 +170,13 @@ func TestCloseEverySlot(t *testing.T) {
 	for slot := range 2 {
 		check(t, s.CloseSlot(slot))
 	}
-	if conn, err := net.Dial("tcp", loopback(s.Port("http"))); err == nil {
+	if conn, err := net.Dial("tcp", loopback(s.port("http"))); err == nil {
 		conn.Close()
 		t.Error("somebody listens")
 	}
-	check(t, s.Steer([]bool{false, true}))
+	check(t, s.steer(false, true))
 	for slot := range 2 {
-		_, err := s.Files(slot)
+		_, err := s.files(slot)
 		check(t, err)
 	}
 	wantArrivals(t, s, []int{0, 20})
@@ -192,7 +189,7 @@ func TestRestore(t *testing.T) {
 		"connected": func(fd int) error {
 			unix.Shutdown(fd, unix.SHUT_RDWR)
 			elsewhere := open(t, 1, tcp("elsewhere", "127.0.0.1", 0))
-			err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: elsewhere.Port("elsewhere")})
+			err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: elsewhere.port("elsewhere")})
 			if errors.Is(err, unix.EINPROGRESS) {
 				return nil
 			}
@@ -203,7 +200,7 @@ func TestRestore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for slot := range 4 {
 				s := open(t, 4, tcp("http", "127.0.0.1", 0))
-				fds, err := s.Files(slot)
+				fds, err := s.files(slot)
 				check(t, err)
 				wantOnly(t, s, 3)
 				if changed, err := s.Restore(slot); changed || err != nil {
@@ -220,8 +217,8 @@ func TestRestore(t *testing.T) {
 				if state, err := inspect(fds[0]); err != nil || state.backlog != 512 {
 					t.Errorf("backlog is %d (%v)", state.backlog, err)
 				}
-				if port, err := boundPort(fds[0]); err != nil || port != s.Port("http") {
-					t.Errorf("port is %d, was %d", port, s.Port("http"))
+				if port, err := boundPort(fds[0]); err != nil || port != s.port("http") {
+					t.Errorf("port is %d, was %d", port, s.port("http"))
 				}
 				for only := range 4 {
 					wantOnly(t, s, only)
@@ -235,7 +232,7 @@ func TestRestore(t *testing.T) {
 // A socket that a worker has shut down takes no part until it is restored.
 func TestShutDownSlotIsSteeredAround(t *testing.T) {
 	s := open(t, 4, tcp("http", "127.0.0.1", 0))
-	fds, err := s.Files(0)
+	fds, err := s.files(0)
 	check(t, err)
 	check(t, unix.Shutdown(fds[0], unix.SHUT_RDWR))
 	for only := 1; only < 4; only++ {
@@ -247,34 +244,34 @@ func TestShutDownSlotIsSteeredAround(t *testing.T) {
 }
 
 // wantOnly steers to one slot and fails unless it gets everything.
-func wantOnly(t *testing.T, s *Set, only int) {
+func wantOnly(t *testing.T, s *testApp, only int) {
 	t.Helper()
-	accepting, want := make([]bool, len(s.accept)), make([]int, len(s.accept))
+	accepting, want := make([]bool, s.slots), make([]int, s.slots)
 	accepting[only], want[only] = true, 20
-	check(t, s.Steer(accepting))
+	check(t, s.steer(accepting...))
 	wantArrivals(t, s, want)
 }
 
 // wantArrivals opens 20 connections and fails unless they arrive so by slot.
-func wantArrivals(t *testing.T, s *Set, want []int) {
+func wantArrivals(t *testing.T, s *testApp, want []int) {
 	const n = 20
 	t.Helper()
-	dial(t, loopback(s.Listeners()[0].Port), n)
+	dial(t, loopback(s.listeners()[0].Port), n)
 	if counts := accept(t, s, n); !slices.Equal(counts, want) {
 		t.Errorf("connections by slot: %v, want %v", counts, want)
 	}
 }
 
 // exchange fails unless bytes go both ways on a connection of the slot.
-func exchange(t *testing.T, s *Set, slot int) {
+func exchange(t *testing.T, s *testApp, slot int) {
 	t.Helper()
-	accepting := make([]bool, len(s.accept))
+	accepting := make([]bool, s.slots)
 	accepting[slot] = true
-	check(t, s.Steer(accepting))
-	client := dial(t, loopback(s.Listeners()[0].Port), 1)[0]
+	check(t, s.steer(accepting...))
+	client := dial(t, loopback(s.listeners()[0].Port), 1)[0]
 	_, err := client.Write([]byte("?"))
 	check(t, err)
-	fds, err := s.Files(slot)
+	fds, err := s.files(slot)
 	check(t, err)
 	waitReadable(t, fds[0])
 	server, _, err := unix.Accept4(fds[0], unix.SOCK_CLOEXEC)

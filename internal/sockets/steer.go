@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"unsafe"
@@ -234,4 +235,65 @@ func attach(fd int, program []bpf.Instruction) error {
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
 		&unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)})
 	return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF", err)
+}
+
+// steer takes over which slots accept, and attaches the program for them.
+func (g *group) steer(accept []bool) error {
+	g.accept = slices.Clone(accept)
+	g.look()
+	return g.attach()
+}
+
+// attach steers the connections as things are.
+func (g *group) attach() error {
+	if len(g.order) < 2 {
+		return nil // one socket needs no steering, and systemd's may be in no group
+	}
+	balance := program(g.listener.Balance, g.seed, g.order, g.accepting())
+	if err := attach(g.members[g.order[0]].fd, balance); err != nil {
+		return fmt.Errorf("cannot steer the connections of %s: %w", g.listener, err)
+	}
+	return nil
+}
+
+// accepting says which members get new connections: those of the slots that
+// accept, else all that are open. At least one is true.
+func (g *group) accepting() []bool {
+	accepting := make([]bool, max(len(g.accept), slices.Max(g.order)+1))
+	if g.lent {
+		accepting = accepting[:slices.Max(g.order)+1]
+	}
+	for slot, accepts := range g.accept {
+		if lender := g.lender(slot); accepts && lender >= 0 {
+			accepting[lender] = true
+		}
+	}
+	listening := make([]bool, len(accepting))
+	for _, slot := range g.order {
+		listening[slot] = true
+	}
+	for slot := range accepting {
+		accepting[slot] = accepting[slot] && listening[slot]
+	}
+	for _, parkedToo := range []bool{false, true} {
+		if slices.Contains(accepting, true) {
+			break
+		}
+		for _, slot := range g.order {
+			accepting[slot] = parkedToo || g.lent || !g.members[slot].parked
+		}
+	}
+	return accepting
+}
+
+// vacate attaches a program for the moment in which a member leaves the group
+// and the last takes its index: neither gets anything, where another can.
+func (g *group) vacate(slot int) {
+	accepting := g.accepting()
+	accepting[slot] = false
+	accepting[g.order[len(g.order)-1]] = false
+	if slices.Contains(accepting, true) {
+		// What follows steers again, and says what is wrong.
+		_ = attach(g.members[g.order[0]].fd, program(g.listener.Balance, g.seed, g.order, accepting))
+	}
 }

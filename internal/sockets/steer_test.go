@@ -78,7 +78,7 @@ func TestSecondChoiceSpreads(t *testing.T) {
 // The kernel takes the longest program there can be.
 func TestLongestProgram(t *testing.T) {
 	s := open(t, 1, tcp("http", "127.0.0.1", 0))
-	fds, err := s.Files(0)
+	fds, err := s.files(0)
 	check(t, err)
 	scattered := make(order, 0, maxSlots) // no two neighbours alike
 	for i := range maxSlots {
@@ -111,16 +111,16 @@ func TestSteer(t *testing.T) {
 		for away := range 4 {
 			accepting := []bool{true, true, true, true}
 			accepting[away] = false
-			check(t, s.Steer(accepting))
-			dial(t, joinPort(host, s.Port("http")), 300)
+			check(t, s.steer(accepting...))
+			dial(t, joinPort(host, s.port("http")), 300)
 			for slot, n := range accept(t, s, 300) {
 				if slot == away && n != 0 || slot != away && n < 50 {
 					t.Errorf("%s without slot %d: slot %d got %d of 300", host, away, slot, n)
 				}
 			}
 		}
-		check(t, s.Steer(make([]bool, 4)))
-		dial(t, joinPort(host, s.Port("http")), 200)
+		check(t, s.steer(make([]bool, 4)...))
+		dial(t, joinPort(host, s.port("http")), 200)
 		if counts := accept(t, s, 200); slices.Contains(counts, 0) {
 			t.Errorf("%s with none accepting: %v", host, counts)
 		}
@@ -137,7 +137,7 @@ func TestSteerUnderLoad(t *testing.T) {
 	check(t, err)
 	defer unix.Close(stop)
 	for slot := range slots {
-		fds, err := s.Files(slot)
+		fds, err := s.files(slot)
 		check(t, err)
 		serving.Go(func() {
 			if err := serve(fds[0], stop, byte(slot)); err != nil {
@@ -155,7 +155,7 @@ func TestSteerUnderLoad(t *testing.T) {
 	client.Go(func() {
 		for {
 			before := away.Load()
-			slot, err := ask(loopback(s.Port("http")))
+			slot, err := ask(loopback(s.port("http")))
 			if err != nil {
 				t.Errorf("a connection failed: %v", err)
 			} else {
@@ -175,7 +175,7 @@ func TestSteerUnderLoad(t *testing.T) {
 		slot := int(round % slots)
 		accepting := slices.Repeat([]bool{true}, slots)
 		accepting[slot] = false
-		check(t, s.Steer(accepting))
+		check(t, s.steer(accepting...))
 		now := round*slots + int64(slot)
 		away.Store(now)
 		for n := 0; n < perRound; {
@@ -184,7 +184,7 @@ func TestSteerUnderLoad(t *testing.T) {
 			}
 		}
 		away.Store(none)
-		check(t, s.Steer(slices.Repeat([]bool{true}, slots)))
+		check(t, s.steer(slices.Repeat([]bool{true}, slots)...))
 		for range perRound {
 			<-progress
 		}
@@ -250,7 +250,7 @@ func helpSource() error {
 	}
 	l := tcp("http", "", 0)
 	l.Balance = BalanceSource
-	s, err := Open([]Listener{l}, 4)
+	s, err := openApp([]Listener{l}, 4)
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func helpSource() error {
 		}
 		// Without slot 1 only its clients move, each to one slot; then back.
 		for _, accepting := range [][]bool{{true, false, true, true}, {true, true, true, true}} {
-			if err := s.Steer(accepting); err != nil {
+			if err := s.steer(accepting...); err != nil {
 				return err
 			}
 			for i, slot := range home {
@@ -294,10 +294,10 @@ func helpSource() error {
 
 // sticks opens n connections from one address and returns the one slot that got
 // them, which has to be want where that is not -1.
-func sticks(s *Set, from, to string, want, n int) (int, error) {
+func sticks(s *testApp, from, to string, want, n int) (int, error) {
 	for range n {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		conn, err := dialer.Dial("tcp", joinPort(to, s.Port("http")))
+		conn, err := dialer.Dial("tcp", joinPort(to, s.port("http")))
 		if err != nil {
 			return 0, err
 		}

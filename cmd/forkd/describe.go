@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+func describeCommand(std stdio) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "describe APP [SLOT]",
+		Aliases: []string{"show", "info"},
+		Short:   "show everything about an app, or one of its slots",
+		Long: `describe shows what an app runs, each of its settings and where that came from,
+its rolls, and how its workers ended, with the last that they printed.`,
+		Example: `  forkd describe shop
+  forkd describe shop 0`,
+		ValidArgsFunction: appNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			slot := everySlot
+			if len(args) == 2 {
+				k, err := strconv.ParseUint(args[1], 10, 16)
+				if err != nil {
+					return usage("%q is no slot: use its number in forkd status %s", args[1], args[0])
+				}
+				slot, args = int(k), args[:1]
+			}
+			return each(cmd, args, false, func(client *control.Client) error {
+				return describe(cmd.Context(), std, client, slot, asJSON)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
+}
+
+// everySlot is the slot of who names none.
+const everySlot = -1
+
+func describe(ctx context.Context, std stdio, client *control.Client, slot int, asJSON bool) error {
+	name := client.At().Name
+	d, err := client.Describe(ctx)
+	if err != nil {
+		return ofApp(name, err)
+	}
+	if slot != everySlot {
+		if err := only(&d, slot); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if asJSON {
+		err = printJSON(std.out, d, "  ")
+	} else {
+		_, err = fmt.Fprintln(std.out, strings.Join(description(screenOf(std.out), name, &d, slot, time.Now()), "\n"))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot print the description: %v", err)
+	}
+	return nil
+}
+
+// only leaves in a description what is one slot's.
+func only(d *control.Description, slot int) error {
+	other := func(s control.Slot) bool { return s.Slot != slot }
+	slots := len(d.Slots)
+	if d.Slots = slices.DeleteFunc(d.Slots, other); len(d.Slots) == 0 {
+		return fmt.Errorf("there is no slot %d: it has %s, from 0", slot, plural(slots, "slot"))
+	}
+	d.History = slices.DeleteFunc(d.History, func(e control.Exit) bool { return e.Slot != slot })
+	d.Leftovers = slices.DeleteFunc(d.Leftovers, func(l control.Leftover) bool { return l.Slot == nil || *l.Slot != slot })
+	return nil
+}

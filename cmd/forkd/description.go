@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+// What a description shows of long histories; --json has all of them.
+const (
+	exitsShown  = 10
+	rollsShown  = 5
+	outputShown = 5 // lines of each exit; all of them for one slot
+)
+
+// description draws everything about an app, or about one slot of it. Its lines
+// carry no line ends.
+func description(s screen, title string, d *control.Description, slot int, now time.Time) []string {
+	lines := table(s, title, &d.App, now)
+	section := func(heading string, body []string) {
+		if len(body) > 0 {
+			lines = append(append(lines, "", s.paint(bold, heading)), body...)
+		}
+	}
+	if slot == everySlot {
+		section("release", s.pairs(release(d)))
+		section("master", s.pairs(master(d, now)))
+		section("environment", s.pairs([][2]string{{"names", strings.Join(d.Env, " ")}}))
+		section("settings", s.settings(d.Settings))
+		section("rolls", s.rolls(d.Rolls, now))
+	}
+	section("exits", s.exits(d.History, slot, now))
+	return lines
+}
+
+func release(d *control.Description) [][2]string {
+	command := make([]string, len(d.Release.Command))
+	for i, arg := range d.Release.Command {
+		if command[i] = arg; arg == "" || strings.ContainsAny(arg, " \t\n'\"\\$`*?;&|<>()") {
+			command[i] = strconv.Quote(arg)
+		}
+	}
+	return [][2]string{
+		{"generation", strconv.Itoa(d.Release.Generation)},
+		{"directory", d.Release.Directory},
+		{"executable", d.Release.Executable},
+		{"command", strings.Join(command, " ")},
+		{"ready when", d.Readiness},
+	}
+}
+
+func master(d *control.Description, now time.Time) [][2]string {
+	pairs := [][2]string{
+		{"pid", strconv.Itoa(d.PID)},
+		{"version", d.Version},
+		{"since", fmt.Sprintf("%s (%s)", clock(d.StartedAt, now), age(now.Sub(d.StartedAt)))},
+		{"file", d.Config},
+	}
+	for _, l := range d.Listeners {
+		text := l.Address + ", " + l.Mode
+		if l.Balance != "" && l.Mode == "reuseport" {
+			text += ", balance " + l.Balance
+		}
+		if l.Source != "" {
+			text += ", " + l.Source
+		}
+		pairs = append(pairs, [2]string{"listener " + l.Name, text})
+	}
+	return append(pairs, [2]string{"messages", fmt.Sprintf("%d sent, %d dropped", d.Messages.Sent, d.Messages.Dropped)})
+}
+
+// settings is a line for each key: its value, and where that comes from.
+func (s screen) settings(all []control.Setting) []string {
+	const widest = 30 // longer values push their sources to the right
+	width := 0
+	for _, setting := range all {
+		if n := columnsOf(clean(setting.Value)); n <= widest {
+			width = max(width, n)
+		}
+	}
+	pairs := make([][2]string, len(all))
+	for i, setting := range all {
+		pairs[i] = [2]string{setting.Key, pad(clean(setting.Value), width, false) + "  " + setting.Source}
+	}
+	return s.pairs(pairs)
+}
+
+func (s screen) rolls(all []control.RollRecord, now time.Time) []string {
+	lines, all := latest(s, all, rollsShown)
+	for _, r := range all {
+		result := control.Rolled{Generation: r.Generation, Result: r.Result, Error: r.Error}
+		text := fmt.Sprintf("%s to generation %d, %s: %s", clock(r.EndedAt, now), r.Generation, soon(r.EndedAt.Sub(r.StartedAt)), resultText(result))
+		lines = append(lines, s.fold(clean(text))...)
+	}
+	return lines
+}
+
+func (s screen) exits(all []control.Exit, slot int, now time.Time) []string {
+	lines, all := latest(s, all, exitsShown)
+	for _, e := range all {
+		text := fmt.Sprintf("%s slot %d generation %d pid %d: %s", clock(e.At, now), e.Slot, e.Generation, e.PID, e.Reason)
+		if e.ReadyFor != nil {
+			text += ", ready for " + soon(time.Duration(*e.ReadyFor*float64(time.Second)))
+		} else {
+			text += ", never ready"
+		}
+		lines = append(lines, s.fold(clean(text))...)
+		output := e.Output
+		if slot == everySlot && len(output) > outputShown {
+			output = output[len(output)-outputShown:]
+		}
+		for _, line := range output {
+			lines = append(lines, s.paint(dim, s.cut("    | "+clean(line))))
+		}
+	}
+	return lines
+}
+
+// latest cuts a history to its last entries, and says so in a line.
+func latest[T any](s screen, all []T, most int) ([]string, []T) {
+	if len(all) <= most {
+		return nil, all
+	}
+	earlier := len(all) - most
+	return []string{s.paint(dim, s.cut(fmt.Sprintf("  %d earlier: see --json", earlier)))}, all[earlier:]
+}

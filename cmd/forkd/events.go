@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+func eventsCommand(std stdio) *cobra.Command {
+	var follow, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "events APP",
+		Short: "show what has happened to an app",
+		Long: `events shows what has happened to an app, as far back as its master remembers.
+With -f it goes on as things happen, until Ctrl-C or the app's end; it exits 4
+when the master vanishes.`,
+		Example: `  forkd events shop -f
+  forkd events shop --json`,
+		Args:              exactly(1),
+		ValidArgsFunction: appNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return each(cmd, args, false, func(client *control.Client) error {
+				return events(cmd.Context(), std, client, follow, asJSON)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as things happen")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	return cmd
+}
+
+func events(ctx context.Context, std stdio, client *control.Client, follow, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	s := screenOf(std.out)
+	last := uint64(0)
+	err := client.Events(ctx, "", follow, func(_ string, e control.Event) error {
+		if last != 0 && e.Seq > last+1 {
+			fmt.Fprintf(std.err, "forkd: %d events were missed: the app had more than it keeps\n", e.Seq-last-1)
+		}
+		last = e.Seq
+		var err error
+		if asJSON {
+			err = printJSON(std.out, e, "")
+		} else {
+			_, err = fmt.Fprintln(std.out, eventLine(s, e, time.Now()))
+		}
+		if err != nil {
+			return fmt.Errorf("cannot print the events: %v", err)
+		}
+		return nil
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil // Ctrl-C: the user has seen enough
+	}
+	return ofApp(client.At().Name, err)
+}
+
+// eventLine is an event in a line: "15:04:05 ready slot 1 generation 2 pid 77: why".
+func eventLine(s screen, e control.Event, now time.Time) string {
+	var text strings.Builder
+	text.WriteString(clock(e.Time, now) + " " + s.paint(eventColor(e.Type), clean(e.Type)))
+	for _, of := range []struct {
+		what   string
+		number *int
+	}{{"slot", e.Slot}, {"generation", e.Generation}, {"pid", e.PID}} {
+		if of.number != nil {
+			fmt.Fprintf(&text, " %s %d", of.what, *of.number)
+		}
+	}
+	if e.Reason != "" {
+		text.WriteString(": " + clean(e.Reason))
+	}
+	return text.String()
+}
+
+func eventColor(kind string) paint {
+	switch kind {
+	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack:
+		return red
+	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventListeningAgain:
+		return yellow
+	case control.EventReady, control.EventRollDone, control.EventUp, control.EventResumed:
+		return green
+	default:
+		return plain
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// loadFor bounds a load that nobody ends.
+const loadFor = time.Minute
+
+// loadHTTP asks a server until SIGINT: load ADDRESS, a unix socket's where it has a
+// slash. Half of its clients keep their connections, the others open one for each
+// request; none ever tries again. It says "answers N failed M", and each failure
+// on a line of its own. With a second argument, until-refused, a client
+// ends by itself when nobody listens any more.
+func loadHTTP() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, loadFor)
+	defer cancel()
+	l := loader{address: os.Args[1], network: "tcp"}
+	if strings.Contains(l.address, "/") {
+		l.network = "unix"
+	}
+	var clients sync.WaitGroup
+	for n := range 8 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				switch err := l.converse(ctx, n%2 == 0); {
+				case errors.Is(err, syscall.ECONNREFUSED) && len(os.Args) > 2:
+					return
+				case err != nil:
+					l.fail(err)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	fmt.Printf("answers %d failed %d\n", l.answers.Load(), len(l.failures))
+	for _, failure := range l.failures {
+		fmt.Println(failure)
+	}
+}
+
+type loader struct {
+	network, address string
+	answers          atomic.Int64
+	mu               sync.Mutex
+	failures         []string
+}
+
+func (l *loader) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures = append(l.failures, time.Now().Format("15:04:05.000 ")+err.Error())
+}
+
+// converse asks on one connection: once, or until the server closes it. The error
+// says which request of the connection failed.
+func (l *loader) converse(ctx context.Context, keep bool) (err error) {
+	asked := 0
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("request %d of its connection: %w", asked, err)
+		}
+	}()
+	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).Dial(l.network, l.address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	request := "GET / HTTP/1.1\r\nHost: test\r\n"
+	if !keep {
+		request += "Connection: close\r\n"
+	}
+	for ctx.Err() == nil {
+		asked++
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
+			return err
+		}
+		response, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if err != nil {
+			return err
+		}
+		if response.StatusCode != http.StatusOK {
+			return errors.New(response.Status)
+		}
+		l.answers.Add(1)
+		if response.Close {
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+const (
+	addressForms = `write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`
+	schemes      = "use tcp://, tcp4://, tcp6:// or unix://"
+)
+
+// Address is where l listens, in the form that parseAddress reads: for people,
+// and the same for the same place.
+func Address(l supervisor.Listener) string {
+	if l.Network != "unix" {
+		return l.Network + "://" + net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
+	}
+	address := "unix://" + l.Path
+	if l.Perm != 0 {
+		address += fmt.Sprintf("?mode=%04o", l.Perm)
+	}
+	return address
+}
+
+// parseAddress reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT, and
+// unix:///PATH, unix:PATH, /PATH, ./PATH or ../PATH with ?mode=OCTAL after it.
+// It fills in Network, Host, Port, Path (as it was written) and Perm.
+func parseAddress(address string) (l supervisor.Listener, err error) {
+	if path, ok := socketPath(address); ok {
+		l, err = parseUnix(path)
+	} else {
+		l, err = parseTCP(address)
+	}
+	if err != nil {
+		return supervisor.Listener{}, fmt.Errorf("%q: %w", address, err)
+	}
+	return l, nil
+}
+
+// socketPath tells a unix socket's address, and takes the scheme off.
+func socketPath(address string) (string, bool) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return path, true
+	}
+	for _, begin := range []string{"/", "./", "../"} {
+		if strings.HasPrefix(address, begin) {
+			return address, true
+		}
+	}
+	return "", false
+}
+
+// parseUnix reads what follows "unix:". The first question mark ends the path,
+// and nothing in the path stands for something else.
+func parseUnix(rest string) (supervisor.Listener, error) {
+	if path, full := strings.CutPrefix(rest, "//"); full {
+		if !strings.HasPrefix(path, "/") {
+			host, _, _ := strings.Cut(path, "/")
+			return supervisor.Listener{}, fmt.Errorf("%q stands where a host's name would: write unix:///PATH, or unix:PATH for a relative one", host)
+		}
+		rest = path
+	}
+	path, query, asked := strings.Cut(rest, "?")
+	l := supervisor.Listener{Network: "unix", Path: path}
+	switch filepath.Base(path) {
+	case ".", "..", "/":
+		return l, errors.New("the socket's path is missing: write unix:///run/shop.sock")
+	}
+	switch {
+	case strings.HasSuffix(path, "/"):
+		return l, errors.New("this is a directory's path: name the socket's file")
+	case path[0] == '@':
+		return l, errors.New("a socket without a file has no access mode: write unix:///run/shop.sock")
+	case strings.ContainsFunc(path, unicode.IsControl):
+		return l, errors.New("the path holds a control character")
+	}
+	if !asked {
+		return l, nil
+	}
+	var err error
+	l.Perm, err = parseQuery(query)
+	return l, err
+}
+
+// parseQuery reads mode=OCTAL. A mode of 0 would keep everybody out.
+func parseQuery(query string) (fs.FileMode, error) {
+	var perm fs.FileMode
+	for setting := range strings.SplitSeq(query, "&") {
+		key, text, _ := strings.Cut(setting, "=")
+		if key != "mode" {
+			return 0, fmt.Errorf("%q is not known after the question mark: there is mode, as in ?mode=0660", key)
+		}
+		if perm != 0 {
+			return 0, errors.New("mode is written twice")
+		}
+		mode, err := strconv.ParseUint(text, 8, 32)
+		switch {
+		case err != nil || mode > 0o777:
+			return 0, fmt.Errorf("mode: %q is not an access mode: write octal digits up to 0777, as in ?mode=0660", text)
+		case mode == 0:
+			return 0, fmt.Errorf("mode: nobody could connect with %q: write one as in ?mode=0660", text)
+		}
+		perm = fs.FileMode(mode)
+	}
+	return perm, nil
+}
+
+func parseTCP(address string) (l supervisor.Listener, err error) {
+	network, rest, schemed := strings.Cut(address, "://")
+	if !schemed {
+		network, rest = "tcp", address
+	}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	case "udp":
+		return l, fmt.Errorf("udp is not built yet: %s", schemes)
+	default:
+		return l, fmt.Errorf("%q is no scheme: %s", network, schemes)
+	}
+	if !strings.Contains(rest, ":") {
+		if _, err := strconv.Atoi(rest); err != nil {
+			if strings.Contains(rest, "/") {
+				return l, errors.New(`a unix socket's path begins with "/" or "./": ` + addressForms)
+			}
+			return l, errors.New("the port is missing: " + addressForms)
+		}
+		rest = ":" + rest
+	}
+	host, digits, err := net.SplitHostPort(rest)
+	if err != nil {
+		return l, errors.New("not an address: " + addressForms)
+	}
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil {
+		return l, fmt.Errorf("the port must be a number from 0 to 65535, not %q", digits)
+	}
+	l.Network, l.Port = network, int(port)
+	l.Host, err = hostAddress(network, host)
+	return l, err
+}
+
+// hostAddress is the host as an address, "" for every one. Names are not
+// looked up: what they mean may change, and a bound socket does not.
+func hostAddress(network, host string) (string, error) {
+	switch host {
+	case "", "*":
+		return "", nil
+	case "localhost":
+		if network == "tcp6" {
+			return "::1", nil
+		}
+		return "127.0.0.1", nil
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an IP address: use one of this machine, or none for every one", host)
+	}
+	ip = ip.Unmap()
+	switch {
+	case network == "tcp4" && !ip.Is4():
+		return "", errors.New("tcp4:// needs an IPv4 address")
+	case network == "tcp6" && ip.Is4():
+		return "", errors.New("tcp6:// needs an IPv6 address")
+	}
+	return ip.String(), nil
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The makers of fields. A setter checks the value and stores it; what needs
+// several settings at once is left to draft.finish.
+
+// path is a file, relative to where the key was written.
+func path(key string, into func(*draft) *string) field {
+	return field{
+		set: func(d *draft, v value) (err error) {
+			*into(d), err = v.string()
+			return err
+		},
+		show: func(d *draft) string {
+			if *into(d) == "" {
+				return ""
+			}
+			return d.absolute(*into(d), d.at[key])
+		},
+	}
+}
+
+// identity is a name or a number of a user or group.
+func identity(into func(*draft) *string) field {
+	return field{
+		set: func(d *draft, v value) (err error) {
+			if v.kind == integer {
+				v.kind = text
+			}
+			*into(d), err = v.string()
+			return err
+		},
+		show: func(d *draft) string { return *into(d) },
+	}
+}
+
+func duration(least time.Duration, into func(*draft) *time.Duration) field {
+	return field{
+		set: func(d *draft, v value) error {
+			set, err := v.duration(least)
+			if err == nil {
+				*into(d) = set
+			}
+			return err
+		},
+		show: func(d *draft) string { return brief(*into(d)) },
+	}
+}
+
+// brief is a duration as a person writes it: "1m", not "1m0s".
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func whole(least, most int, into func(*draft) *int) field {
+	return field{
+		set: func(d *draft, v value) error {
+			set, err := v.whole(least, most)
+			if err == nil {
+				*into(d) = set
+			}
+			return err
+		},
+		show: func(d *draft) string { return strconv.Itoa(*into(d)) },
+	}
+}
+
+func choice(into func(*draft) *string, built []string, later ...string) field {
+	return field{
+		set: func(d *draft, v value) error {
+			set, err := v.choice(built, later)
+			if err == nil {
+				*into(d) = set
+			}
+			return err
+		},
+		show: func(d *draft) string { return *into(d) },
+	}
+}

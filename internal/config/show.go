@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+// settings is every key with the value that holds in the end and where it was
+// written, in the contract's order: what describe shows. Variables of env are
+// not among it; they may be secrets. An empty value is one that is not set.
+func (d *draft) settings() []supervisor.Setting {
+	var all []supervisor.Setting
+	listed := false
+	for _, k := range keys() {
+		if table, _ := split(k.name); table != "" && !listed {
+			all, listed = append(all, d.listenSettings()...), true
+		}
+		source := d.source(d.given(k.name))
+		if k.name == "name" && source == "default" && d.app != "" {
+			source = "command line"
+		}
+		all = append(all, supervisor.Setting{Key: k.name, Value: k.show(d), Source: source})
+	}
+	return all
+}
+
+func (d *draft) listenSettings() []supervisor.Setting {
+	var all []supervisor.Setting
+	for i := range d.listeners {
+		l := &d.listeners[i]
+		for _, k := range listenKeys() {
+			if k.name == "balance" && l.Mode != "reuseport" {
+				continue
+			}
+			source := d.source(l.given(k.name))
+			if k.name == "balance" && d.balance != "" {
+				source = d.source(d.given("balance"))
+			}
+			all = append(all, supervisor.Setting{Key: "listen." + l.Name + "." + k.name, Value: k.show(l), Source: source})
+		}
+	}
+	return all
+}
+
+// source is where a setting was written, in words.
+func (d *draft) source(at origin, given bool) string {
+	switch {
+	case !given:
+		return "default"
+	case !at.flagged():
+		return fmt.Sprintf("%s:%d", d.config.File, at.line)
+	case strings.HasPrefix(at.label, "--"):
+		return at.label
+	default:
+		return "command line"
+	}
+}
+
+// showCommand quotes words that would read as several, or as none.
+func (d *draft) showCommand() string {
+	words := make([]string, len(d.config.Command))
+	for i, word := range d.config.Command {
+		words[i] = word
+		if quoted := strconv.Quote(word); word == "" || strings.ContainsAny(word, ` '"`) || quoted != `"`+word+`"` {
+			words[i] = quoted
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// showWorkers is what was written, and what it means here: "cpus-1 (3)".
+func (d *draft) showWorkers() string {
+	number := strconv.Itoa(d.config.Workers)
+	if _, err := strconv.Atoi(d.workers); err == nil {
+		return number
+	}
+	return d.workers + " (" + number + ")"
+}
+
+func (d *draft) showUmask() string {
+	if d.config.Umask < 0 {
+		return ""
+	}
+	return fmt.Sprintf("%04o", d.config.Umask)
+}
+
+func (d *draft) showStopSignal() string {
+	return strings.TrimPrefix(unix.SignalName(d.config.StopSignal), "SIG")
+}
+
+func (d *draft) showChannel() string { return oneOrNone("forkd", d.config.Channel) }
+
+func (d *draft) showProtocols() string { return oneOrNone("systemd", d.config.Systemd) }
+
+func oneOrNone(word string, one bool) string {
+	if one {
+		return word
+	}
+	return "none"
+}

@@ -1,0 +1,136 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Each setting is shown once, with the value that holds and where it was
+// written; a variable's value nowhere.
+func TestSettings(t *testing.T) {
+	h := newHost(t)
+	file := filepath.Join(h.etc, "shop.toml")
+	write(t, filepath.Join(h.etc, "shop.env"), "TOKEN=secret\n")
+	write(t, file, `workers = "cpus-1"
+command = ["./shop", "a b", ""]
+env_file = "shop.env"
+env.PASSWORD = "secret"
+umask = "27"
+drain.timeout = "90s"
+[[listen]]
+address = "*:8080"
+[[listen]]
+name = "local"
+address = "./s?mode=660"
+`)
+	cfg, err := h.load(typedFlags(t, "--balance=source", "--ready-timeout=60s", "--env=KEY=secret"), "shop", []string{"server", "--port", "{port}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, s := range cfg.Settings {
+		got.WriteString(s.Key + " = " + s.Value + " (" + strings.ReplaceAll(s.Source, file, "FILE") + ")\n")
+	}
+	want := strings.ReplaceAll(`name = shop (command line)
+command = server --port {port} (command line)
+directory = ETC (default)
+workers = cpus-1 (3) (FILE:1)
+user =  (default)
+group =  (default)
+umask = 0027 (FILE:5)
+env_file = ETC/shop.env (FILE:3)
+stop_signal = TERM (default)
+channel = forkd (default)
+protocols = systemd (default)
+pid_file =  (default)
+listen.8080.name = 8080 (default)
+listen.8080.address = tcp://:8080 (FILE:8)
+listen.8080.mode = reuseport (default)
+listen.8080.balance = source (--balance)
+listen.8080.backlog = 4096 (default)
+listen.8080.nonblocking = true (default)
+listen.local.name = local (FILE:10)
+listen.local.address = unix://ETC/s?mode=0660 (FILE:11)
+listen.local.mode = shared (default)
+listen.local.backlog = 4096 (default)
+listen.local.nonblocking = true (default)
+ready.mode = auto (default)
+ready.delay = 1s (default)
+ready.timeout = 1m (--ready-timeout)
+restart.condition = any (default)
+restart.delay = 100ms (default)
+restart.max_delay = 30s (default)
+restart.max_attempts = 0 (default)
+restart.window = 5s (default)
+update.parallelism = 1 (default)
+update.delay = 0s (default)
+update.order = start-first (default)
+update.monitor = 5s (default)
+update.failure_action = rollback (default)
+drain.timeout = 1m30s (FILE:6)
+drain.idle = 1s (default)
+drain.delay = 0s (default)
+drain.shed_per_second = 0 (default)
+log.mode = capture (default)
+metrics.address =  (default)
+control.group =  (default)
+`, "ETC", h.etc)
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Error(diff)
+	}
+	if strings.Contains(got.String(), "secret") {
+		t.Error("a variable's value is shown")
+	}
+}
+
+func TestShownValues(t *testing.T) {
+	for content, want := range map[string]string{
+		"command = ['./shop', 'a b', '', '\"', '{fd}']\nlisten=[{address=80}]": `command ./shop "a b" "" "\"" {fd}`,
+		"command = [\"\\u001b[2J\"]":                     `command "\x1b[2J"`,
+		"command = ['x', '{fd}']\nlisten=[{address=80}]": "protocols none",
+		"command = ['x']\nprotocols = []":                "protocols none",
+		"command = ['x']\nchannel = 'none'":              "channel none",
+		"command = ['x']\nworkers = 7":                   "workers 7",
+		"command = ['x']\nworkers = '7'":                 "workers 7",
+		"command = ['x']\nworkers = '50%'":               "workers 50% (2)",
+		"command = ['x']\nworkers = 0x10":                "workers 0x10 (16)",
+		"command = ['x']\nstop_signal = 'sigint'":        "stop_signal INT",
+		"command = ['x']\npid_file = ''":                 "pid_file ",
+		"command = ['x']\ncontrol.group = 0":             "control.group 0",
+	} {
+		cfg, _, err := loadFile(t, content)
+		if err != nil {
+			t.Errorf("%s: %v", content, err)
+			continue
+		}
+		key, value, _ := strings.Cut(want, " ")
+		for _, s := range cfg.Settings {
+			if s.Key == key && s.Value != value {
+				t.Errorf("%s: %s is shown as %s, not %s", content, key, s.Value, value)
+			}
+		}
+	}
+}
+
+func TestBrief(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                            "0s",
+		10 * time.Second:             "10s",
+		time.Minute:                  "1m",
+		10 * time.Minute:             "10m",
+		time.Hour:                    "1h",
+		10 * time.Hour:               "10h",
+		time.Hour + 30*time.Minute:   "1h30m",
+		time.Hour + time.Second:      "1h0m1s",
+		1500 * time.Millisecond:      "1.5s",
+		time.Minute + 30*time.Second: "1m30s",
+	} {
+		if got := brief(d); got != want {
+			t.Errorf("%d is %s, not %s", d, got, want)
+		}
+	}
+}

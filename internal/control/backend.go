@@ -1,0 +1,60 @@
+package control
+
+import "context"
+
+// Backend is the app behind a control socket: the supervisor. Its methods are
+// called from many goroutines at once; ctx ends when the client leaves or the
+// server is closed. An *Error chooses the HTTP status, any other error is 503.
+type Backend interface {
+	Status(ctx context.Context) (App, error)
+	// Health is what /healthz says: one of the states. It costs little: balancers
+	// ask all the time.
+	Health(ctx context.Context) (string, error)
+	Describe(ctx context.Context) (Description, error)
+	// Events returns the events after a number that are still kept, the oldest
+	// first; 0 is before all. It works until Serve has returned, so that "down"
+	// reaches those who follow.
+	Events(ctx context.Context, after uint64) (EventPage, error)
+	// Reload starts a roll; with Wait it returns when that has ended, and a
+	// roll that did not succeed is no error but a Result. A configuration that
+	// can't be used is an *Error, 409.
+	Reload(ctx context.Context, r Reload) (Rolled, error)
+	// Scale returns when the number that is wanted has changed; see [Scale.Workers].
+	Scale(ctx context.Context, s Scale) (Scaled, error)
+	DrainHost(ctx context.Context, draining bool) error
+	// Send hands a message to workers: an *Error, 404, says that there is no
+	// such slot, 409 that no worker took it.
+	Send(ctx context.Context, m Message) (Sent, error)
+	// Stop returns when the stop has begun.
+	Stop(ctx context.Context, now bool) error
+}
+
+// Reload is the body of POST /v1/reload.
+type Reload struct {
+	KeepConfig bool `json:"keep_config"` // as SIGUSR2: roll, without reading the configuration again
+	Wait       bool `json:"wait"`        // answer when the roll has ended; default true
+}
+
+// Rolled answers POST /v1/reload, and is the last roll in an App.
+type Rolled struct {
+	Generation int    `json:"generation"`
+	Result     string `json:"result,omitempty"` // "done", "rolled_back", "paused", ...; "" when not waited for
+	Error      string `json:"error,omitempty"`  // why it is not "done"
+}
+
+// ResultDone is the Result of a roll that replaced every worker.
+const ResultDone = "done"
+
+// Stop is the body of POST /v1/stop.
+type Stop struct {
+	Now bool `json:"now"` // no draining: SIGKILL
+}
+
+// Error is a refusal in words. A Backend returns one to choose the HTTP status,
+// a Client returns the one that the master answered with.
+type Error struct {
+	Code int    // HTTP status
+	Text string // one line
+}
+
+func (e *Error) Error() string { return e.Text }

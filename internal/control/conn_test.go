@@ -1,0 +1,119 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What comes after a request does not end it; the client's leaving does, and the
+// answer to who has closed one direction only says that it was the client.
+func TestOnlyLeavingEndsARequest(t *testing.T) {
+	began := make(chan context.Context, 1)
+	finish := make(chan struct{})
+	b := &fake{app: sample(), reload: func(ctx context.Context, _ Reload) (Rolled, error) {
+		began <- ctx
+		select {
+		case <-finish:
+			return Rolled{Generation: 2, Result: ResultDone}, nil
+		case <-ctx.Done():
+			return Rolled{}, ctx.Err()
+		}
+	}}
+	at := serving(t, b, quick(), os.Geteuid())
+	reload := func(after string) (*net.UnixConn, context.Context) {
+		conn, err := dial(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprint(conn, "POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"+after)
+		return conn, <-began
+	}
+	answer := func(conn io.Reader) string {
+		data, err := io.ReadAll(conn)
+		if err != nil && !errors.Is(err, unix.ECONNRESET) { // so it ends for who has sent what is not read
+			t.Error(err)
+		}
+		return string(data)
+	}
+	for _, after := range []string{"\r\n", "\r\nGET /v1/status HTTP/1.1\r\n\r\n", strings.Repeat("x", 3*maxHeader)} {
+		conn, ctx := reload(after)
+		select {
+		case <-ctx.Done():
+			t.Errorf("%.9q after a request ended it: %v", after, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond): // that nothing happens is what is waited for
+		}
+		finish <- struct{}{}
+		if text := answer(conn); !strings.HasPrefix(text, "HTTP/1.1 200 ") {
+			t.Errorf("with %.9q after a request: %s", after, text)
+		}
+	}
+	for _, after := range []string{"", "\r\n"} {
+		conn, _ := reload(after)
+		if err := conn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if text := answer(conn); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.Contains(text, errLeft.Text) {
+			t.Errorf("who has left got: %s", text)
+		}
+	}
+}
+
+// troubled is a listener that has trouble first.
+type troubled struct {
+	net.Listener
+	first []error
+}
+
+func (l *troubled) Accept() (net.Conn, error) {
+	if len(l.first) > 0 {
+		err := l.first[0]
+		l.first = l.first[1:]
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", err)}
+	}
+	return l.Listener.Accept()
+}
+
+// accept(2) passes on what ails the network at the moment. None of it ends the
+// server; that its listener is closed does.
+func TestTroubleDoesNotEndTheServer(t *testing.T) {
+	local, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := quick()
+	l.finish = 10 * time.Millisecond
+	open := func(*http.Request) error { return nil }
+	a := &api{backend: &fake{app: sample()}, limits: l}
+	s := &server{handler: answering(open, map[string]route{"/healthz": {http.MethodGet, a.health}}), limits: l, large: make(chan struct{}, 1)}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.serve(t.Context(), &troubled{local, []error{
+			unix.EPROTO, unix.ENETDOWN, unix.EHOSTUNREACH, unix.ENOBUFS, unix.EPERM, unix.EOPNOTSUPP,
+			unix.ENONET, unix.ETIMEDOUT, unix.EMFILE, errors.New("something new"),
+		}})
+	}()
+	response, err := http.Get("http://" + local.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("status %d", response.StatusCode)
+	}
+	local.Close()
+	if err := <-ended; err == nil {
+		t.Errorf("with its listener closed it ended by %v", err)
+	}
+}

@@ -1,0 +1,72 @@
+package control
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Event is something that happened to an app. Its type is one of up, ready,
+// exited, crashed, backoff, failed, roll_started, roll_done, rolled_back,
+// roll_failed, scaled, draining, resumed, listening_again, leftover, down.
+type Event struct {
+	Seq        uint64    `json:"seq"` // from 1, without gaps, in one life of the master
+	Time       time.Time `json:"time"`
+	Host       string    `json:"host"`
+	Type       string    `json:"type"`
+	Slot       *int      `json:"slot"` // null: of the whole app
+	Generation *int      `json:"generation"`
+	PID        *int      `json:"pid"`
+	Reason     string    `json:"reason"`
+}
+
+// The types of events (docs/contract.md, section "Control socket").
+const (
+	EventUp             = "up"
+	EventReady          = "ready"
+	EventExited         = "exited"
+	EventCrashed        = "crashed"
+	EventBackoff        = "backoff"
+	EventFailed         = "failed"
+	EventRollStarted    = "roll_started"
+	EventRollDone       = "roll_done"
+	EventRolledBack     = "rolled_back"
+	EventRollFailed     = "roll_failed"
+	EventScaled         = "scaled"
+	EventDraining       = "draining"
+	EventResumed        = "resumed"
+	EventShed           = "shed"
+	EventListeningAgain = "listening_again"
+	EventLeftover       = "leftover"
+	EventDown           = "down" // the last of an app's
+)
+
+// EventPage is what a Backend has for who has seen events up to a number.
+type EventPage struct {
+	Boot   string          // names this life of the master: letters and digits
+	Events []Event         // the oldest first
+	Missed uint64          // that are not kept any more
+	More   <-chan struct{} // closed when there is another event
+}
+
+// position is how far a reader has come: the id of an event, "BOOT-SEQ".
+type position struct {
+	boot string
+	seq  uint64
+}
+
+// parsePosition reads an id. One that is no id is before everything: whoever
+// reconnects with it has no better.
+func parsePosition(id string) position {
+	dash := strings.LastIndexByte(id, '-')
+	if dash < 0 {
+		return position{}
+	}
+	seq, err := strconv.ParseUint(id[dash+1:], 10, 64)
+	if err != nil {
+		return position{}
+	}
+	return position{boot: id[:dash], seq: seq}
+}
+
+func (p position) String() string { return p.boot + "-" + strconv.FormatUint(p.seq, 10) }

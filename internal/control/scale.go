@@ -1,0 +1,140 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Scale asks for another number of slots. Exactly one field is set.
+type Scale struct {
+	To int    // that many
+	By int    // so many more, or fewer
+	Of string // a share of the machine: "cpus", "cpus-1", "50%"
+}
+
+// Scaled answers POST /v1/scale.
+type Scaled struct {
+	From int `json:"from"`    // slots that were wanted before
+	To   int `json:"workers"` // that are wanted now
+}
+
+// mostWorkers is supervisor.MaxWorkers, which stands above this package.
+const mostWorkers = 1024
+
+// ParseScale reads what people write: "4", "+2", "-1", "cpus", "cpus-1", "50%".
+// The error is an *Error, 400.
+func ParseScale(text string) (Scale, error) {
+	var s Scale
+	switch _, share := Share(text, 1); {
+	case share:
+		return Scale{Of: text}, nil
+	case strings.HasPrefix(text, "+"):
+		s = Scale{By: positive(text[1:])}
+	case strings.HasPrefix(text, "-"):
+		s = Scale{By: -positive(text[1:])}
+	default:
+		s = Scale{To: positive(text)}
+	}
+	if s == (Scale{}) || s.To > mostWorkers || s.By >= mostWorkers || s.By <= -mostWorkers {
+		return Scale{}, noScale(text)
+	}
+	return s, nil
+}
+
+func noScale(text string) error {
+	const most = 40
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return &Error{http.StatusBadRequest, fmt.Sprintf("%q is no number of workers: use 1 to %d, +N, -N, cpus, cpus-1 or 50%%", text, mostWorkers)}
+}
+
+// Share is the number of slots that text, a share of a machine with cpus CPUs,
+// means: "cpus", "cpus-1", "50%". It is at least 1, and may be too many. That ok
+// is false says that text is no share.
+func Share(text string, cpus int) (n int, ok bool) {
+	if percent, cut := strings.CutSuffix(text, "%"); cut {
+		share := positive(percent)
+		return (cpus*share + 99) / 100, share > 0
+	}
+	fewer, cut := strings.CutPrefix(text, "cpus")
+	switch less, minus := strings.CutPrefix(fewer, "-"); {
+	case !cut:
+		return 0, false
+	case fewer == "":
+		return min(cpus, mostWorkers), true
+	default:
+		return max(1, cpus-positive(less)), minus && positive(less) > 0
+	}
+}
+
+// positive is a number in up to five decimal digits, 0 for anything else.
+func positive(digits string) int {
+	if len(digits) == 0 || len(digits) > 5 || strings.Trim(digits, "0123456789") != "" {
+		return 0
+	}
+	n, _ := strconv.Atoi(digits) // only digits, and few
+	return n
+}
+
+// Workers is the number of slots that s asks for, where now are wanted and the
+// machine has so many cpus. The error is an *Error, 400: there would be none, or
+// too many.
+func (s Scale) Workers(now, cpus int) (int, error) {
+	n := s.To
+	switch {
+	case s.By != 0:
+		n = now + s.By
+	case s.Of != "":
+		n, _ = Share(s.Of, cpus)
+	}
+	if n < 1 || n > mostWorkers {
+		return 0, &Error{http.StatusBadRequest, fmt.Sprintf("%s would be %d workers: an app has 1 to %d", s, n, mostWorkers)}
+	}
+	return n, nil
+}
+
+// String writes s as ParseScale reads it.
+func (s Scale) String() string {
+	switch {
+	case s.Of != "":
+		return s.Of
+	case s.By != 0:
+		return fmt.Sprintf("%+d", s.By)
+	default:
+		return strconv.Itoa(s.To)
+	}
+}
+
+// scaling is the body of POST /v1/scale: {"workers":4}, {"workers":"+2"}.
+type scaling struct {
+	Workers json.RawMessage `json:"workers"`
+}
+
+func (s Scale) body() scaling {
+	if s.To != 0 {
+		return scaling{json.RawMessage(s.String())}
+	}
+	return scaling{json.RawMessage(strconv.Quote(s.String()))}
+}
+
+// wanted reads a body; a number is never relative.
+func (b scaling) wanted() (Scale, error) {
+	text := string(b.Workers)
+	switch {
+	case text == "" || text == "null":
+		return Scale{}, &Error{http.StatusBadRequest, `cannot scale: send {"workers":4}, or "+1", "-1", "cpus", "50%"`}
+	case text[0] != '"':
+		if n := positive(text); n < 1 || n > mostWorkers {
+			return Scale{}, noScale(text)
+		}
+		return ParseScale(text)
+	}
+	if err := json.Unmarshal(b.Workers, &text); err != nil {
+		return Scale{}, noScale(text)
+	}
+	return ParseScale(text)
+}

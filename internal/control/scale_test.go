@@ -1,0 +1,80 @@
+package control
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestParseScale(t *testing.T) {
+	for text, want := range map[string]Scale{
+		"1": {To: 1}, "1024": {To: 1024}, "004": {To: 4},
+		"+2": {By: 2}, "-1": {By: -1}, "+1023": {By: 1023},
+		"cpus": {Of: "cpus"}, "cpus-1": {Of: "cpus-1"}, "50%": {Of: "50%"}, "200%": {Of: "200%"},
+	} {
+		s, err := ParseScale(text)
+		if err != nil || s != want {
+			t.Errorf("%s: %+v, %v; want %+v", text, s, err, want)
+		}
+		// And it survives the way to the master.
+		data, err := json.Marshal(s.body())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body scaling
+		if err := json.Unmarshal(data, &body); err != nil {
+			t.Fatal(err)
+		}
+		if back, err := body.wanted(); err != nil || back != want {
+			t.Errorf("%s, as %s: %+v, %v", text, data, back, err)
+		}
+	}
+	for _, text := range []string{
+		"", "0", "1025", "100000", "99999999999999999999", "+", "-", "+0", "-0", "--1", "+-1", "1.5", "0x4", " 4", "4 ", "٤",
+		"cpus-", "cpus-0", "cpus+1", "cpus-x", "CPUS", "%", "0%", "-5%", "5%%", "1e3%", "all", "null", strings.Repeat("9", 1<<16),
+	} {
+		if s, err := ParseScale(text); err == nil || len(err.Error()) > 200 {
+			t.Errorf("%.40q: %+v, %v", text, s, err)
+		}
+	}
+}
+
+func TestShare(t *testing.T) {
+	for text, want := range map[string]int{
+		"cpus": 8, "cpus-1": 7, "cpus-7": 1, "cpus-99999": 1, "50%": 4, "51%": 5, "1%": 1, "200%": 16, "99999%": 8000,
+	} {
+		if n, ok := Share(text, 8); !ok || n != want {
+			t.Errorf("%s of 8: %d, %v; want %d", text, n, ok, want)
+		}
+	}
+	for _, text := range []string{"", "4", "+1", "-1", "cpus-", "cpus-0", "cpus1", "cpus+1", "cpus--1", "cpus-1%", "%", "0%", "-1%", "100000%", "cpus-100000", " cpus"} {
+		if n, ok := Share(text, 8); ok {
+			t.Errorf("%q is %d", text, n)
+		}
+	}
+}
+
+func TestScaleWorkers(t *testing.T) {
+	for _, test := range []struct {
+		s         Scale
+		now, cpus int
+		want      int // 0: refused
+	}{
+		{Scale{To: 3}, 2, 8, 3},
+		{Scale{By: 2}, 2, 8, 4},
+		{Scale{By: -1}, 2, 8, 1},
+		{Scale{By: -2}, 2, 8, 0},
+		{Scale{By: 1}, 1024, 8, 0},
+		{Scale{Of: "cpus"}, 2, 8, 8},
+		{Scale{Of: "cpus"}, 2, 4096, 1024},
+		{Scale{Of: "cpus-1"}, 2, 8, 7},
+		{Scale{Of: "cpus-9"}, 2, 8, 1},
+		{Scale{Of: "50%"}, 2, 3, 2},
+		{Scale{Of: "1%"}, 2, 3, 1},
+		{Scale{Of: "60000%"}, 2, 8, 0},
+	} {
+		if n, err := test.s.Workers(test.now, test.cpus); n != test.want || (err == nil) != (test.want > 0) {
+			t.Errorf("%v of %d, with %d cpus: %d, %v; want %d", test.s, test.now, test.cpus, n, err, test.want)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package sockets
+
+import (
+	"fmt"
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
+
+// each is one listener's sockets on a port for each slot. Whoever connects picks
+// the slot: nothing is steered.
+type each struct {
+	set      *Set
+	listener Listener
+	end      endpoint  // slot 0's
+	members  []*socket // by slot
+}
+
+func newEach(s *Set, l Listener, end endpoint) *each {
+	return &each{set: s, listener: l, end: end}
+}
+
+// at is where the slot's socket is bound.
+func (e *each) at(slot int) endpoint {
+	end := e.end
+	end.port += slot
+	return end
+}
+
+func (e *each) adopt(given []*passed) error {
+	for _, p := range given {
+		backlog, err := listen(p.fd, e.listener.Backlog)
+		if err != nil {
+			return fmt.Errorf("cannot listen on %s, %s: %w", e.listener, p, err)
+		}
+		sock := p.socket
+		sock.backlog, sock.parked = backlog, true
+		e.members = grow(e.members, p.slot, noSocket)
+		e.members[p.slot] = &sock
+	}
+	return nil
+}
+
+func (e *each) open(slot int) error {
+	e.members = grow(e.members, slot, noSocket)
+	m := e.members[slot]
+	if m.fd >= 0 {
+		m.parked = false
+		return nil
+	}
+	at, l := e.at(slot), e.listener
+	l.Port = at.port
+	if at.port > maxPort {
+		return fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, e.listener, at.port)
+	}
+	fd, err := at.bindAlone(l.Nonblocking)
+	if err != nil {
+		return at.explain(l, err)
+	}
+	backlog, err := listen(fd, l.Backlog)
+	if err != nil {
+		unix.Close(fd)
+		return at.explain(l, err)
+	}
+	*m = socket{fd: fd, backlog: backlog}
+	return nil
+}
+
+func (e *each) file(slot int) int {
+	if slot >= len(e.members) || e.members[slot].parked {
+		return -1
+	}
+	return e.members[slot].fd
+}
+
+func (e *each) actual(slot int) (mode string, port int) { return ModeEach, e.at(slot).port }
+
+func (e *each) configure(l Listener) {
+	for slot, m := range e.all() {
+		m.reconfigure(e.set, e.listener, l, ofSlot(slot))
+	}
+	e.listener = l
+}
+
+func (e *each) steer([]bool) error { return nil }
+
+func (e *each) mend(slot int) (changed bool, err error) {
+	if slot >= len(e.members) {
+		return false, nil
+	}
+	changed, _, err = e.members[slot].mend(e.listener, ofSlot(slot))
+	return changed, err
+}
+
+func (e *each) mendAll() (changed []int, err error) {
+	for slot := range e.members {
+		undone, failed := e.mend(slot)
+		if err = first(err, failed); undone {
+			changed = append(changed, slot)
+		}
+	}
+	return changed, err
+}
+
+func (e *each) queue(slot int) (waiting int, listens bool) {
+	if slot >= len(e.members) {
+		return 0, false
+	}
+	return e.members[slot].waiting()
+}
+
+// closeSlot frees the slot's port, where no socket unit of systemd's has it.
+func (e *each) closeSlot(slot int) error {
+	if slot >= len(e.members) || e.members[slot].fd < 0 {
+		return nil
+	}
+	m := e.members[slot]
+	if !m.held {
+		e.set.forget(m)
+		m.end()
+		return nil
+	}
+	m.parked = true
+	return m.flushQueued(e.listener, slot)
+}
+
+func (e *each) leaving(slot int) (end endpoint, own bool) {
+	return e.at(slot), slot < len(e.members) && e.members[slot].fd >= 0
+}
+
+func (e *each) all() iter.Seq2[int, *socket] { return openOf(e.members) }
+
+func (e *each) finish() {
+	for _, m := range e.all() {
+		e.set.forget(m)
+		m.close()
+	}
+}
+
+func (e *each) giveBack() []*passed {
+	var back []*passed
+	for slot, m := range e.all() {
+		if m.held {
+			back = append(back, passedOf(m, e.listener, e.at(slot), slot))
+			e.members[slot] = noSocket()
+		}
+	}
+	return back
+}
+
+func (e *each) close() {
+	for _, m := range e.members {
+		m.close()
+	}
+}

@@ -1,0 +1,85 @@
+package sockets
+
+import (
+	"cmp"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Implied returns listeners made of the passed sockets, one for each address,
+// for an app that has none configured. A name is the socket unit's, without
+// ".socket", where it is that of one address only; else the port or the file.
+// The backlogs are those that the sockets have. Called before the first Lineup.
+func (s *Set) Implied() []Listener {
+	var leads []*passed // one for each address, a socket unit's where there is one
+	for _, p := range s.passed {
+		at := slices.IndexFunc(leads, func(lead *passed) bool { return lead.end == p.end && lead.path == p.path })
+		switch {
+		case p.unix && p.path == "":
+		case at < 0:
+			leads = append(leads, p)
+		case leads[at].stored != "" && p.held:
+			leads[at] = p
+		}
+	}
+	ls := make([]Listener, 0, len(leads))
+	for _, p := range leads {
+		ls = append(ls, p.implies())
+	}
+	for i, p := range leads {
+		if slices.IndexFunc(ls, func(l Listener) bool { return l.Name == ls[i].Name }) != i || ls[i].Name == "" {
+			ls[i].Name = p.plainName()
+		}
+	}
+	for i := range ls {
+		for n := 2; slices.IndexFunc(ls, func(l Listener) bool { return l.Name == ls[i].Name }) < i; n++ {
+			ls[i].Name = leads[i].plainName() + "-" + strconv.Itoa(n)
+		}
+	}
+	return ls
+}
+
+// implies makes a listener of a passed socket.
+func (p *passed) implies() Listener {
+	l := Listener{Nonblocking: true, Network: "unix", Path: p.path, Mode: ModeShared}
+	if p.held {
+		if l.Name = strings.TrimSuffix(p.name, ".socket"); slices.Contains([]string{"unknown", "stored", "connection"}, l.Name) {
+			l.Name = ""
+		}
+	} else {
+		l.Name = p.listener
+	}
+	if p.unix {
+		state, err := inspectUnix(inode(p.fd))
+		if err == nil {
+			l.Backlog = int(state.backlog)
+		}
+	} else {
+		l.Mode, l.Balance = ModeReuseport, BalanceHash
+		l.Network, l.Host, l.Port = "tcp", netip.MustParseAddrPort(p.end.String()).Addr().String(), p.end.port
+		switch {
+		case p.end.dual:
+			l.Host = ""
+		case p.end.addr.Is4():
+			l.Network = "tcp4"
+		default:
+			l.Network = "tcp6"
+		}
+		if state, err := inspect(p.fd); err == nil {
+			l.Backlog = int(state.backlog)
+		}
+	}
+	l.Backlog = cmp.Or(l.Backlog, 4096)
+	return l
+}
+
+// plainName is what a listener is called whose name nobody has chosen.
+func (p *passed) plainName() string {
+	if p.unix {
+		return strings.TrimSuffix(filepath.Base(p.path), ".sock")
+	}
+	return strconv.Itoa(p.end.port)
+}

@@ -1,0 +1,54 @@
+package sockets
+
+import "golang.org/x/sys/unix"
+
+// Leaving watches the connections that were half open when a slot began to
+// leave: their last packet still brings them to its queue.
+type Leaving struct {
+	from   []door
+	waited map[tuple]bool // nil before the first look
+}
+
+// door is a port, as one family sees it.
+type door struct{ family, port int }
+
+// Leave begins to watch the slot. Called after Steer has led new connections
+// away from it.
+func (s *Set) Leave(slot int) *Leaving {
+	l := &Leaving{}
+	for _, p := range s.places {
+		end, own := p.leaving(slot)
+		if !own {
+			continue
+		}
+		l.from = append(l.from, door{end.family(), end.port})
+		if end.dual {
+			l.from = append(l.from, door{unix.AF_INET, end.port})
+		}
+	}
+	return l
+}
+
+// HalfOpen reports whether connections of that time are still half open. The
+// kernel does not say which slot they are to, so that those of the listener's
+// other slots count too; later ones do not. One whose client has gone silent
+// stays for about a minute (tcp_synack_retries): the caller bounds its patience,
+// and asks until it gets false. It takes some milliseconds where there are many
+// connections, and may be called from any goroutine, but from one at a time. The
+// error says that the kernel cannot be asked.
+func (l *Leaving) HalfOpen() (bool, error) {
+	now := map[tuple]bool{}
+	for _, d := range l.from {
+		tuples, err := halfOpen(d.family, d.port)
+		if err != nil {
+			return false, err
+		}
+		for _, t := range tuples {
+			if l.waited == nil || l.waited[t] {
+				now[t] = true
+			}
+		}
+	}
+	l.waited = now
+	return len(now) > 0, nil
+}

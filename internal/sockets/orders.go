@@ -1,0 +1,183 @@
+package sockets
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// ordersName is what the fd store knows the record by. No socket has such a name:
+// it does not end in a number.
+const ordersName = "forkd-orders"
+
+// maxOrders bounds a record that is read.
+const maxOrders = 8 << 20
+
+// orders is the record beside the sockets in the fd store, for the successor of a
+// killed master: a memory file.
+type orders struct {
+	fd      int // 0: none, as with descriptor 0 nobody stores anything
+	stored  bool
+	written []byte // what is in the file
+	read    record // what an earlier master has written
+}
+
+// record is what cannot be asked of anybody else.
+type record struct {
+	// Orders are those of the groups, by endpoint: the kernel keeps them as long
+	// as the sockets live, and does not show them.
+	Orders map[string][]int `json:"orders"`
+	// Stored are the cookies (SO_COOKIE) of the sockets that were given to the fd
+	// store. A name is no proof that one was: a socket unit may choose any.
+	Stored []uint64 `json:"stored"`
+}
+
+// take reads the record, if that is what was passed, and takes it over.
+func (o *orders) take(g Passed) bool {
+	var stat unix.Stat_t
+	if g.Name != ordersName || g.FD <= 0 || unix.Fstat(g.FD, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false
+	}
+	buffer := make([]byte, min(max(stat.Size, 0), maxOrders))
+	n, err := unix.Pread(g.FD, buffer, 0)
+	if err == nil {
+		o.read = parseOrders(buffer[:n])
+	}
+	if o.fd > 0 { // a second one: this is as good
+		unix.Close(o.fd)
+	}
+	o.fd, o.stored = g.FD, true
+	return true
+}
+
+// parseOrders reads a record. What is not one is none: the order is guessed then.
+func parseOrders(text []byte) record {
+	var r record
+	// Only the first value counts: a writer that was killed may have left the end
+	// of a longer one behind it.
+	if json.NewDecoder(bytes.NewReader(text)).Decode(&r) != nil {
+		return record{}
+	}
+	for key, slots := range r.Orders {
+		seen := map[int]bool{}
+		for _, slot := range slots {
+			if slot < 0 || slot >= maxSlots || seen[slot] {
+				delete(r.Orders, key)
+				break
+			}
+			seen[slot] = true
+		}
+	}
+	return r
+}
+
+// proves reports whether an earlier master has stored the socket.
+func (o *orders) proves(fd int) bool {
+	known := cookie(fd)
+	return known != 0 && slices.Contains(o.read.Stored, known)
+}
+
+// cookie is the kernel's name for a socket, never used again; 0: not known.
+func cookie(fd int) uint64 {
+	value, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return 0
+	}
+	return value
+}
+
+// sort brings the passed sockets of a group into the kernel's order. Without a
+// record they are taken for as new: those of the socket unit as it lists them,
+// then the others by slot.
+func (o *orders) sort(end endpoint, given []*passed) {
+	known := order(slices.Clone(o.read.Orders[end.key()]))
+	for _, slot := range slices.Clone(known) {
+		if !slices.ContainsFunc(given, func(p *passed) bool { return p.slot == slot }) {
+			known.leave(slot) // it has been closed since
+		}
+	}
+	slices.SortStableFunc(given, func(a, b *passed) int {
+		if len(known) == len(given) {
+			return slices.Index(known, a.slot) - slices.Index(known, b.slot)
+		}
+		switch {
+		case a.held && b.held:
+			return 0
+		case a.held:
+			return -1
+		case b.held:
+			return 1
+		default:
+			return a.slot - b.slot
+		}
+	})
+}
+
+// write keeps the record up to date. It is for the fd store alone, and gets there
+// before the sockets of which it tells.
+func (o *orders) write(s *Set) {
+	if s.keeper == nil || s.closed {
+		return
+	}
+	r := record{Orders: map[string][]int{}}
+	for _, p := range s.places {
+		if g, ok := p.bound.(*group); ok && len(g.order) > 1 {
+			r.Orders[g.end.key()] = g.order
+		}
+		for _, sock := range p.all() {
+			if sock.stored != "" {
+				r.Stored = append(r.Stored, sock.cookie)
+			}
+		}
+	}
+	for _, p := range s.passed {
+		if p.stored != "" {
+			r.Stored = append(r.Stored, p.cookie)
+		}
+	}
+	text, err := json.Marshal(r)
+	if err != nil || bytes.Equal(text, o.written) || len(r.Orders)+len(r.Stored) == 0 && !o.stored {
+		return
+	}
+	if o.fd <= 0 {
+		if o.fd, err = unix.MemfdCreate(ordersName, unix.MFD_CLOEXEC); err != nil {
+			s.notice("cannot record which sockets systemd keeps for a successor, which will take them for a socket unit's: memfd_create: %v", err)
+			o.fd = 0
+			return
+		}
+	}
+	if _, err := unix.Pwrite(o.fd, text, 0); err != nil {
+		return // it does not fail but for want of memory; the next change tries again
+	}
+	_ = unix.Ftruncate(o.fd, int64(len(text))) // what stays behind is not read
+	o.written = text
+	if !o.stored {
+		o.stored = true
+		s.keeper.Store(ordersName, o.fd)
+	}
+}
+
+// forget takes the record out of the fd store.
+func (o *orders) forget(s *Set) {
+	if s.keeper != nil && o.stored {
+		s.keeper.Remove(ordersName)
+		o.stored = false
+	}
+}
+
+func (o *orders) close() {
+	if o.fd > 0 {
+		unix.Close(o.fd)
+		o.fd = 0
+	}
+}
+
+// key names an endpoint in the record.
+func (e endpoint) key() string {
+	if e.dual {
+		return "dual " + e.String()
+	}
+	return e.String()
+}

@@ -1,0 +1,316 @@
+package sockets
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// passed is a socket that the master was given, and where it listens.
+type passed struct {
+	socket
+	name     string // as it was passed
+	listener string // of LISTENER.SLOT
+	slot     int    // of LISTENER.SLOT, else the one it is adopted for
+	end      endpoint
+	path     string // of unix; "" where the socket has no file
+	unix     bool
+}
+
+// String says which one it is, and what, for a person.
+func (p *passed) String() string {
+	return fmt.Sprintf("socket %q that systemd passed (%s)", p.name, p.address())
+}
+
+func (p *passed) address() string {
+	switch {
+	case p.unix && p.path == "":
+		return "a unix socket without a path"
+	case p.unix:
+		return "unix://" + p.path
+	case p.end.dual:
+		return "tcp://" + p.end.String()
+	case p.end.addr.Is4():
+		return "tcp4://" + p.end.String()
+	default:
+		return "tcp6://" + p.end.String()
+	}
+}
+
+// passedOf is what is left of a socket of systemd's whose listener is gone.
+func passedOf(sock *socket, l Listener, end endpoint, slot int) *passed {
+	p := &passed{socket: *sock, name: sock.unit, end: end, slot: slot, unix: l.Network == "unix"}
+	return p
+}
+
+// MisfitError says that what systemd passed and what is configured can't go
+// together: trying again is no help.
+type MisfitError struct{ text string }
+
+func (e *MisfitError) Error() string { return e.text }
+
+// storedName reads LISTENER.SLOT. That a socket has such a name does not say that
+// it is from the fd store.
+func storedName(name string) (listener string, slot int, ok bool) {
+	dot := strings.LastIndexByte(name, '.')
+	if dot <= 0 {
+		return "", 0, false
+	}
+	slot, err := strconv.Atoi(name[dot+1:])
+	if err != nil || slot < 0 || slot >= maxSlots || strconv.Itoa(slot) != name[dot+1:] {
+		return "", 0, false
+	}
+	return name[:dot], slot, true
+}
+
+// take examines what was passed, and takes it over.
+func (s *Set) take(given []Passed) error {
+	var dead []*passed
+	given = slices.DeleteFunc(slices.Clone(given), func(g Passed) bool {
+		record := s.orders.take(g)
+		if record {
+			unix.CloseOnExec(g.FD)
+		}
+		return record
+	})
+	for _, g := range given {
+		p := &passed{name: g.Name, socket: socket{fd: g.FD}}
+		listener, slot, stored := storedName(g.Name)
+		if stored = stored && s.orders.proves(g.FD); stored {
+			p.stored, p.cookie, p.listener, p.slot = g.Name, cookie(g.FD), listener, slot
+		} else {
+			p.held, p.unit = true, g.Name
+		}
+		what, listens := p.examine()
+		switch {
+		case what != "":
+			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)
+		case !listens && stored:
+			dead = append(dead, p)
+		case !listens:
+			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is a socket that does not listen: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name)
+		default:
+			s.passed = append(s.passed, p)
+		}
+	}
+	for _, g := range given {
+		unix.CloseOnExec(g.FD)
+	}
+	for _, p := range dead {
+		s.notice("listener %s: the stored socket of slot %d does not listen any more: dropped", p.listener, p.slot)
+		s.forget(&p.socket)
+		p.close()
+	}
+	return nil
+}
+
+// examine finds out where the socket listens. what says what it is where it is
+// none that could.
+func (p *passed) examine() (what string, listens bool) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(p.fd, &stat); err != nil {
+		return "no open descriptor", false
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return notSocket(stat.Mode & unix.S_IFMT), false
+	}
+	option := func(name int) int {
+		value, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name)
+		if err != nil {
+			return -1
+		}
+		return value
+	}
+	domain, kind := option(unix.SO_DOMAIN), option(unix.SO_TYPE)
+	inet := domain == unix.AF_INET || domain == unix.AF_INET6
+	switch {
+	case inet && kind == unix.SOCK_DGRAM:
+		return "a UDP socket", false
+	case !inet && domain != unix.AF_UNIX:
+		return fmt.Sprintf("a socket of address family %d", domain), false
+	case kind != unix.SOCK_STREAM:
+		return "a unix socket, and no stream", false
+	case inet && option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP:
+		return "a stream socket, and not TCP (SocketProtocol= of a socket unit)", false
+	}
+	if listens = option(unix.SO_ACCEPTCONN) == 1; !listens {
+		if _, err := unix.Getpeername(p.fd); err == nil {
+			return "a connection, as with Accept=yes", false
+		}
+	}
+	p.unix = domain == unix.AF_UNIX
+	name, err := unix.Getsockname(p.fd)
+	if err != nil {
+		return "a socket without an address", false
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		p.end = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
+	case *unix.SockaddrInet6:
+		p.end = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
+		only, err := unix.GetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		p.end.dual = err == nil && only == 0 && p.end.addr == netip.IPv6Unspecified()
+	case *unix.SockaddrUnix:
+		p.path = name.Name
+	}
+	return "", listens
+}
+
+func notSocket(kind uint32) string {
+	switch kind {
+	case unix.S_IFIFO:
+		return "a pipe"
+	case unix.S_IFREG:
+		return "a regular file"
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFCHR:
+		return "a character device"
+	default:
+		return "no socket"
+	}
+}
+
+// unfit reports whether a socket cannot be the listener's, whatever its name.
+func (p *passed) unfit(l Listener, want spot) bool {
+	switch {
+	case p.unix != (l.Network == "unix"):
+		return true
+	case p.unix:
+		return false
+	case l.Network == "tcp4":
+		return !p.end.addr.Is4()
+	case l.Network == "tcp6":
+		return p.end.addr.Is4() || p.end.dual
+	default:
+		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.end.addr.Is4()
+	}
+}
+
+// in reports whether the socket is at the very address, for any of its ports.
+func (p *passed) in(at spot) bool {
+	if p.unix || at.path != "" {
+		return p.unix && p.path != "" && p.path == at.path
+	}
+	base := at.end
+	base.port = p.end.port
+	return base == p.end && p.end.port >= at.end.port && p.end.port < at.end.port+at.ports
+}
+
+// choice is what a listener takes of the passed sockets.
+type choice struct {
+	at     spot // where they are: the listener's own address but for those of its name
+	chosen []*passed
+	units  int // of a socket unit
+	rest   []*passed
+}
+
+// pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of
+// its name, those at its address. names are those of all listeners.
+func pick(l Listener, want spot, names []string, from []*passed) (choice, error) {
+	c := choice{at: want}
+	units, err := pickUnits(l, want, names, from)
+	if err != nil {
+		return c, err
+	}
+	if len(units) > 0 {
+		c.at.end, c.at.path = units[0].end, units[0].path
+		if units[0].unix {
+			c.at.end = endpoint{}
+		}
+		if units[0].in(want) {
+			c.at.end.port = want.end.port // of ModeEach: the first slot's
+		}
+	}
+	mine := func(p *passed) bool {
+		return p.stored != "" && p.unix == (l.Network == "unix") && (p.listener == l.Name || !slices.Contains(names, p.listener))
+	}
+	if c.at.end.port == 0 && c.at.path == "" {
+		// The kernel has picked a port for an earlier master.
+		for _, p := range from {
+			if at := c.at.end; mine(p) && p.listener == l.Name {
+				if at.port = p.end.port; at == p.end {
+					c.at.end = at
+					break
+				}
+			}
+		}
+	}
+	taken := map[int]bool{}
+	for _, p := range from {
+		if !mine(p) || !p.in(c.at) || taken[p.slot] || c.at.mode == ModeEach && p.end.port != c.at.end.port+p.slot ||
+			c.at.mode == ModeShared && (p.slot != 0 || len(units) > 0) {
+			continue
+		}
+		taken[p.slot] = true
+		c.chosen = append(c.chosen, p)
+	}
+	if c.at.mode == ModeShared && len(units) > 1 {
+		return c, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", l, len(units), ModeShared, ModeReuseport)
+	}
+	free := 0
+	for _, p := range units {
+		if c.at.mode == ModeEach {
+			free = p.end.port - c.at.end.port
+		}
+		for taken[free] && c.at.mode != ModeEach {
+			free++
+		}
+		if taken[free] || free >= maxSlots {
+			continue
+		}
+		taken[free] = true
+		p.slot = free
+		c.units++
+		c.chosen = append(c.chosen, p)
+	}
+	c.rest = slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return slices.Contains(c.chosen, p) })
+	return c, nil
+}
+
+// pickUnits chooses those of socket units, all at one address: of the listener's
+// name, rather at its address; else at its address.
+func pickUnits(l Listener, want spot, names []string, from []*passed) ([]*passed, error) {
+	var named, there, near []*passed
+	for _, p := range from {
+		switch {
+		case p.stored != "":
+		case p.name == l.Name:
+			named = append(named, p)
+		case slices.Contains(names, p.name):
+		case p.in(want):
+			there = append(there, p)
+		case !p.unix && want.path == "" && p.end.port == want.end.port && p.end.meets(want.end):
+			near = append(near, p)
+		}
+	}
+	if exact := slices.DeleteFunc(slices.Clone(named), func(p *passed) bool { return !p.in(want) }); len(exact) > 0 {
+		return exact, nil
+	}
+	candidates := named
+	if len(candidates) == 0 {
+		candidates = there
+	}
+	if len(candidates) == 0 {
+		candidates = near
+	}
+	if len(candidates) == 0 {
+		return nil, nil
+	}
+	lead := candidates[0]
+	if lead.unfit(l, want) {
+		return nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, scheme(l), lead)}
+	}
+	at := spot{end: lead.end, path: lead.path, ports: want.ports}
+	if lead.in(want) {
+		at = want
+	}
+	return slices.DeleteFunc(candidates, func(p *passed) bool { return p != lead && !p.in(at) }), nil
+}
+
+// scheme is the listener's network, as its address begins.
+func scheme(l Listener) string { return l.Network + "://" }

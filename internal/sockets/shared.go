@@ -1,0 +1,165 @@
+package sockets
+
+import (
+	"fmt"
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
+
+// shared is one TCP socket for all slots. It is open while a slot is, and bound
+// so that nobody can join it.
+type shared struct {
+	set      *Set
+	listener Listener // Port is the actual one
+	end      endpoint
+	sock     socket
+	slots    slots
+}
+
+// slots says which slots use the one socket.
+type slots []bool
+
+func (s *slots) set(slot int, open bool) {
+	*s = grow(*s, slot, func() bool { return false })
+	(*s)[slot] = open
+}
+
+func (s slots) has(slot int) bool { return slot < len(s) && s[slot] }
+
+// first is the one that the socket is counted for, -1 where none is open.
+func (s slots) first() int {
+	for slot, open := range s {
+		if open {
+			return slot
+		}
+	}
+	return -1
+}
+
+func newShared(s *Set, l Listener, end endpoint) *shared {
+	c := &shared{set: s, listener: l, end: end, sock: socket{fd: -1}}
+	c.listener.Port = end.port
+	return c
+}
+
+func (c *shared) adopt(given []*passed) error {
+	backlog, err := listen(given[0].fd, c.listener.Backlog)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s, %s: %w", c.listener, given[0], err)
+	}
+	c.sock = given[0].socket
+	c.sock.backlog = backlog
+	return nil
+}
+
+func (c *shared) open(slot int) error {
+	if c.sock.fd < 0 {
+		fd, err := c.end.bindAlone(c.listener.Nonblocking)
+		if err != nil {
+			return c.end.explain(c.listener, err)
+		}
+		backlog, err := listen(fd, c.listener.Backlog)
+		if err != nil {
+			unix.Close(fd)
+			return c.end.explain(c.listener, err)
+		}
+		c.sock = socket{fd: fd, backlog: backlog}
+		if c.end.port == 0 {
+			if c.end.port, err = boundPort(fd); err != nil {
+				c.sock.close()
+				return c.end.explain(c.listener, err)
+			}
+			c.listener.Port = c.end.port
+		}
+	}
+	c.sock.parked = false
+	c.slots.set(slot, true)
+	return nil
+}
+
+func (c *shared) file(slot int) int {
+	if !c.slots.has(slot) {
+		return -1
+	}
+	return c.sock.fd
+}
+
+func (c *shared) actual(int) (mode string, port int) { return ModeShared, c.end.port }
+
+func (c *shared) configure(l Listener) {
+	l.Port = c.end.port
+	c.sock.reconfigure(c.set, c.listener, l, "")
+	c.listener = l
+}
+
+func (c *shared) steer([]bool) error { return nil }
+
+func (c *shared) mend(int) (changed bool, err error) {
+	changed, _, err = c.sock.mend(c.listener, "")
+	return changed, err
+}
+
+func (c *shared) mendAll() (changed []int, err error) {
+	undone, err := c.mend(0)
+	if undone {
+		changed = []int{0}
+	}
+	return changed, err
+}
+
+func (c *shared) queue(slot int) (waiting int, listens bool) {
+	if slot != c.slots.first() {
+		return 0, false
+	}
+	return c.sock.waiting()
+}
+
+// closeSlot closes the socket with the last slot: then nobody will ever serve
+// what is queued.
+func (c *shared) closeSlot(slot int) error {
+	if !c.slots.has(slot) {
+		return nil
+	}
+	c.slots.set(slot, false)
+	switch {
+	case c.slots.first() >= 0:
+		return nil
+	case c.sock.held:
+		c.sock.parked = true
+		return c.sock.flushQueued(c.listener, slot)
+	}
+	c.set.forget(&c.sock)
+	c.sock.end()
+	return nil
+}
+
+// leaving is nothing of one slot's own: the others serve what it leaves.
+func (c *shared) leaving(int) (end endpoint, own bool) { return c.end, false }
+
+func (c *shared) all() iter.Seq2[int, *socket] { return one(&c.sock) }
+
+// one yields the socket as slot 0's, if it is open.
+func one(sock *socket) iter.Seq2[int, *socket] {
+	return func(yield func(int, *socket) bool) {
+		if sock.fd >= 0 {
+			yield(0, sock)
+		}
+	}
+}
+
+func (c *shared) finish() {
+	c.set.forget(&c.sock)
+	c.sock.close()
+}
+
+func (c *shared) giveBack() []*passed {
+	if !c.sock.held || c.sock.fd < 0 {
+		return nil
+	}
+	back := []*passed{passedOf(&c.sock, c.listener, c.end, 0)}
+	c.sock = socket{fd: -1}
+	return back
+}
+
+func (c *shared) close() { c.sock.close() }

@@ -1,0 +1,81 @@
+package supervisor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/systemd"
+)
+
+// manager is what the service manager above is told (sd_notify(3)), when it
+// changes. It is the loop's.
+type manager struct {
+	tell  func(state string)   // never blocks
+	alive time.Duration        // how often it wants to hear of us; 0: never
+	stop  func() time.Duration // how long a stop may take, all in all
+
+	told      string
+	reloading bool
+	stopping  bool
+	failed    string // why the last reload failed, "" when it did not
+}
+
+// watchdog ticks as often as the service manager is to be told that the loop
+// turns; never where it does not ask.
+func (m *manager) watchdog() *time.Ticker {
+	if m.alive > 0 {
+		return time.NewTicker(m.alive)
+	}
+	never := time.NewTicker(time.Hour)
+	never.Stop()
+	return never
+}
+
+// see tells what has changed: READY=1 once the app is up and after each reload,
+// STOPPING=1 once it goes. There is no message for a reload that failed: the
+// status says so.
+func (m *manager) see(v pool.View) {
+	if reloading := v.Roll != nil && v.Roll.Reload; reloading && !m.reloading {
+		m.tell(systemd.Reloading())
+	} else if m.reloading && !reloading {
+		m.failed, m.told = "", ""
+		if v.LastRoll.Result != pool.ResultDone {
+			m.failed = v.LastRoll.String()
+		}
+	}
+	m.reloading = v.Roll != nil && v.Roll.Reload
+
+	state := "STATUS=" + m.status(v)
+	switch {
+	case v.Stopping:
+		state = "STOPPING=1\n" + state
+		if !m.stopping { // after STOPPING=1, which sets systemd's own limit
+			m.stopping = true
+			defer m.tell(systemd.Extend(m.stop()))
+		}
+	case v.Up && !m.reloading:
+		state = "READY=1\n" + state
+	}
+	if state != m.told {
+		m.told = state
+		m.tell(state)
+	}
+}
+
+// status is the line that systemctl status shows.
+func (m *manager) status(v pool.View) string {
+	line := fmt.Sprintf("%d/%d workers ready, generation %d", v.Ready, v.Wanted, v.Generation)
+	switch {
+	case v.Roll != nil:
+		return fmt.Sprintf("%s, %s to generation %d", line, v.Roll.Phase, v.Roll.To)
+	case v.State == "ready" && v.Ready < v.Wanted:
+		line = "degraded: " + line
+	default:
+		line = v.State + ": " + line
+	}
+	if m.failed != "" && !v.Stopping {
+		line += "; the last reload failed, " + m.failed
+	}
+	return line
+}

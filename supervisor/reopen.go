@@ -1,0 +1,75 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// logFile is one of the master's outputs that is a file: its path is noted at
+// the start, as a file that was moved away since no longer tells.
+type logFile struct {
+	fd   int
+	path string
+}
+
+// logFiles finds those of the outputs that are regular files.
+func logFiles(outputs ...*os.File) []logFile {
+	var files []logFile
+	for _, f := range outputs {
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		if err == nil && !strings.HasSuffix(path, " (deleted)") {
+			files = append(files, logFile{int(f.Fd()), path})
+		}
+	}
+	return files
+}
+
+// reopenLogs opens the files again under their names, for who has moved them
+// away. Workers that inherited one write to the old until they are rolled.
+func reopenLogs(files []logFile, log *slog.Logger) {
+	if len(files) == 0 {
+		log.Info("there are no log files to open again: forkd writes to no file")
+	}
+	for _, f := range files {
+		if err := f.reopen(); err != nil {
+			log.Error("cannot open the log file again: the old one is kept", "file", f.path, "why", err)
+			continue
+		}
+		log.Info("log file opened again", "file", f.path)
+	}
+}
+
+// reopen takes only a regular file, and follows no link: the directory may belong
+// to somebody with fewer rights than the master has. It never blocks.
+func (f logFile) reopen() error {
+	const how = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
+	fd, err := unix.Open(f.path, how, 0o644)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Nlink != 1 {
+		return errors.New("it is no file of its own there: a regular file without other links is needed")
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return err
+	}
+	flags := unix.O_CLOEXEC
+	if f.fd <= 2 {
+		flags = 0 // the standard ones are inherited
+	}
+	return unix.Dup3(fd, f.fd, flags)
+}

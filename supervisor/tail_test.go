@@ -1,0 +1,65 @@
+package supervisor
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTail(t *testing.T) {
+	var none *tail
+	none.add([]byte("to nobody"))
+	if got := none.lines(); got != nil {
+		t.Errorf("none has %q", got)
+	}
+
+	last := new(tail)
+	for _, line := range []string{"", "one", "", "two\r", "\x1b[31m\xff"} {
+		last.add([]byte(line))
+	}
+	if diff := cmp.Diff([]string{"one", "two", "\x1b[31m\xff"}, last.lines()); diff != "" {
+		t.Error(diff)
+	}
+	var want []string
+	for i := range 100 {
+		line := fmt.Sprint("line ", i)
+		last.add([]byte(line))
+		if i >= 80 {
+			want = append(want, line)
+		}
+	}
+	if diff := cmp.Diff(want, last.lines()); diff != "" {
+		t.Error(diff)
+	}
+	for range 100 {
+		last.add([]byte(strings.Repeat("z", maxLine)))
+	}
+	got := last.lines()
+	if all := strings.Join(got, ""); len(all) > tailBytes || len(all) < tailBytes-2*tailLine {
+		t.Errorf("%d lines with %d bytes", len(got), len(all))
+	}
+	if got[0] != strings.Repeat("z", tailLine)+"..." {
+		t.Errorf("a long line is kept as %q", got[0])
+	}
+}
+
+func TestTailIsReadWhileItIsWritten(t *testing.T) {
+	last := new(tail)
+	var all sync.WaitGroup
+	all.Go(func() {
+		for i := range 10_000 {
+			last.add(fmt.Appendf(nil, "%d %d", i, i))
+		}
+	})
+	for range 1000 {
+		for _, line := range last.lines() {
+			if a, b, _ := strings.Cut(line, " "); a != b {
+				t.Fatalf("torn: %q", line)
+			}
+		}
+	}
+	all.Wait()
+}

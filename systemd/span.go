@@ -1,0 +1,68 @@
+package systemd
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// forever is systemd's "infinity".
+const forever = time.Duration(math.MaxInt64)
+
+// parseSpan reads a time as systemctl show prints it ("1min 30s", "infinity";
+// systemd.time(7)): whole numbers or decimal fractions with units.
+func parseSpan(text string) (time.Duration, error) {
+	if text == "infinity" {
+		return forever, nil
+	}
+	bad := errors.New("not a time span: " + quote(text))
+	var sum float64
+	words := strings.Fields(text)
+	for _, word := range words {
+		if word == "0" {
+			continue
+		}
+		at := strings.LastIndexAny(word, "0123456789") + 1
+		number, err := strconv.ParseFloat(word[:at], 64)
+		unit := spanUnit(word[at:])
+		if err != nil || unit == 0 || number < 0 {
+			return 0, bad
+		}
+		sum += number * float64(unit)
+	}
+	switch {
+	case len(words) == 0:
+		return 0, bad
+	case sum >= float64(forever):
+		return forever, nil
+	}
+	return time.Duration(sum), nil
+}
+
+// spanUnit is one of the units of FORMAT_TIMESPAN in systemd's time-util.c.
+func spanUnit(name string) time.Duration {
+	const day = 24 * time.Hour
+	switch name {
+	case "us":
+		return time.Microsecond
+	case "ms":
+		return time.Millisecond
+	case "s":
+		return time.Second
+	case "min":
+		return time.Minute
+	case "h":
+		return time.Hour
+	case "d":
+		return day
+	case "w":
+		return 7 * day
+	case "month":
+		return 2629800 * time.Second
+	case "y":
+		return 31557600 * time.Second
+	}
+	return 0
+}

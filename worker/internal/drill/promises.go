@@ -158,7 +158,9 @@ func lingeringClose(t *testing.T, serve Serve) {
 }
 
 // In a roll, connections stay open while their clients are silent, those that
-// never spoke too, and are closed in the last tenth, one after the other.
+// never spoke too, and are closed in the last tenth. (That they are closed one
+// after the other there is the plan's to show: a machine that stalls for a tenth
+// of a second would hide it here.)
 func idleInRoll(t *testing.T, serve Serve) {
 	s := setUp(t, serve)
 	var idle []*client
@@ -171,19 +173,14 @@ func idleInRoll(t *testing.T, serve Serve) {
 	s.Await(ipc.Counters{Attached: true, Open: 7, Accepts: 7, Requests: 6})
 	const whole = 2 * time.Second
 	began := s.drain(ipc.ReasonRoll, whole, 0)
-	var closed []time.Duration
 	for _, c := range append(idle, silent) {
-		closed = append(closed, c.closed(t).Sub(began))
+		if early := c.closed(t).Sub(began); early < whole*9/10 {
+			t.Errorf("closed an idle connection after %v of %v", early, whole)
+		}
 		c.Close()
 	}
 	if err := s.done(); err != nil {
 		t.Error(err)
-	}
-	if early := closed[0]; early < whole*9/10 {
-		t.Errorf("closed an idle connection after %v of %v", early, whole)
-	}
-	if first, last := closed[0], closed[6]; last-first < 50*time.Millisecond {
-		t.Errorf("all closed at once, from %v to %v", first, last)
 	}
 	if late := time.Since(began); late > whole+time.Second {
 		t.Errorf("the drain took %v of %v", late, whole)

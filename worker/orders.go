@@ -23,8 +23,9 @@ const (
 	announcement = 100 * time.Millisecond
 
 	// deathThroes is how long after the first sign of the master's death signals
-	// are taken for those of its death.
-	deathThroes = time.Second
+	// are taken for those of its death. On a busy machine its threads take their
+	// time to go.
+	deathThroes = 5 * time.Second
 )
 
 // order is the drain that a worker is under.
@@ -137,7 +138,7 @@ func (w *Worker) obey(signals <-chan os.Signal, parent int) {
 	var died time.Time
 	for s := range signals {
 		announced := w.announced()
-		if died.IsZero() && w.channel != nil && (w.channel.isGone() || os.Getppid() != parent) {
+		if died.IsZero() && w.channel != nil && (w.channel.isGone() || os.Getppid() != parent || exiting(parent)) {
 			died = time.Now()
 		}
 		dying := !died.IsZero() && time.Since(died) < deathThroes

@@ -85,15 +85,17 @@ func (s *set) expire(share func(idle int) int) {
 	}
 }
 
-// spoken is how long after it was accepted a connection may have said something
-// that its server has not come to read yet: a drain accepts until its idle
-// connections are closed, and these are none of them.
-const spoken = 500 * time.Millisecond
+// arrival is how long after it was accepted a connection that has brought no
+// request yet is no idle one: its client may be about to speak, or has spoken and
+// its server has not come to read it. A drain accepts until it closes its idle
+// connections, so there are such ones at that very moment.
+const arrival = time.Second
 
 // idle reports whether nothing is lost when the connection is closed now.
 func (c *conn) idle() bool {
 	p := c.load()
-	return p.idle() && (p != fresh || time.Since(c.accepted) > spoken)
+	arriving := (p == fresh || p == Expecting) && time.Since(c.accepted) < arrival
+	return p.idle() && !arriving
 }
 
 // cut closes all that is left, and returns how many of them were in use.

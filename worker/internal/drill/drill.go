@@ -103,6 +103,7 @@ func Run(t *testing.T, serve Serve) {
 		"idle in a roll":    idleInRoll,
 		"idle at a stop":    idleAtStop,
 		"speaks late":       speaksLate,
+		"just connected":    justConnected,
 		"stop during roll":  stopDuringRoll,
 		"hijacked and told": hijackedTold,
 		"hijacked and cut":  hijackedCut,

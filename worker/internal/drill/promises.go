@@ -210,6 +210,28 @@ func idleAtStop(t *testing.T, serve Serve) {
 	}
 }
 
+// A client that has only just connected is no idle one, however short drain.idle
+// is: it is answered when it speaks.
+func justConnected(t *testing.T, serve Serve) {
+	s := setUp(t, serve)
+	c := s.dial()
+	s.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
+	s.drain(ipc.ReasonStop, 10*time.Second, time.Millisecond)
+	silence := time.NewTimer(100 * time.Millisecond)
+	defer silence.Stop()
+	<-silence.C
+	if err := c.send("/"); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := c.receive(); err != nil || !last {
+		t.Errorf("told to close: %v, %v", last, err)
+	}
+	c.Close()
+	if err := s.done(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A client that had connected when the stop came and speaks soon after is
 // answered, also where the kernel keeps it back until it speaks.
 func speaksLate(t *testing.T, serve Serve) {

@@ -8,7 +8,8 @@ import (
 
 // Event is something that happened to an app. Its type is one of up, ready,
 // exited, crashed, backoff, failed, roll_started, roll_done, rolled_back,
-// roll_failed, scaled, draining, resumed, listening_again, leftover, down.
+// roll_failed, scaled, draining, resumed, shed, refused, listening_again,
+// leftover, down.
 type Event struct {
 	Seq        uint64    `json:"seq"` // from 1, without gaps, in one life of the master
 	Time       time.Time `json:"time"`
@@ -36,6 +37,7 @@ const (
 	EventDraining       = "draining"
 	EventResumed        = "resumed"
 	EventShed           = "shed"
+	EventRefused        = "refused" // an order from Redis was not carried out
 	EventListeningAgain = "listening_again"
 	EventLeftover       = "leftover"
 	EventDown           = "down" // the last of an app's

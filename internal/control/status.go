@@ -59,10 +59,20 @@ type Roll struct {
 
 // Redis is how the report to Redis fares.
 type Redis struct {
-	State string    `json:"state"`
+	State string    `json:"state"` // "connecting" until it is there for the first time, "up", "down"
 	Since time.Time `json:"since"`
-	Error string    `json:"error"`
+	Error string    `json:"error"` // "": all is well
+	URL   string    `json:"url"`   // without the password
+	Host  string    `json:"host"`  // what this host is called there
+	Twin  bool      `json:"twin"`  // another master reports by the same host and app
 }
+
+// The states of the report to Redis.
+const (
+	RedisConnecting = "connecting"
+	RedisUp         = "up"
+	RedisDown       = "down"
+)
 
 // Slot is one place of an app, with the workers that fill it: a draining
 // predecessor comes before its successor.
@@ -97,6 +107,7 @@ type Worker struct {
 	Connections       *int64     `json:"connections"`
 	Accepted          *int64     `json:"accepted"`
 	Requests          *int64     `json:"requests"`
+	Refused           *int64     `json:"refused"` // connections beyond its share
 	RequestsPerSecond *float64   `json:"requests_per_second"`
 	Queue             *int64     `json:"queue"`       // of its slot's sockets
 	CPUPercent        *float64   `json:"cpu_percent"` // 100 is one core
@@ -120,6 +131,7 @@ type Totals struct {
 	Connections       *int64   `json:"connections"`
 	Accepted          *int64   `json:"accepted"`
 	Requests          *int64   `json:"requests"`
+	Refused           *int64   `json:"refused"`
 	RequestsPerSecond *float64 `json:"requests_per_second"`
 	Queue             *int64   `json:"queue"` // each slot's once
 	CPUPercent        *float64 `json:"cpu_percent"`
@@ -130,7 +142,7 @@ type Totals struct {
 // either, but for workers that are starting: they serve nobody yet.
 func Sum(slots []Slot) Totals {
 	var t Totals
-	var connections, accepted, requests, queue, rss sum[int64]
+	var connections, accepted, requests, refused, queue, rss sum[int64]
 	var rate, cpu sum[float64]
 	for _, s := range slots {
 		t.Restarts += s.Restarts
@@ -141,6 +153,7 @@ func Sum(slots []Slot) Totals {
 			connections.add(w.Connections, serves)
 			accepted.add(w.Accepted, serves)
 			requests.add(w.Requests, serves)
+			refused.add(w.Refused, serves)
 			rate.add(w.RequestsPerSecond, serves)
 			cpu.add(w.CPUPercent, serves)
 			rss.add(w.RSSBytes, serves)
@@ -157,7 +170,7 @@ func Sum(slots []Slot) Totals {
 	}
 	t.Connections, t.Accepted, t.Requests = connections.value(), accepted.value(), requests.value()
 	t.RequestsPerSecond, t.CPUPercent = rate.value(), cpu.value()
-	t.Queue, t.RSSBytes = queue.value(), rss.value()
+	t.Refused, t.Queue, t.RSSBytes = refused.value(), queue.value(), rss.value()
 	return t
 }
 

@@ -14,6 +14,7 @@ func TestStatusJSON(t *testing.T) {
 	app := App{
 		App: "shop", PID: 7, Version: "v1", StartedAt: at, Generation: 2, State: StateReady,
 		Listeners: []Listener{{Name: "http", Address: "tcp://:8080", Mode: "reuseport", Balance: "hash", Source: "bound"}},
+		Redis:     &Redis{State: RedisUp, Since: at, URL: "redis://h", Host: "web-1"},
 		Roll:      &Roll{From: 1, To: 2, Phase: "rolling", Done: 1, Of: 2},
 		Slots: []Slot{
 			{Slot: 0, State: StateReady, Workers: []Worker{{PID: 8, Generation: 2, State: StateReady, StartedAt: at, ReadyAt: &at, Counted: "worker", Connections: new(int64(3))}}},
@@ -28,11 +29,11 @@ func TestStatusJSON(t *testing.T) {
 	}
 	want := `{"app":"shop","pid":7,"version":"v1","started_at":"2026-11-21T06:50:00.25Z","generation":2,"state":"ready","host_draining":false,"config":"",` +
 		`"listeners":[{"name":"http","address":"tcp://:8080","mode":"reuseport","balance":"hash","source":"bound"}],` +
-		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"reload_error":null,"redis":null,"slots":[` +
+		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"reload_error":null,"redis":{"state":"up","since":"2026-11-21T06:50:00.25Z","error":"","url":"redis://h","host":"web-1","twin":false},"slots":[` +
 		`{"slot":0,"state":"ready","restarts":0,"next_start_at":null,"reason":"","last_exit":null,"workers":[` +
-		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}],"leaving":false},` +
+		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"refused":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}],"leaving":false},` +
 		`{"slot":1,"state":"backoff","restarts":4,"next_start_at":"2026-11-21T06:50:00.25Z","reason":"killed by SIGKILL","last_exit":{"at":"2026-11-21T06:50:00.25Z","code":null,"signal":"SIGKILL","reason":"killed by SIGKILL"},"workers":[],"leaving":false}],"leftovers":[{"slot":null,"pid":9,"state":"draining","started_at":null,"kill_at":"2026-11-21T06:50:00.25Z"}],` +
-		`"totals":{"wanted":2,"ready":1,"restarts":4,"connections":3,"accepted":null,"requests":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}}`
+		`"totals":{"wanted":2,"ready":1,"restarts":4,"connections":3,"accepted":null,"requests":null,"refused":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}
@@ -54,6 +55,10 @@ func TestSumKnowsOnlyWhatAllKnow(t *testing.T) {
 		if diff := cmp.Diff(test.want, Sum([]Slot{{Workers: test.workers}}).Connections); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+	refused := Sum([]Slot{{Workers: []Worker{{State: StateReady, Refused: new(int64(2))}, {State: StateReady, Refused: new(int64(3))}}}})
+	if refused.Refused == nil || *refused.Refused != 5 {
+		t.Errorf("refused: %v", refused.Refused)
 	}
 	two := Sum([]Slot{{Workers: []Worker{worker(StateDraining, nil), worker(StateReady, nil)}}})
 	if two.Queue == nil || *two.Queue != 2 {

@@ -33,6 +33,8 @@ const (
 	EnvChannelFD  = "FORKD_CHANNEL_FD"  // the message channel
 	EnvPageFD     = "FORKD_PAGE_FD"     // the page of counters
 
+	EnvMaxConnections = "FORKD_MAX_CONNECTIONS" // how many the worker may have open at a time; not there: any number
+
 	EnvNodeAppInstance = "NODE_APP_INSTANCE" // the slot, as pm2 sets it
 	EnvPort            = "PORT"              // the first tcp listener's port
 )
@@ -79,6 +81,8 @@ type Passed struct {
 	Slot       int
 	Slots      int
 	Generation int
+
+	MaxConnections int // 0: no limit
 }
 
 // Inherited reads what was passed to process pid from its environment. The
@@ -119,6 +123,7 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	p.Slot = number(EnvSlot, 0, anyNumber, 0)
 	p.Slots = number(EnvSlots, 0, anyNumber, 0)
 	p.Generation = number(EnvGeneration, 0, anyNumber, 0)
+	p.MaxConnections = number(EnvMaxConnections, 1, anyNumber, 0)
 
 	// Without LISTEN_PID nobody has said that the sockets are for this process.
 	sockets := 0

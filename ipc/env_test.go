@@ -9,7 +9,7 @@ import (
 
 func TestPrivate(t *testing.T) {
 	private := strings.FieldsSeq(`LISTEN_FDS LISTEN_PID LISTEN_FDNAMES LISTEN_PIDFDID NOTIFY_SOCKET WATCHDOG_USEC
-		WATCHDOG_PID FORKD_APP FORKD_SLOT FORKD_CHANNEL_FD FORKD_PAGE_FD FORKD_LATER NODE_CHANNEL_FD
+		WATCHDOG_PID FORKD_APP FORKD_SLOT FORKD_CHANNEL_FD FORKD_PAGE_FD FORKD_MAX_CONNECTIONS FORKD_LATER NODE_CHANNEL_FD
 		NODE_CHANNEL_SERIALIZATION_MODE NODE_UNIQUE_ID NODE_APP_INSTANCE SERVER_STARTER_PORT EINHORN_FD_0`)
 	for key := range private {
 		if !Private(key) {
@@ -32,8 +32,8 @@ func TestInherited(t *testing.T) {
 	}{
 		{name: "alone", want: none},
 		{
-			name: "all", env: "LISTEN_PID=7 LISTEN_FDS=2 LISTEN_FDNAMES=http:admin FORKD_CHANNEL_FD=5 FORKD_PAGE_FD=6 FORKD_APP=shop FORKD_SLOT=1 FORKD_SLOTS=4 FORKD_GENERATION=3",
-			want: Passed{Sockets: []Socket{{3, "http"}, {4, "admin"}}, Channel: 5, Page: 6, App: "shop", Slot: 1, Slots: 4, Generation: 3},
+			name: "all", env: "LISTEN_PID=7 LISTEN_FDS=2 LISTEN_FDNAMES=http:admin FORKD_CHANNEL_FD=5 FORKD_PAGE_FD=6 FORKD_APP=shop FORKD_SLOT=1 FORKD_SLOTS=4 FORKD_GENERATION=3 FORKD_MAX_CONNECTIONS=250",
+			want: Passed{Sockets: []Socket{{3, "http"}, {4, "admin"}}, Channel: 5, Page: 6, App: "shop", Slot: 1, Slots: 4, Generation: 3, MaxConnections: 250},
 		},
 		{name: "another's", env: "LISTEN_PID=8 LISTEN_FDS=2 FORKD_CHANNEL_FD=5", want: none},
 		{name: "nobody's sockets", env: "LISTEN_FDS=2 FORKD_CHANNEL_FD=3", want: Passed{Channel: 3, Page: -1}},
@@ -46,6 +46,7 @@ func TestInherited(t *testing.T) {
 			want: Passed{Sockets: []Socket{{3, ""}, {4, ""}}, Channel: -1, Page: 5}, wrong: "after those of the sockets",
 		},
 		{name: "one for two", env: "FORKD_CHANNEL_FD=3 FORKD_PAGE_FD=3", want: Passed{Channel: 3, Page: -1}, wrong: "of its own"},
+		{name: "no connection at all", env: "FORKD_MAX_CONNECTIONS=0", want: none, wrong: `FORKD_MAX_CONNECTIONS="0": want a number from 1`},
 		{name: "negative", env: "FORKD_PAGE_FD=-3", want: none, wrong: `FORKD_PAGE_FD="-3"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -76,7 +77,7 @@ func FuzzPassed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, owner, fds, names, channel, page, slot, slots, generation string) {
 		env := map[string]string{
 			EnvListenPID: owner, EnvListenFDs: fds, EnvListenFDNames: names, EnvChannelFD: channel, EnvPageFD: page,
-			EnvSlot: slot, EnvSlots: slots, EnvGeneration: generation,
+			EnvSlot: slot, EnvSlots: slots, EnvGeneration: generation, EnvMaxConnections: generation,
 		}
 		for key, value := range env {
 			if value == "" {
@@ -87,7 +88,7 @@ func FuzzPassed(f *testing.F) {
 		if err != nil && len(err.Error()) > 1000 {
 			t.Errorf("an error of %d bytes", len(err.Error()))
 		}
-		if owner != "7" && len(p.Sockets) > 0 || len(p.Sockets) > maxFDs || p.Slot < 0 || p.Slots < 0 || p.Generation < 0 {
+		if owner != "7" && len(p.Sockets) > 0 || len(p.Sockets) > maxFDs || p.Slot < 0 || p.Slots < 0 || p.Generation < 0 || p.MaxConnections < 0 {
 			t.Errorf("%+v", p)
 		}
 		used := map[int]bool{0: true, 1: true, 2: true}

@@ -21,8 +21,16 @@ import (
 //	    64     8  open connections, signed    the worker
 //	   128     8  accepts, unsigned           the worker
 //	   192     8  requests, unsigned          the worker
+//	   256     8  refused, unsigned           the worker
+//	   320     8  limit of open, unsigned     the master, where it has changed
 //
 // The rest is zero. The worker adds with atomic instructions; the master reads.
+// Accepts are all connections that the worker has taken from its sockets; refused
+// are those of them that it has turned away because it had as many as it may
+// have (EnvMaxConnections), and they are not among the open ones. A worker that
+// knows of no refused leaves it zero, as all did at first. The limit is zero as
+// long as EnvMaxConnections holds; the master sets another when the number of
+// slots changes.
 const (
 	PageSize    = 4096
 	PageVersion = 1
@@ -33,7 +41,9 @@ const (
 	offOpen     = 64
 	offAccepts  = 128
 	offRequests = 192
-	pageUsed    = 256
+	offRefused  = 256
+	offLimit    = 320
+	pageUsed    = offLimit // by the worker
 
 	// MaxCount is what a counter is cut to when it is read: no worker gets
 	// there, and sums of it stay far from overflow.
@@ -52,7 +62,11 @@ type Page struct {
 	accepts  atomic.Uint64
 	_        [offRequests - offAccepts - 8]byte
 	requests atomic.Uint64
-	_        [PageSize - offRequests - 8]byte
+	_        [offRefused - offRequests - 8]byte
+	refused  atomic.Uint64
+	_        [offLimit - offRefused - 8]byte
+	limit    atomic.Uint64
+	_        [PageSize - offLimit - 8]byte
 }
 
 // NewPage makes the page of one worker: a memfd of PageSize, close-on-exec,
@@ -122,11 +136,51 @@ func (p *Page) Opened() {
 	p.open.Add(1)
 }
 
-// Closed counts the end of a connection that was counted by Opened.
+// Admit is Opened, unless limit connections are open already: then the
+// connection counts as refused, Admit returns false, and Closed must not follow.
+func (p *Page) Admit(limit int64) bool {
+	p.accepts.Add(1)
+	for n := p.open.Load(); n < limit; n = p.open.Load() {
+		if p.open.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	p.refused.Add(1)
+	return false
+}
+
+// Expel takes back that a connection was Opened, where more than limit are open
+// with it: then the connection counts as refused, Expel returns true, and Closed
+// must not follow.
+func (p *Page) Expel(limit int64) bool {
+	for n := p.open.Load(); n > limit; n = p.open.Load() {
+		if p.open.CompareAndSwap(n, n-1) {
+			p.refused.Add(1)
+			return true
+		}
+	}
+	return false
+}
+
+// Closed counts the end of a connection that was counted by Opened or Admit.
 func (p *Page) Closed() { p.open.Add(-1) }
 
 // Request counts a request.
 func (p *Page) Request() { p.requests.Add(1) }
+
+// Limit is how many connections the worker may have open, where the master has
+// set another number than EnvMaxConnections; 0 where it has not.
+func (p *Page) Limit() int64 { return int64(min(p.limit.Load(), MaxCount)) }
+
+// SetLimit sets the Limit of the page behind fd. The master calls it when the
+// worker's share has changed; a worker that has more connections keeps them.
+func SetLimit(fd int, connections int64) error {
+	_, err := unix.Pwrite(fd, binary.LittleEndian.AppendUint64(nil, uint64(max(0, connections))), offLimit)
+	if err != nil {
+		return fmt.Errorf("cannot write to page of counters: %w", err)
+	}
+	return nil
+}
 
 // Counters is what a page held at one time.
 type Counters struct {
@@ -134,6 +188,7 @@ type Counters struct {
 	Open     uint64 // connections open now
 	Accepts  uint64 // connections accepted since the worker started
 	Requests uint64 // requests since the worker started
+	Refused  uint64 // of Accepts, those turned away
 }
 
 // Counters reads a page from within the worker.
@@ -143,6 +198,7 @@ func (p *Page) Counters() Counters {
 		Open:     signed(p.open.Load()),
 		Accepts:  min(p.accepts.Load(), MaxCount),
 		Requests: min(p.requests.Load(), MaxCount),
+		Refused:  min(p.refused.Load(), MaxCount),
 	}
 }
 
@@ -167,6 +223,7 @@ func ReadPage(fd int) (Counters, error) {
 		Open:     signed(int64(le.Uint64(buf[offOpen:]))),
 		Accepts:  min(le.Uint64(buf[offAccepts:]), MaxCount),
 		Requests: min(le.Uint64(buf[offRequests:]), MaxCount),
+		Refused:  min(le.Uint64(buf[offRefused:]), MaxCount),
 	}, nil
 }
 

@@ -75,6 +75,8 @@ func TestPageLayout(t *testing.T) {
 		"open":     {unsafe.Offsetof(p.open), 64},
 		"accepts":  {unsafe.Offsetof(p.accepts), 128},
 		"requests": {unsafe.Offsetof(p.requests), 192},
+		"refused":  {unsafe.Offsetof(p.refused), 256},
+		"limit":    {unsafe.Offsetof(p.limit), 320},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s is %d, want %d", name, c[0], c[1])
@@ -83,6 +85,104 @@ func TestPageLayout(t *testing.T) {
 	head := make([]byte, 16)
 	if _, err := unix.Pread(newPage(t), head, 0); err != nil || string(head) != "FORKDPG1\x01\x00\x00\x00\x00\x00\x00\x00" {
 		t.Errorf("a new page begins with %q, %v", head, err)
+	}
+}
+
+// The bytes that a worker of any language leaves behind, before there was a
+// count of refused connections and since.
+func TestPageGolden(t *testing.T) {
+	page := make([]byte, PageSize)
+	copy(page, "FORKDPG1\x01\x00\x00\x00\x01\x00\x00\x00")
+	copy(page[64:], "\x02\x01\x00\x00\x00\x00\x00\x00")
+	copy(page[128:], "\x04\x03\x02\x00\x00\x00\x00\x00")
+	copy(page[192:], "\x07\x06\x05\x00\x01\x00\x00\x00")
+	fd := newPage(t)
+	check := func(want Counters) {
+		t.Helper()
+		if _, err := unix.Pwrite(fd, page, 0); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, read(t, fd)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	want := Counters{Attached: true, Open: 0x102, Accepts: 0x20304, Requests: 0x100050607}
+	check(want)
+	copy(page[256:], "\x09\x08\x00\x00\x00\x00\x00\x00")
+	want.Refused = 0x809
+	check(want)
+}
+
+// However many come at a time, never more than the limit are admitted; and each
+// that is not counts as refused and nothing else.
+func TestPageLimit(t *testing.T) {
+	fd := newPage(t)
+	p, err := OpenPage(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Attach()
+	const limit, comers, each = 3, 8, 2000
+	var all sync.WaitGroup
+	for i := range comers {
+		all.Go(func() {
+			for range each {
+				switch {
+				case i%2 == 0 && p.Admit(limit):
+					if c := p.Counters(); c.Open > limit+comers {
+						t.Errorf("%+v", c)
+					}
+					p.Closed()
+				case i%2 == 1:
+					p.Opened()
+					if !p.Expel(limit) {
+						p.Closed()
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	if c := read(t, fd); c.Open != 0 || c.Accepts != comers*each || c.Refused > c.Accepts {
+		t.Errorf("%+v", c)
+	}
+	for i := range 5 {
+		if admitted := p.Admit(limit); admitted != (i < limit) {
+			t.Errorf("connection %d: admitted %v", i, admitted)
+		}
+	}
+	p.Opened()
+	if !p.Expel(limit) || p.Expel(limit) {
+		t.Error("the one over the limit is let stay, or one within it expelled")
+	}
+	p.Closed()
+	if !p.Admit(limit) {
+		t.Error("one left, and the next is refused")
+	}
+}
+
+// The master's limit reaches the worker; what a worker writes over it is its own
+// harm, and within bounds.
+func TestPageSetLimit(t *testing.T) {
+	fd := newPage(t)
+	p, err := OpenPage(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Limit(); n != 0 {
+		t.Errorf("a new page's is %d", n)
+	}
+	for _, want := range []int64{7, 1 << 30, 0} {
+		if err := SetLimit(fd, want); err != nil || p.Limit() != want {
+			t.Errorf("set to %d it is %d, %v", want, p.Limit(), err)
+		}
+	}
+	p.limit.Store(1<<64 - 1)
+	if n := p.Limit(); n != MaxCount {
+		t.Errorf("absurd: %d", n)
+	}
+	if err := SetLimit(-1, 1); !errors.Is(err, unix.EBADF) {
+		t.Error(err)
 	}
 }
 
@@ -114,7 +214,7 @@ func TestPageHostileWorker(t *testing.T) {
 	}
 	write(offAttached, []byte{1, 0, 0, 0})
 	write(offAttached+4, bytes.Repeat([]byte{0xff}, PageSize-offAttached-4))
-	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Requests: MaxCount}); got != want {
+	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Requests: MaxCount, Refused: MaxCount}); got != want {
 		t.Errorf("all ones: %+v, want %+v", got, want)
 	}
 	write(offOpen, binary.LittleEndian.AppendUint64(nil, 1<<62))
@@ -174,7 +274,7 @@ func FuzzPage(f *testing.F) {
 			t.Fatal(err)
 		}
 		c := read(t, fd)
-		if c.Open > MaxCount || c.Accepts > MaxCount || c.Requests > MaxCount || !c.Attached && c != (Counters{}) {
+		if c.Open > MaxCount || c.Accepts > MaxCount || c.Requests > MaxCount || c.Refused > MaxCount || !c.Attached && c != (Counters{}) {
 			t.Errorf("%+v", c)
 		}
 	})

@@ -49,6 +49,7 @@ type conn struct {
 	phase    atomic.Int32
 	closed   atomic.Bool // by its server
 	ended    atomic.Bool // really
+	refused  bool        // not counted as open; before it is in the set it is settled
 
 	mu sync.Mutex // orders the read deadlines of expire and resume
 
@@ -160,7 +161,7 @@ func (c *conn) close() error {
 		return net.ErrClosed
 	}
 	half, ok := c.raw.(interface{ CloseWrite() error })
-	if ok && c.worker.orders.draining.Load() && c.load() != Hijacked && half.CloseWrite() == nil {
+	if ok && !c.refused && c.worker.orders.draining.Load() && c.load() != Hijacked && half.CloseWrite() == nil {
 		c.phase.Store(int32(lingering))
 		go c.linger()
 		return nil
@@ -186,7 +187,9 @@ func (c *conn) end() error {
 	}
 	err := c.raw.Close()
 	c.set.remove(c)
-	c.worker.page.Closed()
+	if !c.refused {
+		c.worker.page.Closed()
+	}
 	return err
 }
 

@@ -17,7 +17,8 @@
 //
 // It keeps one invariant: a connection that was accepted here is in exactly one
 // listener's set, and in the page's count of open connections, until it is
-// really closed; hijacked ones too. That set is what a drain waits for, never a
+// really closed; hijacked ones too. (One that is turned away, see [Refuse], is in
+// the set and not in the count.) That set is what a drain waits for, never a
 // server's own idea of what is open.
 //
 // It must not import a server (those live in httpserve and fasthttpserve), take

@@ -28,6 +28,8 @@ type listener struct {
 	first     sync.Once
 	accepting func() // called when the first Accept begins
 
+	refuse func(net.Conn) // answers what is over the worker's limit; nil: there is none
+
 	stopping atomic.Bool
 	stopBy   atomic.Int64 // Unix nanoseconds
 }
@@ -63,7 +65,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		nc, err := l.Listener.Accept()
 		switch {
 		case err == nil:
-			return l.keep(nc), nil
+			if kept := l.keep(nc); kept != nil {
+				return kept, nil
+			}
 		case !l.stopping.Load() || !errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, err
 		case !l.awaited():
@@ -75,7 +79,8 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // keep counts a connection and puts it into the set. One that a listener further
 // in has counted already (this one was made around it, for TLS perhaps) moves
-// to this set: here is who drains it.
+// to this set: here is who drains it. It returns nil where the worker has as many
+// connections as it may have, and this one is turned away.
 func (l *listener) keep(nc net.Conn) net.Conn {
 	var (
 		c       *conn
@@ -91,6 +96,10 @@ func (l *listener) keep(nc net.Conn) net.Conn {
 	default:
 		if c := tracked(nc); c != nil {
 			c.set.remove(c)
+			if l.expel() {
+				l.turnAway(c, nc)
+				return nil
+			}
 			l.set.add(c)
 			return nc
 		}
@@ -98,8 +107,11 @@ func (l *listener) keep(nc net.Conn) net.Conn {
 		c, wrapped = &o.conn, o
 	}
 	c.raw, c.worker, c.accepted = nc, l.worker, time.Now()
+	if !l.admit() {
+		l.turnAway(c, wrapped)
+		return nil
+	}
 	l.set.add(c)
-	l.worker.page.Opened()
 	return wrapped
 }
 

@@ -29,6 +29,9 @@ type Worker struct {
 	ready    sync.Once
 	prepared sync.Map // of *sync.Once, by server
 
+	limit    int64         // of connections open at a time, at the start; 0: none
+	refusals chan struct{} // a token for each connection that is being turned away
+
 	// What was passed and makes no sense, for the first Listen to return.
 	wrong error
 
@@ -54,6 +57,7 @@ func New() *Worker {
 	notify := os.Getenv(ipc.EnvNotifySocket)
 	for _, key := range []string{
 		ipc.EnvListenFDs, ipc.EnvListenPID, ipc.EnvListenFDNames, ipc.EnvChannelFD, ipc.EnvPageFD,
+		ipc.EnvMaxConnections,
 	} {
 		os.Unsetenv(key)
 	}
@@ -76,6 +80,8 @@ func start(passed ipc.Passed, wrong error, notify string) *Worker {
 		messages: make(chan json.RawMessage, messageQueue),
 		notify:   notify,
 		wrong:    wrong,
+		limit:    int64(passed.MaxConnections),
+		refusals: make(chan struct{}, maxRefusals),
 	}
 	for _, s := range passed.Sockets {
 		w.keepFromChildren(s.FD)

@@ -13,6 +13,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/forkd/forkd/worker"
+	"github.com/forkd/forkd/worker/internal/refusal"
 )
 
 // Serve serves srv on ln, says ready, and when the worker is to drain finishes
@@ -22,6 +23,12 @@ import (
 //
 // A server whose TLSConfig has certificates is served with TLS, unless ln makes
 // TLS connections already.
+//
+// What comes while the worker has as many connections as it may have
+// (FORKD_MAX_CONNECTIONS) is turned away, without a call of the handler: 503 with
+// Connection: close and Retry-After: 1; a WebSocket's handshake is completed, and
+// closed with 1013, try again later. A client of TLS gets that within TLS. Beyond
+// 256 at a time they are closed unanswered.
 func Serve(w *worker.Worker, srv *fasthttp.Server, ln net.Listener) error {
 	w.Prepare(srv, func() {
 		srv.Handler = handler(w, srv.Handler)
@@ -29,7 +36,13 @@ func Serve(w *worker.Worker, srv *fasthttp.Server, ln net.Listener) error {
 	})
 	worker.AwaitData(ln)
 	encrypt := worker.Plain(ln) && hasCertificates(srv.TLSConfig)
+	var config *tls.Config
+	if encrypt {
+		config = refusal.TLS(srv.TLSConfig)
+	}
+	refuse := func(c net.Conn) { refusal.Answer(c, config) }
 	return w.Serve(ln, func(ln net.Listener) error {
+		worker.Refuse(ln, refuse)
 		if encrypt {
 			return srv.ServeTLS(ln, "", "")
 		}

@@ -1,10 +1,15 @@
 package fasthttpserve_test
 
 import (
+	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -98,6 +103,62 @@ func TestHijackDuringDrain(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
+}
+
+// A client of TLS is turned away within TLS.
+func TestLimitOfTLS(t *testing.T) {
+	t.Parallel()
+	https := httptest.NewUnstartedServer(nil)
+	https.StartTLS()
+	defer https.Close()
+	m := fake.New(t)
+	m.MaxConnections = 1
+	w := m.Worker()
+	ln, err := w.Listen("https", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &fasthttp.Server{
+		Handler:   func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok") },
+		TLSConfig: &tls.Config{Certificates: https.TLS.Certificates},
+		Logger:    silent{},
+	}
+	go func() { _ = fasthttpserve.Serve(w, srv, ln) }()
+	m.Expect(ipc.Ready{})
+	ask := func() (*tls.Conn, *bufio.Reader) {
+		t.Helper()
+		client := https.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		client.ServerName, client.NextProtos = "example.com", []string{"h2", "http/1.1"}
+		c, err := tls.Dial("tcp", ln.Addr().String(), client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.SetDeadline(time.Now().Add(fake.Patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return c, bufio.NewReader(c)
+	}
+	served := func(in *bufio.Reader) {
+		t.Helper()
+		r, err := http.ReadResponse(in, nil)
+		if err != nil || r.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", r, err)
+		}
+		r.Body.Close()
+	}
+	first, in := ask()
+	served(in)
+	_, in = ask()
+	drill.TurnedAway(t, in)
+	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
+	first.Close()
+	m.Await(ipc.Counters{Attached: true, Accepts: 2, Requests: 1, Refused: 1})
+	_, in = ask()
+	served(in)
 }
 
 // silent keeps the errors of connections that a drill cuts out of the output.

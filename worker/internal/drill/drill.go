@@ -40,7 +40,14 @@ type stage struct {
 
 func setUp(t *testing.T, serve Serve) *stage {
 	t.Helper()
+	return setUpWith(t, serve, 0)
+}
+
+// setUpWith sets up a worker that may have so many connections.
+func setUpWith(t *testing.T, serve Serve, connections int) *stage {
+	t.Helper()
 	m := fake.New(t)
+	m.MaxConnections = connections
 	s := &stage{
 		Master: m, t: t, worker: m.Worker(),
 		app:    App{Entered: make(chan struct{}), Release: make(chan struct{})},
@@ -109,6 +116,15 @@ func Run(t *testing.T, serve Serve) {
 		"hijacked and cut":  hijackedCut,
 		"stuck request":     stuckRequest,
 		"master gone":       masterGone,
+
+		"limit":               limit,
+		"limit changes":       limitChanges,
+		"limit of WebSockets": limitOfWebSockets,
+		"limit under load":    limitUnderLoad,
+		"limit in a drain":    limitInADrain,
+		"limit at the end":    limitAtTheEnd,
+		"limit and silence":   limitAndSilence,
+		"limit and a flood":   limitAndAFlood,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -29,6 +29,8 @@ type Master struct {
 	// The worker's descriptors, which whoever starts it takes.
 	Channel, Page *os.File
 	page          int
+
+	MaxConnections int // that the worker may have; 0: any number
 }
 
 // New makes a master without a worker.
@@ -84,6 +86,11 @@ func (m *Master) Worker() *worker.Worker {
 		}
 		f.Close()
 		if err := os.Setenv(key, strconv.Itoa(fd)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if m.MaxConnections > 0 {
+		if err := os.Setenv(ipc.EnvMaxConnections, strconv.Itoa(m.MaxConnections)); err != nil {
 			m.t.Fatal(err)
 		}
 	}
@@ -154,6 +161,14 @@ func (m *Master) Drain(reason string, d, idle time.Duration) {
 
 // Die closes the master's end of the channel.
 func (m *Master) Die() { m.conn.Close() }
+
+// Share sets how many connections the worker may have from now on.
+func (m *Master) Share(connections int64) {
+	m.t.Helper()
+	if err := ipc.SetLimit(m.page, connections); err != nil {
+		m.t.Fatal(err)
+	}
+}
 
 // Counters reads the page as a master does.
 func (m *Master) Counters() ipc.Counters {

@@ -1,0 +1,239 @@
+package fleet
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+//go:embed beat.lua
+var beatSource string
+
+// The kinds of beats.
+const (
+	beatReport = "beat"   // the whole state, and events
+	beatEvents = "events" // nothing else
+	beatLeave  = "leave"  // events, and the host goes
+)
+
+const (
+	schema      = 1
+	maxNews     = 64  // events of one beat
+	maxReason   = 512 // bytes of the reason of an event
+	minForgetAt = 10 * time.Minute
+)
+
+// beat is one report. It is sent whole, and what it says is what is there then.
+type beat struct {
+	kind      string
+	host      string
+	boot      string
+	ttl       time.Duration
+	fields    []any  // names and values of the hash, without what the script adds
+	load      string // of the host, 0 to 10000 and beyond; "": not known
+	changed   bool   // worth a look now
+	uncertain bool   // events may have arrived whose beat was not answered
+	acked     uint64 // the last event that Redis has confirmed
+	news      []control.Event
+	orders    bool     // ask for orders
+	done      []string // orders, as they were given, that are not to come again
+}
+
+// answer is what Redis says to a beat.
+type answer struct {
+	now     time.Time // Redis's clock, whole ms
+	before  string    // the boot whose report this one replaced; "": there was none
+	last    uint64    // the number of the last event of this boot in the stream; 0: not known
+	problem string    // what did not work although the report arrived; "": nothing
+	orders  []string  // as they stand in the list
+}
+
+// wire sends beats of an app to a Redis. The script's digest is the only thing
+// that it keeps.
+type wire struct {
+	client redis.UniversalClient
+	keys   keys
+	script *redis.Script
+}
+
+func newWire(client redis.UniversalClient, app string) *wire {
+	return &wire{client: client, keys: keys{app}, script: redis.NewScript(beatSource)}
+}
+
+// send sends b within ctx, in one round trip unless Redis does not have the script yet.
+func (w *wire) send(ctx context.Context, b beat) (answer, error) {
+	k, args := w.input(b)
+	list, err := w.script.Run(ctx, w.client, k, args...).Slice()
+	if err != nil {
+		return answer{}, err
+	}
+	return parseAnswer(list)
+}
+
+// input is what the script gets: its keys and its arguments.
+func (w *wire) input(b beat) (k []string, args []any) {
+	k = []string{w.keys.hosts(), w.keys.host(b.host), w.keys.load(), w.keys.events()}
+	if b.orders {
+		k = append(k, w.keys.orders(b.host))
+	}
+	channel := ""
+	if b.changed {
+		channel = w.keys.changed()
+	}
+	return k, b.args(channel)
+}
+
+// register says that the app exists, and forgets those that have not for long. The
+// key is in another slot of a Cluster than those of a beat.
+func (w *wire) register(ctx context.Context, now time.Time, ttl time.Duration) error {
+	_, err := w.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZAddGT(ctx, appsKey, redis.Z{Score: float64(now.Add(ttl).UnixMilli()), Member: w.keys.app})
+		p.ZRemRangeByScore(ctx, appsKey, "-inf", strconv.FormatInt(now.Add(-forgetAfter(ttl)).UnixMilli(), 10))
+		return nil
+	})
+	return err
+}
+
+// forgetAfter is how long what has expired is still remembered.
+func forgetAfter(ttl time.Duration) time.Duration { return max(minForgetAt, 10*ttl) }
+
+// args are the script's, in its order.
+func (b beat) args(channel string) []any {
+	uncertain := ""
+	if b.uncertain {
+		uncertain = "1"
+	}
+	a := make([]any, 0, 12+len(b.fields)+len(b.done)+20*len(b.news))
+	a = append(a, b.kind, b.host, b.boot, b.ttl.Milliseconds(), b.load, forgetAfter(b.ttl).Milliseconds(), channel, uncertain, b.acked)
+	a = append(a, len(b.fields))
+	a = append(a, b.fields...)
+	at := len(a)
+	a = append(a, 0)
+	for _, e := range b.news {
+		a = appendEvent(a, b.host, b.boot, e)
+	}
+	a[at] = len(a) - at - 1
+	a = append(a, len(b.done))
+	for _, order := range b.done {
+		a = append(a, order)
+	}
+	return a
+}
+
+// appendEvent appends e as the script wants it: its number, how many fields and
+// values there are, and these.
+func appendEvent(a []any, host, boot string, e control.Event) []any {
+	a = append(a, e.Seq, 0)
+	at := len(a)
+	a = append(a, "seq", e.Seq, "time", e.Time.UnixMilli(), "host", host, "boot", boot, "type", e.Type)
+	for _, of := range []struct {
+		name   string
+		number *int
+	}{{"slot", e.Slot}, {"generation", e.Generation}, {"pid", e.PID}} {
+		if of.number != nil {
+			a = append(a, of.name, *of.number)
+		}
+	}
+	if e.Reason != "" {
+		a = append(a, "reason", cut(e.Reason, maxReason))
+	}
+	a[at-1] = len(a) - at
+	return a
+}
+
+// cut returns at most n bytes of s, and no half of a letter.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// hostFields are the names and values of the hash of a host, but for those that
+// only Redis knows. What is not known is left out. Times are ms since the epoch.
+func hostFields(s Settings, host string, app App, a control.App, seq uint64, twin string) []any {
+	addresses := s.Advertise
+	if addresses == nil {
+		addresses = []string{}
+		for _, l := range a.Listeners {
+			addresses = append(addresses, l.Address)
+		}
+	}
+	list, _ := json.Marshal(addresses)
+	f := make([]any, 0, 50)
+	f = append(
+		f, "schema", schema, "host", host, "boot", app.Boot, "seq", seq, "addresses", list,
+		"state", a.State, "version", a.Version, "generation", a.Generation, "wanted", a.Totals.Wanted, "ready", a.Totals.Ready,
+		"restarts", a.Totals.Restarts, "started_at", app.StartedAt.UnixMilli(), "interval_ms", s.interval().Milliseconds(),
+		"workers", appendColumns(make([]byte, 0, 512+64*len(a.Slots)), a.Slots),
+	)
+	if s.ConnectionLimit > 0 {
+		f = append(f, "capacity", s.ConnectionLimit)
+	}
+	for _, of := range []struct {
+		name   string
+		figure *int64
+	}{
+		{"connections", a.Totals.Connections},
+		{"accepted", a.Totals.Accepted},
+		{"requests", a.Totals.Requests},
+		{"refused", a.Totals.Refused},
+		{"queue", a.Totals.Queue},
+		{"rss_bytes", a.Totals.RSSBytes},
+	} {
+		if of.figure != nil {
+			f = append(f, of.name, *of.figure)
+		}
+	}
+	if p := a.Totals.CPUPercent; p != nil {
+		f = append(f, "cpu_percent", appendPercent(nil, *p))
+	}
+	if twin != "" {
+		f = append(f, "twin", twin)
+	}
+	return f
+}
+
+// loadOf is connections/capacity x 10000, rounded; "" where one is not known.
+func loadOf(s Settings, a control.App) string {
+	if s.ConnectionLimit <= 0 || a.Totals.Connections == nil {
+		return ""
+	}
+	return strconv.FormatInt(int64(math.Round(float64(*a.Totals.Connections)/float64(s.ConnectionLimit)*10000)), 10)
+}
+
+// errAnswer is of an answer that the script does not give.
+var errAnswer = errors.New("what answers there is no Redis: it answers a script with something else")
+
+func parseAnswer(list []any) (answer, error) {
+	text := make([]string, len(list))
+	for i, v := range list {
+		s, ok := v.(string)
+		if !ok {
+			return answer{}, errAnswer
+		}
+		text[i] = s
+	}
+	if len(text) < 4 {
+		return answer{}, errAnswer
+	}
+	now, err := strconv.ParseInt(text[0], 10, 64)
+	last, err2 := strconv.ParseUint(text[2], 10, 64)
+	if err != nil || err2 != nil {
+		return answer{}, errAnswer
+	}
+	return answer{now: time.UnixMilli(now), before: text[1], last: last, problem: strings.TrimSpace(text[3]), orders: text[4:]}, nil
+}

@@ -1,0 +1,190 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+const (
+	patience         = time.Second            // of a reporter, with one answer and with connecting; of a reader with connecting
+	readerPatience   = 10 * time.Second       // of a reader with one answer: 500 hosts with their workers are megabytes
+	sentinelPatience = 400 * time.Millisecond // with a Sentinel: go-redis waits for all of them
+)
+
+// poolSize is the most connections of a client. One is enough for a reporter, but
+// after so many failures go-redis would begin to dial in its own time.
+const poolSize = 64
+
+// dialer opens a connection: [net.Dialer.DialContext], but for tests.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// dial makes a client for what s.URL names. It connects when it is first used, and
+// asks the file of the password again for each connection. A reader's
+// reads at s.ReadFrom.
+//
+// With ReadFrom "replica" Sentinel's client can't write: who sends orders dials
+// with "primary".
+func dial(s Settings, reader bool) (redis.UniversalClient, error) {
+	return dialThrough(context.Background(), s, reader, direct())
+}
+
+func direct() dialer {
+	return (&net.Dialer{Timeout: patience, KeepAlive: 15 * time.Second}).DialContext
+}
+
+// dialThrough is dial by other means. The connections end with life.
+func dialThrough(life context.Context, s Settings, reader bool, through dialer) (redis.UniversalClient, error) {
+	redis.SetLogger(silent{})
+	e, err := parseURL(s.URL)
+	if err != nil {
+		return nil, &BadSetting{Key: "url", Text: err.Error()}
+	}
+	o := &redis.UniversalOptions{
+		Addrs:                      e.addresses,
+		DB:                         e.db,
+		MasterName:                 e.master,
+		CredentialsProviderContext: s.credentials(e),
+		Protocol:                   2,
+		DisableIdentity:            true,
+		MaintNotificationsConfig:   &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		MaxRetries:                 -1, // the reporter tries again in its own time
+		MaxRedirects:               3,
+		DialTimeout:                patience,
+		DialerRetries:              1,
+		ReadTimeout:                patience,
+		WriteTimeout:               patience,
+		PoolTimeout:                patience,
+		ContextTimeoutEnabled:      true,
+		PoolSize:                   poolSize,
+		PipelinePoolSize:           -1,
+		ReadBufferSize:             4 << 10,
+		WriteBufferSize:            16 << 10,
+	}
+	limit := reporterLimits()
+	if reader {
+		limit = readerLimits()
+		o.ReadTimeout, o.PoolTimeout = readerPatience, readerPatience
+		o.ReadBufferSize = 64 << 10
+		o.ReadOnly = s.ReadFrom == FromReplica && (e.kind == sentinel || e.kind == cluster)
+		o.RouteRandomly = o.ReadOnly && e.kind == cluster
+	}
+	var over *tls.Config
+	if e.tls {
+		if over, err = s.tls(); err != nil {
+			return nil, err
+		}
+	}
+	o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		if e.kind == sentinel && slices.Contains(e.addresses, address) {
+			hurried, cancel := context.WithTimeout(ctx, sentinelPatience)
+			defer cancel()
+			conn, err := connect(hurried, through, network, address, over)
+			if err != nil {
+				return nil, err
+			}
+			return hasty{guarded(life, conn, limit)}, nil
+		}
+		conn, err := connect(ctx, through, network, address, over)
+		if err != nil {
+			return nil, err
+		}
+		return guarded(life, conn, limit), nil
+	}
+	switch e.kind {
+	case sentinel:
+		return redis.NewFailoverClient(o.Failover()), nil
+	case cluster:
+		return redis.NewClusterClient(o.Cluster()), nil
+	case unixSocket:
+		simple := o.Simple()
+		simple.Network = "unix"
+		return redis.NewClient(simple), nil
+	default:
+		return redis.NewClient(o.Simple()), nil
+	}
+}
+
+// connect opens a connection, with TLS where there is a config. The name that a
+// certificate must have is the host of the address.
+func connect(ctx context.Context, through dialer, network, address string, over *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := through(ctx, network, address)
+	if err != nil || over == nil {
+		return conn, err
+	}
+	over = over.Clone()
+	over.ServerName, _, err = net.SplitHostPort(address)
+	if err != nil {
+		over.ServerName = address
+	}
+	secure := tls.Client(conn, over)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("cannot agree on TLS with %s: %v", address, err)
+	}
+	return secure, nil
+}
+
+func (s Settings) tls() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CAFile == "" {
+		return c, nil
+	}
+	pool, err := readCA(s.CAFile)
+	if err != nil {
+		return nil, &BadSetting{Key: "ca_file", Text: err.Error()}
+	}
+	c.RootCAs = pool
+	return c, nil
+}
+
+// credentials returns what is asked for the user and password of each connection.
+func (s Settings) credentials(e endpoint) func(context.Context) (username, password string, err error) {
+	user := s.Username
+	if user == "" {
+		user = e.username
+	}
+	return func(context.Context) (string, string, error) {
+		if s.PasswordFile == "" {
+			return user, e.password, nil
+		}
+		password, err := readSecret(s.PasswordFile)
+		if err != nil {
+			return "", "", &BadSetting{Key: "password_file", Text: err.Error()}
+		}
+		return user, password, nil
+	}
+}
+
+// hasty is a connection to a Sentinel. One that hangs must not take the time that
+// is for the primary, whose address another one knows.
+type hasty struct{ net.Conn }
+
+func (h hasty) SetDeadline(t time.Time) error      { return h.Conn.SetDeadline(soon(t)) }
+func (h hasty) SetReadDeadline(t time.Time) error  { return h.Conn.SetReadDeadline(soon(t)) }
+func (h hasty) SetWriteDeadline(t time.Time) error { return h.Conn.SetWriteDeadline(soon(t)) }
+
+// soon is t, if it is in time. No deadline stays none: that is who follows news.
+func soon(t time.Time) time.Time {
+	if most := time.Now().Add(sentinelPatience); t.After(most) {
+		return most
+	}
+	return t
+}
+
+// silent takes what go-redis would print on its own: it goes to standard error, and
+// comes back as errors anyway.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}

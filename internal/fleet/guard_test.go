@@ -1,0 +1,129 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// piped is a connection that only has something to say.
+type piped struct {
+	net.Conn
+
+	io.Reader
+}
+
+func (p piped) Read(b []byte) (int, error) { return p.Reader.Read(b) }
+
+func TestGuardLetsAnswersThrough(t *testing.T) {
+	nested := strings.Repeat("*1\r\n", maxDepth) + ":1\r\n"
+	for name, text := range map[string]string{
+		"strings":    "+OK\r\n-ERR no\r\n:42\r\n$5\r\na\r\nbc\r\n$-1\r\n$0\r\n\r\n",
+		"arrays":     "*2\r\n$1\r\na\r\n*2\r\n:1\r\n*0\r\n*-1\r\n+x\r\n",
+		"depth":      nested + nested,
+		"RESP3":      "%1\r\n+a\r\n:1\r\n~1\r\n_\r\n|1\r\n+k\r\n+v\r\n$1\r\nx\r\n>2\r\n+m\r\n#t\r\n!3\r\nERR\r\n=5\r\ntxt:a\r\n,1.5\r\n(1\r\n%0\r\n",
+		"a largest":  "$" + "1048576\r\n" + strings.Repeat("x", 1<<20) + "\r\n+OK\r\n",
+		"many large": strings.Repeat("$700000\r\n"+strings.Repeat("x", 700000)+"\r\n", 8), // each an answer of its own
+	} {
+		for _, reader := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text))} {
+			g := &guard{Conn: piped{Reader: reader}, answers: answers{limits: reporterLimits()}}
+			got, err := io.ReadAll(g)
+			if err != nil || string(got) != text {
+				t.Errorf("%s: %d of %d bytes, %v", name, len(got), len(text), err)
+			}
+			if len(g.answers.open) != 0 || g.answers.kind != 0 || g.answers.skip != 0 {
+				t.Errorf("%s: in the middle of an answer at its end: %+v", name, g.answers)
+			}
+		}
+	}
+}
+
+func TestGuardRefuses(t *testing.T) {
+	for name, text := range map[string]string{
+		"a web server":       "HTTP/1.1 400 Bad Request\r\n",
+		"a mail server":      "220 mail\r\n",
+		"TLS":                "\x15\x03\x01",
+		"a lying string":     "$1048577\r\n",
+		"a huge string":      "$9223372036854775807\r\n",
+		"beyond numbers":     "$92233720368547758080\r\n",
+		"negative":           "$-2\r\n",
+		"no number":          "$x\r\n",
+		"streamed":           "$?\r\n",
+		"no length":          "*\r\n",
+		"a long length":      "*" + strings.Repeat("0", 30) + "1\r\n",
+		"a lying array":      "*65537\r\n",
+		"a huge array":       "*9223372036854775807\r\n",
+		"a huge map":         "%9223372036854775807\r\n",
+		"a lying map":        "%65536\r\n",
+		"arrays together":    "*40000\r\n*40000\r\n",
+		"attributes forever": strings.Repeat("|1\r\n+a\r\n+b\r\n", 100000),
+		"depth":              strings.Repeat("*1\r\n", maxDepth+1),
+		"a line without end": "+" + strings.Repeat("x", maxLine+1),
+		"a long error":       "-" + strings.Repeat("x", maxLine+1) + "\r\n",
+		"a long answer":      "*5\r\n" + strings.Repeat("$1000000\r\n"+strings.Repeat("x", 1000000)+"\r\n", 5),
+		"after an answer":    "+OK\r\nHTTP/1.1",
+	} {
+		for _, reader := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text))} {
+			g := guarded(context.Background(), piped{Reader: reader}, reporterLimits())
+			if _, err := io.ReadAll(g); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			if _, err := g.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("%s: another read after the error: %v", name, err)
+			}
+		}
+	}
+	_, err := io.ReadAll(guarded(context.Background(), piped{Reader: strings.NewReader("HTTP/1.1 400 Bad Request\r\n")}, reporterLimits()))
+	if !errors.Is(err, errNotRedis) {
+		t.Error(err)
+	}
+}
+
+// FuzzGuard: however a stream is cut, the verdict is the same, what is kept stays
+// small, and no announcement beyond the limits gets through.
+func FuzzGuard(f *testing.F) {
+	for _, seed := range []string{
+		"+OK\r\n", "-ERR\r\n", ":1\r\n", "$3\r\nabc\r\n", "$-1\r\n", "*2\r\n:1\r\n*1\r\n+a\r\n", "*-1\r\n", "%1\r\n+a\r\n+b\r\n", "|1\r\n+a\r\n+b\r\n:1\r\n",
+		"$1048577\r\n", "*65537\r\n", "HTTP/1.1 400\r\n", ">1\r\n+a\r\n", "*1\r\n*1\r\n*1\r\n*1\r\n_\r\n",
+	} {
+		f.Add([]byte(seed), 1)
+	}
+	small := limits{bulk: 100, elements: 20, answer: 1000}
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		whole, pieces := answers{limits: small}, answers{limits: small}
+		want := whole.feed(b)
+		cut = max(1, cut%17)
+		var got error
+		for piece := range chunks(b, cut) {
+			if got = pieces.feed(piece); got != nil {
+				break
+			}
+		}
+		if (want == nil) != (got == nil) {
+			t.Fatalf("whole: %v, in pieces of %d: %v", want, cut, got)
+		}
+		if len(whole.open) > maxDepth || whole.skip > small.bulk+2 || whole.elements > small.elements+1 {
+			t.Fatalf("%+v", whole)
+		}
+		if want == nil && bytes.HasPrefix(b, []byte("HTTP")) {
+			t.Fatal("a web server is taken for Redis")
+		}
+	})
+}
+
+func chunks(b []byte, size int) func(func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(b) > 0 {
+			n := min(size, len(b))
+			if !yield(b[:n]) {
+				return
+			}
+			b = b[n:]
+		}
+	}
+}

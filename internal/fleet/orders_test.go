@@ -1,0 +1,68 @@
+package fleet
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseOrder(t *testing.T) {
+	at := time.Date(2026, 11, 21, 7, 0, 0, 0, time.UTC)
+	for text, want := range map[string]Command{
+		`{"id":"a.B-1_","op":"scale","args":{"workers":"cpus-1"},"expires_at":"2026-11-21T07:00:00Z"}`: {ID: "a.B-1_", Op: OpScale, Args: Args{Workers: "cpus-1"}, ExpiresAt: at},
+		`{"id":"1","op":"shed","args":{"count":1,"seconds":3},"expires_at":1795244400000}`:             {ID: "1", Op: OpShed, Args: Args{Count: 1, Seconds: 3}, ExpiresAt: at},
+		` {"id":"1","op":"shed","args":{"count":1},"expires_at":1795244400000} `:                       {ID: "1", Op: OpShed, Args: Args{Count: 1, Seconds: 10}, ExpiresAt: at},
+		`{"id":"1","op":"resume","args":null,"expires_at":1795244400000}`:                              {ID: "1", Op: OpResume, ExpiresAt: at},
+	} {
+		got, err := parseOrder(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" { // times are compared by Equal
+			t.Errorf("%s: %s", text, diff)
+		}
+	}
+	const expires = `,"expires_at":1795244400000}`
+	for _, text := range []string{
+		``, `x`, `null`, `[]`, `"x"`, `{}`, `{"id":"1","op":"roll"`, `{"id":"1","op":"roll"}`, `{"id":"1","op":"roll"` + expires + `x`, `{"id":"1","op":"roll"` + expires + `{}`,
+		`{"id":"","op":"roll"` + expires, `{"id":"a b","op":"roll"` + expires, `{"id":"a\n","op":"roll"` + expires, `{"id":1,"op":"roll"` + expires,
+		`{"id":"` + strings.Repeat("x", 65) + `","op":"roll"` + expires,
+		`{"id":"1","op":"stop"` + expires, `{"id":"1","op":""` + expires, `{"id":"1","op":"roll","now":true` + expires,
+		`{"id":"1","op":"scale"` + expires, `{"id":"1","op":"scale","args":{"workers":"many"}` + expires, `{"id":"1","op":"scale","args":{"workers":4}` + expires,
+		`{"id":"1","op":"scale","args":{"workers":"4","count":1}` + expires, `{"id":"1","op":"roll","args":{"workers":"4"}` + expires,
+		`{"id":"1","op":"shed"` + expires, `{"id":"1","op":"shed","args":{"count":0}` + expires, `{"id":"1","op":"shed","args":{"count":-1}` + expires,
+		`{"id":"1","op":"shed","args":{"count":1,"seconds":-1}` + expires, `{"id":"1","op":"shed","args":{"count":1,"seconds":100000}` + expires, `{"id":"1","op":"shed","args":{"count":1e30}` + expires,
+		`{"id":"1","op":"roll","expires_at":"tomorrow"}`, `{"id":"1","op":"roll","expires_at":0}`, `{"id":"1","op":"roll","expires_at":1e12}`, `{"id":"1","op":"roll","expires_at":null}`,
+		`{"id":"1","op":"roll"` + expires + strings.Repeat(" ", maxOrder),
+	} {
+		if c, err := parseOrder(text); err == nil {
+			t.Errorf("%s is taken: %+v", text, c)
+		}
+	}
+}
+
+func FuzzOrder(f *testing.F) {
+	f.Add(`{"id":"1","op":"scale","args":{"workers":"+2"},"expires_at":1795244400000}`)
+	f.Add(`{"id":"1","op":"shed","args":{"count":1,"seconds":3},"expires_at":"2026-11-21T07:00:00Z"}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseOrder(text)
+		if err == nil && (c.ID == "" || len(c.ID) > 64 || c.ExpiresAt.IsZero() || c.Args.Count < 0 || c.Args.Seconds < 0 || len(c.Args.Workers) > maxOrder) {
+			t.Fatalf("%+v", c)
+		}
+	})
+}
+
+func TestIDsAreRememberedForAWhile(t *testing.T) {
+	var s idSet
+	for i := range 10 * ordersKept {
+		if !s.add(strconv.Itoa(i)) || s.add(strconv.Itoa(i)) || s.add(strconv.Itoa(max(0, i-ordersKept+1))) {
+			t.Fatal(i)
+		}
+		if len(s.ids) > ordersKept || len(s.ring) > ordersKept {
+			t.Fatalf("%d ids are kept", len(s.ids))
+		}
+	}
+}

@@ -1,0 +1,65 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	mostWaiting = 64               // orders of a host
+	orderKept   = 10 * time.Minute // after it has expired: who has sent it sees what became of it
+)
+
+// Send puts an order for a host into its list, where the host's next beat finds
+// it; the answer is an event whose reason begins "command ID: ". It fails when the
+// order makes no sense, or 64 wait already. Only a host with redis.control obeys.
+func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
+	if err := CheckApp(app); err != nil {
+		return err
+	}
+	if err := CheckHost(host); err != nil {
+		return err
+	}
+	text, err := c.text()
+	if err != nil {
+		return err
+	}
+	key := keys{app}.orders(host)
+	waiting, err := r.to.LLen(ctx, key).Result()
+	if err != nil {
+		return fmt.Errorf("cannot read %s: %w", key, err)
+	}
+	if waiting >= mostWaiting {
+		return fmt.Errorf("%s has %d orders waiting, and obeys none: is redis.control = true there?", host, waiting)
+	}
+	_, err = r.to.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.RPush(ctx, key, text)
+		p.PExpireAt(ctx, key, c.ExpiresAt.Add(orderKept))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", key, err)
+	}
+	return nil
+}
+
+// text is the order as it stands in the list. What a host would not take is an error.
+func (c Command) text() (string, error) {
+	b, err := json.Marshal(struct {
+		ID        string `json:"id"`
+		Op        string `json:"op"`
+		Args      Args   `json:"args"`
+		ExpiresAt int64  `json:"expires_at"` // ms since the epoch
+	}{c.ID, c.Op, c.Args, c.ExpiresAt.UnixMilli()})
+	if err != nil {
+		return "", fmt.Errorf("cannot write the order: %v", err)
+	}
+	if _, err := parseOrder(string(b)); err != nil {
+		return "", fmt.Errorf("the order %s", err)
+	}
+	return string(b), nil
+}

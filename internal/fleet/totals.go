@@ -1,0 +1,110 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+)
+
+// Fleet is what all hosts of an app say, at a time.
+type Fleet struct {
+	App     string    `json:"app"`
+	At      time.Time `json:"at"`      // by Redis's clock
+	Problem string    `json:"problem"` // with the list of hosts; "" none. Printable
+	Hosts   []Host    `json:"hosts"`   // by id
+	Totals  Totals    `json:"totals"`
+}
+
+// Totals sums up the hosts of a fleet that have not vanished and whose report has
+// no Problem; Hosts, Vanished and Problems count the others too. As in
+// [control.Sum], a sum of which a part is not known is not known either, but for
+// hosts that are starting.
+type Totals struct {
+	Hosts       int      `json:"hosts"`
+	Serving     int      `json:"serving"` // in state ready, and not stale
+	Stale       int      `json:"stale"`   // they count as what they said last
+	Vanished    int      `json:"vanished"`
+	Problems    int      `json:"problems"`
+	Twins       int      `json:"twins"`
+	Wanted      int64    `json:"wanted"` // workers
+	Ready       int64    `json:"ready"`
+	Connections *int64   `json:"connections"`
+	Capacity    *int64   `json:"capacity"`
+	Utilization *float64 `json:"utilization"` // percent; of those hosts whose connections and capacity are known
+	Generations []int64  `json:"generations"` // each once, the oldest first
+}
+
+func totals(hosts []Host) Totals {
+	t := Totals{Hosts: len(hosts), Generations: []int64{}}
+	var connections, capacity figure
+	used, room := int64(0), int64(0)
+	seen := map[int64]bool{}
+	for i := range hosts {
+		h := &hosts[i]
+		if h.Vanished {
+			t.Vanished++
+		}
+		if h.Problem != "" {
+			t.Problems++
+		}
+		if h.Vanished || h.Problem != "" {
+			continue
+		}
+		switch {
+		case h.Stale:
+			t.Stale++
+		case h.State == stateReady:
+			t.Serving++
+		}
+		if h.Twin != "" {
+			t.Twins++
+		}
+		t.Wanted, t.Ready = t.Wanted+known(h.Wanted), t.Ready+known(h.Ready)
+		connections.add(h.Connections, h.State)
+		capacity.add(h.Capacity, h.State)
+		if h.Connections != nil && h.Capacity != nil {
+			used, room = used+*h.Connections, room+*h.Capacity
+		}
+		if h.Generation != nil && !seen[*h.Generation] {
+			seen[*h.Generation] = true
+			t.Generations = append(t.Generations, *h.Generation)
+		}
+	}
+	slices.Sort(t.Generations)
+	t.Connections, t.Capacity = connections.sum(), capacity.sum()
+	if room > 0 {
+		t.Utilization = new(100 * float64(used) / float64(room))
+	}
+	return t
+}
+
+func known(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// figure is a sum that may turn out not to be known. 100,000 hosts of 2^53 at most
+// would not fit: it stays at the most that JSON carries.
+type figure struct {
+	total   int64
+	parts   int
+	unknown bool
+}
+
+func (f *figure) add(n *int64, state string) {
+	switch {
+	case n != nil:
+		f.total = min(f.total+*n, mostNumber)
+		f.parts++
+	case state != stateStarting:
+		f.unknown = true
+	}
+}
+
+func (f *figure) sum() *int64 {
+	if f.unknown || f.parts == 0 {
+		return nil
+	}
+	return &f.total
+}

@@ -1,0 +1,72 @@
+package fleet
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseURL(t *testing.T) {
+	for text, want := range map[string]endpoint{
+		"redis://h":                                 {addresses: []string{"h:6379"}},
+		"redis://h:7/3":                             {addresses: []string{"h:7"}, db: 3},
+		"redis://[::1]:7":                           {addresses: []string{"[::1]:7"}},
+		"redis://[::1]":                             {addresses: []string{"[::1]:6379"}},
+		"rediss://ann:s%2Fc%40t@h":                  {tls: true, username: "ann", password: "s/c@t", addresses: []string{"h:6379"}},
+		"redis://:a:b@h":                            {password: "a:b", addresses: []string{"h:6379"}},
+		"unix:///run/r%20s?db=2":                    {kind: unixSocket, addresses: []string{"/run/r s"}, db: 2},
+		"unix://ann:pw@/run/r":                      {kind: unixSocket, username: "ann", password: "pw", addresses: []string{"/run/r"}},
+		"redis+sentinel://:pw@a,b:7,[::1]:8/mine/2": {kind: sentinel, password: "pw", addresses: []string{"a:26379", "b:7", "[::1]:8"}, master: "mine", db: 2},
+		"rediss+sentinel://a/mine":                  {kind: sentinel, tls: true, addresses: []string{"a:26379"}, master: "mine"},
+		"redis+cluster://a:1,b":                     {kind: cluster, addresses: []string{"a:1", "b:6379"}},
+		"rediss+cluster://a/":                       {kind: cluster, tls: true, addresses: []string{"a:6379"}},
+	} {
+		got, err := parseURL(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(endpoint{})); diff != "" {
+			t.Errorf("%s: %s", text, diff)
+		}
+	}
+	for _, text := range []string{
+		"", "h:6379", "http://h", "embedded", "redis://", "redis:///1", "redis://h:0", "redis://h:65536", "redis://h:x", "redis://::1",
+		"redis://a,b", "redis://h/x", "redis://h/-1", "redis://h?db=1", "redis://h h", "redis://h\n", "redis://:%@h",
+		"unix://", "unix:///", "unix://h/run", "unix:///r?x=1", "unix:///r?db=x", "unix:///r%00",
+		"redis+sentinel://a", "redis+sentinel://a/", "redis+sentinel://a/m/x", "redis+cluster://a/1", "redis+cluster://", "redis+cluster://a,,b",
+	} {
+		if e, err := parseURL(text); err == nil {
+			t.Errorf("%q is taken: %+v", text, e)
+		}
+	}
+}
+
+func TestMaskURL(t *testing.T) {
+	for text, want := range map[string]string{
+		"redis://h/1":                     "redis://h/1",
+		"redis://ann@h":                   "redis://ann@h",
+		"redis://ann:hunter2@h:7/1":       "redis://ann:***@h:7/1",
+		"redis+sentinel://:a@b:c@h1,h2/m": "redis+sentinel://:***@h1,h2/m",
+		"unix://:hunter2@/run/r?db=1":     "unix://:***@/run/r?db=1",
+		"redis://:hunter2@h:port":         "(not a URL)",
+		"hunter2":                         "(not a URL)",
+	} {
+		if got := MaskURL(text); got != want {
+			t.Errorf("%s: %s, not %s", text, got, want)
+		}
+	}
+}
+
+// No error says a password, whatever is wrong with the rest of the URL.
+func TestErrorsKeepThePassword(t *testing.T) {
+	for _, text := range []string{
+		"hunter2", "redis:hunter2@h", "redis//:hunter2@h", "http://:hunter2@h", "redis://:hunter2@h:port", "redis://:hunter2@h/db", "redis://:hunter2%@h",
+		"redis://:hunter2@h?x", "redis://:hunter2 @h", "unix://:hunter2@h", "redis+sentinel://:hunter2@h", "redis+cluster://:hunter2@h/1", "redis://:hunter2@a,b",
+	} {
+		err := Settings{URL: text}.Check()
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

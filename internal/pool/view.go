@@ -18,6 +18,22 @@ type View struct {
 
 // View returns a copy that later steps do not change.
 func (p *Pool) View() View {
+	v := p.Summary()
+	v.Slots = make([]Slot, len(p.slots))
+	for i, s := range p.slots {
+		c := *s
+		c.Workers = slices.Clone(s.Workers)
+		for i, w := range c.Workers {
+			copied := *w
+			c.Workers[i] = &copied
+		}
+		v.Slots[i] = c
+	}
+	return v
+}
+
+// Summary is a View without its slots: it costs nearly nothing.
+func (p *Pool) Summary() View {
 	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, Generation: max(1, p.current), Wanted: p.wanted}
 	if p.roll != nil {
 		m := p.rollMoved()
@@ -28,13 +44,6 @@ func (p *Pool) View() View {
 		v.LastRoll = &last
 	}
 	for _, s := range p.slots {
-		c := *s
-		c.Workers = slices.Clone(s.Workers)
-		for i, w := range c.Workers {
-			copied := *w
-			c.Workers[i] = &copied
-		}
-		v.Slots = append(v.Slots, c)
 		if s.ready() && s.Index < p.wanted {
 			v.Ready++
 		}

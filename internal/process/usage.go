@@ -1,13 +1,16 @@
 package process
 
 import (
+	"time"
+
 	"github.com/shirou/gopsutil/v3/process"
 )
 
 // Figures is what one process uses.
 type Figures struct {
-	CPU float64 // seconds of user and system time since it began
-	RSS uint64  // bytes resident
+	CPU float64   // seconds of user and system time since it began
+	RSS uint64    // bytes resident
+	At  time.Time // when they were read
 }
 
 // Usage reads figures of processes. Sample takes the pids of all processes of
@@ -46,7 +49,7 @@ func (s *sampler) Sample(pids []int) map[int]Figures {
 			continue
 		}
 		known[pid] = p
-		figures[pid] = Figures{CPU: cpu.User + cpu.System, RSS: memory.RSS}
+		figures[pid] = Figures{CPU: cpu.User + cpu.System, RSS: memory.RSS, At: time.Now()}
 	}
 	s.known = known
 	return figures

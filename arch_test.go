@@ -41,6 +41,7 @@ func rules() []rule {
 		{from: "ipc", to: []string{"..."}, why: leaf},
 		{from: "systemd", to: []string{"..."}, why: leaf},
 		{from: "internal/control", to: []string{"..."}, except: []string{"ipc"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
+		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/control"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
 		{from: "internal/sockets", to: []string{"..."}, why: leaf},
 		{from: "internal/process", to: []string{"..."}, except: []string{"ipc"}, why: "it knows processes, not the apps that they belong to"},
 		{
@@ -57,7 +58,7 @@ func rules() []rule {
 		{
 			from:   "cmd/forkd",
 			to:     []string{"..."},
-			except: []string{"supervisor", "internal/config", "internal/control", "internal/process", "systemd"},
+			except: []string{"supervisor", "internal/config", "internal/control", "internal/fleet", "internal/process", "systemd"},
 			why:    "a command reads its arguments and calls one of these",
 		},
 		{from: "examples/...", to: []string{"..."}, except: []string{"worker/..."}, why: "an example shows what a user of the module can do, and users see no more than this"},

@@ -17,6 +17,7 @@ import (
 type backend struct {
 	loop *loop
 	host *host
+	tell func(happening) bool // the loop's
 
 	mu    sync.Mutex // one look at a time: the meter compares with the one before
 	meter meter
@@ -26,7 +27,7 @@ type backend struct {
 // any more for a client that has gone.
 func ask[T any](ctx context.Context, b *backend, f func() T) (T, error) {
 	found := make(chan T, 1)
-	go b.loop.tell(func() pool.Event {
+	go b.tell(func() pool.Event {
 		if ctx.Err() == nil {
 			found <- f()
 		}
@@ -69,7 +70,7 @@ func (b *backend) Status(ctx context.Context) (control.App, error) {
 
 // Health implements control.Backend.
 func (b *backend) Health(ctx context.Context) (state string, err error) {
-	return ask(ctx, b, func() string { return b.loop.pool.View().State })
+	return ask(ctx, b, func() string { return b.loop.pool.Summary().State })
 }
 
 // Describe implements control.Backend.
@@ -105,7 +106,7 @@ func (b *backend) Scale(ctx context.Context, s control.Scale) (scaled control.Sc
 		refused error
 	}
 	a, err := ask(ctx, b, func() (a answer) {
-		v := b.loop.pool.View()
+		v := b.loop.pool.Summary()
 		a.From = v.Wanted
 		if a.To, a.refused = s.Workers(v.Wanted, b.host.current(v.Generation).cfg.CPUs); a.refused == nil {
 			a.refused = conflict(b.loop.scale(a.To))

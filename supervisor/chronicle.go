@@ -27,6 +27,8 @@ type chronicle struct {
 	exits  []exitRecord
 	rolls  []control.RollRecord
 
+	cause string // of what is recorded now: the beginning of its reason
+
 	readyAt  map[pool.ID]time.Time
 	rolling  int       // the generation of the roll under way
 	begun    bool      // its first step has been told of
@@ -63,6 +65,7 @@ func (c *chronicle) after(seq uint64) control.EventPage {
 func (c *chronicle) add(e control.Event) {
 	c.seq++
 	e.Seq, e.Time, e.Host = c.seq, time.Now(), c.host
+	e.Reason = c.cause + e.Reason
 	c.events = push(c.events, e, keptEvents)
 	close(c.more)
 	c.more = make(chan struct{})
@@ -193,17 +196,25 @@ func (c *chronicle) rollMoved(a pool.RollMoved) {
 }
 
 func (c *chronicle) rollEnded(a pool.RollEnded) {
-	kind, why := control.EventRollFailed, a.String()
-	switch a.Result {
-	case pool.ResultDone:
-		kind, why = control.EventRollDone, ""
-	case pool.ResultRolledBack:
-		kind, why = control.EventRolledBack, a.Why
-	case pool.ResultFailed, pool.ResultPaused, pool.ResultCanceled:
+	kind, why := rollEvent(a.Result), a.Why
+	if kind == control.EventRollFailed {
+		why = a.String()
 	}
 	c.add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why})
 	c.rolls = push(c.rolls, control.RollRecord{
 		Generation: a.Generation, Result: string(a.Result), Error: a.Why,
 		StartedAt: c.rollFrom, EndedAt: time.Now(),
 	}, keptRolls)
+}
+
+// rollEvent is the type of event by which the end of a roll is told.
+func rollEvent(r pool.Result) string {
+	switch r {
+	case pool.ResultDone:
+		return control.EventRollDone
+	case pool.ResultRolledBack:
+		return control.EventRolledBack
+	case pool.ResultFailed, pool.ResultPaused, pool.ResultCanceled:
+	}
+	return control.EventRollFailed
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Update  Update
 	Drain   Drain
 	Log     Log
+	Redis   Redis
 
 	Metrics      string // HOST:PORT that answers GET /healthz; "": none
 	ControlGroup int    // gid that may use the control socket beside the user and root; -1: none
@@ -37,6 +38,10 @@ type Config struct {
 	File     string    // the file that this was read from, "" where there is none
 	CPUs     int       // what "cpus" means on this machine
 	Settings []Setting // every key with its value and where that came from, for describe
+
+	// EmbeddedRedis is how this program is run, its name first, to serve a small
+	// Redis on descriptor 3 (Redis.URL "embedded"). nil: it can't.
+	EmbeddedRedis []string `json:"-"`
 
 	// Reload reads the configuration again, from where this one came. It may
 	// block. nil: it can't be read again.
@@ -140,6 +145,7 @@ func Defaults() Config {
 		},
 		Drain: Drain{Timeout: 30 * time.Second, Idle: time.Second},
 		Log:   Log{Mode: "capture"},
+		Redis: Redis{Interval: 2 * time.Second, ReadFrom: "primary"},
 	}
 }
 

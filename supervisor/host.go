@@ -33,6 +33,7 @@ type host struct {
 	chronicle *chronicle // the loop's own
 
 	reloadFailed *control.Failure // the last reload, where it failed
+	redis        func() *control.Redis
 
 	releases  map[int]*release
 	workers   map[pool.ID]*worker // those that run, and those whose group does
@@ -89,6 +90,7 @@ func (h *host) perform(action pool.Action) {
 		h.noteReload(a)
 	case pool.Scaled:
 		h.slots = a.To
+		h.shareAgain(a.To)
 	case pool.RollMoved:
 		h.reloading = a.Reload
 	case pool.Moved, pool.Rose, pool.HostMoved, pool.Quit:
@@ -199,6 +201,7 @@ func (h *host) start(a pool.Start) {
 		}
 		h.tell(func() pool.Event {
 			h.workers[id] = w
+			w.share(id, h.slots) // a scale may have come meanwhile
 			return pool.Started{ID: id}
 		})
 		w.listen(h)

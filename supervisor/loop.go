@@ -34,12 +34,14 @@ type loop struct {
 	log  *slog.Logger
 
 	happened chan happening
+	glanced  chan happening // looks that come all the time: no sign of life
 	signals  <-chan os.Signal
 	done     chan struct{} // closed when nobody listens any more
 
 	terminal func() bool           // somebody may be typing ^C
 	waiting  map[int]*waiting      // for the end of a generation's roll
 	reopen   func()                // the files that the log goes to
+	report   func()                // by the configuration that serves now
 	afford   func(slots int) error // nil, or why there is no room for so many
 	manager  manager
 	quit     *pool.Quit
@@ -73,10 +75,12 @@ func newLoop(p *pool.Pool, log *slog.Logger) *loop {
 		pool:     p,
 		log:      log,
 		happened: make(chan happening),
+		glanced:  make(chan happening),
 		done:     make(chan struct{}),
 		waiting:  map[int]*waiting{},
 		terminal: func() bool { return false },
 		reopen:   func() {},
+		report:   func() {},
 		afford:   func(int) error { return nil },
 		manager:  manager{tell: func(string) {}, stop: func() time.Duration { return 0 }},
 
@@ -86,9 +90,14 @@ func newLoop(p *pool.Pool, log *slog.Logger) *loop {
 
 // tell brings news to the loop, from any goroutine but its own. News after the
 // end is dropped.
-func (l *loop) tell(h happening) bool {
+func (l *loop) tell(h happening) bool { return l.bring(l.happened, h) }
+
+// glance is tell for who looks several times a second, whatever happens.
+func (l *loop) glance(h happening) bool { return l.bring(l.glanced, h) }
+
+func (l *loop) bring(to chan<- happening, h happening) bool {
 	select {
-	case l.happened <- h:
+	case to <- h:
 		return true
 	case <-l.done:
 		return false
@@ -112,6 +121,10 @@ func (l *loop) run(began func()) pool.Quit {
 		select {
 		case h := <-l.happened:
 			l.busyAt = time.Now()
+			if ev := h(); ev != nil {
+				l.step(ev)
+			}
+		case h := <-l.glanced:
 			if ev := h(); ev != nil {
 				l.step(ev)
 			}
@@ -166,6 +179,7 @@ func (l *loop) step(ev pool.Event) {
 		case pool.RollEnded:
 			logRollEnded(l.log, a)
 			l.answer(outcome{a.Generation, a.Result, a.Why})
+			l.report()
 		case pool.Rose, pool.Scaled, pool.HostMoved:
 			logApp(l.log, a)
 		case pool.Quit:
@@ -175,7 +189,7 @@ func (l *loop) step(ev pool.Event) {
 		l.chronicle.record(action, seen)
 		l.edge.perform(action)
 	}
-	l.manager.see(l.pool.View())
+	l.manager.see(l.pool.Summary())
 }
 
 // requestRoll asks for a new generation, with reload of the configuration read

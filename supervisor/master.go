@@ -58,7 +58,11 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 	}
 	m.loop.edge = m.host
 	m.loop.afford = func(slots int) error {
-		if err := checkDescriptors(m.host.current(m.loop.pool.View().Generation).cfg, slots); err != nil {
+		cfg := m.host.current(m.loop.pool.Summary().Generation).cfg
+		if err := checkDescriptors(cfg, slots); err != nil {
+			return err
+		}
+		if err := checkShares(cfg, slots); err != nil {
 			return err
 		}
 		return m.host.fits(slots)
@@ -164,7 +168,9 @@ func (m *master) run(ctx context.Context) error {
 		defer end()
 		closeControl := m.serveControl()
 		m.log.Info("running", "app", m.cfg.Name, "workers", m.cfg.Workers, "listen", m.host.addresses(), "pid", os.Getpid())
+		fleet := m.join()
 		quit = m.loop.run(m.inherit)
+		fleet.leave()
 		if quit.Code == 0 {
 			m.host.sockets.Withdraw() // there will be no successor
 		}
@@ -188,9 +194,9 @@ func (m *master) inherit() { m.host.inherit(m.left, m.found, m.loop.step) }
 func (m *master) serveControl() func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	b := &backend{loop: m.loop, host: m.host, tell: m.loop.tell, meter: meter{usage: process.NewUsage()}}
 	go func() {
 		defer close(done)
-		b := &backend{loop: m.loop, host: m.host, meter: meter{usage: process.NewUsage()}}
 		var health sync.WaitGroup
 		defer health.Wait()
 		if m.health != nil {

@@ -9,7 +9,7 @@ import (
 
 // fresh is how old the last look may be for figures per second to be taken from
 // it. Beyond that they are the mean since the worker started.
-const fresh = 10 * time.Second
+const fresh = time.Minute
 
 // meter adds what takes two looks: CPU and requests per second, and memory. It
 // looks only while somebody asks, and is not for more than one goroutine.
@@ -24,6 +24,9 @@ type look struct {
 	startedAt time.Time // of whom: a pid is used again
 	cpu       float64   // seconds
 	requests  int64
+
+	percent *float64 // what was made of it
+	rate    *float64
 }
 
 // measure fills in the figures of every worker of app.
@@ -49,22 +52,25 @@ func (m *meter) measure(app *control.App, now time.Time) {
 }
 
 func (m *meter) worker(w *control.Worker, f process.Figures, now time.Time) look {
-	seen := look{at: now, startedAt: w.StartedAt, cpu: f.CPU}
+	seen := look{at: f.At, startedAt: w.StartedAt, cpu: f.CPU}
 	if w.Requests != nil {
 		seen.requests = *w.Requests
 	}
 	w.RSSBytes = new(int64(f.RSS))
 	before, known := m.last[w.PID]
-	if !known || !before.startedAt.Equal(w.StartedAt) || now.Sub(before.at) > fresh {
+	switch {
+	case !known || !before.startedAt.Equal(w.StartedAt) || now.Sub(before.at) > fresh:
 		before = look{at: w.StartedAt}
+	case !seen.at.After(before.at): // no look of its own: what was found last still holds
+		seen = before
 	}
-	seconds := now.Sub(before.at).Seconds()
-	if seconds <= 0 {
-		return seen
+	if seconds := seen.at.Sub(before.at).Seconds(); seconds > 0 {
+		seen.percent = new(max(0, 100*(seen.cpu-before.cpu)/seconds))
+		seen.rate = new(max(0, float64(seen.requests-before.requests)/seconds))
 	}
-	w.CPUPercent = new(max(0, 100*(seen.cpu-before.cpu)/seconds))
+	w.CPUPercent = seen.percent
 	if w.Requests != nil {
-		w.RequestsPerSecond = new(max(0, float64(seen.requests-before.requests)/seconds))
+		w.RequestsPerSecond = seen.rate
 	}
 	return seen
 }

@@ -101,7 +101,7 @@ func behave(how string) int {
 func report() {
 	for _, key := range []string{
 		ipc.EnvListenFDs, ipc.EnvListenFDNames, ipc.EnvSlot, ipc.EnvSlots, ipc.EnvGeneration, ipc.EnvApp,
-		ipc.EnvChannelFD, ipc.EnvPageFD, ipc.EnvNodeAppInstance, "WATCHDOG_USEC", "EINHORN_FDS", "EXPANDED",
+		ipc.EnvChannelFD, ipc.EnvPageFD, ipc.EnvNodeAppInstance, ipc.EnvMaxConnections, "WATCHDOG_USEC", "EINHORN_FDS", "EXPANDED",
 	} {
 		if value, ok := os.LookupEnv(key); ok {
 			fmt.Printf("%s=%s\n", key, value)
@@ -285,13 +285,15 @@ func TestWorkerGetsWhatTheContractSays(t *testing.T) {
 	cfg := config(t, "report", "--port={port}", "{fd:admin}", "{slot}/{generation}", "{{}")
 	cfg.Listeners = append(cfg.Listeners, supervisor.Listener{Name: "admin", Network: "tcp4", Host: "127.0.0.1", Balance: "source", Backlog: 64})
 	cfg.Env = map[string]string{"EXPANDED": "{fd};{slot}"}
+	cfg.Redis.MaxConnections = 5
 	a := start(t, cfg, "WATCHDOG_USEC=1", "EINHORN_FDS=3", "LISTEN_FDS=7", "FORKD_SLOT=99", "NOTIFY_SOCKET=")
 	app := a.ready(2)
 	port := app.Listeners[0].Address[strings.LastIndex(app.Listeners[0].Address, ":")+1:]
 	for _, want := range []string{
 		"app.1 | LISTEN_FDS=2", "app.1 | LISTEN_FDNAMES=http:admin", "app.1 | LISTEN_PID is mine", "app.1 | leads its group",
 		"app.1 | FORKD_SLOT=1", "app.1 | FORKD_SLOTS=2", "app.1 | FORKD_GENERATION=1", "app.1 | FORKD_APP=app",
-		"app.1 | FORKD_CHANNEL_FD=5", "app.1 | FORKD_PAGE_FD=6", "app.1 | NODE_APP_INSTANCE=1", "app.1 | EXPANDED=3;1",
+		"app.1 | FORKD_CHANNEL_FD=5", "app.1 | FORKD_PAGE_FD=6", "app.1 | NODE_APP_INSTANCE=1",
+		"app.0 | FORKD_MAX_CONNECTIONS=3", "app.1 | FORKD_MAX_CONNECTIONS=2", "app.1 | EXPANDED=3;1",
 		"app.1 | args [--port=" + port + " 4 1/1 {}]",
 	} {
 		eventually(t, want, func() bool { return strings.Contains(a.output(), want+"\n") })
@@ -517,12 +519,12 @@ s.send(b"READY=1")`, sockets[0])
 		t.Fatal(err)
 	}
 	a.ready(1)
-	if n := strings.Count(a.output(), `why="it said so"`); n != 1 {
-		t.Errorf("ready %d times, want once", n)
-	}
 	a.signal(syscall.SIGTERM)
 	if code := a.exit(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
+	}
+	if n := strings.Count(a.output(), `why="it said so"`); n != 1 { // the log comes beside the status
+		t.Errorf("ready %d times, want once", n)
 	}
 }
 

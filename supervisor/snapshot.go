@@ -25,6 +25,7 @@ func (h *host) snapshot(v pool.View) control.App {
 		State:        v.State,
 		HostDraining: v.Draining,
 		ReloadError:  h.reloadFailed,
+		Redis:        h.redis(),
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
 		Leftovers:    make([]control.Leftover, 0, len(h.leftovers)),
 	}
@@ -112,6 +113,7 @@ func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
 	if c, counts := w.counters(); counts {
 		out.Counted = "worker"
 		out.Connections, out.Accepted, out.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
+		out.Refused = new(int64(c.Refused))
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -134,11 +135,9 @@ func (s spawn) scope() scope {
 // (docs/contract.md, section 3). Later entries win.
 func (s spawn) environment(scope scope, notify string) ([]string, error) {
 	vars := map[string]string{}
-	for _, entry := range os.Environ() {
+	for _, entry := range inherited() {
 		key, value, _ := strings.Cut(entry, "=")
-		if !ipc.Private(key) {
-			vars[key] = value
-		}
+		vars[key] = value
 	}
 	if u := s.cfg.User; u != nil {
 		vars["USER"], vars["LOGNAME"], vars["HOME"] = u.Name, u.Name, u.Home
@@ -162,6 +161,15 @@ func (s spawn) environment(scope scope, notify string) ([]string, error) {
 	return env, nil
 }
 
+// inherited is the master's own environment without what an outer supervisor said
+// to the master.
+func inherited() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		key, _, _ := strings.Cut(entry, "=")
+		return ipc.Private(key)
+	})
+}
+
 func (s spawn) contract(vars map[string]string) {
 	vars[ipc.EnvApp] = s.cfg.Name
 	vars[ipc.EnvSlot] = strconv.Itoa(s.id.Slot)
@@ -169,6 +177,9 @@ func (s spawn) contract(vars map[string]string) {
 	vars[ipc.EnvGeneration] = strconv.Itoa(s.id.Generation)
 	vars[ipc.EnvStopSignal] = strings.TrimPrefix(unix.SignalName(s.cfg.StopSignal), "SIG")
 	vars[ipc.EnvNodeAppInstance] = strconv.Itoa(s.id.Slot)
+	if limit := s.cfg.Redis.MaxConnections; limit > 0 {
+		vars[ipc.EnvMaxConnections] = strconv.FormatInt(share(limit, s.id.Slot, s.slots), 10)
+	}
 	if s.passesSockets() {
 		names := make([]string, len(s.listeners))
 		for i, l := range s.listeners {

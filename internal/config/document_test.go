@@ -43,13 +43,13 @@ func TestBadFiles(t *testing.T) {
 		{"[ready]\nqqqqqq = 1", `2:1: unknown key "ready.qqqqqq": ready has mode, delay, timeout`},
 		{"[[listen]]\nbaklog = 80", `2:1: unknown key "listen.baklog": did you mean "listen.backlog"?`},
 		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking`},
-		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log, metrics, control`},
+		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log, redis, metrics, control`},
 		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
 
 		// Not built yet.
 		{"\n[recycle]\n# how long\nmax_age = '1h'", `4:1: "recycle.max_age" is not built yet`},
 		{"recycle = { max_age = '1h' }", `1:13: "recycle.max_age" is not built yet`},
-		{"[redis]", `1:2: "redis" is not built yet`},
+		{"[limits]", `1:2: "limits" is not built yet`},
 		{"preset = 'auto'", `1:1: "preset" is not built yet`},
 		{"[log]\nmax_size = '1MiB'", `2:1: "log.max_size" is not built yet`},
 		{"channel = 'node'", `1:11: channel: "node" is not built yet: use "forkd" or "none"`},

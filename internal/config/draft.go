@@ -29,9 +29,12 @@ type draft struct {
 	envFile      string
 	pidFile      string
 	controlGroup string
-	env          map[string]string
-	listeners    []listener
-	balance      string // of --balance
+
+	redisPassword string // its file
+	redisCA       string
+	env           map[string]string
+	listeners     []listener
+	balance       string // of --balance
 }
 
 func newDraft(h host) *draft {
@@ -173,6 +176,7 @@ func (d *draft) finish() (supervisor.Config, error) {
 	d.finishEnv()
 	d.finishUser()
 	d.finishControl()
+	d.finishRedis()
 	d.finishName()
 	d.finishRest()
 	if len(d.failures) == 0 && len(d.config.Command) == 0 {

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The makers of fields. A setter checks the value and stores it; what needs
@@ -36,6 +39,46 @@ func identity(into func(*draft) *string) field {
 			return err
 		},
 		show: func(d *draft) string { return *into(d) },
+	}
+}
+
+// word is text that is on one line and shown as it is.
+func word(into func(*draft) *string) field {
+	return field{
+		set: func(d *draft, v value) error {
+			set, err := v.string()
+			switch {
+			case err != nil:
+				return err
+			case strings.ContainsFunc(set, unicode.IsControl):
+				return errors.New("must not hold a control character")
+			}
+			*into(d) = set
+			return nil
+		},
+		show: func(d *draft) string { return *into(d) },
+	}
+}
+
+func yesNo(into func(*draft) *bool) field {
+	return field{
+		set: func(d *draft, v value) (err error) {
+			*into(d), err = v.boolean()
+			return err
+		},
+		show: func(d *draft) string { return strconv.FormatBool(*into(d)) },
+	}
+}
+
+// count is how many connections; 0 is for none said.
+func count(into func(*draft) *int64) field {
+	return field{
+		set: func(d *draft, v value) error {
+			set, err := v.whole(0, math.MaxInt32)
+			*into(d) = int64(set)
+			return err
+		},
+		show: func(d *draft) string { return strconv.FormatInt(*into(d), 10) },
 	}
 }
 

@@ -26,7 +26,6 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 	fs.Var(&flag{into: f, key: "listen"}, "listen", "take connections on `ADDRESS`: 8080, tcp6://[::1]:8080, unix:///run/shop.sock (repeatable)")
 	fs.Var(&flag{into: f, key: "balance"}, "balance", "how connections find a worker: `HOW` is hash or source")
 	fs.Var(&flag{into: f, key: "env"}, "env", "set `NAME=VALUE` for the workers (repeatable)")
-	fs.Var(&flag{into: f, key: "redis"}, "redis", "report to Redis at `URL` (not built yet)")
 }
 
 // clone keeps what was given, whatever becomes of f.

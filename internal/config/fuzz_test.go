@@ -39,7 +39,7 @@ func FuzzTOML(f *testing.F) {
 		d := newDraft(h)
 		d.file, d.config.File = "f", "/f"
 		d.acceptAll(settings)
-		for _, key := range []string{"directory", "env_file", "user", "group", "control.group"} {
+		for _, key := range []string{"directory", "env_file", "user", "group", "control.group", "redis.password_file", "redis.ca_file"} {
 			delete(d.at, key)
 		}
 		cfg, err := d.finish()

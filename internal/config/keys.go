@@ -106,6 +106,28 @@ func keys() []key {
 		},
 
 		{
+			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
+			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return supervisor.MaskRedisURL(d.config.Redis.URL) }},
+		},
+		{"redis.username", "", "", word(func(d *draft) *string { return &d.config.Redis.Username })},
+		{"redis.password_file", "", "", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
+		{"redis.ca_file", "", "", path("redis.ca_file", func(d *draft) *string { return &d.redisCA })},
+		{
+			"redis.interval", "", "",
+			duration(minRedisInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
+		},
+		{"redis.ttl", "", "", field{duration(0, func(d *draft) *time.Duration { return &d.config.Redis.TTL }).set, (*draft).showRedisTTL}},
+		{"redis.host_id", "", "", word(func(d *draft) *string { return &d.config.Redis.HostID })},
+		{"redis.advertise", "", "", field{(*draft).setAdvertise, (*draft).showAdvertise}},
+		{
+			"redis.read_from", "", "",
+			choice(func(d *draft) *string { return &d.config.Redis.ReadFrom }, []string{"primary", "replica"}),
+		},
+		{"redis.control", "", "", yesNo(func(d *draft) *bool { return &d.config.Redis.Control })},
+		{"redis.connection_limit_per_host", "", "", count(func(d *draft) *int64 { return &d.config.Redis.ConnectionLimit })},
+		{"redis.max_connections_per_host", "", "", count(func(d *draft) *int64 { return &d.config.Redis.MaxConnections })},
+
+		{
 			"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640",
 			field{
 				set:  (*draft).setMetrics,
@@ -149,9 +171,6 @@ func later() []string {
 		"limits.memory_max", "limits.tasks_max", "limits.nofile", "limits.cpu_affinity",
 		"count.mark_mask",
 		"log.directory", "log.max_size", "log.max_files",
-		"redis.url", "redis.username", "redis.password_file", "redis.ca_file", "redis.interval", "redis.ttl",
-		"redis.host_id", "redis.advertise", "redis.read_from", "redis.control",
-		"redis.connection_limit_per_host", "redis.max_connections_per_host",
 		"agent.address",
 	}
 }

@@ -100,16 +100,20 @@ func typedCommand(command []string) value {
 }
 
 func (d *draft) readFile() error {
-	data, err := readFile(d.config.File)
-	if err != nil {
-		return &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}
-	}
-	settings, err := parse(d.file, data)
+	settings, err := d.parseFile()
 	if err != nil {
 		return err
 	}
 	d.acceptAll(settings)
 	return nil
+}
+
+func (d *draft) parseFile() ([]setting, error) {
+	data, err := readFile(d.config.File)
+	if err != nil {
+		return nil, &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}
+	}
+	return parse(d.file, data)
 }
 
 // acceptAll puts the file's settings into the draft. A table that is not built
@@ -200,9 +204,6 @@ func (d *draft) readFlags(f *Flags) {
 		}
 		v.text = text
 		d.setVariable(name, v)
-	}
-	if len(f.given["redis"]) > 0 {
-		d.report(origin{label: "--redis"}, fmt.Errorf("it is not built yet"))
 	}
 }
 

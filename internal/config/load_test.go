@@ -119,6 +119,20 @@ shed_per_second = 20
 [log]
 mode = "inherit"
 
+[redis]
+url = "rediss://10.0.0.5:6380/1"
+username = "reporter"
+password_file = "redis.password"
+ca_file = "ca.pem"
+interval = "1s"
+ttl = "10s"
+host_id = "web-1"
+advertise = ["10.0.0.5:8080", "[fd00::5]:8080"]
+read_from = "replica"
+control = true
+connection_limit_per_host = 20_000
+max_connections_per_host = 25_000
+
 [control]
 group = "nogroup"
 `
@@ -127,6 +141,7 @@ func TestEveryKey(t *testing.T) {
 	h := newHost(t)
 	file := filepath.Join(h.etc, "shop.toml")
 	write(t, file, whole7)
+	writeSecrets(t, h.etc)
 	write(t, filepath.Join(h.etc, "shop.env"), "export SECRET='{\"a\": 1}'\nRAILS_ENV=test\n\n# done\n")
 	got, err := h.load(&Flags{}, "shop", nil)
 	if err != nil {
@@ -155,7 +170,13 @@ func TestEveryKey(t *testing.T) {
 		Update: supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
 		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "inherit"},
-		File:   file,
+		Redis: supervisor.Redis{
+			URL: "rediss://10.0.0.5:6380/1", Username: "reporter",
+			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
+			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},
+			ReadFrom: "replica", Control: true, ConnectionLimit: 20_000, MaxConnections: 25_000,
+		},
+		File: file,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -202,13 +223,14 @@ func TestFlagsWin(t *testing.T) {
 	h := newHost(t)
 	file := filepath.Join(h.etc, "shop.toml")
 	write(t, file, whole7)
+	writeSecrets(t, h.etc)
 	write(t, filepath.Join(h.directory, "mine.env"), "A=\"x\\ny\" # why\n")
 	f := typedFlags(t, "-c", file, "--name", "other", "--workers=50%", "--listen=8081", "--listen", "127.0.0.1:8081",
 		"--balance=source", "--directory=.", "--umask=077", "--env=RAILS_ENV=", "--env", "B=c=d", "--env-file=mine.env",
 		"--stop-signal=int", "--channel=forkd", "--protocols=none", "--pid-file=p", "--ready=auto", "--ready-delay=3s",
 		"--ready-timeout=4s", "--restart=none", "--max-attempts=010", "--parallelism=0", "--update-delay=5s",
 		"--order=start-first", "--monitor=6s", "--failure-action=rollback", "--drain-timeout=7s", "--drain-idle=0", "--drain-delay=8s",
-		"--log=capture", "--user=0", "--group=0")
+		"--log=capture", "--user=0", "--group=0", "--redis=embedded")
 	got, err := h.load(f, "", []string{"./bin/server", "{slot}"})
 	if err == nil || err.Error() != `--listen: listeners "8081" and "8081-2" overlap: both take port 8081 of an address` {
 		t.Errorf("of overlapping listeners: %v", err)
@@ -236,7 +258,13 @@ func TestFlagsWin(t *testing.T) {
 		Update: supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
 		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "capture"},
-		File:   file,
+		Redis: supervisor.Redis{
+			URL: "embedded", Username: "reporter",
+			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
+			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},
+			ReadFrom: "replica", Control: true, ConnectionLimit: 20_000, MaxConnections: 25_000,
+		},
+		File: file,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -254,7 +282,6 @@ func TestBadFlags(t *testing.T) {
 		{"", nil, "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"},
 		{"--workers 0", server, `--workers: "0" is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
 		{"--workers 2000", server, `--workers: "2000" is 2000 workers: the most is 1024`},
-		{"--redis redis://x", server, "--redis: it is not built yet"},
 		{"--listen x", server, `--listen: "x": the port is missing: ` + addressForms},
 		{"--drain-timeout 30", server, `--drain-timeout: "30" has no unit: write "30s" for seconds`},
 		{"--env A", server, `--env: "A" has no value: write --env A=VALUE`},

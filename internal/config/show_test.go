@@ -21,13 +21,18 @@ env_file = "shop.env"
 env.PASSWORD = "secret"
 umask = "27"
 drain.timeout = "90s"
+redis.url = "redis://:secret@10.0.0.6"
+redis.username = "shop"
+redis.interval = "500ms"
+redis.advertise = ["10.0.0.5:8080"]
+redis.max_connections_per_host = 1_000
 [[listen]]
 address = "*:8080"
 [[listen]]
 name = "local"
 address = "./s?mode=660"
 `)
-	cfg, err := h.load(typedFlags(t, "--balance=source", "--ready-timeout=60s", "--env=KEY=secret"), "shop", []string{"server", "--port", "{port}"})
+	cfg, err := h.load(typedFlags(t, "--balance=source", "--ready-timeout=60s", "--env=KEY=secret", "--redis=rediss://shop:secret@10.0.0.5:6380/1"), "shop", []string{"server", "--port", "{port}"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,13 +53,13 @@ channel = forkd (default)
 protocols = systemd (default)
 pid_file =  (default)
 listen.8080.name = 8080 (default)
-listen.8080.address = tcp://:8080 (FILE:8)
+listen.8080.address = tcp://:8080 (FILE:13)
 listen.8080.mode = reuseport (default)
 listen.8080.balance = source (--balance)
 listen.8080.backlog = 4096 (default)
 listen.8080.nonblocking = true (default)
-listen.local.name = local (FILE:10)
-listen.local.address = unix://ETC/s?mode=0660 (FILE:11)
+listen.local.name = local (FILE:15)
+listen.local.address = unix://ETC/s?mode=0660 (FILE:16)
 listen.local.mode = shared (default)
 listen.local.backlog = 4096 (default)
 listen.local.nonblocking = true (default)
@@ -76,6 +81,18 @@ drain.idle = 1s (default)
 drain.delay = 0s (default)
 drain.shed_per_second = 0 (default)
 log.mode = capture (default)
+redis.url = rediss://shop:***@10.0.0.5:6380/1 (--redis)
+redis.username = shop (FILE:8)
+redis.password_file =  (default)
+redis.ca_file =  (default)
+redis.interval = 500ms (FILE:9)
+redis.ttl = 2s (default)
+redis.host_id =  (default)
+redis.advertise = 10.0.0.5:8080 (FILE:10)
+redis.read_from = primary (default)
+redis.control = false (default)
+redis.connection_limit_per_host = 0 (default)
+redis.max_connections_per_host = 1000 (FILE:11)
 metrics.address =  (default)
 control.group =  (default)
 `, "ETC", h.etc)

@@ -1,0 +1,88 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/forkd/forkd/supervisor"
+)
+
+// minRedisInterval is the shortest time between two reports.
+const minRedisInterval = 100 * time.Millisecond
+
+func (d *draft) setAdvertise(v value) (err error) {
+	d.config.Redis.Advertise, err = v.strings()
+	return err
+}
+
+func (d *draft) showAdvertise() string {
+	return strings.Join(d.config.Redis.Advertise, " ")
+}
+
+func (d *draft) showRedisTTL() string {
+	if d.config.Redis.TTL == 0 {
+		return brief(4 * d.config.Redis.Interval)
+	}
+	return brief(d.config.Redis.TTL)
+}
+
+// finishRedis checks what needs several settings, the files, or the knowledge of
+// whoever connects. It needs the number of workers. Its errors show no password.
+func (d *draft) finishRedis() {
+	r := &d.config.Redis
+	d.placeRedis()
+	const limit = "redis.max_connections_per_host"
+	if at, given := d.given(limit); given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
+		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
+	}
+	bad, ok := errors.AsType[*supervisor.BadRedis](supervisor.CheckRedis(*r))
+	if !ok {
+		return
+	}
+	at, given := d.given("redis." + bad.Key)
+	if !given { // a default that does not go with what was written
+		if at, given = d.given("redis.url"); given {
+			at.label = "redis." + bad.Key
+		}
+	}
+	d.report(at, errors.New(bad.Text))
+}
+
+// placeRedis makes the paths of files absolute.
+func (d *draft) placeRedis() {
+	if at, given := d.given("redis.password_file"); given && d.redisPassword != "" {
+		d.config.Redis.PasswordFile = d.absolute(d.redisPassword, at)
+	}
+	if at, given := d.given("redis.ca_file"); given && d.redisCA != "" {
+		d.config.Redis.CAFile = d.absolute(d.redisCA, at)
+	}
+}
+
+// LoadRedis reads from an app's file how it finds Redis, and nothing else: what the
+// app runs, and as whom, need not be on this machine. supervisor.CheckRedis has not
+// been asked. The error is an *Error.
+func LoadRedis(file string) (supervisor.Redis, error) {
+	h, err := thisHost()
+	if err != nil {
+		return supervisor.Redis{}, err
+	}
+	return h.loadRedis(file)
+}
+
+func (h host) loadRedis(file string) (supervisor.Redis, error) {
+	d := newDraft(h)
+	d.file, d.config.File = file, h.path(file)
+	settings, err := d.parseFile()
+	if err != nil {
+		return supervisor.Redis{}, err
+	}
+	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return s.path[0].name != "redis" }))
+	d.placeRedis()
+	if len(d.failures) > 0 {
+		return supervisor.Redis{}, first(d.failures)
+	}
+	return d.config.Redis, nil
+}

@@ -1,0 +1,155 @@
+package supervisor
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/process"
+)
+
+// farewellToFleet is how long the host has to take itself out of Redis.
+const farewellToFleet = 2 * time.Second
+
+// member is this host's part in the fleet: what reports the app to Redis and
+// takes orders from there, as the configuration of the generation that serves
+// has it. Its goroutine blocks on Redis; the loop only tells it what has changed.
+type member struct {
+	app      fleet.App
+	source   *source
+	log      *slog.Logger
+	settings chan Redis // the newest, if it has not been taken yet
+	done     chan struct{}
+
+	command  []string          // serves a small Redis on descriptor 3
+	children *process.Children // by which that is started
+
+	reporter atomic.Pointer[fleet.Reporter] // nil: none
+	failed   atomic.Pointer[control.Redis]  // why there is none
+	embedded *embedded                      // nil: none
+}
+
+// join begins to report, and goes on until leave.
+func (m *master) join() *member {
+	b := &backend{loop: m.loop, host: m.host, tell: m.loop.glance, meter: meter{usage: process.Sparing(process.NewUsage())}}
+	of := &member{
+		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.chronicle.boot, StartedAt: m.host.startedAt},
+		source:   &source{backend: b},
+		log:      m.log,
+		settings: make(chan Redis, 1),
+		done:     make(chan struct{}),
+		command:  m.cfg.EmbeddedRedis,
+		children: m.children,
+	}
+	of.follow(m.cfg.Redis)
+	m.host.redis = of.health
+	m.loop.report = func() {
+		if r := m.host.current(m.loop.pool.Summary().Generation); r != nil {
+			of.follow(r.cfg.Redis)
+		}
+	}
+	go of.run()
+	return of
+}
+
+// follow says by which settings to report from now on. Only the loop's goroutine
+// calls it, and whoever starts it.
+func (m *member) follow(r Redis) {
+	select {
+	case <-m.settings: // never taken: this one is newer
+	default:
+	}
+	m.settings <- r
+}
+
+// leave ends the report: the host takes itself out of Redis. follow must not be
+// called any more.
+func (m *member) leave() {
+	close(m.settings)
+	<-m.done
+}
+
+// health is how the report fares; nil where there is none.
+func (m *member) health() *control.Redis {
+	if r := m.reporter.Load(); r != nil {
+		return new(r.Health())
+	}
+	return m.failed.Load()
+}
+
+// run does what blocks.
+func (m *member) run() {
+	defer close(m.done)
+	var now Redis
+	for next := range m.settings {
+		if !reflect.DeepEqual(now, next) {
+			m.end()
+			m.begin(next)
+			now = next
+		}
+	}
+	m.end()
+}
+
+// begin reports by other settings.
+func (m *member) begin(r Redis) {
+	if r.URL == "" {
+		return
+	}
+	err := m.start(r)
+	if err == nil {
+		return
+	}
+	m.log.Error("cannot report to Redis", "why", err)
+	m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: MaskRedisURL(r.URL)})
+}
+
+func (m *member) start(r Redis) error {
+	s := fleet.Settings(r)
+	if r.URL == RedisEmbedded {
+		e, err := embed(m.children, m.command, m.log)
+		if err != nil {
+			return err
+		}
+		m.embedded, s.URL = e, e.url()
+	}
+	reporter, err := fleet.Start(s, m.app, m.source, m.log)
+	if err != nil {
+		return err
+	}
+	m.reporter.Store(reporter)
+	return nil
+}
+
+// end takes the host out of Redis.
+func (m *member) end() {
+	m.failed.Store(nil)
+	if r := m.reporter.Swap(nil); r != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), farewellToFleet)
+		r.Close(ctx, true)
+		cancel()
+	}
+	if m.embedded != nil {
+		m.embedded.close()
+		m.embedded = nil
+	}
+}
+
+// source is the app as it is reported, and who carries out what the fleet asks
+// for. The backend is one of its own: two that measure at their own pace would
+// disturb each other's figures per second.
+type source struct{ *backend }
+
+// Glance implements fleet.Source.
+func (s *source) Glance(ctx context.Context) (fleet.Glance, error) {
+	return ask(ctx, s.backend, func() fleet.Glance {
+		v := s.loop.pool.Summary()
+		g := fleet.Glance{State: v.State, Generation: v.Generation, Ready: v.Ready}
+		g.Connections, g.Known = s.host.connections()
+		return g
+	})
+}

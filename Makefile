@@ -24,8 +24,9 @@ run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
 	  '  curl localhost:8080                            the first word is the pid of the worker that answers' \
 	  '  bin/forkd status                               the workers, and what they do' \
 	  '  bin/forkd reload --keep-config example         replace them all, and lose no request' \
+	  '  bin/forkd fleet status                         what this host reports to Redis' \
 	  'Ctrl-C stops it.' ''
-	@exec bin/forkd run --name example --listen :8080 -- bin/example-fasthttp
+	@exec bin/forkd run --name example --listen :8080 --redis embedded -- bin/example-fasthttp
 
 test: ## install what the tests need, then run all of them under the race detector
 	@test/install

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
 )
 
 func eventsCommand(std stdio) *cobra.Command {
@@ -65,9 +66,12 @@ func events(ctx context.Context, std stdio, client *control.Client, follow, asJS
 }
 
 // eventLine is an event in a line: "15:04:05 ready slot 1 generation 2 pid 77: why".
-func eventLine(s screen, e control.Event, now time.Time) string {
+func eventLine(s screen, e control.Event, now time.Time) string { return happening(s, e, "", now) }
+
+// happening is an event in a line, with more behind its time.
+func happening(s screen, e control.Event, more string, now time.Time) string {
 	var text strings.Builder
-	text.WriteString(clock(e.Time, now) + " " + s.paint(eventColor(e.Type), clean(e.Type)))
+	text.WriteString(clock(e.Time, now) + more + " " + s.paint(eventColor(e.Type), clean(e.Type)))
 	for _, of := range []struct {
 		what   string
 		number *int
@@ -86,7 +90,7 @@ func eventColor(kind string) paint {
 	switch kind {
 	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack:
 		return red
-	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventListeningAgain:
+	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventListeningAgain, fleet.EventUnreadable:
 		return yellow
 	case control.EventReady, control.EventRollDone, control.EventUp, control.EventResumed:
 		return green

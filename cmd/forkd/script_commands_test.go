@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -65,4 +69,21 @@ func storm(ts *testscript.TestScript, neg bool, args []string) {
 	for i := range count {
 		ts.Check(unix.PidfdSendSignal(pidfd, signals[i%len(signals)], nil, 0))
 	}
+}
+
+// pong reports whether a Redis answers, if only that it wants a password.
+func pong(address string) (bool, string) {
+	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return false, err.Error()
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return false, err.Error()
+	}
+	if _, err := io.WriteString(conn, "*1\r\n$4\r\nPING\r\n"); err != nil {
+		return false, err.Error()
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	return strings.HasPrefix(line, "+PONG") || strings.HasPrefix(line, "-NOAUTH"), fmt.Sprint(line, err)
 }

@@ -69,6 +69,7 @@ func TestMain(m *testing.M) {
 //	waitfor events APP REGEXP     forkd events, whole, matches
 //	waitfor get URL REGEXP        the answer's status and body match
 //	waitfor file PATH REGEXP      the file's text matches
+//	waitfor redis PORT            a Redis answers there
 //
 // and the variables APP, a name that no other script uses, and
 // FORKD_RUNTIME_DIR, its own. At its end no process, no file under
@@ -221,7 +222,7 @@ func (h *harness) signal(ts *testscript.TestScript, neg bool, args []string) {
 
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
-		ts.Fatalf("usage: waitfor ready|gone|reaped APP, waitfor dead PID, waitfor status APP REGEXP, waitfor events APP REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
+		ts.Fatalf("usage: waitfor ready|gone|reaped APP, waitfor dead PID, waitfor redis PORT, waitfor status APP REGEXP, waitfor events APP REGEXP, waitfor forkd ARGS REGEXP, waitfor get URL REGEXP, waitfor file PATH REGEXP")
 	}
 	what, of := args[0], args[1]
 	var pattern *regexp.Regexp
@@ -249,6 +250,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			_, err := os.Stat(filepath.Join("/proc", of))
 			return errors.Is(err, os.ErrNotExist), fmt.Sprint(err)
 		},
+		"redis": func() (bool, string) { return pong("127.0.0.1:" + of) },
 		"status": func() (bool, string) {
 			app, err := observe(ts, of)
 			if err != nil {
@@ -261,6 +263,11 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			text, err := happened(ts, of)
 			return err == nil && pattern.MatchString(text), fmt.Sprint(text, err)
 		},
+		"forkd": func() (bool, string) {
+			err := ts.Exec("forkd", strings.Fields(of)...)
+			text := ts.ReadFile("stdout")
+			return err == nil && pattern.MatchString(text), text + ts.ReadFile("stderr")
+		},
 		"get": func() (bool, string) {
 			text := get(of)
 			return pattern.MatchString(text), text
@@ -270,7 +277,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			return err == nil && pattern.Match(data), string(data)
 		},
 	}[what]
-	if !ok || (pattern != nil) != slices.Contains([]string{"status", "events", "get", "file"}, what) {
+	if !ok || (pattern != nil) != slices.Contains([]string{"status", "events", "forkd", "get", "file"}, what) {
 		ts.Fatalf("cannot wait for %s", strings.Join(args, " "))
 	}
 	seen := ""

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -14,14 +13,11 @@ import (
 // pids of 7 digits they fit 80 characters.
 //
 //nolint:gochecknoglobals // a fixed table
-var columns = []struct {
-	title  string
-	figure bool // aligned to the right
-}{
+var columns = []column{
 	{"SLOT", true},
 	{"PID", true},
 	{"GEN", true},
-	{"STATE", false},
+	{stateTitle, false},
 	{"UPTIME", true},
 	{"↺", true},
 	{"CONNS", true},
@@ -30,18 +26,9 @@ var columns = []struct {
 	{"MEM", true},
 }
 
-const stateColumn = 3
-
-// row is one line of the table, and a remark below it.
-type row struct {
-	cells  []string
-	remark string
-}
-
 // table draws an app as it is at a time: a line about the app, then a row for
 // each worker. Its lines carry no line ends.
 func table(s screen, title string, app *control.App, now time.Time) []string {
-	lines := headline(s, title, app, now)
 	var rows []row
 	for i := range app.Slots {
 		rows = append(rows, slotRows(&app.Slots[i], now)...)
@@ -49,35 +36,7 @@ func table(s screen, title string, app *control.App, now time.Time) []string {
 	for i := range app.Leftovers {
 		rows = append(rows, leftoverRow(&app.Leftovers[i], now))
 	}
-	widths := make([]int, len(columns))
-	header := row{cells: make([]string, len(columns))}
-	for i, c := range columns {
-		header.cells[i] = c.title
-	}
-	for _, r := range append([]row{header}, rows...) {
-		for i, cell := range r.cells {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	lines = append(lines, s.paint(bold, layout(s, header, widths, plain)))
-	for _, r := range rows {
-		lines = append(lines, layout(s, r, widths, stateColor(r.cells[stateColumn])))
-		if r.remark != "" {
-			lines = append(lines, s.paint(dim, s.cut(strings.Repeat(" ", widths[0]+2)+clean(r.remark))))
-		}
-	}
-	return lines
-}
-
-func layout(s screen, r row, widths []int, state paint) string {
-	cells := make([]string, len(r.cells))
-	for i, cell := range r.cells {
-		cells[i] = pad(cell, widths[i], columns[i].figure)
-		if i == stateColumn {
-			cells[i] = s.paint(state, cells[i])
-		}
-	}
-	return strings.TrimRight(strings.Join(cells, "  "), " ")
+	return append(headline(s, title, app, now), s.grid(columns, rows)...)
 }
 
 // headline is the line about the app, wrapped to the screen.
@@ -208,9 +167,9 @@ func stateColor(state string) paint {
 	switch state {
 	case control.StateReady:
 		return green
-	case control.StateStarting, control.StateDraining, "backoff":
+	case control.StateStarting, control.StateDraining, "backoff", stale:
 		return yellow
-	case "failed":
+	case "failed", vanished:
 		return red
 	default:
 		return plain

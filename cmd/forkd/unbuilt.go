@@ -21,7 +21,6 @@ var later = []refused{
 	{[]string{"top", "monit"}, "top is not built yet: use forkd status --watch"},
 	{[]string{"doctor"}, "doctor is not built yet"},
 	{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
-	{[]string{"fleet"}, "fleet is not built yet"},
 }
 
 // counterparts are pm2's commands that forkd calls by another name.
@@ -39,13 +38,17 @@ var counterparts = []refused{
 func refusals() []*cobra.Command {
 	var commands []*cobra.Command
 	for _, r := range slices.Concat(later, counterparts) {
-		commands = append(commands, &cobra.Command{
-			Use:                r.names[0],
-			Aliases:            r.names[1:],
-			Hidden:             true,
-			DisableFlagParsing: true,
-			RunE:               func(*cobra.Command, []string) error { return usage("%s", r.text) },
-		})
+		commands = append(commands, refusal(r))
 	}
 	return commands
+}
+
+func refusal(r refused) *cobra.Command {
+	return &cobra.Command{
+		Use:                r.names[0],
+		Aliases:            r.names[1:],
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(*cobra.Command, []string) error { return usage("%s", r.text) },
+	}
 }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/fleet"
+)
+
+// fleetReader is what the commands of the fleet need of a *fleet.Reader.
+type fleetReader interface {
+	Apps(ctx context.Context) ([]string, error)
+	Fleet(ctx context.Context, app string, withWorkers bool) (fleet.Fleet, error)
+	Events(ctx context.Context, app, after string, follow bool, each func(fleet.Entry) error) error
+	Send(ctx context.Context, app, host string, c fleet.Command) error
+}
+
+func fleetCommand(std stdio) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "fleet COMMAND",
+		Short: "see and command an app on all its hosts, through Redis",
+		Long: `fleet sees and commands an app on all its hosts, through the Redis that they
+report to: see redis.url in an app's file, and --redis of forkd run.
+
+Redis is where --redis or -c FILE say, else FORKD_REDIS_URL; without these it is
+asked of the app that runs here. Hosts obey orders only with redis.control = true.`,
+		Example: `  forkd fleet status                                  all apps and their hosts
+  forkd fleet status shop --redis redis://10.0.0.5    by the Redis that is named
+  forkd fleet events shop -f                          what happens, as it happens
+  forkd fleet roll shop --hosts 10%                   new workers, a tenth at a time`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			cmd.SuggestionsMinimumDistance = 2
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return usage("unknown command %q: did you mean forkd fleet %s?", "fleet "+args[0], near[0])
+			}
+			return usage("unknown command %q: see forkd fleet --help", "fleet "+args[0])
+		},
+	}
+	cmd.AddCommand(
+		fleetStatusCommand(std), fleetEventsCommand(std),
+		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetSimulateCommand(std),
+	)
+	for _, name := range []string{"serve", "advise", "haproxy"} {
+		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))
+	}
+	for _, sub := range cmd.Commands() {
+		sub.DisableFlagsInUseLine = true
+	}
+	return cmd
+}
+
+// withFleet calls f with a reader of the Redis that the flags name. where is that
+// Redis, without its password. At Ctrl-C the context of f ends and so does what it
+// reads; a second Ctrl-C is not waited for.
+func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx context.Context, from fleetReader, where string) error) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	s, err := r.settings(ctx, app)
+	if err != nil {
+		return err
+	}
+	where := fleet.MaskURL(s.URL)
+	reader, err := fleet.Open(s)
+	if err != nil {
+		return redisFailed(where, err)
+	}
+	defer reader.Close()
+	defer context.AfterFunc(ctx, func() {
+		stop()
+		reader.Close()
+	})()
+	err = f(ctx, reader, where)
+	if _, told := errors.AsType[*exit](err); err != nil && !told && ctx.Err() != nil {
+		return &exit{exitFailed, "interrupted"}
+	}
+	return err
+}
+
+// redisFailed says where what went wrong did, and what to do.
+func redisFailed(where string, err error) error {
+	if err == nil {
+		return nil
+	}
+	advice := ""
+	for _, of := range [][2]string{
+		{"NOAUTH", ": give the password by --password-file, or in the URL"},
+		{"WRONGPASS", ": see the user in the URL, and --password-file"},
+		{"NOPERM", ": see what Redis allows this user: ACL LIST"},
+		{"connection refused", ": is Redis running there?"},
+		{"i/o timeout", ": Redis does not answer in time: is it stopped, or busy?"},
+		{"protocol", ": is it the right port?"},
+	} {
+		if advice == "" && strings.Contains(err.Error(), of[0]) {
+			advice = of[1]
+		}
+	}
+	return fmt.Errorf("%s: %v%s", where, err, advice)
+}
+
+// unreported is the error of an app that no host reports.
+func unreported(app, where string) error {
+	return &exit{exitNoApp, "no host reports an app " + strconv.Quote(app) + " to " + where + ": forkd fleet status shows those that are reported"}
+}

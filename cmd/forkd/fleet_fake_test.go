@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
+)
+
+// fakeFleet is an app in a Redis that there is not.
+type fakeFleet struct {
+	hosts []fleet.Host
+	away  atomic.Bool                        // Redis is
+	obey  func(host string, c fleet.Command) // at each Send
+	deaf  []string                           // hosts that can't be sent to
+
+	events chan fleet.Entry // that come while somebody follows
+	broken chan error       // ends a follower's reading
+	sent   []string         // "HOST OP"
+	last   fleet.Command
+
+	said  atomic.Int32 // events
+	after chan string  // where followers began
+}
+
+func newFakeFleet(hosts ...string) *fakeFleet {
+	f := &fakeFleet{events: make(chan fleet.Entry, 1000), broken: make(chan error, 1), after: make(chan string, 100)}
+	for _, id := range hosts {
+		f.hosts = append(f.hosts, fleet.Host{ID: id, Boot: "boot-" + id, State: "ready"})
+	}
+	return f
+}
+
+func (f *fakeFleet) Apps(context.Context) ([]string, error) { return []string{"shop"}, f.reach() }
+
+func (f *fakeFleet) reach() error {
+	if f.away.Load() {
+		return errors.New("connection refused")
+	}
+	return nil
+}
+
+func (f *fakeFleet) Fleet(_ context.Context, app string, _ bool) (fleet.Fleet, error) {
+	if err := f.reach(); err != nil {
+		return fleet.Fleet{}, err
+	}
+	if app != "shop" {
+		return fleet.Fleet{App: app}, nil
+	}
+	return fleet.Fleet{App: app, At: time.Now(), Hosts: slices.Clone(f.hosts), Totals: fleet.Totals{Hosts: len(f.hosts)}}, nil
+}
+
+func (f *fakeFleet) Events(ctx context.Context, _, after string, follow bool, each func(fleet.Entry) error) error {
+	f.after <- after
+	for {
+		select {
+		case e := <-f.events:
+			if err := each(e); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
+		if !follow {
+			return f.reach()
+		}
+		select {
+		case e := <-f.events:
+			if err := each(e); err != nil {
+				return err
+			}
+		case err := <-f.broken:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (f *fakeFleet) Send(_ context.Context, _, host string, c fleet.Command) error {
+	if slices.Contains(f.deaf, host) {
+		return errors.New("its list is full")
+	}
+	f.sent = append(f.sent, host+" "+c.Op)
+	f.last = c
+	if f.obey != nil {
+		f.obey(host, c)
+	}
+	return nil
+}
+
+// say is an event of a host, of generation 5.
+func (f *fakeFleet) say(host, kind, reason string) {
+	id := strconv.Itoa(int(f.said.Add(1))) + "-0"
+	f.events <- fleet.Entry{ID: id, Event: control.Event{Host: host, Type: kind, Reason: reason, Generation: new(5), Time: time.Now()}}
+}
+
+// answers makes hosts answer an order at once, with these events.
+func (f *fakeFleet) answers(kinds ...string) {
+	f.obey = func(host string, c fleet.Command) {
+		for _, kind := range kinds {
+			f.say(host, kind, "command "+c.ID+": as told")
+		}
+	}
+}
+
+// many names hosts web-00 to web-N.
+func many(n int) []string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("web-%02d", i))
+	}
+	return names
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
+)
+
+// orderFlags are what the commands that order hosts about have in common.
+type orderFlags struct {
+	from   redisFlags
+	all    bool
+	within time.Duration
+}
+
+func (o *orderFlags) register(cmd *cobra.Command) {
+	o.from.register(cmd)
+	cmd.Flags().BoolVar(&o.all, "all", false, "every host")
+	cmd.Flags().DurationVar(&o.within, "within", 30*time.Second, "an order that a host does not take within this `TIME` is void")
+	cmd.ValidArgsFunction = appNames
+}
+
+// aboutOrders is the end of each one's help.
+const aboutOrders = `
+
+It waits until each host has answered, and exits 1 if one has not done it. Hosts
+obey only with redis.control = true.`
+
+func fleetScaleCommand(std stdio) *cobra.Command {
+	var flags orderFlags
+	cmd := &cobra.Command{
+		Use:   "scale APP N|+N|-N|cpus HOST...|--all",
+		Short: "change how many workers an app has on hosts",
+		Long: `scale changes how many workers an app has on each of the hosts: to a number, by
+so many more or fewer, or to a share of the host: cpus, cpus-1, 50%.` + aboutOrders,
+		Example: `  forkd fleet scale shop 8 web-1 web-2
+  forkd fleet scale shop -1 --all`,
+		DisableFlagParsing: true, // -1 is no flag
+	}
+	flags.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		args, helped, err := parseAround(cmd, args)
+		if err != nil || helped {
+			return err
+		}
+		if len(args) < 2 {
+			return usage("wrong number of arguments: write %s", cmd.UseLine())
+		}
+		to, err := control.ParseScale(args[1])
+		if err != nil {
+			return usage("%v", err)
+		}
+		return flags.order(cmd, std, args[0], args[2:], fleet.OpScale, fleet.Args{Workers: to.String()}, everyOne)
+	}
+	return cmd
+}
+
+// parseAround parses a command's flags, where -1 is none but an argument.
+func parseAround(cmd *cobra.Command, args []string) (words []string, helped bool, err error) {
+	const mark = "\x00"
+	negative := regexp.MustCompile(`^-[0-9]+$`)
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if negative.MatchString(arg) {
+			args[i] = mark + arg
+		}
+	}
+	cmd.DisableFlagParsing = false
+	if err := cmd.ParseFlags(args); err != nil {
+		return nil, false, usage("%s: see %s --help", strings.ReplaceAll(err.Error(), `\x00`, ""), cmd.CommandPath())
+	}
+	if help, _ := cmd.Flags().GetBool("help"); help {
+		return nil, true, cmd.Help()
+	}
+	for _, word := range cmd.Flags().Args() {
+		words = append(words, strings.TrimPrefix(word, mark))
+	}
+	return words, false, nil
+}
+
+func fleetDrainCommand(std stdio) *cobra.Command {
+	return simpleOrder(std, fleet.OpDrain, &cobra.Command{
+		Use:   "drain APP HOST...|--all",
+		Short: "ask balancers to send nothing more to hosts",
+		Long: `drain makes the app's health checks on the hosts say that they drain, so that
+balancers send their clients elsewhere. The app serves on whoever comes, until
+forkd fleet resume.` + aboutOrders,
+		Example: `  forkd fleet drain shop web-1`,
+	})
+}
+
+func fleetResumeCommand(std stdio) *cobra.Command {
+	return simpleOrder(std, fleet.OpResume, &cobra.Command{
+		Use:   "resume APP HOST...|--all",
+		Short: "let balancers send to hosts again",
+		Long: `resume ends what drain began: the app's health checks on the hosts are good
+again.` + aboutOrders,
+		Example: `  forkd fleet resume shop --all`,
+	})
+}
+
+func simpleOrder(std stdio, op string, cmd *cobra.Command) *cobra.Command {
+	var flags orderFlags
+	flags.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("name an app and its hosts: write %s", cmd.UseLine())
+		}
+		return flags.order(cmd, std, args[0], args[1:], op, fleet.Args{}, everyOne)
+	}
+	return cmd
+}
+
+func fleetShedCommand(std stdio) *cobra.Command {
+	var flags orderFlags
+	var over int
+	cmd := &cobra.Command{
+		Use:   "shed APP COUNT HOST...|--all",
+		Short: "make hosts close some of their oldest connections",
+		Long: `shed makes each of the hosts close so many connections, those that are open the
+longest, a few at a time, so that their clients connect anew, elsewhere. Workers
+in Go do that; others take no notice.` + aboutOrders,
+		Example: `  forkd fleet shed shop 500 web-1
+  forkd fleet shed shop 5000 web-1 --seconds 60`,
+	}
+	flags.register(cmd)
+	cmd.Flags().IntVar(&over, "seconds", 10, "spread it over so `MANY` seconds")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) < 2 {
+			return usage("wrong number of arguments: write %s", cmd.UseLine())
+		}
+		const mostSeconds = 3600
+		count, err := strconv.ParseUint(args[1], 10, 31)
+		switch {
+		case err != nil || count == 0:
+			return usage("%q is no number of connections: use 1 or more", args[1])
+		case over < 1 || over > mostSeconds:
+			return usage("--seconds %d: use 1 to %d", over, mostSeconds)
+		}
+		return flags.order(cmd, std, args[0], args[2:], fleet.OpShed, fleet.Args{Count: int(count), Seconds: over}, everyOne)
+	}
+	return cmd
+}
+
+func fleetRollCommand(std stdio) *cobra.Command {
+	var flags orderFlags
+	var size string
+	cmd := &cobra.Command{
+		Use:   "roll APP HOST...|--all|--hosts N|N%",
+		Short: "replace the workers of an app, host by host",
+		Long: `roll has host after host replace the app's workers, as forkd reload does there:
+no request is dropped. With --hosts so many hosts, or such a share of them, roll
+at a time: of the hosts that are named, else of all. It stops at the first host
+that fails; those that roll at the same time go on.` + aboutOrders,
+		Example: `  forkd fleet roll shop web-1
+  forkd fleet roll shop --hosts 10%`,
+	}
+	flags.register(cmd)
+	cmd.Flags().StringVar(&size, "hosts", "", "`MANY` hosts at a time: 3, 10%")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("name an app and its hosts: write %s", cmd.UseLine())
+		}
+		batch := oneByOne
+		if size != "" {
+			var err error
+			if batch, err = parseBatch(size); err != nil {
+				return err
+			}
+			flags.all = flags.all || len(args) == 1
+		}
+		return flags.order(cmd, std, args[0], args[1:], fleet.OpRoll, fleet.Args{}, batch)
+	}
+	return cmd
+}
+
+// batch says how many of so many hosts get an order at a time.
+type batch func(hosts int) int
+
+func everyOne(hosts int) int { return hosts }
+
+func oneByOne(int) int { return 1 }
+
+// parseBatch reads "3" and "10%". A share is rounded up.
+func parseBatch(text string) (batch, error) {
+	digits, percent := strings.CutSuffix(text, "%")
+	n, err := strconv.ParseUint(digits, 10, 31)
+	if err != nil || n == 0 || percent && n > 100 {
+		return nil, usage("--hosts %s: use a number of hosts from 1, or a share: 10%%", text)
+	}
+	return func(hosts int) int {
+		if percent {
+			return (hosts*int(n) + 99) / 100
+		}
+		return int(n)
+	}, nil
+}
+
+// order sends an order to hosts and waits for their answers.
+func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []string, op string, args fleet.Args, size batch) error {
+	switch {
+	case o.all && len(names) > 0:
+		return usage("name hosts, or use --all: write %s", cmd.UseLine())
+	case !o.all && len(names) == 0:
+		return usage("name the hosts, or use --all: write %s", cmd.UseLine())
+	case o.within < time.Second || o.within > time.Hour:
+		return usage("--within %s: use 1s to 1h", o.within)
+	}
+	if err := fleet.CheckApp(app); err != nil {
+		return usage("%v", err)
+	}
+	o.from.readFrom = fleet.FromPrimary // a replica takes no orders
+	return o.from.withFleet(cmd.Context(), app, func(ctx context.Context, from fleetReader, where string) error {
+		f, err := from.Fleet(ctx, app, false)
+		switch {
+		case err != nil:
+			return redisFailed(where, err)
+		case len(f.Hosts) == 0:
+			return unreported(app, where)
+		}
+		seen := time.Now()
+		hosts, err := choose(f.Hosts, app, names)
+		if err != nil {
+			return err
+		}
+		run := order{
+			from: from, out: std.out, app: app, where: where, c: fleet.Command{ID: newID(), Op: op, Args: args},
+			within: o.within, batch: size(len(hosts)), hosts: hosts, at: f.At, seen: seen,
+		}
+		return run.run(ctx)
+	})
+}
+
+// choose picks the hosts of an app that are named, without names all that have not
+// vanished. They stay in the order of their ids.
+func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error) {
+	var chosen, missing, twins []string
+	var picked []fleet.Host
+	for i := range hosts {
+		h := &hosts[i]
+		switch {
+		case h.Vanished, len(names) > 0 && !slices.Contains(names, h.ID), fleet.CheckHost(h.ID) != nil:
+			continue
+		case h.Twin != "":
+			twins = append(twins, h.ID)
+		}
+		chosen = append(chosen, h.ID)
+		picked = append(picked, *h)
+	}
+	for _, name := range names {
+		if !slices.Contains(chosen, name) && !slices.Contains(missing, name) {
+			missing = append(missing, name)
+		}
+	}
+	switch {
+	case len(missing) > 0:
+		return nil, fmt.Errorf("%s: no such host reports: %s: forkd fleet status %s shows those that do", app, few(missing), app)
+	case len(picked) == 0:
+		return nil, fmt.Errorf("%s: every host has vanished: see forkd fleet status %s", app, app)
+	case len(twins) > 0:
+		return nil, fmt.Errorf("%s: two masters report as %s: give each a redis.host_id of its own, or leave it out", app, few(twins))
+	}
+	return picked, nil
+}
+
+// newID makes up the id of an order.
+func newID() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	return hex.EncodeToString(id[:])
+}

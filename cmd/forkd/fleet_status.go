@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/fleet"
+)
+
+// fleetView is what `fleet status` shows, and how.
+type fleetView struct {
+	app                  string // "": all
+	workers, json, watch bool
+	where                string // Redis
+}
+
+func fleetStatusCommand(std stdio) *cobra.Command {
+	var from redisFlags
+	var v fleetView
+	cmd := &cobra.Command{
+		Use:     "status [APP]",
+		Aliases: []string{"ls", "list", "ps"},
+		Short:   "show the hosts of an app, or of all apps",
+		Long: `status shows the hosts that report an app: CONNS are open connections, of the
+CAP that a host can hold (redis.connection_limit_per_host), UTIL is their share,
+REQS the requests since its start, AGE the time since its last report. A figure
+that is not known is -.
+
+A host that has missed reports is stale; one whose report has run out, without
+its leave, has vanished. Two hosts with one id are twins. * marks a generation
+that is not the newest.`,
+		Example: `  forkd fleet status shop
+  forkd fleet status shop --workers --watch
+  forkd fleet status --json --redis unix:///run/redis/redis.sock`,
+		ValidArgsFunction: appNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 1:
+				return usage("status takes one APP, or none for all: see forkd fleet status --help")
+			case v.json && v.watch:
+				return usage("use only one of --json and --watch: see forkd fleet status --help")
+			case len(args) == 1:
+				v.app = args[0]
+				if err := fleet.CheckApp(v.app); err != nil {
+					return usage("%v", err)
+				}
+			}
+			return from.withFleet(cmd.Context(), v.app, func(ctx context.Context, r fleetReader, where string) error {
+				v.where = where
+				if v.watch {
+					return v.follow(ctx, std, r)
+				}
+				return v.once(ctx, std, r)
+			})
+		},
+	}
+	from.registerReading(cmd)
+	cmd.Flags().BoolVar(&v.json, "json", false, "print a JSON list")
+	cmd.Flags().BoolVarP(&v.watch, "watch", "w", false, "show it again each second, until Ctrl-C")
+	cmd.Flags().BoolVar(&v.workers, "workers", false, "show each host's workers too")
+	return cmd
+}
+
+// look reads the app, or all apps, from Redis.
+func (v *fleetView) look(ctx context.Context, r fleetReader) ([]fleet.Fleet, error) {
+	apps := []string{v.app}
+	if v.app == "" {
+		var err error
+		if apps, err = r.Apps(ctx); err != nil {
+			return nil, redisFailed(v.where, err)
+		}
+	}
+	fleets := []fleet.Fleet{}
+	for _, app := range apps {
+		f, err := r.Fleet(ctx, app, v.workers)
+		switch {
+		case err != nil:
+			return nil, redisFailed(v.where, err)
+		case len(f.Hosts) > 0:
+			fleets = append(fleets, f)
+		case v.app != "":
+			return nil, unreported(v.app, v.where)
+		}
+	}
+	return fleets, nil
+}
+
+func (v *fleetView) once(ctx context.Context, std stdio, r fleetReader) error {
+	fleets, err := v.look(ctx, r)
+	if err != nil {
+		return err
+	}
+	if v.json {
+		err = printJSON(std.out, fleets, "  ")
+	} else {
+		_, err = fmt.Fprintln(std.out, strings.Join(v.picture(screenOf(std.out), fleets), "\n"))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot print the status: %v", err)
+	}
+	return nil
+}
+
+func (v *fleetView) picture(s screen, fleets []fleet.Fleet) []string {
+	if len(fleets) == 0 {
+		return []string{s.cut(clean("no app is reported to " + v.where + ": run one with forkd run --redis URL"))}
+	}
+	var lines []string
+	for i := range fleets {
+		if i > 0 {
+			lines = append(lines, "")
+		}
+		lines = append(lines, fleetTable(s, &fleets[i], v.workers)...)
+	}
+	return lines
+}
+
+// follow draws each second until ctx ends: the user has seen enough. After the first time
+// Redis may be away, and come back.
+func (v *fleetView) follow(ctx context.Context, std stdio, r fleetReader) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		fleets, err := v.look(ctx, r)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && first:
+			return err
+		}
+		s := screenOf(std.out)
+		var lines []string
+		if err != nil {
+			lines = s.hang("", "  ", clean(err.Error()))
+		} else {
+			lines = v.picture(s, fleets)
+		}
+		if _, err := fmt.Fprint(std.out, frame(s, lines, first)); err != nil {
+			return fmt.Errorf("cannot print the status: %v", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

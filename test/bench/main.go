@@ -63,6 +63,9 @@ func figures() []figure {
 		{"master", "What the master costs", howMaster, (*bench).master},
 		{"many", "200 workers", howMany, (*bench).many},
 		{"commands", "The command line", howCommands, (*bench).commands},
+		{"redis", "Redis hung, refused, flapping", howRedis, (*bench).redis},
+		{"counts", "Counts in Redis against the clients' own", howCounts, (*bench).counts},
+		{"fleet", "What a fleet costs Redis", howFleet, (*bench).fleet},
 		{"spawn", "The shim between fork and exec", howSpawn, (*bench).spawn},
 	}
 }

@@ -65,18 +65,21 @@ func (b *bench) master(ctx context.Context) ([]row, error) {
 }
 
 // pssOf returns a process's proportional share of memory, in bytes.
-func pssOf(pid int) (int64, error) {
+func pssOf(pid int) (int64, error) { return rollup(pid, "Pss:") }
+
+// rollup returns a field of a process's smaps_rollup, in bytes (proc(5)).
+func rollup(pid int, field string) (int64, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.SplitSeq(string(text), "\n") {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "Pss:" {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == field {
 			kib, err := strconv.ParseInt(fields[1], 10, 64)
 			return kib * 1024, err
 		}
 	}
-	return 0, errors.New("smaps_rollup has no Pss")
+	return 0, fmt.Errorf("smaps_rollup has no %s", field)
 }
 
 // processorTime is what all threads of a process have used so far, to the

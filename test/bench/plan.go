@@ -17,6 +17,10 @@ type plan struct {
 	asks        int // of the status of many workers
 	commands    int // of each command
 	spawns      int
+	faultSpan   time.Duration // of each way in which Redis fails
+	held        int           // connections whose count is followed
+	hosts       int           // of the simulated fleet
+	fleetSpan   time.Duration // of each measurement of a fleet
 }
 
 func full() plan {
@@ -34,6 +38,10 @@ func full() plan {
 		asks:        100,
 		commands:    50,
 		spawns:      40,
+		faultSpan:   time.Minute,
+		held:        5000,
+		hosts:       10_000,
+		fleetSpan:   10 * time.Second,
 	}
 }
 
@@ -52,5 +60,9 @@ func brief() plan {
 		asks:        20,
 		commands:    10,
 		spawns:      8,
+		faultSpan:   12 * time.Second,
+		held:        500,
+		hosts:       500,
+		fleetSpan:   3 * time.Second,
 	}
 }

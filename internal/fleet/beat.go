@@ -44,6 +44,7 @@ type beat struct {
 	changed   bool   // worth a look now
 	uncertain bool   // events may have arrived whose beat was not answered
 	acked     uint64 // the last event that Redis has confirmed
+	newest    uint64 // the last event that there is, in news or after them
 	news      []control.Event
 	orders    bool     // ask for orders
 	done      []string // orders, as they were given, that are not to come again
@@ -113,8 +114,12 @@ func (b beat) args(channel string) []any {
 	if b.uncertain {
 		uncertain = "1"
 	}
-	a := make([]any, 0, 12+len(b.fields)+len(b.done)+20*len(b.news))
-	a = append(a, b.kind, b.host, b.boot, b.ttl.Milliseconds(), b.load, forgetAfter(b.ttl).Milliseconds(), channel, uncertain, b.acked)
+	newest := b.newest
+	if n := len(b.news); n > 0 {
+		newest = max(newest, b.news[n-1].Seq)
+	}
+	a := make([]any, 0, 13+len(b.fields)+len(b.done)+20*len(b.news))
+	a = append(a, b.kind, b.host, b.boot, b.ttl.Milliseconds(), b.load, forgetAfter(b.ttl).Milliseconds(), channel, uncertain, b.acked, newest)
 	a = append(a, len(b.fields))
 	a = append(a, b.fields...)
 	at := len(a)

@@ -5,8 +5,8 @@
 -- KEYS  hosts, host, load, events and, where orders are obeyed, cmd
 -- ARGV  kind, host id, boot, ttl ms, load or '', horizon ms, the channel to say
 --       it on or '', 1 if an answer was lost, the seq of the last event that was
---       confirmed, then three lists, each after its length: fields and values,
---       events, orders that are done with
+--       confirmed, that of the last one that there is, then three lists, each after
+--       its length: fields and values, events, orders that are done with
 --       (kind: 'beat'; 'events': nothing else; 'leave': events, and the host goes)
 -- An event is its seq, the number of its fields and values, and these.
 -- Returns now in ms, the boot that was there before, the seq of our last event,
@@ -17,8 +17,8 @@
 local hosts, host, load, events, cmd = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local kind, id, boot = ARGV[1], ARGV[2], ARGV[3]
 local ttl, horizon, channel = tonumber(ARGV[4]), tonumber(ARGV[6]), ARGV[7]
-local acked = tonumber(ARGV[9])
-local at = 9
+local acked, newest = tonumber(ARGV[9]), tonumber(ARGV[10])
+local at = 10
 local problem = ''
 
 local function list()
@@ -49,16 +49,21 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local old = redis.pcall('HMGET', host, 'boot', 'event_boot', 'event_seq')
 if old.err then old = {} end
 local before = old[1] or ''
+-- A number that anybody may have written: one that we can't have is none.
+local function ours(text)
+  local n = tonumber(string.match(text or '', '^%d+$') or '')
+  return n and n <= newest and n or acked
+end
 local last = acked
 if old[2] == boot then
-  last = tonumber(old[3]) or acked
+  last = ours(old[3])
 elseif ARGV[8] == '1' and #news > 0 then
   -- The hash has expired, or is another's, and some of this may have arrived.
   for _, entry in ipairs(redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1000)) do
     local e = {}
     for i = 1, #entry[2], 2 do e[entry[2][i]] = entry[2][i + 1] end
     if e.host == id and e.boot == boot then
-      last = math.max(acked, tonumber(e.seq) or 0)
+      last = math.max(acked, ours(e.seq))
       break
     end
   end

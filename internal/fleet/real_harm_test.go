@@ -169,6 +169,52 @@ func TestRealWiped(t *testing.T) {
 	}
 }
 
+// What others have put in the place of the reporter's own notes doesn't stop it.
+func TestRealLies(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	a := newApp("b1", 1)
+	r := startReport(t, a, fleet.Settings{URL: "redis://" + s.address, Control: true})
+	r.seen(t, s)
+	want := []string{}
+	check := func() {
+		t.Helper()
+		a.happen("ready", "")
+		want = append(want, fmt.Sprintf("%d ready ", len(want)+1))
+		until(t, "the event", func() error {
+			if got := appended(t, s); !slices.Equal(got, want) {
+				return fmt.Errorf("%q, state %+v", got, r.Health())
+			}
+			return nil
+		})
+		r.seen(t, s)
+		r.is(t, control.RedisUp)
+	}
+	check()
+	for _, value := range []string{"nan", "-5", "1e300", "99999999999999999999", "1000000", "x", ""} {
+		s.do("HSET", r.key(), "event_seq", value)
+		check()
+	}
+	s.do("SET", r.key(), "no hash")
+	check()
+	s.do("HSET", r.key(), "boot", "\x1b[2J", "event_boot", "")
+	check()
+	s.do("SET", "forkd:{shop}:cmd:web-1", "no list")
+	check()
+	s.do("SET", "forkd:apps", "no zset")
+	check()
+	// These it can't do without, and says so.
+	for _, key := range []string{"hosts", "load", "events"} {
+		s.do("DEL", "forkd:{shop}:"+key)
+		s.do("SET", "forkd:{shop}:"+key, "hello")
+		a.happen("ready", "")
+		r.said(t, "WRONGTYPE")
+		s.do("DEL", "forkd:{shop}:"+key)
+		r.is(t, control.RedisUp)
+		r.seen(t, s)
+	}
+}
+
 // A server whose connections end after each command is reported to as any other.
 func TestRealCutAfterEach(t *testing.T) {
 	t.Parallel()

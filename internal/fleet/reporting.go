@@ -159,7 +159,10 @@ func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
 // as many as fit, and what is done.
 func (r *reporting) fill(b *beat, page control.EventPage) {
 	b.host, b.boot, b.ttl = r.host, r.app.Boot, r.settings.ttl()
-	b.uncertain, b.acked = r.uncertain, r.acked
+	b.uncertain, b.acked, b.newest = r.uncertain, r.acked, r.acked
+	if n := len(page.Events); n > 0 {
+		b.newest = page.Events[n-1].Seq
+	}
 	b.news = page.Events[:min(len(page.Events), maxNews)]
 	b.orders, b.done = r.settings.Control, r.done
 }
@@ -199,13 +202,9 @@ func (r *reporting) took(b beat, a answer, page control.EventPage) {
 	if n := len(b.news); a.last < b.acked {
 		r.acked = a.last // a failover has lost what was confirmed: once more
 	} else if n > 0 {
-		r.acked = max(r.acked, b.news[n-1].Seq, a.last)
+		r.acked = max(b.news[n-1].Seq, min(a.last, b.newest))
 	}
-	last := b.acked
-	if n := len(page.Events); n > 0 {
-		last = page.Events[n-1].Seq
-	}
-	r.more = last > r.acked
+	r.more = b.newest > r.acked
 }
 
 func (r *reporting) failed(err error) {

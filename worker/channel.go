@@ -82,12 +82,7 @@ func (w *Worker) read() {
 			default:
 			}
 		case ipc.Shed:
-			w.mu.Lock()
-			f := w.shed
-			w.mu.Unlock()
-			if f != nil {
-				go shed(f, m, w.shedEnds())
-			}
+			w.ask(m)
 		case ipc.Hello, ipc.Ready, ipc.Pulse, ipc.Reserved:
 			// A worker's own words, or a newer master's.
 		}
@@ -102,36 +97,4 @@ func (w *Worker) masterGone() {
 		w.channel.conn.Close()
 		w.orders.fallback()
 	})
-}
-
-// shedEnds is what ends a shed that was asked for now, before its count is asked
-// for: a drain, which closes connections in its own way. One that is asked for
-// while the worker drains belongs to the drain (drain.shed_per_second), and
-// nothing but the end of the process ends it.
-func (w *Worker) shedEnds() <-chan struct{} {
-	if w.orders.draining.Load() {
-		return nil
-	}
-	return w.orders.begun
-}
-
-// shed calls f with a portion per second until the whole count is asked for or
-// done is closed.
-func shed(f func(int), m ipc.Shed, done <-chan struct{}) {
-	seconds := max(1, int(m.Over/time.Second))
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for left := m.Count; left > 0; seconds-- {
-		n := (left + seconds - 1) / seconds
-		left -= n
-		f(n)
-		if left == 0 {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-done:
-			return
-		}
-	}
 }

@@ -51,6 +51,13 @@ type conn struct {
 	ended    atomic.Bool // really
 	refused  bool        // not counted as open; before it is in the set it is settled
 
+	streams atomic.Bool  // it carries several requests at a time, see Multiplexed
+	heard   atomic.Int64 // nanoseconds from accepted to when such a one was last heard between requests
+
+	leaving atomic.Int32 // what a shed has done: kept, chosen, going
+	restful atomic.Int64 // since when a shed has seen it idle; 0: not
+	shed    *shed        // whose member it is; only that one's goroutine knows
+
 	mu sync.Mutex // orders the read deadlines of expire and resume
 
 	prev, next *conn // in its set, under the set's lock
@@ -86,6 +93,16 @@ func Mark(nc net.Conn, p Phase) {
 	}
 }
 
+// Multiplexed says that a connection carries several requests at a time, as in
+// HTTP/2. Serve packages call it when they know. What the client of such a one
+// sends between requests need not be the beginning of one, and none may follow:
+// only Mark says what it is at.
+func Multiplexed(nc net.Conn) {
+	if c := tracked(nc); c != nil && !c.streams.Load() {
+		c.streams.Store(true)
+	}
+}
+
 // busy: a request has begun.
 func (c *conn) busy() {
 	for {
@@ -93,7 +110,7 @@ func (c *conn) busy() {
 		case Busy, Hijacked, lingering:
 			return
 		case closing:
-			c.resume()
+			c.resume(Busy)
 		default:
 			c.move(p, Busy)
 		}
@@ -113,11 +130,11 @@ func (c *conn) expire() {
 	}
 }
 
-// resume takes expire back: the client was faster.
-func (c *conn) resume() {
+// resume takes expire back: the client was faster. The phase becomes to.
+func (c *conn) resume(to Phase) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.move(closing, Busy) {
+	if c.move(closing, to) {
 		_ = c.raw.SetReadDeadline(time.Time{})
 	}
 }
@@ -133,7 +150,14 @@ func (c *conn) read(p []byte, n int, err error) (int, error) {
 			return 0, io.EOF
 		}
 	}
-	if n > 0 && phase != fresh {
+	switch {
+	case n == 0 || phase == fresh:
+	case c.streams.Load():
+		if phase == Idle || phase == closing {
+			c.heard.Store(int64(time.Since(c.accepted)))
+			c.resume(Idle)
+		}
+	default:
 		c.busy()
 	}
 	return n, err
@@ -154,14 +178,14 @@ func (c *conn) already(p []byte) (n int) {
 	return max(0, n)
 }
 
-// close is Close for the server. While the worker drains it half-closes and
-// lingers; a hijacked connection is the application's, and closed as it is.
+// close is Close for the server. While the worker drains, or sheds it, it
+// half-closes and lingers; a hijacked connection is the application's, and closed as it is.
 func (c *conn) close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	half, ok := c.raw.(interface{ CloseWrite() error })
-	if ok && !c.refused && c.worker.orders.draining.Load() && c.load() != Hijacked && half.CloseWrite() == nil {
+	if ok && !c.refused && (c.worker.orders.draining() || c.leaving.Load() == going) && c.load() != Hijacked && half.CloseWrite() == nil {
 		c.phase.Store(int32(lingering))
 		go c.linger()
 		return nil
@@ -178,6 +202,12 @@ func (c *conn) linger() {
 			return
 		}
 	}
+}
+
+// cut closes a connection whatever it is at.
+func (c *conn) cut() {
+	c.closed.Store(true)
+	_ = c.end()
 }
 
 // end really closes a connection and forgets it.

@@ -21,6 +21,9 @@
 // the set and not in the count.) That set is what a drain waits for, never a
 // server's own idea of what is open.
 //
+// It sheds connections when the master asks for it: the longest-lived ones, their
+// owner told first, with the means of a drain. See [Worker.OnShed].
+//
 // It must not import a server (those live in httpserve and fasthttpserve), take
 // a lock or allocate per request, or call a server's own Shutdown: that closes
 // idle connections at once, in the face of the client's next request.

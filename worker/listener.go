@@ -40,7 +40,7 @@ func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	return &listener{Listener: ln, worker: w, set: newSet(), accepting: func() {}}
+	return &listener{Listener: ln, worker: w, set: newSet(&w.all), accepting: func() {}}
 }
 
 // Plain reports whether a listener's connections come as the kernel gave them:

@@ -28,6 +28,12 @@ const (
 	deathThroes = 5 * time.Second
 )
 
+// What a worker is at, in orders.state.
+const (
+	drains uint32 = 1 << iota
+	sheds
+)
+
 // order is the drain that a worker is under.
 type order struct {
 	reason   string // "": none
@@ -40,7 +46,7 @@ type order struct {
 // orders is what a worker was told: nothing, then to drain, then perhaps to
 // drain otherwise.
 type orders struct {
-	draining  atomic.Bool   // for the hot path
+	state     atomic.Uint32 // of drains and sheds: what the hot path asks
 	begun     chan struct{} // closed with the first order
 	announced chan struct{} // a token per message, for the signal that follows it
 
@@ -52,6 +58,9 @@ type orders struct {
 func newOrders() orders {
 	return orders{begun: make(chan struct{}), announced: make(chan struct{}, 4)}
 }
+
+// draining reports whether a drain has begun.
+func (o *orders) draining() bool { return o.state.Load()&drains != 0 }
 
 func (o *orders) current() order {
 	o.mu.Lock()
@@ -104,7 +113,7 @@ func (o *orders) follow(m ipc.Drain) {
 		changed:  o.changed,
 	}
 	if first {
-		o.draining.Store(true)
+		o.state.Or(drains)
 		close(o.begun)
 	}
 }

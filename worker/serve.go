@@ -19,11 +19,13 @@ const step = 25 * time.Millisecond
 //
 // serve must serve the listener it is given, which is ln and counts; when that
 // is closed, serve returns. It should call Request per request, let responses
-// close their connections while that is true, and Mark what connections are at.
+// close their connections while that is true (RequestOn, for a shed to be obeyed
+// on connections in use), and Mark what connections are at.
 // httpserve and fasthttpserve do; a server for another protocol may.
 func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
 	l := w.track(ln)
 	l.accepting = w.Ready
+	l.set.served.Store(true)
 	served := make(chan error, 1)
 	go func() { served <- serve(l) }()
 	select {

@@ -1,21 +1,65 @@
 package worker
 
 import (
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // set holds one listener's connections. Its lock is taken when a connection
-// comes and goes and by a drain, never per request.
+// comes and goes and by a drain or a shed, never per request.
 type set struct {
 	mu    sync.Mutex
 	first *conn
 	last  *conn
 	n     int
 	empty chan struct{} // one token, whenever the last connection goes
+
+	served atomic.Bool // by Worker.Serve
+	all    *sets
 }
 
-func newSet() set { return set{empty: make(chan struct{}, 1)} }
+func newSet(all *sets) set { return set{empty: make(chan struct{}, 1), all: all} }
+
+// sets are those of a worker's sets that have connections.
+type sets struct {
+	mu sync.Mutex
+	in map[*set]struct{}
+}
+
+// put is called with s's lock, when its first connection comes.
+func (a *sets) put(s *set) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.in == nil {
+		a.in = map[*set]struct{}{}
+	}
+	a.in[s] = struct{}{}
+}
+
+// drop is called with s's lock, when its last connection has gone.
+func (a *sets) drop(s *set) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.in, s)
+}
+
+// open returns the worker's open connections, which may be shed.
+func (w *Worker) open() []*member {
+	w.all.mu.Lock()
+	all := slices.Collect(maps.Keys(w.all.in))
+	w.all.mu.Unlock()
+	var open []*member
+	for _, s := range all {
+		unserved := !s.served.Load()
+		for _, c := range s.pick(func(c *conn) bool { return !c.refused && !c.closed.Load() }) {
+			open = append(open, &member{conn: c, unserved: unserved})
+		}
+	}
+	return open
+}
 
 func (s *set) add(c *conn) {
 	s.mu.Lock()
@@ -28,7 +72,9 @@ func (s *set) add(c *conn) {
 		s.first = c
 	}
 	s.last = c
-	s.n++
+	if s.n++; s.n == 1 {
+		s.all.put(s)
+	}
 }
 
 func (s *set) remove(c *conn) {
@@ -47,6 +93,7 @@ func (s *set) remove(c *conn) {
 	c.prev, c.next = nil, nil
 	s.n--
 	if s.n == 0 {
+		s.all.drop(s)
 		select {
 		case s.empty <- struct{}{}:
 		default:
@@ -89,13 +136,15 @@ func (s *set) expire(share func(idle int) int) {
 // request yet is no idle one: its client may be about to speak, or has spoken and
 // its server has not come to read it. A drain accepts until it closes its idle
 // connections, so there are such ones at that very moment.
+// The same goes for a multiplexed one that has just been heard.
 const arrival = time.Second
 
 // idle reports whether nothing is lost when the connection is closed now.
 func (c *conn) idle() bool {
 	p := c.load()
 	arriving := (p == fresh || p == Expecting) && time.Since(c.accepted) < arrival
-	return p.idle() && !arriving
+	heard := c.streams.Load() && time.Since(c.accepted)-time.Duration(c.heard.Load()) < arrival
+	return p.idle() && !arriving && !heard
 }
 
 // cut closes all that is left, and returns how many of them were in use.
@@ -105,8 +154,7 @@ func (s *set) cut() int {
 		if p := c.load(); p == Busy || p == Hijacked {
 			used++
 		}
-		c.closed.Store(true)
-		_ = c.end()
+		c.cut()
 	}
 	return used
 }

@@ -28,6 +28,8 @@ type Worker struct {
 	notify   string // NOTIFY_SOCKET, for a supervisor that gave no channel
 	ready    sync.Once
 	prepared sync.Map // of *sync.Once, by server
+	shedding shedding
+	all      sets
 
 	limit    int64         // of connections open at a time, at the start; 0: none
 	refusals chan struct{} // a token for each connection that is being turned away
@@ -37,7 +39,6 @@ type Worker struct {
 
 	mu      sync.Mutex
 	sockets []ipc.Socket // passed and not yet claimed
-	shed    func(n int)
 }
 
 // New makes this process a worker. A program calls it once, early in main. It
@@ -82,6 +83,7 @@ func start(passed ipc.Passed, wrong error, notify string) *Worker {
 		wrong:    wrong,
 		limit:    int64(passed.MaxConnections),
 		refusals: make(chan struct{}, maxRefusals),
+		shedding: shedding{more: make(chan struct{}, 1)},
 	}
 	for _, s := range passed.Sockets {
 		w.keepFromChildren(s.FD)
@@ -169,7 +171,18 @@ func (w *Worker) Deadline() time.Time { return w.orders.current().deadline }
 // response should close its connection. Serve packages call it per request.
 func (w *Worker) Request() (draining bool) {
 	w.page.Request()
-	return w.orders.draining.Load()
+	return w.orders.draining()
+}
+
+// RequestOn counts a request and reports whether its response should be the last
+// of its connection: the worker drains, or the connection is one of those that
+// the master wants shed. Serve packages call it per request, in place of Request,
+// when the response can still say so. conn is called only when the answer depends
+// on it; what it returns is as for [Mark].
+func (w *Worker) RequestOn(conn func() net.Conn) (last bool) {
+	w.page.Request()
+	state := w.orders.state.Load()
+	return state != 0 && (state&drains != 0 || leaves(conn()))
 }
 
 // Counters is what this worker has counted so far.
@@ -200,17 +213,29 @@ func (w *Worker) Send(v any) error {
 // them. It is never closed; without a master nothing comes.
 func (w *Worker) Messages() <-chan json.RawMessage { return w.messages }
 
-// OnShed sets what lets go of n long-lived connections when the master asks for
-// it; a request that is to take some seconds comes in a portion per second. It is
-// called on a goroutine of its own. Without one, such requests are ignored.
+// OnShed sets what is told when the master wants the worker to shed n of its
+// long-lived connections: before the worker does so itself, so that f may end them
+// politely (a WebSocket with a close frame). A shed that is to take some seconds
+// comes in portions, one in each second, at a random moment of it.
 //
-// A drain ends what was asked for before it. While the worker drains the master
-// asks for more where drain.shed_per_second is set: then f closes connections
-// that clients would keep beyond the deadline.
+// The worker waits for a second. What has closed by then, of the connections that
+// were open when the shed came and whoever closed it, counts. For the rest it
+// chooses those that were accepted first. Of a connection that serves HTTP the next
+// response is the last (Connection: close; GOAWAY in HTTP/2); one that has been
+// idle for a second is closed. A response that is under way is never cut: one
+// without an end is f's to end. A hijacked connection is cut if it is still there
+// when it has had as long as the whole shed was to take, and a second. Without an
+// f there is nobody to wait for, and hijacked connections are cut at once.
+//
+// f is called on a goroutine of its own, one call at a time: what is asked for
+// while it runs comes in one call after. A drain ends a shed. While the worker
+// drains the master asks for more where drain.shed_per_second is set: then f alone
+// is told, with an equal portion each second, to close connections that clients
+// would keep beyond the deadline; without an f that is ignored.
 func (w *Worker) OnShed(f func(n int)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.shed = f
+	w.shedding.mu.Lock()
+	defer w.shedding.mu.Unlock()
+	w.shedding.f = f
 }
 
 // Prepare runs wrap once for each server, however often it is served. Serve

@@ -54,19 +54,19 @@ func hasCertificates(c *tls.Config) bool {
 	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil)
 }
 
-// handler counts requests and lets the responses of a draining worker close
-// their connection. It does so after the program's handler, so that a request
+// handler counts requests and lets the responses of a draining worker, or on a
+// connection that is shed, close their connection. It does so after the program's handler, so that a request
 // that was under way when the drain began closes too.
 func handler(w *worker.Worker, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		next(ctx)
-		draining := w.Request()
 		switch {
 		case ctx.Hijacked():
 			// Closing it would drop the hijacker. The hook comes too late for
 			// this mark: the hijacker may have closed the connection by then.
+			w.Request()
 			worker.Mark(ctx.Conn(), worker.Hijacked)
-		case draining:
+		case w.RequestOn(ctx.Conn):
 			closeAfter(ctx)
 		}
 	}

@@ -6,6 +6,7 @@
 package httpserve
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 
 // Serve serves srv on ln, says ready, and when the worker is to drain finishes
 // and returns nil; see [worker.Worker.Serve] for its errors. It puts itself
-// around srv's Handler and ConnState: do not change them afterwards. One server
+// around srv's Handler, ConnState and ConnContext: do not change them afterwards. One server
 // may be served on several listeners.
 //
 // A server whose TLSConfig has certificates is served with TLS, and HTTP/2,
@@ -32,6 +33,7 @@ func Serve(w *worker.Worker, srv *http.Server, ln net.Listener) error {
 	w.Prepare(srv, func() {
 		srv.Handler = handler{w, srv.Handler}
 		srv.ConnState = hook(srv.ConnState)
+		srv.ConnContext = know(srv.ConnContext)
 	})
 	worker.AwaitData(ln)
 	encrypt := worker.Plain(ln) && hasCertificates(srv.TLSConfig)
@@ -53,16 +55,24 @@ func hasCertificates(c *tls.Config) bool {
 	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil)
 }
 
-// handler counts requests and lets the responses of a draining worker close
-// their connection; of this header net/http makes a GOAWAY in HTTP/2.
+// handler counts requests and lets the responses of a draining worker, or on a
+// connection that is shed, close their connection; of this header net/http makes a GOAWAY in HTTP/2.
 type handler struct {
 	worker *worker.Worker
 	next   http.Handler // nil: http.DefaultServeMux, as in http.Server
 }
 
 func (h handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	conn := func() net.Conn {
+		c, _ := r.Context().Value(connKey{}).(net.Conn)
+		return c
+	}
+	if r.ProtoMajor == 2 {
+		worker.Multiplexed(conn())
+	}
+	last := h.worker.RequestOn(conn)
 	// A response that changes the protocol has its own Connection header.
-	if h.worker.Request() && r.Header.Get("Upgrade") == "" {
+	if last && r.Header.Get("Upgrade") == "" {
 		rw.Header().Set("Connection", "close")
 	}
 	next := h.next
@@ -70,6 +80,21 @@ func (h handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		next = http.DefaultServeMux
 	}
 	next.ServeHTTP(rw, r)
+}
+
+// connKey is the key of the connection in the context of its requests.
+type connKey struct{}
+
+// know puts the connection into the context that the program's own function made.
+func know(own func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, c net.Conn) context.Context {
+		if own != nil {
+			if ctx = own(ctx, c); ctx == nil {
+				return nil // net/http has a word for that
+			}
+		}
+		return context.WithValue(ctx, connKey{}, c)
+	}
 }
 
 // hook marks connections and calls the program's own hook.

@@ -125,6 +125,15 @@ func Run(t *testing.T, serve Serve) {
 		"limit at the end":    limitAtTheEnd,
 		"limit and silence":   limitAndSilence,
 		"limit and a flood":   limitAndAFlood,
+
+		"shed, idle":                  shedIdle,
+		"shed, busy":                  shedBusy,
+		"shed, under way":             shedUnderWay,
+		"shed by the program":         shedByTheProgram,
+		"shed, hijacked":              shedHijacked,
+		"shed, hijacked and not told": shedUntold,
+		"shed and a drain":            shedAndADrain,
+		"shed under load":             shedUnderLoad,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,465 @@
+package worker
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/forkd/forkd/ipc"
+)
+
+// crowd is a worker with connections that a shed may take, in a synctest bubble:
+// the clock is its, and a goroutine that stays fails the test.
+type crowd struct {
+	t      *testing.T
+	worker *Worker
+	served *listener
+	conns  []*otherConn // as they came
+}
+
+// gather makes a worker with so many idle connections.
+func gather(t *testing.T, idle int) *crowd {
+	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
+	g := &crowd{t: t, worker: w, served: w.track(noListener{})}
+	g.served.set.served.Store(true)
+	for range idle {
+		g.come(Idle)
+	}
+	t.Cleanup(func() {
+		for _, c := range g.conns {
+			c.Close()
+		}
+	})
+	return g
+}
+
+// noListener is one that only its connections are wanted of.
+type noListener struct{ net.Listener }
+
+// come adds a connection, whose server closes it when the client has closed.
+func (g *crowd) come(at Phase) *otherConn {
+	g.t.Helper()
+	time.Sleep(time.Millisecond) // of the bubble's clock: one is accepted after the other
+	here, there := net.Pipe()
+	g.t.Cleanup(func() { there.Close() })
+	c := g.served.keep(here).(*otherConn)
+	c.conn.phase.Store(int32(at))
+	g.conns = append(g.conns, c)
+	if at != Hijacked {
+		go func() {
+			if _, err := c.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+				c.Close()
+			}
+		}()
+	}
+	return c
+}
+
+// after lets time go by.
+func (g *crowd) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// gone is which connections have closed, by number.
+func (g *crowd) gone() (gone []int) {
+	for i, c := range g.conns {
+		if c.conn.closed.Load() {
+			gone = append(gone, i)
+		}
+	}
+	return gone
+}
+
+// marked is which connections are open and shall go.
+func (g *crowd) marked() (marked []int) {
+	for i, c := range g.conns {
+		if !c.conn.closed.Load() && c.conn.leaving.Load() != kept {
+			marked = append(marked, i)
+		}
+	}
+	return marked
+}
+
+func (g *crowd) want(what string, got []int, want ...int) {
+	g.t.Helper()
+	if !slices.Equal(got, want) {
+		g.t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// over checks that no shed is under way.
+func (g *crowd) over() {
+	g.t.Helper()
+	synctest.Wait()
+	if g.worker.shedding.running || g.worker.orders.state.Load()&sheds != 0 {
+		g.t.Error("the shed is not over")
+	}
+}
+
+// The whole settles after this: all portions have come, the program's time is
+// over, and what is idle has been for long enough.
+const settled = ownersTime + ipc.DefaultIdle + 2*lookTime
+
+func upTo(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
+}
+
+func TestShedTakesTheOldest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 20)
+		g.worker.ask(ipc.Shed{Count: 8, Over: 4 * time.Second})
+		for second := range 4 {
+			g.after(time.Second)
+			if n := len(g.gone()) + len(g.marked()); n != 2*(second+1) {
+				t.Errorf("after %d s %d are to go", second+1, n)
+			}
+		}
+		g.after(settled)
+		g.want("gone", g.gone(), upTo(8)...)
+		g.over()
+	})
+}
+
+// Those that come when the shed has begun are none of its, however many it is
+// for; and where there are fewer than it is for, all go.
+func TestShedLeavesTheNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 3)
+		g.worker.ask(ipc.Shed{Count: 100, Over: 3 * time.Second})
+		synctest.Wait()
+		g.come(Idle)
+		g.come(Hijacked)
+		g.after(3*time.Second + settled)
+		g.want("gone", g.gone(), 0, 1, 2)
+		g.over()
+		alone := gather(t, 0)
+		alone.worker.ask(ipc.Shed{Count: 1, Over: time.Hour})
+		alone.over()
+	})
+}
+
+// What the program closes when it is told counts, whichever it is, and the worker
+// closes the rest.
+func TestShedByTheProgram(t *testing.T) {
+	for willing, want := range map[int][]int{4: {6, 7, 8, 9}, 1: {0, 1, 2, 9}, 0: {0, 1, 2, 3}} {
+		synctest.Test(t, func(t *testing.T) {
+			g := gather(t, 5)
+			for range 5 {
+				g.come(Hijacked)
+			}
+			told := 0
+			g.worker.OnShed(func(n int) {
+				told += n
+				if len(g.gone()) >= 4 {
+					t.Error("told when all was done")
+				}
+				for ; n > 0 && willing > 0; n-- {
+					willing--
+					g.conns[len(g.conns)-1-len(g.gone())].Close()
+				}
+			})
+			g.worker.ask(ipc.Shed{Count: 4, Over: 2 * time.Second})
+			g.after(2*time.Second + settled)
+			g.want("gone", g.gone(), want...)
+			if told != 4 {
+				t.Errorf("told of %d", told)
+			}
+			g.over()
+		})
+	}
+}
+
+// The worker does nothing to a portion in the program's time.
+func TestShedTellsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 4)
+		told := make(chan int, 1)
+		g.worker.OnShed(func(n int) { told <- n })
+		g.worker.ask(ipc.Shed{Count: 2})
+		if n := <-told; n != 2 {
+			t.Errorf("told of %d", n)
+		}
+		g.after(ownersTime - time.Millisecond)
+		g.want("chosen", g.marked())
+		g.after(time.Millisecond)
+		g.want("chosen", g.marked(), 0, 1)
+		g.after(ipc.DefaultIdle - time.Millisecond)
+		g.want("closed", g.gone())
+		g.after(settled)
+		g.want("closed", g.gone(), 0, 1)
+		g.over()
+	})
+}
+
+// Hijacked connections of a program that is told and does nothing are cut when
+// they have had the time of the whole shed and a second; of one that cannot be
+// told, when they are due.
+func TestShedCutsTheHijacked(t *testing.T) {
+	const over = 4 * time.Second
+	for _, told := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			g := gather(t, 0)
+			for range 8 {
+				g.come(Hijacked)
+			}
+			wait := time.Duration(0)
+			if told {
+				g.worker.OnShed(func(int) {})
+				wait = over + ownersTime
+			}
+			g.worker.ask(ipc.Shed{Count: 4, Over: over})
+			g.after(wait)
+			for second := range 4 {
+				if n := len(g.gone()); n > second {
+					t.Errorf("told: %v: %d are cut after %v", told, n, wait+time.Duration(second)*time.Second)
+				}
+				g.after(time.Second)
+			}
+			g.after(lookTime)
+			g.want("cut", g.gone(), 0, 1, 2, 3)
+			g.over()
+		})
+	}
+}
+
+// What clients close meanwhile counts, and one that was chosen and has not been
+// told stays then.
+func TestShedCountsWhatClientsClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 0)
+		for range 6 {
+			g.come(Busy)
+		}
+		g.worker.ask(ipc.Shed{Count: 3})
+		synctest.Wait()
+		g.want("chosen", g.marked(), 0, 1, 2)
+		g.conns[5].Close()
+		g.conns[4].Close()
+		g.after(lookTime)
+		g.want("chosen", g.marked(), 0)
+		if !leaves(g.conns[0]) || leaves(g.conns[1]) {
+			t.Error("the wrong one is told")
+		}
+		// Told, it goes, though another goes now.
+		g.conns[3].Close()
+		g.after(settled)
+		g.want("to go", g.marked(), 0)
+		g.conns[0].Close()
+		g.after(lookTime)
+		g.over()
+
+		// When all were chosen long ago, what goes by itself is another matter.
+		g.worker.ask(ipc.Shed{Count: 1})
+		g.after(time.Hour)
+		g.conns[2].Close()
+		g.after(lookTime)
+		g.want("to go", g.marked(), 1)
+		Mark(g.conns[1], Idle)
+		g.after(settled)
+		g.over()
+	})
+}
+
+// A connection in use is told with its next response, and one whose response
+// could not say it is closed when it is idle for long enough after it.
+func TestShedWaitsForRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 0)
+		long, odd := g.come(Busy), g.come(Idle)
+		g.worker.ask(ipc.Shed{Count: 2})
+		for range 20 { // more often than once in its idle time
+			g.after(ipc.DefaultIdle * 2 / 3)
+			if !g.worker.RequestOn(func() net.Conn { return odd }) {
+				t.Error("not the last")
+			}
+		}
+		g.after(ipc.DefaultIdle - time.Millisecond)
+		g.want("closed", g.gone())
+		g.after(settled)
+		g.want("closed", g.gone(), 1)
+		g.after(time.Hour)
+		Mark(long, Idle)
+		g.after(ipc.DefaultIdle - time.Millisecond)
+		g.want("closed", g.gone(), 1)
+		g.after(settled)
+		g.want("closed", g.gone(), 0, 1)
+		g.over()
+		if g.worker.RequestOn(func() net.Conn { t.Error("asked for the connection"); return nil }) {
+			t.Error("the last, when all is over")
+		}
+	})
+}
+
+// A shed that comes during another adds to it.
+func TestShedDuringAShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 4)
+		g.worker.ask(ipc.Shed{Count: 3, Over: 3 * time.Second})
+		g.after(1500 * time.Millisecond)
+		g.come(Idle)
+		g.come(Idle)
+		g.worker.ask(ipc.Shed{Count: 1})
+		g.worker.ask(ipc.Shed{Count: 1, Over: time.Second})
+		synctest.Wait()
+		g.come(Idle)
+		g.after(3*time.Second + settled)
+		g.want("gone", g.gone(), 0, 1, 2, 3, 4)
+		g.over()
+		// And there may be one after it.
+		g.worker.ask(ipc.Shed{Count: 1})
+		g.after(settled)
+		g.want("gone", g.gone(), 0, 1, 2, 3, 4, 5)
+		g.over()
+	})
+}
+
+// What goes beyond one shed's count is none of the next one's.
+func TestShedAfterASurplus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 10)
+		g.worker.ask(ipc.Shed{Count: 1, Over: 10 * time.Second})
+		synctest.Wait()
+		for i := range 3 {
+			g.conns[9-i].Close()
+		}
+		g.worker.ask(ipc.Shed{Count: 2, Over: 2 * time.Second})
+		g.after(10*time.Second + settled)
+		g.want("gone", g.gone(), 0, 1, 7, 8, 9)
+		g.over()
+	})
+}
+
+// A drain ends a shed, and what the program has not been told of yet.
+func TestShedEndsWithADrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 0)
+		for range 8 {
+			g.come(Busy)
+		}
+		calls, release := 0, make(chan struct{})
+		g.worker.OnShed(func(int) { calls++; <-release })
+		g.worker.ask(ipc.Shed{Count: 8, Over: 8 * time.Second})
+		g.after(4500 * time.Millisecond)
+		g.worker.orders.announce(ipc.Drain{Reason: ipc.ReasonRoll, Deadline: time.Now().Add(time.Hour)})
+		g.over()
+		close(release)
+		g.after(time.Hour)
+		g.want("gone", g.gone())
+		if calls != 1 {
+			t.Errorf("%d calls, want that of before the drain", calls)
+		}
+	})
+}
+
+// A program that takes its time is told of all that came meanwhile at once, and
+// the worker does not wait for it.
+func TestShedOfABusyProgram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 8)
+		release := make(chan struct{})
+		var told []int
+		g.worker.OnShed(func(n int) { told = append(told, n); <-release })
+		g.worker.ask(ipc.Shed{Count: 8, Over: 8 * time.Second})
+		g.after(8*time.Second + settled)
+		g.want("gone", g.gone(), upTo(8)...)
+		g.over()
+		close(release)
+		synctest.Wait()
+		g.want("told", told, 1, 7)
+	})
+}
+
+// A connection that nobody serves by Serve is the program's own, unless it says
+// what it is at.
+func TestShedOfTheUnserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 0)
+		g.served.set.served.Store(false)
+		g.come(fresh)
+		g.come(Idle)
+		g.worker.OnShed(func(int) {})
+		g.worker.ask(ipc.Shed{Count: 2, Over: 10 * time.Second})
+		g.after(10*time.Second + settled)
+		g.want("gone", g.gone(), 1)
+		g.after(10 * time.Second)
+		g.want("gone", g.gone(), 0, 1)
+		g.over()
+	})
+}
+
+// A connection is closed in the way of a drain: half, and read on.
+func TestShedLingers(t *testing.T) {
+	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
+	ln, err := w.Listen("http", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	Mark(c, Busy)
+	tracked(c).leaving.Store(going)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p := tracked(c).load(); p != lingering {
+		t.Errorf("closed at once, in phase %d", p)
+	}
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+// Portions come each in its part of the time, add up, and are even; where there
+// are fewer connections than parts, workers do not all begin with the first.
+func TestSpread(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		n    int
+		over time.Duration
+	}{{5, 2 * time.Second}, {1, 10 * time.Second}, {3, 0}, {7, 300 * time.Millisecond}, {1 << 30, time.Minute}, {99, 1500 * time.Millisecond}} {
+		first := map[int]bool{}
+		for seed := range uint64(200) {
+			s := newSpread(now, c.n, c.over, rand.New(rand.NewPCG(seed, seed)).Float64)
+			parts := max(1, int(c.over/time.Second))
+			width := c.over / time.Duration(parts)
+			total := 0
+			for part := 0; s.left(); part++ {
+				from := now.Add(time.Duration(part) * width)
+				if s.at.Before(from) || s.at.After(from.Add(width)) {
+					t.Fatalf("%+v: part %d comes %v after its beginning", c, part, s.at.Sub(from))
+				}
+				n := s.take()
+				if even := c.n / parts; n < even-1 || n > even+1 {
+					t.Fatalf("%+v: %d in part %d", c, n, part)
+				}
+				if n > 0 && total == 0 {
+					first[part] = true
+				}
+				total += n
+			}
+			if total != c.n {
+				t.Fatalf("%+v: %d in all", c, total)
+			}
+		}
+		if c.n == 1 && len(first) < 5 {
+			t.Errorf("all begin in %v", first)
+		}
+	}
+}

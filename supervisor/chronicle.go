@@ -27,7 +27,8 @@ type chronicle struct {
 	exits  []exitRecord
 	rolls  []control.RollRecord
 
-	cause string // of what is recorded now: the beginning of its reason
+	order  pendingOrder     // from Redis, that is carried out now
+	asking map[int][]string // orders that asked for a generation, by their ids
 
 	readyAt  map[pool.ID]time.Time
 	rolling  int       // the generation of the roll under way
@@ -45,6 +46,7 @@ func newChronicle(startedAt time.Time) *chronicle {
 		host:    host,
 		more:    make(chan struct{}),
 		readyAt: map[pool.ID]time.Time{},
+		asking:  map[int][]string{},
 	}
 }
 
@@ -65,10 +67,24 @@ func (c *chronicle) after(seq uint64) control.EventPage {
 func (c *chronicle) add(e control.Event) {
 	c.seq++
 	e.Seq, e.Time, e.Host = c.seq, time.Now(), c.host
-	e.Reason = c.cause + e.Reason
+	if c.order.id != "" && e.Type == c.order.kind {
+		e.Reason = orderReason(c.order.id, e.Reason)
+		c.order = pendingOrder{}
+	}
 	c.events = push(c.events, e, keptEvents)
 	close(c.more)
 	c.more = make(chan struct{})
+}
+
+// pendingOrder is an order that the next event of a type answers.
+type pendingOrder struct{ id, kind string }
+
+// orderReason is the reason of an event that answers an order.
+func orderReason(id, why string) string {
+	if why == "" {
+		return "command " + id
+	}
+	return "command " + id + ": " + why
 }
 
 // push appends to a list of at most n, the oldest going first.
@@ -191,6 +207,9 @@ func (c *chronicle) rollMoved(a pool.RollMoved) {
 		if a.Reload {
 			why += ", the configuration read anew"
 		}
+		if ids := c.asking[a.To]; len(ids) > 0 {
+			why = orderReason(ids[0], why)
+		}
 		c.add(control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why})
 	}
 }
@@ -200,7 +219,14 @@ func (c *chronicle) rollEnded(a pool.RollEnded) {
 	if kind == control.EventRollFailed {
 		why = a.String()
 	}
-	c.add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why})
+	ids := c.asking[a.Generation]
+	delete(c.asking, a.Generation)
+	if len(ids) == 0 {
+		c.add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why})
+	}
+	for _, id := range ids {
+		c.add(control.Event{Type: kind, Generation: new(a.Generation), Reason: orderReason(id, why)})
+	}
 	c.rolls = push(c.rolls, control.RollRecord{
 		Generation: a.Generation, Result: string(a.Result), Error: a.Why,
 		StartedAt: c.rollFrom, EndedAt: time.Now(),

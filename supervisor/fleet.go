@@ -15,6 +15,10 @@ import (
 // farewellToFleet is how long the host has to take itself out of Redis.
 const farewellToFleet = 2 * time.Second
 
+// retryReport is how soon a report that could not begin is tried again: for want of
+// a descriptor, or of a file that is being replaced.
+const retryReport = 5 * time.Second
+
 // member is this host's part in the fleet: what reports the app to Redis and
 // takes orders from there, as the configuration of the generation that serves
 // has it. Its goroutine blocks on Redis; the loop only tells it what has changed.
@@ -23,6 +27,7 @@ type member struct {
 	source   *source
 	log      *slog.Logger
 	settings chan Redis // the newest, if it has not been taken yet
+	leaving  chan struct{}
 	done     chan struct{}
 
 	command  []string          // serves a small Redis on descriptor 3
@@ -37,10 +42,11 @@ type member struct {
 func (m *master) join() *member {
 	b := &backend{loop: m.loop, host: m.host, tell: m.loop.glance, meter: meter{usage: process.Sparing(process.NewUsage())}}
 	of := &member{
-		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.chronicle.boot, StartedAt: m.host.startedAt},
+		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.chronicle.boot, StartedAt: m.host.startedAt, Memory: new(fleet.Memory)},
 		source:   &source{backend: b},
 		log:      m.log,
 		settings: make(chan Redis, 1),
+		leaving:  make(chan struct{}),
 		done:     make(chan struct{}),
 		command:  m.cfg.EmbeddedRedis,
 		children: m.children,
@@ -66,11 +72,17 @@ func (m *member) follow(r Redis) {
 	m.settings <- r
 }
 
-// leave ends the report: the host takes itself out of Redis. follow must not be
-// called any more.
+// leave ends the report: the host takes itself out of Redis. It gives up where
+// something hangs that knows no deadline, a password file on a dead network disk.
 func (m *member) leave() {
-	close(m.settings)
-	<-m.done
+	close(m.leaving)
+	late := time.NewTimer(2*farewellToFleet + time.Second)
+	defer late.Stop()
+	select {
+	case <-m.done:
+	case <-late.C:
+		m.log.Error("the report to Redis does not end: the host may be seen there until its time is over")
+	}
 }
 
 // health is how the report fares; nil where there is none.
@@ -81,41 +93,65 @@ func (m *member) health() *control.Redis {
 	return m.failed.Load()
 }
 
-// run does what blocks.
+// run does what blocks. A report that could not begin is tried again.
 func (m *member) run() {
 	defer close(m.done)
+	defer m.end()
 	var now Redis
-	for next := range m.settings {
-		if !reflect.DeepEqual(now, next) {
+	retry := time.NewTimer(0)
+	retry.Stop()
+	defer retry.Stop()
+	for {
+		select {
+		case <-m.leaving:
+			return
+		case next := <-m.settings:
+			if reflect.DeepEqual(now, next) {
+				continue
+			}
 			m.end()
-			m.begin(next)
 			now = next
+		case <-retry.C:
+		}
+		select {
+		case <-m.leaving: // it may have come while the last one ended
+			return
+		default:
+		}
+		if !m.begin(now) {
+			retry.Reset(retryReport)
 		}
 	}
-	m.end()
 }
 
-// begin reports by other settings.
-func (m *member) begin(r Redis) {
+// begin reports by other settings. That it reports false is worth another try.
+func (m *member) begin(r Redis) bool {
 	if r.URL == "" {
-		return
+		return true
 	}
 	err := m.start(r)
 	if err == nil {
-		return
+		m.failed.Store(nil)
+		return true
 	}
-	m.log.Error("cannot report to Redis", "why", err)
-	m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: MaskRedisURL(r.URL)})
+	if m.failed.Load() == nil {
+		m.log.Error("cannot report to Redis: it is tried again", "why", err)
+		m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: MaskRedisURL(r.URL)})
+	}
+	return false
 }
 
 func (m *member) start(r Redis) error {
 	s := fleet.Settings(r)
 	if r.URL == RedisEmbedded {
-		e, err := embed(m.children, m.command, m.log)
-		if err != nil {
-			return err
+		if m.embedded == nil {
+			e, err := embed(m.children, m.command, m.log)
+			if err != nil {
+				return err
+			}
+			m.embedded = e
 		}
-		m.embedded, s.URL = e, e.url()
+		s.URL = m.embedded.url()
 	}
 	reporter, err := fleet.Start(s, m.app, m.source, m.log)
 	if err != nil {

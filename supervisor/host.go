@@ -110,7 +110,8 @@ func (h *host) witness(id pool.ID) (seen witness) {
 // prepare gets a generation's configuration and program beside the loop, and its
 // sockets on it: they are the loop's.
 func (h *host) prepare(a pool.Prepare) {
-	cfg := h.releases[a.From].cfg
+	before := h.releases[a.From].cfg
+	cfg := before
 	go func() {
 		var r *release
 		var err error
@@ -124,7 +125,7 @@ func (h *host) prepare(a pool.Prepare) {
 			if err != nil {
 				return pool.PrepareFailed{Generation: a.Generation, Reason: err.Error()}
 			}
-			return h.adopt(a.Generation, r)
+			return h.adopt(a.Generation, r, before.Workers)
 		})
 		if r != nil && !kept {
 			r.close()
@@ -132,13 +133,21 @@ func (h *host) prepare(a pool.Prepare) {
 	}()
 }
 
-// adopt gives a release its sockets, and the host the release.
-func (h *host) adopt(generation int, r *release) pool.Event {
+// adopt gives a release its sockets, and the host the release. A number of slots
+// that was set by hand holds unless the file has another than before.
+func (h *host) adopt(generation int, r *release, before int) pool.Event {
 	if h.unlistened || !h.preparing(generation) {
 		r.close()
 		return nil // the roll has been canceled meanwhile
 	}
 	err := checkDescriptors(r.cfg, max(h.slots, r.cfg.Workers))
+	if err == nil {
+		slots := h.slots
+		if r.cfg.Workers != before {
+			slots = r.cfg.Workers
+		}
+		err = checkShares(r.cfg, slots)
+	}
 	var lineup *sockets.Lineup
 	if err == nil {
 		lineup, err = h.sockets.Lineup(h.listeners(r.cfg), h.slots)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,60 +15,74 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
+// mostAsking is how many orders may wait for the end of one roll.
+const mostAsking = 16
+
 // Obey implements fleet.Source. The answer to an order is an event whose reason
 // begins with the order's id: of the order's own type where it was carried out,
 // of type refused where it was not. A roll is answered when it begins and when it
 // has ended.
-func (s *source) Obey(c fleet.Command) {
-	go s.tell(func() pool.Event {
-		s.obey(c)
-		return nil
+func (s *source) Obey(ctx context.Context, orders []fleet.Command) error {
+	_, err := ask(ctx, s.backend, func() struct{} {
+		for _, c := range orders {
+			s.obey(c)
+		}
+		return struct{}{}
 	})
+	return err
 }
 
 // obey runs on the loop's goroutine.
 func (s *source) obey(c fleet.Command) {
 	h := s.loop.chronicle
-	h.cause = "command " + c.ID + ": "
-	defer func() { h.cause = "" }()
-	said := h.seq
-	kind, text, err := s.carryOut(c)
-	switch {
-	case err != nil:
-		s.loop.log.Warn("an order from Redis is refused", "op", c.Op, "id", c.ID, "why", err)
-		h.add(control.Event{Type: control.EventRefused, Reason: err.Error()})
-	case h.seq == said: // nothing has changed that tells of itself
-		h.add(control.Event{Type: kind, Reason: text})
+	err := errors.New(c.Refused)
+	if c.Refused == "" {
+		err = s.carryOut(c)
 	}
+	if err != nil {
+		s.loop.log.Warn("an order from Redis is refused", "op", c.Op, "id", c.ID, "why", err)
+		h.add(control.Event{Type: control.EventRefused, Reason: orderReason(c.ID, err.Error())})
+		return
+	}
+	s.loop.log.Info("an order from Redis is carried out", "op", c.Op, "id", c.ID)
 }
 
-// carryOut does what is asked for, and says what there is to answer where no
-// event tells of it.
-func (s *source) carryOut(c fleet.Command) (kind, text string, err error) {
+// carryOut does what is asked for.
+func (s *source) carryOut(c fleet.Command) error {
 	l := s.loop
 	if l.pool.Stopping() {
-		return "", "", errors.New("the app is stopping")
+		return errors.New("the app is stopping")
 	}
 	switch c.Op {
 	case fleet.OpScale:
-		return control.EventScaled, "there are as many workers already", s.scale(c.Args.Workers)
-	case fleet.OpDrain, fleet.OpResume:
-		kind, text = control.EventResumed, "the host serves already"
-		if c.Op == fleet.OpDrain {
-			kind, text = control.EventDraining, "the host drains already"
-		}
-		l.step(pool.HostDrainRequested{Draining: c.Op == fleet.OpDrain})
-		return kind, text, nil
+		return s.answered(c, control.EventScaled, "there are as many workers already", func() error { return s.scale(c.Args.Workers) })
+	case fleet.OpDrain:
+		return s.answered(c, control.EventDraining, "the host drains already", func() error { return s.drain(true) })
+	case fleet.OpResume:
+		return s.answered(c, control.EventResumed, "the host serves already", func() error { return s.drain(false) })
 	case fleet.OpShed:
 		n := s.host.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
-		return control.EventShed, fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds), nil
+		l.chronicle.add(control.Event{Type: control.EventShed, Reason: orderReason(c.ID, fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds))})
+		return nil
 	case fleet.OpRoll:
-		w := l.requestRoll(false)
-		go s.answerRoll(c.ID, w)
-		return control.EventRollStarted, "generation " + strconv.Itoa(w.generation), nil
+		return s.roll(c.ID)
 	default:
-		return "", "", fmt.Errorf("there is no order %q", c.Op)
+		return fmt.Errorf("there is no order %q", c.Op)
 	}
+}
+
+// answered carries an order out. What it changes tells of itself, by an event of a
+// type that answers the order; where it changes nothing, that is said.
+func (s *source) answered(c fleet.Command, kind, unchanged string, do func() error) error {
+	h := s.loop.chronicle
+	h.order = pendingOrder{id: c.ID, kind: kind}
+	err := do()
+	waits := h.order.id != ""
+	h.order = pendingOrder{}
+	if err == nil && waits {
+		h.add(control.Event{Type: kind, Reason: orderReason(c.ID, unchanged)})
+	}
+	return err
 }
 
 func (s *source) scale(text string) error {
@@ -83,30 +98,42 @@ func (s *source) scale(text string) error {
 	return s.loop.scale(n)
 }
 
-// answerRoll tells how a roll has ended that was asked for by an order.
-func (s *source) answerRoll(id string, w *waiting) {
-	<-w.ended
-	o := w.outcome
-	s.tell(func() pool.Event {
-		kind, why := rollEvent(o.result), o.why
-		if why == "" {
-			why = string(o.result)
-		}
-		s.loop.chronicle.add(control.Event{Type: kind, Generation: known(o.generation), Reason: "command " + id + ": " + why})
-		return nil
-	})
+func (s *source) drain(draining bool) error {
+	s.loop.step(pool.HostDrainRequested{Draining: draining})
+	return nil
 }
 
-// connections counts what all workers have open; not known where one that serves
-// does not count.
-func (h *host) connections() (open int64, counted bool) {
+// roll asks for a roll, whose events will answer the order. Where it has to wait for
+// another to end, or has been asked for before, its beginning is answered now.
+func (s *source) roll(id string) error {
+	l := s.loop
+	busy := l.pool.Summary().Roll != nil
+	l.step(pool.RollRequested{})
+	generation := l.pool.Requested()
+	asking := l.chronicle.asking
+	if len(asking[generation]) == mostAsking {
+		return fmt.Errorf("%d orders wait for the roll to generation %d already", mostAsking, generation)
+	}
+	asking[generation] = append(asking[generation], id)
+	if busy {
+		l.chronicle.add(control.Event{
+			Type: control.EventRollStarted, Generation: &generation,
+			Reason: orderReason(id, "after the roll that is under way, to generation "+strconv.Itoa(generation)),
+		})
+	}
+	return nil
+}
+
+// connections counts what all workers have open that count. Those of an app are
+// all of one program: who does not count is starting, or none does.
+func (h *host) connections() (open int64, known bool) {
 	for _, w := range h.workers {
 		if c, counts := w.counters(); counts {
 			open += int64(c.Open)
-			counted = true
+			known = true
 		}
 	}
-	return open, counted
+	return open, known
 }
 
 // shed asks workers to close so many of their connections, those that have most

@@ -23,7 +23,8 @@ const (
 )
 
 // parseOrder reads an order as it stands in the list. Whatever is not known is an
-// error: an order is carried out as it was meant or not at all.
+// error: an order is carried out as it was meant or not at all. With an error, the
+// id is there where it is one, for an answer.
 func parseOrder(text string) (Command, error) {
 	var order struct {
 		ID        string          `json:"id"`
@@ -45,11 +46,12 @@ func parseOrder(text string) (Command, error) {
 	if !regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`).MatchString(order.ID) {
 		return Command{}, errors.New("has no id of 1 to 64 of A-Z a-z 0-9 . _ -")
 	}
+	c := Command{ID: order.ID, Op: cut(order.Op, 40), Args: order.Args}
 	expires, err := parseTime(order.ExpiresAt)
 	if err != nil {
-		return Command{}, err
+		return c, err
 	}
-	c := Command{ID: order.ID, Op: order.Op, Args: order.Args, ExpiresAt: expires}
+	c.ExpiresAt = expires
 	return c, c.complete()
 }
 

@@ -57,7 +57,7 @@ func start(s Settings, app App, source Source, log *slog.Logger, through dialer)
 		health: control.Redis{State: control.RedisConnecting, Since: time.Now(), URL: MaskURL(s.URL), Host: host},
 	}
 	r.life, r.kill = context.WithCancel(context.Background())
-	go (&reporting{Reporter: r, uncertain: true}).run()
+	go newReporting(r).run()
 	return r, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
@@ -12,6 +13,8 @@ import (
 const (
 	glanceEvery  = 100 * time.Millisecond // and so at most ten beats a second
 	mostQuiet    = 500 * time.Millisecond // between looks at an app on which nothing moves
+	orderPace    = 500 * time.Millisecond // between beats that are due for orders only: up to 16 each
+	burst        = 3                      // beats that are due for connections only, and one more each half interval
 	firstBackoff = 200 * time.Millisecond
 	maxBackoff   = 10 * time.Second
 )
@@ -19,6 +22,7 @@ const (
 // reporting is what the reporter's goroutine knows. Nothing else touches it.
 type reporting struct {
 	*Reporter
+	memory *Memory
 
 	wire     *wire         // nil: none is open
 	next     time.Time     // the next beat is due at the latest; after a failure, at the earliest
@@ -26,6 +30,9 @@ type reporting struct {
 	answered bool          // one has
 	seq      uint64        // of beats
 	sent     Glance        // with the last beat that went well
+	told     Glance        // with the last one that was published
+	allowed  float64       // beats ahead of their time, of burst
+	refilled time.Time     // when that was reckoned
 	seen     Glance        // with the last look
 	quiet    time.Duration // from that to the next
 	lookAt   time.Time
@@ -35,8 +42,9 @@ type reporting struct {
 	news      <-chan struct{} // closed: there is another event
 	uncertain bool            // events were sent that may have arrived
 
-	done   []string // orders that are not to come again
-	obeyed idSet    // orders
+	done     []string  // orders that are not to come again
+	eager    bool      // some of them are new
+	ordersAt time.Time // when orders came last
 
 	registerAt time.Time // of the app
 	unlisted   string    // why the app is not registered; "": it is
@@ -44,8 +52,23 @@ type reporting struct {
 	twinSeen   time.Time
 }
 
+// newReporting goes on where the app's last reporter has ended.
+func newReporting(r *Reporter) *reporting {
+	m := r.app.Memory
+	if m == nil {
+		m = &Memory{}
+	}
+	where := r.settings.URL + " " + r.host
+	if m.where != where { // all events are news there
+		m.where, m.acked = where, 0
+	}
+	// Who was here before may have sent events without hearing of it.
+	return &reporting{Reporter: r, memory: m, acked: m.acked, uncertain: true, allowed: burst, refilled: time.Now()}
+}
+
 func (r *reporting) run() {
 	defer close(r.Reporter.done)
+	defer func() { r.memory.acked = r.acked }()
 	defer r.hangUp()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -81,7 +104,7 @@ func (r *reporting) turn(now time.Time) {
 		return // an app that does not say how it is has nothing to report
 	}
 	r.looked(now, glance)
-	if !due && !r.changed(glance) {
+	if !due && !r.early(now, glance) {
 		return
 	}
 	app, err := r.source.Status(ctx)
@@ -108,7 +131,7 @@ func (r *reporting) looked(now time.Time, g Glance) {
 
 // due reports whether a beat is, whatever a look at the app would find.
 func (r *reporting) due(now time.Time) bool {
-	if !now.Before(r.next) || r.more || len(r.done) > 0 {
+	if !now.Before(r.next) || r.more || r.eager && now.Sub(r.ordersAt) >= orderPace {
 		return true
 	}
 	select {
@@ -119,14 +142,37 @@ func (r *reporting) due(now time.Time) bool {
 	}
 }
 
+// early reports whether what has changed is worth a beat ahead of its time. A state
+// always is. Connections come and go all the time, by more than 5 % where they are
+// few: they get a burst of beats, and then so many that a beat's load on Redis is at
+// most three times the planned one.
+func (r *reporting) early(now time.Time, g Glance) bool {
+	half := r.settings.interval() / 2
+	r.allowed = min(burst, r.allowed+float64(now.Sub(r.refilled))/float64(half))
+	r.refilled = now
+	if !changed(r.sent, g) {
+		return false
+	}
+	if same := g; r.answered {
+		same.Connections = r.sent.Connections
+		if same != r.sent {
+			return true
+		}
+	}
+	if r.allowed < 1 {
+		return false
+	}
+	r.allowed--
+	return true
+}
+
 // changed reports whether a look is worth it: the state is another, or the
-// connections have moved by 5 % and at least one.
-func (r *reporting) changed(g Glance) bool {
-	was := r.sent
-	moved := max(g.Connections-was.Connections, was.Connections-g.Connections)
-	enough := moved > 0 && 20*moved > was.Connections
-	was.Connections = g.Connections
-	return !r.answered || g != was || g.Known && enough
+// connections have moved by over 5 % and at least one.
+func changed(was, now Glance) bool {
+	moved := max(now.Connections-was.Connections, was.Connections-now.Connections)
+	enough := now.Known && moved > 0 && 20*moved > was.Connections
+	was.Connections = now.Connections
+	return now != was || enough
 }
 
 func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
@@ -135,7 +181,7 @@ func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
 		kind:    beatReport,
 		fields:  hostFields(r.settings, r.host, r.app, app, r.seq, r.twin),
 		load:    loadOf(r.settings, app),
-		changed: r.changed(g),
+		changed: !r.answered || changed(r.told, g),
 	}
 	r.fill(&b, page)
 	a, err := r.send(b)
@@ -149,7 +195,10 @@ func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
 		r.registerAt = time.Time{} // a Redis that has lost the one will have lost the other
 	}
 	r.sent, r.answered = g, true
-	r.obey(a)
+	if b.changed {
+		r.told = g
+	}
+	r.obey(a, b.done)
 	r.register(a)
 	r.well(a)
 	r.backoff, r.next = 0, time.Now().Add(jitter(r.settings.interval(), 0.1))
@@ -198,7 +247,7 @@ func (r *reporting) hangUp() {
 
 // took notes which events are in the stream and which orders are off the list.
 func (r *reporting) took(b beat, a answer, page control.EventPage) {
-	r.uncertain, r.done, r.news = false, nil, page.More
+	r.uncertain, r.done, r.eager, r.news = false, nil, false, page.More
 	if n := len(b.news); a.last < b.acked {
 		r.acked = a.last // a failover has lost what was confirmed: once more
 	} else if n > 0 {
@@ -273,20 +322,43 @@ func (r *reporting) forgetTwin(now time.Time) {
 }
 
 // obey hands on the orders that are new, in their order. All of them are done with.
-func (r *reporting) obey(a answer) {
+// One that comes again though it has been acknowledged just now can't be taken away:
+// that is for the next beat to try, in its time.
+func (r *reporting) obey(a answer, acknowledged []string) {
+	var orders []Command
+	bad, why, shown := 0, "", ""
 	for _, text := range a.orders {
 		r.done = append(r.done, text)
+		r.eager = r.eager || !slices.Contains(acknowledged, text)
 		c, err := parseOrder(text)
-		shown := cut(text, shownOfOrders)
+		if c.ID == "" {
+			bad, why, shown = bad+1, err.Error(), cut(text, shownOfOrders)
+			continue
+		}
+		if !r.memory.obeyed.add(c.ID) {
+			continue
+		}
 		switch {
 		case err != nil:
-			r.log.Warn("an order from Redis is not understood", "why", err.Error(), "order", shown)
-		case !r.obeyed.add(c.ID):
+			c.Refused = "the order " + err.Error()
 		case !c.ExpiresAt.After(a.now):
-			r.log.Warn("an order from Redis came too late", "id", c.ID, "op", c.Op, "expired", a.now.Sub(c.ExpiresAt).String())
-		default:
-			r.source.Obey(c)
+			c.Refused = "the order came too late: it expired " + a.now.Sub(c.ExpiresAt).Round(time.Millisecond).String() + " ago"
 		}
+		orders = append(orders, c)
+	}
+	if len(a.orders) > 0 {
+		r.ordersAt = time.Now()
+	}
+	if bad > 0 {
+		r.log.Warn("orders from Redis are not understood", "orders", bad, "why", why, "order", shown)
+	}
+	if len(orders) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.life, patience)
+	defer cancel()
+	if err := r.source.Obey(ctx, orders); err != nil {
+		r.log.Warn("orders from Redis are lost", "orders", len(orders), "why", err)
 	}
 }
 

@@ -12,6 +12,7 @@ type App struct {
 	Name      string    // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
 	Boot      string    // names this life of the master: letters and digits
 	StartedAt time.Time // of the master
+	Memory    *Memory   // what the app's last reporter knew, which has been closed; nil: nothing
 }
 
 // Source is the app that is reported. Its methods are called by the reporter's
@@ -23,8 +24,9 @@ type Source interface {
 	Status(ctx context.Context) (control.App, error)
 	// Events returns what has happened after a number. It works after the app's end.
 	Events(ctx context.Context, after uint64) (control.EventPage, error)
-	// Obey takes an order from Redis and returns at once: the answer is an event.
-	Obey(c Command)
+	// Obey carries out orders from Redis, one after the other. Its answers are
+	// events whose reason begins with "command ID".
+	Obey(ctx context.Context, orders []Command) error
 }
 
 // Glance is what is worth a beat ahead of its time when it changes.
@@ -42,6 +44,15 @@ type Command struct {
 	Op        string
 	Args      Args
 	ExpiresAt time.Time // by Redis's clock
+	Refused   string    // why it must not be carried out, only answered; "": it may
+}
+
+// Memory is what a reporter leaves to the next one of the same app, which reports
+// by other settings.
+type Memory struct {
+	obeyed idSet
+	acked  uint64 // the last event that is in the stream
+	where  string // the URL and the host that this holds for
 }
 
 // Args are what an order needs to be carried out.

@@ -74,11 +74,14 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 	return page, nil
 }
 
-func (a *app) Obey(c fleet.Command) {
+func (a *app) Obey(_ context.Context, orders []fleet.Command) error {
 	a.mu.Lock()
-	a.commands = append(a.commands, c)
+	a.commands = append(a.commands, orders...)
 	a.mu.Unlock()
-	a.happen("scaled", "command "+c.ID+": done")
+	for _, c := range orders {
+		a.happen("scaled", "command "+c.ID+": done")
+	}
+	return nil
 }
 
 // happen adds an event.

@@ -86,10 +86,11 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 	return page, nil
 }
 
-func (a *app) Obey(c Command) {
+func (a *app) Obey(_ context.Context, orders []Command) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.orders = append(a.orders, c)
+	a.orders = append(a.orders, orders...)
+	return nil
 }
 
 func (a *app) change(f func(*Glance)) {

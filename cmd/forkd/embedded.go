@@ -16,8 +16,7 @@ import (
 
 // embeddedCommand is the process of redis.url = "embedded": a master starts it, and
 // nobody types it. It serves the listening socket that it gets as descriptor 3, and
-// ends with its parent, or by SIGTERM; what a terminal sends to all is the master's
-// to act on.
+// ends with its parent.
 func embeddedCommand() *cobra.Command {
 	var parent int
 	cmd := &cobra.Command{
@@ -26,9 +25,7 @@ func embeddedCommand() *cobra.Command {
 		Hidden: true,
 		Args:   exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM)
-			defer stop()
-			ctx, err := whileParentLives(ctx, parent)
+			ctx, err := whileParentLives(cmd.Context(), parent)
 			if err != nil {
 				return err
 			}
@@ -36,7 +33,10 @@ func embeddedCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			signal.Ignore(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP)
+			// What is sent to all (by a terminal, by a service manager) is the master's
+			// to act on. The name is what top shows: it is run as /proc/self/exe.
+			signal.Ignore(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM)
+			_ = os.WriteFile("/proc/self/comm", []byte("forkd-redis"), 0)
 			if err := fleet.ServeEmbedded(ctx, ln); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("cannot serve Redis: %v", err)
 			}

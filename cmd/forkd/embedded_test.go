@@ -87,8 +87,8 @@ func ping(t *testing.T, address string) {
 func TestEmbeddedRedisEndsWithItsParent(t *testing.T) {
 	address, pid, parent, end := embeddedChild(t)
 	ping(t, address)
-	// What a terminal's Ctrl-C sends to all is not for it.
-	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGHUP} {
+	// What is sent to all is not for it.
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTERM} {
 		if err := unix.Kill(pid, sig); err != nil {
 			t.Fatal(err)
 		}
@@ -99,34 +99,6 @@ func TestEmbeddedRedisEndsWithItsParent(t *testing.T) {
 	}
 	_ = parent.Wait() // 1: read has found the end
 	waitGone(t, pid)
-}
-
-func TestEmbeddedRedisEndsByTERM(t *testing.T) {
-	address, pid, parent, end := embeddedChild(t)
-	ping(t, address)
-	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	waitFree(t, address)
-	if err := end.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_ = parent.Wait()
-}
-
-// waitFree waits until nobody listens on an address any more.
-func waitFree(t *testing.T, address string) {
-	t.Helper()
-	for deadline := time.Now().Add(patienceOfScripts); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			return
-		}
-		_ = conn.Close()
-		if time.Now().After(deadline) {
-			t.Fatalf("somebody listens on %s still", address)
-		}
-	}
 }
 
 func TestEmbeddedRedisIsForMasters(t *testing.T) {

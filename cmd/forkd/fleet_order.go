@@ -27,9 +27,12 @@ type orderFlags struct {
 func (o *orderFlags) register(cmd *cobra.Command) {
 	o.from.register(cmd)
 	cmd.Flags().BoolVar(&o.all, "all", false, "every host")
-	cmd.Flags().DurationVar(&o.within, "within", 30*time.Second, "an order that a host does not take within this `TIME` is void")
+	cmd.Flags().DurationVar(&o.within, "within", usualWithin, "an order that a host does not take within this `TIME` is void; longer where hosts report less often")
 	cmd.ValidArgsFunction = appNames
 }
+
+// usualWithin is how long an order is good for where hosts report more often.
+const usualWithin = 30 * time.Second
 
 // aboutOrders is the end of each one's help.
 const aboutOrders = `
@@ -237,12 +240,28 @@ func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []st
 		if err != nil {
 			return err
 		}
+		within := o.within
+		if !cmd.Flags().Changed("within") {
+			within = max(within, needed(hosts))
+		}
 		run := order{
 			from: from, out: std.out, app: app, where: where, c: fleet.Command{ID: newID(), Op: op, Args: args},
-			within: o.within, batch: size(len(hosts)), hosts: hosts, at: f.At, seen: seen,
+			within: within, batch: size(len(hosts)), hosts: hosts, at: f.At, seen: seen,
 		}
 		return run.run(ctx)
 	})
+}
+
+// needed is how long an order must be good for to reach all hosts, which look for
+// orders when they report.
+func needed(hosts []fleet.Host) time.Duration {
+	slowest := 0.0
+	for i := range hosts {
+		if interval := hosts[i].Interval; interval != nil {
+			slowest = max(slowest, *interval)
+		}
+	}
+	return time.Duration((2*slowest + 1) * float64(time.Second))
 }
 
 // choose picks the hosts of an app that are named, without names all that have not

@@ -96,7 +96,11 @@ func (o *order) await(ctx context.Context, t *tally, f *follower) error {
 		case <-late.C:
 			for _, a := range t.hosts {
 				if a.state == waiting {
-					o.tell(a.fail("it has not answered within %s: is redis.control = true there?", age(patience)))
+					hint := "is redis.control = true there?"
+					if least := needed(o.hosts); o.within < least {
+						hint = "hosts look for orders when they report: use --within " + least.String()
+					}
+					o.tell(a.fail("it has not answered within %s: %s", age(patience), hint))
 				}
 			}
 		case <-look.C:

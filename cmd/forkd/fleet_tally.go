@@ -84,7 +84,7 @@ func (t *tally) take(e control.Event) string {
 		}
 	}
 	switch e.Type {
-	case "refused", control.EventRollFailed, control.EventRolledBack:
+	case control.EventRefused, control.EventRollFailed, control.EventRolledBack:
 		return a.fail("%s", saying(e.Type, why))
 	case control.EventDown:
 		return a.fail("its master has ended before the roll")

@@ -38,6 +38,9 @@ func (d *draft) finishRedis() {
 	if at, given := d.given(limit); given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
 		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
 	}
+	if at, given := d.given("redis.control"); given && r.Control && r.URL == supervisor.RedisEmbedded {
+		d.report(at, errors.New("is not to be had with the embedded Redis: every user of this machine could give orders there"))
+	}
 	bad, ok := errors.AsType[*supervisor.BadRedis](supervisor.CheckRedis(*r))
 	if !ok {
 		return

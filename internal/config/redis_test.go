@@ -113,6 +113,15 @@ func TestRedisURL(t *testing.T) {
 	}
 }
 
+// Whoever is on the machine can write to the embedded Redis: nobody is given orders
+// there.
+func TestEmbeddedIsNotObeyed(t *testing.T) {
+	_, _, err := loadFile(t, "command = ['x']\nredis.url = 'embedded'\nredis.control = true\n")
+	if err == nil || !strings.Contains(err.Error(), ":3:17: redis.control: is not to be had with the embedded Redis") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What describe and check show of a URL.
 func TestRedisMasked(t *testing.T) {
 	for url, want := range map[string]string{

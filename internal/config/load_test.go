@@ -230,7 +230,7 @@ func TestFlagsWin(t *testing.T) {
 		"--stop-signal=int", "--channel=forkd", "--protocols=none", "--pid-file=p", "--ready=auto", "--ready-delay=3s",
 		"--ready-timeout=4s", "--restart=none", "--max-attempts=010", "--parallelism=0", "--update-delay=5s",
 		"--order=start-first", "--monitor=6s", "--failure-action=rollback", "--drain-timeout=7s", "--drain-idle=0", "--drain-delay=8s",
-		"--log=capture", "--user=0", "--group=0", "--redis=embedded")
+		"--log=capture", "--user=0", "--group=0", "--redis=rediss://other")
 	got, err := h.load(f, "", []string{"./bin/server", "{slot}"})
 	if err == nil || err.Error() != `--listen: listeners "8081" and "8081-2" overlap: both take port 8081 of an address` {
 		t.Errorf("of overlapping listeners: %v", err)
@@ -259,7 +259,7 @@ func TestFlagsWin(t *testing.T) {
 		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "capture"},
 		Redis: supervisor.Redis{
-			URL: "embedded", Username: "reporter",
+			URL: "rediss://other", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
 			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},
 			ReadFrom: "replica", Control: true, ConnectionLimit: 20_000, MaxConnections: 25_000,

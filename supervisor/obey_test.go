@@ -51,8 +51,11 @@ func scaleTo(id, workers string) fleet.Command {
 func TestOrdersInTheirOrder(t *testing.T) {
 	got := commanded(t, time.Minute, []fleet.Command{
 		scaleTo("a", "4"), scaleTo("b", "+1"), scaleTo("c", "2"), scaleTo("d", "2"), scaleTo("e", "-2"), scaleTo("f", "cpus"),
-		{ID: "g", Op: fleet.OpDrain}, {ID: "h", Op: fleet.OpDrain}, {ID: "i", Op: fleet.OpResume},
-		{ID: "j", Op: fleet.OpShed, Args: fleet.Args{Count: 3, Seconds: 5}}, {ID: "k", Op: fleet.OpScale, Refused: "the order came too late"},
+		{ID: "g", Op: fleet.OpDrain},
+		{ID: "h", Op: fleet.OpDrain},
+		{ID: "i", Op: fleet.OpResume},
+		{ID: "j", Op: fleet.OpShed, Args: fleet.Args{Count: 3, Seconds: 5}},
+		{ID: "k", Op: fleet.OpScale, Refused: "the order came too late"},
 	})
 	want := []string{
 		"scaled 0 command a: 2 to 4 workers: asked for",

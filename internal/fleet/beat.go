@@ -24,6 +24,7 @@ const (
 	beatReport = "beat"   // the whole state, and events
 	beatEvents = "events" // nothing else
 	beatLeave  = "leave"  // events, and the host goes
+	beatPart   = "part"   // events, and the host stays to its twin
 )
 
 const (
@@ -38,6 +39,7 @@ type beat struct {
 	kind      string
 	host      string
 	boot      string
+	seq       uint64 // counts the beats of the boot; 0: whenever it arrives, it is in time
 	ttl       time.Duration
 	fields    []any  // names and values of the hash, without what the script adds
 	load      string // of the host, 0 to 10000 and beyond; "": not known
@@ -56,6 +58,7 @@ type answer struct {
 	before  string    // the boot whose report this one replaced; "": there was none
 	last    uint64    // the number of the last event of this boot in the stream; 0: not known
 	problem string    // what did not work although the report arrived; "": nothing
+	newer   uint64    // a later beat of this boot that was there: nothing was done; 0: there was none
 	orders  []string  // as they stand in the list
 }
 
@@ -78,12 +81,25 @@ func (w *wire) send(ctx context.Context, b beat) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return parseAnswer(list)
+	a, err := parseAnswer(list)
+	if err == nil && a.last > b.lastEvent() {
+		return answer{}, errAnswer
+	}
+	return a, err
+}
+
+// lastEvent is the last that there is.
+func (b *beat) lastEvent() uint64 {
+	last := max(b.acked, b.newest)
+	if n := len(b.news); n > 0 {
+		last = max(last, b.news[n-1].Seq)
+	}
+	return last
 }
 
 // input is what the script gets: its keys and its arguments.
 func (w *wire) input(b beat) (k []string, args []any) {
-	k = []string{w.keys.hosts(), w.keys.host(b.host), w.keys.load(), w.keys.events()}
+	k = []string{w.keys.hosts(), w.keys.host(b.host), w.keys.load(), w.keys.events(), w.keys.left(b.host)}
 	if b.orders {
 		k = append(k, w.keys.orders(b.host))
 	}
@@ -97,11 +113,17 @@ func (w *wire) input(b beat) (k []string, args []any) {
 // register says that the app exists, and forgets those that have not for long. The
 // key is in another slot of a Cluster than those of a beat.
 func (w *wire) register(ctx context.Context, now time.Time, ttl time.Duration) error {
+	var left *redis.DurationCmd
+	forget := forgetAfter(ttl)
 	_, err := w.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZAddGT(ctx, appsKey, redis.Z{Score: float64(now.Add(ttl).UnixMilli()), Member: w.keys.app})
-		p.ZRemRangeByScore(ctx, appsKey, "-inf", strconv.FormatInt(now.Add(-forgetAfter(ttl)).UnixMilli(), 10))
+		p.ZAdd(ctx, appsKey, redis.Z{Score: float64(now.Add(ttl).UnixMilli()), Member: w.keys.app})
+		p.ZRemRangeByScore(ctx, appsKey, "-inf", strconv.FormatInt(now.Add(-forget).UnixMilli(), 10))
+		left = p.PTTL(ctx, appsKey)
 		return nil
 	})
+	if err == nil && left.Val() < forget {
+		err = w.client.PExpire(ctx, appsKey, forget).Err()
+	}
 	return err
 }
 
@@ -114,12 +136,8 @@ func (b beat) args(channel string) []any {
 	if b.uncertain {
 		uncertain = "1"
 	}
-	newest := b.newest
-	if n := len(b.news); n > 0 {
-		newest = max(newest, b.news[n-1].Seq)
-	}
-	a := make([]any, 0, 13+len(b.fields)+len(b.done)+20*len(b.news))
-	a = append(a, b.kind, b.host, b.boot, b.ttl.Milliseconds(), b.load, forgetAfter(b.ttl).Milliseconds(), channel, uncertain, b.acked, newest)
+	a := make([]any, 0, 14+len(b.fields)+len(b.done)+20*len(b.news))
+	a = append(a, b.kind, b.host, b.boot, b.ttl.Milliseconds(), b.load, forgetAfter(b.ttl).Milliseconds(), channel, uncertain, b.acked, b.lastEvent(), b.seq)
 	a = append(a, len(b.fields))
 	a = append(a, b.fields...)
 	at := len(a)
@@ -232,13 +250,14 @@ func parseAnswer(list []any) (answer, error) {
 		}
 		text[i] = s
 	}
-	if len(text) < 4 {
+	if len(text) < 5 {
 		return answer{}, errAnswer
 	}
 	now, err := strconv.ParseInt(text[0], 10, 64)
 	last, err2 := strconv.ParseUint(text[2], 10, 64)
-	if err != nil || err2 != nil {
+	newer, err3 := strconv.ParseUint(text[4], 10, 64)
+	if err != nil || err2 != nil || err3 != nil {
 		return answer{}, errAnswer
 	}
-	return answer{now: time.UnixMilli(now), before: text[1], last: last, problem: strings.TrimSpace(text[3]), orders: text[4:]}, nil
+	return answer{now: time.UnixMilli(now), before: text[1], last: last, problem: strings.TrimSpace(text[3]), newer: newer, orders: text[5:]}, nil
 }

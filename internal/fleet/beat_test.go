@@ -42,11 +42,11 @@ func TestColumns(t *testing.T) {
 }
 
 func TestParseAnswer(t *testing.T) {
-	got, err := parseAnswer([]any{"1795244400000", "boot", "7", "", "order"})
-	if err != nil || !got.now.Equal(time.UnixMilli(1795244400000)) || got.before != "boot" || got.last != 7 || len(got.orders) != 1 {
+	got, err := parseAnswer([]any{"1795244400000", "boot", "7", "", "3", "order"})
+	if err != nil || !got.now.Equal(time.UnixMilli(1795244400000)) || got.before != "boot" || got.last != 7 || got.newer != 3 || len(got.orders) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, list := range [][]any{{}, {"1", "b", "7"}, {"x", "b", "7", ""}, {"1", "b", "-7", ""}, {"1", "b", "7", nil}, {"1", "b", "7", "", []any{}}, {int64(1), "b", "7", ""}} {
+	for _, list := range [][]any{{}, {"1", "b", "7"}, {"1", "b", "7", ""}, {"x", "b", "7", "", "0"}, {"1", "b", "-7", "", "0"}, {"1", "b", "7", "", ""}, {"1", "b", "7", nil, "0"}, {"1", "b", "7", "", "0", []any{}}, {int64(1), "b", "7", "", "0"}} {
 		if a, err := parseAnswer(list); err == nil {
 			t.Errorf("%v is taken: %+v", list, a)
 		}

@@ -62,8 +62,10 @@ func newReporting(r *Reporter) *reporting {
 	if m.where != where { // all events are news there
 		m.where, m.acked = where, 0
 	}
-	// Who was here before may have sent events without hearing of it.
-	return &reporting{Reporter: r, memory: m, acked: m.acked, uncertain: true, allowed: burst, refilled: time.Now()}
+	// What a reporter of this life sent before this one may have arrived. While the
+	// life is younger than what it left, Redis knows.
+	uncertain := time.Since(r.app.StartedAt) >= r.settings.ttl()
+	return &reporting{Reporter: r, memory: m, acked: m.acked, uncertain: uncertain, allowed: burst, refilled: time.Now()}
 }
 
 func (r *reporting) run() {
@@ -189,6 +191,10 @@ func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
 		r.failed(err)
 		return
 	}
+	if a.newer > 0 { // of a reporter before this one
+		r.seq, r.next = a.newer, time.Time{}
+		return
+	}
 	r.meet(a)
 	r.took(b, a, page)
 	if a.before == "" {
@@ -207,7 +213,7 @@ func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
 // fill adds what every kind of beat has: the events that are not in the stream yet,
 // as many as fit, and what is done.
 func (r *reporting) fill(b *beat, page control.EventPage) {
-	b.host, b.boot, b.ttl = r.host, r.app.Boot, r.settings.ttl()
+	b.host, b.boot, b.seq, b.ttl = r.host, r.app.Boot, r.seq, r.settings.ttl()
 	b.uncertain, b.acked, b.newest = r.uncertain, r.acked, r.acked
 	if n := len(page.Events); n > 0 {
 		b.newest = page.Events[n-1].Seq
@@ -387,7 +393,11 @@ func (r *reporting) leave() {
 		if err != nil {
 			page = control.EventPage{}
 		}
+		r.seq++
 		b := beat{kind: beatLeave, changed: true}
+		if r.twin != "" {
+			b.kind = beatPart // the report is the other's now
+		}
 		if len(page.Events) > maxNews {
 			b = beat{kind: beatEvents}
 		}
@@ -397,8 +407,12 @@ func (r *reporting) leave() {
 			tries--
 			continue
 		}
+		if a.newer > 0 {
+			r.seq, tries = a.newer, tries-1
+			continue
+		}
 		r.took(b, a, page)
-		if b.kind == beatLeave && r.acked >= b.acked {
+		if b.kind != beatEvents && r.acked >= b.acked {
 			return
 		}
 	}

@@ -76,9 +76,10 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 
 func (a *app) Obey(_ context.Context, orders []fleet.Command) error {
 	a.mu.Lock()
-	a.commands = append(a.commands, orders...)
+	carried := slices.DeleteFunc(slices.Clone(orders), func(c fleet.Command) bool { return c.Refused != "" })
+	a.commands = append(a.commands, carried...)
 	a.mu.Unlock()
-	for _, c := range orders {
+	for _, c := range carried {
 		a.happen("scaled", "command "+c.ID+": done")
 	}
 	return nil

@@ -26,6 +26,7 @@ type app struct {
 	events   []control.Event
 	more     chan struct{}
 	orders   []Command
+	refused  []Command
 	statuses int           // how often it was asked
 	longest  time.Duration // since the last glance
 	asked    time.Time
@@ -89,7 +90,13 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 func (a *app) Obey(_ context.Context, orders []Command) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.orders = append(a.orders, orders...)
+	for _, c := range orders {
+		if c.Refused == "" {
+			a.orders = append(a.orders, c)
+		} else {
+			a.refused = append(a.refused, c)
+		}
+	}
 	return nil
 }
 
@@ -135,6 +142,8 @@ type world struct {
 	way   func(net.Conn) (net.Conn, error) // nil: straight
 	dials []time.Time
 	conns []net.Conn
+
+	began map[string]time.Time // of the masters, by boot
 }
 
 // newWorld, in a bubble, has a clock of its own.
@@ -192,7 +201,13 @@ func (w *world) settings() Settings {
 // start starts a reporter that is closed at the test's end.
 func (w *world) start(s Settings, boot string, source Source) *Reporter {
 	w.t.Helper()
-	r, err := start(s, App{Name: "shop", Boot: boot, StartedAt: time.Now()}, source, slog.New(slog.NewTextHandler(w.log, nil)), w.dial)
+	if w.began == nil {
+		w.began = map[string]time.Time{}
+	}
+	if w.began[boot].IsZero() {
+		w.began[boot] = time.Now()
+	}
+	r, err := start(s, App{Name: "shop", Boot: boot, StartedAt: w.began[boot]}, source, slog.New(slog.NewTextHandler(w.log, nil)), w.dial)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -111,7 +111,8 @@ func (w *wire) input(b beat) (k []string, args []any) {
 }
 
 // register says that the app exists, and forgets those that have not for long. The
-// key is in another slot of a Cluster than those of a beat.
+// key is in another slot of a Cluster than those of a beat. It lives for twice as
+// long as it must, so that this is seldom a second round trip.
 func (w *wire) register(ctx context.Context, now time.Time, ttl time.Duration) error {
 	var left *redis.DurationCmd
 	forget := forgetAfter(ttl)
@@ -122,7 +123,7 @@ func (w *wire) register(ctx context.Context, now time.Time, ttl time.Duration) e
 		return nil
 	})
 	if err == nil && left.Val() < forget {
-		err = w.client.PExpire(ctx, appsKey, forget).Err()
+		err = w.client.PExpire(ctx, appsKey, 2*forget).Err()
 	}
 	return err
 }

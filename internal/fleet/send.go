@@ -16,7 +16,8 @@ const (
 
 // Send puts an order for a host into its list, where the host's next beat finds
 // it; the answer is an event whose reason begins "command ID: ". It fails when the
-// order makes no sense, or 64 wait already. Only a host with redis.control obeys.
+// order makes no sense or has expired by Redis's clock, or 64 wait already. Only a
+// host with redis.control obeys.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err := CheckApp(app); err != nil {
 		return err
@@ -36,9 +37,22 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if waiting >= mostWaiting {
 		return fmt.Errorf("%s has %d orders waiting, and obeys none: is redis.control = true there?", host, waiting)
 	}
+	now, err := r.clock(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !c.ExpiresAt.After(now) {
+		return fmt.Errorf("the order has expired already, by Redis's clock: %s ago", now.Sub(c.ExpiresAt).Round(time.Millisecond))
+	}
+	expires := c.ExpiresAt.Add(orderKept)
+	if left, err := r.to.PTTL(ctx, key).Result(); err != nil {
+		return fmt.Errorf("cannot read %s: %w", key, err)
+	} else if longer := now.Add(left); left > 0 && longer.After(expires) {
+		expires = longer // an earlier order is good for longer than this one
+	}
 	_, err = r.to.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.RPush(ctx, key, text)
-		p.PExpireAt(ctx, key, c.ExpiresAt.Add(orderKept))
+		p.PExpireAt(ctx, key, expires)
 		return nil
 	})
 	if err != nil {

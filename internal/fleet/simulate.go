@@ -1,8 +1,8 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -129,9 +129,12 @@ func Simulate(ctx context.Context, s Settings, o Simulation, progress func(Simul
 func (s *simulation) prepare(ctx context.Context) error {
 	k := keys{s.App}
 	client := s.clients[0]
-	listed, err := client.ZRange(ctx, k.hosts(), 0, 999).Result()
+	listed, err := client.ZRange(ctx, k.hosts(), 0, MostSimulatedHosts).Result()
 	if err != nil {
 		return err
+	}
+	if len(listed) > MostSimulatedHosts {
+		return fmt.Errorf("%s has more hosts than can be simulated: take the name of another app", s.App)
 	}
 	for _, id := range listed {
 		if !simulatedHost(id) {
@@ -149,7 +152,9 @@ func (s *simulation) prepare(ctx context.Context) error {
 		return err
 	}
 	w := newWire(client, s.App)
-	_, err = w.send(ctx, newStage(s).beat(0, beatReport, 0))
+	if _, err = w.send(ctx, newStage(s).beat(0, beatReport, 0)); err != nil && len(listed) == 0 {
+		_ = client.ZRem(ctx, appsKey, s.App).Err() // nobody reports it
+	}
 	return err
 }
 
@@ -285,10 +290,13 @@ func (w *wire) sendAll(ctx context.Context, beats []beat) error {
 }
 
 // leave undoes what was done. With Once the hosts stay until they expire, and with
-// them the stream.
+// them the stream, unless it was there before.
 func (s *simulation) leave(ctx context.Context) error {
 	k := keys{s.App}
 	client := s.clients[0]
+	if s.Once && s.hadNews {
+		return nil
+	}
 	if s.Once {
 		return client.PExpire(ctx, k.events(), s.settings.ttl()).Err()
 	}
@@ -309,7 +317,7 @@ func (s *simulation) leave(ctx context.Context) error {
 		})
 	}
 	hosts.Wait()
-	err := errors.Join(failures...)
+	err := cmp.Or(failures...)
 	if err == nil && !s.hadNews {
 		err = client.Del(ctx, k.events()).Err()
 	}
@@ -317,7 +325,7 @@ func (s *simulation) leave(ctx context.Context) error {
 		err = client.ZRem(ctx, appsKey, s.App).Err()
 	}
 	if err != nil {
-		return fmt.Errorf("cannot take away what was simulated: it expires in %s: %w", s.settings.ttl(), err)
+		return fmt.Errorf("cannot take away what was simulated: the hosts expire in %s, the lists that they are in after %s: %w", s.settings.ttl(), forgetAfter(s.settings.ttl()), err)
 	}
 	return nil
 }

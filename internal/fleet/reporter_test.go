@@ -474,3 +474,29 @@ func TestHostsThatAreGone(t *testing.T) {
 		}
 	})
 }
+
+// An app that could not be listed is listed with the next beat that finds nothing in
+// the way, not a time to live later, and until then status says why it is not.
+func TestListedAsSoonAsItCanBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err := w.Set("forkd:apps", "no list"); err != nil {
+			t.Fatal(err)
+		}
+		s := w.settings()
+		s.TTL = time.Hour
+		r := w.start(s, "boot", w.app)
+		after(time.Second)
+		if h := r.Health(); h.State != control.RedisUp || !strings.HasPrefix(h.Error, "cannot put the app on the list of apps: WRONGTYPE") {
+			t.Errorf("%+v", h)
+		}
+		w.Del("forkd:apps")
+		after(2 * s.interval())
+		if h := r.Health(); h.Error != "" {
+			t.Errorf("%+v", h)
+		}
+		if _, err := w.ZScore("forkd:apps", "shop"); err != nil {
+			t.Error(err)
+		}
+	})
+}

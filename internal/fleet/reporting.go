@@ -369,19 +369,19 @@ func (r *reporting) obey(a answer, acknowledged []string) {
 }
 
 // register says that the app exists, once in a time to live, for two of them. That
-// it can't does not make the report worse.
+// it can't does not make the report worse, and is tried again with the next beat.
 func (r *reporting) register(a answer) {
 	now := time.Now()
 	if now.Before(r.registerAt) {
 		return
 	}
-	r.registerAt = now.Add(r.settings.ttl())
 	ctx, cancel := context.WithTimeout(r.life, patience)
 	defer cancel()
-	r.unlisted = ""
 	if err := r.wire.register(ctx, a.now, 2*r.settings.ttl()); err != nil {
 		r.unlisted = "cannot put the app on the list of apps: " + r.said(err)
+		return
 	}
+	r.unlisted, r.registerAt = "", now.Add(r.settings.ttl())
 }
 
 // leave sends the events that are left, and takes the host off the list.

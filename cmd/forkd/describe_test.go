@@ -68,13 +68,7 @@ func TestDescription(t *testing.T) {
 				}
 			}
 			lines := description(screen{width: 80}, "shop", &d, slot, noon)
-			got := strings.Join(lines, "\n") + "\n"
-			golden(t, filepath.Join("testdata", "describe", name+".txt"), got)
-			for _, line := range lines {
-				if n := utf8.RuneCountInString(line); n > 80 {
-					t.Errorf("%d columns: %s", n, line)
-				}
-			}
+			golden(t, filepath.Join("testdata", "describe", name+".txt"), lines)
 			for _, line := range description(screen{}, "shop", &d, slot, noon) {
 				if strings.Contains(line, "…") || strings.ContainsAny(line, "\x1b\x07\n") {
 					t.Errorf("without a terminal: %q", line)
@@ -88,9 +82,15 @@ func TestDescription(t *testing.T) {
 	}
 }
 
-// golden compares with a file, or writes it with -update.
-func golden(t *testing.T, path, got string) {
+// golden compares a picture of 80 columns with a file, or writes that with -update.
+func golden(t *testing.T, path string, lines []string) (got string) {
 	t.Helper()
+	for _, line := range lines {
+		if n := utf8.RuneCountInString(line); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	got = strings.Join(lines, "\n") + "\n"
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -103,6 +103,7 @@ func golden(t *testing.T, path, got string) {
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Error(diff)
 	}
+	return got
 }
 
 // However narrow the screen, folding ends, and loses nothing but spaces.

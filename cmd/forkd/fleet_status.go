@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -122,30 +121,11 @@ func (v *fleetView) picture(s screen, fleets []fleet.Fleet) []string {
 // follow draws each second until ctx ends: the user has seen enough. After the first time
 // Redis may be away, and come back.
 func (v *fleetView) follow(ctx context.Context, std stdio, r fleetReader) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for first := true; ; first = false {
+	return redraw(ctx, std, func(s screen) ([]string, error) {
 		fleets, err := v.look(ctx, r)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && first:
-			return err
-		}
-		s := screenOf(std.out)
-		var lines []string
 		if err != nil {
-			lines = s.hang("", "  ", clean(err.Error()))
-		} else {
-			lines = v.picture(s, fleets)
+			return s.hang("", "  ", clean(err.Error())), err
 		}
-		if _, err := fmt.Fprint(std.out, frame(s, lines, first)); err != nil {
-			return fmt.Errorf("cannot print the status: %v", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+		return v.picture(s, fleets), nil
+	})
 }

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"unicode/utf8"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/forkd/forkd/internal/fleet"
 )
@@ -60,26 +56,7 @@ func fleets() map[string]fleet.Fleet {
 func TestFleetTable(t *testing.T) {
 	for name, f := range fleets() {
 		t.Run(name, func(t *testing.T) {
-			lines := fleetTable(screen{width: 80}, &f, true)
-			for _, line := range lines {
-				if n := utf8.RuneCountInString(line); n > 80 {
-					t.Errorf("%d columns: %s", n, line)
-				}
-			}
-			got := strings.Join(lines, "\n") + "\n"
-			golden := filepath.Join("testdata", "fleet", name+".txt")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Error(diff)
-			}
+			got := golden(t, filepath.Join("testdata", "fleet", name+".txt"), fleetTable(screen{width: 80}, &f, true))
 			// Colours change nothing but the colour.
 			colored := strings.Join(fleetTable(screen{width: 80, color: true}, &f, true), "\n") + "\n"
 			if stripped := escapes.ReplaceAllString(colored, ""); stripped != got || stripped == colored {

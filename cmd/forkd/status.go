@@ -196,22 +196,28 @@ func allReady(ctx context.Context, name string) error {
 func watch(ctx context.Context, std stdio, name string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	return redraw(ctx, std, func(s screen) ([]string, error) {
+		sights, err := look(ctx, name)
+		if err != nil {
+			return []string{s.cut(clean(err.Error()))}, err
+		}
+		return picture(s, sights, time.Now()), nil
+	})
+}
+
+// redraw draws each second until ctx ends. What can't be looked at the first time is
+// an error; later it may come back, and is drawn as look has it.
+func redraw(ctx context.Context, std stdio, look func(s screen) ([]string, error)) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for first := true; ; first = false {
-		sights, err := look(ctx, name)
+		s := screenOf(std.out)
+		lines, err := look(s)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && first:
 			return err
-		}
-		s := screenOf(std.out)
-		var lines []string
-		if err != nil { // it may come back
-			lines = []string{s.cut(clean(err.Error()))}
-		} else {
-			lines = picture(s, sights, time.Now())
 		}
 		if _, err := fmt.Fprint(std.out, frame(s, lines, first)); err != nil {
 			return fmt.Errorf("cannot print the status: %v", err)

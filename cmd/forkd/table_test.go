@@ -2,15 +2,11 @@ package main
 
 import (
 	"flag"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -107,26 +103,7 @@ var escapes = regexp.MustCompile("\x1b\\[[0-9]*m")
 func TestTable(t *testing.T) {
 	for name, app := range tables() {
 		t.Run(name, func(t *testing.T) {
-			lines := table(screen{width: 80}, "shop", &app, noon)
-			for _, line := range lines {
-				if n := utf8.RuneCountInString(line); n > 80 {
-					t.Errorf("%d columns: %s", n, line)
-				}
-			}
-			got := strings.Join(lines, "\n") + "\n"
-			golden := filepath.Join("testdata", "table", name+".txt")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Error(diff)
-			}
+			got := golden(t, filepath.Join("testdata", "table", name+".txt"), table(screen{width: 80}, "shop", &app, noon))
 			// Colours change nothing but the colour.
 			colored := strings.Join(table(screen{width: 80, color: true}, "shop", &app, noon), "\n") + "\n"
 			if stripped := escapes.ReplaceAllString(colored, ""); stripped != got || stripped == colored {

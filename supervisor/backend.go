@@ -106,17 +106,31 @@ func (b *backend) Scale(ctx context.Context, s control.Scale) (scaled control.Sc
 		refused error
 	}
 	a, err := ask(ctx, b, func() (a answer) {
-		v := b.loop.pool.Summary()
-		a.From = v.Wanted
-		if a.To, a.refused = s.Workers(v.Wanted, b.host.current(v.Generation).cfg.CPUs); a.refused == nil {
-			a.refused = conflict(b.loop.scale(a.To))
-		}
+		a.Scaled, a.refused = b.scale(s)
 		return a
 	})
 	if err == nil {
 		err = a.refused
 	}
 	return a.Scaled, err
+}
+
+// scale runs on the loop's goroutine, as drain does.
+func (b *backend) scale(s control.Scale) (scaled control.Scaled, err error) {
+	v := b.loop.pool.Summary()
+	scaled.From = v.Wanted
+	if scaled.To, err = s.Workers(v.Wanted, b.host.current(v.Generation).cfg.CPUs); err == nil {
+		err = conflict(b.loop.scale(scaled.To))
+	}
+	return scaled, err
+}
+
+func (b *backend) drain(draining bool) error {
+	if b.loop.pool.Stopping() {
+		return conflict(errors.New("the app is stopping"))
+	}
+	b.loop.step(pool.HostDrainRequested{Draining: draining})
+	return nil
 }
 
 // conflict is a refusal by the state that the app is in.
@@ -129,13 +143,7 @@ func conflict(err error) error {
 
 // DrainHost implements control.Backend.
 func (b *backend) DrainHost(ctx context.Context, draining bool) error {
-	return order(ctx, b, func() error {
-		if b.loop.pool.Stopping() {
-			return conflict(errors.New("the app is stopping"))
-		}
-		b.loop.step(pool.HostDrainRequested{Draining: draining})
-		return nil
-	})
+	return order(ctx, b, func() error { return b.drain(draining) })
 }
 
 // Send implements control.Backend.

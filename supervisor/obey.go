@@ -55,7 +55,11 @@ func (s *source) carryOut(c fleet.Command) error {
 	}
 	switch c.Op {
 	case fleet.OpScale:
-		return s.answered(c, control.EventScaled, "there are as many workers already", func() error { return s.scale(c.Args.Workers) })
+		scale, err := control.ParseScale(c.Args.Workers)
+		if err != nil {
+			return err
+		}
+		return s.answered(c, control.EventScaled, "there are as many workers already", func() error { _, err := s.scale(scale); return err })
 	case fleet.OpDrain:
 		return s.answered(c, control.EventDraining, "the host drains already", func() error { return s.drain(true) })
 	case fleet.OpResume:
@@ -83,24 +87,6 @@ func (s *source) answered(c fleet.Command, kind, unchanged string, do func() err
 		h.add(control.Event{Type: kind, Reason: orderReason(c.ID, unchanged)})
 	}
 	return err
-}
-
-func (s *source) scale(text string) error {
-	scale, err := control.ParseScale(text)
-	if err != nil {
-		return err
-	}
-	v := s.loop.pool.Summary()
-	n, err := scale.Workers(v.Wanted, s.host.current(v.Generation).cfg.CPUs)
-	if err != nil {
-		return err
-	}
-	return s.loop.scale(n)
-}
-
-func (s *source) drain(draining bool) error {
-	s.loop.step(pool.HostDrainRequested{Draining: draining})
-	return nil
 }
 
 // roll asks for a roll, whose events will answer the order. Where it has to wait for

@@ -49,14 +49,10 @@ func (b *bench) kills(ctx context.Context) ([]row, error) {
 	}
 	defer a.stop()
 
-	load, end := context.WithCancel(ctx)
-	defer end()
-	seen := make(chan outcome, 1)
-	go func() { seen <- closedLoop(load, a.address, mix(rollClients), b.plan.warm) }()
+	finish, abandon := b.underLoad(ctx, a.address)
+	defer abandon()
 	kills, bare, err := b.killAndStart(ctx, a)
-	pause(ctx, idleMax)
-	end()
-	o := <-seen
+	o := finish()
 	if err != nil {
 		return nil, err
 	}

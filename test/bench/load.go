@@ -80,6 +80,20 @@ func closedLoop(ctx context.Context, server *net.TCPAddr, habits []habit, warm t
 	return total
 }
 
+// underLoad has the clients of everything that is disturbed ask a server. finish lets
+// them go on until nothing is left of what disturbed them, and returns what they have
+// seen; abandon ends them whatever comes.
+func (b *bench) underLoad(ctx context.Context, server *net.TCPAddr) (finish func() outcome, abandon func()) {
+	load, end := context.WithCancel(ctx)
+	seen := make(chan outcome, 1)
+	go func() { seen <- closedLoop(load, server, mix(rollClients), b.plan.warm) }()
+	return func() outcome {
+		pause(ctx, idleMax)
+		end()
+		return <-seen
+	}, end
+}
+
 func (h habit) loop(ctx context.Context, c *client, from time.Time) (seen outcome) {
 	defer c.close()
 	for ctx.Err() == nil {

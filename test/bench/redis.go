@@ -176,10 +176,8 @@ func (b *bench) fault(ctx context.Context, f fault) ([]row, error) {
 	}
 	defer a.stop()
 
-	load, end := context.WithCancel(ctx)
-	defer end()
-	seen := make(chan outcome, 1)
-	go func() { seen <- closedLoop(load, a.address, mix(rollClients), b.plan.warm) }()
+	finish, abandon := b.underLoad(ctx, a.address)
+	defer abandon()
 
 	// One roll before anything is compared: the first one makes the heap what it is.
 	if err := a.reload(); err != nil {
@@ -219,9 +217,7 @@ func (b *bench) fault(ctx context.Context, f fault) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	pause(ctx, idleMax)
-	end()
-	o := <-seen
+	o := finish()
 	failures := count(o.failures)
 	grown := float64(after-before) / 1e6
 	return []row{

@@ -27,17 +27,13 @@ func (b *bench) rolls(ctx context.Context) ([]row, error) {
 	defer a.stop()
 
 	// The load outlives the last roll and its drain: nothing is left out.
-	load, end := context.WithCancel(ctx)
-	defer end()
-	seen := make(chan outcome, 1)
-	go func() { seen <- closedLoop(load, a.address, mix(rollClients), b.plan.warm) }()
+	finish, abandon := b.underLoad(ctx, a.address)
+	defer abandon()
 
 	rolling, cancel := context.WithTimeout(ctx, b.plan.rollSpan)
 	defer cancel()
 	n, err := a.rolls(rolling)
-	pause(ctx, idleMax)
-	end()
-	o := <-seen
+	o := finish()
 	if err != nil {
 		return nil, err
 	}

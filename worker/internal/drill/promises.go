@@ -217,19 +217,7 @@ func justConnected(t *testing.T, serve Serve) {
 	c := s.dial()
 	s.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
 	s.drain(ipc.ReasonStop, 10*time.Second, time.Millisecond)
-	silence := time.NewTimer(100 * time.Millisecond)
-	defer silence.Stop()
-	<-silence.C
-	if err := c.send("/"); err != nil {
-		t.Fatal(err)
-	}
-	if last, err := c.receive(); err != nil || !last {
-		t.Errorf("told to close: %v, %v", last, err)
-	}
-	c.Close()
-	if err := s.done(); err != nil {
-		t.Error(err)
-	}
+	s.speaksAfter(c, 100*time.Millisecond)
 }
 
 // A client that had connected when the stop came and speaks soon after is
@@ -238,18 +226,25 @@ func speaksLate(t *testing.T, serve Serve) {
 	s := setUp(t, serve)
 	c := s.dial()
 	s.drain(ipc.ReasonStop, 10*time.Second, 2*time.Second)
-	silence := time.NewTimer(300 * time.Millisecond)
+	s.speaksAfter(c, 300*time.Millisecond)
+}
+
+// speaksAfter lets a client of a worker that drains be silent for a while, ask, and
+// be told that this was its last answer. Then the drain is over.
+func (s *stage) speaksAfter(c *client, d time.Duration) {
+	s.t.Helper()
+	silence := time.NewTimer(d)
 	defer silence.Stop()
 	<-silence.C
 	if err := c.send("/"); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	if last, err := c.receive(); err != nil || !last {
-		t.Errorf("told to close: %v, %v", last, err)
+		s.t.Errorf("told to close: %v, %v", last, err)
 	}
 	c.Close()
 	if err := s.done(); err != nil {
-		t.Error(err)
+		s.t.Error(err)
 	}
 }
 

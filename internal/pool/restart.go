@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -14,11 +15,24 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 		return
 	}
 	policy := p.of(s.Generation).Restart
-	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= max(policy.Window, leastWindow) {
+	window := policy.Window
+	clean := exit.Clean() && policy.CleanResets
+	if clean {
+		window = 0
+	}
+	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= max(window, leastWindow) {
+		s.failures, s.inRow = 0, 0
+	}
+	s.inRow++
+	s.failures++
+	if clean {
 		s.failures = 0
 	}
-	s.failures++
 	switch {
+	case slices.Contains(policy.Prevent, exit.Code) && exit.Clean():
+		p.over(s, StateExited, exit.Words+"; restart.prevent has it")
+	case slices.Contains(policy.Prevent, exit.Code):
+		p.over(s, StateFailed, exit.Words+"; restart.prevent has it")
 	case policy.Condition != RestartAny && exit.Clean():
 		p.over(s, StateExited, fmt.Sprintf("%s; restart.condition lets it rest", exit.Words))
 	case policy.Condition == RestartNone:
@@ -27,35 +41,40 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 		p.over(s, StateFailed, fmt.Sprintf("gave up after %d restarts in a row: %s", policy.MaxAttempts, exit.Words))
 	default:
 		s.Restarts++
-		wait := backoff(policy, s.failures)
+		wait := backoff(policy, s.failures, s.inRow)
 		s.NextStart = p.now.Add(wait)
 		p.enter(s, StateBackoff, exit.Words)
 	}
 }
 
 // However short the configured times are, a crash loop must not burn a core:
-// these many restarts in a row are free, then each waits this long; and only a
-// worker that was ready for so long ends the row.
+// these many restarts in a row are free, then each waits at least leastDelay, or
+// leastWindow after a clean end, which has no backoff. Only a worker that was
+// ready for leastWindow ends the row.
 const (
 	freeRestarts = 5
 	leastDelay   = 100 * time.Millisecond
 	leastWindow  = time.Second
 )
 
-// backoff returns how long the n-th restart in a row waits, n from 1.
-func backoff(policy Restart, n int) time.Duration {
-	if n <= 1 {
-		return 0
+// backoff returns how long a restart waits after so many failures in a row, 0
+// for a clean end, and so many restarts in a row.
+func backoff(policy Restart, failures, inRow int) (wait time.Duration) {
+	if failures > 1 {
+		wait = policy.Delay
+		for n := failures; n > 2 && wait < policy.MaxDelay; n-- {
+			wait *= 2
+		}
+		wait = min(wait, policy.MaxDelay)
 	}
-	wait := policy.Delay
-	for ; n > 2 && wait < policy.MaxDelay; n-- {
-		wait *= 2
+	switch {
+	case inRow <= freeRestarts:
+		return wait
+	case failures == 0:
+		return leastWindow
+	default:
+		return max(wait, leastDelay)
 	}
-	wait = min(wait, policy.MaxDelay)
-	if n > freeRestarts {
-		wait = max(wait, leastDelay)
-	}
-	return wait
 }
 
 // over ends a slot for good: until a roll, nothing is started in it.

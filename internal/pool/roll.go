@@ -93,9 +93,15 @@ func (p *Pool) rollPrepared(ev Prepared) {
 	}
 }
 
+// rollNotPrepared ends a roll of which nothing has run. Its number is given to
+// the next one, but where somebody waits for a roll of the number after it.
 func (p *Pool) rollNotPrepared(generation int, reason string) {
-	if r := p.roll; r != nil && r.to == generation && r.phase == RollPreparing {
-		p.endRoll(ResultRolledBack, reason+"; nothing has been changed")
+	if r := p.roll; r == nil || r.to != generation || r.phase != RollPreparing {
+		return
+	}
+	p.endRoll(ResultRolledBack, reason+"; nothing has been changed")
+	if !p.requested {
+		p.last--
 	}
 }
 
@@ -173,25 +179,26 @@ func (p *Pool) reach(r *roll, s *Slot) {
 		r.before[s.Index] = s.Generation
 		s.Generation = r.to
 	}
-	s.failures = 0
+	s.failures, s.inRow = 0, 0
 	p.enter(s, StateLive, "")
 }
 
-// rollFailed decides what a worker's end means to the roll under way. It
+// rollFailed decides what a worker's end means to the roll under way: any end of
+// one of the new generation fails it, however long that had been ready. It
 // reports whether that settles what the slot does next.
 func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 	r := p.roll
 	if r == nil {
 		return false
 	}
+	_, reached := r.before[s.Index]
 	switch r.phase {
 	case RollRolling, RollMonitoring:
-		_, reached := r.before[s.Index]
-		if !reached || !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) > p.of(r.to).Update.Monitor {
+		if !reached {
 			return false
 		}
 		r.why = blame(s, w, exit, p.now)
-		r.queue = []int{s.Index}
+		p.abandonStep(r)
 		if p.of(r.to).Update.FailureAction == Pause {
 			p.endRoll(ResultPaused, r.why)
 			return false
@@ -199,15 +206,29 @@ func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 		p.checkBefore(r)
 		return true
 	case RollChecking:
-		_, reached := r.before[s.Index]
-		if reached && !slices.Contains(r.queue, s.Index) {
-			r.queue = append(r.queue, s.Index)
-		}
 		return reached
 	case RollReverting:
 		return p.revertFailed(r, s, w, exit)
 	default:
 		return false
+	}
+}
+
+// abandonStep ends the step in progress where it can't go on: the worker that
+// serves a slot stays, and its successor is retired. A roll that fails costs no
+// worker of the old generation, a rollback that fails none of the new.
+func (p *Pool) abandonStep(r *roll) {
+	r.queue, r.step = nil, nil
+	for _, s := range p.slots {
+		stays, reached := r.before[s.Index]
+		if r.phase == RollReverting {
+			stays = r.to
+		}
+		if reached && s.serving(stays) != nil {
+			s.Generation = stays
+			delete(r.before, s.Index)
+			p.retireOthers(s)
+		}
 	}
 }
 
@@ -220,10 +241,14 @@ func blame(s *Slot, w *Worker, exit Exit, now time.Time) string {
 	return fmt.Sprintf("slot %d, generation %d, %s after it was ready: %s", s.Index, w.ID.Generation, after, exit.Words)
 }
 
-// checkBefore asks whether what the reached slots ran can run again.
+// checkBefore asks whether what the reached slots ran can run again. Where every
+// slot still has its predecessor, the roll is back already.
 func (p *Pool) checkBefore(r *roll) {
+	if len(r.before) == 0 {
+		p.endRoll(ResultRolledBack, r.why)
+		return
+	}
 	r.phase = RollChecking
-	r.step = nil
 	for _, generation := range r.before {
 		if !slices.Contains(r.checks, generation) {
 			r.checks = append(r.checks, generation)
@@ -241,9 +266,6 @@ func (p *Pool) releaseChecked(generation int, lost string) {
 		return
 	}
 	if lost != "" {
-		for _, i := range r.queue {
-			p.slots[i].keepServing()
-		}
 		p.endRoll(ResultFailed, r.why+"; can't go back: "+lost)
 		return
 	}
@@ -252,11 +274,19 @@ func (p *Pool) releaseChecked(generation int, lost string) {
 		return
 	}
 	r.phase = RollReverting
-	for _, s := range p.slots { // those that failed stand in the queue already, first
-		if _, reached := r.before[s.Index]; reached && !slices.Contains(r.queue, s.Index) {
-			r.queue = append(r.queue, s.Index)
-		}
+	for i := range r.before {
+		r.queue = append(r.queue, i)
 	}
+	// Slots without a ready worker come first: they have nothing to lose.
+	slices.SortFunc(r.queue, func(a, b int) int {
+		if ready := p.slots[a].ready(); ready != p.slots[b].ready() {
+			if ready {
+				return 1
+			}
+			return -1
+		}
+		return a - b
+	})
 	r.nextAt = p.now
 }
 
@@ -273,6 +303,7 @@ func (p *Pool) revertFailed(r *roll, s *Slot, w *Worker, exit Exit) bool {
 	if !slices.Contains(r.step, s.Index) {
 		return false
 	}
+	p.abandonStep(r)
 	p.endRoll(ResultFailed, r.why+"; can't go back: "+blame(s, w, exit, p.now))
 	return false
 }

@@ -113,6 +113,10 @@ func (p *player) set(key, value string) {
 		s.Ready.Mode = map[string]ReadyMode{"auto": ReadyAuto, "notify": ReadyNotify, "delay": ReadyDelay}[value]
 	case "restart.condition":
 		s.Restart.Condition = map[string]Condition{"any": RestartAny, "on-failure": RestartOnFailure, "none": RestartNone}[value]
+	case "restart.clean_resets":
+		s.Restart.CleanResets = value == "true"
+	case "restart.prevent":
+		s.Restart.Prevent = []int{n}
 	case "restart.max_attempts":
 		s.Restart.MaxAttempts = n
 	case "update.parallelism":

@@ -46,6 +46,8 @@ type Restart struct {
 	MaxDelay    time.Duration
 	MaxAttempts int           // restarts in a row before the slot gives up; 0: never
 	Window      time.Duration // ready this long, then gone: counts as a first failure
+	CleanResets bool          // an end with status 0 is no failure in a row
+	Prevent     []int         // exit codes, 0..255, after which the slot is not started again
 }
 
 // Order is which of two generations goes first in a slot.

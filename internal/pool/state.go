@@ -82,6 +82,7 @@ type Slot struct {
 	LastExit   LastExit
 
 	failures int       // in a row
+	inRow    int       // restarts in a row, after clean ends too
 	leaving  leaving   // its way out, where it has to go
 	notifies bool      // its last worker said when it was ready
 	lostAt   time.Time // since when it has had no ready worker; zero: it has one

@@ -147,8 +147,7 @@ func (p *Pool) notReady(s *Slot, w *Worker) {
 	}
 }
 
-// retireOthers asks all workers of a settled slot to drain but the one that is
-// to stay.
+// retireOthers asks all workers of a slot to drain but the one that is to stay.
 func (p *Pool) retireOthers(s *Slot) {
 	stays := s.serving(s.Generation)
 	for _, w := range s.Workers {

@@ -20,6 +20,7 @@ type world struct {
 	settings  Settings
 	now       time.Time
 	calm      bool // nothing ever fails
+	silent    bool // nothing ends by itself, but releases may have a slot that is never ready
 	pending   []pendingEvent
 	alive     map[ID]bool // processes
 	groups    map[ID]bool // leftovers
@@ -31,6 +32,9 @@ type world struct {
 	open      map[int]bool // slots whose sockets are open
 	accept    map[int]bool // slots that get new connections
 	quit      bool
+	bad       map[int]bool // generations with such a slot
+	failed    int          // the generation whose roll has failed, until the next roll; 0: none
+	ready     []ID         // before the step under way
 }
 
 type pendingEvent struct {
@@ -70,6 +74,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 			MaxDelay:    pick(time.Second, 10*time.Second),
 			MaxAttempts: dice.IntN(4),
 			Window:      pick(0, 2*time.Second),
+			CleanResets: dice.IntN(2) == 0,
+			Prevent:     []int{7},
 		},
 		Update: Update{
 			Parallelism:   dice.IntN(4),
@@ -81,12 +87,17 @@ func newWorld(t *testing.T, seed uint64) *world {
 		Drain: Drain{Timeout: pick(0, 2*time.Second, 5*time.Second), Delay: pick(0, 0, 3*time.Second)},
 	}
 	w := &world{
-		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0,
+		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0, bad: map[int]bool{},
 		alive: map[ID]bool{}, groups: map[ID]bool{}, prepared: map[int]bool{1: true},
 		open: map[int]bool{}, accept: map[int]bool{}, timeouts: map[int]time.Duration{1: s.Drain.Timeout},
 	}
-	if w.calm {
+	switch {
+	case w.calm:
 		w.settings.Update.Order = StartFirst
+	case w.chance(20):
+		w.silent = true
+		w.settings.Ready.Mode = ReadyNotify
+		w.settings.Update.FailureAction = Rollback
 	}
 	slots := 1 + dice.IntN(5)
 	w.pool = New(w.settings, slots, slots)
@@ -95,7 +106,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 
 func (w *world) chance(percent int) bool { return w.dice.IntN(100) < percent }
 
-func (w *world) unlucky(percent int) bool { return !w.calm && w.chance(percent) }
+func (w *world) unlucky(percent int) bool { return !w.calm && !w.silent && w.chance(percent) }
 
 func (w *world) within(d time.Duration) time.Duration {
 	return time.Duration(w.dice.Int64N(int64(d) + 1))
@@ -176,6 +187,12 @@ func (w *world) step(ev Event) {
 	case WithdrawRequested:
 		w.unsettled = true
 	}
+	w.ready = w.ready[:0]
+	w.pool.workers(func(s *Slot, worker *Worker) {
+		if exited, ok := ev.(Exited); worker.State == StateReady && !s.leaving.asked && (!ok || exited.ID != worker.ID) {
+			w.ready = append(w.ready, worker.ID)
+		}
+	})
 	trace := w.seed == traced
 	if trace {
 		fmt.Printf("%s %#v\n", w.now.Sub(epoch), ev)
@@ -197,6 +214,8 @@ func (w *world) exit(id ID) {
 func (w *world) perform(a Action) {
 	switch a := a.(type) {
 	case Prepare:
+		w.failed = 0
+		w.bad[a.Generation] = w.silent && w.chance(50)
 		w.prepared[a.Generation] = true
 		if w.unlucky(10) {
 			w.later(w.within(time.Millisecond), PrepareFailed{a.Generation, "gone"})
@@ -207,7 +226,7 @@ func (w *world) perform(a Action) {
 		delete(w.prepared, a.Generation)
 	case CheckRelease:
 		lost := ""
-		if w.chance(30) {
+		if !w.silent && w.chance(30) {
 			lost = "overwritten"
 		}
 		w.later(w.within(time.Millisecond), ReleaseChecked{a.Generation, lost})
@@ -247,6 +266,14 @@ func (w *world) perform(a Action) {
 		if w.alive[a.ID] || w.groups[a.ID] {
 			w.t.Fatalf("bury %s: it lives", a.ID)
 		}
+	case RollMoved:
+		if a.Phase == RollChecking {
+			w.failed = a.To
+		}
+	case RollEnded:
+		if a.Result == ResultRolledBack || a.Result == ResultFailed || a.Result == ResultPaused {
+			w.failed = a.Generation
+		}
 	case Rose:
 		w.unsettled = w.unsettled || a.Ready < a.Wanted
 	case Scaled:
@@ -272,7 +299,7 @@ func (w *world) start(id ID) {
 		at += w.within(20 * time.Millisecond)
 		w.later(at, Greeted{id})
 	}
-	if w.calm || w.chance(80) {
+	if w.calm || w.silent && !w.neverReady(id) || !w.silent && w.chance(80) {
 		at += w.within(500 * time.Millisecond)
 		w.later(at, Notified{id})
 	}
@@ -284,6 +311,11 @@ func (w *world) start(id ID) {
 			Leftovers: w.chance(30),
 		})
 	}
+}
+
+// neverReady reports a worker of a bad release's one bad slot.
+func (w *world) neverReady(id ID) bool {
+	return w.bad[id.Generation] && id.Slot == id.Generation%len(w.pool.slots)
 }
 
 // configuration is what a generation is prepared with: as before, or, read anew,
@@ -367,8 +399,9 @@ func (w *world) check() {
 	if len(draining) > maxDraining && w.pool.stop == stopNone {
 		w.t.Fatalf("%d generations draining", len(draining))
 	}
-	// A roll that ended early may leave steps of its own to end beside the next, and
-	// so may a slot that was to leave in the middle of its step.
+	w.checkFailedRoll()
+	w.checkServing(v)
+	// A slot that was to leave in the middle of its step may end it beside the next.
 	undisturbed := !w.scaled && (v.LastRoll == nil || v.LastRoll.Result == ResultDone) && (v.Roll == nil || v.Roll.Phase == RollRolling)
 	if n := w.settings.Update.Parallelism; n > 0 && doubled > n && undisturbed {
 		w.t.Fatalf("%d slots have two workers that serve, parallelism is %d", doubled, n)
@@ -381,6 +414,42 @@ func (w *world) check() {
 	}
 	if w.calm && w.pool.Up() && !w.unsettled && !w.pool.Stopping() && v.Ready < v.Wanted {
 		w.t.Fatalf("at %s: nothing has failed, and %d of %d are ready", w.now.Sub(epoch), v.Ready, v.Wanted)
+	}
+}
+
+// checkFailedRoll: from a roll's failure on, no ready worker of another
+// generation is retired.
+func (w *world) checkFailedRoll() {
+	// A slot that is wanted again after a scale may be given another generation.
+	if w.failed == 0 || w.scaled || w.pool.stop != stopNone || w.pool.withdrawn {
+		return
+	}
+	for _, id := range w.ready {
+		s, worker := w.pool.find(id)
+		if id.Generation != w.failed && worker != nil && worker.State != StateReady && !s.leaving.asked {
+			w.t.Fatalf("at %s: the roll to %d has failed, and %s, which was ready, is %s", w.now.Sub(epoch), w.failed, id, worker.State)
+		}
+	}
+}
+
+// checkServing: where workers only fail to become ready, a roll and its rollback
+// take no more slots out of service than a step has; none with start-first.
+func (w *world) checkServing(v View) {
+	n := w.settings.Update.Parallelism
+	if !w.silent || n == 0 || !v.Up || w.unsettled || w.scaled || w.pool.Stopping() || w.pool.withdrawn {
+		return
+	}
+	if w.settings.Update.Order == StartFirst {
+		n = 0
+	}
+	serving := 0
+	for _, s := range v.Slots {
+		if slices.ContainsFunc(s.Workers, func(worker *Worker) bool { return !worker.ReadyAt.IsZero() && !worker.Killed }) {
+			serving++
+		}
+	}
+	if serving < v.Wanted-n {
+		w.t.Fatalf("at %s: %d of %d slots serve, parallelism is %d: %+v", w.now.Sub(epoch), serving, v.Wanted, w.settings.Update.Parallelism, v)
 	}
 }
 

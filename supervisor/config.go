@@ -97,6 +97,8 @@ type Restart struct {
 	MaxDelay    time.Duration
 	MaxAttempts int // 0: never give up
 	Window      time.Duration
+	CleanResets bool  // an end with status 0 is no failure in a row
+	Prevent     []int // exit codes after which a slot is not started again
 }
 
 // Update says how a roll goes.
@@ -132,10 +134,11 @@ func Defaults() Config {
 		Systemd:      true,
 		Ready:        Ready{Mode: "auto", Delay: time.Second, Timeout: 30 * time.Second},
 		Restart: Restart{
-			Condition: "any",
-			Delay:     100 * time.Millisecond,
-			MaxDelay:  30 * time.Second,
-			Window:    5 * time.Second,
+			Condition:   "any",
+			Delay:       100 * time.Millisecond,
+			MaxDelay:    30 * time.Second,
+			Window:      5 * time.Second,
+			CleanResets: true,
 		},
 		Update: Update{
 			Parallelism:   1,

@@ -308,6 +308,8 @@ func settings(cfg Config) pool.Settings {
 			MaxDelay:    cfg.Restart.MaxDelay,
 			MaxAttempts: cfg.Restart.MaxAttempts,
 			Window:      cfg.Restart.Window,
+			CleanResets: cfg.Restart.CleanResets,
+			Prevent:     cfg.Restart.Prevent,
 		},
 		Update: pool.Update{
 			Parallelism:   cfg.Update.Parallelism,

@@ -131,6 +131,8 @@ func TestBadFiles(t *testing.T) {
 		{"metrics.address = ':9000'\nworkers = 4\n[[listen]]\naddress = '127.0.0.1:8997'\nmode = 'each'", `1:19: metrics.address: it overlaps with listener "8997": both take port 9000 of an address: give it another port`},
 		{"[[listen]]\naddress = '/run/x'\n[[listen]]\naddress = 'unix:///run/../run/x?mode=0600'", `3:3: listen: listeners "x" and "x-2" overlap: both take /run/x`},
 		{"[control]\ngroup = 'nosuch'", `2:9: control.group: there is no group "nosuch": use a name of /etc/group (getent group lists them) or a number`},
+		{"restart.prevent = 78", `1:19: restart.prevent: must be a list of exit codes, not 78: write [78]`},
+		{"restart.prevent = [78, 256]", `1:24: restart.prevent: must be a number from 0 to 255, not 256`},
 		{"drain.shed_per_second = -1", `1:25: drain.shed_per_second: must be a number from 0 to 1000000, not -1`},
 
 		// The first of several is told.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -117,6 +118,35 @@ func whole(least, most int, into func(*draft) *int) field {
 			return err
 		},
 		show: func(d *draft) string { return strconv.Itoa(*into(d)) },
+	}
+}
+
+// exitCodes is a list of exit codes, 0 to 255.
+func exitCodes(into func(*draft) *[]int) field {
+	return field{
+		set: func(d *draft, v value) error {
+			if v.kind != list {
+				return fmt.Errorf("must be a list of exit codes, not %s: write [78]", v)
+			}
+			codes := make([]int, len(v.items))
+			for i, item := range v.items {
+				item.at.label = v.at.label
+				code, err := item.whole(0, 255)
+				if err != nil {
+					return item.at.wrap(err)
+				}
+				codes[i] = code
+			}
+			*into(d) = codes
+			return nil
+		},
+		show: func(d *draft) string {
+			words := make([]string, len(*into(d)))
+			for i, code := range *into(d) {
+				words[i] = strconv.Itoa(code)
+			}
+			return strings.Join(words, " ")
+		},
 	}
 }
 

@@ -64,6 +64,8 @@ func keys() []key {
 			whole(0, 1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts }),
 		},
 		{"restart.window", "", "", duration(0, func(d *draft) *time.Duration { return &d.config.Restart.Window })},
+		{"restart.clean_resets", "", "", yesNo(func(d *draft) *bool { return &d.config.Restart.CleanResets })},
+		{"restart.prevent", "", "", exitCodes(func(d *draft) *[]int { return &d.config.Restart.Prevent })},
 
 		{
 			"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all",
@@ -78,7 +80,7 @@ func keys() []key {
 			choice(func(d *draft) *string { return &d.config.Update.Order }, []string{"start-first", "stop-first"}),
 		},
 		{
-			"update.monitor", "monitor", "a new worker that ends within `TIME` of ready fails the roll",
+			"update.monitor", "monitor", "a roll is done when all have been ready for `TIME`",
 			duration(0, func(d *draft) *time.Duration { return &d.config.Update.Monitor }),
 		},
 		{

@@ -102,6 +102,8 @@ delay = "200ms"
 max_delay = "10s"
 max_attempts = 3
 window = "6s"
+clean_resets = false
+prevent = [78, 64]
 
 [update]
 parallelism = 2
@@ -165,7 +167,7 @@ func TestEveryKey(t *testing.T) {
 		},
 		Ready: supervisor.Ready{Mode: "notify", Delay: 2 * time.Second, Timeout: time.Minute},
 		Restart: supervisor.Restart{
-			Condition: "on-failure", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 3, Window: 6 * time.Second,
+			Condition: "on-failure", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 3, Window: 6 * time.Second, Prevent: []int{78, 64},
 		},
 		Update: supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
 		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
@@ -253,7 +255,7 @@ func TestFlagsWin(t *testing.T) {
 		},
 		Ready: supervisor.Ready{Mode: "auto", Delay: 3 * time.Second, Timeout: 4 * time.Second},
 		Restart: supervisor.Restart{
-			Condition: "none", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 10, Window: 6 * time.Second,
+			Condition: "none", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 10, Window: 6 * time.Second, Prevent: []int{78, 64},
 		},
 		Update: supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
 		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},

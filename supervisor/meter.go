@@ -22,7 +22,7 @@ type meter struct {
 type look struct {
 	at        time.Time
 	startedAt time.Time // of whom: a pid is used again
-	cpu       float64   // seconds
+	figures   process.Figures
 	requests  int64
 
 	percent *float64 // what was made of it
@@ -52,7 +52,7 @@ func (m *meter) measure(app *control.App, now time.Time) {
 }
 
 func (m *meter) worker(w *control.Worker, f process.Figures, now time.Time) look {
-	seen := look{at: f.At, startedAt: w.StartedAt, cpu: f.CPU}
+	seen := look{at: f.At, startedAt: w.StartedAt, figures: f}
 	if w.Requests != nil {
 		seen.requests = *w.Requests
 	}
@@ -65,7 +65,7 @@ func (m *meter) worker(w *control.Worker, f process.Figures, now time.Time) look
 		seen = before
 	}
 	if seconds := seen.at.Sub(before.at).Seconds(); seconds > 0 {
-		seen.percent = new(max(0, 100*(seen.cpu-before.cpu)/seconds))
+		seen.percent = new(100 * f.CPUSince(before.figures) / seconds)
 		seen.rate = new(max(0, float64(seen.requests-before.requests)/seconds))
 	}
 	w.CPUPercent = seen.percent

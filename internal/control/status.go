@@ -110,8 +110,8 @@ type Worker struct {
 	Refused           *int64     `json:"refused"` // connections beyond its share
 	RequestsPerSecond *float64   `json:"requests_per_second"`
 	Queue             *int64     `json:"queue"`       // of its slot's sockets
-	CPUPercent        *float64   `json:"cpu_percent"` // 100 is one core
-	RSSBytes          *int64     `json:"rss_bytes"`
+	CPUPercent        *float64   `json:"cpu_percent"` // of its session; 100 is one core
+	RSSBytes          *int64     `json:"rss_bytes"`   // the same; shared pages count in each process
 }
 
 // Leftover is a worker that a killed master has left.

@@ -34,21 +34,46 @@ func Descends(pid, ancestor int) bool {
 // Parent returns a process's parent, as far as it can be known: not of one that
 // is gone, nor where /proc shows another pid namespace.
 func Parent(pid int) (parent int, known bool) {
-	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+	if !ownProc() {
 		return 0, false
 	}
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	s, known := readStat(pid)
+	return s.parent, known
+}
+
+// stat is what /proc/PID/stat says (proc_pid_stat(5)).
+type stat struct {
+	parent int
+	reaped float64 // seconds of CPU time of children that were waited for
+	began  uint64  // clock ticks after boot
+}
+
+// clockTicks is USER_HZ, which is 100 wherever Go runs on Linux.
+const clockTicks = 100
+
+func readStat(pid int) (s stat, known bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, false
+		return s, false
 	}
-	// pid (name) state parent ..., and the name may hold anything (proc(5)).
-	_, rest, found := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
+	// pid (name) state parent ..., and the name may hold anything.
+	_, rest, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
 	fields := bytes.Fields(rest)
-	if !found || len(fields) < 2 {
-		return 0, false
+	const parent, cutime, cstime, starttime = 1, 13, 14, 19
+	if len(fields) <= starttime {
+		return s, false
 	}
-	parent, err = strconv.Atoi(string(fields[1]))
-	return parent, err == nil
+	var numbers [starttime + 1]uint64
+	for _, i := range []int{parent, cutime, cstime, starttime} {
+		if numbers[i], err = strconv.ParseUint(string(fields[i]), 10, 64); err != nil {
+			return s, false
+		}
+	}
+	return stat{
+		parent: int(numbers[parent]),
+		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
+		began:  numbers[starttime],
+	}, true
 }
 
 // StartedAt is when a process began; zero where it can't be read.

@@ -1,56 +1,150 @@
 package process
 
 import (
+	"os"
+	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
+	"golang.org/x/sys/unix"
 )
 
-// Figures is what one process uses.
+// Figures is what one worker uses: its leader and all processes of its session.
+// Those that made a session of their own are daemons, and no longer its own.
 type Figures struct {
-	CPU float64   // seconds of user and system time since it began
-	RSS uint64    // bytes resident
+	RSS uint64    // bytes resident, summed: a page that two share counts twice
 	At  time.Time // when they were read
+
+	processes []used
 }
 
-// Usage reads figures of processes. Sample takes the pids of all processes of
-// interest and leaves out those that it can't read: what is not known is absent,
-// never 0. Not for more than one goroutine.
+// used is the CPU time of one process, in seconds of user and system time.
+type used struct {
+	pid    int
+	began  uint64  // tells it from another with its pid
+	own    float64 // of all its threads
+	reaped float64 // of its children that have ended and been waited for
+}
+
+// CPUSince is how many seconds of CPU time were used since an earlier look, the
+// zero one for all time. It is never negative, though what a process used is gone
+// with it where nobody of the session has waited for it.
+func (f Figures) CPUSince(before Figures) float64 {
+	then := make(map[int]used, len(before.processes))
+	for _, p := range before.processes {
+		then[p.pid] = p
+	}
+	var own, reaped float64
+	for _, p := range f.processes {
+		old := then[p.pid]
+		if old.began != p.began {
+			old = used{} // it is new
+		} else {
+			delete(then, p.pid)
+		}
+		own += p.own - old.own
+		reaped += p.reaped - old.reaped
+	}
+	for _, gone := range then { // its time has become a part of its parent's reaped
+		reaped -= gone.own + gone.reaped
+	}
+	if !before.At.IsZero() {
+		// A child that had left the session, and is waited for, brings its whole
+		// life: more than the machine has in this time is none of ours.
+		reaped = min(reaped, f.At.Sub(before.At).Seconds()*float64(runtime.NumCPU()))
+	}
+	return own + max(0, reaped)
+}
+
+// Usage reads figures of workers. Sample takes the pids of their leaders and
+// leaves out those that it can't read: what is not known is absent, never 0. Not
+// for more than one goroutine.
 type Usage interface {
-	Sample(pids []int) map[int]Figures
+	Sample(leaders []int) map[int]Figures
 }
 
 // NewUsage returns a Usage that reads /proc through gopsutil.
 func NewUsage() Usage {
 	process.EnableBootTimeCache(true) // it is read for each process, and not used here
-	return &sampler{known: map[int]*process.Process{}}
+	return sampler{}
 }
 
-type sampler struct {
-	known map[int]*process.Process // those of the last Sample
-}
+type sampler struct{}
 
-// Sample implements Usage. It asks for CPU and memory only: gopsutil's scan for
-// connections costs milliseconds for each process.
-func (s *sampler) Sample(pids []int) map[int]Figures {
-	figures := make(map[int]Figures, len(pids))
-	known := make(map[int]*process.Process, len(pids))
-	for _, pid := range pids {
-		p := s.known[pid]
-		if p == nil {
-			p = &process.Process{Pid: int32(pid)}
-		}
-		cpu, err := p.Times()
-		if err != nil {
-			continue
-		}
-		memory, err := p.MemoryInfo()
-		if err != nil {
-			continue
-		}
-		known[pid] = p
-		figures[pid] = Figures{CPU: cpu.User + cpu.System, RSS: memory.RSS, At: time.Now()}
+// Sample implements Usage. One listing of /proc serves for all leaders: whose each
+// process is costs a system call, and only theirs are read.
+func (sampler) Sample(leaders []int) map[int]Figures {
+	figures := make(map[int]Figures, len(leaders))
+	if len(leaders) == 0 || !ownProc() {
+		return figures
 	}
-	s.known = known
+	members := make(map[int][]int, len(leaders))
+	for _, pid := range leaders {
+		members[pid] = nil
+	}
+	for _, pid := range readPIDs() {
+		if leader, known := leaderOf(pid, members); known {
+			members[leader] = append(members[leader], pid)
+		}
+	}
+	for leader, pids := range members {
+		f := Figures{At: time.Now()}
+		alive := false
+		for _, pid := range pids {
+			p, rss, known := usedBy(pid)
+			if !known {
+				continue // it has ended since
+			}
+			alive = alive || pid == leader
+			f.RSS += rss
+			f.processes = append(f.processes, p)
+		}
+		if alive {
+			figures[leader] = f
+		}
+	}
 	return figures
+}
+
+// leaderOf finds out in whose group or session a process is. A session stays the
+// same when programs make groups of their own in it (nginx, a shell with job
+// control).
+func leaderOf[T any](pid int, leaders map[int]T) (leader int, known bool) {
+	if _, known := leaders[pid]; known {
+		return pid, true
+	}
+	for _, get := range []func(int) (int, error){unix.Getsid, unix.Getpgid} {
+		leader, err := get(pid)
+		if _, known := leaders[leader]; known && err == nil {
+			return leader, true
+		}
+	}
+	return 0, false
+}
+
+// usedBy reads what one process uses. CPU and memory only: gopsutil's scan for
+// connections costs milliseconds for each process. It does not tell of the children
+// that were waited for.
+func usedBy(pid int) (p used, rss uint64, known bool) {
+	s, known := readStat(pid)
+	if !known {
+		return p, 0, false
+	}
+	of := process.Process{Pid: int32(pid)}
+	cpu, err := of.Times()
+	if err != nil {
+		return p, 0, false
+	}
+	memory, err := of.MemoryInfo()
+	if err != nil {
+		return p, 0, false
+	}
+	return used{pid: pid, began: s.began, own: cpu.User + cpu.System, reaped: s.reaped}, memory.RSS, true
+}
+
+// ownProc reports whether /proc shows this process's pid namespace.
+func ownProc() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
 }

@@ -2,36 +2,99 @@ package process
 
 import (
 	"os"
+	"runtime"
 	"testing"
 	"time"
 )
 
+// The leader sleeps, and what it has started works and holds memory.
 func TestSample(t *testing.T) {
 	c := newChildren(t)
-	busy := start(t, c, shell("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo done; read x"))
+	const work = `
+import os, signal
+held = b"x" * (50 << 20)
+while os.times().user < 0.1: pass
+print("done", flush=True)
+signal.pause()`
+	var workers []*worker
+	for range 2 {
+		w := shell(`python3 -c "$WORK" & wait`)
+		w.Env = append(w.Env, "WORK="+work)
+		workers = append(workers, start(t, c, w))
+	}
 	dead := start(t, c, shell("exit 0"))
 	receive(t, dead.gone, "the reaping")
-	busy.line(t)
+	pids := []int{dead.PID(), os.Getpid()}
+	for _, w := range workers {
+		w.line(t)
+		pids = append(pids, w.PID())
+	}
 	usage := NewUsage()
-	got := usage.Sample([]int{busy.PID(), dead.PID(), os.Getpid()})
-	if _, known := got[dead.PID()]; known || len(got) != 2 {
+	got := usage.Sample(pids)
+	if _, known := got[dead.PID()]; known || len(got) != 3 {
 		t.Errorf("figures of the dead: %v", got)
 	}
-	if f := got[busy.PID()]; f.CPU < 0.03 || f.CPU > patience.Seconds() || f.RSS < 100<<10 || f.RSS > 100<<20 {
-		t.Errorf("a busy shell used %+v", f)
+	for _, w := range workers {
+		f := got[w.PID()]
+		if cpu := f.CPUSince(Figures{}); cpu < 0.1 || cpu > patience.Seconds() || f.RSS < 50<<20 || f.RSS > 100<<20 {
+			t.Errorf("%v s, %+v", cpu, f)
+		}
 	}
 	again := usage.Sample([]int{os.Getpid()})
-	if len(again) != 1 || again[os.Getpid()].CPU < got[os.Getpid()].CPU {
+	if len(again) != 1 || again[os.Getpid()].CPUSince(got[os.Getpid()]) < 0 {
 		t.Errorf("then %v", again)
-	}
-	if n := len(usage.(*sampler).known); n != 1 {
-		t.Errorf("%d processes remembered, 1 asked for", n)
 	}
 }
 
-// BenchmarkSample reads 200 processes.
+// A child that lives for less than the time between two looks counts too, where
+// somebody waits for it.
+func TestSampleOfShortLives(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell("echo up; read x; (i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done); echo done; read x"))
+	w.line(t)
+	usage := NewUsage()
+	before := usage.Sample([]int{w.PID()})[w.PID()]
+	if _, err := w.input.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.line(t)
+	if used := usage.Sample([]int{w.PID()})[w.PID()].CPUSince(before); used < 0.03 {
+		t.Errorf("%v s", used)
+	}
+}
+
+func TestCPUSince(t *testing.T) {
+	start := time.Now()
+	cores := float64(runtime.NumCPU())
+	parent := used{pid: 1, began: 1, own: 5, reaped: 7}
+	child := used{pid: 2, began: 2, own: 3}
+	for name, c := range map[string]struct {
+		before, after []used
+		want          float64
+	}{
+		"the first look":        {nil, []used{parent, child}, 15},
+		"nothing happens":       {[]used{parent, child}, []used{parent, child}, 0},
+		"both work":             {[]used{parent, child}, []used{{1, 1, 5.5, 7}, {2, 2, 3.25, 0}}, 0.75},
+		"one is new":            {[]used{parent}, []used{parent, {3, 3, 0.5, 0.25}}, 0.75},
+		"another with its pid":  {[]used{parent, child}, []used{{1, 1, 5, 10}, {2, 9, 0.5, 0}}, 0.5},
+		"one was waited for":    {[]used{parent, child}, []used{{1, 1, 5, 10.5}}, 0.5},
+		"one was not":           {[]used{parent, child}, []used{{1, 1, 5.25, 7}}, 0.25},
+		"it waits for a daemon": {[]used{parent}, []used{{1, 1, 5.5, 10007}}, 0.5 + cores},
+	} {
+		before := Figures{processes: c.before}
+		if c.before != nil {
+			before.At = start
+		}
+		after := Figures{processes: c.after, At: start.Add(time.Second)}
+		if got := after.CPUSince(before); got != c.want {
+			t.Errorf("%s: %v s, want %v", name, got, c.want)
+		}
+	}
+}
+
+// BenchmarkSample reads 200 workers.
 func BenchmarkSample(b *testing.B) {
-	const most = 8 * time.Millisecond
+	const most = 12 * time.Millisecond
 	c := newChildren(b)
 	pids := make([]int, 200)
 	for i := range pids {

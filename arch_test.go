@@ -43,7 +43,8 @@ func rules() []rule {
 		{from: "internal/control", to: []string{"..."}, except: []string{"ipc"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
 		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/control"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
 		{from: "internal/sockets", to: []string{"..."}, why: leaf},
-		{from: "internal/process", to: []string{"..."}, except: []string{"ipc"}, why: "it knows processes, not the apps that they belong to"},
+		{from: "internal/cgroup", to: []string{"..."}, why: leaf},
+		{from: "internal/process", to: []string{"..."}, except: []string{"ipc", "internal/cgroup"}, why: "it knows processes, not the apps that they belong to"},
 		{
 			from: "internal/pool",
 			to:   []string{"os/...", "net/...", "syscall/...", "log/...", "context", "sync/...", "math/rand/...", "crypto/rand", "golang.org/x/sys/..."},
@@ -54,7 +55,7 @@ func rules() []rule {
 		{from: "worker/httpserve", to: []string{"worker/fasthttpserve"}, why: "whoever wants one kind of server must not get the others with it"},
 		{from: "worker/fasthttpserve", to: []string{"worker/httpserve"}, why: "whoever wants one kind of server must not get the others with it"},
 		{from: "supervisor", to: []string{"worker/...", "internal/config"}, why: "the master and its workers meet in ipc only, and the master is told its settings, it does not read them"},
-		{from: "internal/config", to: []string{"..."}, except: []string{"supervisor"}, why: "it fills in a supervisor.Config and does nothing else"},
+		{from: "internal/config", to: []string{"..."}, except: []string{"supervisor", "internal/cgroup"}, why: "it fills in a supervisor.Config and does nothing else"},
 		{
 			from:   "cmd/forkd",
 			to:     []string{"..."},

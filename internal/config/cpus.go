@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/cgroup"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -60,8 +61,10 @@ func affinity() int {
 // a very high number without one. root is where /proc and /sys are.
 func quota(root string) int {
 	limit := math.Inf(1)
-	for _, group := range cgroups(root) {
-		limit = min(limit, group.limit())
+	for _, group := range cgroup.Own(root, "cpu") {
+		if cpus, err := readQuota(group); err == nil {
+			limit = min(limit, cpus)
+		}
 	}
 	if math.IsInf(limit, 1) {
 		return math.MaxInt32
@@ -69,38 +72,17 @@ func quota(root string) int {
 	return max(1, int(math.Ceil(min(limit, math.MaxInt32))))
 }
 
-// cgroup is one of this process's groups with the mount that shows it: v2's,
-// and v1's cpu hierarchy.
-type cgroup struct {
-	mount string // a directory
-	path  string // below it
-	v2    bool
-}
-
-// limit is the smallest quota of the group and those above it, in CPUs.
-func (c cgroup) limit() float64 {
-	limit := math.Inf(1)
-	for path := filepath.Join("/", c.path); ; path = filepath.Dir(path) {
-		if cpus, err := c.read(filepath.Join(c.mount, path)); err == nil {
-			limit = min(limit, cpus)
-		}
-		if path == "/" {
-			return limit
-		}
-	}
-}
-
-// read reads one group's quota: "max 100000" or "150000 100000" in v2's
+// readQuota reads one group's quota: "max 100000" or "150000 100000" in v2's
 // cpu.max; two files in v1, -1 for none (Documentation/admin-guide/cgroup-v2.rst,
 // Documentation/scheduler/sched-bwc.rst).
-func (c cgroup) read(directory string) (float64, error) {
+func readQuota(group cgroup.Group) (float64, error) {
 	var fields []string
 	files := []string{"cpu.max"}
-	if !c.v2 {
+	if !group.V2 {
 		files = []string{"cpu.cfs_quota_us", "cpu.cfs_period_us"}
 	}
 	for _, file := range files {
-		data, err := os.ReadFile(filepath.Join(directory, file))
+		data, err := os.ReadFile(filepath.Join(group.Dir, file))
 		if err != nil {
 			return 0, err
 		}
@@ -115,78 +97,4 @@ func (c cgroup) read(directory string) (float64, error) {
 		return 0, strconv.ErrRange // "max" and -1 too: no limit
 	}
 	return allowed / period, nil
-}
-
-// cgroups finds the groups of this process that may hold a CPU quota. What
-// can't be read limits nothing.
-func cgroups(root string) []cgroup {
-	mounts, err := os.ReadFile(filepath.Join(root, "proc/self/mountinfo"))
-	if err != nil {
-		return nil
-	}
-	own, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
-	if err != nil {
-		return nil
-	}
-	var found []cgroup
-	for line := range strings.Lines(string(own)) {
-		// hierarchy:controllers:path, 0::path for v2 (cgroups(7))
-		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(fields) != 3 {
-			continue
-		}
-		v2 := fields[0] == "0" && fields[1] == ""
-		if !v2 && !hasWord(fields[1], "cpu") {
-			continue
-		}
-		if mount, top, ok := mountOf(string(mounts), v2); ok {
-			found = append(found, cgroup{
-				mount: filepath.Join(root, mount),
-				path:  below(top, fields[2]),
-				v2:    v2,
-			})
-		}
-	}
-	return found
-}
-
-// mountOf finds where a hierarchy is mounted, and which group is at its top:
-// the fields of proc_pid_mountinfo(5) are id, parent, device, root, mount
-// point, options, any tags, "-", type, source, super options.
-func mountOf(mounts string, v2 bool) (point, top string, ok bool) {
-	for line := range strings.Lines(mounts) {
-		before, after, _ := strings.Cut(line, " - ")
-		mount, kind := strings.Fields(before), strings.Fields(after)
-		if len(mount) < 5 || len(kind) < 3 {
-			continue
-		}
-		if v2 && kind[0] == "cgroup2" || !v2 && kind[0] == "cgroup" && hasWord(kind[2], "cpu") {
-			return unescape(mount[4]), unescape(mount[3]), true
-		}
-	}
-	return "", "", false
-}
-
-// below is group's path under a mount whose top is another group: a container
-// sees its own as the top. A group outside of the mount counts as the top.
-func below(top, group string) string {
-	rest, err := filepath.Rel(top, group)
-	if err != nil || rest == ".." || strings.HasPrefix(rest, "../") {
-		return "/"
-	}
-	return rest
-}
-
-func hasWord(list, word string) bool {
-	for entry := range strings.SplitSeq(list, ",") {
-		if entry == word {
-			return true
-		}
-	}
-	return false
-}
-
-// unescape undoes mountinfo's octal escapes of blanks and backslashes.
-func unescape(path string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }

@@ -39,25 +39,17 @@ const (
 	EnvPort            = "PORT"              // the first tcp listener's port
 )
 
-// The variables that a user sets for forkd's own commands. They are no
-// supervisor's and pass through to workers.
-const (
-	EnvRuntimeDir = "FORKD_RUNTIME_DIR"
-	EnvRedisURL   = "FORKD_REDIS_URL"
-)
-
 // Private reports whether key is a variable by which a supervisor speaks to the
-// one process that it started. The master drops them all from what it inherited
-// before it adds a worker's own: passed on, they would name descriptors, sockets
-// and pids of somebody else. A program's own LISTEN_ADDRESS is not among them.
+// one process that it started, or one of forkd's own: FORKD_REDIS_URL may hold a
+// password. The master drops them all from what it inherited before it adds a
+// worker's own: passed on, they would name descriptors, sockets and pids of
+// somebody else. A program's own LISTEN_ADDRESS is not among them.
 func Private(key string) bool {
 	switch key {
 	case EnvListenFDs, EnvListenPID, EnvListenFDNames, "LISTEN_PIDFDID",
 		EnvNotifySocket, EnvWatchdogUsec, EnvWatchdogPID,
 		"NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID", EnvNodeAppInstance:
 		return true
-	case EnvRuntimeDir, EnvRedisURL:
-		return false
 	}
 	return strings.HasPrefix(key, "FORKD_") ||
 		strings.HasPrefix(key, "SERVER_STARTER_") ||

@@ -38,6 +38,7 @@ type Config struct {
 	File     string    // the file that this was read from, "" where there is none
 	CPUs     int       // what "cpus" means on this machine
 	Settings []Setting // every key with its value and where that came from, for describe
+	Warnings []string  // what can be run, and is probably not meant, with its mend; said when it has been read
 
 	// EmbeddedRedis is how this program is run, its name first, to serve a small
 	// Redis on descriptor 3 (Redis.URL "embedded"). nil: it can't.

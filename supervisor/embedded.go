@@ -73,7 +73,7 @@ func (e *embedded) start() error {
 	p, err := e.children.Start(process.Spec{
 		Path:        "/proc/self/exe",
 		Args:        e.command,
-		Env:         inherited(),
+		Env:         inherited(nil),
 		Dir:         "/",
 		Files:       []int{null, null, 2, int(e.listener.Fd())},
 		Umask:       -1,

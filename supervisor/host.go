@@ -117,6 +117,7 @@ func (h *host) prepare(a pool.Prepare) {
 		var err error
 		if a.Reload {
 			cfg, err = reread(cfg)
+			warn(h.log, cfg)
 		}
 		if err == nil {
 			r, err = prepareRelease(cfg)

@@ -167,6 +167,7 @@ func (m *master) run(ctx context.Context) error {
 	go func() {
 		defer end()
 		closeControl := m.serveControl()
+		warn(m.log, m.cfg)
 		m.log.Info("running", "app", m.cfg.Name, "workers", m.cfg.Workers, "listen", m.host.addresses(), "pid", os.Getpid())
 		fleet := m.join()
 		quit = m.loop.run(m.inherit)
@@ -184,6 +185,13 @@ func (m *master) run(ctx context.Context) error {
 		return errors.New(quit.Why)
 	}
 	return nil
+}
+
+// warn logs what whoever read a configuration had to say of it.
+func warn(log *slog.Logger, cfg Config) {
+	for _, text := range cfg.Warnings {
+		log.Warn(text)
+	}
 }
 
 // inherit is the loop's first act after its beginning.

@@ -101,7 +101,7 @@ func behave(how string) int {
 func report() {
 	for _, key := range []string{
 		ipc.EnvListenFDs, ipc.EnvListenFDNames, ipc.EnvSlot, ipc.EnvSlots, ipc.EnvGeneration, ipc.EnvApp,
-		ipc.EnvChannelFD, ipc.EnvPageFD, ipc.EnvNodeAppInstance, ipc.EnvMaxConnections, "WATCHDOG_USEC", "EINHORN_FDS", "EXPANDED",
+		ipc.EnvChannelFD, ipc.EnvPageFD, ipc.EnvNodeAppInstance, ipc.EnvMaxConnections, "WATCHDOG_USEC", "EINHORN_FDS", "FORKD_REDIS_URL", "FORKD_RUNTIME_DIR", "EXPANDED",
 	} {
 		if value, ok := os.LookupEnv(key); ok {
 			fmt.Printf("%s=%s\n", key, value)
@@ -286,7 +286,7 @@ func TestWorkerGetsWhatTheContractSays(t *testing.T) {
 	cfg.Listeners = append(cfg.Listeners, supervisor.Listener{Name: "admin", Network: "tcp4", Host: "127.0.0.1", Balance: "source", Backlog: 64})
 	cfg.Env = map[string]string{"EXPANDED": "{fd};{slot}"}
 	cfg.Redis.MaxConnections = 5
-	a := start(t, cfg, "WATCHDOG_USEC=1", "EINHORN_FDS=3", "LISTEN_FDS=7", "FORKD_SLOT=99", "NOTIFY_SOCKET=")
+	a := start(t, cfg, "WATCHDOG_USEC=1", "EINHORN_FDS=3", "LISTEN_FDS=7", "FORKD_SLOT=99", "NOTIFY_SOCKET=", "FORKD_REDIS_URL=redis://:hunter2@localhost")
 	app := a.ready(2)
 	port := app.Listeners[0].Address[strings.LastIndex(app.Listeners[0].Address, ":")+1:]
 	for _, want := range []string{
@@ -298,9 +298,9 @@ func TestWorkerGetsWhatTheContractSays(t *testing.T) {
 	} {
 		eventually(t, want, func() bool { return strings.Contains(a.output(), want+"\n") })
 	}
-	for _, leak := range []string{"WATCHDOG_USEC", "EINHORN_FDS"} {
+	for _, leak := range []string{"WATCHDOG_USEC", "EINHORN_FDS", "FORKD_REDIS_URL", "FORKD_RUNTIME_DIR"} {
 		if strings.Contains(a.output(), leak) {
-			t.Errorf("%s of the outer supervisor has leaked through", leak)
+			t.Errorf("%s has leaked through", leak)
 		}
 	}
 	a.signal(syscall.SIGTERM)

@@ -130,12 +130,11 @@ func (s spawn) scope() scope {
 	return sc
 }
 
-// environment is the master's own, without what an outer supervisor said to the
-// master, then the configured one, then what the contract promises
+// environment is what a worker inherits, then the configured one, then what the contract promises
 // (docs/contract.md, section 3). Later entries win.
 func (s spawn) environment(scope scope, notify string) ([]string, error) {
 	vars := map[string]string{}
-	for _, entry := range inherited() {
+	for _, entry := range inherited(s.cfg.User) {
 		key, value, _ := strings.Cut(entry, "=")
 		vars[key] = value
 	}
@@ -162,12 +161,32 @@ func (s spawn) environment(scope scope, notify string) ([]string, error) {
 }
 
 // inherited is the master's own environment without what an outer supervisor said
-// to the master.
-func inherited() []string {
+// to the master, what is forkd's own, and, for another user (nil: the master's),
+// the session of whoever has started the master.
+func inherited(user *User) []string {
+	another := user != nil && int(user.UID) != os.Geteuid()
 	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
 		key, _, _ := strings.Cut(entry, "=")
-		return ipc.Private(key)
+		return ipc.Private(key) || another && ofSession(key)
 	})
+}
+
+// ofSession reports whether a variable describes a login session: its sockets,
+// agents, tickets and displays, and who is behind it.
+func ofSession(key string) bool {
+	switch key {
+	case "MAIL", "DOAS_USER", "PKEXEC_UID", // pam_mail(8), doas(1), pkexec(1)
+		"GPG_AGENT_INFO", "GPG_TTY", "KRB5CCNAME", "GNOME_KEYRING_CONTROL",
+		"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "ICEAUTHORITY", "SESSION_MANAGER",
+		"STY", "TMUX", "TMUX_PANE":
+		return true
+	}
+	for _, prefix := range []string{"XDG_", "SUDO_", "SSH_", "DBUS_SESSION_"} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s spawn) contract(vars map[string]string) {

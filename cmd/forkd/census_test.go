@@ -39,13 +39,13 @@ func census() []process {
 	return all
 }
 
-// of returns the living processes of a script: they have its directory in their
-// environment.
+// of returns the living processes of a script: they have the directory above dir
+// as WORK in their environment.
 func of(dir string) []process {
 	var found []process
 	for _, p := range census() {
 		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid)) // a zombie has none
-		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00FORKD_RUNTIME_DIR="+dir+"\x00")) {
+		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00WORK="+filepath.Dir(dir)+"\x00")) {
 			found = append(found, p)
 		}
 	}

@@ -31,6 +31,11 @@ func (r *redisFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&r.file, "config", "c", "", "find Redis as the app of this `FILE` does")
 	cmd.Flags().StringVar(&r.passwordFile, "password-file", "", "a `FILE` with the password, instead of in the URL")
 	cmd.Flags().StringVar(&r.caFile, "ca-file", "", "a `FILE` with the certificates to trust, for rediss://")
+	cmd.PreRun = func(cmd *cobra.Command, _ []string) {
+		if strings.Contains(fleet.MaskURL(r.url), ":***@") {
+			fmt.Fprintln(cmd.ErrOrStderr(), "forkd: warning: every user of this machine can read the password on the command line: leave it out of the URL, and give --password-file FILE, or set "+redisVariable)
+		}
+	}
 }
 
 // registerReading is for commands that only read.

@@ -63,6 +63,9 @@ func checkCommand(std stdio) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, text := range cfg.Warnings {
+				fmt.Fprintln(std.err, "forkd: warning: "+clean(text))
+			}
 			fmt.Fprintln(std.out, clean(summary(cfg)))
 			return nil
 		},

@@ -53,6 +53,10 @@ func (d *draft) report(at origin, err error) {
 	d.failures = append(d.failures, at.wrap(err))
 }
 
+func (d *draft) warn(format string, args ...any) {
+	d.config.Warnings = append(d.config.Warnings, fmt.Sprintf(format, args...))
+}
+
 // put runs a key's setter.
 func (d *draft) put(k key, v value) {
 	d.at[k.name] = v.at

@@ -112,7 +112,7 @@ func keys() []key {
 			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return supervisor.MaskRedisURL(d.config.Redis.URL) }},
 		},
 		{"redis.username", "", "", word(func(d *draft) *string { return &d.config.Redis.Username })},
-		{"redis.password_file", "", "", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
+		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
 		{"redis.ca_file", "", "", path("redis.ca_file", func(d *draft) *string { return &d.redisCA })},
 		{
 			"redis.interval", "", "",

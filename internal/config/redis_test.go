@@ -4,9 +4,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // writeSecrets writes redis.password and ca.pem.
@@ -142,6 +145,46 @@ func TestRedisMasked(t *testing.T) {
 			if s.Key == "redis.url" && s.Value != want {
 				t.Errorf("%s is shown as %s, not %s", url, s.Value, want)
 			}
+		}
+	}
+}
+
+// A password that every user of the machine can read is warned of, and that where
+// it stands; none that only the file's owner can read.
+func TestPublicPassword(t *testing.T) {
+	h := newHost(t)
+	file := filepath.Join(h.directory, "forkd.toml")
+	if err := os.Chmod(filepath.Join(h.directory, "../.."), 0o755); err != nil { // the test's own, 0700
+		t.Fatal(err)
+	}
+	const onCommandLine = "--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE"
+	const inFile = "forkd.toml:2: every user of this machine can read the password in redis.url: chmod o-r forkd.toml, or use redis.password_file"
+	for _, c := range []struct {
+		what, flag, url string
+		mode, folder    os.FileMode
+		want            []string
+	}{
+		{"a flag", "redis://:hunter2@h", "redis://h", 0o600, 0o755, []string{onCommandLine}},
+		{"a flag without one", "redis://h", "redis://:hunter2@h", 0o644, 0o755, nil},
+		{"a file for all", "", "redis://:hunter2@h", 0o644, 0o755, []string{inFile}},
+		{"a file for all without one", "", "redis://user@h", 0o644, 0o755, nil},
+		{"a file for its owner", "", "redis://:hunter2@h", 0o640, 0o755, nil},
+		{"a directory for its owner", "", "redis://:hunter2@h", 0o644, 0o700, nil},
+	} {
+		write(t, file, "command = ['x']\nredis.url = '"+c.url+"'\n")
+		if err := errors.Join(os.Chmod(file, c.mode), os.Chmod(h.directory, c.folder)); err != nil {
+			t.Fatal(err)
+		}
+		f := &Flags{}
+		if c.flag != "" {
+			f = typedFlags(t, "--redis", c.flag)
+		}
+		cfg, err := h.load(f, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, cfg.Warnings); diff != "" {
+			t.Errorf("%s: %s", c.what, diff)
 		}
 	}
 }

@@ -21,8 +21,8 @@ func eventsCommand(std stdio) *cobra.Command {
 		Use:   "events APP",
 		Short: "show what has happened to an app",
 		Long: `events shows what has happened to an app, as far back as its master remembers.
-With -f it goes on as things happen, until Ctrl-C or the app's end; it exits 4
-when the master vanishes.`,
+With -f it goes on as things happen, until Ctrl-C, the end of what reads it or
+the app's end; it exits 4 when the master vanishes.`,
 		Example: `  forkd events shop -f
   forkd events shop --json`,
 		Args:              exactly(1),
@@ -41,6 +41,10 @@ when the master vanishes.`,
 func events(ctx context.Context, std stdio, client *control.Client, follow, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	if follow {
+		ctx, stop = whileRead(ctx, std.out)
+		defer stop()
+	}
 	s := screenOf(std.out)
 	last := uint64(0)
 	err := client.Events(ctx, "", follow, func(_ string, e control.Event) error {
@@ -60,7 +64,7 @@ func events(ctx context.Context, std stdio, client *control.Client, follow, asJS
 		return nil
 	})
 	if errors.Is(err, context.Canceled) {
-		return nil // Ctrl-C: the user has seen enough
+		return nil // Ctrl-C, or | head: the user has seen enough
 	}
 	return ofApp(client.At().Name, err)
 }

@@ -39,11 +39,7 @@ asked of the app that runs here. Hosts obey orders only with redis.control = tru
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			cmd.SuggestionsMinimumDistance = 2
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usage("unknown command %q: did you mean forkd fleet %s?", "fleet "+args[0], near[0])
-			}
-			return usage("unknown command %q: see forkd fleet --help", "fleet "+args[0])
+			return noCommand(cmd, args[0])
 		},
 	}
 	cmd.AddCommand(

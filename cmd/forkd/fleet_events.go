@@ -18,7 +18,8 @@ func fleetEventsCommand(std stdio) *cobra.Command {
 		Use:   "events APP",
 		Short: "show what has happened to an app on all its hosts",
 		Long: `events shows what has happened to an app on all its hosts, as far back as Redis
-keeps it: about 10000 events. With -f it goes on as things happen, until Ctrl-C.`,
+keeps it: about 10000 events. With -f it goes on as things happen, until Ctrl-C
+or the end of what reads it.`,
 		Example: `  forkd fleet events shop -f
   forkd fleet events shop --json --redis rediss://redis.example`,
 		Args:              exactly(1),
@@ -43,6 +44,11 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 	if err := reported(ctx, r, app, where); err != nil {
 		return err
 	}
+	if follow {
+		var stop context.CancelFunc
+		ctx, stop = whileRead(ctx, std.out)
+		defer stop()
+	}
 	s := screenOf(std.out)
 	var gaps gaps
 	err := r.Events(ctx, app, "", follow, func(e fleet.Entry) error {
@@ -61,7 +67,7 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 		return nil
 	})
 	if ctx.Err() != nil {
-		return nil // Ctrl-C: the user has seen enough
+		return nil // Ctrl-C, or | head: the user has seen enough
 	}
 	if _, ours := errors.AsType[*exit](err); ours {
 		return err

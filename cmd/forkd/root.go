@@ -70,6 +70,9 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 	)
 	root.AddCommand(refusals()...)
 	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.RunE = helpOn
+	}
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true // "[flags]" on every line says nothing
 	}
@@ -89,11 +92,33 @@ func known(root *cobra.Command, args []string) error {
 			break
 		}
 	}
-	root.SuggestionsMinimumDistance = 2
-	if near := root.SuggestionsFor(name); len(near) > 0 {
-		return usage("unknown command %q: did you mean forkd %s?", name, near[0])
+	return noCommand(root, name)
+}
+
+// noCommand is the error of a name that no command below parent has.
+func noCommand(parent *cobra.Command, name string) error {
+	parent.SuggestionsMinimumDistance = 2
+	path := strings.TrimPrefix(parent.CommandPath()+" "+name, "forkd ")
+	if near := parent.SuggestionsFor(name); len(near) > 0 {
+		return usage("unknown command %q: did you mean %s %s?", path, parent.CommandPath(), near[0])
 	}
-	return usage("unknown command %q: see forkd help", name)
+	return usage("unknown command %q: see %s --help", path, parent.CommandPath())
+}
+
+// helpOn is `forkd help COMMAND`. A command that is not there is wrong usage, as it
+// is without help; cobra's own prints the whole help, and exits 0.
+func helpOn(cmd *cobra.Command, args []string) error {
+	of, rest, err := cmd.Root().Find(args)
+	switch {
+	case err != nil:
+		return noCommand(cmd.Root(), args[0])
+	case len(rest) > 0 && of.HasSubCommands():
+		return noCommand(of, rest[0])
+	case of.Hidden && of.DisableFlagParsing: // one of refusals
+		return of.RunE(of, nil)
+	}
+	of.InitDefaultHelpFlag()
+	return of.Help()
 }
 
 // completes reports whether a completion script asks: for a command that cobra

@@ -22,6 +22,7 @@ type host struct {
 	home      string     // ~/.config/forkd, "" where nobody is at home
 	uid, gid  int        // the master's
 	cpus      func() int // for the workers
+	backlog   func() int // the highest that the kernel gives; 0: not known
 }
 
 func thisHost() (host, error) {
@@ -35,6 +36,7 @@ func thisHost() (host, error) {
 		uid:       os.Geteuid(),
 		gid:       os.Getegid(),
 		cpus:      availableCPUs,
+		backlog:   maxBacklog,
 	}
 	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
 		h.home = filepath.Join(home, ".config/forkd")

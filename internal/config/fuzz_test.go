@@ -22,7 +22,7 @@ func FuzzTOML(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	h := host{directory: "/srv", etc: "/", cpus: func() int { return 2 }}
+	h := host{directory: "/srv", etc: "/", cpus: func() int { return 2 }, backlog: func() int { return 0 }}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		placed := func(err error) {
 			wrong, ok := errors.AsType[*Error](err)

@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/forkd/forkd/supervisor"
 )
@@ -121,6 +123,28 @@ func (d *draft) finishListeners() {
 		d.checkOverlaps()
 	}
 	d.checkBalance()
+	d.checkBacklog()
+}
+
+// checkBacklog warns where the kernel gives a shorter queue than was asked for,
+// which listen(2) does not say.
+func (d *draft) checkBacklog() {
+	most := d.host.backlog()
+	for _, l := range d.listeners {
+		if most > 0 && l.Backlog > most {
+			d.warn("listener %s: net.core.somaxconn cuts its backlog of %d to %d: raise it (sysctl -w net.core.somaxconn=%d) or lower the backlog", l.Name, l.Backlog, most, l.Backlog)
+		}
+	}
+}
+
+// maxBacklog reads net.core.somaxconn of the network namespace; 0 where it can't.
+func maxBacklog() int {
+	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
 }
 
 // finishListener does what needs several keys of one listener.

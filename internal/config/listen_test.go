@@ -173,3 +173,26 @@ func TestListenerDefaults(t *testing.T) {
 		}
 	}
 }
+
+// A queue that is shorter than was asked for is warned of.
+func TestBacklogCut(t *testing.T) {
+	h := newHost(t)
+	write(t, filepath.Join(h.directory, "forkd.toml"), "command = ['x']\nlisten = [{address=80,backlog=4096},{address='/x',backlog=4097}]\n")
+	for most, want := range map[int][]string{
+		4096: {"listener x: net.core.somaxconn cuts its backlog of 4097 to 4096: raise it (sysctl -w net.core.somaxconn=4097) or lower the backlog"},
+		4097: nil,
+		0:    nil,
+	} {
+		h.backlog = func() int { return most }
+		cfg, err := h.load(&Flags{}, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, cfg.Warnings); diff != "" {
+			t.Errorf("with %d: %s", most, diff)
+		}
+	}
+	if maxBacklog() < 1 {
+		t.Error("net.core.somaxconn cannot be read")
+	}
+}

@@ -25,6 +25,7 @@ func newHost(t *testing.T) host {
 		etc:       filepath.Join(root, "etc"),
 		home:      filepath.Join(root, "home"),
 		cpus:      func() int { return 4 },
+		backlog:   func() int { return 4096 },
 	}
 	for _, directory := range []string{h.directory, h.etc, h.home} {
 		if err := os.Mkdir(directory, 0o755); err != nil {

@@ -82,6 +82,7 @@ type Listener struct {
 	Balance     string      // "hash", "source"; of mode reuseport
 	Backlog     int         // of each socket
 	Nonblocking bool        // O_NONBLOCK at the start
+	Freebind    bool        // of tcp: the host may get the address later
 }
 
 // Ready says when a worker counts as ready.

@@ -37,6 +37,7 @@ func (l Listener) of(cfg Config) sockets.Listener {
 	s := sockets.Listener{
 		Name: l.Name, Network: l.Network, Host: l.Host, Port: l.Port, Path: l.Path, Perm: l.Perm,
 		Mode: l.Mode, Balance: l.Balance, Backlog: l.Backlog, Nonblocking: l.Nonblocking,
+		Freebind: l.Freebind,
 	}
 	if l.Network != "unix" {
 		return s

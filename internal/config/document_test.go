@@ -42,7 +42,7 @@ func TestBadFiles(t *testing.T) {
 		{"[ready]\nidle = '1s'", `2:1: unknown key "ready.idle": did you mean "drain.idle"?`},
 		{"[ready]\nqqqqqq = 1", `2:1: unknown key "ready.qqqqqq": ready has mode, delay, timeout`},
 		{"[[listen]]\nbaklog = 80", `2:1: unknown key "listen.baklog": did you mean "listen.backlog"?`},
-		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking`},
+		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking, freebind`},
 		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log, redis, metrics, control`},
 		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
 
@@ -110,6 +110,7 @@ func TestBadFiles(t *testing.T) {
 		{"[[listen]]\naddress = 'http://:80'", `2:11: listen.address: "http://:80": "http" is no scheme: use tcp://, tcp4://, tcp6:// or unix://`},
 		{"[[listen]]\naddress = '::1:80'", `2:11: listen.address: "::1:80": not an address: write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`},
 		{"[[listen]]\nbacklog = 0", `2:11: listen.backlog: must be a number from 1 to 2147483647, not 0`},
+		{"[[listen]]\nfreebind = true\naddress = '/run/x'", `2:12: listen.freebind: a unix socket has no address that could come later: leave it out`},
 		{"[[listen]]\nnonblocking = 'yes'", `2:15: listen.nonblocking: must be true or false, not "yes"`},
 
 		// Modes.

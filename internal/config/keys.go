@@ -155,6 +155,7 @@ func listenKeys() []listenKey {
 		{"balance", (*listener).setBalance, func(l *listener) string { return l.Balance }},
 		{"backlog", (*listener).setBacklog, func(l *listener) string { return strconv.Itoa(l.Backlog) }},
 		{"nonblocking", (*listener).setNonblocking, func(l *listener) string { return strconv.FormatBool(l.Nonblocking) }},
+		{"freebind", (*listener).setFreebind, func(l *listener) string { return strconv.FormatBool(l.Freebind) }},
 	}
 }
 

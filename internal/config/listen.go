@@ -89,6 +89,11 @@ func (l *listener) setNonblocking(v value) (err error) {
 	return err
 }
 
+func (l *listener) setFreebind(v value) (err error) {
+	l.Freebind, err = v.boolean()
+	return err
+}
+
 // maxListeners bounds [[listen]]: each has a socket for every slot, and every
 // two are compared.
 const maxListeners = 128
@@ -160,6 +165,9 @@ func (d *draft) finishListener(l *listener) {
 		l.Path = d.absolute(l.Path, at)
 		if err := checkPath(l.Path); err != nil {
 			d.report(at, err)
+		}
+		if at, _ := l.given("freebind"); l.Freebind {
+			d.report(at, errors.New("a unix socket has no address that could come later: leave it out"))
 		}
 	}
 	d.finishMode(l)

@@ -84,6 +84,7 @@ mode = "reuseport"
 balance = "source"
 backlog = 1_024
 nonblocking = false
+freebind = true
 
 [[listen]]
 address = "tcp6://[::1]:9090"
@@ -159,7 +160,7 @@ func TestEveryKey(t *testing.T) {
 		Env:        map[string]string{"RAILS_ENV": "production", "PORT": "{port}", "SECRET": `{{"a": 1}`},
 		StopSignal: syscall.SIGQUIT, Systemd: true, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
 		Listeners: []supervisor.Listener{
-			{Name: "http", Network: "tcp", Port: 8080, Mode: "reuseport", Balance: "source", Backlog: 1024},
+			{Name: "http", Network: "tcp", Port: 8080, Mode: "reuseport", Balance: "source", Backlog: 1024, Freebind: true},
 			{Name: "9090", Network: "tcp6", Host: "::1", Port: 9090, Mode: "each", Backlog: 4096, Nonblocking: true},
 			{
 				Name: "shop.sock", Network: "unix", Path: filepath.Join(h.etc, "run/shop.sock"), Perm: 0o660,

@@ -34,7 +34,7 @@ func (d *draft) listenSettings() []supervisor.Setting {
 	for i := range d.listeners {
 		l := &d.listeners[i]
 		for _, k := range listenKeys() {
-			if k.name == "balance" && l.Mode != "reuseport" {
+			if k.name == "balance" && l.Mode != "reuseport" || k.name == "freebind" && l.Network == "unix" {
 				continue
 			}
 			source := d.source(l.given(k.name))

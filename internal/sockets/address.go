@@ -262,7 +262,7 @@ func (e endpoint) explain(l Listener, err error) error {
 	case errors.Is(err, unix.EACCES) && l.Port < 1024:
 		return fmt.Errorf("cannot listen on %s: ports below 1024 need root or CAP_NET_BIND_SERVICE: start as root with `user` set, or choose a port from 1024", l)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("cannot listen on %s: %s is no address of this host: see `ip address`, or leave the host out", l, e.addr)
+		return fmt.Errorf("cannot listen on %s: %s is no address of this host: see `ip address`, leave the host out, or set freebind = true where it comes later", l, e.addr)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("cannot listen on %s: %w: a security module or net.ipv4.ip_unprivileged_port_start forbids it", l, err)
 	default:

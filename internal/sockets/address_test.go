@@ -53,7 +53,7 @@ func TestAddressErrors(t *testing.T) {
 		network, host string
 		says          []string
 	}{
-		{"tcp", "203.0.113.7", []string{"cannot listen on 203.0.113.7:8080: ", "no address of this host"}},
+		{"tcp", "203.0.113.7", []string{"cannot listen on 203.0.113.7:8080: ", "no address of this host", "set freebind = true"}},
 		{"tcp", "2001:db8::7", []string{"cannot listen on [2001:db8::7]:8080: ", "no address of this host"}},
 		{"tcp", "name.invalid", []string{"cannot listen on name.invalid:8080: cannot resolve the host name"}},
 		{"tcp4", "::1", []string{"not an IPv4 address"}},
@@ -70,6 +70,71 @@ func TestAddressErrors(t *testing.T) {
 	l.Balance = "least"
 	_, err := openApp([]Listener{l}, 2)
 	wantError(t, err, `unknown balance "least"`)
+}
+
+// A listener may stand before its address: in a network namespace that has none
+// at first.
+func TestFreebind(t *testing.T) {
+	cmd := helperCommand(t, "freebind")
+	cmd.SysProcAttr = namespaces(0)
+	runHelper(t, cmd)
+}
+
+func helpFreebind() error {
+	if err := setUpLoopback(1); err != nil {
+		return err
+	}
+	var open []*testApp
+	for _, host := range []string{"192.0.2.1", "::2"} {
+		for port, mode := range map[int]string{0: ModeReuseport, 8081: ModeShared, 8082: ModeEach} {
+			l := tcp("http", host, port)
+			l.Mode = mode
+			if _, err := openApp([]Listener{l}, 2); !strings.Contains(fmt.Sprint(err), "is no address of this host") {
+				return fmt.Errorf("%s, %s, before there is an address: %v", host, mode, err)
+			}
+			l.Freebind = true
+			s, err := openApp([]Listener{l}, 2)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			open = append(open, s)
+		}
+	}
+	if err := setUpLoopback(2); err != nil {
+		return err
+	}
+	if err := addLoopback([]byte{192, 0, 2, 1}); err != nil {
+		return err
+	}
+	for _, s := range open {
+		conn, err := net.Dial("tcp", s.listeners()[0].String())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := acceptFrom(s, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addLoopback gives lo an IPv4 address (netdevice(7)).
+func addLoopback(address []byte) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := lo.SetInet4Addr(address); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(fd, unix.SIOCSIFADDR, lo)
 }
 
 func TestOverlap(t *testing.T) {

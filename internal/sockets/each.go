@@ -53,7 +53,7 @@ func (e *each) open(slot int) error {
 	if at.port > maxPort {
 		return fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, e.listener, at.port)
 	}
-	fd, err := at.bindAlone(l.Nonblocking)
+	fd, err := at.bindAlone(l)
 	if err != nil {
 		return at.explain(l, err)
 	}

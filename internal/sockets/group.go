@@ -113,7 +113,7 @@ func (g *group) bind() (fd int, backlog uint32, err error) {
 			}
 		}
 	}
-	fd, err = g.end.bind(g.beside || g.isOpen(), g.listener.Nonblocking)
+	fd, err = g.end.bind(g.beside || g.isOpen(), g.listener)
 	if err != nil {
 		for _, fd := range told {
 			// Only undone: nothing depends on it.

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 		"limit":        helpLimit,
 		"no-ipv6":      helpNoIPv6,
 		"source":       helpSource,
+		"freebind":     helpFreebind,
 		"lent":         helpLent,
 		"half-open":    helpHalfOpen,
 	}[name]

@@ -90,9 +90,9 @@ func unitSockets(t *testing.T, name string, n int, at endpoint) (given []Passed,
 		var fd int
 		var err error
 		if n > 1 {
-			fd, err = at.bind(i > 0, true)
+			fd, err = at.bind(i > 0, Listener{Nonblocking: true})
 		} else {
-			fd, err = at.bindAlone(true)
+			fd, err = at.bindAlone(Listener{Nonblocking: true})
 		}
 		check(t, err)
 		_, err = listen(fd, 128)

@@ -97,7 +97,7 @@ func TestSharedIsRestored(t *testing.T) {
 func freeRange(t *testing.T, n int) int {
 	t.Helper()
 	for range 50 {
-		base, err := endpoint{addr: ipv4Loopback}.freePort()
+		base, err := endpoint{addr: ipv4Loopback}.freePort(Listener{})
 		check(t, err)
 		ok := base+n < 65536
 		for port := base; ok && port < base+n; port++ {

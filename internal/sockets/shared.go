@@ -55,7 +55,7 @@ func (c *shared) adopt(given []*passed) error {
 
 func (c *shared) open(slot int) error {
 	if c.sock.fd < 0 {
-		fd, err := c.end.bindAlone(c.listener.Nonblocking)
+		fd, err := c.end.bindAlone(c.listener)
 		if err != nil {
 			return c.end.explain(c.listener, err)
 		}

@@ -120,14 +120,14 @@ func (m *socket) close() {
 // SO_REUSEPORT, so that a port in use by anybody, the same user included, is
 // EADDRINUSE, and lets others join only after that. (Two programs that bind
 // within the few microseconds before either listens are not told apart.)
-func (e endpoint) bind(join, nonblocking bool) (fd int, err error) {
+func (e endpoint) bind(join bool, l Listener) (fd int, err error) {
 	if e.port == 0 {
-		return e.bindAny(func(e endpoint) (int, error) { return e.bind(false, nonblocking) })
+		return e.bindAny(l, func(e endpoint) (int, error) { return e.bind(false, l) })
 	}
 	if join {
-		return e.bindWith(nonblocking, share)
+		return e.bindWith(l, share)
 	}
-	if fd, err = e.bindAlone(nonblocking); err != nil {
+	if fd, err = e.bindAlone(l); err != nil {
 		return -1, err
 	}
 	if err := share(fd); err != nil {
@@ -138,17 +138,17 @@ func (e endpoint) bind(join, nonblocking bool) (fd int, err error) {
 }
 
 // bindAlone binds a socket that nobody can join.
-func (e endpoint) bindAlone(nonblocking bool) (fd int, err error) {
+func (e endpoint) bindAlone(l Listener) (fd int, err error) {
 	if e.port == 0 {
-		return e.bindAny(func(e endpoint) (int, error) { return e.bindAlone(nonblocking) })
+		return e.bindAny(l, func(e endpoint) (int, error) { return e.bindAlone(l) })
 	}
-	return e.bindWith(nonblocking, func(fd int) error {
+	return e.bindWith(l, func(fd int) error {
 		return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	})
 }
 
-func (e endpoint) bindWith(nonblocking bool, prepare func(fd int) error) (fd int, err error) {
-	if fd, err = e.socket(nonblocking); err != nil {
+func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err error) {
+	if fd, err = e.socket(l); err != nil {
 		return -1, err
 	}
 	if err = prepare(fd); err == nil {
@@ -163,9 +163,9 @@ func (e endpoint) bindWith(nonblocking bool, prepare func(fd int) error) (fd int
 
 // bindAny binds to a port that the kernel picks. Somebody else may take it
 // first: then it is another.
-func (e endpoint) bindAny(bind func(e endpoint) (int, error)) (fd int, err error) {
+func (e endpoint) bindAny(l Listener, bind func(e endpoint) (int, error)) (fd int, err error) {
 	for range 8 {
-		if e.port, err = e.freePort(); err != nil {
+		if e.port, err = e.freePort(l); err != nil {
 			return -1, err
 		}
 		if fd, err = bind(e); !errors.Is(err, unix.EADDRINUSE) {
@@ -178,8 +178,8 @@ func (e endpoint) bindAny(bind func(e endpoint) (int, error)) (fd int, err error
 // freePort asks the kernel for a port. A socket bound to port 0 loses its port when
 // it is shut down (inet_csk: no SOCK_BINDPORT_LOCK) and could not be restored, so
 // that such a one only finds the port for one bound by number.
-func (e endpoint) freePort() (int, error) {
-	scout, err := e.socket(true)
+func (e endpoint) freePort(l Listener) (int, error) {
+	scout, err := e.socket(l)
 	if err != nil {
 		return 0, err
 	}
@@ -190,9 +190,9 @@ func (e endpoint) freePort() (int, error) {
 	return boundPort(scout)
 }
 
-func (e endpoint) socket(nonblocking bool) (fd int, err error) {
+func (e endpoint) socket(l Listener) (fd int, err error) {
 	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
-	if nonblocking {
+	if l.Nonblocking {
 		kind |= unix.SOCK_NONBLOCK
 	}
 	fd, err = unix.Socket(e.family(), kind, unix.IPPROTO_TCP)
@@ -207,6 +207,12 @@ func (e endpoint) socket(nonblocking bool) (fd int, err error) {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
 			unix.Close(fd)
 			return -1, os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
+		}
+	}
+	if l.Freebind { // of IPv6 too: ip(7) and ipv6(7) have one flag
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err != nil {
+			unix.Close(fd)
+			return -1, os.NewSyscallError("setsockopt IP_FREEBIND", err)
 		}
 	}
 	return fd, nil

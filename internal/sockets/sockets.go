@@ -52,6 +52,7 @@ type Listener struct {
 	Balance     string      // BalanceHash, BalanceSource; of ModeReuseport
 	Backlog     int         // of each socket; the kernel cuts it to net.core.somaxconn
 	Nonblocking bool        // O_NONBLOCK at the start; never touched again
+	Freebind    bool        // of TCP: the host need not have the address yet (IP_FREEBIND, ip(7))
 }
 
 // Owner is whose a file is.

@@ -12,7 +12,7 @@ import (
 func TestListenerOf(t *testing.T) {
 	l := Listener{
 		Name: "app", Network: "unix", Host: "h", Port: 1, Path: "/run/app.sock", Perm: 0o640,
-		Mode: "shared", Balance: "hash", Backlog: 2, Nonblocking: true,
+		Mode: "shared", Balance: "hash", Backlog: 2, Nonblocking: true, Freebind: true,
 	}
 	got := reflect.ValueOf(l.of(Config{Umask: 0o027, User: &User{UID: 33, GID: 44}}))
 	want := reflect.ValueOf(l)

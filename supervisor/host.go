@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -258,33 +257,29 @@ func (h *host) inspect() {
 	if h.unlistened {
 		return
 	}
-	changed, err := h.sockets.RestoreAll()
+	restored, err := h.sockets.RestoreAll()
 	if why := fmt.Sprint(err); why != h.deaf { // once, not at every look
 		if h.deaf = why; err != nil {
-			h.log.Error("cannot listen again", "why", err)
+			h.log.Error("cannot restore the sockets", "why", err)
 		}
 	}
-	for _, slot := range changed {
-		h.listeningAgain(slot)
+	for _, r := range restored {
+		h.listeningAgain(r.Slot, r.Why)
 	}
 	h.notices()
 }
 
 func (h *host) restore(slot int) {
-	changed, err := h.sockets.Restore(slot)
-	switch {
-	case err != nil:
-		h.log.Error("cannot listen again", "slot", slot, "why", err)
-	case changed:
-		h.listeningAgain(slot)
+	why, err := h.sockets.Restore(slot)
+	if err != nil {
+		h.log.Error("cannot restore the sockets", "slot", slot, "why", err)
+	}
+	if why != "" {
+		h.listeningAgain(slot, why)
 	}
 }
 
-func (h *host) listeningAgain(slot int) {
-	why := strings.Join(h.sockets.Notices(), "; ") // of a unix socket
-	if why == "" {
-		why = "the worker had shut the socket down or changed its backlog"
-	}
+func (h *host) listeningAgain(slot int, why string) {
 	h.log.Info("listening again", "slot", slot, "why", why)
 	h.chronicle.add(control.Event{Type: control.EventListeningAgain, Slot: &slot, Reason: why})
 }

@@ -84,22 +84,14 @@ func (e *each) configure(l Listener) {
 
 func (e *each) steer([]bool) error { return nil }
 
-func (e *each) mend(slot int) (changed bool, err error) {
-	if slot >= len(e.members) {
-		return false, nil
-	}
-	changed, _, err = e.members[slot].mend(e.listener, ofSlot(slot))
-	return changed, err
-}
+func (e *each) refresh() error { return nil }
 
-func (e *each) mendAll() (changed []int, err error) {
-	for slot := range e.members {
-		undone, failed := e.mend(slot)
-		if err = first(err, failed); undone {
-			changed = append(changed, slot)
-		}
+func (e *each) mend(slot int) (undone string, err error) {
+	if slot >= len(e.members) {
+		return "", nil
 	}
-	return changed, err
+	undone, _, err = e.members[slot].mend(e.set, e.listener, ofSlot(slot))
+	return undone, err
 }
 
 func (e *each) queue(slot int) (waiting int, listens bool) {

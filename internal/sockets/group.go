@@ -189,7 +189,7 @@ func (g *group) configure(l Listener) {
 // are the group's last. One change between two looks is followed exactly; of
 // several it is not known which was first, and slots may change places in the
 // group.
-func (g *group) look() (joined bool) {
+func (g *group) look() {
 	for slot, m := range g.all() {
 		state, err := inspect(m.fd)
 		switch listens, known := err == nil && state.listens, slices.Contains(g.order, slot); {
@@ -197,44 +197,35 @@ func (g *group) look() (joined bool) {
 			g.order.leave(slot)
 		case !known && listens:
 			g.order.join(slot)
-			joined = true
 		}
 	}
-	return joined
 }
 
-func (g *group) mend(slot int) (changed bool, err error) {
-	if g.look() {
-		err = g.attach()
-	}
-	changed, failed := g.mendOne(slot)
-	return changed, first(err, failed)
+// refresh steers anew even where nothing has changed: what program the group has
+// cannot be read, and every worker can give it another.
+func (g *group) refresh() error {
+	g.look()
+	return g.attach()
 }
 
-func (g *group) mendAll() (changed []int, err error) {
-	if g.look() {
-		err = g.attach()
-	}
-	for slot := range g.members {
-		undone, failed := g.mendOne(slot)
-		if err = first(err, failed); undone {
-			changed = append(changed, slot)
-		}
-	}
-	return changed, err
-}
-
-// mendOne mends one slot's socket; look has come before it.
-func (g *group) mendOne(slot int) (changed bool, err error) {
+func (g *group) mend(slot int) (undone string, err error) {
 	if slot >= len(g.members) {
-		return false, nil
+		return "", nil
 	}
-	changed, revived, err := g.members[slot].mend(g.listener, ofSlot(slot))
-	if !revived {
-		return changed, err
+	m := g.members[slot]
+	undone, revived, err := m.mend(g.set, g.listener, ofSlot(slot))
+	if revived {
+		g.order.join(slot)
+		err = first(err, g.attach())
 	}
-	g.order.join(slot)
-	return true, g.attach()
+	if m.fd < 0 || m.held {
+		return undone, err
+	}
+	on, failed := m.keepShared()
+	if on {
+		undone = joinWords(undone, "a worker had set SO_REUSEPORT to 0")
+	}
+	return undone, first(err, failed)
 }
 
 func (g *group) queue(slot int) (waiting int, listens bool) {

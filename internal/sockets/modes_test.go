@@ -83,12 +83,10 @@ func TestSharedIsRestored(t *testing.T) {
 	files, err := s.files(1)
 	check(t, err)
 	check(t, unix.Shutdown(files[0], unix.SHUT_RDWR))
-	if changed, err := s.RestoreAll(); !slices.Equal(changed, []int{0}) || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
-	}
+	wantRestored(t, s.Set, 0, "a worker had shut the socket down")
 	check(t, unix.Listen(files[0], 3))
-	if changed, err := s.Restore(1); !changed || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
+	if undone, err := s.Restore(1); undone == "" || err != nil {
+		t.Errorf("restored %v, %v", undone, err)
 	}
 	wantArrivals(t, s, []int{20, 0})
 }
@@ -154,9 +152,7 @@ func TestEach(t *testing.T) {
 	files, err := s.files(2)
 	check(t, err)
 	check(t, unix.Shutdown(files[0], unix.SHUT_RDWR))
-	if changed, err := s.RestoreAll(); !slices.Equal(changed, []int{2}) || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
-	}
+	wantRestored(t, s.Set, 2, "a worker had shut the socket down")
 	reach(1, 1, 1, 1)
 	held := (*HeldError)(nil)
 	if _, err := openApp([]Listener{inMode(ModeEach, tcp("http", "127.0.0.1", base-1))}, 3); !errors.As(err, &held) || held.Listener.Port < base {

@@ -28,8 +28,10 @@ type bound interface {
 	configure(l Listener)
 	// steer says which slots accept; those beyond do not.
 	steer(accept []bool) error
-	mend(slot int) (changed bool, err error)
-	mendAll() (changed []int, err error)
+	// refresh brings up to date what the slots have in common; it comes before mend.
+	refresh() error
+	// mend undoes what a worker did to the slot's socket, and says what that was.
+	mend(slot int) (undone string, err error)
 	queue(slot int) (waiting int, listens bool)
 	closeSlot(slot int) error
 	// leaving returns where half-open connections of the slot's are found.

@@ -95,17 +95,11 @@ func (c *shared) configure(l Listener) {
 
 func (c *shared) steer([]bool) error { return nil }
 
-func (c *shared) mend(int) (changed bool, err error) {
-	changed, _, err = c.sock.mend(c.listener, "")
-	return changed, err
-}
+func (c *shared) refresh() error { return nil }
 
-func (c *shared) mendAll() (changed []int, err error) {
-	undone, err := c.mend(0)
-	if undone {
-		changed = []int{0}
-	}
-	return changed, err
+func (c *shared) mend(int) (undone string, err error) {
+	undone, _, err = c.sock.mend(c.set, c.listener, "")
+	return undone, err
 }
 
 func (c *shared) queue(slot int) (waiting int, listens bool) {

@@ -20,6 +20,7 @@ type socket struct {
 	stored  string // its name in the fd store, "": it is not there
 	cookie  uint64 // of one in the fd store
 	unit    string // its name from the socket unit
+	locked  bool   // a worker has locked its filter: said
 }
 
 func noSocket() *socket { return &socket{fd: -1} }
@@ -47,26 +48,55 @@ func (m *socket) reconfigure(s *Set, before, now Listener, of string) {
 // ofSlot says, before a listener's name, that one slot's socket is meant.
 func ofSlot(slot int) string { return fmt.Sprintf("slot %d on ", slot) }
 
-// mend undoes what a worker did to it. revived: it had left its group.
-func (m *socket) mend(l Listener, of string) (changed, revived bool, err error) {
+// mend undoes what a worker did to it, and says what that was. revived: it had left
+// its group.
+func (m *socket) mend(s *Set, l Listener, of string) (undone string, revived bool, err error) {
 	if m.fd < 0 {
-		return false, false, nil
+		return "", false, nil
 	}
 	state, err := inspect(m.fd)
-	if err == nil && state.listens && state.backlog == m.backlog {
-		return false, false, nil
+	if err != nil || !state.listens || state.backlog != m.backlog {
+		undone = "a worker had changed the backlog"
+		if revived = !state.listens; revived {
+			undone = "a worker had shut the socket down"
+		}
+		if err == nil && revived {
+			err = disconnect(m.fd)
+		}
+		if err == nil {
+			err = m.listen(l.Backlog)
+		}
+		if err != nil {
+			return "", false, fmt.Errorf("cannot listen again on %s%s: %w", of, l, err)
+		}
 	}
-	revived = !state.listens
-	if err == nil && revived {
-		err = disconnect(m.fd)
+	// A filter can drop every new connection (socket(7)).
+	switch err := unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); {
+	case err == nil:
+		undone = joinWords(undone, "a worker had set a filter (SO_ATTACH_FILTER)")
+	case errors.Is(err, unix.EPERM) && !m.locked:
+		m.locked = true
+		s.notice("a worker has locked the filter of the socket of %s%s (SO_LOCK_FILTER), which nothing undoes: to be rid of it stop the app and run it again", of, l)
 	}
-	if err == nil {
-		err = m.listen(l.Backlog)
+	return undone, revived, nil
+}
+
+// joinWords lists what was done.
+func joinWords(list, more string) string {
+	if list == "" {
+		return more
 	}
-	if err != nil {
-		return false, false, fmt.Errorf("cannot listen again on %s%s: %w", of, l, err)
+	return list + ", " + more
+}
+
+// keepShared sets SO_REUSEPORT again: with it off, the kernel may give a socket all
+// connections past its group, and lets no other be bound.
+func (m *socket) keepShared() (changed bool, err error) {
+	on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err != nil || on != 0 {
+		return false, os.NewSyscallError("getsockopt SO_REUSEPORT", err)
 	}
-	return true, revived, nil
+	return true, share(m.fd)
 }
 
 // waiting counts its queue. It is false where it does not listen.

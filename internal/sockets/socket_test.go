@@ -44,8 +44,8 @@ func helpUnprivileged() error {
 	if err := unix.Shutdown(fds[0], unix.SHUT_RDWR); err != nil {
 		return err
 	}
-	if changed, err := s.Restore(1); !changed || err != nil {
-		return fmt.Errorf("restored: %v, %w", changed, err)
+	if undone, err := s.Restore(1); undone == "" || err != nil {
+		return fmt.Errorf("restored: %v, %w", undone, err)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"syscall"
 )
@@ -130,42 +131,52 @@ func (s *Set) accepting(p *place) []bool {
 	return accept
 }
 
+// Restored is what was undone of a slot's sockets, for a person.
+type Restored struct {
+	Slot int
+	Why  string
+}
+
 // Restore undoes what a worker did to the slot's sockets: it listens again on
-// one that was shut down, sets the backlog that was configured where it was
-// changed, and brings a unix socket's file back. Called when a worker has become
-// ready, and when one has ended. It reports whether there was anything to undo.
-// The queue of a socket that was shut down is lost; that of one with another
-// backlog is not.
-func (s *Set) Restore(slot int) (changed bool, err error) {
+// one that was shut down, sets the backlog that was configured, takes a filter
+// away, steers anew, and brings a unix socket's file back. Called when a worker
+// has become ready, and when one has ended. It says what there was to undo, ""
+// for nothing; of a group's program that cannot be known. The queue of a socket
+// that was shut down is lost; that of one with another backlog is not.
+func (s *Set) Restore(slot int) (undone string, err error) {
 	for _, p := range s.places {
-		undone, failed := p.mend(slot)
-		changed, err = changed || undone, first(err, failed)
-		if undone {
+		err = first(err, p.refresh())
+		what, failed := p.mend(slot)
+		err = first(err, failed)
+		if what != "" {
 			s.keepAll(p)
+			undone = joinWords(undone, what)
 		}
 	}
 	s.orders.write(s)
-	return changed, err
+	return undone, err
 }
 
-// RestoreAll does the same for every slot, with two or three system calls for
-// each socket, and returns the slots in which there was something to undo. What
-// is undone of a socket for all slots counts as slot 0's.
-func (s *Set) RestoreAll() (changed []int, err error) {
+// RestoreAll does the same for every slot, with three or four system calls for
+// each socket. What is undone of a socket for all slots counts as slot 0's.
+func (s *Set) RestoreAll() (restored []Restored, err error) {
+	undone := map[int]string{}
 	for _, p := range s.places {
-		undone, failed := p.mendAll()
-		err = first(err, failed)
-		if len(undone) > 0 {
-			s.keepAll(p)
-		}
-		for _, slot := range undone {
-			if !slices.Contains(changed, slot) {
-				changed = append(changed, slot)
+		err = first(err, p.refresh())
+		for slot := range p.all() {
+			what, failed := p.mend(slot)
+			err = first(err, failed)
+			if what != "" {
+				s.keepAll(p)
+				undone[slot] = joinWords(undone[slot], what)
 			}
 		}
 	}
 	s.orders.write(s)
-	return changed, err
+	for _, slot := range slices.Sorted(maps.Keys(undone)) {
+		restored = append(restored, Restored{slot, undone[slot]})
+	}
+	return restored, err
 }
 
 // Queue counts the connections that wait to be accepted in the slot's sockets.

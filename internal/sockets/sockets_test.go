@@ -5,9 +5,11 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,8 +59,8 @@ func TestOpenNothing(t *testing.T) {
 	if _, known := s.Queue(0); known {
 		t.Error("a queue without a listener")
 	}
-	if changed, err := s.Restore(0); changed || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
+	if undone, err := s.Restore(0); undone != "" || err != nil {
+		t.Errorf("restored %v, %v", undone, err)
 	}
 	check(t, s.CloseSlot(0))
 	for _, slots := range []int{0, 1025} {
@@ -196,6 +198,10 @@ func TestRestore(t *testing.T) {
 			return err
 		},
 		"backlog": func(fd int) error { return unix.Listen(fd, 1) },
+		"a filter that drops everything": func(fd int) error {
+			return setProgram(fd, unix.SO_ATTACH_FILTER, []bpf.Instruction{bpf.RetConstant{Val: 0}})
+		},
+		"out of the group's program": func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for slot := range 4 {
@@ -203,15 +209,15 @@ func TestRestore(t *testing.T) {
 				fds, err := s.files(slot)
 				check(t, err)
 				wantOnly(t, s, 3)
-				if changed, err := s.Restore(slot); changed || err != nil {
-					t.Fatalf("restored a sound socket: %v, %v", changed, err)
+				if undone, err := s.Restore(slot); undone != "" || err != nil {
+					t.Fatalf("restored a sound socket: %v, %v", undone, err)
 				}
 				check(t, harm(fds[0]))
-				if changed, err := s.Restore(slot); !changed || err != nil {
-					t.Fatalf("restored %v, %v", changed, err)
+				if undone, err := s.Restore(slot); undone == "" || err != nil {
+					t.Fatalf("restored %v, %v", undone, err)
 				}
-				if changed, err := s.Restore(slot); changed || err != nil {
-					t.Fatalf("restored twice: %v, %v", changed, err)
+				if undone, err := s.Restore(slot); undone != "" || err != nil {
+					t.Fatalf("restored twice: %v, %v", undone, err)
 				}
 				wantArrivals(t, s, []int{0, 0, 0, 20})
 				if state, err := inspect(fds[0]); err != nil || state.backlog != 512 {
@@ -226,6 +232,15 @@ func TestRestore(t *testing.T) {
 				exchange(t, s, slot)
 			}
 		})
+	}
+}
+
+// wantRestored has every socket looked at, and fails unless one slot's was harmed, so.
+func wantRestored(t *testing.T, s *Set, slot int, why string) {
+	t.Helper()
+	restored, err := s.RestoreAll()
+	if len(restored) != 1 || restored[0].Slot != slot || !strings.Contains(restored[0].Why, why) || err != nil {
+		t.Errorf("restored %v, %v, want slot %d: %s", restored, err, slot, why)
 	}
 }
 

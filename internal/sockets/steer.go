@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -224,6 +225,11 @@ func addStep(table []step, key, value int) []step {
 // attach replaces the program of the group that the socket is in, at once for
 // all of it (SO_ATTACH_REUSEPORT_CBPF, socket(7); no privilege is needed).
 func attach(fd int, program []bpf.Instruction) error {
+	return setProgram(fd, unix.SO_ATTACH_REUSEPORT_CBPF, program)
+}
+
+// setProgram hands the kernel a classic BPF program by one of the socket's options.
+func setProgram(fd, option int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return err
@@ -232,9 +238,9 @@ func attach(fd int, program []bpf.Instruction) error {
 	for i, ins := range raw {
 		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
 	}
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option,
 		&unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)})
-	return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF", err)
+	return os.NewSyscallError("setsockopt", err)
 }
 
 // steer takes over which slots accept, and attaches the program for them.
@@ -249,11 +255,23 @@ func (g *group) attach() error {
 	if len(g.order) < 2 {
 		return nil // one socket needs no steering, and systemd's may be in no group
 	}
-	balance := program(g.listener.Balance, g.seed, g.order, g.accepting())
-	if err := attach(g.members[g.order[0]].fd, balance); err != nil {
+	if err := g.load(g.accepting()); err != nil {
 		return fmt.Errorf("cannot steer the connections of %s: %w", g.listener, err)
 	}
 	return nil
+}
+
+// load gives the group the program for those that accept, by any of its sockets: by
+// one on which a worker has set SO_LOCK_FILTER it is EPERM.
+func (g *group) load(accepting []bool) error {
+	balance := program(g.listener.Balance, g.seed, g.order, accepting)
+	var err error
+	for _, slot := range g.order {
+		if err = attach(g.members[slot].fd, balance); !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	return fmt.Errorf("workers have locked every socket (SO_LOCK_FILTER): stop the app and run it again: %w", err)
 }
 
 // accepting says which members get new connections: those of the slots that
@@ -294,6 +312,6 @@ func (g *group) vacate(slot int) {
 	accepting[g.order[len(g.order)-1]] = false
 	if slices.Contains(accepting, true) {
 		// What follows steers again, and says what is wrong.
-		_ = attach(g.members[g.order[0]].fd, program(g.listener.Balance, g.seed, g.order, accepting))
+		_ = g.load(accepting)
 	}
 }

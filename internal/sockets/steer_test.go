@@ -127,6 +127,57 @@ func TestSteer(t *testing.T) {
 	}
 }
 
+// A worker gives the group another program, or none: at the next look it has
+// forkd's again.
+func TestProgramIsRestored(t *testing.T) {
+	s := open(t, 3, tcp("http", "127.0.0.1", 0))
+	fds, err := s.files(0)
+	check(t, err)
+	for name, harm := range map[string]func() error{
+		"all to slot 0": func() error {
+			return setProgram(fds[0], unix.SO_ATTACH_REUSEPORT_CBPF, []bpf.Instruction{bpf.RetConstant{Val: 0}})
+		},
+		"none": func() error { return unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0) },
+	} {
+		for restore, call := range map[string]func() error{
+			"all": func() error { _, err := s.RestoreAll(); return err },
+			"one": func() error { _, err := s.Restore(2); return err },
+		} {
+			wantOnly(t, s, 1)
+			check(t, harm())
+			check(t, call())
+			wantArrivals(t, s, []int{0, 20, 0})
+			if t.Failed() {
+				t.Fatalf("%s, restore %s", name, restore)
+			}
+		}
+	}
+}
+
+// A worker locks its socket's filter, which forbids another program by that
+// socket: it is given by another's.
+func TestLockedFilter(t *testing.T) {
+	s := open(t, 3, tcp("http", "127.0.0.1", 0))
+	for slot := range 3 {
+		fds, err := s.files(slot)
+		check(t, err)
+		check(t, unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1))
+		if slot == 2 {
+			wantError(t, s.steer(true, true, false), "cannot steer the connections of", "workers have locked every socket")
+			break
+		}
+		for only := range 3 {
+			wantOnly(t, s, only)
+		}
+	}
+	for range 2 {
+		if restored, err := s.RestoreAll(); len(restored) != 0 || err == nil {
+			t.Errorf("restored %v, %v", restored, err)
+		}
+	}
+	wantNotices(t, s.Set, "locked the filter of the socket of slot 0 on", "of slot 1 on", "of slot 2 on")
+}
+
 // One client all the time, while slots are steered away and back.
 func TestSteerUnderLoad(t *testing.T) {
 	sameFiles(t)

@@ -145,23 +145,25 @@ func (u *unixSocket) give() {
 
 func (u *unixSocket) steer([]bool) error { return nil }
 
+func (u *unixSocket) refresh() error { return nil }
+
 // mend brings back what a worker took: the file, the backlog, and, where it has
 // shut the socket down, the socket, which cannot be revived as TCP's can.
-func (u *unixSocket) mend(int) (changed bool, err error) {
+func (u *unixSocket) mend(int) (undone string, err error) {
 	if u.sock.fd < 0 {
-		return false, nil
+		return "", nil
 	}
 	if hungUp(u.sock.fd) {
 		return u.mendShut(), nil
 	}
 	if state, err := inspectUnix(inode(u.sock.fd)); err == nil && state.backlog != u.sock.backlog {
 		if err := u.sock.listen(u.listener.Backlog); err != nil {
-			return false, fmt.Errorf("cannot listen again on %s: %w", u.listener, err)
+			return "", fmt.Errorf("cannot listen again on %s: %w", u.listener, err)
 		}
-		changed = true
+		undone = "a worker had changed the backlog"
 	}
 	if u.sock.held {
-		return changed, nil
+		return undone, nil
 	}
 	switch now, err := u.at.look(); {
 	case err != nil:
@@ -171,32 +173,33 @@ func (u *unixSocket) mend(int) (changed bool, err error) {
 	case now == fileStrange:
 		u.complain("listener %s: somebody else has put a file at %s: new connections do not reach the app until it is gone", u.listener.Name, u.listener.Path)
 	default:
-		changed = u.mendFile() || changed
+		if bound := u.mendFile(); bound != "" {
+			undone = joinWords(undone, bound)
+		}
 	}
-	return changed, nil
+	return undone, nil
 }
 
 // mendFile brings the public name back, by the other one where that is there.
-func (u *unixSocket) mendFile() (changed bool) {
+func (u *unixSocket) mendFile() (undone string) {
 	switch err := u.at.link(); {
 	case err == nil:
-		u.set.notice("listener %s: unix path bound again: %s was unlinked", u.listener.Name, u.listener.Path)
-		return true
+		return fmt.Sprintf("listener %s: unix path bound again: %s was unlinked", u.listener.Name, u.listener.Path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotOurs):
 		return u.bindAnew("the path was unlinked", "have the old one")
 	default:
 		u.complain("listener %s: the path was unlinked, and cannot be linked again yet: %v: it is tried again each second", u.listener.Name, err)
-		return false
+		return ""
 	}
 }
 
 // mendShut is for a socket that a worker has shut down: it refuses connections
 // for ever. systemd's can be replaced by systemd alone.
-func (u *unixSocket) mendShut() (changed bool) {
+func (u *unixSocket) mendShut() (undone string) {
 	if u.sock.held {
 		u.complain("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
 			u.listener.Name, u.sock.unit, u.listener.Path)
-		return false
+		return ""
 	}
 	return u.bindAnew("a worker has shut the socket down, which nothing undoes", "have the dead one")
 }
@@ -212,17 +215,16 @@ func (u *unixSocket) complain(format string, args ...any) {
 // bindAnew replaces the socket by another one, that only workers started from
 // now on have. The old one stays until there is a new one, and is the workers'
 // then: what is queued there is served, if it still can be.
-func (u *unixSocket) bindAnew(why, theyHave string) (changed bool) {
+func (u *unixSocket) bindAnew(why, theyHave string) (undone string) {
 	old := u.sock
 	if err := u.bind(); err != nil {
 		u.complain("listener %s: %s, and no other can be bound yet: %v: it is tried again each second", u.listener.Name, why, err)
-		return false
+		return ""
 	}
 	u.set.forget(&old)
 	old.close()
 	u.said = ""
-	u.set.notice("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)
-	return true
+	return fmt.Sprintf("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)
 }
 
 // hungUp reports whether somebody has called shutdown on a listening unix
@@ -231,14 +233,6 @@ func hungUp(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
-}
-
-func (u *unixSocket) mendAll() (changed []int, err error) {
-	undone, err := u.mend(0)
-	if undone {
-		changed = []int{0}
-	}
-	return changed, err
 }
 
 // queue asks the kernel, which may not have been built to say: then one means

@@ -224,10 +224,7 @@ func TestUnixUnlinked(t *testing.T) {
 	before, err := s.files(0)
 	check(t, err)
 	check(t, os.Remove(path))
-	if changed, err := s.RestoreAll(); !slices.Equal(changed, []int{0}) || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
-	}
-	wantNotices(t, s.Set, "unix path bound again: "+path+" was unlinked")
+	wantRestored(t, s.Set, 0, "unix path bound again: "+path+" was unlinked")
 	wantServed(t, s, path)
 	after, err := s.files(0)
 	check(t, err)
@@ -245,8 +242,8 @@ func TestUnixUnlinked(t *testing.T) {
 	}
 	wantNotices(t, s.Set, "somebody else has put a file at "+path)
 	check(t, os.Remove(path))
-	if changed, err := s.Restore(1); !changed || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
+	if undone, err := s.Restore(1); undone == "" || err != nil {
+		t.Errorf("restored %v, %v", undone, err)
 	}
 	wantServed(t, s, path)
 
@@ -254,10 +251,7 @@ func TestUnixUnlinked(t *testing.T) {
 	s.Notices()
 	check(t, os.Remove(path))
 	check(t, os.Remove(fileAt(path).spare))
-	if changed, err := s.RestoreAll(); len(changed) != 1 || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
-	}
-	wantNotices(t, s.Set, "workers that run have the old one: `forkd reload shop` starts others")
+	wantRestored(t, s.Set, 0, "workers that run have the old one: `forkd reload shop` starts others")
 	wantServed(t, s, path)
 }
 
@@ -268,8 +262,8 @@ func TestUnixRestored(t *testing.T) {
 	files, err := s.files(0)
 	check(t, err)
 	check(t, unix.Listen(files[0], 3))
-	if changed, err := s.Restore(0); !changed || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
+	if undone, err := s.Restore(0); undone == "" || err != nil {
+		t.Errorf("restored %v, %v", undone, err)
 	}
 	if state, err := inspectUnix(inode(files[0])); err != nil || state.backlog != 64 {
 		t.Errorf("state %+v, %v", state, err)
@@ -278,10 +272,7 @@ func TestUnixRestored(t *testing.T) {
 	if _, known := s.Queue(0); known {
 		t.Error("a queue of a socket that was shut down")
 	}
-	if changed, err := s.RestoreAll(); len(changed) != 1 || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
-	}
-	wantNotices(t, s.Set, "a worker has shut the socket down")
+	wantRestored(t, s.Set, 0, "a worker has shut the socket down")
 	wantServed(t, s, path)
 	if changed, err := s.RestoreAll(); len(changed) != 0 || err != nil {
 		t.Errorf("restored %v, %v", changed, err)
@@ -319,10 +310,7 @@ func TestUnixDirectoryGone(t *testing.T) {
 	defer unix.Close(worker)
 
 	check(t, os.Mkdir(dir, 0o700))
-	if changed, err := s.RestoreAll(); len(changed) != 1 || err != nil {
-		t.Errorf("restored %v, %v", changed, err)
-	}
-	wantNotices(t, s.Set, "the path was unlinked, and workers that run have the old one")
+	wantRestored(t, s.Set, 0, "the path was unlinked, and workers that run have the old one")
 	wantServed(t, s, path)
 	if got := keeper.sockets(); got != "app.0" || len(keeper.fds["app.0"]) != 1 {
 		t.Errorf("stored %q, %v", got, keeper.fds)

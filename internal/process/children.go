@@ -22,6 +22,7 @@ type Children struct {
 	ended  chan struct{} // closed when the reaper has ended
 
 	burials sync.WaitGroup
+	burying sync.Mutex // one at a time
 	// mu is held over each fork and each sweep, so that a sweep never takes a
 	// worker that is being born for a stranger, and over each signal, so that
 	// nobody is reaped between the check and the kill.

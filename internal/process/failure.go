@@ -33,6 +33,12 @@ const (
 // errno in the machine's own order.
 const failureSize = 5
 
+// maxWords bounds what is read of a shim's failure: the Go runtime's is text.
+const maxWords = 1 << 10
+
+// noRoom is EAGAIN of fork(2), clone(2) and execve(2).
+const noRoom = "the limit on processes is reached: raise pids.max of the cgroup (TasksMax= in a unit) or the user's (LimitNPROC=, ulimit -u)"
+
 func encodeFailure(at step, errno syscall.Errno) []byte {
 	return binary.NativeEndian.AppendUint32([]byte{byte(at)}, uint32(errno))
 }
@@ -52,8 +58,8 @@ func (e *StartError) Unwrap() error { return e.Errno }
 
 // startError puts a failure that the shim told into words.
 func startError(spec *Spec, told []byte) error {
-	if len(told) < failureSize {
-		return fmt.Errorf("cannot start %s: its launcher ended in the middle of a word", spec.Path)
+	if len(told) != failureSize {
+		return launcherError(spec, string(told))
 	}
 	errno := syscall.Errno(binary.NativeEndian.Uint32(told[1:]))
 	var text string
@@ -73,6 +79,16 @@ func startError(spec *Spec, told []byte) error {
 		text = fmt.Sprintf("cannot start %s: its launcher failed at an unknown step", spec.Path)
 	}
 	return &StartError{Path: spec.Path, Errno: errno, text: text}
+}
+
+// launcherError is what the Go runtime said that could not run the shim. It has
+// one line for a thread that it can't have, with cgo another.
+func launcherError(spec *Spec, words string) error {
+	if strings.Contains(words, "failed to create new OS thread") || strings.Contains(words, "pthread_create failed") {
+		return &StartError{Path: spec.Path, Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
+	}
+	line, _, _ := strings.Cut(words, "\n")
+	return fmt.Errorf("cannot start %s: its launcher failed: %s", spec.Path, line)
 }
 
 // String completes "cannot ...".
@@ -108,6 +124,8 @@ func execWords(spec *Spec, errno syscall.Errno) string {
 		}
 	case unix.ENOEXEC:
 		return "it is no program for this machine, and no script that begins with #!"
+	case unix.EAGAIN: // the new user has too many (execve(2))
+		return noRoom
 	case unix.E2BIG:
 		return "its arguments and environment are too long"
 	default:

@@ -70,7 +70,10 @@ var preparations = map[string]func() error{
 		const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
 		return unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0)
 	},
-	"oom score": func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("300"), 0) },
+	"room for none":   func() error { return leaveRoom(0) },
+	"room for one":    func() error { return leaveRoom(1) },
+	"no user's limit": func() error { return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 0, Max: 0}) },
+	"oom score":       func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("300"), 0) },
 	"stray descriptors": func() error {
 		for range 5 {
 			if _, err := unix.Open("/dev/null", unix.O_RDONLY, 0); err != nil { // no O_CLOEXEC
@@ -79,6 +82,13 @@ var preparations = map[string]func() error{
 		}
 		return nil
 	},
+}
+
+// leaveRoom lets a master whose user has nothing else make n tasks more.
+func leaveRoom(n int) error {
+	StartThreads()
+	limit := uint64(Threads() + n)
+	return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: limit, Max: limit})
 }
 
 // beMaster prints the worker's pid, or why there is none, and its exit.

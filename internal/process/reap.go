@@ -108,6 +108,8 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 // /proc (proc_flush_pid in fs/proc/base.c). Until then they are known, so that a
 // sweep does not take them for strangers.
 func (c *Children) bury(dead []*Process) {
+	c.burying.Lock() // one blocks a thread
+	defer c.burying.Unlock()
 	for _, p := range dead {
 		reapHandle(p.handle)
 		c.mu.Lock()

@@ -20,8 +20,9 @@ const shimName = "forkd: starting a worker"
 
 // shimEnv keeps the shim's runtime small. One P: no thread is made during the
 // exec, which would fail (go.dev/issue/19546). No worker variable reaches it:
-// GODEBUG or LD_PRELOAD are the worker's affair.
-func shimEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off"} }
+// GODEBUG or LD_PRELOAD are the worker's affair. Where the runtime itself fails,
+// a line says so.
+func shimEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"} }
 
 // Shim is the first thing that main does, and TestMain. In the master it returns
 // at once. In the shim it never does: the process becomes the worker's program,
@@ -236,6 +237,11 @@ func followParent(p *plan) error {
 
 // closeRest has the exec close all but the worker's own descriptors.
 func closeRest(p *plan) error {
+	if p.Files > 2 {
+		if err := unix.Dup3(p.Files+planStderr, 2, 0); err != nil {
+			return err
+		}
+	}
 	return unix.CloseRange(uint(p.Files), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 

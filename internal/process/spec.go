@@ -71,6 +71,7 @@ type plan struct {
 const (
 	planStatus = iota // a pipe: how it failed; closed by the exec
 	planText          // the plan
+	planStderr        // the worker's: until then 2 is the pipe, for the runtime's last words
 	planFile          // the program, where Spec.File was set
 )
 

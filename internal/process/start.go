@@ -36,6 +36,9 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 	defer status.Close()
 	p, err := c.forkOnThread(&spec, told, text)
 	unix.Close(told)
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, &StartError{Path: spec.Path, Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: cannot make a process: %w", spec.Path, err)
 	}
@@ -67,7 +70,7 @@ func readStatus(status *os.File, spec *Spec) error {
 	if err := status.SetReadDeadline(time.Now().Add(beginTimeout)); err != nil {
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
-	words, err := io.ReadAll(io.LimitReader(status, failureSize))
+	words, err := io.ReadAll(io.LimitReader(status, maxWords))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("cannot start %s: it could not be loaded within %v", spec.Path, beginTimeout)
@@ -97,7 +100,11 @@ func (c *Children) forkOnThread(spec *Spec, told, text int) (*Process, error) {
 	for _, fd := range spec.Files {
 		files = append(files, uintptr(fd))
 	}
-	files = append(files, uintptr(told), uintptr(text)) // planStatus, planText
+	stderr := uintptr(told)
+	if len(files) > 2 {
+		stderr, files[2] = files[2], stderr
+	}
+	files = append(files, uintptr(told), uintptr(text), stderr) // planStatus, planText, planStderr
 	if spec.File != nil {
 		raw, err := spec.File.SyscallConn()
 		if err != nil {

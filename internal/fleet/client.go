@@ -155,9 +155,16 @@ func (s Settings) credentials(e endpoint) func(context.Context) (username, passw
 	if user == "" {
 		user = e.username
 	}
-	return func(context.Context) (string, string, error) {
+	reading := make(chan struct{}, 1) // on a disk that hangs, one blocks a thread and not each
+	return func(ctx context.Context) (string, string, error) {
 		if s.PasswordFile == "" {
 			return user, e.password, nil
+		}
+		select {
+		case reading <- struct{}{}:
+			defer func() { <-reading }()
+		case <-ctx.Done():
+			return "", "", &BadSetting{Key: "password_file", Text: "it is still being read"}
 		}
 		password, err := readSecret(s.PasswordFile)
 		if err != nil {

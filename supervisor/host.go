@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,7 +38,9 @@ type host struct {
 	releases  map[int]*release
 	workers   map[pool.ID]*worker // those that run, and those whose group does
 	leftovers map[pool.ID]*leftover
-	leaving   map[int]int // slots whose sockets are watched, and for which turn
+	leaving   map[int]int   // slots whose sockets are watched, and for which turn
+	starts    chan struct{} // one for each worker that is being started
+	looks     sync.Mutex    // one look at half-open connections at a time
 
 	sent, dropped uint64 // messages
 
@@ -140,7 +143,7 @@ func (h *host) adopt(generation int, r *release, before int) pool.Event {
 		r.close()
 		return nil // the roll has been canceled meanwhile
 	}
-	err := checkDescriptors(r.cfg, max(h.slots, r.cfg.Workers))
+	err := checkLimits(r.cfg, max(h.slots, r.cfg.Workers), len(h.workers))
 	if err == nil {
 		slots := h.slots
 		if r.cfg.Workers != before {
@@ -199,7 +202,9 @@ func (h *host) start(a pool.Start) {
 	go func() {
 		var w *worker
 		if err == nil {
+			h.starts <- struct{}{}
 			w, err = s.run(h.children)
+			<-h.starts
 		}
 		for _, fd := range files {
 			unix.Close(fd)

@@ -86,7 +86,9 @@ func (h *host) leave(a pool.Leave) {
 		again := time.NewTicker(glance)
 		defer again.Stop()
 		for {
+			h.looks.Lock() // one blocks a thread
 			half, err := waiting.HalfOpen()
+			h.looks.Unlock()
 			if !h.tell(func() pool.Event { return h.look(a, half, err, over) }) {
 				return
 			}

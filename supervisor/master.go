@@ -53,14 +53,17 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, notifyDir: place.Dir, null: -1,
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
 		leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{},
+		starts:    make(chan struct{}, maxStarting),
 		chronicle: m.loop.chronicle, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },
 		preparing: func(generation int) bool { return m.loop.pool.Preparing(generation) },
 	}
 	m.loop.edge = m.host
 	m.loop.afford = func(slots int) error {
 		cfg := m.host.current(m.loop.pool.Summary().Generation).cfg
-		if err := checkDescriptors(cfg, slots); err != nil {
-			return err
+		if slots > m.host.slots { // fewer can be had always
+			if err := checkLimits(cfg, slots, len(m.host.workers)); err != nil {
+				return err
+			}
 		}
 		if err := checkShares(cfg, slots); err != nil {
 			return err
@@ -108,7 +111,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 		m.host.implied = m.host.sockets.Implied()
 	}
 	// A number of slots that was set by hand holds over the master's death.
-	if n := min(m.host.sockets.StoredSlots(), MaxWorkers); n > m.cfg.Workers && checkDescriptors(m.cfg, n) == nil {
+	if n := min(m.host.sockets.StoredSlots(), MaxWorkers); n > m.cfg.Workers && checkLimits(m.cfg, n, 0) == nil {
 		m.host.slots = n
 		m.loop.pool = pool.New(settings(m.cfg), n, m.cfg.Workers)
 	}

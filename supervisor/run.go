@@ -33,7 +33,9 @@ func (e *UsageError) Error() string { return e.Text }
 // Run keeps the thread that it is called on, which forks the workers: let that
 // be the main one (runtime.LockOSThread in an init function), as a worker's
 // parent-death signal comes when that thread ends. There is one Run at a time in
-// a program, and while it lasts the program's children are its own to reap.
+// a program, and while it lasts the program's children are its own to reap. It
+// lowers GOMAXPROCS, and makes the threads that it may need: a limit on processes
+// that is reached later then ends nothing.
 func Run(ctx context.Context, cfg Config, out Output) error {
 	left := &leftovers{app: cfg.Name, killAt: time.Now().Add(cfg.Drain.Timeout)}
 	found := left.find()
@@ -41,10 +43,11 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	if err != nil {
 		return asUsage(err)
 	}
-	if err := checkDescriptors(cfg, cfg.Workers); err != nil {
+	if err := checkLimits(cfg, cfg.Workers, 0); err != nil {
 		first.close()
 		return err
 	}
+	process.StartThreads()
 	place, err := control.Create(cfg.Name, cfg.ControlGroup)
 	if err != nil {
 		first.close()

@@ -33,6 +33,7 @@ import (
 const (
 	roleMaster = "FORKD_TEST_MASTER" // the Config as JSON
 	roleWorker = "worker"            // os.Args[1]; os.Args[2] is how it behaves
+	taskLimit  = "FORKD_TEST_NPROC"  // the master's limit on processes; "": as it is
 )
 
 func TestMain(m *testing.M) {
@@ -53,6 +54,12 @@ func master(config string) int {
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 3
+	}
+	if n, err := strconv.ParseUint(os.Getenv(taskLimit), 10, 64); err == nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 3
+		}
 	}
 	err := supervisor.Run(context.Background(), cfg, supervisor.Output{Stdout: os.Stdout, Stderr: os.Stderr})
 	var usage *supervisor.UsageError
@@ -181,17 +188,21 @@ func config(t *testing.T, how string, args ...string) supervisor.Config {
 // start runs a master and checks at the end that it left nothing behind.
 func start(t *testing.T, cfg supervisor.Config, env ...string) *app {
 	t.Helper()
-	dir := t.TempDir()
-	t.Setenv("FORKD_RUNTIME_DIR", dir)
+	t.Setenv("FORKD_RUNTIME_DIR", t.TempDir())
+	return startAs(t, cfg, nil, env...)
+}
+
+// startAs starts a master as another user, where there is one, in the
+// FORKD_RUNTIME_DIR that is set.
+func startAs(t *testing.T, cfg supervisor.Config, user *syscall.Credential, env ...string) *app {
+	t.Helper()
 	encoded, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &app{t: t, name: cfg.Name, cmd: exec.Command(self), ended: make(chan error, 1)}
+	// Others can't enter the directory of a test binary.
+	a := &app{t: t, name: cfg.Name, cmd: exec.Command("/proc/self/exe"), ended: make(chan error, 1)}
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	a.cmd.Env = append(append(os.Environ(), roleMaster+"="+string(encoded)), env...)
 	a.cmd.Env = append(a.cmd.Env, "GORACE=atexit_sleep_ms=0") // else each process takes a second to end
 	a.cmd.Stdout, a.cmd.Stderr = a, a

@@ -12,17 +12,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/ipc"
 )
 
 // channel is the master's end of a worker's message channel. Its methods are for
 // any goroutine, but receive, which is for one. None but receive blocks.
 type channel struct {
-	conn   *net.UnixConn
-	raw    syscall.RawConn
-	ending sync.Once
-	closed chan struct{} // by close
-	writer sync.WaitGroup
+	conn *closing.Conn
+	raw  syscall.RawConn
 
 	mu     sync.Mutex
 	outbox outbox // what the socket had no room for
@@ -31,12 +29,13 @@ type channel struct {
 }
 
 // newChannel returns both ends: the master's, and the descriptor for the worker.
-func newChannel() (*channel, int, error) {
+func newChannel(closer *closing.Closer) (*channel, int, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make the worker's channel: %w", err)
 	}
-	c, err := openChannel(fds[0])
+	closing.RefuseRights(fds[0])
+	c, err := openChannel(fds[0], closer)
 	if err != nil {
 		unix.Close(fds[1])
 		return nil, -1, fmt.Errorf("cannot make the worker's channel: %w", err)
@@ -45,14 +44,14 @@ func newChannel() (*channel, int, error) {
 }
 
 // openChannel takes the descriptor over.
-func openChannel(fd int) (*channel, error) {
+func openChannel(fd int, closer *closing.Closer) (*channel, error) {
 	file := os.NewFile(uintptr(fd), "channel")
 	defer file.Close()
 	conn, err := net.FileConn(file)
 	if err != nil {
 		return nil, err
 	}
-	c := &channel{conn: conn.(*net.UnixConn), closed: make(chan struct{})}
+	c := &channel{conn: closing.NewConn(conn.(*net.UnixConn), closer)}
 	if c.raw, err = c.conn.SyscallConn(); err != nil {
 		conn.Close()
 		return nil, err
@@ -60,18 +59,13 @@ func openChannel(fd int) (*channel, error) {
 	return c, nil
 }
 
-// close ends the channel. What still waited to be written is lost with it, and
-// the writer has ended when close returns; receive ends soon after. Closing again
-// does nothing.
+// close ends the channel. What still waited to be written is lost with it; the
+// writer and receive end soon after. Closing again does nothing.
 func (c *channel) close() {
-	c.ending.Do(func() {
-		c.mu.Lock()
-		c.broken, c.outbox = net.ErrClosed, outbox{}
-		c.mu.Unlock()
-		close(c.closed)
-		c.conn.Close()
-		c.writer.Wait()
-	})
+	c.mu.Lock()
+	c.broken, c.outbox = net.ErrClosed, outbox{} // before: send must not be the last to use the socket
+	c.mu.Unlock()
+	c.conn.Close()
 }
 
 // receive calls heard for each message, at the pace that a worker may have, until
@@ -90,7 +84,7 @@ func (c *channel) receive(heard func(ipc.Message)) error {
 		default:
 			return err
 		}
-		if !rest(lines.take(1, time.Now()), c.closed) {
+		if !rest(lines.take(1, time.Now()), c.conn.Closed()) {
 			return nil
 		}
 	}
@@ -104,7 +98,7 @@ type pacedReader struct {
 
 func (r *pacedReader) Read(p []byte) (int, error) {
 	n, err := r.channel.conn.Read(p)
-	rest(r.bytes.take(n, time.Now()), r.channel.closed)
+	rest(r.bytes.take(n, time.Now()), r.channel.conn.Closed())
 	return n, err
 }
 
@@ -161,7 +155,7 @@ func (c *channel) put(line []byte, keep func() error) error {
 		c.outbox.begin(line[n:])
 	}
 	c.busy = true
-	c.writer.Go(c.write)
+	go c.write()
 	return nil
 }
 

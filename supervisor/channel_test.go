@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -22,7 +23,7 @@ const enough = 20 * time.Second
 // pair is a channel and the worker's end of it.
 func pair(t *testing.T) (*channel, net.Conn) {
 	t.Helper()
-	c, fd, err := newChannel()
+	c, fd, err := newChannel(new(closing.Closer))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,14 +36,28 @@ func pair(t *testing.T) (*channel, net.Conn) {
 	t.Cleanup(func() {
 		c.close()
 		theirs.Close()
-		if c.busy {
-			t.Error("the writer has outlived its channel")
-		}
+		writerEnds(t, c)
 	})
 	if err := theirs.SetDeadline(time.Now().Add(enough)); err != nil {
 		t.Fatal(err)
 	}
 	return c, theirs
+}
+
+// writerEnds waits until a channel has no writer.
+func writerEnds(t *testing.T, c *channel) {
+	t.Helper()
+	for deadline := time.Now().Add(enough); ; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		busy := c.busy
+		c.mu.Unlock()
+		switch {
+		case !busy:
+			return
+		case time.Now().After(deadline):
+			t.Fatal("the writer has outlived its channel")
+		}
+	}
 }
 
 // line is an application's line of n bytes.
@@ -187,7 +202,7 @@ func TestChannelCloses(t *testing.T) {
 		continue
 	}
 	theirs.Close()
-	c.writer.Wait()
+	writerEnds(t, c)
 	if err := c.send(ipc.Shed{Count: 1}); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("to a worker that has closed: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
@@ -27,6 +28,7 @@ type host struct {
 	children  *process.Children
 	sockets   *sockets.Set
 	notifyDir string
+	closer    closing.Closer // of what workers can fill
 	null      int
 	output    *output // nil: workers inherit the master's own
 
@@ -197,7 +199,7 @@ func (h *host) start(a pool.Start) {
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
 		sockets: files, listeners: r.lineup.Listeners(id.Slot),
-		notifyDir: h.notifyDir, null: h.null, output: h.output,
+		notifyDir: h.notifyDir, closer: &h.closer, null: h.null, output: h.output,
 	}
 	go func() {
 		var w *worker
@@ -206,9 +208,11 @@ func (h *host) start(a pool.Start) {
 			w, err = s.run(h.children)
 			<-h.starts
 		}
-		for _, fd := range files {
-			unix.Close(fd)
-		}
+		go h.closer.Run(func() { // the slot may be closed, and these the last copies of a unix socket
+			for _, fd := range files {
+				unix.Close(fd)
+			}
+		})
 		if err != nil {
 			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: err.Error()} })
 			return

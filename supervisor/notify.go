@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"syscall"
 	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
@@ -26,21 +28,19 @@ const maxPath = 108
 // (unix(7)): anybody may write to that, and counts as little as ever.
 type notifySocket struct {
 	address string // as NOTIFY_SOCKET has it: a path, or @name
-	conn    *net.UnixConn
-	ending  sync.Once
-	closed  chan struct{} // by close
-	uid     uint32        // whose messages count
+	conn    *closing.Conn
+	uid     uint32 // whose messages count
 }
 
-func newNotifySocket(dir, name string, user *User) (*notifySocket, error) {
-	s := &notifySocket{address: filepath.Join(dir, name), uid: uint32(os.Geteuid()), closed: make(chan struct{})}
+func newNotifySocket(dir, name string, user *User, closer *closing.Closer) (*notifySocket, error) {
+	s := &notifySocket{address: filepath.Join(dir, name), uid: uint32(os.Geteuid())}
 	if user != nil {
 		s.uid = user.UID
 	}
-	err := s.listen()
+	err := s.listen(closer)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || len(s.address) >= maxPath {
 		s.address = fmt.Sprintf("@forkd/%d/%s", os.Getpid(), name)
-		err = s.listen()
+		err = s.listen(closer)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the worker's notify socket: %w", err)
@@ -63,8 +63,11 @@ func newNotifySocket(dir, name string, user *User) (*notifySocket, error) {
 	return s, nil
 }
 
-func (s *notifySocket) listen() (err error) {
-	s.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.address, Net: "unixgram"})
+func (s *notifySocket) listen(closer *closing.Closer) error {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.address, Net: "unixgram"})
+	if err == nil {
+		s.conn = closing.NewConn(conn, closer)
+	}
 	return err
 }
 
@@ -73,13 +76,9 @@ func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@"
 // close ends receive and takes the socket's file away. Closing again does
 // nothing.
 func (s *notifySocket) close() {
-	s.ending.Do(func() {
-		close(s.closed)
-		s.conn.Close()
-		if !s.abstract() {
-			os.Remove(s.address)
-		}
-	})
+	if s.conn.Close() == nil && !s.abstract() {
+		os.Remove(s.address)
+	}
 }
 
 // notification is what one datagram said of what the master listens to
@@ -135,18 +134,17 @@ func presentable(text string) string {
 // processes' count; those of others are told to ignored, by the sender's pid.
 //
 // Descriptors that came along are closed at once, which is also how BARRIER=1 is
-// answered. A message that was cut counts for nothing. A flood is read at the
-// pace that a worker may have.
+// answered: that is why the kernel is not to refuse them (closing.RefuseRights). A
+// message that was cut counts for nothing. A flood is read at the pace that a
+// worker may have.
 func (s *notifySocket) receive(worker int, heard func(notification), ignored func(pid int)) {
 	data := make([]byte, maxDatagram)
-	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*253)) // SCM_MAX_FD
 	messages := newPace(messagesPerSecond, time.Now())
 	for {
-		n, oobn, flags, _, err := s.conn.ReadMsgUnix(data, oob)
+		n, sender, flags, err := s.conn.Receive(data)
 		if err != nil {
 			return
 		}
-		sender := credentials(oob[:oobn])
 		switch said := parseNotification(data[:n]); {
 		case sender == nil || flags&unix.MSG_TRUNC != 0 || said == (notification{}):
 		case sender.Uid != s.uid || !ofWorker(int(sender.Pid), worker):
@@ -154,34 +152,14 @@ func (s *notifySocket) receive(worker int, heard func(notification), ignored fun
 		default:
 			heard(said)
 		}
-		if !rest(messages.take(1, time.Now()), s.closed) {
+		if !rest(messages.take(1, time.Now()), s.conn.Closed()) {
 			return
 		}
 	}
 }
 
-// credentials returns whose message it was, nil where it does not say, and closes
-// what descriptors came.
-func credentials(oob []byte) (sender *unix.Ucred) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for _, m := range messages {
-		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
-			sender = cred
-		}
-		if fds, err := unix.ParseUnixRights(&m); err == nil {
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
-		}
-	}
-	return sender
-}
-
 // withFD runs f on a connection's descriptor.
-func withFD(conn *net.UnixConn, f func(fd int) error) error {
+func withFD(conn syscall.Conn, f func(fd int) error) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err

@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 func TestParseNotification(t *testing.T) {
@@ -147,7 +149,7 @@ func adopt(t *testing.T) {
 
 func TestNotifyCountsFromThisWorkerAlone(t *testing.T) {
 	adopt(t)
-	s, err := newNotifySocket(t.TempDir(), "notify.0.1", nil)
+	s, err := newNotifySocket(t.TempDir(), "notify.0.1", nil, new(closing.Closer))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +204,7 @@ func TestNotifyCountsFromAFamily(t *testing.T) {
 		"below a session": `setsid sh -c '"$0" -c "$1" "$2"; exit' "$0" "$1" "$2"; exit`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := newNotifySocket(t.TempDir(), "n", nil)
+			s, err := newNotifySocket(t.TempDir(), "n", nil, new(closing.Closer))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -222,7 +224,7 @@ func TestNotifyCountsFromAFamily(t *testing.T) {
 
 // What comes along is closed, and a datagram that was cut says nothing.
 func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
-	s, err := newNotifySocket(t.TempDir(), "n", nil)
+	s, err := newNotifySocket(t.TempDir(), "n", nil, new(closing.Closer))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/closing/closingtest"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/supervisor"
@@ -97,6 +98,11 @@ func behave(how string) int {
 		<-told
 		notifyReady(os.Getenv(ipc.EnvNotifySocket))
 		waitForTerm()
+	case "lingers": // os.Args[3] never reads
+		if err := sendLingering(os.Args[3]); err != nil {
+			fmt.Println("cannot send:", err)
+			return 4
+		}
 	case "pid":
 		fmt.Println("pid", os.Getpid())
 		notifyReady(os.Getenv(ipc.EnvNotifySocket))
@@ -139,6 +145,39 @@ func notifyReady(path string) {
 	if _, err := io.WriteString(conn, "READY=1"); err != nil {
 		fmt.Println("cannot notify:", err)
 	}
+}
+
+// sendLingering leaves what holds close(2) up with the master, wherever it can,
+// says that it is ready, and dies. Once: the next worker of the slot serves.
+func sendLingering(silent string) error {
+	marker, err := os.OpenFile("sent", os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		notifyReady(os.Getenv(ipc.EnvNotifySocket))
+		waitForTerm()
+		return nil
+	}
+	marker.Close()
+	notify, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(notify, &unix.SockaddrUnix{Name: os.Getenv(ipc.EnvNotifySocket)}); err != nil {
+		return err
+	}
+	channel, err := strconv.Atoi(os.Getenv(ipc.EnvChannelFD))
+	if err != nil {
+		return err
+	}
+	for range 4 {
+		if err := closingtest.Send(notify, 1, "READY=1", silent); err != nil {
+			return err
+		}
+		// The kernel refuses it, where it can.
+		if err := closingtest.Send(channel, 1, "1\n", silent); err != nil && !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	return nil
 }
 
 // app is a master under test, in a process of its own.
@@ -494,6 +533,22 @@ func TestWorkersDrainWhenTheMasterIsKilled(t *testing.T) {
 	a.signal(syscall.SIGKILL)
 	<-a.ended
 	eventually(t, "the workers to end", func() bool { return !alive(workers[0]) && !alive(workers[1]) })
+}
+
+// What a worker has sent along to the master would hold each close(2) of it for an
+// hour.
+func TestMasterIsNotHeldByWhatAWorkerSends(t *testing.T) {
+	cfg := config(t, "lingers", closingtest.Silent(t))
+	cfg.Workers = 1
+	a := start(t, cfg)
+	eventually(t, "a successor", func() bool {
+		app, err := a.status()
+		return err == nil && app.Totals.Restarts == 1 && app.Totals.Ready == 1
+	})
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
 }
 
 func TestReadyFromAStrangerDoesNotCount(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -26,6 +27,7 @@ type spawn struct {
 	sockets   []int // the slot's, borrowed
 	listeners []sockets.Listener
 	notifyDir string
+	closer    *closing.Closer // of what the worker can fill
 	null      int
 	output    *output // nil: the worker inherits the master's own
 }
@@ -53,7 +55,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 // caller to close.
 func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 	name := fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt)
-	if w.notify, err = newNotifySocket(s.notifyDir, name, s.cfg.User); err != nil {
+	if w.notify, err = newNotifySocket(s.notifyDir, name, s.cfg.User, s.closer); err != nil {
 		return spec, nil, err
 	}
 	if spec, err = s.spec(w.notify.address); err != nil {
@@ -72,7 +74,7 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 	if !s.cfg.Channel {
 		return spec, passed, nil
 	}
-	channel, theirs, err := newChannel()
+	channel, theirs, err := newChannel(s.closer)
 	if err != nil {
 		return spec, passed, err
 	}

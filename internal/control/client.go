@@ -50,7 +50,7 @@ func Connect(at Location) (*Client, error) {
 		return nil, c.silent(err)
 	}
 	defer conn.Close()
-	peer, err := peerOf(conn)
+	peer, err := peerOf(conn.UnixConn)
 	if err != nil {
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}

@@ -12,6 +12,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // server answers one request on each connection, with net/http's parsers but
@@ -22,6 +24,7 @@ type server struct {
 	limits  limits
 	groups  bool          // look at the visitors' supplementary groups
 	large   chan struct{} // one for each body beyond limits.body
+	closer  closing.Closer
 }
 
 // maxHeader bounds a request's line and headers, in bytes.
@@ -66,14 +69,15 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		}
 		open.Go(func() {
 			defer func() { <-room }()
-			defer conn.Close()
-			defer context.AfterFunc(finish, func() { conn.Close() })()
 			asked := ctx
 			if local, ok := conn.(*net.UnixConn); ok {
 				if who, err := visitorOf(local, s.groups); err == nil { // without, the request is refused
 					asked = context.WithValue(ctx, visitorKey{}, who)
 				}
+				conn = closing.NewConn(local, &s.closer)
 			}
+			defer conn.Close()
+			defer context.AfterFunc(finish, func() { conn.Close() })()
 			s.answer(asked, conn, patience)
 		})
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // What comes after a request does not end it; the client's leaving does, and the
@@ -30,7 +32,7 @@ func TestOnlyLeavingEndsARequest(t *testing.T) {
 		}
 	}}
 	at := serving(t, b, quick(), os.Geteuid())
-	reload := func(after string) (*net.UnixConn, context.Context) {
+	reload := func(after string) (*closing.Conn, context.Context) {
 		conn, err := dial(at)
 		if err != nil {
 			t.Fatal(err)

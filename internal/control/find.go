@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // Location is where a live app is found.
@@ -102,6 +104,14 @@ func alive(l Location) (bool, error) {
 	return true, nil
 }
 
-func dial(l Location) (*net.UnixConn, error) {
-	return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: l.socket()})
+// dial connects to what may be anybody's. Close returns at once.
+func dial(l Location) (*closing.Conn, error) {
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { closing.RefuseRights(int(fd)) })
+	}}
+	conn, err := dialer.Dial("unix", l.socket())
+	if err != nil {
+		return nil, err
+	}
+	return closing.NewConn(conn.(*net.UnixConn), new(closing.Closer)), nil
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // Place is an app's directory while its master lives: the name is taken, the
@@ -140,10 +142,11 @@ func (p *Place) furnish(group int) error {
 	// others, not for a moment (unix_bind_bsd in net/unix/af_unix.c).
 	closed := func(_, _ string, c syscall.RawConn) error {
 		var err error
-		if ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); ctl != nil {
-			return ctl
-		}
-		return err
+		ctl := c.Control(func(fd uintptr) {
+			closing.RefuseRights(int(fd))
+			err = syscall.Fchmod(int(fd), 0o600)
+		})
+		return errors.Join(ctl, err)
 	}
 	ln, err := (&net.ListenConfig{Control: closed}).Listen(context.Background(), "unix", path)
 	if err != nil {

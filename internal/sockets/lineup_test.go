@@ -136,9 +136,7 @@ func TestLineupFailsWhole(t *testing.T) {
 		if heldError := (*HeldError)(nil); !errors.As(err, &heldError) {
 			t.Fatalf("error %v", err)
 		}
-		if after := openFiles(); after != before {
-			t.Errorf("%d descriptors before, %d after", before, after)
-		}
+		wantOpen(t, before)
 		wantFiles(t, path)
 		wantNotices(t, s)
 		if got := keeper.sockets(); got != "" {

@@ -86,6 +86,9 @@ func (s *Set) take(given []Passed) error {
 			p.held, p.unit = true, g.Name
 		}
 		what, listens := p.examine()
+		if p.unix {
+			p.closer = &s.closer
+		}
 		switch {
 		case what != "":
 			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)

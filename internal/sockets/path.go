@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // socketFile is the file of a unix socket. It has a second name beside the
@@ -61,7 +63,7 @@ func unlink(name string) error {
 // clear makes room at the path: a file that nobody listens behind is removed,
 // and so is that of workers that a dead master of the app has left. Others are
 // refused, as a *HeldError where somebody listens.
-func (f *socketFile) clear(l Listener, app string) error {
+func (f *socketFile) clear(l Listener, app string, closer *closing.Closer) error {
 	_, kind, err := identify(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -71,7 +73,7 @@ func (f *socketFile) clear(l Listener, app string) error {
 	case kind != unix.S_IFSOCK:
 		return fmt.Errorf("cannot listen on %s: there is %s, and no socket: remove it or choose another path", l, kindOf(kind))
 	}
-	if alive(f.path) {
+	if alive(f.path, closer) {
 		held := &HeldError{Listener: l, Holders: pathHolders(f.path)}
 		if !held.Leftovers(app) {
 			return held
@@ -102,12 +104,13 @@ func (f *socketFile) clearSpare(l Listener) error {
 
 // alive reports whether somebody listens behind a socket file. It is taken to be
 // so where it cannot be told, as with a file that may not be written to.
-func alive(path string) bool {
+func alive(path string, closer *closing.Closer) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return true
 	}
-	defer unix.Close(fd)
+	defer func() { go closer.Run(func() { unix.Close(fd) }) }() // who listens there may have sent something
+	closing.RefuseRights(fd)
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT)
 }

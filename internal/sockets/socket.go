@@ -8,26 +8,28 @@ import (
 
 	"github.com/libp2p/go-reuseport"
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // socket is one that listens, and whose it is.
 type socket struct {
-	fd      int    // -1: closed
-	backlog uint32 // what the kernel made of the configured one
-	local   bool   // a unix socket
-	held    bool   // a socket unit of systemd's has it too: it is never ended
-	parked  bool   // kept open for no slot: steered away from
-	stored  string // its name in the fd store, "": it is not there
-	cookie  uint64 // of one in the fd store
-	unit    string // its name from the socket unit
-	locked  bool   // a worker has locked its filter: said
+	fd      int             // -1: closed
+	backlog uint32          // what the kernel made of the configured one
+	closer  *closing.Closer // of a unix socket; nil: TCP
+	held    bool            // a socket unit of systemd's has it too: it is never ended
+	parked  bool            // kept open for no slot: steered away from
+	stored  string          // its name in the fd store, "": it is not there
+	cookie  uint64          // of one in the fd store
+	unit    string          // its name from the socket unit
+	locked  bool            // a worker has locked its filter: said
 }
 
 func noSocket() *socket { return &socket{fd: -1} }
 
 // listen sets the backlog (again), and remembers what the kernel made of it.
 func (m *socket) listen(backlog int) (err error) {
-	if m.local {
+	if m.closer != nil {
 		return m.listenUnix(backlog)
 	}
 	m.backlog, err = listen(m.fd, backlog)
@@ -138,11 +140,23 @@ func (m *socket) end() {
 	}
 }
 
+// close gives the descriptor up, and never waits. Clients can queue descriptors in
+// a unix socket. A TCP socket that listens never lingers; one that does not may
+// have been connected by a worker, with SO_LINGER and unsent data: these go first.
 func (m *socket) close() {
-	if m.fd >= 0 {
-		unix.Close(m.fd)
-		m.fd = -1
+	if m.fd < 0 {
+		return
 	}
+	fd := m.fd
+	m.fd = -1
+	if m.closer != nil {
+		go m.closer.Run(func() { unix.Close(fd) })
+		return
+	}
+	if state, err := inspect(fd); err == nil && !state.listens {
+		_ = disconnect(fd) // fails only while a process waits in it, which has a copy then
+	}
+	unix.Close(fd)
 }
 
 // bind makes one bound TCP socket, never MPTCP, and close-on-exec. A socket

@@ -25,6 +25,8 @@ import (
 	"maps"
 	"slices"
 	"syscall"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // The values of Listener.Balance.
@@ -85,6 +87,7 @@ const maxNotices = 100
 type Set struct {
 	app     string
 	keeper  Keeper // nil: none
+	closer  closing.Closer
 	passed  []*passed
 	places  []*place
 	lineups []*Lineup

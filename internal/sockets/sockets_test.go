@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing/closingtest"
 )
 
 func TestOpen(t *testing.T) {
@@ -318,3 +320,15 @@ func waitReadable(t *testing.T, fd int) {
 }
 
 func joinPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+
+// A worker can shut its slot's socket down and connect it: what it has not sent by
+// its end would hold the loop's close(2) up.
+func TestSlotConnectedByAWorker(t *testing.T) {
+	silent := closingtest.Silent(t)
+	s := open(t, 2, tcp("http", "127.0.0.1", 0))
+	fds, err := s.files(1)
+	check(t, err)
+	check(t, unix.Shutdown(fds[0], unix.SHUT_RD))
+	check(t, closingtest.Fill(fds[0], silent))
+	closingtest.Returns(t, "the loop", func() { check(t, s.CloseSlot(1)) })
+}

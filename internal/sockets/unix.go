@@ -26,7 +26,6 @@ func newUnix(s *Set, l Listener, path string) *unixSocket {
 
 func (u *unixSocket) adopt(given []*passed) error {
 	u.sock = given[0].socket
-	u.sock.local = true
 	if err := u.sock.listen(u.listener.Backlog); err != nil {
 		return fmt.Errorf("cannot listen on %s, %s: %w", u.listener, given[0], err)
 	}
@@ -74,7 +73,7 @@ func (u *unixSocket) open(slot int) error {
 // can connect before it listens, and then its permissions are set.
 func (u *unixSocket) bind() error {
 	at := fileAt(u.at.path)
-	if err := at.clear(u.listener, u.set.app); err != nil {
+	if err := at.clear(u.listener, u.set.app, &u.set.closer); err != nil {
 		return err
 	}
 	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
@@ -85,7 +84,7 @@ func (u *unixSocket) bind() error {
 	if err != nil {
 		return at.explain(u.listener, os.NewSyscallError("socket", err))
 	}
-	sock := socket{fd: fd, local: true}
+	sock := socket{fd: fd, closer: &u.set.closer}
 	if err = at.bind(fd, u.listener.Perm); err == nil {
 		if err = sock.listen(u.listener.Backlog); err != nil {
 			at.remove()
@@ -303,14 +302,19 @@ func (u *unixSocket) close() {
 // connections but keeps those that are queued, for as long as somebody has a
 // copy: they are taken and closed. accept(2) does not block after shutdown(2).
 func (m *socket) endUnix() {
-	if unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil {
-		for {
-			fd, _, err := unix.Accept4(m.fd, unix.SOCK_CLOEXEC)
+	if m.fd < 0 {
+		return
+	}
+	fd, shut := m.fd, unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil
+	m.fd = -1
+	go m.closer.Run(func() {
+		for shut {
+			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
 			if err != nil {
 				break
 			}
-			unix.Close(fd)
+			unix.Close(conn)
 		}
-	}
-	m.close()
+		unix.Close(fd)
+	})
 }

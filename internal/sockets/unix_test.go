@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing/closingtest"
 )
 
 func unixAt(path string) Listener {
@@ -346,4 +348,40 @@ func TestUnixOfSystemdShutDown(t *testing.T) {
 	}
 	wantNotices(t, s.Set, `a worker has shut the socket down that systemd passed as "shop.socket", which nothing undoes`)
 	wantFiles(t, path, "app.sock")
+}
+
+// A client's first message may carry what holds close(2) up: TCP sockets that
+// linger. The loop is not held, however the socket ends.
+func TestUnixClosesWhatClientsSend(t *testing.T) {
+	silent := closingtest.Silent(t)
+	for name, end := range map[string]func(*testApp) error{
+		"slot":     func(s *testApp) error { return s.CloseSlot(0) },
+		"listener": func(s *testApp) error { s.Release(s.lineups[0]); return nil },
+		"app":      func(s *testApp) error { s.Close(); return nil },
+		"shut down": func(s *testApp) error {
+			if err := unix.Shutdown(s.places[0].file(0), unix.SHUT_RD); err != nil {
+				return err
+			}
+			_, err := s.RestoreAll()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sameFiles(t)
+			path := socketPath(t)
+			s := open(t, 1, unixAt(path))
+			client, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			check(t, err)
+			defer unix.Close(client)
+			check(t, unix.Connect(client, &unix.SockaddrUnix{Name: path}))
+			check(t, closingtest.Send(client, 3, "x", silent))
+			closingtest.Returns(t, "the loop", func() { check(t, end(s)) })
+			closingtest.Returns(t, "the close(2)", func() { s.closer.Run(func() {}) })
+			closingtest.Returns(t, "the client's connection", func() {
+				if n, err := unix.Read(client, make([]byte, 1)); n > 0 {
+					t.Errorf("read %d, %v", n, err)
+				}
+			})
+		})
+	}
 }

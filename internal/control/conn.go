@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/forkd/forkd/internal/closing"
 )
 
@@ -24,6 +26,7 @@ type server struct {
 	limits  limits
 	groups  bool          // look at the visitors' supplementary groups
 	large   chan struct{} // one for each body beyond limits.body
+	spare   *os.File      // a descriptor for when there are none; nil: not had now
 	closer  closing.Closer
 }
 
@@ -42,6 +45,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		defer patience.Stop()
 		open.Wait()
 	}()
+	defer func() { s.spare.Close() }() // or nothing, if it is nil
 	room := make(chan struct{}, s.limits.clients)
 	for {
 		select {
@@ -49,7 +53,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		case <-ctx.Done():
 			return nil
 		}
-		conn, err := ln.Accept()
+		conn, err := s.accept(ln)
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
@@ -80,6 +84,26 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 			defer context.AfterFunc(finish, func() { conn.Close() })()
 			s.answer(asked, conn, patience)
 		})
+	}
+}
+
+// accept takes the next connection: on the spare descriptor where there is no
+// other, so that a master that has none can be asked why, and stopped.
+func (s *server) accept(ln net.Listener) (net.Conn, error) {
+	s.keep()
+	conn, err := ln.Accept()
+	if s.spare != nil && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
+		s.spare.Close()
+		s.spare = nil
+		conn, err = ln.Accept()
+	}
+	return conn, err
+}
+
+// keep takes the spare descriptor, again if it was given away.
+func (s *server) keep() {
+	if s.spare == nil {
+		s.spare, _ = os.Open(os.DevNull) // nil: there is none
 	}
 }
 

@@ -119,3 +119,22 @@ func TestTroubleDoesNotEndTheServer(t *testing.T) {
 		t.Errorf("with its listener closed it ended by %v", err)
 	}
 }
+
+// A master that has no descriptor left can be asked, and stopped.
+func TestNoDescriptors(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(fullVariable, "yes")
+	cmd := startMaster(t, dir)
+	at := Location{Name: "shop", Dir: dir}
+	for range 3 {
+		if _, err := connect(t, at).Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := connect(t, at).Stop(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}

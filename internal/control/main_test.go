@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // helperVariable makes the test binary a master of its own: its value is the
@@ -19,6 +21,9 @@ const helperVariable = "CONTROL_TEST_MASTER"
 // groupVariable makes it take a name for a group that it is not in: its value is
 // the directory.
 const groupVariable = "CONTROL_TEST_GROUP"
+
+// fullVariable makes that master one without descriptors.
+const fullVariable = "CONTROL_TEST_FULL"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(groupVariable); dir != "" {
@@ -53,10 +58,18 @@ func master(dir, app string) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	fmt.Println(child.Process.Pid)
 	b := &fake{app: sample(), stop: func(bool) { cancel() }}
 	b.happen("up", "")
-	return Serve(ctx, place, b, -1)
+	s := newServer(b, standard(), door{owner: os.Geteuid(), group: -1})
+	s.keep()
+	if os.Getenv(fullVariable) != "" {
+		err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64})
+		for err == nil {
+			_, err = unix.Open(os.DevNull, unix.O_RDONLY, 0)
+		}
+	}
+	fmt.Println(child.Process.Pid)
+	return s.serve(ctx, place.listener)
 }
 
 // startMaster runs the master of shop in a process of its own. Its child is killed when
@@ -64,7 +77,7 @@ func master(dir, app string) error {
 func startMaster(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperVariable+"="+filepath.Join(dir, "shop"))
+	cmd.Env = append(os.Environ(), helperVariable+"="+filepath.Join(dir, "shop"), "GORACE=atexit_sleep_ms=0") // else it takes a second to end
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

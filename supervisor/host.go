@@ -214,7 +214,7 @@ func (h *host) start(a pool.Start) {
 			}
 		})
 		if err != nil {
-			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: err.Error()} })
+			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: startFailure(err)} })
 			return
 		}
 		h.tell(func() pool.Event {

@@ -1,8 +1,11 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/process"
 )
@@ -18,6 +21,18 @@ func checkLimits(cfg Config, slots, running int) error {
 		return err
 	}
 	return checkProcesses(cfg, slots, running)
+}
+
+// startFailure is why a worker was not started, and what to do where descriptors
+// have run out.
+func startFailure(err error) string {
+	switch {
+	case errors.Is(err, unix.EMFILE):
+		return err.Error() + ": raise the master's limit (ulimit -n, LimitNOFILE= in a unit)"
+	case errors.Is(err, unix.ENFILE):
+		return err.Error() + ": raise the system's limit (sysctl fs.file-max)"
+	}
+	return err.Error()
 }
 
 // checkProcesses refuses an app that could not be rolled for want of processes: a

@@ -43,6 +43,7 @@ type host struct {
 	leaving   map[int]int   // slots whose sockets are watched, and for which turn
 	starts    chan struct{} // one for each worker that is being started
 	looks     sync.Mutex    // one look at half-open connections at a time
+	daemons   daemons
 
 	sent, dropped uint64 // messages
 
@@ -201,6 +202,7 @@ func (h *host) start(a pool.Start) {
 		sockets: files, listeners: r.lineup.Listeners(id.Slot),
 		notifyDir: h.notifyDir, closer: &h.closer, null: h.null, output: h.output,
 	}
+	h.daemons.starting++
 	go func() {
 		var w *worker
 		if err == nil {
@@ -214,10 +216,14 @@ func (h *host) start(a pool.Start) {
 			}
 		})
 		if err != nil {
-			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: startFailure(err)} })
+			h.tell(func() pool.Event {
+				h.startEnded()
+				return pool.StartFailed{ID: id, Reason: startFailure(err)}
+			})
 			return
 		}
 		h.tell(func() pool.Event {
+			h.startEnded()
 			h.workers[id] = w
 			w.share(id, h.slots) // a scale may have come meanwhile
 			return pool.Started{ID: id}
@@ -253,6 +259,7 @@ func borrow(lineup *sockets.Lineup, slot int) ([]int, error) {
 
 func (h *host) exited(w *worker, e process.Exit) pool.Event {
 	w.forget()
+	h.bereave(w, time.Now())
 	return pool.Exited{
 		ID:        w.id,
 		Exit:      pool.Exit{Code: e.Code, Signal: int(e.Signal), Words: e.String()},
@@ -313,18 +320,23 @@ func (h *host) retire(a pool.Retire) {
 }
 
 func (h *host) stopGroup(id pool.ID) {
-	if w := h.workers[id]; w != nil {
+	switch w, d := h.workers[id], h.daemons.left[id]; {
+	case w != nil:
 		h.signalGroup(id, w.cfg.StopSignal)
+	case d != nil:
+		h.signalGroup(id, d.config.StopSignal)
 	}
 }
 
 func (h *host) signalGroup(id pool.ID, sig syscall.Signal) {
 	var err error
-	switch w, l := h.workers[id], h.leftovers[id]; {
+	switch w, l, d := h.workers[id], h.leftovers[id], h.daemons.left[id]; {
 	case w != nil:
 		err = w.process.SignalGroup(sig)
 	case l != nil:
 		err = l.signal(sig)
+	case d != nil:
+		err = d.signal(sig)
 	}
 	if err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
 		h.log.Warn("cannot signal the worker's group", "slot", id.Slot, "signal", sig, "why", err)
@@ -333,6 +345,7 @@ func (h *host) signalGroup(id pool.ID, sig syscall.Signal) {
 
 func (h *host) bury(id pool.ID) {
 	delete(h.workers, id)
+	delete(h.daemons.left, id)
 	if l := h.leftovers[id]; l != nil {
 		l.close()
 		delete(h.leftovers, id)

@@ -160,7 +160,7 @@ func (l *leftover) knownSlot() *int {
 }
 
 func (l *leftover) show() control.Leftover {
-	out := control.Leftover{Slot: l.knownSlot(), PID: l.pid, State: string(pool.StateDraining), KillAt: &l.killAt}
+	out := control.Leftover{Slot: l.knownSlot(), PID: l.pid, State: string(pool.StateDraining), KillAt: &l.killAt, Processes: 1, Reason: "left by a master that was killed"}
 	if !l.startedAt.IsZero() {
 		out.StartedAt = &l.startedAt
 	}

@@ -54,6 +54,7 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
 		leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{},
 		starts:    make(chan struct{}, maxStarting),
+		daemons:   newDaemons(),
 		chronicle: m.loop.chronicle, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },
 		preparing: func(generation int) bool { return m.loop.pool.Preparing(generation) },
 	}
@@ -173,6 +174,7 @@ func (m *master) run(ctx context.Context) error {
 		warn(m.log, m.cfg)
 		m.log.Info("running", "app", m.cfg.Name, "workers", m.cfg.Workers, "listen", m.host.addresses(), "pid", os.Getpid())
 		fleet := m.join()
+		go m.host.watchDaemons(m.loop.glance, m.loop.step, m.loop.done)
 		quit = m.loop.run(m.inherit)
 		fleet.leave()
 		if quit.Code == 0 {

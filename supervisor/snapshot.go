@@ -27,7 +27,7 @@ func (h *host) snapshot(v pool.View) control.App {
 		ReloadError:  h.reloadFailed,
 		Redis:        h.redis(),
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
-		Leftovers:    make([]control.Leftover, 0, len(h.leftovers)),
+		Leftovers:    append([]control.Leftover{}, h.showDaemons()...),
 	}
 	if r := h.current(v.Generation); r != nil {
 		app.Config = r.cfg.File

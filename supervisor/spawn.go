@@ -47,6 +47,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 		w.forget()
 		return nil, err
 	}
+	w.start = w.process.Start()
 	return w, nil
 }
 
@@ -68,6 +69,8 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 		}
 		passed = append(passed, write)
 		spec.Files[1], spec.Files[2] = write, write
+		w.stdout = read
+		w.pipe, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write))
 		// It ends with the last holder of the other end, at once if no worker starts.
 		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
 	}

@@ -24,6 +24,11 @@ type worker struct {
 	channel *channel      // nil: not given, or closed
 	page    int           // -1: not given
 	output  *tail
+
+	stdout  *os.File  // the reading end of its output; nil: it has the master's own
+	pipe    string    // what /proc/PID/fd shows for the other end; "": not known
+	start   uint64    // when it was forked, in clock ticks after boot
+	endedAt time.Time // zero: it lives
 }
 
 // listen starts the readers of a worker that runs. They end when the master

@@ -127,14 +127,17 @@ func slotRows(slot *control.Slot, now time.Time) []row {
 	return append(rows, row{cells: cells, remark: why(slot, now)})
 }
 
-// leftoverRow is a worker that another master has left.
+// leftoverRow is for processes that are in no worker's session.
 func leftoverRow(l *control.Leftover, now time.Time) row {
-	slot, up, remark := unknown, unknown, "left by a master that was killed"
+	slot, up, remark := unknown, unknown, clean(l.Reason)
 	if l.Slot != nil {
 		slot = strconv.Itoa(*l.Slot)
 	}
 	if l.StartedAt != nil {
 		up = age(now.Sub(*l.StartedAt))
+	}
+	if l.Processes > 1 {
+		remark = fmt.Sprintf("%d processes, %s", l.Processes, remark)
 	}
 	if l.KillAt != nil {
 		remark += "; killed in " + soon(l.KillAt.Sub(now))

@@ -20,7 +20,7 @@ type App struct {
 	ReloadError  *Failure   `json:"reload_error"` // null: the configuration was good when it was last read
 	Redis        *Redis     `json:"redis"`        // null: not configured
 	Slots        []Slot     `json:"slots"`
-	Leftovers    []Leftover `json:"leftovers"` // workers of a master that was killed before this one
+	Leftovers    []Leftover `json:"leftovers"` // processes in no worker's session
 	Totals       Totals     `json:"totals"`
 }
 
@@ -114,13 +114,16 @@ type Worker struct {
 	RSSBytes          *int64     `json:"rss_bytes"`   // the same; shared pages count in each process
 }
 
-// Leftover is a worker that a killed master has left.
+// Leftover is a worker that a killed master has left, or the daemons that one
+// worker, alive or dead, has started.
 type Leftover struct {
-	Slot      *int       `json:"slot"` // null: not known
-	PID       int        `json:"pid"`
-	State     string     `json:"state"` // "draining"
+	Slot      *int       `json:"slot"`  // null: not known
+	PID       int        `json:"pid"`   // of the oldest
+	State     string     `json:"state"` // "draining", or "running": its worker may live
 	StartedAt *time.Time `json:"started_at"`
 	KillAt    *time.Time `json:"kill_at"` // null: it is not killed
+	Processes int        `json:"processes"`
+	Reason    string     `json:"reason"` // how it came to be
 }
 
 // Totals sums up the live workers; see [Sum].

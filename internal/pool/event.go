@@ -67,11 +67,14 @@ type (
 	// HostDrainRequested asks to tell balancers that this host drains, or that it
 	// no longer does. It changes nothing else.
 	HostDrainRequested struct{ Draining bool }
-	// Inherited tells of a process that a killed master has left behind. Its ID has
-	// generation 0. It is killed at the deadline. GroupEnded tells of its end.
+	// Inherited tells of processes that are in no worker's group: a killed master
+	// has left them, whose death has told them to end, or, where Stop is set, a dead
+	// worker, and they are sent the stop signal. Their ID has generation 0. They are
+	// killed at the deadline. GroupEnded tells of their end.
 	Inherited struct {
 		ID       ID
 		Deadline time.Time
+		Stop     bool
 	}
 	// StopRequested asks all workers to drain, or, with Now, kills them.
 	StopRequested struct{ Now bool }

@@ -190,7 +190,7 @@ func (p *player) event(words []string) Event {
 	case "host-drain-requested":
 		return HostDrainRequested{values["draining"] == "yes"}
 	case "inherited":
-		return Inherited{id, epoch.Add(p.duration(values["until"]))}
+		return Inherited{id, epoch.Add(p.duration(values["until"])), values["stop"] == "yes"}
 	case "release-checked":
 		return ReleaseChecked{number("gen"), values["lost"]}
 	case "stop-requested":

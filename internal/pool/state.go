@@ -95,7 +95,8 @@ type LastExit struct {
 	Why  string // Exit's words, or what the pool did to it
 }
 
-// leftover is a dead worker's process group that lives on.
+// leftover is what lives on of a dead worker, its process group or what has left
+// that, or of a killed master.
 type leftover struct {
 	id       ID
 	deadline time.Time // then KILL; zero: sent

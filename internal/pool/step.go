@@ -85,7 +85,7 @@ func (p *Pool) note(ev Event) {
 	case HostDrainRequested:
 		p.drainHost(ev.Draining, "asked for")
 	case Inherited:
-		p.inherit(ev.ID, ev.Deadline)
+		p.inherit(ev)
 	case StopRequested:
 		p.askStop(ev.Now)
 	}

@@ -23,8 +23,11 @@ func (p *Pool) drainHost(draining bool, why string) {
 	p.do(HostMoved{Draining: draining, Why: why})
 }
 
-// inherit takes over a process that a killed master has left: it has its drain's
-// time to end. Its parent's death has told it to.
-func (p *Pool) inherit(id ID, deadline time.Time) {
-	p.left = append(p.left, leftover{id: id, deadline: deadline})
+// inherit takes over processes that are in no worker's group: they have until the
+// deadline to end.
+func (p *Pool) inherit(ev Inherited) {
+	p.left = append(p.left, leftover{id: ev.ID, deadline: ev.Deadline})
+	if ev.Stop {
+		p.do(StopGroup{ID: ev.ID})
+	}
 }

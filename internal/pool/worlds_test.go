@@ -134,7 +134,7 @@ func (w *world) live() {
 		w.later(w.within(stop), HostDrainRequested{w.chance(70)})
 	}
 	if w.chance(20) {
-		w.later(w.within(stop), Inherited{ID{0, 0, 1}, epoch.Add(w.within(stop))})
+		w.later(w.within(stop), Inherited{ID: ID{0, 0, 1}, Deadline: epoch.Add(w.within(stop)), Stop: w.chance(50)})
 	}
 	w.later(stop, StopRequested{Now: w.chance(20)})
 	w.step(Began{})
@@ -483,7 +483,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 		WithdrawRequested{},
 		HostDrainRequested{true},
 		HostDrainRequested{false},
-		Inherited{ID{5, 0, 1}, epoch.Add(time.Minute)},
+		Inherited{ID: ID{5, 0, 1}, Deadline: epoch.Add(time.Minute), Stop: true},
 		PrepareFailed{2, "no"},
 		Started{id},
 		StartFailed{id, "no"},

@@ -29,6 +29,9 @@ type Children struct {
 	mu      sync.Mutex
 	workers map[int]*Process // by pid, until reaped
 	before  map[int]bool     // children by pid, from before this was a master: not its to end
+	shared  bool             // orphans may come from others than workers
+	orphans map[int]*Orphan  // by pid, until reaped
+	fewer   chan struct{}    // holds one: an orphan was reaped
 	calls   []func()         // what the reaper has to tell, in order
 	relist  time.Time        // when a sweep may look through all processes again
 }
@@ -43,12 +46,15 @@ func New() *Children {
 		closed:  make(chan struct{}),
 		ended:   make(chan struct{}),
 		workers: map[int]*Process{},
+		orphans: map[int]*Orphan{},
+		fewer:   make(chan struct{}, 1),
 	}
 	// Every kernel that has pidfds, without which nothing starts, has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	if os.Getpid() != 1 {
 		c.before = childrenNow()
 	}
+	c.shared = os.Getpid() == 1 || len(c.before) > 0
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
 	c.wake() // what ended before: as PID 1, or after an exec
@@ -85,9 +91,13 @@ func (c *Children) Close() {
 	c.sweepStrangers() // those that died behind the last worker
 }
 
+// Shared reports whether orphans fall to this process that no worker has left: it
+// is PID 1 of a container, or had children when it became a master.
+func (c *Children) Shared() bool { return c.shared }
+
 // Adopted lists the strangers that live as children of this process: what left
-// its worker's group and lost its parent. Whoever is in a worker's group is that
-// worker's affair.
+// its worker's group and lost its parent. Whoever is in a worker's group, or in a
+// living one's session, is that worker's affair.
 func (c *Children) Adopted() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -126,7 +136,12 @@ func (c *Children) adopted() []int {
 		if c.workers[pid] != nil || c.before[pid] || !hasLivingChild(unix.P_PID, pid) {
 			continue
 		}
-		if group, err := unix.Getpgid(pid); err == nil && c.workers[group] == nil {
+		group, err := unix.Getpgid(pid)
+		if err != nil || c.workers[group] != nil {
+			continue
+		}
+		session, err := unix.Getsid(pid)
+		if p := c.workers[session]; err == nil && (p == nil || p.exit != nil) {
 			pids = append(pids, pid)
 		}
 	}

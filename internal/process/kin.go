@@ -45,7 +45,7 @@ func Parent(pid int) (parent int, known bool) {
 type stat struct {
 	parent int
 	reaped float64 // seconds of CPU time of children that were waited for
-	began  uint64  // clock ticks after boot
+	start  uint64  // clock ticks after boot
 }
 
 // clockTicks is USER_HZ, which is 100 wherever Go runs on Linux.
@@ -72,7 +72,7 @@ func readStat(pid int) (s stat, known bool) {
 	return stat{
 		parent: int(numbers[parent]),
 		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
-		began:  numbers[starttime],
+		start:  numbers[starttime],
 	}, true
 }
 

@@ -13,7 +13,8 @@ import (
 type Process struct {
 	children *Children
 	pid      int
-	handle   int // pidfd; closed when reaped
+	start    uint64 // clock ticks after boot, or a little before
+	handle   int    // pidfd; closed when reaped
 
 	exit      *Exit         // nil while it runs
 	over      bool          // the group is empty: nobody may be signaled any more
@@ -26,6 +27,9 @@ type Process struct {
 
 // PID is the leader's pid and the number of its group.
 func (p *Process) PID() int { return p.pid }
+
+// Start is when it was forked, in clock ticks after boot: nothing of it is older.
+func (p *Process) Start() uint64 { return p.start }
 
 // Watch says whom to tell of the end; call it once, after Start. exited comes
 // exactly once, when the leader has ended, however long ago; groupEnded only

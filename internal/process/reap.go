@@ -146,8 +146,17 @@ func (c *Children) sweepStrangersBeside(pids []int) {
 }
 
 func (c *Children) reapStranger(pid int) {
-	if reap(pid) {
-		delete(c.before, pid) // the number may come again, with another behind it
+	if !reap(pid) {
+		return
+	}
+	delete(c.before, pid) // the number may come again, with another behind it
+	if o := c.orphans[pid]; o != nil {
+		o.gone = true
+		delete(c.orphans, pid)
+		select {
+		case c.fewer <- struct{}{}:
+		default: // it says so already
+		}
 	}
 }
 

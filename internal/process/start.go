@@ -145,11 +145,12 @@ func (c *Children) fork(f fork) forked {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The master's own binary, even where another has taken its place on disk.
+	start := ticksNow()
 	pid, err := syscall.ForkExec("/proc/self/exe", f.argv, &f.attr)
 	if err != nil {
 		return forked{err: err}
 	}
-	p := &Process{children: c, pid: pid, handle: handle, gone: make(chan struct{})}
+	p := &Process{children: c, pid: pid, start: start, handle: handle, gone: make(chan struct{})}
 	c.workers[pid] = p
 	return forked{process: p}
 }

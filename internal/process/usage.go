@@ -22,7 +22,7 @@ type Figures struct {
 // used is the CPU time of one process, in seconds of user and system time.
 type used struct {
 	pid    int
-	began  uint64  // tells it from another with its pid
+	start  uint64  // tells it from another with its pid
 	own    float64 // of all its threads
 	reaped float64 // of its children that have ended and been waited for
 }
@@ -38,7 +38,7 @@ func (f Figures) CPUSince(before Figures) float64 {
 	var own, reaped float64
 	for _, p := range f.processes {
 		old := then[p.pid]
-		if old.began != p.began {
+		if old.start != p.start {
 			old = used{} // it is new
 		} else {
 			delete(then, p.pid)
@@ -140,7 +140,7 @@ func usedBy(pid int) (p used, rss uint64, known bool) {
 	if err != nil {
 		return p, 0, false
 	}
-	return used{pid: pid, began: s.began, own: cpu.User + cpu.System, reaped: s.reaped}, memory.RSS, true
+	return used{pid: pid, start: s.start, own: cpu.User + cpu.System, reaped: s.reaped}, memory.RSS, true
 }
 
 // ownProc reports whether /proc shows this process's pid namespace.

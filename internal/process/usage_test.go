@@ -66,8 +66,8 @@ func TestSampleOfShortLives(t *testing.T) {
 func TestCPUSince(t *testing.T) {
 	start := time.Now()
 	cores := float64(runtime.NumCPU())
-	parent := used{pid: 1, began: 1, own: 5, reaped: 7}
-	child := used{pid: 2, began: 2, own: 3}
+	parent := used{pid: 1, start: 1, own: 5, reaped: 7}
+	child := used{pid: 2, start: 2, own: 3}
 	for name, c := range map[string]struct {
 		before, after []used
 		want          float64

@@ -1,0 +1,81 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+)
+
+// orphan waits until the process is the only one that was found.
+func orphan(t *testing.T, c *Children, pid int) *Orphan {
+	t.Helper()
+	var found []*Orphan
+	eventually(t, "it is an orphan", func() bool {
+		found = c.Orphans()
+		return len(found) == 1 && found[0].PID == pid
+	})
+	return found[0]
+}
+
+func TestOrphans(t *testing.T) {
+	c := newChildren(t)
+	if c.Shared() {
+		t.Error("it had no children")
+	}
+	before := start(t, c, shell("echo up; read x"))
+	before.line(t)
+	w := start(t, c, shell("(setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null &); read x"))
+	after := start(t, c, shell("echo up; read x"))
+	after.line(t)
+	if before.Start() > w.Start() || w.Start() > after.Start() {
+		t.Errorf("started at %d, %d and %d", before.Start(), w.Start(), after.Start())
+	}
+	pid := w.pidLine(t)
+	o := orphan(t, c, pid)
+	pipe, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", w.output.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := [2]string{pipe, "/dev/null"}; o.Session != pid || o.Outputs != want || o.Start < w.Start() || o.StartedAt().IsZero() {
+		t.Errorf("got %+v", o)
+	}
+	if again := orphan(t, c, pid); again != o {
+		t.Error("it is another")
+	}
+	if err := o.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "it is reaped", func() bool { return state(pid) == "" })
+	receive(t, c.OrphanEnded(), "its end")
+	if found := c.Orphans(); len(found) != 0 || !o.Ended() {
+		t.Errorf("found %v", found)
+	}
+	if err := o.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("a signal after its end: %v", err)
+	}
+	if len(c.orphans) != 0 {
+		t.Error("it is remembered")
+	}
+}
+
+// Who had children before it was a master does not know whose orphans are.
+func TestOrphansOfOthers(t *testing.T) {
+	other, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newChildren(t)
+	if !c.Shared() || slices.Contains(c.Adopted(), other.Pid) {
+		t.Error("it does not count")
+	}
+	if err := other.Kill(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "it is reaped", func() bool { return state(other.Pid) == "" })
+	if !c.Shared() {
+		t.Error("what it left does not count")
+	}
+}

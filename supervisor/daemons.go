@@ -1,0 +1,285 @@
+package supervisor
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/process"
+)
+
+// daemon is a process that has left its worker's session and fallen to the master
+// when its parent ended (daemon(3)). It may be of use to its worker for as long as
+// that lives. What a dead worker has left is a leftover (docs/decisions/0031).
+type daemon struct {
+	*process.Orphan
+	from *worker // nil: not known
+	left bool    // by a dead worker: it is a leftover
+}
+
+// daemons is the loop's, as all of host is.
+type daemons struct {
+	alive    map[int]*daemon // by pid
+	left     map[pool.ID]*leftDaemons
+	counted  int           // of left, so far
+	past     []*worker     // that have ended lately
+	starting int           // workers that are neither among the host's yet nor have failed
+	look     chan struct{} // holds one: look now
+}
+
+func newDaemons() daemons {
+	return daemons{left: map[pool.ID]*leftDaemons{}, look: make(chan struct{}, 1)}
+}
+
+// leftDaemons are those that a dead worker has left, found at one look.
+type leftDaemons struct {
+	id      pool.ID // of generation 0; Attempt is negative, unlike a killed master's
+	from    *worker // nil: not known
+	config  Config
+	daemons []*daemon // that live
+	killAt  time.Time
+}
+
+const (
+	// lookForDaemons is how often the master looks for them while no worker ends.
+	lookForDaemons = time.Second
+	// seldomForDaemons is the most that it waits where a look is expensive, on a
+	// machine with many thousand processes: it may take a 500th of the time.
+	seldomForDaemons = 10 * time.Second
+	// maxStrays bounds the daemons for each slot that could be of any worker. More
+	// are more than workers use.
+	maxStrays = 16
+)
+
+// watchDaemons looks for daemons until done, beside the loop.
+func (h *host) watchDaemons(glance func(happening) bool, step func(pool.Event), done <-chan struct{}) {
+	next := time.NewTimer(lookForDaemons)
+	defer next.Stop()
+	look := func() []*process.Orphan {
+		start := time.Now()
+		found := h.children.Orphans()
+		next.Reset(max(lookForDaemons, min(500*time.Since(start), seldomForDaemons)))
+		return found
+	}
+	var found []*process.Orphan
+	for {
+		known := len(found) > 0
+		select {
+		case <-next.C:
+			found = look()
+		case <-h.daemons.look:
+			found = look()
+		case <-h.children.OrphanEnded():
+			found = slices.DeleteFunc(slices.Clone(found), (*process.Orphan).Ended)
+		case <-done:
+			return
+		}
+		if known || len(found) > 0 {
+			found := found
+			glance(func() pool.Event {
+				for _, ev := range h.noteDaemons(found, h.children.Shared(), time.Now()) {
+					step(ev)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// noteDaemons takes note of all daemons that live and returns what the pool is to
+// know: which dead workers have left some, and of which none lives any more. Where
+// shared is set, daemons may be others' than the workers'.
+func (h *host) noteDaemons(found []*process.Orphan, shared bool, now time.Time) (events []pool.Event) {
+	alive := make(map[int]*daemon, len(found))
+	for _, o := range found {
+		d := h.daemons.alive[o.PID]
+		if d == nil || d.Orphan != o {
+			d = &daemon{Orphan: o}
+		}
+		if d.from == nil {
+			d.from = h.originOf(o)
+		}
+		alive[o.PID] = d
+	}
+	h.daemons.alive = alive
+	for _, l := range h.daemons.left {
+		l.daemons = slices.DeleteFunc(l.daemons, func(d *daemon) bool { return alive[d.PID] != d })
+		if len(l.daemons) == 0 {
+			events = append(events, pool.GroupEnded{ID: l.id})
+		}
+	}
+	if h.unlistened {
+		return events // the others end with the app
+	}
+	for from, daemons := range byWorker(h.abandoned(shared)) {
+		events = append(events, h.leaveDaemons(from, daemons, now))
+	}
+	return events
+}
+
+// originOf finds out whose a daemon is: by its session, which may be a worker's
+// that is dead, or by the worker's output pipe that it still has.
+func (h *host) originOf(o *process.Orphan) *worker {
+	is := func(w *worker) bool {
+		return o.Session == w.process.PID() || w.pipe != "" && slices.Contains(o.Outputs[:], w.pipe)
+	}
+	for _, w := range h.workers {
+		if is(w) {
+			return w
+		}
+	}
+	if i := slices.IndexFunc(h.daemons.past, is); i >= 0 {
+		return h.daemons.past[i]
+	}
+	return nil
+}
+
+// abandoned returns the daemons whose worker is dead. One whose worker is not known
+// may be of any that lived when it was started. Those that are too many are the
+// youngest.
+func (h *host) abandoned(shared bool) (abandoned []*daemon) {
+	oldest := uint64(math.MaxUint64) // start of all workers that live
+	for _, w := range h.workers {
+		if w.endedAt.IsZero() {
+			oldest = min(oldest, w.start)
+		}
+	}
+	strays := maxStrays * max(1, h.slots)
+	for _, d := range sorted(h.daemons.alive) {
+		switch {
+		case d.left:
+		case d.from != nil:
+			if !d.from.endedAt.IsZero() {
+				abandoned = append(abandoned, d)
+			}
+		case shared || h.daemons.starting > 0: // a worker that is being started is not among h.workers yet
+		case d.Start < oldest || strays == 0:
+			abandoned = append(abandoned, d)
+		default:
+			strays--
+		}
+	}
+	return abandoned
+}
+
+// sorted returns daemons in the order in which they were started.
+func sorted(daemons map[int]*daemon) []*daemon {
+	return slices.SortedFunc(maps.Values(daemons), func(a, b *daemon) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
+	})
+}
+
+// byWorker sorts daemons by whose they are.
+func byWorker(daemons []*daemon) map[*worker][]*daemon {
+	by := map[*worker][]*daemon{}
+	for _, d := range daemons {
+		by[d.from] = append(by[d.from], d)
+	}
+	return by
+}
+
+// leaveDaemons makes leftovers of what a dead worker has left. They have its
+// drain.timeout, from its end on where that is known.
+func (h *host) leaveDaemons(from *worker, daemons []*daemon, now time.Time) pool.Event {
+	h.daemons.counted++
+	l := &leftDaemons{id: pool.ID{Attempt: -h.daemons.counted}, from: from, daemons: daemons}
+	if from != nil {
+		l.id.Slot = from.id.Slot
+		l.config = from.cfg
+		l.killAt = from.endedAt.Add(l.config.Drain.Timeout)
+	} else {
+		l.config = h.releases[slices.Max(slices.Collect(maps.Keys(h.releases)))].cfg
+		l.killAt = now.Add(l.config.Drain.Timeout)
+	}
+	h.daemons.left[l.id] = l
+	for _, d := range daemons {
+		d.left = true
+	}
+	shown := l.show()
+	h.log.Warn("ending what is left of a worker, in a session of its own", "slot", l.id.Slot, "pid", shown.PID, "processes", shown.Processes)
+	h.chronicle.add(control.Event{Type: control.EventLeftover, Slot: shown.Slot, PID: &shown.PID, Reason: fmt.Sprintf("%s, processes: %d", shown.Reason, shown.Processes)})
+	return pool.Inherited{ID: l.id, Deadline: l.killAt, Stop: true}
+}
+
+// signal sends a signal to all that live.
+func (l *leftDaemons) signal(sig syscall.Signal) error {
+	var failed error
+	for _, d := range l.daemons {
+		if err := d.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// show is how status shows leftovers.
+func (l *leftDaemons) show() control.Leftover {
+	out := showDaemons(l.from, l.daemons)
+	out.State, out.KillAt = string(pool.StateDraining), &l.killAt
+	out.Reason = "left by a worker that has ended, in a session of its own"
+	return out
+}
+
+// showDaemons is how status shows the daemons that are one worker's, from, or could
+// be of any.
+func showDaemons(from *worker, daemons []*daemon) control.Leftover {
+	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), Reason: "in a session of its own"}
+	if at := daemons[0].StartedAt(); !at.IsZero() {
+		out.StartedAt = &at
+	}
+	if from != nil {
+		out.Slot = &from.id.Slot
+		out.Reason = fmt.Sprintf("started by worker %d, in a session of its own", from.process.PID())
+	}
+	return out
+}
+
+// showDaemons lists all daemons, those of one worker together.
+func (h *host) showDaemons() (all []control.Leftover) {
+	for _, l := range h.daemons.left {
+		all = append(all, l.show())
+	}
+	var running []*daemon
+	for _, d := range sorted(h.daemons.alive) {
+		if !d.left {
+			running = append(running, d)
+		}
+	}
+	for from, daemons := range byWorker(running) {
+		all = append(all, showDaemons(from, daemons))
+	}
+	return all
+}
+
+// startEnded takes note that a worker has been started, or could not be.
+func (h *host) startEnded() {
+	if h.daemons.starting--; h.daemons.starting == 0 {
+		poke(h.daemons.look)
+	}
+}
+
+// bereave takes note of a worker's end. Its output is read for as long as what it
+// left may live, and not longer: who has the pipe then is none of the app's, and
+// would keep a descriptor of the master's for ever. The write end is open for
+// reading too, so that nobody gets SIGPIPE.
+func (h *host) bereave(w *worker, now time.Time) {
+	w.endedAt = now
+	if w.stdout != nil {
+		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutput)) // it may be closed already
+	}
+	poke(h.daemons.look) // its daemons have as long as its group
+	h.daemons.past = slices.DeleteFunc(append(h.daemons.past, w), func(w *worker) bool {
+		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*seldomForDaemons
+	})
+}
+
+// lastOutput is for what the killed have written last.
+const lastOutput = time.Second

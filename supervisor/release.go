@@ -29,7 +29,11 @@ func prepareRelease(cfg Config) (*release, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot enter the directory: %w", err)
 	}
-	if info, err := os.Stat(directory); err != nil || !info.IsDir() {
+	info, err := os.Stat(directory)
+	if err != nil {
+		return nil, fmt.Errorf("cannot enter the directory: %w", err)
+	}
+	if !info.IsDir() {
 		return nil, fmt.Errorf("cannot enter the directory %s: it is not one", directory)
 	}
 	path, err := process.Resolve(cfg.Command[0], directory, searchPath(cfg))

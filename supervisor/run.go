@@ -37,6 +37,9 @@ func (e *UsageError) Error() string { return e.Text }
 // lowers GOMAXPROCS, and makes the threads that it may need: a limit on processes
 // that is reached later then ends nothing.
 func Run(ctx context.Context, cfg Config, out Output) error {
+	if err := process.CheckProc(); err != nil {
+		return err
+	}
 	left := &leftovers{app: cfg.Name, killAt: time.Now().Add(cfg.Drain.Timeout)}
 	found := left.find()
 	first, err := prepareRelease(cfg)

@@ -1,12 +1,12 @@
 package process
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -65,12 +65,9 @@ func startError(spec *Spec, told []byte) error {
 	var text string
 	switch step(told[0]) {
 	case stepDir:
-		text = fmt.Sprintf("cannot enter directory %s: %v", spec.Dir, errno)
+		text = fmt.Sprintf("cannot enter directory %s: %s", spec.Dir, dirWords(spec.Dir, errno))
 	case stepUser:
-		text = fmt.Sprintf("cannot change to user %d, group %d: %v", spec.User.UID, spec.User.GID, errno)
-		if errno == unix.EPERM {
-			text += ": only root may change the user; leave out user and group, or start as root"
-		}
+		text = fmt.Sprintf("cannot change to user %d, group %d: %s", spec.User.UID, spec.User.GID, userWords(errno))
 	case stepExec:
 		text = fmt.Sprintf("cannot execute %s: %s", spec.Path, execWords(spec, errno))
 	case stepPlan, stepUmask, stepOOM, stepCapabilities, stepSignals, stepParent, stepDescriptors:
@@ -107,79 +104,87 @@ func (s step) String() string {
 	}[s]
 }
 
-// execWords explains what execve(2) leaves open: ENOENT and EACCES may mean the
-// file, or the interpreter that the file names.
+// dirWords explains why a directory can't be entered.
+func dirWords(dir string, errno syscall.Errno) string {
+	if err := reach(filepath.Join(dir, "x"), nil); err != nil {
+		return err.Error()
+	}
+	return errno.Error()
+}
+
+// userWords explains why the user can't be changed: only for root, and in a user
+// namespace for those alone whom it maps (user_namespaces(7)).
+func userWords(errno syscall.Errno) string {
+	denied, _ := os.ReadFile("/proc/self/setgroups")
+	why := ""
+	switch {
+	case errno == unix.EPERM && os.Geteuid() != 0:
+		why = ": only root may change the user; leave out user and group, or start as root"
+	case errno == unix.EPERM && strings.TrimSpace(string(denied)) == "deny":
+		why = ": this user namespace forbids setgroups: map a range of groups (newgidmap), or leave out user and group"
+	case errno == unix.EPERM:
+		why = ": this root is without CAP_SETUID or CAP_SETGID, as in a container that drops them"
+	case errno == unix.EINVAL:
+		why = ": this user namespace has no such number: see /proc/self/uid_map and gid_map"
+	case errno == unix.EAGAIN: // setuid(2)
+		why = ": " + noRoom
+	}
+	return errno.Error() + why
+}
+
+// execWords explains what execve(2) leaves open.
 func execWords(spec *Spec, errno syscall.Errno) string {
 	switch errno {
-	case unix.ENOENT, unix.EACCES, unix.ENOTDIR:
-		interpreter := interpreterOf(spec.Path)
-		if interpreter == "" {
-			break
+	case unix.ENOENT, unix.EACCES, unix.ENOTDIR, unix.ELOOP:
+		if why := outOfReach(spec); why != "" {
+			return why
 		}
-		if _, err := os.Stat(interpreter); err != nil {
-			return fmt.Sprintf("its interpreter %s is missing", interpreter)
+		if errno == unix.ELOOP {
+			return "its interpreter is a script, whose interpreter is one, and so on"
 		}
-		if unix.Access(interpreter, unix.X_OK) != nil {
-			return fmt.Sprintf("its interpreter %s is not executable", interpreter)
+		if errno == unix.EACCES {
+			return "permission denied, though modes and mounts allow it: a security policy (SELinux, AppArmor) may forbid it: see dmesg"
 		}
 	case unix.ENOEXEC:
-		return "it is no program for this machine, and no script that begins with #!"
+		return noProgram(spec.Path)
 	case unix.EAGAIN: // the new user has too many (execve(2))
 		return noRoom
 	case unix.E2BIG:
 		return "its arguments and environment are too long"
+	case unix.ETXTBSY:
+		return "it is open for writing: wait until it is written, and replace a program by rename, not in place"
+	case unix.EPERM:
+		if size, err := unix.Getxattr(spec.Path, "security.capability", nil); err == nil && size > 0 {
+			return "operation not permitted: it has capabilities (getcap) that may not be gained here"
+		}
+		return "operation not permitted: a security policy of the kernel or the container forbids it: see dmesg"
+	case unix.ENOSYS:
+		return "the kernel has no such call, or a container's seccomp filter forbids it"
 	default:
 	}
 	return errno.Error()
 }
 
-// interpreterOf is what the kernel loads to run the file at path: the program in
-// a script's first line, the loader of an ELF file, "" where there is none.
-func interpreterOf(path string) string {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	head := bufio.NewReader(io.LimitReader(file, 256)) // BINPRM_BUF_SIZE
-	if start, _ := head.Peek(2); bytes.Equal(start, []byte("#!")) {
-		line, _ := head.ReadString('\n')
-		if words := strings.Fields(line[2:]); len(words) > 0 {
-			return words[0]
+// outOfReach says what is wrong with the program or with its interpreter, "" for
+// nothing that can be seen. What is kept open needs no path.
+func outOfReach(spec *Spec) string {
+	if spec.File == nil {
+		if err := obstacle(spec.Path, spec.User); err != nil {
+			return err.Error()
 		}
+	}
+	interpreter := interpreterOf(spec.Path)
+	if interpreter == "" {
 		return ""
 	}
-	return loaderOf(file)
-}
-
-// loaderOf is the PT_INTERP of a 64-bit little-endian ELF file (elf(5)), ""
-// where there is none. It does without debug/elf, which would bring DWARF and
-// three kinds of decompression into the master.
-func loaderOf(file io.ReaderAt) string {
-	const class64, little, interp = 2, 1, 3
-	var head [64]byte
-	if _, err := file.ReadAt(head[:], 0); err != nil || string(head[:4]) != "\x7fELF" || head[4] != class64 || head[5] != little {
-		return ""
-	}
-	order := binary.LittleEndian
-	at, size := int64(order.Uint64(head[32:])), int64(order.Uint16(head[54:]))
-	for range order.Uint16(head[56:]) {
-		var segment [56]byte
-		if _, err := file.ReadAt(segment[:], at); err != nil {
-			return ""
-		}
-		if length := order.Uint64(segment[32:]); order.Uint32(segment[:]) == interp && length <= unix.PathMax {
-			name := make([]byte, length)
-			if _, err := file.ReadAt(name, int64(order.Uint64(segment[8:]))); err != nil {
-				return ""
-			}
-			return string(bytes.TrimRight(name, "\x00"))
-		}
-		at += size
+	err := obstacle(interpreter, spec.User)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(interpreter, "\r"):
+		return fmt.Sprintf("its first line ends in a carriage return, as Windows writes it: sed -i 's/\\r$//' %s", spec.Path)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("its interpreter %s is missing", interpreter)
+	case err != nil:
+		return fmt.Sprintf("its interpreter %s can't be run: %v", interpreter, err)
 	}
 	return ""
 }

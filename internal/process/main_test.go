@@ -70,6 +70,12 @@ var preparations = map[string]func() error{
 		const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
 		return unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0)
 	},
+	"root that changes no user": func() error { // by the next exec
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SETUID, 0, 0, 0); err != nil {
+			return err
+		}
+		return unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SETGID, 0, 0, 0)
+	},
 	"room for none":   func() error { return leaveRoom(0) },
 	"room for one":    func() error { return leaveRoom(1) },
 	"no user's limit": func() error { return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 0, Max: 0}) },

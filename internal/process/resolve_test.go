@@ -39,25 +39,28 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%s in %s: got %s, %v, want %s", test.command, test.path, got, err, test.want)
 		}
 	}
-	for _, test := range []struct {
-		command, path string
-		found         bool
-		want          string
-	}{
-		{"", path, false, "cannot run a worker: the command is empty"},
-		{"nothing", path, false, "cannot run nothing: command not found in PATH (" + path + ")"},
-		{"run", path, false, "cannot run run: command not found in PATH (" + path + ")"},
-		{"data", path, true, "cannot run data: not executable: chmod +x " + first + "/data"},
-		{"./nothing", path, false, "cannot run ./nothing: command not found (no file " + app + "/nothing)"},
-		{"./run/x", path, false, "cannot run ./run/x: command not found (no file " + app + "/run/x)"},
-		{"../first/data", path, true, "cannot run ../first/data: not executable: chmod +x " + first + "/data"},
-		{"../first", path, true, "cannot run ../first: it is a directory"},
-		{"/dev/null", path, true, "cannot run /dev/null: it is not a regular file"},
+	dangling, circle := filepath.Join(root, "current"), filepath.Join(root, "circle")
+	if err := errors.Join(os.Symlink("releases/42", dangling), os.Symlink("circle", circle)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ command, path, want string }{
+		{"", path, "cannot run a worker: the command is empty"},
+		{"nothing", path, "cannot run nothing: command not found in PATH (" + path + ")"},
+		{"run", path, "cannot run run: command not found in PATH (" + path + ")"},
+		{"data", path, "cannot run data: not executable: chmod +x " + first + "/data"},
+		{"./nothing", path, "cannot run ./nothing: command not found (no file " + app + "/nothing)"},
+		{"./run/x", path, "cannot run ./run/x: command not found (" + app + "/run is no directory)"},
+		{"./bin/x", path, "cannot run ./bin/x: command not found (no directory " + app + "/bin)"},
+		{"../current/run", path, "cannot run ../current/run: command not found (" + dangling + " is a symlink to releases/42, which is not there)"},
+		{"../current", path, "cannot run ../current: command not found (" + dangling + " is a symlink to releases/42, which is not there)"},
+		{"../circle", path, "cannot run ../circle: " + circle + " is a symlink that leads back to itself"},
+		{"../first/data", path, "cannot run ../first/data: not executable: chmod +x " + first + "/data"},
+		{"../first", path, "cannot run ../first: it is a directory"},
+		{"/dev/null", path, "cannot run /dev/null: it is not a regular file"},
 	} {
 		_, err := Resolve(test.command, app, test.path)
-		var wrong *CommandError
-		if !errors.As(err, &wrong) || wrong.Found != test.found || err.Error() != test.want {
-			t.Errorf("got  %v (%+v)\nwant %s", err, wrong, test.want)
+		if _, ok := errors.AsType[*CommandError](err); !ok || err.Error() != test.want {
+			t.Errorf("got  %v\nwant %s", err, test.want)
 		}
 	}
 }

@@ -16,6 +16,19 @@ import (
 // file system at its worst.
 const beginTimeout = 30 * time.Second
 
+// CheckProc says what to do where there is no /proc: nothing can be started there.
+// A master asks first of all.
+func CheckProc() error {
+	if _, err := os.Readlink(ownProgram); err != nil {
+		return errors.New("cannot start workers without /proc: mount -t proc proc /proc")
+	}
+	return nil
+}
+
+// ownProgram is the master's own binary, even where another has taken its place on
+// disk.
+const ownProgram = "/proc/self/exe"
+
 // Start makes a worker of spec, as the leader of a new process group. It blocks
 // until the program runs or can't (a *StartError says why in words), needs Serve
 // to be running, and may be called from many goroutines at once. A worker that
@@ -144,9 +157,8 @@ func (c *Children) fork(f fork) forked {
 	f.attr.Sys = &syscall.SysProcAttr{Setpgid: true, PidFD: &handle}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The master's own binary, even where another has taken its place on disk.
 	start := ticksNow()
-	pid, err := syscall.ForkExec("/proc/self/exe", f.argv, &f.attr)
+	pid, err := syscall.ForkExec(ownProgram, f.argv, &f.attr)
 	if err != nil {
 		return forked{err: err}
 	}

@@ -36,22 +36,58 @@ func TestStartFails(t *testing.T) {
 		}
 		return strings.Replace(sh, loader+"\x00", strings.Repeat("x", len(loader))+"\x00", 1)
 	}()
+	noexec := t.TempDir()
+	if err := unix.Mount("tmpfs", noexec, "tmpfs", unix.MS_NOEXEC, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(noexec, unix.MNT_DETACH) })
+	for _, name := range []string{"p", "sh"} {
+		if err := os.WriteFile(filepath.Join(noexec, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	private := writeProgram(t, "p", "#!/bin/sh\n", 0o755)
+	if err := errors.Join(os.Chmod(filepath.Dir(private), 0o700), os.Chmod(filepath.Dir(filepath.Dir(private)), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	busy, err := os.OpenFile(writeProgram(t, "p", readFile(t, interpretedELF), 0o755), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	foreign := []byte(readFile(t, interpretedELF)[:64])
+	foreign[18], foreign[19] = 0xf7, 0 // EM_BPF: no machine's own
+	another := &Credential{UID: nobody, GID: nobody}
 	for _, test := range []struct {
 		name  string
 		spec  Spec
 		want  string // %s: the path
 		errno syscall.Errno
 	}{
-		{"missing", Spec{Path: "/no/such/program"}, "cannot execute %s: no such file or directory", unix.ENOENT},
-		{"not executable", Spec{Path: writeProgram(t, "p", "#!/bin/sh\n", 0o644)}, "cannot execute %s: permission denied", unix.EACCES},
-		{"a directory", Spec{Path: t.TempDir()}, "cannot execute %s: permission denied", unix.EACCES},
+		{"missing", Spec{Path: "/no/such/program"}, "cannot execute %s: no directory /no", unix.ENOENT},
+		{"not executable", Spec{Path: writeProgram(t, "p", "#!/bin/sh\n", 0o644)}, "cannot execute %s: not executable: chmod +x %s", unix.EACCES},
+		{"a directory", Spec{Path: t.TempDir()}, "cannot execute %s: it is a directory", unix.EACCES},
+		{"a noexec mount", Spec{Path: noexec + "/p"}, "cannot execute %s: the file system of %s is mounted noexec: mount it with exec, or put the program elsewhere", unix.EACCES},
 		{"no interpreter", Spec{Path: writeProgram(t, "p", "#! /no/such/node x\n", 0o755)}, "cannot execute %s: its interpreter /no/such/node is missing", unix.ENOENT},
-		{"bad interpreter", Spec{Path: writeProgram(t, "p", "#!/etc/passwd\n", 0o755)}, "cannot execute %s: its interpreter /etc/passwd is not executable", unix.EACCES},
+		{"bad interpreter", Spec{Path: writeProgram(t, "p", "#!/etc/passwd\n", 0o755)}, "cannot execute %s: its interpreter /etc/passwd can't be run: not executable: chmod +x /etc/passwd", unix.EACCES},
+		{"noexec interpreter", Spec{Path: writeProgram(t, "p", "#!"+noexec+"/sh\n", 0o755)}, "cannot execute %s: its interpreter " + noexec + "/sh can't be run: the file system of " + noexec + "/sh is mounted noexec: mount it with exec, or put the program elsewhere", unix.EACCES},
+		{"Windows line ends", Spec{Path: writeProgram(t, "p", "#!/bin/sh\r\necho\r\n", 0o755)}, `cannot execute %s: its first line ends in a carriage return, as Windows writes it: sed -i 's/\r$//' %s`, unix.ENOENT},
 		{"no loader", Spec{Path: writeProgram(t, "p", elfWithoutLoader, 0o755)}, "cannot execute %s: its interpreter " + strings.Repeat("x", len(interpreterOf(interpretedELF))) + " is missing", unix.ENOENT},
-		{"no program", Spec{Path: writeProgram(t, "p", "echo hello\n", 0o755)}, "cannot execute %s: it is no program for this machine, and no script that begins with #!", unix.ENOEXEC},
+		{"no program", Spec{Path: writeProgram(t, "p", "echo hello\n", 0o755)}, "cannot execute %s: it is no program, and no script: its first line does not begin with #!", unix.ENOEXEC},
+		{"a byte order mark", Spec{Path: writeProgram(t, "p", "\ufeff#!/bin/sh\n", 0o755)}, "cannot execute %s: it begins with a byte order mark in front of the #!: save it without", unix.ENOEXEC},
+		{"empty", Spec{Path: writeProgram(t, "p", "", 0o755)}, "cannot execute %s: it is empty", unix.ENOEXEC},
+		{"no name", Spec{Path: writeProgram(t, "p", "#! \n", 0o755)}, "cannot execute %s: its first line names no interpreter after the #!", unix.ENOEXEC},
+		{"another machine", Spec{Path: writeProgram(t, "p", string(foreign), 0o755)}, "cannot execute %s: it is a program for another machine (machine 247; this one is " + runtime.GOARCH + ")", unix.ENOEXEC},
+		{"cut off", Spec{Path: writeProgram(t, "p", readFile(t, interpretedELF)[:80], 0o755)}, "cannot execute %s: it is an ELF file, and no complete program: was it copied as a whole?", unix.ENOEXEC},
 		{"too long", Spec{Path: "/bin/true", Env: []string{"A=" + strings.Repeat("x", 1<<20)}}, "cannot execute %s: its arguments and environment are too long", unix.E2BIG},
-		{"no directory", Spec{Path: "/bin/true", Dir: "/no/such"}, "cannot enter directory /no/such: no such file or directory", unix.ENOENT},
-		{"not for the user", Spec{Path: writeProgram(t, "p", "#!/bin/sh\n", 0o700), User: &Credential{UID: nobody, GID: nobody}}, "cannot execute %s: permission denied", unix.EACCES},
+		{"being written", Spec{Path: busy.Name()}, "cannot execute %s: it is open for writing: wait until it is written, and replace a program by rename, not in place", unix.ETXTBSY},
+		{"no directory", Spec{Path: "/bin/true", Dir: "/no/such"}, "cannot enter directory /no/such: no directory /no", unix.ENOENT},
+		{"not for the user", Spec{Path: writeProgram(t, "p", "#!/bin/sh\n", 0o700), User: another}, "cannot execute %s: user 65534 may not execute %s: chmod o+x %s, or give it to a group of that user", unix.EACCES},
+		{
+			"not there for the user",
+			Spec{Path: private, User: another},
+			"cannot execute %s: user 65534 may not enter the directory " + filepath.Dir(private) + ": chmod o+x " + filepath.Dir(private) + ", or put the program elsewhere", unix.EACCES,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.spec.Args, test.spec.Umask = []string{"p"}, -1
@@ -83,9 +119,19 @@ func TestStartRefuses(t *testing.T) {
 	}
 	spec := shell("true")
 	spec.User = &Credential{UID: nobody - 1, GID: nobody}
-	got := start(t, c, master(t, job{Spec: spec}, &Credential{UID: nobody, GID: nobody})).rest(t)
-	if want := "cannot change to user 65533, group 65534: operation not permitted: only root may change the user; leave out user and group, or start as root"; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	const refusal = "cannot change to user 65533, group 65534: operation not permitted: "
+	for _, test := range []struct {
+		as      *Credential
+		prepare []string
+		want    string
+	}{
+		{&Credential{UID: nobody, GID: nobody}, nil, "only root may change the user; leave out user and group, or start as root"},
+		{nil, []string{"root that changes no user"}, "this root is without CAP_SETUID or CAP_SETGID, as in a container that drops them"},
+	} {
+		got := start(t, c, master(t, job{Spec: spec, Prepare: test.prepare}, test.as)).rest(t)
+		if got != refusal+test.want {
+			t.Errorf("got  %s\nwant %s", got, refusal+test.want)
+		}
 	}
 }
 

@@ -53,6 +53,8 @@ type host struct {
 	stopWithin time.Duration      // what the service manager allows a stop; 0: not known
 	slots      int                // that are wanted, as the pool said last
 	deaf       string             // why a socket could not be listened on again, at the last look
+	others     map[uint64]string  // who else listens on the app's ports, by the socket's ID
+	naming     bool               // those that have come are being looked up
 	blind      bool               // half-open connections can't be seen here
 	reloading  bool               // the roll under way is a reload
 	unlistened bool               // the app stops: the sockets are the workers' alone
@@ -282,6 +284,7 @@ func (h *host) inspect() {
 	for _, r := range restored {
 		h.listeningAgain(r.Slot, r.Why)
 	}
+	h.nameOthers()
 	h.notices()
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/sockets"
 )
@@ -123,6 +124,44 @@ func (h *host) look(a pool.Leave, half bool, err error, over chan struct{}) pool
 	close(over)
 	delete(h.leaving, a.Slot)
 	return pool.Emptied{Slot: a.Slot, Turn: a.Turn}
+}
+
+// nameOthers tells of others' sockets on the app's ports. Who has them is looked up
+// beside the loop, for one look's at a time.
+func (h *host) nameOthers() {
+	if h.naming {
+		return
+	}
+	others := h.sockets.Others()
+	if len(others) == 0 {
+		return
+	}
+	h.naming = true
+	go func() {
+		holders := sockets.Holders(others)
+		h.tell(func() pool.Event {
+			h.naming = false
+			for _, o := range others {
+				h.tellOther(o, holders[o.ID])
+			}
+			return nil
+		})
+	}()
+}
+
+func (h *host) tellOther(o sockets.Other, holder sockets.Holder) {
+	if !o.Gone {
+		h.others[o.ID] = holder.String()
+	}
+	e := control.Event{Type: control.EventPortShared, Reason: h.others[o.ID] + ": " + o.Consequence()}
+	if o.Gone {
+		delete(h.others, o.ID)
+		e.Type = control.EventPortUnshared
+		h.log.Info("port no longer shared", "listener", o.Listener.Name, "why", e.Reason)
+	} else {
+		h.log.Warn("port shared", "listener", o.Listener.Name, "why", e.Reason)
+	}
+	h.chronicle.add(e)
 }
 
 // release lets go of a release's sockets: those that no other has are closed.

@@ -9,7 +9,7 @@ import (
 // Event is something that happened to an app. Its type is one of up, ready,
 // exited, crashed, backoff, failed, roll_started, roll_done, rolled_back,
 // roll_failed, scaled, draining, resumed, shed, refused, listening_again,
-// leftover, down.
+// port_shared, port_unshared, leftover, down.
 type Event struct {
 	Seq        uint64    `json:"seq"` // from 1, without gaps, in one life of the master
 	Time       time.Time `json:"time"`
@@ -39,6 +39,8 @@ const (
 	EventShed           = "shed"
 	EventRefused        = "refused" // an order from Redis was not carried out
 	EventListeningAgain = "listening_again"
+	EventPortShared     = "port_shared" // somebody else's socket listens on a listener's port too
+	EventPortUnshared   = "port_unshared"
 	EventLeftover       = "leftover"
 	EventDown           = "down" // the last of an app's
 )

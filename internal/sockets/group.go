@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -18,14 +19,17 @@ type group struct {
 	seed     uint32
 	members  []*socket // by slot
 	order    order
-	accept   []bool // by slot, as steer was told
-	beside   bool   // another place of the Set's has part of the address: the first joins too
-	lent     bool   // all are systemd's and none can be bound beside them: slots share them
+	moved    bool             // the order is not that of their listen(2) any more
+	others   map[uint64]Other // that are not the Set's, by cookie
+	accept   []bool           // by slot, as steer was told
+	beside   bool             // another place of the Set's has part of the address: the first joins too
+	lent     bool             // all are systemd's and none can be bound beside them: slots share them
 }
 
 // order is the kernel's view of a group: the slots by index in the group, in
-// the order of their listen(2). It cannot be read back, so every change is
-// followed here (net/core/sock_reuseport.c).
+// the order of their listen(2), and the sockets of others, each as its negative
+// cookie. It cannot be read back, so every change is followed here
+// (net/core/sock_reuseport.c).
 type order []int
 
 // join follows a socket that began to listen.
@@ -38,8 +42,13 @@ func (o *order) leave(slot int) {
 	*o = (*o)[:last]
 }
 
+// slots returns the slots alone, in the group's order.
+func (o order) slots() []int {
+	return slices.DeleteFunc(slices.Clone(o), func(id int) bool { return id < 0 })
+}
+
 func newGroup(s *Set, l Listener, end endpoint, beside bool) *group {
-	g := &group{set: s, listener: l, end: end, beside: beside, seed: seed(l)}
+	g := &group{set: s, listener: l, end: end, beside: beside, seed: seed(l), others: map[uint64]Other{}}
 	g.listener.Port = end.port
 	return g
 }
@@ -61,11 +70,14 @@ func (g *group) adopt(given []*passed) error {
 			return fmt.Errorf("cannot listen on %s, %s: %w", g.listener, p, err)
 		}
 		sock := p.socket
-		sock.backlog, sock.parked = backlog, true
+		sock.backlog, sock.parked, sock.cookie = backlog, true, cookie(p.fd)
 		g.members = grow(g.members, p.slot, noSocket)
 		g.members[p.slot] = &sock
-		g.order.join(p.slot)
+		if !slices.Contains(g.order, p.slot) {
+			g.order.join(p.slot)
+		}
 	}
+	g.moved = true // what became of the group meanwhile is not known
 	return nil
 }
 
@@ -88,7 +100,7 @@ func (g *group) open(slot int) error {
 	fd, backlog, err := g.bind()
 	switch {
 	case err == nil:
-		g.members[slot] = &socket{fd: fd, backlog: backlog}
+		g.members[slot] = &socket{fd: fd, backlog: backlog, cookie: cookie(fd)}
 		g.order.join(slot)
 		if !steered {
 			return nil
@@ -143,7 +155,7 @@ func (g *group) isOpen() bool {
 
 // lendable reports whether the group is systemd's alone.
 func (g *group) lendable() bool {
-	return len(g.order) > 0 && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
+	return len(g.order.slots()) > 0 && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
 }
 
 // lender is the slot whose socket a slot uses: its own, but where slots share.
@@ -152,10 +164,14 @@ func (g *group) lender(slot int) int {
 	switch {
 	case slot < len(g.members) && g.members[slot].fd >= 0 && (g.lent || !g.members[slot].parked):
 		return slot
-	case !g.lent || len(g.order) == 0:
+	case !g.lent:
 		return -1
 	}
-	lenders := slices.Sorted(slices.Values(g.order))
+	lenders := g.order.slots()
+	if len(lenders) == 0 {
+		return -1
+	}
+	slices.Sort(lenders)
 	return lenders[slot%len(lenders)]
 }
 
@@ -184,21 +200,126 @@ func (g *group) configure(l Listener) {
 	g.listener = l
 }
 
-// look finds the sockets that a worker has shut down and that have left the
-// kernel's group by that, and those with which it has begun to listen again: they
-// are the group's last. One change between two looks is followed exactly; of
-// several it is not known which was first, and slots may change places in the
-// group.
+// leave follows a socket that is not in the group any more.
+func (g *group) leave(id int) {
+	g.moved = g.moved || id != g.order[len(g.order)-1]
+	g.order.leave(id)
+}
+
+// look follows what has become of the group: a socket that a worker has shut down
+// has left it, one with which it listens again, or that somebody else has made, is
+// its last. One change between two looks is followed exactly, and any number that
+// only join; of several that leave it is not known which was first, and slots may
+// change places in the group.
 func (g *group) look() {
-	for slot, m := range g.all() {
-		state, err := inspect(m.fd)
-		switch listens, known := err == nil && state.listens, slices.Contains(g.order, slot); {
-		case known && !listens:
-			g.order.leave(slot)
-		case !known && listens:
-			g.order.join(slot)
+	there, err := g.listening()
+	if err != nil {
+		g.set.blind.Do(func() { g.set.notice("cannot see who else listens on the app's ports: %v", err) })
+		there = g.listeningOwn()
+	}
+	is, was := map[int]bool{}, map[int]bool{}
+	for _, id := range there {
+		is[id] = true
+	}
+	for _, id := range slices.Clone(g.order) {
+		was[id] = true
+		if !is[id] {
+			g.leave(id)
 		}
 	}
+	if err == nil && !g.moved {
+		g.order = there
+		return
+	}
+	for _, id := range there {
+		if !was[id] {
+			g.order.join(id)
+		}
+	}
+}
+
+// listening returns the group's sockets that listen, in the order of their listen(2),
+// and notes the others that there are.
+func (g *group) listening() (there []int, err error) {
+	all, err := g.end.around()
+	if err == nil && g.misses(all) {
+		// A walk through a table that changes may skip one.
+		var again []listening
+		again, err = g.end.around()
+		all = append(all, again...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slots := map[uint64]int{}
+	for slot, m := range g.all() {
+		slots[m.cookie] = slot
+	}
+	var ours kin
+	for _, l := range all {
+		if _, own := slots[l.cookie]; own {
+			ours = l.kin
+		}
+	}
+	seen := map[uint64]bool{}
+	for _, l := range all {
+		slot, own := slots[l.cookie]
+		within := l.kin == ours || slices.Contains(g.order, -int(l.cookie))
+		switch {
+		case seen[l.cookie], !own && !within && !g.end.losesTo(l.kin):
+			continue
+		case own:
+			there = append(there, slot)
+		case within:
+			there = append(there, -int(l.cookie))
+		}
+		seen[l.cookie] = true
+		if _, known := g.others[l.cookie]; !own && !known && !g.set.owns(l.cookie) {
+			g.others[l.cookie] = Other{
+				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr.Unmap(), uint16(g.end.port)),
+				inode: l.inode, uid: l.kin.uid, within: within,
+			}
+			g.set.note(g.others[l.cookie])
+		}
+	}
+	for id, o := range g.others {
+		if !seen[id] {
+			delete(g.others, id)
+			o.Gone = true
+			g.set.note(o)
+		}
+	}
+	return there, nil
+}
+
+// misses reports whether a socket that was there at the last look is not among these.
+func (g *group) misses(all []listening) bool {
+	found := map[int]bool{}
+	for _, l := range all {
+		found[-int(l.cookie)] = true
+	}
+	return slices.ContainsFunc(g.order, func(id int) bool {
+		if id >= 0 {
+			id = -int(g.members[id].cookie)
+		}
+		return !found[id]
+	})
+}
+
+// listeningOwn is listening where the kernel can't be asked for others: those that
+// were there are taken to be there still.
+func (g *group) listeningOwn() (there []int) {
+	for _, id := range g.order {
+		if id < 0 {
+			there = append(there, id)
+		}
+	}
+	for slot, m := range g.all() {
+		if state, err := inspect(m.fd); err == nil && state.listens {
+			there = append(there, slot)
+		}
+	}
+	return there
 }
 
 // refresh steers anew even where nothing has changed: what program the group has
@@ -271,7 +392,7 @@ func (g *group) closeSlot(slot int) error {
 	if slices.Contains(g.order, slot) {
 		g.vacate(slot)
 		m.end()
-		g.order.leave(slot)
+		g.leave(slot)
 	}
 	m.close()
 	return g.attach()
@@ -286,7 +407,7 @@ func (g *group) flush(slot int) error {
 	}
 	g.vacate(slot)
 	err := m.flushQueued(g.listener, slot)
-	g.order.leave(slot)
+	g.leave(slot)
 	if _, listens := m.waiting(); listens {
 		g.order.join(slot)
 	}
@@ -296,6 +417,7 @@ func (g *group) flush(slot int) error {
 func (g *group) finish() {
 	for _, m := range g.all() {
 		g.set.forget(m)
+		g.set.disown(m)
 		m.close()
 	}
 	g.order = nil
@@ -314,13 +436,13 @@ func (g *group) giveBack() []*passed {
 	g.look()
 	for slot, m := range g.all() {
 		if !m.held && slices.Contains(g.order, slot) {
-			g.order.leave(slot)
+			g.leave(slot)
 			g.set.forget(m)
 			m.end()
 		}
 	}
 	var back []*passed
-	for _, slot := range g.order {
+	for _, slot := range g.order.slots() {
 		back = append(back, passedOf(g.members[slot], g.listener, g.end, slot))
 		g.members[slot] = noSocket()
 	}

@@ -287,8 +287,9 @@ func (d *draft) add(i int, want spot) error {
 	case want.mode == ModeEach:
 		b = newEach(s, l, c.at.end)
 	default:
-		b = newGroup(s, l, c.at.end, beside)
-		s.orders.sort(c.at.end, c.chosen)
+		g := newGroup(s, l, c.at.end, beside)
+		g.order = s.orders.sort(c.at.end, c.chosen)
+		b = g
 	}
 	p := &place{bound: b, want: want, spot: c.at, settings: l}
 	d.places = append(d.places, p)

@@ -282,8 +282,9 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// Slots close, come back, are shut down and restored in any order: each gets its
-// own connections, as the order in the kernel is followed.
+// Slots close, come back, are shut down and restored, and others join the port and
+// leave it, in any order: each gets its own connections, as the order in the kernel
+// is followed.
 func TestOrderIsFollowed(t *testing.T) {
 	sameFiles(t)
 	const slots = 5
@@ -292,12 +293,13 @@ func TestOrderIsFollowed(t *testing.T) {
 	a := openGiven(t, nil, keeper, slots, tcp("http", "127.0.0.1", 0))
 	port := a.port("http")
 	open := slices.Repeat([]bool{true}, slots)
-	for step := range 60 {
+	var others []int
+	for step := range 90 {
 		slot := random.IntN(slots)
 		files, err := a.files(slot)
 		check(t, err)
 		open[slot] = true
-		switch random.IntN(4) {
+		switch random.IntN(6) {
 		case 0, 1:
 			if slices.Index(open, true) != slot || slices.Contains(open[slot+1:], true) {
 				check(t, a.CloseSlot(slot))
@@ -313,6 +315,16 @@ func TestOrderIsFollowed(t *testing.T) {
 				a = openGiven(t, keeper.passed(), keeper, slots, tcp("http", "127.0.0.1", port))
 				open = slices.Repeat([]bool{true}, slots)
 			}
+		case 4:
+			others = append(others, joinPort4(t, port))
+		case 5:
+			if len(others) > 0 {
+				at := random.IntN(len(others))
+				unix.Close(others[at])
+				others = slices.Delete(others, at, at+1)
+				_, err := a.RestoreAll()
+				check(t, err)
+			}
 		}
 		for only := range slots {
 			if open[only] {
@@ -323,15 +335,18 @@ func TestOrderIsFollowed(t *testing.T) {
 			t.Fatalf("in step %d", step)
 		}
 	}
+	for _, fd := range others {
+		unix.Close(fd)
+	}
 }
 
 func TestOrdersAreForgotten(t *testing.T) {
-	for _, text := range []string{"", "{", `{"orders":{"a":[0,0]}}`, `{"orders":{"a":[-1]}}`, `{"orders":{"a":[1024]}}`, `[1]`, `{"orders":{"a":"b"}}`, `{"stored":[-1]}`} {
+	for _, text := range []string{"", "{", `{"orders":{"a":[0,0]}}`, `{"orders":{"a":[-7,-7]}}`, `{"orders":{"a":[1024]}}`, `[1]`, `{"orders":{"a":"b"}}`, `{"stored":[-1]}`} {
 		if got := parseOrders([]byte(text)); len(got.Orders)+len(got.Stored) != 0 {
 			t.Errorf("%q reads as %v", text, got)
 		}
 	}
-	if got := parseOrders([]byte(`{"orders":{"a":[2,0,1]},"stored":[18446744073709551615]}],"b"`)); !slices.Equal(got.Orders["a"], []int{2, 0, 1}) || !slices.Equal(got.Stored, []uint64{1<<64 - 1}) {
+	if got := parseOrders([]byte(`{"orders":{"a":[2,-7,0,1]},"stored":[18446744073709551615]}],"b"`)); !slices.Equal(got.Orders["a"], []int{2, -7, 0, 1}) || !slices.Equal(got.Stored, []uint64{1<<64 - 1}) {
 		t.Errorf("read %v", got)
 	}
 	end := endpoint{addr: netip.IPv6Unspecified(), port: 80, dual: true}

@@ -63,7 +63,7 @@ func parseOrders(text []byte) record {
 	for key, slots := range r.Orders {
 		seen := map[int]bool{}
 		for _, slot := range slots {
-			if slot < 0 || slot >= maxSlots || seen[slot] {
+			if slot >= maxSlots || seen[slot] {
 				delete(r.Orders, key)
 				break
 			}
@@ -88,18 +88,19 @@ func cookie(fd int) uint64 {
 	return value
 }
 
-// sort brings the passed sockets of a group into the kernel's order. Without a
-// record they are taken for as new: those of the socket unit as it lists them,
-// then the others by slot.
-func (o *orders) sort(end endpoint, given []*passed) {
+// sort brings the passed sockets of a group into the kernel's order, and returns it.
+// Without a record they are taken for as new: those of the socket unit as it lists
+// them, then the others by slot.
+func (o *orders) sort(end endpoint, given []*passed) order {
 	known := order(slices.Clone(o.read.Orders[end.key()]))
-	for _, slot := range slices.Clone(known) {
+	for _, slot := range known.slots() {
 		if !slices.ContainsFunc(given, func(p *passed) bool { return p.slot == slot }) {
 			known.leave(slot) // it has been closed since
 		}
 	}
+	whole := len(known.slots()) == len(given)
 	slices.SortStableFunc(given, func(a, b *passed) int {
-		if len(known) == len(given) {
+		if whole {
 			return slices.Index(known, a.slot) - slices.Index(known, b.slot)
 		}
 		switch {
@@ -113,6 +114,10 @@ func (o *orders) sort(end endpoint, given []*passed) {
 			return a.slot - b.slot
 		}
 	})
+	if !whole {
+		return nil
+	}
+	return known
 }
 
 // write keeps the record up to date. It is for the fd store alone, and gets there

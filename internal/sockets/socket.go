@@ -20,7 +20,7 @@ type socket struct {
 	held    bool            // a socket unit of systemd's has it too: it is never ended
 	parked  bool            // kept open for no slot: steered away from
 	stored  string          // its name in the fd store, "": it is not there
-	cookie  uint64          // of one in the fd store
+	cookie  uint64          // of one in the fd store, or in a group
 	unit    string          // its name from the socket unit
 	locked  bool            // a worker has locked its filter: said
 }

@@ -24,6 +24,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/forkd/forkd/internal/closing"
@@ -97,6 +98,9 @@ type Set struct {
 	closed  bool
 	orders  orders
 	notices []string
+	others  []Other
+	former  map[uint64]bool // sockets that workers may have still, by cookie
+	blind   sync.Once       // a look at the ports has failed
 }
 
 // New takes over the sockets passed to the master: the descriptors are the

@@ -182,8 +182,10 @@ func secondChoice(accepting []bool) []bpf.Instruction {
 // program may have; with slots in their first order it is three.
 func index(members order, accepting []bool) []bpf.Instruction {
 	place := make([]int, len(accepting))
-	for at, slot := range members {
-		place[slot] = at
+	for at, id := range members {
+		if id >= 0 {
+			place[id] = at
+		}
 	}
 	var table []step
 	for slot, accepts := range accepting {
@@ -252,10 +254,12 @@ func (g *group) steer(accept []bool) error {
 
 // attach steers the connections as things are.
 func (g *group) attach() error {
-	if len(g.order) < 2 {
-		return nil // one socket needs no steering, and systemd's may be in no group
+	if len(g.order.slots()) == 0 {
+		return nil
 	}
-	if err := g.load(g.accepting()); err != nil {
+	// One alone is steered to as well, and others that join it get nothing; systemd's
+	// may be in no group.
+	if err := g.load(g.accepting()); err != nil && len(g.order) > 1 {
 		return fmt.Errorf("cannot steer the connections of %s: %w", g.listener, err)
 	}
 	return nil
@@ -266,7 +270,7 @@ func (g *group) attach() error {
 func (g *group) load(accepting []bool) error {
 	balance := program(g.listener.Balance, g.seed, g.order, accepting)
 	var err error
-	for _, slot := range g.order {
+	for _, slot := range g.order.slots() {
 		if err = attach(g.members[slot].fd, balance); !errors.Is(err, unix.EPERM) {
 			return err
 		}
@@ -277,9 +281,10 @@ func (g *group) load(accepting []bool) error {
 // accepting says which members get new connections: those of the slots that
 // accept, else all that are open. At least one is true.
 func (g *group) accepting() []bool {
-	accepting := make([]bool, max(len(g.accept), slices.Max(g.order)+1))
+	slots := g.order.slots()
+	accepting := make([]bool, max(len(g.accept), slices.Max(slots)+1))
 	if g.lent {
-		accepting = accepting[:slices.Max(g.order)+1]
+		accepting = accepting[:slices.Max(slots)+1]
 	}
 	for slot, accepts := range g.accept {
 		if lender := g.lender(slot); accepts && lender >= 0 {
@@ -287,7 +292,7 @@ func (g *group) accepting() []bool {
 		}
 	}
 	listening := make([]bool, len(accepting))
-	for _, slot := range g.order {
+	for _, slot := range slots {
 		listening[slot] = true
 	}
 	for slot := range accepting {
@@ -297,7 +302,7 @@ func (g *group) accepting() []bool {
 		if slices.Contains(accepting, true) {
 			break
 		}
-		for _, slot := range g.order {
+		for _, slot := range slots {
 			accepting[slot] = parkedToo || g.lent || !g.members[slot].parked
 		}
 	}
@@ -309,7 +314,9 @@ func (g *group) accepting() []bool {
 func (g *group) vacate(slot int) {
 	accepting := g.accepting()
 	accepting[slot] = false
-	accepting[g.order[len(g.order)-1]] = false
+	if last := g.order[len(g.order)-1]; last >= 0 {
+		accepting[last] = false
+	}
 	if slices.Contains(accepting, true) {
 		// What follows steers again, and says what is wrong.
 		_ = g.load(accepting)

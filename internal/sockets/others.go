@@ -1,0 +1,131 @@
+package sockets
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Other is somebody else's socket that has begun to listen on a listener's port,
+// beside the Set's, or has ceased to. The kernel lets in who has the master's uid
+// and sets SO_REUSEPORT.
+type Other struct {
+	Listener Listener
+	ID       uint64 // no other socket has it, ever
+	Gone     bool
+
+	at     netip.AddrPort
+	inode  uint64
+	uid    uint32
+	within bool // it is in the listener's group, and so gets nothing
+}
+
+// Consequence says what it means for the app's clients.
+func (o Other) Consequence() string {
+	switch {
+	case o.Gone:
+		return fmt.Sprintf("it no longer listens on %s", o.at)
+	case o.within:
+		return fmt.Sprintf("it listens on %s beside the app, and gets none of its connections", o.at)
+	default:
+		return fmt.Sprintf("it listens on %s beside the app, and takes the clients of that address: stop it", o.at)
+	}
+}
+
+// Others returns which others have come and gone since the last call.
+func (s *Set) Others() []Other {
+	others := s.others
+	s.others = nil
+	return others
+}
+
+// Holders finds who has the sockets of those that have come, by their IDs. It reads
+// all of /proc, and may be called from any goroutine.
+func Holders(others []Other) map[uint64]Holder {
+	owners, ids := map[uint64]uint32{}, map[uint64]uint64{}
+	holders := map[uint64]Holder{}
+	for _, o := range others {
+		if !o.Gone {
+			owners[o.inode], ids[o.inode] = o.uid, o.ID
+			holders[o.ID] = Holder{UID: o.uid}
+		}
+	}
+	if len(owners) == 0 {
+		return nil
+	}
+	for _, pid := range processes() {
+		for _, inode := range heldBy(pid, owners) {
+			if h := holders[ids[inode]]; h.PID == 0 {
+				h.PID, h.Comm = pid, comm(pid)
+				h.App, h.Master = app(pid)
+				holders[ids[inode]] = h
+			}
+		}
+	}
+	return holders
+}
+
+// losesTo reports whether a socket outside the group gets connections for e: the
+// kernel looks for the very address first, and on a dual-stack port for one of IPv4.
+func (e endpoint) losesTo(k kin) bool {
+	addr := k.addr.Unmap()
+	theirs := endpoint{addr: addr, dual: addr == netip.IPv6Unspecified() && !k.only}
+	if addr.IsLinkLocalUnicast() {
+		theirs.scope = k.nic
+	}
+	return e.meets(theirs) && (k.nic != 0 || e.addr.IsUnspecified() && (!addr.IsUnspecified() || e.dual && addr.Is4()))
+}
+
+// around returns all sockets that listen on e's port and that its clients could
+// reach, in the order of their listen(2) for those of a group.
+func (e endpoint) around() ([]listening, error) {
+	var all []listening
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		if family == unix.AF_INET && e.addr.Is6() && !e.dual {
+			continue
+		}
+		found, err := listeners(family, e.port)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// note keeps what Others is to tell of.
+func (s *Set) note(o Other) {
+	if len(s.others) < maxNotices {
+		s.others = append(s.others, o)
+	}
+}
+
+// owns reports whether a socket is one of the Set's, or was and may still be one of
+// its workers'.
+func (s *Set) owns(id uint64) bool {
+	if s.former[id] {
+		return true
+	}
+	for _, p := range s.places {
+		for _, sock := range p.all() {
+			if cookie(sock.fd) == id {
+				return true
+			}
+		}
+	}
+	for _, p := range s.passed {
+		if cookie(p.fd) == id {
+			return true
+		}
+	}
+	return false
+}
+
+// disown remembers a socket that is given up to the workers that have it.
+func (s *Set) disown(sock *socket) {
+	if s.former == nil || len(s.former) >= 4*maxSlots {
+		s.former = map[uint64]bool{}
+	}
+	s.former[cookie(sock.fd)] = true
+}

@@ -131,19 +131,19 @@ func redisHere(ctx context.Context, app string) (fleet.Settings, string, error) 
 		}
 	}
 	var urls []string
-	var one control.App
+	var one sight
 	for _, s := range sights {
 		if s.err == nil && s.app.Redis != nil && !slices.Contains(urls, s.app.Redis.URL) {
 			urls = append(urls, s.app.Redis.URL)
-			one = s.app
+			one = s
 		}
 	}
 	switch {
 	case len(urls) > 1:
 		return fleet.Settings{}, "", usage("the apps here report to more than one Redis (%s): %s", strings.Join(urls, ", "), howToSay)
 	case len(urls) == 1:
-		s, err := redisOfApp(&one)
-		return s, "the redis.url of " + one.App, err
+		s, err := redisOfApp(&one.app, one.foreign)
+		return s, "the redis.url of " + one.app.App, err
 	case len(sights) > 0:
 		if err := firstError(sights); err != nil {
 			return fleet.Settings{}, "", err
@@ -156,10 +156,12 @@ func redisHere(ctx context.Context, app string) (fleet.Settings, string, error) 
 
 // redisOfApp finds Redis as an app that runs here does. The app tells no password:
 // that is in its file, or in the file that this one names.
-func redisOfApp(app *control.App) (fleet.Settings, error) {
+// Another user's does not choose a file of ours, whose password would go to a
+// Redis of its own.
+func redisOfApp(app *control.App, foreign bool) (fleet.Settings, error) {
 	url := app.Redis.URL
 	secret := strings.Contains(url, "***")
-	if app.Config == "" {
+	if app.Config == "" || foreign {
 		if secret {
 			return fleet.Settings{}, usage("%s reports to %s, and tells nobody the password: say --redis URL", app.App, url)
 		}

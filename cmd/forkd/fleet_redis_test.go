@@ -113,6 +113,17 @@ func TestRedisOfAnAppThatRunsHere(t *testing.T) {
 	}
 }
 
+// Root sees every user's apps, and reads no file for them.
+func TestRedisOfAnotherUsersApp(t *testing.T) {
+	file := secretFile(t, "shop.toml", "[redis]\nurl = \"redis://local:1\"\npassword_file = \"/etc/secret\"\n")
+	app := reportsTo("redis://127.0.0.1:6666", file).app
+	for foreign, want := range map[bool]string{false: "/etc/secret", true: ""} {
+		if s, err := redisOfApp(&app, foreign); err != nil || s.URL != "redis://127.0.0.1:6666" || s.PasswordFile != want {
+			t.Errorf("foreign %t: %+v, %v", foreign, s, err)
+		}
+	}
+}
+
 func TestSeveralAppsRunHere(t *testing.T) {
 	t.Setenv(redisVariable, "")
 	dir := t.TempDir()

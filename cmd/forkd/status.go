@@ -63,12 +63,20 @@ With -q it prints nothing, and exits 0 when all wanted workers are ready, else
 
 // sight is one app as it was found.
 type sight struct {
-	at  control.Location
-	app control.App
-	err error // it did not answer
+	at      control.Location
+	app     control.App
+	foreign bool  // another user's, and not root's
+	err     error // it did not answer
 }
 
-// look asks the named app, or every one for "", all at once. The error says
+// Many apps that are slow to answer, or large, must not cost what one may, many
+// times: they may be another user's.
+const (
+	lookTime = 10 * time.Second
+	lookOnce = 16
+)
+
+// look asks the named app, or every one for "", lookOnce at a time. The error says
 // that the name is no good; an app that does not answer has its own.
 func look(ctx context.Context, name string) ([]sight, error) {
 	var found []control.Location
@@ -81,10 +89,17 @@ func look(ctx context.Context, name string) ([]sight, error) {
 		}
 		found = []control.Location{at}
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	sights := make([]sight, len(found))
+	room := make(chan struct{}, lookOnce)
 	var all sync.WaitGroup
 	for i, at := range found {
-		all.Go(func() { sights[i] = ask(ctx, at) })
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			sights[i] = ask(ctx, at)
+		})
 	}
 	all.Wait()
 	if name == "" { // an app that ended meanwhile is just not there
@@ -103,7 +118,7 @@ func ask(ctx context.Context, at control.Location) sight {
 	}
 	defer client.Close()
 	app, err := client.Status(ctx)
-	return sight{at: at, app: app, err: err}
+	return sight{at: at, app: app, foreign: client.Foreign(), err: err}
 }
 
 // show prints once. What answers is shown even if another app does not.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,13 +19,17 @@ import (
 type Client struct {
 	at    Location
 	pid   int
+	uid   uint32
 	pidfd int           // -1: the master can't be seen from this pid namespace
 	wait  time.Duration // for an answer, but of a reload that is waited for
 }
 
+// What one answer may cost. Whoever has a directory that clients look in can
+// answer: root looks in those of all users.
 const (
-	answerTime = 5 * time.Second
-	answerSize = 8 << 20 // bytes; 1024 slots with two workers each take under 1 MiB
+	answerTime   = 5 * time.Second
+	answerSize   = 8 << 20 // bytes, beside maxHeader; 1024 slots with two workers each take under 1 MiB
+	answerValues = 1 << 17 // in JSON: an element of three bytes becomes one of a hundred and more; the same take 45,000
 )
 
 // NoAnswerError says that an app lives, but does not answer.
@@ -54,7 +59,7 @@ func Connect(at Location) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}
-	c.pid = int(peer.Pid)
+	c.pid, c.uid = int(peer.Pid), peer.Uid
 	if c.pid > 0 {
 		if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
 			c.pidfd = fd
@@ -73,6 +78,10 @@ func (c *Client) Close() {
 
 // At returns where the app is.
 func (c *Client) At() Location { return c.at }
+
+// Foreign reports whether the master is another user's, and not root's: what it
+// answers is not to be acted upon.
+func (c *Client) Foreign() bool { return c.uid != 0 && int(c.uid) != os.Geteuid() }
 
 // PID returns the master's pid, as the kernel knows it.
 func (c *Client) PID() int { return c.pid }
@@ -203,10 +212,34 @@ func (c *Client) ask(ctx context.Context, method, path string, body, answer any)
 	if answer == nil {
 		return nil
 	}
+	return c.decode(data, answer)
+}
+
+// decode reads an answer's JSON.
+func (c *Client) decode(data []byte, answer any) error {
+	if values(data) > answerValues {
+		return c.silent(fmt.Errorf("its answer has more than %d values", answerValues))
+	}
 	if err := json.Unmarshal(data, answer); err != nil {
 		return c.silent(fmt.Errorf("its answer is not understood: %v", err))
 	}
 	return nil
+}
+
+// values counts JSON's values, by the commas between them.
+func values(data []byte) int {
+	n, quoted := 1, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++
+		case c == ',' && !quoted:
+			n++
+		}
+	}
+	return n
 }
 
 // refusal makes an error of an answer that is one.
@@ -230,10 +263,13 @@ func (c *Client) refusal(status int, data []byte) error {
 // persist sends a request until it is answered: with 408 a busy master says that
 // it has not waited for it.
 func (c *Client) persist(ctx context.Context, request *http.Request) (status int, header http.Header, body []byte, err error) {
-	for {
+	for deadline := time.Now().Add(c.wait); ; {
 		status, header, body, err = c.exchange(ctx, request)
 		if err != nil || status != http.StatusRequestTimeout {
 			return status, header, body, err
+		}
+		if time.Now().After(deadline) {
+			return 0, nil, nil, context.DeadlineExceeded
 		}
 		if request.GetBody != nil {
 			if request.Body, err = request.GetBody(); err != nil {
@@ -259,15 +295,36 @@ func (c *Client) exchange(ctx context.Context, request *http.Request) (status in
 		}
 	}()
 	sent := request.Write(conn)
-	response, err := http.ReadResponse(bufio.NewReader(conn), request)
+	from := &io.LimitedReader{R: conn}
+	response, err := readHeader(from, request)
 	switch {
 	case err != nil && sent != nil:
 		return 0, nil, nil, sent
 	case err != nil: // who refuses does not take all of the request first
 		return 0, nil, nil, err
 	}
-	body, err = io.ReadAll(io.LimitReader(response.Body, answerSize))
+	body, err = readBody(from, response)
 	return response.StatusCode, response.Header, body, err
+}
+
+// readHeader reads an answer's status line and headers.
+func readHeader(from *io.LimitedReader, request *http.Request) (*http.Response, error) {
+	from.N = maxHeader
+	response, err := http.ReadResponse(bufio.NewReader(from), request)
+	if err != nil && from.N == 0 {
+		err = fmt.Errorf("the headers of its answer are larger than %d bytes", maxHeader)
+	}
+	return response, err
+}
+
+// readBody reads the rest, whatever its length is said to be.
+func readBody(from *io.LimitedReader, response *http.Response) ([]byte, error) {
+	from.N = answerSize + 1
+	body, err := io.ReadAll(response.Body)
+	if from.N == 0 {
+		err = fmt.Errorf("its answer is larger than %d bytes", answerSize)
+	}
+	return body, err
 }
 
 // silent puts a failed exchange into words: the master is gone, or it does not

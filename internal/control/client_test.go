@@ -2,10 +2,17 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -106,5 +113,111 @@ func TestRefusalIsHandedOn(t *testing.T) {
 	rolled, err := c.Reload(t.Context(), Reload{KeepConfig: true, Wait: true})
 	if err != nil || rolled != (Rolled{Generation: 2, Result: "rolled_back", Error: "why"}) {
 		t.Errorf("%+v, %v", rolled, err)
+	}
+}
+
+// hostile listens where clients look, and answers each connection with head, then
+// with more until that is not taken any more. It returns how many bytes were.
+func hostile(t *testing.T, head, more string) (Location, func() int64) {
+	t.Helper()
+	at := Location{Name: "shop", Dir: t.TempDir()}
+	if err := os.Mkdir(at.Path(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", at.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken atomic.Int64
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer conn.Close()
+				_, _ = conn.Read(make([]byte, 4096)) // Connect says nothing
+				n, err := io.WriteString(conn, head)
+				for taken.Add(int64(n)); err == nil && more != ""; taken.Add(int64(n)) {
+					n, err = io.WriteString(conn, more)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close() })
+	return at, func() int64 {
+		ln.Close()
+		all.Wait()
+		return taken.Load()
+	}
+}
+
+// Whoever can have a socket where clients look decides what they read, but not how
+// much.
+func TestAnswersAreBounded(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\n"
+	long := strings.Repeat("x", 1<<16)
+	for name, answer := range map[string]struct{ head, more, want string }{
+		"status line": {"HTTP/1.1 200 ", long, "headers of its answer are larger than 16384 bytes"},
+		"header":      {ok, "A: " + long[:1000] + "\r\n", "headers of its answer are larger than 16384 bytes"},
+		"body":        {ok + "\r\n", long, "larger than 8388608 bytes"},
+		"chunks":      {ok + "Transfer-Encoding: chunked\r\n\r\n", "10000\r\n" + long + "\r\n", "larger than 8388608 bytes"},
+		"length":      {ok + "Content-Length: 9000000000\r\n\r\n", long, "larger than 8388608 bytes"},
+		"refusal":     {"HTTP/1.1 500 No\r\n\r\n", long, "larger than 8388608 bytes"},
+		"values":      {ok + "\r\n" + `{"slots":[` + strings.Repeat("{},", 1<<20) + `{}],"":"`, "", "more than 131072 values"},
+	} {
+		for call, do := range map[string]func(*Client) error{
+			"status": func(c *Client) error { _, err := c.Status(t.Context()); return err },
+			"reload": func(c *Client) error { _, err := c.Reload(t.Context(), Reload{Wait: true}); return err },
+			"events": func(c *Client) error { return c.Events(t.Context(), "", false, nil) },
+			"follow": func(c *Client) error { return c.Events(t.Context(), "", true, nil) },
+		} {
+			want := answer.want
+			if call == "follow" && name != "refusal" && !strings.Contains(want, "headers") {
+				want = "a line of more than 1048576 bytes"
+			}
+			t.Run(name+"/"+call, func(t *testing.T) {
+				at, taken := hostile(t, answer.head, answer.more)
+				c := connect(t, at)
+				c.wait = time.Hour // it is not time that ends it
+				err := do(c)
+				if !strings.Contains(fmt.Sprint(err), want) {
+					t.Errorf("error %q, want %q", err, want)
+				}
+				if n := taken(); n > answerSize+1<<20 { // what the kernel has room for is taken too
+					t.Errorf("%d bytes were taken", n)
+				}
+			})
+		}
+	}
+}
+
+// A master that is busy says so with 408, and who always says it does not answer.
+func TestBusyForEver(t *testing.T) {
+	at, _ := hostile(t, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", "")
+	c := connect(t, at)
+	c.wait = 50 * time.Millisecond
+	if _, err := c.Reload(t.Context(), Reload{Wait: true}); !strings.Contains(fmt.Sprint(err), "nothing within") {
+		t.Errorf("reload: %v", err)
+	}
+	if err := c.Events(t.Context(), "", true, nil); !strings.Contains(fmt.Sprint(err), "nothing within") {
+		t.Errorf("events: %v", err)
+	}
+}
+
+// A large app's answer has room.
+func TestValues(t *testing.T) {
+	if n := values([]byte(`{"a":[1,2,"x,\",\\"],"b":{"c":null,"d":",,"}}`)); n != 5 {
+		t.Errorf("%d values, want 5", n)
+	}
+	slot := Slot{Workers: make([]Worker, 2), LastExit: new(LastExit)}
+	data, err := json.Marshal(App{Slots: slices.Repeat([]Slot{slot}, 1024)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := values(data); n > answerValues/2 || len(data) > answerSize/4 {
+		t.Errorf("1024 slots with two workers each have %d values in %d bytes", n, len(data))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -82,8 +83,7 @@ func pick(name string, candidates []Location) (Location, error) {
 func List() []Location {
 	var live []Location
 	for _, dir := range Dirs() {
-		entries, _ := os.ReadDir(dir) // a directory that is gone or closed to us holds nothing for us
-		for _, e := range entries {
+		for _, e := range entries(dir) {
 			l := Location{Name: e.Name(), Dir: dir}
 			if answers, _ := alive(l); e.IsDir() && ValidName(e.Name()) && answers {
 				live = append(live, l)
@@ -91,6 +91,22 @@ func List() []Location {
 		}
 	}
 	return live
+}
+
+// maxApps is how many a directory may have: it may be another user's.
+const maxApps = 1024
+
+// entries returns what a directory has, by name. One that is gone or closed to us
+// holds nothing for us.
+func entries(dir string) []os.DirEntry {
+	file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	found, _ := file.ReadDir(maxApps)
+	slices.SortFunc(found, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return found
 }
 
 // alive reports whether a master listens there. One whose queue is full is

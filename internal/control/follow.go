@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"time"
@@ -49,8 +50,8 @@ func (c *Client) Events(ctx context.Context, after string, follow bool, f func(i
 		return err
 	}
 	var events []Event
-	if err := json.Unmarshal(data, &events); err != nil {
-		return c.silent(fmt.Errorf("its answer is not understood: %v", err))
+	if err := c.decode(data, &events); err != nil {
+		return err
 	}
 	last := parsePosition(header.Get(lastEventID))
 	for _, e := range events {
@@ -64,9 +65,13 @@ func (c *Client) Events(ctx context.Context, after string, follow bool, f func(i
 // stream reads server-sent events until they end. With 408 a busy master says
 // that it has not waited for the request: it is sent again.
 func (c *Client) stream(ctx context.Context, request *http.Request, f func(id string, e Event) error) error {
-	for {
-		if err := c.streamOnce(ctx, request, f); !errors.Is(err, errTooSlow) {
+	for deadline := time.Now().Add(c.wait); ; {
+		err := c.streamOnce(ctx, request, f)
+		if !errors.Is(err, errTooSlow) {
 			return err
+		}
+		if time.Now().After(deadline) {
+			return c.silent(context.DeadlineExceeded)
 		}
 	}
 }
@@ -92,7 +97,8 @@ func (c *Client) streamOnce(ctx context.Context, request *http.Request, f func(i
 	if err := request.Write(conn); err != nil {
 		return failed(err)
 	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), request)
+	from := &io.LimitedReader{R: conn}
+	response, err := readHeader(from, request)
 	if err != nil {
 		return failed(err)
 	}
@@ -101,12 +107,13 @@ func (c *Client) streamOnce(ctx context.Context, request *http.Request, f func(i
 	case http.StatusRequestTimeout:
 		return errTooSlow
 	default:
-		data, err := io.ReadAll(io.LimitReader(response.Body, answerSize))
+		data, err := readBody(from, response)
 		if err != nil {
 			return failed(err)
 		}
 		return c.refusal(response.StatusCode, data)
 	}
+	from.N = math.MaxInt64 // no end, but of each line
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEventLine)
 	var id string
@@ -137,6 +144,8 @@ func (c *Client) streamOnce(ctx context.Context, request *http.Request, f func(i
 	switch err := lines.Err(); {
 	case down:
 		return nil
+	case errors.Is(err, bufio.ErrTooLong):
+		return c.silent(fmt.Errorf("it has sent a line of more than %d bytes", maxEventLine))
 	case err != nil:
 		return failed(err)
 	default:

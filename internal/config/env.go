@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/forkd/forkd/supervisor"
 )
@@ -104,57 +105,70 @@ func (d *draft) badPlaceholder() error {
 	return fmt.Errorf("a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and %s: write {{ for a brace", names)
 }
 
-// parseEnvFile reads NAME=VALUE lines, as systemd's EnvironmentFile and Docker's
-// --env-file have them: blank lines and lines that begin with # are skipped, a
+// parseEnvFile reads NAME=VALUE lines, as systemd's EnvironmentFile= and Docker's
+// --env-file have them: blank lines and lines that begin with # or ; are skipped, a
 // leading "export" too. A value in single quotes is as it stands, one in double
-// quotes knows \n, \t, \", \\ and \$; else it is the rest of the line, without
-// the blanks around it. Nothing is replaced in it.
+// quotes knows \n, \t, \", \\, \$ and \`, and goes on behind a \ at the end of a
+// line; both may span lines. Else it is the rest of the line, without the blanks
+// around it. Nothing is replaced in it.
 func parseEnvFile(name string, data []byte) (map[string]string, error) {
 	variables := map[string]string{}
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	for i, line := range strings.Split(string(data), "\n") {
-		at := origin{file: name, line: i + 1, column: 1}
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
+	rest := strings.ReplaceAll(string(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))), "\r\n", "\n")
+	for number := 1; rest != ""; number++ {
+		at := origin{file: name, line: number, column: 1}
+		from := rest
+		line, below, _ := strings.Cut(from, "\n")
+		line, rest = strings.TrimSpace(line), below
+		if line == "" || line[0] == '#' || line[0] == ';' {
 			continue
 		}
 		if after, exported := strings.CutPrefix(line, "export "); exported {
 			line = after
 		}
 		key, text, assigned := strings.Cut(line, "=")
-		key = strings.TrimSpace(key)
+		key, text = strings.TrimSpace(key), strings.TrimSpace(text)
 		if !assigned || strings.ContainsAny(key, " \t") {
 			return nil, at.errorf("not a variable: write NAME=VALUE, one on each line")
 		}
 		if err := checkVariable(key); err != nil {
 			return nil, at.wrap(err)
 		}
-		value, err := unquote(strings.TrimSpace(text))
-		if err != nil {
-			return nil, at.errorf("%s: %s", key, err)
+		at.label = key
+		switch {
+		case text != "" && (text[0] == '"' || text[0] == '\''):
+			_, quoted, _ := strings.Cut(from, "=")
+			quoted = strings.TrimLeftFunc(quoted, unicode.IsSpace)
+			value, behind, closed := unquote(quoted)
+			if !closed {
+				return nil, at.errorf("the quote that begins here is not closed: a value in quotes may span lines, and ends with the same quote")
+			}
+			number += strings.Count(quoted[:len(quoted)-len(behind)], "\n")
+			line, rest, _ = strings.Cut(behind, "\n")
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				at.line = number
+				return nil, at.errorf("there is more after the closing quote")
+			}
+			text = value
+		case strings.HasSuffix(text, `\`):
+			return nil, at.errorf(`a value without quotes must not end in \: some programs go on in the next line there: put it in single quotes`)
 		}
-		variables[key] = value
+		if strings.ContainsRune(text, 0) {
+			return nil, at.errorf("the value must not hold a NUL character")
+		}
+		variables[key] = text
 	}
 	return variables, nil
 }
 
-func unquote(text string) (string, error) {
-	if strings.ContainsRune(text, 0) {
-		return "", errors.New("the value must not hold a NUL character")
-	}
-	if text == "" || text[0] != '"' && text[0] != '\'' {
-		return text, nil
-	}
+// unquote reads a value in quotes, and returns what stands behind it.
+func unquote(text string) (value, behind string, closed bool) {
 	quote := text[0]
 	var out strings.Builder
 	for i := 1; i < len(text); i++ {
 		c := text[i]
 		switch {
 		case c == quote:
-			if rest := strings.TrimSpace(text[i+1:]); rest != "" && rest[0] != '#' {
-				return "", errors.New("there is more after the closing quote")
-			}
-			return out.String(), nil
+			return out.String(), text[i+1:], true
 		case c == '\\' && quote == '"' && i+1 < len(text):
 			i++
 			switch text[i] {
@@ -162,8 +176,9 @@ func unquote(text string) (string, error) {
 				out.WriteByte('\n')
 			case 't':
 				out.WriteByte('\t')
-			case '"', '\\', '$':
+			case '"', '\\', '$', '`':
 				out.WriteByte(text[i])
+			case '\n':
 			default:
 				out.WriteByte('\\')
 				out.WriteByte(text[i])
@@ -172,5 +187,5 @@ func unquote(text string) (string, error) {
 			out.WriteByte(c)
 		}
 	}
-	return "", errors.New("the closing quote is missing")
+	return "", "", false
 }

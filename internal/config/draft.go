@@ -26,7 +26,7 @@ type draft struct {
 	directory    string
 	workers      string
 	user, group  string
-	envFile      string
+	envFiles     []value
 	pidFile      string
 	controlGroup string
 

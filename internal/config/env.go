@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -51,20 +52,58 @@ func checkVariable(name string) error {
 	return nil
 }
 
-// finishEnv puts env over env_file. Placeholders are for env: what a file of
-// variables holds is passed on as it is.
+// setEnvFile takes one file or a list.
+func (d *draft) setEnvFile(v value) error {
+	d.envFiles = v.items
+	if v.kind != list && v.kind != typed {
+		d.envFiles = []value{v}
+	}
+	for i := range d.envFiles {
+		file := &d.envFiles[i]
+		file.at.label = v.at.label
+		if _, err := file.string(); err != nil {
+			return file.at.wrap(err)
+		}
+		if file.text == "-" {
+			return file.at.errorf("- is no file: write -NAME for one that may be missing")
+		}
+	}
+	return nil
+}
+
+func (d *draft) showEnvFile() string {
+	var files []string
+	for _, file := range d.envFiles {
+		switch path, optional := d.envPath(file); {
+		case optional && path != "":
+			files = append(files, "-"+path)
+		case path != "":
+			files = append(files, path)
+		}
+	}
+	return strings.Join(files, " ")
+}
+
+// finishEnv puts env over the files of env_file, and each of them over those before
+// it. Placeholders are for env: what a file of variables holds is passed on as it is.
 func (d *draft) finishEnv() {
 	merged := map[string]string{}
-	if at, given := d.given("env_file"); given && d.envFile != "" {
-		path := d.absolute(d.envFile, at)
+	for _, file := range d.envFiles {
+		path, optional := d.envPath(file)
+		if path == "" {
+			continue
+		}
 		data, err := readFile(path)
+		if optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
-			d.report(at, fmt.Errorf("cannot read %q: %w", path, err))
+			d.report(file.at, fmt.Errorf("cannot read %q: %w", path, err))
 			return
 		}
-		variables, err := parseEnvFile(d.envFile, data)
+		variables, err := parseEnvFile(strings.TrimPrefix(file.text, "-"), data)
 		if err != nil {
-			d.report(at, err)
+			d.report(file.at, err)
 			return
 		}
 		for name, value := range variables {
@@ -76,6 +115,16 @@ func (d *draft) finishEnv() {
 	}
 	maps.Copy(merged, d.env)
 	d.config.Env = merged
+}
+
+// envPath is the file that an element of env_file names, "" for none. Behind a - it
+// may be missing, as in systemd.
+func (d *draft) envPath(file value) (path string, optional bool) {
+	name, optional := strings.CutPrefix(file.text, "-")
+	if name == "" {
+		return "", optional
+	}
+	return d.absolute(name, file.at), optional
 }
 
 // checkVariables checks the placeholders, once the listeners are known.

@@ -1,6 +1,10 @@
 package config
 
 import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,6 +38,56 @@ func TestEnvFile(t *testing.T) {
 	} {
 		if _, err := parseEnvFile("x.env", []byte(content)); err == nil || err.Error() != want {
 			t.Errorf("%q:\ngot  %v\nwant %s", content, err, want)
+		}
+	}
+}
+
+// env_file is one file or several, of which the last wins; one behind a - may be
+// missing, but not unreadable. Its name is the file's, or the command line's.
+func TestEnvFiles(t *testing.T) {
+	h := newHost(t)
+	file := filepath.Join(h.etc, "shop.toml")
+	write(t, filepath.Join(h.etc, "a.env"), "A=a\nB=a\nC=a\n")
+	write(t, filepath.Join(h.etc, "b.env"), "B=b\nC=b\n")
+	write(t, filepath.Join(h.directory, "b.env"), "B=typed\n")
+	write(t, filepath.Join(h.etc, "bad.env"), "B\n")
+	for _, test := range []struct {
+		setting string
+		flags   []string
+		want    string // the variables, or the error
+		shown   string
+	}{
+		{`"a.env"`, nil, "A=a B=a C=c", "ETC/a.env"},
+		{`["a.env", "b.env"]`, nil, "A=a B=b C=c", "ETC/a.env ETC/b.env"},
+		{`["b.env", "-a.env"]`, nil, "A=a B=a C=c", "ETC/b.env -ETC/a.env"},
+		{`["b.env", "-none.env", "-none/none.env"]`, nil, "B=b C=c", "ETC/b.env -ETC/none.env -ETC/none/none.env"},
+		{`"-none.env"`, nil, "C=c", "-ETC/none.env"},
+		{`[]`, nil, "C=c", ""},
+		{`""`, nil, "C=c", ""},
+		{`"none.env"`, []string{"--env-file", "-none.env", "--env-file=b.env"}, "B=typed C=c", "-WORK/none.env WORK/b.env"},
+		{`["a.env", "none.env"]`, nil, `FILE:2:22: env_file: cannot read "ETC/none.env": no such file or directory`, ""},
+		{`"-."`, nil, `FILE:2:12: env_file: cannot read "ETC": it is a directory`, ""},
+		{`["-bad.env"]`, nil, `bad.env:1:1: not a variable: write NAME=VALUE, one on each line`, ""},
+		{`"-"`, nil, `FILE:2:12: env_file: - is no file: write -NAME for one that may be missing`, ""},
+		{`["a.env", 1]`, nil, `FILE:2:22: env_file: must be text: write "1"`, ""},
+	} {
+		write(t, file, "command = ['x']\nenv_file = "+test.setting+"\nenv.C = 'c'\n")
+		cfg, err := h.load(typedFlags(t, append(test.flags, "-c", file)...), "", nil)
+		var got []string
+		for _, name := range slices.Sorted(maps.Keys(cfg.Env)) {
+			got = append(got, name+"="+cfg.Env[name])
+		}
+		if err != nil {
+			got = []string{err.Error()}
+		}
+		places := strings.NewReplacer("FILE", file, "ETC", h.etc, "WORK", h.directory)
+		if got := strings.Join(got, " "); got != places.Replace(test.want) {
+			t.Errorf("%s %v:\ngot  %s\nwant %s", test.setting, test.flags, got, places.Replace(test.want))
+		}
+		for _, s := range cfg.Settings {
+			if s.Key == "env_file" && s.Value != places.Replace(test.shown) {
+				t.Errorf("%s %v is shown as %s, want %s", test.setting, test.flags, s.Value, places.Replace(test.shown))
+			}
 		}
 	}
 }

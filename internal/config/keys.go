@@ -34,7 +34,7 @@ func keys() []key {
 		{"user", "user", "run the workers as `USER`", identity(func(d *draft) *string { return &d.user })},
 		{"group", "group", "run the workers as `GROUP`", identity(func(d *draft) *string { return &d.group })},
 		{"umask", "umask", "file mode mask of the workers: `OCTAL`", field{(*draft).setUmask, (*draft).showUmask}},
-		{"env_file", "env-file", "read variables of the workers from `FILE`", path("env_file", func(d *draft) *string { return &d.envFile })},
+		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{(*draft).setEnvFile, (*draft).showEnvFile}},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", field{(*draft).setStopSignal, (*draft).showStopSignal}},
 		{"channel", "channel", "message channel: `KIND` is forkd or none", field{(*draft).setChannel, (*draft).showChannel}},
 		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", field{(*draft).setProtocols, (*draft).showProtocols}},

@@ -172,7 +172,11 @@ func labelled(at origin, label string) origin {
 func (d *draft) readFlags(f *Flags) {
 	for _, k := range keys() {
 		if words := f.given[k.name]; len(words) > 0 {
-			d.put(k, flagValue(k.flag, words[len(words)-1]))
+			v := flagValue(k.flag, words[len(words)-1])
+			for _, word := range words {
+				v.items = append(v.items, flagValue(k.flag, word))
+			}
+			d.put(k, v)
 		}
 	}
 	if words := f.given["listen"]; len(words) > 0 {

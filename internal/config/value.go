@@ -14,7 +14,7 @@ import (
 type value struct {
 	kind  kind
 	text  string // a string's content, else as it is written
-	items []value
+	items []value // of a list; of a flag: each time that it was given
 	at    origin
 }
 
@@ -62,7 +62,7 @@ func (v value) string() (string, error) {
 	return v.text, nil
 }
 
-// strings is a list of text. A flag is a list of one.
+// strings is a list of text.
 func (v value) strings() ([]string, error) {
 	if v.kind != list {
 		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, quoteFields(v.text))

@@ -7,22 +7,14 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/forkd/forkd/internal/sockets"
 )
 
 // openSockets binds the listeners. Where workers of a killed master of this very
 // app still hold a port, it waits for them, as they are draining, and kills what
 // is left when drain.timeout is past. One that nobody is seen to hold is tried
-// for a second more.
-func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.Listener, slots int, cfg Config, log *slog.Logger) (*sockets.Lineup, error) {
-	leftovers := map[int]int{} // pidfds, by pid
-	defer func() {
-		for _, fd := range leftovers {
-			unix.Close(fd)
-		}
-	}()
+// for as long as such workers live, and a second more.
+func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.Listener, slots int, cfg Config, left *leftovers, log *slog.Logger) (*sockets.Lineup, error) {
 	patience := time.NewTimer(cfg.Drain.Timeout)
 	defer patience.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
@@ -34,7 +26,7 @@ func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.List
 		switch {
 		case !ok:
 			return lineup, err
-		case held.Leftovers(cfg.Name):
+		case held.Only(left.owns), faceless(held) && left.alive():
 			lastSeen = time.Now()
 		case !faceless(held) || time.Since(lastSeen) > farewell:
 			return nil, err
@@ -45,13 +37,12 @@ func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.List
 		}
 		select {
 		case <-again.C:
-			remember(leftovers, held)
 		case <-patience.C:
 			if killed {
 				return nil, err
 			}
 			log.Warn("killing the workers of a killed master: drain.timeout is past")
-			killHolders(leftovers, held)
+			left.kill()
 			killed = true
 			patience.Reset(farewell)
 		case <-ctx.Done():
@@ -64,27 +55,4 @@ func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.List
 // of another user, or one that has let go since, as a worker that ends does.
 func faceless(held *sockets.HeldError) bool {
 	return !slices.ContainsFunc(held.Holders, func(h sockets.Holder) bool { return h.PID != 0 })
-}
-
-// remember opens a pidfd of each holder. One that is opened now and is still
-// alive when its pid is named again is that process, and no other.
-func remember(pidfds map[int]int, held *sockets.HeldError) {
-	for _, h := range held.Holders {
-		if _, known := pidfds[h.PID]; !known && h.PID > 0 {
-			if fd, err := unix.PidfdOpen(h.PID, 0); err == nil {
-				pidfds[h.PID] = fd
-			}
-		}
-	}
-}
-
-// killHolders ends those of the remembered that hold the port still.
-func killHolders(pidfds map[int]int, held *sockets.HeldError) {
-	for _, h := range held.Holders {
-		if fd, known := pidfds[h.PID]; known {
-			// It may have ended since, or belong to another user: then the port
-			// tells, soon.
-			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		}
-	}
 }

@@ -32,9 +32,9 @@ type master struct {
 	loop     *loop
 	host     *host
 	notifier *systemd.Notifier
-	left     *leftovers   // by a master that was killed
-	found    []*leftover  // of these, at the start
-	health   net.Listener // nil: metrics.address is not set
+	left     *leftovers       // by a master that was killed
+	records  *process.Records // of the workers; nil: none can be kept
+	health   net.Listener     // nil: metrics.address is not set
 }
 
 func newMaster(cfg Config, place *control.Place, out Output) *master {
@@ -105,7 +105,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 	if m.notifier.Managed() {
 		keeper = m.notifier
 	}
-	if m.host.sockets, err = sockets.New(m.cfg.Name, own, keeper); err != nil {
+	if m.host.sockets, err = sockets.New(m.cfg.Name, m.left.owns, own, keeper); err != nil {
 		return &UsageError{err.Error()}
 	}
 	if len(m.cfg.Listeners) == 0 {
@@ -121,7 +121,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 			return fmt.Errorf("cannot answer /healthz on %s: %w: choose another metrics.address", m.cfg.Metrics, err)
 		}
 	}
-	lineup, err := openSockets(ctx, m.host.sockets, m.host.listeners(m.cfg), m.host.slots, m.cfg, m.log)
+	lineup, err := openSockets(ctx, m.host.sockets, m.host.listeners(m.cfg), m.host.slots, m.cfg, m.left, m.log)
 	if misfit, ok := errors.AsType[*sockets.MisfitError](err); ok {
 		return &UsageError{misfit.Error()}
 	}
@@ -157,6 +157,7 @@ func (m *master) run(ctx context.Context) error {
 		m.askStopTime(ctx) // before children are reaped: it has one of its own
 	}
 	m.children = process.New()
+	m.children.Remember(m.records)
 	m.host.children = m.children
 	m.loop.signals = listenForSignals()
 
@@ -200,7 +201,7 @@ func warn(log *slog.Logger, cfg Config) {
 }
 
 // inherit is the loop's first act after its beginning.
-func (m *master) inherit() { m.host.inherit(m.left, m.found, m.loop.step) }
+func (m *master) inherit() { m.host.inherit(m.left, m.loop.step) }
 
 // serveControl answers the control socket until the function that it returns is
 // called.

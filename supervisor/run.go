@@ -40,8 +40,7 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	if err := process.CheckProc(); err != nil {
 		return err
 	}
-	left := &leftovers{app: cfg.Name, killAt: time.Now().Add(cfg.Drain.Timeout)}
-	found := left.find()
+	killAt := time.Now().Add(cfg.Drain.Timeout)
 	first, err := prepareRelease(cfg)
 	if err != nil {
 		return asUsage(err)
@@ -65,8 +64,8 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		defer os.Remove(cfg.PIDFile)
 	}
 	m := newMaster(cfg, place, out)
-	m.left, m.found = left, found
 	defer m.close()
+	m.remember(killAt)
 	if err := m.open(ctx, first); err != nil {
 		return err
 	}

@@ -114,6 +114,7 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 		Args:        args,
 		Env:         env,
 		Dir:         s.release.directory,
+		Slot:        s.id.Slot,
 		Files:       append([]int{s.null, 1, 2}, s.sockets...),
 		Umask:       s.cfg.Umask,
 		ParentDeath: s.cfg.StopSignal,

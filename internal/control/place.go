@@ -166,6 +166,17 @@ func (p *Place) furnish(group int) error {
 	return nil
 }
 
+// OpenLock opens the lock's file once more, without the lock: what is in it, the
+// records of the workers, is for the next master if this one is killed.
+func (p *Place) OpenLock() (*os.File, error) {
+	path := p.Path(lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, unusable(path, err)
+	}
+	return f, nil
+}
+
 // Path returns where a file of this app is.
 func (p *Place) Path(name string) string { return filepath.Join(p.Dir, name) }
 

@@ -34,6 +34,7 @@ type Children struct {
 	fewer   chan struct{}    // holds one: an orphan was reaped
 	calls   []func()         // what the reaper has to tell, in order
 	relist  time.Time        // when a sweep may look through all processes again
+	records *Records         // nil: nothing is recorded
 }
 
 // New makes this process the one that its orphaned descendants fall to

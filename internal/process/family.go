@@ -23,6 +23,9 @@ func (l *listing) all() []int {
 	return l.pids
 }
 
+// PIDs returns every process that /proc shows.
+func PIDs() []int { return readPIDs() }
+
 func readPIDs() []int {
 	proc, err := os.Open("/proc")
 	if err != nil {

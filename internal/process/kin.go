@@ -3,7 +3,9 @@ package process
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
@@ -43,7 +45,8 @@ func Parent(pid int) (parent int, known bool) {
 
 // stat is what /proc/PID/stat says (proc_pid_stat(5)).
 type stat struct {
-	parent int
+	parent, group, session int
+
 	reaped float64 // seconds of CPU time of children that were waited for
 	start  uint64  // clock ticks after boot
 }
@@ -59,21 +62,36 @@ func readStat(pid int) (s stat, known bool) {
 	// pid (name) state parent ..., and the name may hold anything.
 	_, rest, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
 	fields := bytes.Fields(rest)
-	const parent, cutime, cstime, starttime = 1, 13, 14, 19
+	const parent, group, session, cutime, cstime, starttime = 1, 2, 3, 13, 14, 19
 	if len(fields) <= starttime {
 		return s, false
 	}
 	var numbers [starttime + 1]uint64
-	for _, i := range []int{parent, cutime, cstime, starttime} {
+	for _, i := range []int{parent, group, session, cutime, cstime, starttime} {
 		if numbers[i], err = strconv.ParseUint(string(fields[i]), 10, 64); err != nil {
 			return s, false
 		}
 	}
 	return stat{
-		parent: int(numbers[parent]),
+		parent: int(numbers[parent]), group: int(numbers[group]), session: int(numbers[session]),
 		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
 		start:  numbers[starttime],
 	}, true
+}
+
+// Sockets returns the inodes of a process's sockets, none where this one may not
+// look.
+func Sockets(pid int) (inodes []uint64) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	entries, _ := os.ReadDir(dir) // what could be read counts
+	for _, entry := range entries {
+		target, _ := os.Readlink(filepath.Join(dir, entry.Name()))
+		number, isSocket := strings.CutPrefix(target, "socket:[")
+		if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); isSocket && err == nil {
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
 }
 
 // StartedAt is when a process began; zero where it can't be read.

@@ -15,6 +15,7 @@ type Process struct {
 	pid      int
 	start    uint64 // clock ticks after boot, or a little before
 	handle   int    // pidfd; closed when reaped
+	line     int    // of the records
 
 	exit      *Exit         // nil while it runs
 	over      bool          // the group is empty: nobody may be signaled any more

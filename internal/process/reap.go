@@ -117,6 +117,7 @@ func (c *Children) bury(dead []*Process) {
 		if c.workers[p.pid] == p { // else the number has found a new worker
 			delete(c.workers, p.pid)
 		}
+		c.freeLine(p.line)
 		c.mu.Unlock()
 		close(p.gone)
 	}

@@ -28,15 +28,16 @@ func shimEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBA
 // at once. In the shim it never does: the process becomes the worker's program,
 // or ends after it has told the master why it can't.
 func Shim() {
-	if len(os.Args) != 2 || os.Args[0] != shimName {
+	if len(os.Args) != 3 || os.Args[0] != shimName {
 		return
 	}
 	runtime.LockOSThread() // what follows is this thread's, until the exec makes it the process's
 	first, err := strconv.Atoi(os.Args[1])
-	if err != nil {
+	line, bad := strconv.Atoi(os.Args[2])
+	if err != nil || bad != nil {
 		os.Exit(127)
 	}
-	at, err := become(first)
+	at, err := become(first, line)
 	errno := unix.EIO
 	errors.As(err, &errno)
 	_, _ = unix.Write(first+planStatus, encodeFailure(at, errno))
@@ -46,11 +47,12 @@ func Shim() {
 // become turns this process into the worker's program, and returns only where
 // that failed. The order matters: what needs the master's privileges comes
 // before the change of user, and what that undoes (prctl(2)) after it.
-func become(first int) (step, error) {
+func become(first, line int) (step, error) {
 	p, err := readPlan(first + planText)
 	if err != nil {
 		return stepPlan, err
 	}
+	p.record(line)
 	for _, s := range []struct {
 		step step
 		do   func(*plan) error

@@ -20,6 +20,7 @@ type Spec struct {
 	Env  []string // all of it, "KEY=value"; LISTEN_PID is added by ListenPID
 
 	Dir   string      // entered before the user changes
+	Slot  int         // for the records
 	Files []int       // become descriptors 0, 1, 2, ...; borrowed until Start returns
 	User  *Credential // nil: the master's
 	Umask int         // -1: the master's
@@ -72,6 +73,7 @@ const (
 	planStatus = iota // a pipe: how it failed; closed by the exec
 	planText          // the plan
 	planStderr        // the worker's: until then 2 is the pipe, for the runtime's last words
+	planRecord        // the records, where it has a line of them
 	planFile          // the program, where Spec.File was set
 )
 

@@ -47,8 +47,19 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
 	defer status.Close()
-	p, err := c.forkOnThread(&spec, told, text)
+	line, record, err := c.reserve(&spec)
+	if err != nil {
+		unix.Close(told)
+		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
+	}
+	p, err := c.forkOnThread(&spec, told, text, line, record)
 	unix.Close(told)
+	unix.Close(record)
+	if err != nil {
+		c.mu.Lock()
+		c.freeLine(line)
+		c.mu.Unlock()
+	}
 	if errors.Is(err, unix.EAGAIN) {
 		return nil, &StartError{Path: spec.Path, Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
 	}
@@ -99,6 +110,7 @@ func readStatus(status *os.File, spec *Spec) error {
 type fork struct {
 	attr syscall.ProcAttr
 	argv []string
+	line int         // of the records
 	done chan forked // of capacity 1
 }
 
@@ -108,7 +120,7 @@ type forked struct {
 }
 
 // forkOnThread has Serve fork the shim.
-func (c *Children) forkOnThread(spec *Spec, told, text int) (*Process, error) {
+func (c *Children) forkOnThread(spec *Spec, told, text, line, record int) (*Process, error) {
 	var files []uintptr
 	for _, fd := range spec.Files {
 		files = append(files, uintptr(fd))
@@ -117,7 +129,7 @@ func (c *Children) forkOnThread(spec *Spec, told, text int) (*Process, error) {
 	if len(files) > 2 {
 		stderr, files[2] = files[2], stderr
 	}
-	files = append(files, uintptr(told), uintptr(text), stderr) // planStatus, planText, planStderr
+	files = append(files, uintptr(told), uintptr(text), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
 	if spec.File != nil {
 		raw, err := spec.File.SyscallConn()
 		if err != nil {
@@ -126,20 +138,21 @@ func (c *Children) forkOnThread(spec *Spec, told, text int) (*Process, error) {
 		var process *Process
 		var forkErr error
 		err = raw.Control(func(fd uintptr) { // planFile; stays open during the call
-			process, forkErr = c.forkFiles(append(files, fd), len(spec.Files))
+			process, forkErr = c.forkFiles(append(files, fd), len(spec.Files), line)
 		})
 		if err != nil {
 			return nil, err
 		}
 		return process, forkErr
 	}
-	return c.forkFiles(files, len(spec.Files))
+	return c.forkFiles(files, len(spec.Files), line)
 }
 
-func (c *Children) forkFiles(files []uintptr, first int) (*Process, error) {
+func (c *Children) forkFiles(files []uintptr, first, line int) (*Process, error) {
 	f := fork{
 		attr: syscall.ProcAttr{Env: shimEnv(), Files: files},
-		argv: []string{shimName, strconv.Itoa(first)},
+		argv: []string{shimName, strconv.Itoa(first), strconv.Itoa(line)},
+		line: line,
 		done: make(chan forked, 1),
 	}
 	select {
@@ -162,7 +175,7 @@ func (c *Children) fork(f fork) forked {
 	if err != nil {
 		return forked{err: err}
 	}
-	p := &Process{children: c, pid: pid, start: start, handle: handle, gone: make(chan struct{})}
+	p := &Process{children: c, pid: pid, start: start, handle: handle, line: f.line, gone: make(chan struct{})}
 	c.workers[pid] = p
 	return forked{process: p}
 }

@@ -147,7 +147,17 @@ type testApp struct {
 func openApp(ls []Listener, slots int) (*testApp, error) { return openPassed(nil, nil, ls, slots) }
 
 func openPassed(passed []Passed, keeper Keeper, ls []Listener, slots int) (*testApp, error) {
-	s, err := New("shop", passed, keeper)
+	return openOwn(strangers, passed, keeper, ls, slots)
+}
+
+// strangers are the holders of ports, by default.
+func strangers(Holder) bool { return false }
+
+// workerAt knows one process as the app's own.
+func workerAt(pid int) func(Holder) bool { return func(h Holder) bool { return h.PID == pid } }
+
+func openOwn(own func(Holder) bool, passed []Passed, keeper Keeper, ls []Listener, slots int) (*testApp, error) {
+	s, err := New("shop", own, passed, keeper)
 	if err != nil {
 		return nil, err
 	}

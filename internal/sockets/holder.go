@@ -2,12 +2,13 @@ package sockets
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -27,11 +28,12 @@ type HeldError struct {
 // Holder is a process that has a socket on the port, or a user where the
 // process cannot be seen.
 type Holder struct {
-	PID    int    // 0: not known
-	UID    uint32 // who made the socket
-	Comm   string // the program's short name, as ps -o comm shows it
-	App    string // the forkd app that the process belongs to, "" for a stranger
-	Master bool   // the process is that app's master
+	PID  int    // 0: not known
+	UID  uint32 // who made the socket
+	Comm string // the program's short name, as ps -o comm shows it
+	App  string // the forkd app whose master the process is, "" for any other
+
+	Sockets []uint64 // the inodes of those that it has there
 }
 
 // Error names the holder and says what to do.
@@ -42,7 +44,7 @@ func (e *HeldError) Error() string {
 	}
 	text := fmt.Sprintf("cannot listen on %s: the %s is held", e.Listener, what)
 	if e.Draining {
-		text += " by draining workers of this app (" + e.Holders[0].process()
+		text += " by draining workers of this app (" + fmt.Sprintf("%s, pid %d", e.Holders[0].Comm, e.Holders[0].PID)
 		if more := len(e.Holders) - 1; more > 0 {
 			text += fmt.Sprintf(" and %d more", more)
 		}
@@ -58,21 +60,20 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s: stop it or choose another %s", text, what)
 }
 
-// Leftovers reports whether the port is held by nothing but workers that a dead
-// master of the app left behind, as far as holders can be seen. They drain and go
-// by themselves: the caller may wait for them and open again.
-func (e *HeldError) Leftovers(app string) bool {
-	left := false
+// Only reports whether the port is held by nothing but processes of one kind, as
+// far as holders can be seen.
+func (e *HeldError) Only(kind func(Holder) bool) bool {
+	only := false
 	for _, h := range e.Holders {
 		switch {
 		case h.PID == 0: // one of them that ends at this moment, most likely
-		case h.App != app || h.Master:
+		case !kind(h):
 			return false
 		default:
-			left = true
+			only = true
 		}
 	}
-	return app != "" && left
+	return only
 }
 
 // String names the holder for a person.
@@ -80,16 +81,12 @@ func (h Holder) String() string {
 	switch {
 	case h.PID == 0:
 		return fmt.Sprintf("a process of uid %d", h.UID)
-	case h.Master:
-		return fmt.Sprintf("app %q (forkd, pid %d)", h.App, h.PID)
 	case h.App != "":
-		return fmt.Sprintf("a worker of app %q (%s)", h.App, h.process())
+		return fmt.Sprintf("app %q (forkd, pid %d)", h.App, h.PID)
 	default:
 		return fmt.Sprintf("%s (pid %d)", h.Comm, h.PID)
 	}
 }
-
-func (h Holder) process() string { return fmt.Sprintf("%s, pid %d", h.Comm, h.PID) }
 
 // holders finds who keeps the endpoint from being bound. It reads all of /proc:
 // only for an error message. What this user may not see stays out.
@@ -117,23 +114,18 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 	seen := map[uint64]bool{}
 	for _, pid := range processes() {
 		held := heldBy(pid, owners)
-		if len(held) == 0 {
+		if len(held) == 0 || ends(pid) {
 			continue
 		}
 		for _, inode := range held {
 			seen[inode] = true
 		}
-		h := Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid)}
-		if h.App, h.Master = app(pid); h.App == "" && ends(pid) {
-			h = Holder{UID: h.UID} // whose it was is no longer known
-		}
-		if !slices.Contains(found, h) {
-			found = append(found, h)
-		}
+		found = append(found, Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid), App: app(pid), Sockets: held})
 	}
 	for inode, uid := range owners {
-		if unseen := (Holder{UID: uid}); !seen[inode] && !slices.Contains(found, unseen) {
-			found = append(found, unseen)
+		same := func(h Holder) bool { return h.PID == 0 && h.UID == uid }
+		if !seen[inode] && !slices.ContainsFunc(found, same) {
+			found = append(found, Holder{UID: uid})
 		}
 	}
 	slices.SortFunc(found, func(a, b Holder) int {
@@ -145,7 +137,7 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 // rank sorts those first that an operator would stop.
 func rank(h Holder) int {
 	switch {
-	case h.Master:
+	case h.App != "":
 		return 0
 	case h.PID != 0:
 		return 1
@@ -283,18 +275,17 @@ func comm(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// ends reports whether a process has given up its memory, and with that its
-// environment, but not yet its descriptors, as one that ends does.
+// ends reports whether a process has given up its memory but not yet its
+// descriptors, as one that ends does.
 func ends(pid int) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err != nil || len(line) == 0
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
-// app finds which app of forkd's a process belongs to. A master holds its
-// runtime directory's lock, beside which stands its pid; a worker has FORKD_APP
-// (docs/contract.md, sections 3, 9 and 10). The master is asked first: it may
-// itself run as another app's worker.
-func app(pid int) (name string, master bool) {
+// app finds whose master a process is, for an error message: a master holds its
+// runtime directory's lock, beside which stands its pid (docs/contract.md, section
+// 9).
+func app(pid int) string {
 	for _, target := range links(pid) {
 		if filepath.Base(target) != "lock" {
 			continue
@@ -302,14 +293,8 @@ func app(pid int) (name string, master bool) {
 		dir := filepath.Dir(target)
 		number, err := os.ReadFile(filepath.Join(dir, "pid"))
 		if err == nil && strings.TrimSpace(string(number)) == strconv.Itoa(pid) {
-			return filepath.Base(dir), true
+			return filepath.Base(dir)
 		}
 	}
-	environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	for entry := range bytes.SplitSeq(environ, []byte{0}) {
-		if value, found := strings.CutPrefix(string(entry), "FORKD_APP="); found {
-			return value, false
-		}
-	}
-	return "", false
+	return ""
 }

@@ -39,49 +39,46 @@ func TestHeldByStranger(t *testing.T) {
 	for _, host := range []string{"", "127.0.0.1", "0.0.0.0"} {
 		held := heldError(t, tcp("http", host, h.port))
 		wantError(t, held, fmt.Sprintf("cannot listen on %s:%d: the port is held by %s (pid %d): stop it or choose another port", host, h.port, name, h.pid))
-		if want := (Holder{PID: h.pid, UID: uint32(os.Getuid()), Comm: name}); held.Holders[0] != want {
-			t.Errorf("holder %+v, want %+v", held.Holders[0], want)
-		}
-		if held.Leftovers("") {
-			t.Error("a stranger is taken for a leftover")
+		has := held.Holders[0]
+		if has.PID != h.pid || has.UID != uint32(os.Getuid()) || has.Comm != name || has.App != "" || len(has.Sockets) != 1 {
+			t.Errorf("holder %+v, want pid %d (%s) of uid %d with one socket", has, h.pid, name, os.Getuid())
 		}
 	}
 	open(t, 1, tcp("http", "127.0.0.2", h.port))
 }
 
-func TestHeldByLeftover(t *testing.T) {
+// What a holder says of itself counts for nothing.
+func TestHeldByOneWhoSaysItIsOurs(t *testing.T) {
 	h := startHolder(t, "FORKD_APP=shop")
 	held := heldError(t, tcp("http", "", h.port))
-	wantError(t, held, `held by a worker of app "shop" (`, fmt.Sprintf("pid %d", h.pid))
-	if !held.Leftovers("shop") || held.Leftovers("blog") {
-		t.Errorf("leftovers of shop %v, of blog %v", held.Leftovers("shop"), held.Leftovers("blog"))
+	wantError(t, held, fmt.Sprintf("(pid %d): stop it or choose another port", h.pid))
+	if held.Only(strangers) || !held.Only(workerAt(h.pid)) {
+		t.Error("the holder is not asked about, or not believed in")
 	}
 }
 
-// A live master is no leftover, though it were of this app's name, nor what the
-// app is called whose worker it runs as.
+// A live master is named as such.
 func TestHeldByMaster(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "shop")
 	check(t, os.Mkdir(dir, 0o700))
-	h := startHolder(t, "FORKD_APP=outer", "HOLD_LOCK="+dir)
+	h := startHolder(t, "HOLD_LOCK="+dir)
 	held := heldError(t, tcp("http", "", h.port))
 	wantError(t, held, fmt.Sprintf(`held by app "shop" (forkd, pid %d)`, h.pid))
-	if held.Leftovers("shop") || held.Leftovers("outer") {
-		t.Error("a master is taken for a leftover")
-	}
 }
 
 // A listener that was removed comes back while workers that drain have its socket.
 func TestHeldByOurOwnDraining(t *testing.T) {
 	sameFiles(t)
-	h := startHolder(t, "FORKD_APP=shop")
-	s := open(t, 1, tcp("http", "127.0.0.1", 0))
-	_, err := s.Lineup([]Listener{tcp("http", "127.0.0.1", s.port("http")), tcp("again", "127.0.0.1", h.port)}, 1)
+	h := startHolder(t)
+	s, err := openOwn(workerAt(h.pid), nil, nil, []Listener{tcp("http", "127.0.0.1", 0)}, 1)
+	check(t, err)
+	t.Cleanup(s.Close)
+	_, err = s.Lineup([]Listener{tcp("http", "127.0.0.1", s.port("http")), tcp("again", "127.0.0.1", h.port)}, 1)
 	wantError(t, err, fmt.Sprintf("cannot listen on 127.0.0.1:%d: the port is held by draining workers of this app (", h.port),
 		fmt.Sprintf("pid %d): try again when they are gone, after drain.timeout at the latest", h.pid))
-	other := startHolder(t, "FORKD_APP=blog")
+	other := startHolder(t)
 	_, err = s.Lineup([]Listener{tcp("again", "127.0.0.1", other.port)}, 1)
-	wantError(t, err, `held by a worker of app "blog"`, "stop it or choose another port")
+	wantError(t, err, fmt.Sprintf("pid %d): stop it or choose another port", other.pid))
 }
 
 func TestHeldErrorText(t *testing.T) {

@@ -67,7 +67,7 @@ func (s *Set) Lineup(ls []Listener, slots int) (*Lineup, error) {
 // first lineup they would be a dead master's, which is the caller's matter.
 func (s *Set) recogniseOwn(err error) {
 	if held, ok := errors.AsType[*HeldError](err); ok && s.opened {
-		held.Draining = held.Leftovers(s.app)
+		held.Draining = held.Only(s.own)
 	}
 }
 

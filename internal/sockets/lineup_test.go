@@ -125,7 +125,7 @@ func TestLineupFailsWhole(t *testing.T) {
 	keeper := newStore(t)
 	held := open(t, 1, tcp("held", "127.0.0.1", 0))
 	given, _ := unitSockets(t, "unit", 1, v4(0))
-	s, err := New("shop", given, keeper)
+	s, err := New("shop", strangers, given, keeper)
 	check(t, err)
 	t.Cleanup(s.Close)
 	path := socketPath(t)

@@ -57,8 +57,7 @@ func Holders(others []Other) map[uint64]Holder {
 	for _, pid := range processes() {
 		for _, inode := range heldBy(pid, owners) {
 			if h := holders[ids[inode]]; h.PID == 0 {
-				h.PID, h.Comm = pid, comm(pid)
-				h.App, h.Master = app(pid)
+				h.PID, h.Comm, h.App = pid, comm(pid), app(pid)
 				holders[ids[inode]] = h
 			}
 		}

@@ -302,7 +302,7 @@ func TestPassedRefused(t *testing.T) {
 		if c.fd < 0 {
 			continue
 		}
-		_, err := New("shop", []Passed{good[0], {FD: c.fd, Name: "web"}}, nil)
+		_, err := New("shop", strangers, []Passed{good[0], {FD: c.fd, Name: "web"}}, nil)
 		wantError(t, err, sprint(`cannot use descriptor %d that was passed as "web": it is %s`, c.fd, c.says))
 	}
 }
@@ -329,7 +329,7 @@ func TestPassedOfAnotherFamily(t *testing.T) {
 		c.l.Name = "http"
 		given, _ := unitSockets(t, "http", 1, c.at)
 		before := openFiles()
-		s, err := New("shop", given, nil)
+		s, err := New("shop", strangers, given, nil)
 		check(t, err)
 		_, err = s.Lineup([]Listener{c.l}, 2)
 		if c.fails {
@@ -405,7 +405,7 @@ func TestPassedShared(t *testing.T) {
 	dial(t, loopback(port), 1) // systemd listens on
 
 	two, _ := unitSockets(t, "http", 2, v4(0))
-	set, err := New("shop", two, nil)
+	set, err := New("shop", strangers, two, nil)
 	check(t, err)
 	defer set.Close()
 	_, err = set.Lineup([]Listener{inMode(ModeShared, tcp("http", "127.0.0.1", portOf(t, two[0])))}, 3)

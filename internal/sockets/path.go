@@ -61,9 +61,9 @@ func unlink(name string) error {
 }
 
 // clear makes room at the path: a file that nobody listens behind is removed,
-// and so is that of workers that a dead master of the app has left. Others are
-// refused, as a *HeldError where somebody listens.
-func (f *socketFile) clear(l Listener, app string, closer *closing.Closer) error {
+// and so is that of workers of this app, own, that a dead master has left. Others
+// are refused, as a *HeldError where somebody listens.
+func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Closer) error {
 	_, kind, err := identify(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -75,7 +75,7 @@ func (f *socketFile) clear(l Listener, app string, closer *closing.Closer) error
 	}
 	if alive(f.path, closer) {
 		held := &HeldError{Listener: l, Holders: pathHolders(f.path)}
-		if !held.Leftovers(app) {
+		if !held.Only(own) {
 			return held
 		}
 	}

@@ -87,7 +87,8 @@ const maxNotices = 100
 // short system calls.
 type Set struct {
 	app     string
-	keeper  Keeper // nil: none
+	own     func(Holder) bool // a worker of this app, or one that a killed master has left
+	keeper  Keeper            // nil: none
 	closer  closing.Closer
 	passed  []*passed
 	places  []*place
@@ -105,10 +106,11 @@ type Set struct {
 
 // New takes over the sockets passed to the master: the descriptors are the
 // Set's from then on, close-on-exec. keeper is nil where there is no fd store.
-// The error says which descriptor is no listening stream socket, and what it is;
+// own knows the workers of this app, and those that a killed master has left, by
+// more than their own word. The error says which descriptor is no listening stream socket, and what it is;
 // nothing is taken over then.
-func New(app string, passed []Passed, keeper Keeper) (*Set, error) {
-	s := &Set{app: app, keeper: keeper}
+func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Set, error) {
+	s := &Set{app: app, own: own, keeper: keeper}
 	if err := s.take(passed); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func TestStored(t *testing.T) {
 	first.Close()
 	wantFiles(t, path, ".app.sock.forkd", "app.sock")
 
-	s, err := New("shop", keeper.passed(), keeper)
+	s, err := New("shop", strangers, keeper.passed(), keeper)
 	check(t, err)
 	t.Cleanup(s.Close)
 	if n := s.StoredSlots(); n != 4 {
@@ -193,7 +193,7 @@ func TestImplied(t *testing.T) {
 	six, _ := unitSockets(t, "unknown", 1, endpoint{addr: netip.IPv6Loopback()})
 	given := slices.Concat(web, admin, six, []Passed{{FD: unixFD, Name: "php"}})
 	ports := []int{portOf(t, web[0]), portOf(t, admin[0]), portOf(t, six[0])}
-	s, err := New("shop", given, nil)
+	s, err := New("shop", strangers, given, nil)
 	check(t, err)
 	t.Cleanup(s.Close)
 	want := []Listener{

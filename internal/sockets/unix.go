@@ -73,7 +73,7 @@ func (u *unixSocket) open(slot int) error {
 // can connect before it listens, and then its permissions are set.
 func (u *unixSocket) bind() error {
 	at := fileAt(u.at.path)
-	if err := at.clear(u.listener, u.set.app, &u.set.closer); err != nil {
+	if err := at.clear(u.listener, u.set.own, &u.set.closer); err != nil {
 		return err
 	}
 	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC

@@ -166,17 +166,17 @@ func TestUnixHeld(t *testing.T) {
 }
 
 // The socket of workers that a killed master of this app has left is replaced;
-// that of another app's is not.
+// that of one who only says so is not.
 func TestUnixLeftover(t *testing.T) {
 	sameFiles(t)
 	path := socketPath(t)
-	startHolder(t, "HOLD_PATH="+path, "FORKD_APP=blog")
+	h := startHolder(t, "HOLD_PATH="+path, "FORKD_APP=shop")
 	_, err := openApp([]Listener{unixAt(path)}, 2)
-	wantError(t, err, `held by a worker of app "blog"`)
+	wantError(t, err, sprint("pid %d): stop it or choose another path", h.pid))
 
-	path = socketPath(t)
-	startHolder(t, "HOLD_PATH="+path, "FORKD_APP=shop")
-	s := open(t, 2, unixAt(path))
+	s, err := openOwn(workerAt(h.pid), nil, nil, []Listener{unixAt(path)}, 2)
+	check(t, err)
+	t.Cleanup(s.Close)
 	wantServed(t, s, path)
 }
 

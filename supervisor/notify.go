@@ -130,14 +130,14 @@ func presentable(text string) string {
 }
 
 // receive calls heard for each message that says something and counts, until the
-// socket is closed. worker is the pid of the worker, whose messages and whose
-// processes' count; those of others are told to ignored, by the sender's pid.
+// socket is closed. counts says whether a sender of the right uid may speak for the
+// worker, by its pid; those that may not are told to ignored.
 //
 // Descriptors that came along are closed at once, which is also how BARRIER=1 is
 // answered: that is why the kernel is not to refuse them (closing.RefuseRights). A
 // message that was cut counts for nothing. A flood is read at the pace that a
 // worker may have.
-func (s *notifySocket) receive(worker int, heard func(notification), ignored func(pid int)) {
+func (s *notifySocket) receive(counts func(sender int) bool, heard func(notification), ignored func(pid int)) {
 	data := make([]byte, maxDatagram)
 	messages := newPace(messagesPerSecond, time.Now())
 	for {
@@ -147,7 +147,7 @@ func (s *notifySocket) receive(worker int, heard func(notification), ignored fun
 		}
 		switch said := parseNotification(data[:n]); {
 		case sender == nil || flags&unix.MSG_TRUNC != 0 || said == (notification{}):
-		case sender.Uid != s.uid || !ofWorker(int(sender.Pid), worker):
+		case sender.Uid != s.uid || !counts(int(sender.Pid)):
 			ignored(int(sender.Pid))
 		default:
 			heard(said)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,7 +81,7 @@ for line in sys.stdin:
 // voice is a process, or its descendant, that speaks to a notify socket.
 type voice struct {
 	t   *testing.T
-	pid int // of the process that was started, which leads its group as a worker does
+	pid int // of the process that was started, which leads a session as a worker does
 	in  io.WriteCloser
 	out *bufio.Reader
 	end func()
@@ -90,7 +91,7 @@ type voice struct {
 func newVoice(t *testing.T, script, socket string) *voice {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script, "/usr/bin/python3", speaker, socket)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -112,6 +113,12 @@ func newVoice(t *testing.T, script, socket string) *voice {
 	t.Cleanup(v.end)
 	v.hears("there")
 	return v
+}
+
+// countsFor is who may speak for the first of some workers.
+func countsFor(workers ...int) func(sender int) bool {
+	leads := func(pid int) bool { return slices.Contains(workers, pid) }
+	return func(sender int) bool { return ofWorker(sender, workers[0], leads) }
 }
 
 func (v *voice) hears(want string) {
@@ -180,7 +187,7 @@ func TestNotifyCountsFromThisWorkerAlone(t *testing.T) {
 
 	var got []string
 	var ignored []int
-	s.receive(worker.pid, func(n notification) {
+	s.receive(countsFor(worker.pid, others.pid, other.pid), func(n notification) {
 		got = append(got, n.status)
 		if n.ready {
 			s.close()
@@ -214,7 +221,7 @@ func TestNotifyCountsFromAFamily(t *testing.T) {
 			late := time.AfterFunc(enough, s.close)
 			defer late.Stop()
 			heard := false
-			s.receive(v.pid, func(n notification) { heard = n.ready; s.close() }, func(int) { s.close() })
+			s.receive(countsFor(v.pid), func(n notification) { heard = n.ready; s.close() }, func(int) { s.close() })
 			if !heard {
 				t.Error("does not count")
 			}
@@ -257,7 +264,7 @@ func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	heard := 0
-	s.receive(os.Getpid(), func(notification) { heard++; s.close() }, func(int) {})
+	s.receive(func(int) bool { return true }, func(notification) { heard++; s.close() }, func(int) {})
 	if heard != 1 {
 		t.Errorf("heard %d, want the last", heard)
 	}

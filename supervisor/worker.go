@@ -46,7 +46,8 @@ func (w *worker) listen(h *host) {
 				h.log.Warn("notify message ignored: its sender is none of the worker's processes", "slot", w.id.Slot, "pid", w.process.PID(), "sender", sender)
 			})
 		}
-		go w.notify.receive(w.process.PID(), func(n notification) {
+		counts := func(sender int) bool { return ofWorker(sender, w.process.PID(), h.children.Leads) }
+		go w.notify.receive(counts, func(n notification) {
 			if n.ready {
 				ready()
 			}

@@ -105,6 +105,13 @@ func (c *Children) Adopted() []int {
 	return c.adopted()
 }
 
+// Leads reports whether pid is a worker's leader, alive or not yet reaped.
+func (c *Children) Leads(pid int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.workers[pid] != nil
+}
+
 // KillAdopted signals every stranger there is and returns how many there were.
 // Their own children fall to this process when they die: repeat until none.
 func (c *Children) KillAdopted(sig syscall.Signal) int {

@@ -1,14 +1,13 @@
 package process
 
 import (
-	"errors"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Process is a worker: the leader of a process group of its own. Made by
+// Process is a worker: the leader of a session and process group of its own. Made by
 // Children.Start. Its fields belong to Children.mu.
 type Process struct {
 	children *Children
@@ -68,22 +67,17 @@ func (p *Process) signal(sig syscall.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
-// SignalGroup sends sig to everyone in the leader's group, and to a leader that
-// has left it for another. os.ErrProcessDone: the group has ended.
+// SignalGroup sends sig to everyone in the leader's group, which the leader of a
+// session can't leave (setpgid(2)). os.ErrProcessDone: the group has ended.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	p.children.mu.Lock()
 	defer p.children.mu.Unlock()
 	if p.over {
 		return os.ErrProcessDone
 	}
-	if group, err := unix.Getpgid(p.pid); err == nil && group != p.pid {
-		if err := p.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return err
-		}
-	}
 	err := unix.Kill(-p.pid, sig)
 	if err == unix.ESRCH {
-		return nil // the leader has left it empty
+		return os.ErrProcessDone
 	}
 	return os.NewSyscallError("kill", err)
 }

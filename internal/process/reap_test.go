@@ -181,29 +181,6 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// A leader that has moved to another worker's group is still reached.
-func TestSignalToALeaderThatLeftItsGroup(t *testing.T) {
-	c := newChildren(t)
-	host := start(t, c, shell("echo up; read x"))
-	host.line(t)
-	w := start(t, c, Spec{
-		Path: "/usr/bin/python3", Umask: -1, Env: []string{"PATH=/usr/bin:/bin"},
-		Args: []string{"python3", "-c", "import os,time; os.setpgid(0, " + strconv.Itoa(host.PID()) + "); print('moved', flush=True); time.sleep(1000)"},
-	})
-	if got := w.line(t); got != "moved" {
-		t.Fatal(got)
-	}
-	if err := w.SignalGroup(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if e := receive(t, w.exited, "the exit"); e.Signal != syscall.SIGTERM {
-		t.Errorf("got %v", e)
-	}
-	if state(host.PID()) == "" || len(host.exited) != 0 {
-		t.Error("the signal reached another's group")
-	}
-}
-
 // As PID 1 the master reaps for everybody.
 func TestAsPID1(t *testing.T) {
 	c := newChildren(t)

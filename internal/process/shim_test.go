@@ -74,14 +74,14 @@ func TestDescriptors(t *testing.T) {
 
 func TestEnvironmentAndArguments(t *testing.T) {
 	c := newChildren(t)
-	spec := shell(`echo "$LISTEN_PID $$"; printf '%s|' "$@" "$ODD"; cut -d' ' -f5 /proc/self/stat`)
+	spec := shell(`echo "$LISTEN_PID $$"; printf '%s|' "$@" "$ODD"; cut -d' ' -f5,6 /proc/self/stat`)
 	spec.Args = append(spec.Args, "sh", "\xff\xfe", "", "a b\n")
 	spec.Env = append(spec.Env, "LISTEN_PID=1", "ODD=\x80<&>")
 	spec.ListenPID = true
 	w := start(t, c, spec)
-	want := fmt.Sprintf("%d %[1]d\n\xff\xfe||a b\n|\x80<&>|%[1]d", w.PID())
+	want := fmt.Sprintf("%d %[1]d\n\xff\xfe||a b\n|\x80<&>|%[1]d %[1]d", w.PID())
 	if got := w.rest(t); got != want {
-		t.Errorf("got %q, want %q (LISTEN_PID pid, arguments, value, group)", got, want)
+		t.Errorf("got %q, want %q (LISTEN_PID pid, arguments, value, group, session)", got, want)
 	}
 	spec = Spec{Path: "/usr/bin/env", Args: []string{"env"}, Env: []string{"ONLY=this"}, Umask: -1}
 	if got := start(t, c, spec).rest(t); got != "ONLY=this" {

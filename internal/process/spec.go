@@ -11,7 +11,7 @@ import (
 )
 
 // Spec is a worker to be: the program, and what it is given. It inherits what
-// is not named here (session, limits, nice value, working directory where Dir
+// is not named here (limits, nice value, working directory where Dir
 // is empty).
 type Spec struct {
 	Path string   // the program, as Resolve gives it

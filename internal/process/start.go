@@ -29,7 +29,7 @@ func CheckProc() error {
 // disk.
 const ownProgram = "/proc/self/exe"
 
-// Start makes a worker of spec, as the leader of a new process group. It blocks
+// Start makes a worker of spec, as the leader of a new session, without a terminal. It blocks
 // until the program runs or can't (a *StartError says why in words), needs Serve
 // to be running, and may be called from many goroutines at once. A worker that
 // was not started leaves nothing behind.
@@ -167,7 +167,7 @@ func (c *Children) forkFiles(files []uintptr, first, line int) (*Process, error)
 // fork runs on Serve's thread.
 func (c *Children) fork(f fork) forked {
 	handle := -1
-	f.attr.Sys = &syscall.SysProcAttr{Setpgid: true, PidFD: &handle}
+	f.attr.Sys = &syscall.SysProcAttr{Setsid: true, PidFD: &handle}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	start := ticksNow()

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,12 +39,38 @@ func newPipe(user *User) (read *os.File, write int, err error) {
 	return os.NewFile(uintptr(fds[0]), "output"), write, nil
 }
 
+// What one worker may write, all of a second's at once. Beyond that its pipe is
+// not read for a while, so that its own writes wait: a flood then costs the master
+// a few percent of a processor, and an honest log never gets there.
+const (
+	linesPerSecond  = 100_000
+	outputPerSecond = 8 << 20 // bytes
+)
+
+// pacedOutput reads a worker's output no faster than that.
+type pacedOutput struct {
+	io.Reader
+
+	bytes, lines pace
+	due          time.Duration // to rest before more is read
+}
+
+func (r *pacedOutput) Read(p []byte) (int, error) {
+	rest(r.due, nil)
+	n, err := r.Reader.Read(p)
+	now := time.Now()
+	r.due = max(r.bytes.take(n, now), r.lines.take(bytes.Count(p[:n], []byte{'\n'}), now))
+	return n, err
+}
+
 // capture forwards a worker's output line by line, each with the prefix, until
 // nobody holds the other end any more, and keeps the last of it in last (nil:
-// nowhere). It goes on for as long as a child of the worker writes.
-func capture(from *os.File, to *output, prefix string, last *tail) {
+// nowhere). It goes on for as long as a child of the worker writes, at the pace
+// that a worker may have.
+func capture(from io.ReadCloser, to *output, prefix string, last *tail) {
 	defer from.Close()
-	lines := bufio.NewReaderSize(from, maxLine)
+	now := time.Now()
+	lines := bufio.NewReaderSize(&pacedOutput{Reader: from, bytes: newPace(outputPerSecond, now), lines: newPace(linesPerSecond, now)}, maxLine)
 	var out []byte
 	for {
 		line, err := lines.ReadSlice('\n')

@@ -107,7 +107,18 @@ func (o *output) dropIfStuck() bool {
 func (o *output) run() {
 	defer close(o.done)
 	var spare []byte
-	for range o.work {
+	for {
+		var over <-chan time.Time // a burst: its memory is kept no longer
+		if cap(spare) > maxPending/16 {
+			over = time.After(quiet)
+		}
+		select {
+		case <-o.work:
+		case <-over:
+			spare = nil
+			o.shrink()
+			continue
+		}
 		o.mu.Lock()
 		batch, dropped, closed := o.pending, o.dropped, o.closed
 		o.pending, o.dropped, o.stuck = spare[:0], 0, false
@@ -118,12 +129,18 @@ func (o *output) run() {
 		}
 		// An output that fails has nobody to be told about it.
 		_, _ = o.to.Write(batch)
-		if spare = batch; cap(spare) > maxPending/16 {
-			spare = nil // a burst is over: its memory is not kept
-		}
+		spare = batch
 		if closed {
 			return
 		}
+	}
+}
+
+func (o *output) shrink() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.pending) == 0 {
+		o.pending = nil
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -101,6 +103,78 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 	if kept := last.lines(); len(kept) != 4 || kept[0] != "one" || kept[2] != long[maxLine:] || kept[3] != "last without a newline" {
 		t.Errorf("kept %.200q", kept)
 	}
+}
+
+// endless is a worker's output, as much as is taken, up to most bytes.
+type endless struct {
+	text  string
+	most  atomic.Int64
+	taken atomic.Int64
+}
+
+func (f *endless) Read(p []byte) (n int, err error) {
+	if f.taken.Load() > f.most.Load() {
+		return 0, io.EOF
+	}
+	for n+len(f.text) <= len(p) {
+		n += copy(p[n:], f.text)
+	}
+	f.taken.Add(int64(n))
+	return n, nil
+}
+
+func (*endless) Close() error { return nil }
+
+// What a worker writes in a burst is taken at once. A flood is not, be it of bytes
+// or of short lines.
+func TestCaptureIsPaced(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		most int // bytes a second
+	}{
+		{strings.Repeat("x", 1<<10), outputPerSecond},
+		{"y\n", 2 * linesPerSecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOutput(io.Discard)
+			defer o.close()
+			f := &endless{text: test.text}
+			f.most.Store(10 * int64(test.most))
+			captured := make(chan struct{})
+			go func() {
+				defer close(captured)
+				capture(f, o, "shop.1 | ", nil)
+			}()
+			synctest.Wait() // no time has passed
+			if n := int(f.taken.Load()); n < test.most {
+				t.Errorf("%d bytes were taken at once, want %d", n, test.most)
+			}
+			const seconds = 2
+			time.Sleep(seconds * time.Second)
+			if n := int(f.taken.Load()); n < seconds*test.most || n > (seconds+1)*test.most+maxLine {
+				t.Errorf("%d bytes in %d s, want %d a second beyond the first", n, seconds, test.most)
+			}
+			f.most.Store(0)
+			<-captured
+		})
+	}
+}
+
+// A burst's memory is given back when it is over, also where no line follows.
+func TestOutputKeepsNoBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOutput(io.Discard)
+		defer o.close()
+		for range maxPending / 1024 {
+			o.writePatiently(bytes.Repeat([]byte("x"), 1024))
+		}
+		time.Sleep(2 * quiet)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.pending != nil {
+			t.Errorf("%d bytes are kept", cap(o.pending))
+		}
+	})
 }
 
 // A worker whose master is gone must survive its next line.

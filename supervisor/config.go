@@ -11,13 +11,14 @@ import (
 // program that embeds forkd may fill it in by hand, starting from Defaults.
 // The keys are those of docs/contract.md, section 7, under the same names.
 type Config struct {
-	Name      string            // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
-	Command   []string          // program and arguments, placeholders unreplaced
-	Directory string            // absolute; its symlinks are resolved once per generation
-	Workers   int               // slots, 1..MaxWorkers
-	User      *User             // nil: the master's own
-	Umask     int               // -1: the master's own
-	Env       map[string]string // over the master's environment; placeholders unreplaced
+	Name       string            // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
+	Command    []string          // program and arguments, placeholders unreplaced
+	Directory  string            // absolute; its symlinks are resolved once per generation
+	Workers    int               // slots, 1..MaxWorkers
+	WorkersMax int               // how many slots a scale may ask for; 0: MaxWorkers
+	User       *User             // nil: the master's own
+	Umask      int               // -1: the master's own
+	Env        map[string]string // over the master's environment; placeholders unreplaced
 
 	StopSignal syscall.Signal // asks a worker to drain
 	Channel    bool           // give each worker the message channel and the page of counters

@@ -154,7 +154,7 @@ func (h *host) adopt(generation int, r *release, before int) pool.Event {
 		if r.cfg.Workers != before {
 			slots = r.cfg.Workers
 		}
-		err = checkShares(r.cfg, slots)
+		err = checkSlots(r.cfg, slots)
 	}
 	var lineup *sockets.Lineup
 	if err == nil {

@@ -66,7 +66,7 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 				return err
 			}
 		}
-		if err := checkShares(cfg, slots); err != nil {
+		if err := checkSlots(cfg, slots); err != nil {
 			return err
 		}
 		return m.host.fits(slots)
@@ -112,7 +112,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 		m.host.implied = m.host.sockets.Implied()
 	}
 	// A number of slots that was set by hand holds over the master's death.
-	if n := min(m.host.sockets.StoredSlots(), MaxWorkers); n > m.cfg.Workers && checkLimits(m.cfg, n, 0) == nil {
+	if n := min(m.host.sockets.StoredSlots(), MaxWorkers); n > m.cfg.Workers && checkLimits(m.cfg, n, 0) == nil && checkSlots(m.cfg, n) == nil {
 		m.host.slots = n
 		m.loop.pool = pool.New(settings(m.cfg), n, m.cfg.Workers)
 	}

@@ -13,6 +13,6 @@ const (
 func ValidName(name string) bool { return control.ValidName(name) }
 
 // Share is the number of slots that text, a share of a machine with cpus CPUs,
-// means: "cpus", "cpus-1", "50%". It may be more than MaxWorkers. That ok is
-// false says that text is no share.
+// means: "cpus", "cpus-1", "cpus*2+1", "50%". It may be more than MaxWorkers. That
+// ok is false says that text is no share.
 func Share(text string, cpus int) (n int, ok bool) { return control.Share(text, cpus) }

@@ -18,8 +18,12 @@ func share(connections int64, slot, slots int) int64 {
 	return max(1, each)
 }
 
-// checkShares says why so many slots can't share the host's connections.
-func checkShares(cfg Config, slots int) error {
+// checkSlots says why the configuration does not allow so many slots: there is a
+// limit to them, or they can't share the host's connections.
+func checkSlots(cfg Config, slots int) error {
+	if most := cfg.WorkersMax; most > 0 && slots > most {
+		return fmt.Errorf("%d workers are more than workers_max (%d): raise it and reload, or scale to fewer", slots, most)
+	}
 	if most := cfg.Redis.MaxConnections; most > 0 && int64(slots) > most {
 		return fmt.Errorf("cannot share %d connections out among %d workers: raise redis.max_connections_per_host, and reload", most, slots)
 	}

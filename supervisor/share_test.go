@@ -29,14 +29,14 @@ func TestShare(t *testing.T) {
 // A scale beyond the connections is refused.
 func TestCheckShares(t *testing.T) {
 	cfg := Defaults()
-	if err := checkShares(cfg, MaxWorkers); err != nil {
+	if err := checkSlots(cfg, MaxWorkers); err != nil {
 		t.Error(err)
 	}
 	cfg.Redis.MaxConnections = 4
-	if err := checkShares(cfg, 4); err != nil {
+	if err := checkSlots(cfg, 4); err != nil {
 		t.Error(err)
 	}
-	if err := checkShares(cfg, 5); err == nil || err.Error() != "cannot share 4 connections out among 5 workers: raise redis.max_connections_per_host, and reload" {
+	if err := checkSlots(cfg, 5); err == nil || err.Error() != "cannot share 4 connections out among 5 workers: raise redis.max_connections_per_host, and reload" {
 		t.Error(err)
 	}
 }

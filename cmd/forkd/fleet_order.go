@@ -46,7 +46,7 @@ func fleetScaleCommand(std stdio) *cobra.Command {
 		Use:   "scale APP N|+N|-N|cpus HOST...|--all",
 		Short: "change how many workers an app has on hosts",
 		Long: `scale changes how many workers an app has on each of the hosts: to a number, by
-so many more or fewer, or to a share of the host: cpus, cpus-1, 50%.` + aboutOrders,
+so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` + aboutOrders,
 		Example: `  forkd fleet scale shop 8 web-1 web-2
   forkd fleet scale shop -1 --all`,
 		DisableFlagParsing: true, // -1 is no flag

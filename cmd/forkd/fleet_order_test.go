@@ -87,7 +87,7 @@ func TestFleetUsage(t *testing.T) {
 		"fleet status a/b":                          `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
 		"fleet events":                              "wrong number of arguments: write forkd fleet events APP",
 		"fleet scale shop":                          "wrong number of arguments: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
-		"fleet scale shop lots web-1":               `"lots" is no number of workers: use 1 to 1024, +N, -N, cpus, cpus-1 or 50%`,
+		"fleet scale shop lots web-1":               `"lots" is no number of workers: use 1 to 1024, +N, -N, cpus, cpus-1, cpus*2+1 or 50%`,
 		"fleet scale shop -1":                       "name the hosts, or use --all: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
 		"fleet scale shop -1 web-1 --all":           "name hosts, or use --all: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
 		"fleet scale shop 2 --nonsense":             "unknown flag: --nonsense: see forkd fleet scale --help",

@@ -17,11 +17,12 @@ func scaleCommand(std stdio) *cobra.Command {
 	return &cobra.Command{
 		Use:   "scale APP N|+N|-N|cpus",
 		Short: "change how many workers an app has",
-		Long: `scale changes how many workers an app has: to a number (1 to 1024), by so many
-more or fewer, or to a share of the machine: cpus, cpus-1, 50%. It waits until
-the new workers are ready, or the ones that leave have finished what they had
-and are gone. It exits 1 when a new worker does not come up; the app goes on
-trying, as it goes on if scale is interrupted.
+		Long: `scale changes how many workers an app has: to a number (1 to 1024, or to
+workers_max), by so many more or fewer, or to a share of the machine: cpus,
+cpus-1, cpus*2+1, 50%. It waits until the new workers are ready, or the ones
+that leave have finished what they had and are gone. It exits 1 when a new
+worker does not come up; the app goes on trying, as it goes on if scale is
+interrupted.
 
 The number holds until a reload reads a file whose workers has changed.`,
 		Example: `  forkd scale shop 8

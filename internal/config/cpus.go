@@ -16,15 +16,12 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// workers is a number of slots: 4, "cpus", "cpus-1" or "50%" of the CPUs.
+// workers is a number of slots: 4, or a share of the CPUs, as "cpus*2+1" or "50%". It
+// may be too many.
 func (v value) workers(cpus int) (int, error) {
-	wrong := fmt.Errorf(`%s is no number of workers: use 1 to %d, "cpus", "cpus-1" or "50%%"`, v, supervisor.MaxWorkers)
 	n, err := v.count(cpus)
-	switch {
-	case err != nil || n < 1:
-		return 0, wrong
-	case n > supervisor.MaxWorkers:
-		return 0, fmt.Errorf("%s is %d workers: the most is %d", v, n, supervisor.MaxWorkers)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf(`%s is no number of workers: use 1 to %d, "cpus", "cpus-1", "cpus*2+1" or "50%%"`, v, supervisor.MaxWorkers)
 	}
 	return n, nil
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +20,8 @@ func TestWorkers(t *testing.T) {
 		{"cpus", 5000, 1024},
 		{"cpus-1", 4, 3},
 		{"cpus-9", 4, 1},
+		{"cpus+1", 4, 5},
+		{"cpus*2+1", 4, 9},
 		{"50%", 4, 2},
 		{"50%", 3, 2},
 		{"1%", 4, 1},
@@ -30,9 +34,41 @@ func TestWorkers(t *testing.T) {
 			t.Errorf("%s of %d CPUs is %d, %v, not %d", test.text, test.cpus, got, err, test.want)
 		}
 	}
-	for _, wrong := range []string{"", "%", "0%", "-5%", "cpus+1", "cpus-", "cpus-0", "cpus--1", "CPUS", "1025", "-1", "0", "99999999999999999999", "1e3", "+2", "-2", " 2", "+50%", "50 %", "400%%", "65535%", "cpus-99999999999999999999"} {
+	for _, wrong := range []string{"", "%", "0%", "-5%", "cpus+", "cpus-", "cpus-0", "cpus--1", "2*cpus", "CPUS", "-1", "0", "99999999999999999999", "1e3", "+2", "-2", " 2", "+50%", "50 %", "400%%", "cpus-99999999999999999999"} {
 		if got, err := (value{kind: typed, text: wrong}).workers(4); err == nil {
 			t.Errorf("%q is %d workers", wrong, got)
+		}
+	}
+}
+
+// workers_max bounds a share of the machine; a number that is more is refused, and so
+// is what is more than any app may have.
+func TestWorkersMax(t *testing.T) {
+	for content, want := range map[string]string{
+		"":                                    "4 cpus (4)",
+		"workers_max = 3":                     "3 cpus (3)",
+		"workers = 'cpus*2+1'":                "9 cpus*2+1 (9)",
+		"workers = 'cpus*2+1'\nworkers_max=6": "6 cpus*2+1 (6)",
+		"workers = '99999%'\nworkers_max=6":   "6 99999% (6)",
+		"workers = 6\nworkers_max=6":          "6 6",
+		"workers = 7\nworkers_max=6":          ":1:11: workers: 7 is more than workers_max (6)",
+		"workers = '7'\nworkers_max=6":        ":1:11: workers: 7 is more than workers_max (6)",
+		"workers = 'cpus*999'":                ":1:11: workers: cpus*999 is 3996 workers: the most is 1024",
+		"workers = 1025":                      ":1:11: workers: 1025 is 1025 workers: the most is 1024",
+		"workers_max = 1025":                  ":1:15: workers_max: must be a number from 0 to 1024, not 1025",
+	} {
+		cfg, _, err := loadFile(t, content+"\ncommand = ['x']\n")
+		got := strconv.Itoa(cfg.Workers)
+		for _, s := range cfg.Settings {
+			if s.Key == "workers" {
+				got += " " + s.Value
+			}
+		}
+		if err != nil {
+			got = strings.TrimPrefix(err.Error(), "forkd.toml")
+		}
+		if got != want {
+			t.Errorf("%q:\ngot  %s\nwant %s", content, got, want)
 		}
 	}
 }

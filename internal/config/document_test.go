@@ -43,7 +43,7 @@ func TestBadFiles(t *testing.T) {
 		{"[ready]\nqqqqqq = 1", `2:1: unknown key "ready.qqqqqq": ready has mode, delay, timeout`},
 		{"[[listen]]\nbaklog = 80", `2:1: unknown key "listen.baklog": did you mean "listen.backlog"?`},
 		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking, freebind`},
-		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log, redis, metrics, control`},
+		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, workers_max, user, group, umask, env_file, stop_signal, channel, protocols, pid_file, and the tables env, listen, ready, restart, update, drain, log, redis, metrics, control`},
 		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
 
 		// Not built yet.
@@ -74,9 +74,9 @@ func TestBadFiles(t *testing.T) {
 		{"command = ['']", `1:11: command: the program has no name`},
 		{"command = ['x', \"a\\u0000\"]", `1:17: command: must not hold a NUL character`},
 		{"command = ['x', '{fs}']", `1:11: command: argument 1: unknown placeholder {fs}: there are {fd}, {fd:NAME}, {port}, {port:NAME}, {slot}, {generation}; write {{ for a brace`},
-		{"workers = 'max'", `1:11: workers: "max" is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
-		{"workers = -1", `1:11: workers: -1 is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
-		{"workers = 1.5", `1:11: workers: 1.5 is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`},
+		{"workers = 'max'", `1:11: workers: "max" is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`},
+		{"workers = -1", `1:11: workers: -1 is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`},
+		{"workers = 1.5", `1:11: workers: 1.5 is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`},
 		{"umask = 22", `1:9: umask: 22 is not a umask: write octal digits in quotes, "0022"`},
 		{"umask = '0888'", `1:9: umask: "0888" is not a umask: write octal digits in quotes, "0022"`},
 		{"stop_signal = 'KILL'", `1:15: stop_signal: "KILL" is no signal that asks a program to end: use "TERM", "INT", "QUIT", "HUP", "USR1", "USR2" or "WINCH"`},

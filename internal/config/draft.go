@@ -193,10 +193,23 @@ func (d *draft) finish() (supervisor.Config, error) {
 	return d.config, nil
 }
 
+// finishWorkers keeps a share of the machine within workers_max. A number is meant:
+// one that is more is a mistake.
 func (d *draft) finishWorkers() {
-	if _, given := d.given("workers"); !given {
+	at, given := d.given("workers")
+	if !given {
 		d.workers = "cpus"
 		d.config.Workers = min(d.config.CPUs, supervisor.MaxWorkers)
+	}
+	n, most := d.config.Workers, d.config.WorkersMax
+	_, share := supervisor.Share(d.workers, 1)
+	switch {
+	case most > 0 && n > most && share:
+		d.config.Workers = most
+	case most > 0 && n > most:
+		d.report(at, fmt.Errorf("%d is more than workers_max (%d)", n, most))
+	case n > supervisor.MaxWorkers:
+		d.report(at, fmt.Errorf("%s is %d workers: the most is %d", d.workers, n, supervisor.MaxWorkers))
 	}
 }
 

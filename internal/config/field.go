@@ -108,10 +108,10 @@ func brief(d time.Duration) string {
 	return text
 }
 
-func whole(least, most int, into func(*draft) *int) field {
+func whole(most int, into func(*draft) *int) field {
 	return field{
 		set: func(d *draft, v value) error {
-			set, err := v.whole(least, most)
+			set, err := v.whole(0, most)
 			if err == nil {
 				*into(d) = set
 			}

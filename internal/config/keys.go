@@ -30,7 +30,8 @@ func keys() []key {
 		{"name", "name", "what the app is called: `NAME`", field{(*draft).setName, func(d *draft) string { return d.config.Name }}},
 		{"command", "", "", field{(*draft).setCommand, (*draft).showCommand}},
 		{"directory", "directory", "run the workers in `DIR`", field{(*draft).setDirectory, func(d *draft) string { return d.config.Directory }}},
-		{"workers", "workers", "how many: `N`, cpus, cpus-1 or 50%", field{(*draft).setWorkers, (*draft).showWorkers}},
+		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field{(*draft).setWorkers, (*draft).showWorkers}},
+		{"workers_max", "", "", whole(supervisor.MaxWorkers, func(d *draft) *int { return &d.config.WorkersMax })},
 		{"user", "user", "run the workers as `USER`", identity(func(d *draft) *string { return &d.user })},
 		{"group", "group", "run the workers as `GROUP`", identity(func(d *draft) *string { return &d.group })},
 		{"umask", "umask", "file mode mask of the workers: `OCTAL`", field{(*draft).setUmask, (*draft).showUmask}},
@@ -61,7 +62,7 @@ func keys() []key {
 		{"restart.max_delay", "", "", duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Restart.MaxDelay })},
 		{
 			"restart.max_attempts", "max-attempts", "give a slot up after `N` restarts in a row, 0 for never",
-			whole(0, 1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts }),
+			whole(1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts }),
 		},
 		{"restart.window", "", "", duration(0, func(d *draft) *time.Duration { return &d.config.Restart.Window })},
 		{"restart.clean_resets", "", "", yesNo(func(d *draft) *bool { return &d.config.Restart.CleanResets })},
@@ -69,7 +70,7 @@ func keys() []key {
 
 		{
 			"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all",
-			whole(0, supervisor.MaxWorkers, func(d *draft) *int { return &d.config.Update.Parallelism }),
+			whole(supervisor.MaxWorkers, func(d *draft) *int { return &d.config.Update.Parallelism }),
 		},
 		{
 			"update.delay", "update-delay", "wait `TIME` between the steps of a roll",
@@ -100,7 +101,7 @@ func keys() []key {
 			"drain.delay", "drain-delay", "at a stop, tell balancers for `TIME` before the workers drain",
 			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Delay }),
 		},
-		{"drain.shed_per_second", "", "", whole(0, 1_000_000, func(d *draft) *int { return &d.config.Drain.ShedPerSecond })},
+		{"drain.shed_per_second", "", "", whole(1_000_000, func(d *draft) *int { return &d.config.Drain.ShedPerSecond })},
 
 		{
 			"log.mode", "log", "the workers' output: `MODE` is capture or inherit",

@@ -142,7 +142,7 @@ func TestBadReload(t *testing.T) {
 		},
 		"wrong": {
 			func(t *testing.T, file string) { write(t, file, good+"workers = 0") },
-			`:2:11: workers: 0 is no number of workers: use 1 to 1024, "cpus", "cpus-1" or "50%"`,
+			`:2:11: workers: 0 is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`,
 		},
 		"renamed": {
 			func(t *testing.T, file string) { write(t, file, good+"name = 'store'") },

@@ -44,6 +44,7 @@ address = "./s?mode=660"
 command = server --port {port} (command line)
 directory = ETC (default)
 workers = cpus-1 (3) (FILE:1)
+workers_max = 0 (default)
 user =  (default)
 group =  (default)
 umask = 0027 (FILE:5)

@@ -13,7 +13,7 @@ import (
 // value is what a key was set to, from either source.
 type value struct {
 	kind  kind
-	text  string // a string's content, else as it is written
+	text  string  // a string's content, else as it is written
 	items []value // of a list; of a flag: each time that it was given
 	at    origin
 }

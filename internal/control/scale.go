@@ -12,7 +12,7 @@ import (
 type Scale struct {
 	To int    // that many
 	By int    // so many more, or fewer
-	Of string // a share of the machine: "cpus", "cpus-1", "50%"
+	Of string // a share of the machine: "cpus", "cpus*2+1", "50%"
 }
 
 // Scaled answers POST /v1/scale.
@@ -24,8 +24,8 @@ type Scaled struct {
 // mostWorkers is supervisor.MaxWorkers, which stands above this package.
 const mostWorkers = 1024
 
-// ParseScale reads what people write: "4", "+2", "-1", "cpus", "cpus-1", "50%".
-// The error is an *Error, 400.
+// ParseScale reads what people write: a number, a change, as "+2" or "-1", or a
+// share, as "cpus*2+1". The error is an *Error, 400.
 func ParseScale(text string) (Scale, error) {
 	var s Scale
 	switch _, share := Share(text, 1); {
@@ -49,26 +49,49 @@ func noScale(text string) error {
 	if len(text) > most {
 		text = text[:most] + "..."
 	}
-	return &Error{http.StatusBadRequest, fmt.Sprintf("%q is no number of workers: use 1 to %d, +N, -N, cpus, cpus-1 or 50%%", text, mostWorkers)}
+	return &Error{http.StatusBadRequest, fmt.Sprintf("%q is no number of workers: use 1 to %d, +N, -N, cpus, cpus-1, cpus*2+1 or 50%%", text, mostWorkers)}
 }
 
 // Share is the number of slots that text, a share of a machine with cpus CPUs,
-// means: "cpus", "cpus-1", "50%". It is at least 1, and may be too many. That ok
-// is false says that text is no share.
+// means: "cpus", "cpus-1", "cpus*2+1", "50%". It is at least 1, and may be too many.
+// That ok is false says that text is no share.
 func Share(text string, cpus int) (n int, ok bool) {
 	if percent, cut := strings.CutSuffix(text, "%"); cut {
 		share := positive(percent)
 		return (cpus*share + 99) / 100, share > 0
 	}
-	fewer, cut := strings.CutPrefix(text, "cpus")
-	switch less, minus := strings.CutPrefix(fewer, "-"); {
-	case !cut:
+	rest, cut := strings.CutPrefix(text, "cpus")
+	if !cut {
 		return 0, false
-	case fewer == "":
-		return min(cpus, mostWorkers), true
-	default:
-		return max(1, cpus-positive(less)), minus && positive(less) > 0
 	}
+	if rest == "" {
+		return min(cpus, mostWorkers), true
+	}
+	n = cpus
+	if factor, times := strings.CutPrefix(rest, "*"); times {
+		end := len(factor)
+		if sign := strings.IndexAny(factor, "+-"); sign >= 0 {
+			end = sign
+		}
+		n *= positive(factor[:end])
+		rest = factor[end:]
+	}
+	switch {
+	case n == 0: // no number behind the *
+		return 0, false
+	case rest == "":
+		return n, true
+	}
+	more := positive(rest[1:])
+	switch rest[0] {
+	case '+':
+		n += more
+	case '-':
+		n -= more
+	default:
+		return 0, false
+	}
+	return max(1, n), more > 0
 }
 
 // positive is a number in up to five decimal digits, 0 for anything else.

@@ -10,7 +10,7 @@ func TestParseScale(t *testing.T) {
 	for text, want := range map[string]Scale{
 		"1": {To: 1}, "1024": {To: 1024}, "004": {To: 4},
 		"+2": {By: 2}, "-1": {By: -1}, "+1023": {By: 1023},
-		"cpus": {Of: "cpus"}, "cpus-1": {Of: "cpus-1"}, "50%": {Of: "50%"}, "200%": {Of: "200%"},
+		"cpus": {Of: "cpus"}, "cpus-1": {Of: "cpus-1"}, "cpus*2+1": {Of: "cpus*2+1"}, "50%": {Of: "50%"}, "200%": {Of: "200%"},
 	} {
 		s, err := ParseScale(text)
 		if err != nil || s != want {
@@ -31,7 +31,7 @@ func TestParseScale(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "0", "1025", "100000", "99999999999999999999", "+", "-", "+0", "-0", "--1", "+-1", "1.5", "0x4", " 4", "4 ", "٤",
-		"cpus-", "cpus-0", "cpus+1", "cpus-x", "CPUS", "%", "0%", "-5%", "5%%", "1e3%", "all", "null", strings.Repeat("9", 1<<16),
+		"cpus-", "cpus-0", "cpus+", "cpus-x", "CPUS", "%", "0%", "-5%", "5%%", "1e3%", "all", "null", strings.Repeat("9", 1<<16),
 	} {
 		if s, err := ParseScale(text); err == nil || len(err.Error()) > 200 {
 			t.Errorf("%.40q: %+v, %v", text, s, err)
@@ -41,13 +41,13 @@ func TestParseScale(t *testing.T) {
 
 func TestShare(t *testing.T) {
 	for text, want := range map[string]int{
-		"cpus": 8, "cpus-1": 7, "cpus-7": 1, "cpus-99999": 1, "50%": 4, "51%": 5, "1%": 1, "200%": 16, "99999%": 8000,
+		"cpus": 8, "cpus-1": 7, "cpus-7": 1, "cpus-99999": 1, "cpus+1": 9, "cpus*2": 16, "cpus*2+1": 17, "cpus*2-20": 1, "50%": 4, "51%": 5, "1%": 1, "200%": 16, "99999%": 8000,
 	} {
 		if n, ok := Share(text, 8); !ok || n != want {
 			t.Errorf("%s of 8: %d, %v; want %d", text, n, ok, want)
 		}
 	}
-	for _, text := range []string{"", "4", "+1", "-1", "cpus-", "cpus-0", "cpus1", "cpus+1", "cpus--1", "cpus-1%", "%", "0%", "-1%", "100000%", "cpus-100000", " cpus"} {
+	for _, text := range []string{"", "4", "+1", "-1", "cpus-", "cpus-0", "cpus1", "cpus+", "cpus+0", "cpus*", "cpus*0", "cpus*0+1", "cpus*2+", "cpus*2*2", "cpus**2", "cpus*2+1+1", "cpus*-2", "2*cpus+1", "cpus--1", "cpus-1%", "%", "0%", "-1%", "100000%", "cpus-100000", " cpus"} {
 		if n, ok := Share(text, 8); ok {
 			t.Errorf("%q is %d", text, n)
 		}

@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,12 +49,8 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	}()
 	defer func() { s.spare.Close() }() // or nothing, if it is nil
 	room := make(chan struct{}, s.limits.clients)
+	var silent []*guest // the longest first
 	for {
-		select {
-		case room <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		conn, err := s.accept(ln)
 		switch {
 		case ctx.Err() != nil:
@@ -63,16 +61,18 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("cannot serve %s: %v", ln.Addr(), err)
 		case err != nil: // a shortage, a network that is down, a firewall's word: nothing that lasts (accept(2))
-			<-room
 			s.pause(ctx) // the client waits in the queue meanwhile
 			continue
 		}
-		patience := s.limits.read
-		if len(room) > cap(room)/2 { // before others have to wait
-			patience = s.limits.hurry
+		if silent = s.enter(ctx, room, silent); ctx.Err() != nil {
+			conn.Close()
+			return nil
 		}
+		g := &guest{conn: conn, since: time.Now()}
+		silent = append(silent, g)
 		open.Go(func() {
 			defer func() { <-room }()
+			defer g.decided.Store(true)
 			asked := ctx
 			if local, ok := conn.(*net.UnixConn); ok {
 				if who, err := visitorOf(local, s.groups); err == nil { // without, the request is refused
@@ -82,8 +82,47 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 			}
 			defer conn.Close()
 			defer context.AfterFunc(finish, func() { conn.Close() })()
-			s.answer(asked, conn, patience)
+			s.answer(asked, conn, g)
 		})
+	}
+}
+
+// guest is a connection whose request is not all there.
+type guest struct {
+	conn    net.Conn
+	since   time.Time
+	decided atomic.Bool // by who is first: the request is there, the guest leaves, or it has to
+}
+
+// enter takes a place in the room, or ends with ctx. Where there is none, the guest
+// who has been silent for longest has to leave, after limits.hurry; the next one if
+// that takes as long. It returns who is silent still.
+func (s *server) enter(ctx context.Context, room chan struct{}, silent []*guest) []*guest {
+	for sent := (time.Time{}); ; sent = time.Now() {
+		silent = slices.DeleteFunc(silent, func(g *guest) bool { return g.decided.Load() })
+		select {
+		case room <- struct{}{}:
+			return silent
+		default:
+		}
+		var late <-chan time.Time
+		if len(silent) > 0 {
+			since := silent[0].since
+			if since.Before(sent) {
+				since = sent
+			}
+			late = time.After(time.Until(since.Add(s.limits.hurry)))
+		}
+		select {
+		case room <- struct{}{}:
+			return silent
+		case <-ctx.Done():
+			return silent
+		case <-late:
+			if g := silent[0]; !g.decided.Swap(true) {
+				_ = g.conn.SetReadDeadline(time.Unix(1, 0)) // it is told so, by errTooSlow
+			}
+		}
 	}
 }
 
@@ -116,13 +155,19 @@ func (s *server) pause(ctx context.Context) {
 }
 
 // answer reads a request, has it handled and writes the answer. Whoever does not
-// send within patience, or does not take in time, is let go.
-func (s *server) answer(ctx context.Context, conn net.Conn, patience time.Duration) {
+// send in time, or does not take in time, is let go.
+func (s *server) answer(ctx context.Context, conn net.Conn, g *guest) {
 	ctx, left := context.WithCancelCause(ctx)
 	defer left(nil)
-	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	_ = conn.SetReadDeadline(g.since.Add(s.limits.read))
 	reply := &response{to: conn, patience: s.limits.write, header: http.Header{}}
 	request, rest, err := s.read(ctx, conn)
+	if err == nil && s.isLarge(request) {
+		defer func() { <-s.large }()
+	}
+	if err == nil && g.decided.Swap(true) {
+		err = errTooSlow
+	}
 	refusal, refused := errors.AsType[*Error](err)
 	switch {
 	case err == nil:
@@ -132,9 +177,6 @@ func (s *server) answer(ctx context.Context, conn net.Conn, patience time.Durati
 				left(errLeft)
 			}
 		}()
-		if s.isLarge(request) {
-			defer func() { <-s.large }()
-		}
 		s.handler.ServeHTTP(reply, request.WithContext(ctx))
 	case refused:
 		fail(reply, refusal.Code, refusal.Text)
@@ -166,7 +208,7 @@ func (s *server) linger(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(s.limits.hurry))
+	_ = conn.SetReadDeadline(time.Now().Add(s.limits.linger))
 	_, _ = io.CopyN(io.Discard, conn, most)
 }
 

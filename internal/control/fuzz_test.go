@@ -81,7 +81,7 @@ func FuzzControl(f *testing.F) {
 		conn := &wire{in: bytes.NewReader(sent)}
 		s := newServer(b, l, door{owner: 0, group: -1})
 		hung := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("hangs on %q", sent)) })
-		s.answer(asRoot(t), conn, l.read)
+		s.answer(asRoot(t), conn, &guest{conn: conn, since: time.Now()})
 		hung.Stop()
 		if len(s.large) != 0 {
 			t.Error("a place among the large bodies is not given back")

@@ -16,8 +16,9 @@ import (
 
 // limits bound what clients can cost a master.
 type limits struct {
-	read      time.Duration // to send a request, from the first byte of a connection on
-	hurry     time.Duration // the same where the house is half full
+	read      time.Duration // to send a request, from the beginning of a connection on
+	hurry     time.Duration // the same where another client waits for the place
+	linger    time.Duration // to take in what a refused client goes on sending
 	write     time.Duration // to take an answer, or the next piece of a stream
 	finish    time.Duration // for answers under way when the server is closed
 	heartbeat time.Duration // between signs of life of a stream
@@ -32,7 +33,8 @@ type limits struct {
 func standard() limits {
 	return limits{
 		read:      2 * time.Second,
-		hurry:     300 * time.Millisecond,
+		hurry:     20 * time.Millisecond,
+		linger:    300 * time.Millisecond,
 		write:     5 * time.Second,
 		finish:    time.Second,
 		heartbeat: 15 * time.Second,

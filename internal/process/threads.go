@@ -7,19 +7,19 @@ import (
 
 // Tasks is the most threads that a master comes to, so what of a limit on
 // processes is its own. They run Go code (maxProcs), are the runtime's, signals',
-// the main one and the network poller's (7), or may be in system calls that
-// block: the loop, the reaper, a burial, starts (Starts), the two outputs, a
+// the main one and the network poller's (6), or may be in system calls that
+// block: the loop, the reaper, a burial, starts (4), the two outputs, a
 // preparation, a look at sockets, at figures (2), at leftovers, the reports to
 // systemd and Redis, the memory's return; and some are over, for calls that are
 // only short.
 //
 // ShimTasks is what a start takes until the program runs.
 const (
-	Tasks     = 36
+	Tasks     = 33
 	ShimTasks = 5
 
 	maxProcs = 4
-	idle     = Tasks - 7 // beside those that are busy at the start
+	idle     = Tasks - 4 // beside those that are busy at the start
 )
 
 // StartThreads has the runtime make all the threads that this process may need,

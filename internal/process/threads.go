@@ -9,9 +9,9 @@ import (
 // processes is its own. They run Go code (maxProcs), are the runtime's, signals',
 // the main one and the network poller's (6), or may be in system calls that
 // block: the loop, the reaper, a burial, starts (4), the two outputs, a
-// preparation, a look at sockets, at figures (2), at leftovers, the reports to
-// systemd and Redis, the memory's return; and some are over, for calls that are
-// only short.
+// preparation, a look at sockets, at who has a port, at figures (2), at leftovers,
+// at daemons, the reports to systemd and Redis, a close (3), the memory's return;
+// and some are over, for calls that are only short.
 //
 // ShimTasks is what a start takes until the program runs.
 const (

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // HeldError says that somebody else has a listener's port or path.
@@ -291,10 +293,22 @@ func app(pid int) string {
 			continue
 		}
 		dir := filepath.Dir(target)
-		number, err := os.ReadFile(filepath.Join(dir, "pid"))
-		if err == nil && strings.TrimSpace(string(number)) == strconv.Itoa(pid) {
+		if strings.TrimSpace(start(filepath.Join(dir, "pid"))) == strconv.Itoa(pid) {
 			return filepath.Base(dir)
 		}
 	}
 	return ""
+}
+
+// start is the beginning of a file that may be anybody's: a pipe is not waited
+// for, and what has no end is not read to it.
+func start(path string) string {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	var text [32]byte
+	n, _ := file.Read(text[:])
+	return string(text[:n])
 }

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // heldError opens a listener on a port that is held.
@@ -64,6 +67,23 @@ func TestHeldByMaster(t *testing.T) {
 	h := startHolder(t, "HOLD_LOCK="+dir)
 	held := heldError(t, tcp("http", "", h.port))
 	wantError(t, held, fmt.Sprintf(`held by app "shop" (forkd, pid %d)`, h.pid))
+}
+
+// A stranger who looks like a master keeps nobody waiting.
+func TestHeldByOneWithAPipe(t *testing.T) {
+	dir := t.TempDir()
+	h := startHolder(t, "HOLD_LOCK="+dir)
+	pipe := filepath.Join(dir, "pid")
+	check(t, os.Remove(pipe))
+	check(t, unix.Mkfifo(pipe, 0o600))
+	late := time.AfterFunc(30*time.Second, func() {
+		t.Error("the pipe is waited for")
+		if end, err := os.OpenFile(pipe, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+			end.Close() // which ends the wait
+		}
+	})
+	defer late.Stop()
+	wantError(t, heldError(t, tcp("http", "", h.port)), fmt.Sprintf("(pid %d): stop it or choose another port", h.pid))
 }
 
 // A listener that was removed comes back while workers that drain have its socket.

@@ -18,8 +18,9 @@ func runCommand(std stdio) *cobra.Command {
 		Use:   "run [flags] [APP] [-- COMMAND ARGS...]",
 		Short: "run an app in the foreground: the master",
 		Long: `run starts an app's workers, in the foreground: what systemd, Docker and a
-terminal run. Its settings come from -c FILE, else /etc/forkd/APP.toml or
-~/.config/forkd/APP.toml for a named APP, else ./forkd.toml; flags come on top.
+terminal run. Its settings come from -c FILE (-: standard input), else
+/etc/forkd/APP.toml or ~/.config/forkd/APP.toml for a named APP, else
+./forkd.toml; flags come on top.
 
 Signals:
   HUP               read the configuration, then replace the workers one by one

@@ -73,7 +73,7 @@ func (d *draft) given(name string) (origin, bool) {
 
 // base is the directory that a relative path written at o starts from.
 func (d *draft) base(at origin) string {
-	if at.flagged() {
+	if at.flagged() || d.config.File == "" { // standard input's are typed too
 		return d.host.directory
 	}
 	return filepath.Dir(d.config.File)
@@ -270,7 +270,7 @@ func (d *draft) checkArguments(at origin) {
 }
 
 func (d *draft) noCommand() *Error {
-	if d.config.File == "" {
+	if d.file == "" {
 		return &Error{Text: "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"}
 	}
 	at := origin{file: d.file}

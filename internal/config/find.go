@@ -17,10 +17,11 @@ const maxFile = 1 << 20
 // host is what the settings depend on beside the file and the flags. Tests put
 // their own in its place.
 type host struct {
-	directory string     // the current one
-	etc       string     // /etc/forkd
-	home      string     // ~/.config/forkd, "" where nobody is at home
-	uid, gid  int        // the master's
+	directory string // the current one
+	etc       string // /etc/forkd
+	home      string // ~/.config/forkd, "" where nobody is at home
+	uid, gid  int    // the master's
+	stdin     io.Reader
 	cpus      func() int // for the workers
 	backlog   func() int // the highest that the kernel gives; 0: not known
 }
@@ -35,6 +36,7 @@ func thisHost() (host, error) {
 		etc:       "/etc/forkd",
 		uid:       os.Geteuid(),
 		gid:       os.Getegid(),
+		stdin:     os.Stdin,
 		cpus:      availableCPUs,
 		backlog:   maxBacklog,
 	}
@@ -100,12 +102,31 @@ func readFile(path string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("it is not a regular file")
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	return readText(file)
+}
+
+func readText(from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, maxFile+1))
 	switch {
 	case err != nil:
 		return nil, cause(err)
 	case len(data) > maxFile:
 		return nil, errors.New("it is over 1 MiB: is it the right file?")
+	}
+	return data, nil
+}
+
+// standardInput is the name of the file that is none: -c -.
+const standardInput = "-"
+
+// readStdin reads standard input, where that is the file, up to its end.
+func (h host) readStdin(file string) ([]byte, error) {
+	if file != standardInput {
+		return nil, nil
+	}
+	data, err := readText(h.stdin)
+	if err != nil {
+		return nil, &Error{File: "stdin", Text: fmt.Sprintf("cannot read it: %s", err)}
 	}
 	return data, nil
 }

@@ -17,7 +17,7 @@ type Flags struct {
 // Register declares the flags on fs. Their values are checked by Load, in the
 // words that errors in the file have.
 func (f *Flags) Register(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`")
+	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`; - is standard input")
 	for _, k := range keys() {
 		if k.flag != "" {
 			fs.Var(&flag{into: f, key: k.name}, k.flag, k.usage)

@@ -31,6 +31,9 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 		return supervisor.Config{}, err
 	}
 	s := start{host: h, file: file, flags: f.clone(), app: app, command: slices.Clone(command)}
+	if s.stdin, err = h.readStdin(file); err != nil {
+		return supervisor.Config{}, err
+	}
 	return s.load("")
 }
 
@@ -39,6 +42,7 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 type start struct {
 	host    host   // with the directory of the start
 	file    string // as the user would name it, "" without one
+	stdin   []byte // what it held, where that is the file
 	flags   *Flags
 	app     string
 	command []string
@@ -50,6 +54,9 @@ func (s start) load(running string) (supervisor.Config, error) {
 	d, err := s.read()
 	if err != nil {
 		return supervisor.Config{}, err
+	}
+	if running != "" && s.file == standardInput {
+		d.warn("the configuration came from standard input, which is read once: this reload starts the workers anew with the same settings")
 	}
 	cfg, err := d.finish()
 	if err != nil {
@@ -72,8 +79,7 @@ func (s start) read() (*draft, error) {
 	d := newDraft(s.host)
 	d.app, d.file = s.app, s.file
 	if d.file != "" {
-		d.config.File = s.host.path(d.file)
-		if err := d.readFile(); err != nil {
+		if err := d.readFile(s.stdin); err != nil {
 			return nil, err
 		}
 	}
@@ -99,8 +105,8 @@ func typedCommand(command []string) value {
 	return v
 }
 
-func (d *draft) readFile() error {
-	settings, err := d.parseFile()
+func (d *draft) readFile(stdin []byte) error {
+	settings, err := d.parseFile(stdin)
 	if err != nil {
 		return err
 	}
@@ -108,7 +114,13 @@ func (d *draft) readFile() error {
 	return nil
 }
 
-func (d *draft) parseFile() ([]setting, error) {
+// parseFile reads d.file, unless that is standard input: its text is read once.
+func (d *draft) parseFile(stdin []byte) ([]setting, error) {
+	if d.file == standardInput {
+		d.file = "stdin"
+		return parse(d.file, stdin)
+	}
+	d.config.File = d.host.path(d.file)
 	data, err := readFile(d.config.File)
 	if err != nil {
 		return nil, &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}

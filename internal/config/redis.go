@@ -111,8 +111,12 @@ func LoadRedis(file string) (supervisor.Redis, error) {
 
 func (h host) loadRedis(file string) (supervisor.Redis, error) {
 	d := newDraft(h)
-	d.file, d.config.File = file, h.path(file)
-	settings, err := d.parseFile()
+	d.file = file
+	stdin, err := h.readStdin(file)
+	if err != nil {
+		return supervisor.Redis{}, err
+	}
+	settings, err := d.parseFile(stdin)
 	if err != nil {
 		return supervisor.Redis{}, err
 	}

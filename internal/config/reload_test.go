@@ -97,6 +97,44 @@ func TestReloadElsewhere(t *testing.T) {
 	}
 }
 
+// Standard input is read once. What is relative there is so to the current
+// directory; a reload has the same settings, and says so.
+func TestStandardInput(t *testing.T) {
+	h := newHost(t)
+	h.stdin = strings.NewReader("command = ['./server']\nworkers = 3\npid_file = 'pid'\n")
+	cfg, err := h.load(typedFlags(t, "-c", "-", "--workers", "2"), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Name != "server" || cfg.File != "" || cfg.Workers != 2 || cfg.Directory != h.directory || cfg.PIDFile != filepath.Join(h.directory, "pid") || len(cfg.Warnings) > 0 {
+		t.Errorf("got %+v", cfg)
+	}
+	for _, s := range cfg.Settings {
+		if s.Key == "pid_file" && s.Source != "stdin:3" {
+			t.Errorf("pid_file is of %s", s.Source)
+		}
+	}
+	again, err := cfg.Reload()
+	if err != nil || again.PIDFile != cfg.PIDFile || len(again.Warnings) != 1 || !strings.Contains(again.Warnings[0], "standard input, which is read once") {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	for text, want := range map[string]string{
+		"":                                  `stdin: there is no command to run: add command = ["./server"], or give one as in forkd run --listen :8080 -- ./server`,
+		"wrokers = 2":                       `stdin:1:1: unknown key "wrokers": did you mean "workers"?`,
+		"\x7fELF\x02":                       `stdin:1:1: not valid TOML: `,
+		strings.Repeat("#\n", 1<<19) + "\n": "stdin: cannot read it: it is over 1 MiB: is it the right file?",
+	} {
+		h.stdin = strings.NewReader(text)
+		if _, err := h.load(typedFlags(t, "-c", "-"), "", nil); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%.20q: got %v, want %s", text, err, want)
+		}
+	}
+	h.stdin = strings.NewReader("command = ['x']\nuser = 'nobody-at-all'\n[redis]\nurl = 'redis://h'\n")
+	if r, err := h.loadRedis("-"); err != nil || r.URL != "redis://h" {
+		t.Errorf("Redis alone: %+v, %v", r, err)
+	}
+}
+
 // What a file can have become since the start, each with one clear line.
 func TestBadReload(t *testing.T) {
 	const good = "command = ['x']\n"

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -53,7 +54,7 @@ func (d *draft) source(at origin, given bool) string {
 	case !given:
 		return "default"
 	case !at.flagged():
-		return fmt.Sprintf("%s:%d", d.config.File, at.line)
+		return fmt.Sprintf("%s:%d", cmp.Or(d.config.File, d.file), at.line)
 	case strings.HasPrefix(at.label, "--"):
 		return at.label
 	default:

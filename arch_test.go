@@ -42,7 +42,7 @@ func rules() []rule {
 		{from: "systemd", to: []string{"..."}, why: leaf},
 		{from: "internal/closing", to: []string{"..."}, why: leaf},
 		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
-		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/control"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
+		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/control", "internal/closing"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
 		{from: "internal/sockets", to: []string{"..."}, except: []string{"internal/closing"}, why: "it knows sockets, not who serves them"},
 		{from: "internal/cgroup", to: []string{"..."}, why: leaf},
 		{from: "internal/process", to: []string{"..."}, except: []string{"ipc", "internal/cgroup"}, why: "it knows processes, not the apps that they belong to"},

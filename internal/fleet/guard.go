@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // limits is how much of an answer is taken. A client believes the lengths that a
@@ -51,6 +53,9 @@ type guard struct {
 // guarded wraps conn, which closes when life ends. What the client looks for is kept: a file descriptor that it
 // can ask whether the other side has closed.
 func guarded(life context.Context, conn net.Conn, l limits) net.Conn {
+	if local, ok := conn.(*net.UnixConn); ok {
+		conn = closing.NewConn(local, new(closing.Closer)) // Redis may be another user's
+	}
 	g := &guard{Conn: conn, answers: answers{limits: l}, outlive: context.AfterFunc(life, func() { _ = conn.Close() })}
 	if raw, ok := conn.(syscall.Conn); ok {
 		return struct {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/forkd/forkd/internal/closing/closingtest"
 )
 
 // piped is a connection that only has something to say.
@@ -126,4 +128,42 @@ func chunks(b []byte, size int) func(func([]byte) bool) {
 			b = b[n:]
 		}
 	}
+}
+
+// A Redis behind a unix socket can send descriptors along, which hold a close(2)
+// or a read(2) up.
+func TestGuardIsNotHeld(t *testing.T) {
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: t.TempDir() + "/redis"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	conn, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ln.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	file, err := server.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	silent := closingtest.Silent(t)
+	for range 2 {
+		if err := closingtest.Send(int(file.Fd()), 1, "+OK\r\n", silent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := guarded(t.Context(), conn, reporterLimits())
+	closingtest.Returns(t, "Read", func() {
+		text := make([]byte, 5)
+		if n, err := g.Read(text); err != nil || string(text[:n]) != "+OK\r\n" {
+			t.Errorf("read %q, %v", text[:n], err)
+		}
+	})
+	closingtest.Returns(t, "Close", func() { g.Close() })
 }

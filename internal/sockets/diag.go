@@ -2,18 +2,20 @@ package sockets
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
-	"time"
+	"syscall"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // The messages of sock_diag(7). None of them needs a privilege.
 const (
 	sockDiagByFamily = 20 // linux/sock_diag.h
+	tcpDiagGetSock   = 18 // linux/inet_diag.h: the older request, for all families at once
 
 	// linux/inet_diag.h, net/tcp_states.h. Since 4.4 a half-open connection is
 	// in the state TCP_NEW_SYN_RECV, and is shown as TCP_SYN_RECV.
@@ -27,60 +29,85 @@ const (
 	unixDiagVFS     = 1  // attribute: struct unix_diag_vfs
 	unixDiagRQLen   = 4  // attribute: struct unix_diag_rqlen
 	unixDiagShow    = 1<<unixDiagVFS | 1<<unixDiagRQLen
-	diagnoseWithin  = 2 * time.Second
 	anyCookie       = 0xffffffff
+	reqSizeInetOld  = 60
 	reqSizeInet     = 56
 	reqSizeUnix     = 24
-	netlinkSockDiag = unix.NETLINK_SOCK_DIAG
+
+	maxDump = 32 << 10 // what the kernel sends at once (netlink_dump)
 )
 
 // tuple is a connection's two ports and addresses, as the kernel writes them.
 type tuple [inetDiagUntilIf]byte
 
-// diagnose asks the kernel for sockets.
-func diagnose(request []byte, flags netlink.HeaderFlags) ([]netlink.Message, error) {
-	conn, err := netlink.Dial(netlinkSockDiag, nil)
+// diagnose asks the kernel for sockets, and hands over what it says of each, at least
+// so many bytes. It answers within the calls: nothing waits.
+func diagnose(kind uint16, request []byte, flags uint16, least int, each func(said []byte)) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open sock_diag: %w", err)
+		return fmt.Errorf("cannot open sock_diag: %w", err)
 	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(diagnoseWithin)); err != nil {
-		return nil, fmt.Errorf("cannot bound sock_diag: %w", err)
+	defer unix.Close(fd)
+	message := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(request))
+	binary.NativeEndian.PutUint32(message, uint32(cap(message)))
+	binary.NativeEndian.PutUint16(message[4:], kind)
+	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST|flags)
+	if _, err := unix.Write(fd, append(message, request...)); err != nil {
+		return fmt.Errorf("cannot ask sock_diag: %w", err)
 	}
-	replies, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | flags},
-		Data:   request,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot ask sock_diag: %w", err)
+	buffer := make([]byte, maxDump)
+	for {
+		n, _, err := unix.Recvfrom(fd, buffer, 0)
+		if err != nil {
+			return fmt.Errorf("cannot ask sock_diag: %w", err)
+		}
+		replies, err := syscall.ParseNetlinkMessage(buffer[:n])
+		if err != nil {
+			return fmt.Errorf("cannot read sock_diag: %w", err)
+		}
+		for _, reply := range replies {
+			switch {
+			case reply.Header.Type == unix.NLMSG_DONE:
+				return nil
+			case reply.Header.Type == unix.NLMSG_ERROR && len(reply.Data) >= 4:
+				return fmt.Errorf("cannot ask sock_diag: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(reply.Data))))
+			case len(reply.Data) >= least:
+				each(reply.Data)
+			}
+		}
+		if flags&unix.NLM_F_DUMP == 0 {
+			return nil
+		}
 	}
-	return replies, nil
 }
 
-// dumpTCP asks for the TCP sockets of a family on a port. The kernel filters by port
-// and state: the others, which may be many, are not copied.
-func dumpTCP(family, port int, states uint32) ([]netlink.Message, error) {
+// attributes yields the attributes of a message (struct nlattr), as far as they are
+// whole.
+func attributes(data []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(data) >= unix.SizeofNlAttr {
+			size := int(binary.NativeEndian.Uint16(data))
+			if size < unix.SizeofNlAttr || size > len(data) || !yield(binary.NativeEndian.Uint16(data[2:]), data[unix.SizeofNlAttr:size]) {
+				return
+			}
+			data = data[min((size+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(data)):]
+		}
+	}
+}
+
+// halfOpen returns the half-open connections to the port. The kernel filters by
+// port and state: the others, which may be many, are not copied.
+func halfOpen(family, port int) (tuples []tuple, err error) {
 	request := make([]byte, reqSizeInet) // struct inet_diag_req_v2
 	request[0], request[1] = byte(family), unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(request[4:], states)
+	binary.NativeEndian.PutUint32(request[4:], halfOpenStates)
 	binary.BigEndian.PutUint16(request[8:], uint16(port))
 	binary.NativeEndian.PutUint32(request[48:], anyCookie)
 	binary.NativeEndian.PutUint32(request[52:], anyCookie)
-	replies, err := diagnose(request, netlink.Dump)
-	return slices.DeleteFunc(replies, func(m netlink.Message) bool { return len(m.Data) < inetDiagMessage }), err
-}
-
-// halfOpen returns the half-open connections to the port.
-func halfOpen(family, port int) ([]tuple, error) {
-	replies, err := dumpTCP(family, port, halfOpenStates)
-	if err != nil {
-		return nil, err
-	}
-	tuples := make([]tuple, 0, len(replies))
-	for _, reply := range replies {
-		tuples = append(tuples, tuple(reply.Data[inetDiagAddress:inetDiagAddress+inetDiagUntilIf]))
-	}
-	return tuples, nil
+	err = diagnose(sockDiagByFamily, request, unix.NLM_F_DUMP, inetDiagMessage, func(said []byte) {
+		tuples = append(tuples, tuple(said[inetDiagAddress:inetDiagAddress+inetDiagUntilIf]))
+	})
+	return tuples, err
 }
 
 // listening is a TCP socket that listens, whoever has it.
@@ -93,49 +120,42 @@ type listening struct {
 // kin is what the sockets of a reuseport group have in common, beside the port
 // (inet_reuseport_add_sock in net/ipv4/inet_hashtables.c).
 type kin struct {
-	family uint8
-	only   bool       // IPV6_V6ONLY
-	addr   netip.Addr // as it is bound: ::ffff:127.0.0.1 is another than 127.0.0.1
-	nic    uint32     // SO_BINDTODEVICE, 0: none
-	uid    uint32
+	v4   bool       // the family: ::ffff:127.0.0.1 is another than 127.0.0.1
+	only bool       // IPV6_V6ONLY
+	addr netip.Addr // never v4-mapped
+	nic  uint32     // SO_BINDTODEVICE, 0: none
+	uid  uint32
 }
 
-// listeners returns the sockets of a family that listen on the port, those of a group
-// in the order of their listen(2). It walks the kernel's table of listening sockets
-// alone: 0.2 ms for 200 of them, 1.5 ms beside 15,000 others, whatever there is of
-// connections.
-func listeners(family, port int) ([]listening, error) {
-	replies, err := dumpTCP(family, port, listenState)
-	if err != nil {
-		return nil, err
-	}
-	found := make([]listening, 0, len(replies))
-	for _, reply := range replies {
-		data := reply.Data
-		addr, _ := netip.AddrFromSlice(data[8 : 8+16])
-		if family == unix.AF_INET {
-			addr, _ = netip.AddrFromSlice(data[8 : 8+4])
-		}
+// listeners returns the sockets that listen on the port, those of a group in the order
+// of their listen(2). It walks the kernel's table of listening sockets alone: 0.02 ms,
+// 1.5 ms beside 15,000 others, whatever there is of connections.
+func listeners(port int) (found []listening, err error) {
+	request := make([]byte, reqSizeInetOld) // struct inet_diag_req
+	binary.BigEndian.PutUint16(request[4:], uint16(port))
+	binary.NativeEndian.PutUint32(request[52:], listenState)
+	var v4 []listening
+	err = diagnose(tcpDiagGetSock, request, unix.NLM_F_DUMP, inetDiagMessage, func(said []byte) {
 		l := listening{
-			kin:    kin{family: data[0], addr: addr, nic: binary.NativeEndian.Uint32(data[40:]), uid: binary.NativeEndian.Uint32(data[64:])},
-			cookie: uint64(binary.NativeEndian.Uint32(data[44:])) | uint64(binary.NativeEndian.Uint32(data[48:]))<<32,
-			inode:  uint64(binary.NativeEndian.Uint32(data[68:])),
+			kin:    kin{v4: said[0] == unix.AF_INET, nic: binary.NativeEndian.Uint32(said[40:]), uid: binary.NativeEndian.Uint32(said[64:])},
+			cookie: uint64(binary.NativeEndian.Uint32(said[44:])) | uint64(binary.NativeEndian.Uint32(said[48:]))<<32,
+			inode:  uint64(binary.NativeEndian.Uint32(said[68:])),
 		}
-		attributes, err := netlink.NewAttributeDecoder(data[inetDiagMessage:])
-		if err != nil {
-			return nil, fmt.Errorf("cannot read sock_diag: %w", err)
+		if l.kin.v4 {
+			l.kin.addr = netip.AddrFrom4([4]byte(said[8:]))
+			v4 = append(v4, l)
+			return
 		}
-		for attributes.Next() {
-			if attributes.Type() == inetDiagV6Only {
-				l.kin.only = attributes.Uint8() != 0
+		l.kin.addr = netip.AddrFrom16([16]byte(said[8:])).Unmap()
+		for kind, value := range attributes(said[inetDiagMessage:]) {
+			if kind == inetDiagV6Only && len(value) > 0 {
+				l.kin.only = value[0] != 0
 			}
 		}
 		found = append(found, l)
-	}
-	if family == unix.AF_INET { // of IPv4 the newest is the first of its chain (__inet_hash)
-		slices.Reverse(found)
-	}
-	return found, nil
+	})
+	slices.Reverse(v4) // of IPv4 the newest is the first of its chain (__inet_hash)
+	return append(v4, found...), err
 }
 
 // unixState is what the kernel says of a listening unix socket.
@@ -154,32 +174,22 @@ func inspectUnix(inode uint64) (unixState, error) {
 	binary.NativeEndian.PutUint32(request[12:], unixDiagShow)
 	binary.NativeEndian.PutUint32(request[16:], anyCookie)
 	binary.NativeEndian.PutUint32(request[20:], anyCookie)
-	replies, err := diagnose(request, 0)
-	if err != nil {
-		return unixState{}, err
-	}
-	if len(replies) == 0 || len(replies[0].Data) < unixDiagMessage {
-		return unixState{}, fmt.Errorf("cannot ask sock_diag: it does not know the socket")
-	}
-	attributes, err := netlink.NewAttributeDecoder(replies[0].Data[unixDiagMessage:])
-	if err != nil {
-		return unixState{}, fmt.Errorf("cannot read sock_diag: %w", err)
-	}
 	var state unixState
 	counted := false
-	for attributes.Next() {
-		value := attributes.Bytes()
-		switch {
-		case attributes.Type() == unixDiagRQLen && len(value) >= 8:
-			state.queue = int(binary.NativeEndian.Uint32(value))
-			state.backlog = binary.NativeEndian.Uint32(value[4:])
-			counted = true
-		case attributes.Type() == unixDiagVFS && len(value) >= 8:
-			state.inode = uint64(binary.NativeEndian.Uint32(value))
+	err := diagnose(sockDiagByFamily, request, 0, unixDiagMessage, func(said []byte) {
+		for kind, value := range attributes(said[unixDiagMessage:]) {
+			switch {
+			case kind == unixDiagRQLen && len(value) >= 8:
+				state.queue = int(binary.NativeEndian.Uint32(value))
+				state.backlog = binary.NativeEndian.Uint32(value[4:])
+				counted = true
+			case kind == unixDiagVFS && len(value) >= 8:
+				state.inode = uint64(binary.NativeEndian.Uint32(value))
+			}
 		}
+	})
+	if err == nil && !counted {
+		err = errors.New("cannot read sock_diag: no queue in its answer")
 	}
-	if err := attributes.Err(); err != nil || !counted {
-		return unixState{}, fmt.Errorf("cannot read sock_diag: no queue in its answer (%v)", err)
-	}
-	return state, nil
+	return state, err
 }

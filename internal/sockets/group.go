@@ -241,11 +241,11 @@ func (g *group) look() {
 // listening returns the group's sockets that listen, in the order of their listen(2),
 // and notes the others that there are.
 func (g *group) listening() (there []int, err error) {
-	all, err := g.end.around()
+	all, err := listeners(g.end.port)
 	if err == nil && g.misses(all) {
 		// A walk through a table that changes may skip one.
 		var again []listening
-		again, err = g.end.around()
+		again, err = listeners(g.end.port)
 		all = append(all, again...)
 	}
 	if err != nil {
@@ -276,7 +276,7 @@ func (g *group) listening() (there []int, err error) {
 		seen[l.cookie] = true
 		if _, known := g.others[l.cookie]; !own && !known && !g.set.owns(l.cookie) {
 			g.others[l.cookie] = Other{
-				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr.Unmap(), uint16(g.end.port)),
+				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr, uint16(g.end.port)),
 				inode: l.inode, uid: l.kin.uid, within: within,
 			}
 			g.set.note(g.others[l.cookie])

@@ -3,8 +3,6 @@ package sockets
 import (
 	"fmt"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 )
 
 // Other is somebody else's socket that has begun to listen on a listener's port,
@@ -68,29 +66,11 @@ func Holders(others []Other) map[uint64]Holder {
 // losesTo reports whether a socket outside the group gets connections for e: the
 // kernel looks for the very address first, and on a dual-stack port for one of IPv4.
 func (e endpoint) losesTo(k kin) bool {
-	addr := k.addr.Unmap()
-	theirs := endpoint{addr: addr, dual: addr == netip.IPv6Unspecified() && !k.only}
-	if addr.IsLinkLocalUnicast() {
+	theirs := endpoint{addr: k.addr, dual: k.addr == netip.IPv6Unspecified() && !k.only}
+	if k.addr.IsLinkLocalUnicast() {
 		theirs.scope = k.nic
 	}
-	return e.meets(theirs) && (k.nic != 0 || e.addr.IsUnspecified() && (!addr.IsUnspecified() || e.dual && addr.Is4()))
-}
-
-// around returns all sockets that listen on e's port and that its clients could
-// reach, in the order of their listen(2) for those of a group.
-func (e endpoint) around() ([]listening, error) {
-	var all []listening
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		if family == unix.AF_INET && e.addr.Is6() && !e.dual {
-			continue
-		}
-		found, err := listeners(family, e.port)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, found...)
-	}
-	return all, nil
+	return e.meets(theirs) && (k.nic != 0 || e.addr.IsUnspecified() && (!k.addr.IsUnspecified() || e.dual && k.addr.Is4()))
 }
 
 // note keeps what Others is to tell of.

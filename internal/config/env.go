@@ -55,7 +55,7 @@ func checkVariable(name string) error {
 // setEnvFile takes one file or a list.
 func (d *draft) setEnvFile(v value) error {
 	d.envFiles = v.items
-	if v.kind != list && v.kind != typed {
+	if v.kind != list && len(v.items) == 0 {
 		d.envFiles = []value{v}
 	}
 	for i := range d.envFiles {

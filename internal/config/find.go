@@ -22,6 +22,7 @@ type host struct {
 	home      string // ~/.config/forkd, "" where nobody is at home
 	uid, gid  int    // the master's
 	stdin     io.Reader
+	env       func(string) (string, bool)
 	cpus      func() int // for the workers
 	backlog   func() int // the highest that the kernel gives; 0: not known
 }
@@ -37,6 +38,7 @@ func thisHost() (host, error) {
 		uid:       os.Geteuid(),
 		gid:       os.Getegid(),
 		stdin:     os.Stdin,
+		env:       os.LookupEnv,
 		cpus:      availableCPUs,
 		backlog:   maxBacklog,
 	}

@@ -19,10 +19,14 @@ func FuzzTOML(f *testing.F) {
 		"command=['x']\nworkers='400%'\n[[listen]]\nmode='each'\naddress='127.0.0.1:65500'\n[[listen]]\naddress='tcp6://[::1%lo]:0'",
 		"command=['x','{port:b}']\nlisten=[{address='./a?mode=7'},{address='unix:////b?mode=0777',name='b'}]\nenv={A='{fd:a}'}",
 		"command=['x']\nworkers=0x10\ndrain={delay='1h0m',shed_per_second=1_0}\nname='a'", "command=['x']\nlisten=[{address='...?mode='},{address='unix:...'}]",
+		"command=['x','${X}']\nworkers='${N:-2}'\nname='${X}'\nenv.A='$${X}${X:-}'", "command=['${']",
 	} {
 		f.Add([]byte(seed))
 	}
-	h := host{directory: "/srv", etc: "/", cpus: func() int { return 2 }, backlog: func() int { return 0 }}
+	h := host{
+		directory: "/srv", etc: "/", cpus: func() int { return 2 }, backlog: func() int { return 0 },
+		env: func(name string) (string, bool) { return "a{", name == "X" },
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		placed := func(err error) {
 			wrong, ok := errors.AsType[*Error](err)

@@ -150,6 +150,13 @@ func (d *draft) accept(all schema, s setting) {
 	name, at := s.name(), s.at()
 	s.value.at.label = name
 	table := s.path[0].name
+	if s.form == leaf {
+		var err error
+		if s.value, err = s.value.expand(d.host.env, name == "command" || table == "env"); err != nil {
+			d.report(s.value.at, err)
+			return
+		}
+	}
 	k, known := all.keys[name]
 	switch {
 	case known && s.form == leaf:

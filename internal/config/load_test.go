@@ -26,6 +26,7 @@ func newHost(t *testing.T) host {
 		home:      filepath.Join(root, "home"),
 		cpus:      func() int { return 4 },
 		backlog:   func() int { return 4096 },
+		env:       func(string) (string, bool) { return "", false },
 	}
 	for _, directory := range []string{h.directory, h.etc, h.home} {
 		if err := os.Mkdir(directory, 0o755); err != nil {

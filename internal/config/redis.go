@@ -67,7 +67,7 @@ func (d *draft) warnOfPassword() {
 	switch {
 	case at.flagged():
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
-	case public(d.config.File):
+	case at.variables == "" && public(d.config.File):
 		d.warn("%s:%d: every user of this machine can read the password in redis.url: chmod o-r %s, or use redis.password_file", d.file, at.line, d.file)
 	}
 }

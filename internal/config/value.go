@@ -22,7 +22,7 @@ type value struct {
 type kind int
 
 const (
-	typed   kind = iota // from a flag: text without quotes, of whatever type is wanted
+	typed   kind = iota // from a flag or a variable: text without quotes, of whatever type is wanted
 	text                // "..."
 	integer             // 42
 	boolean             // true
@@ -159,7 +159,7 @@ func (v value) choice(built, later []string) (string, error) {
 
 // boolean is true or false.
 func (v value) boolean() (bool, error) {
-	if v.kind != boolean {
+	if v.kind != boolean && (v.kind != typed || v.text != "true" && v.text != "false") {
 		return false, fmt.Errorf("must be true or false, not %s", v)
 	}
 	return v.text == "true", nil

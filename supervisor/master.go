@@ -34,6 +34,7 @@ type master struct {
 	notifier *systemd.Notifier
 	left     *leftovers       // by a master that was killed
 	records  *process.Records // of the workers; nil: none can be kept
+	pidFile  *pidFile         // nil: none is wanted
 	health   net.Listener     // nil: metrics.address is not set
 }
 
@@ -46,7 +47,7 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 	m.loop = newLoop(pool.New(settings(cfg), cfg.Workers, cfg.Workers), m.log)
 	m.loop.terminal = hasTerminal
 	files := logFiles(out.Stdout, out.Stderr)
-	m.loop.reopen = func() { reopenLogs(files, m.log) }
+	m.loop.reopen = func() { go reopenLogs(files, m.log) }
 	m.notifier = systemd.NewNotifier()
 	m.loop.manager = manager{tell: m.notifier.Tell, alive: m.notifier.Watchdog(), stop: m.stopTime}
 	m.host = &host{
@@ -129,6 +130,11 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 		return err
 	}
 	first.lineup = lineup
+	if m.cfg.PIDFile != "" { // not before: a start that fails leaves it alone
+		if m.pidFile, err = writePIDFile(m.cfg.PIDFile); err != nil {
+			return err
+		}
+	}
 	m.host.notices()
 	return nil
 }
@@ -265,6 +271,9 @@ func (m *master) clearAway() {
 // close gives everything back. The workers are gone.
 func (m *master) close() {
 	m.host.close()
+	if m.pidFile != nil {
+		m.pidFile.remove()
+	}
 	if m.health != nil {
 		m.health.Close()
 	}

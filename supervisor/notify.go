@@ -46,10 +46,7 @@ func newNotifySocket(dir, name string, user *User, closer *closing.Closer) (*not
 		return nil, fmt.Errorf("cannot make the worker's notify socket: %w", err)
 	}
 	if !s.abstract() {
-		err = os.Chmod(s.address, 0o600)
-		if err == nil && user != nil {
-			err = os.Chown(s.address, int(user.UID), int(user.GID))
-		}
+		err = s.give(user)
 	}
 	if err == nil {
 		err = withFD(s.conn, func(fd int) error {
@@ -69,6 +66,28 @@ func (s *notifySocket) listen(closer *closing.Closer) error {
 		s.conn = closing.NewConn(conn, closer)
 	}
 	return err
+}
+
+// give makes the socket's file the worker's alone: the very file that bind(2) has
+// made, and no other that has come into its place.
+func (s *notifySocket) give(user *User) error {
+	fd, err := unix.Open(s.address, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || stat.Uid != uint32(os.Geteuid()) || stat.Nlink != 1 {
+		return errors.New("somebody else's file is at its path: set FORKD_RUNTIME_DIR to a directory that others can't write to")
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
+	if err := unix.Chmod(path, 0o600); err != nil || user == nil {
+		return err
+	}
+	return unix.Chown(path, int(user.UID), int(user.GID))
 }
 
 func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@") }

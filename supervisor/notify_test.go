@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -273,5 +274,25 @@ func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
 	}
 	if n, err := read.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the pipe is held: %d, %v", n, err)
+	}
+}
+
+// Only the file that bind(2) has made becomes the worker's: whoever may write
+// beside the runtime directory could put another in its place.
+func TestNotifySocketGivesNoOther(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	makeFile(t, victim, "precious")
+	if err := os.Symlink(victim, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"victim", "link"} {
+		s := &notifySocket{address: filepath.Join(dir, name)}
+		if err := s.give(nil); err == nil {
+			t.Errorf("%s was given away", name)
+		}
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode() != 0o644 {
+		t.Errorf("the victim's mode is %v, %v", info.Mode(), err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +52,13 @@ func reopenLogs(files []logFile, log *slog.Logger) {
 // reopen takes only a regular file, and follows no link: the directory may belong
 // to somebody with fewer rights than the master has. It never blocks.
 func (f logFile) reopen() error {
+	dir, err := openDir(filepath.Dir(f.path))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
 	const how = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
-	fd, err := unix.Open(f.path, how, 0o644)
+	fd, err := unix.Openat(dir, filepath.Base(f.path), how, 0o644)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -56,13 +55,6 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		return err
 	}
 	defer place.Remove()
-	if cfg.PIDFile != "" {
-		if err := os.WriteFile(cfg.PIDFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
-			first.close()
-			return fmt.Errorf("cannot write the pid file: %w", err)
-		}
-		defer os.Remove(cfg.PIDFile)
-	}
 	m := newMaster(cfg, place, out)
 	defer m.close()
 	m.remember(killAt)

@@ -93,7 +93,12 @@ func makeDirs(dir string) (made []string, err error) {
 		switch err := os.Mkdir(d, mode); {
 		case err == nil:
 			made = append(made, d)
-			if err := os.Chmod(d, mode); err != nil { // mkdir(2) has heeded the umask
+			dir, err := openOwn(d)
+			if err == nil {
+				err = os.Chmod(within(dir, ""), mode) // mkdir(2) has heeded the umask
+				dir.Close()
+			}
+			if err != nil {
 				removeDirs(made)
 				return nil, err
 			}
@@ -106,6 +111,38 @@ func makeDirs(dir string) (made []string, err error) {
 		return made, checkPrivate(dir)
 	}
 	return made, nil
+}
+
+// openOwn opens a directory of this user's, and no other that somebody who may
+// write beside it has put in its place: what is done in it is to be done within
+// the open one.
+func openOwn(path string) (*os.File, error) {
+	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
+			err = notYours(path)
+		}
+		return nil, err
+	}
+	info, err := dir.Stat()
+	if err == nil && owner(info) != os.Geteuid() {
+		err = notYours(path)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// within is a path to a file of an open directory, "" to the directory itself,
+// wherever that is by now.
+func within(dir *os.File, name string) string {
+	return filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), name)
+}
+
+func notYours(path string) error {
+	return fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", path)
 }
 
 // reachable says why the members of a group (-1: of none) can't come to what is

@@ -22,6 +22,7 @@ type Place struct {
 	App string
 	Dir string // DIR/APP; others may enter it, but not list it: workers of another user reach their notify sockets there
 
+	dir      *os.File // Dir itself: everything is done in this one
 	lock     *os.File // locked, close-on-exec: an inherited lock would outlive the master
 	listener *net.UnixListener
 	made     []string // directories that were missing
@@ -88,27 +89,39 @@ func (p *Place) take(dir string) error {
 	case !errors.Is(err, fs.ErrExist):
 		return unusable(p.Dir, err)
 	}
-	info, err := os.Lstat(p.Dir)
+	open, err := openOwn(p.Dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errMoved
 	case err != nil:
 		return unusable(p.Dir, err)
-	case !info.IsDir() || owner(info) != os.Geteuid():
-		return fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", p.Dir)
 	}
+	if err := p.flock(open); err != nil {
+		open.Close()
+		return err
+	}
+	p.dir = open
+	return nil
+}
+
+// flock locks the lock's file in the directory.
+func (p *Place) flock(dir *os.File) error {
 	path := p.Path(lockName)
-	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	lock, err := os.OpenFile(within(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errMoved
 	case err != nil:
 		return unusable(path, err)
 	}
+	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() || owner(info) != os.Geteuid() {
+		lock.Close() // others could write to the directory, once
+		return fmt.Errorf("cannot use %s: it is no file of yours: remove it", path)
+	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return &TakenError{App: p.App, PID: readPID(p.Path(pidName))}
+			return &TakenError{App: p.App, PID: readPID(within(dir, pidName))}
 		}
 		return unusable(path, err)
 	}
@@ -123,16 +136,15 @@ func (p *Place) take(dir string) error {
 // furnish puts the pid and the control socket into a directory that is ours. A
 // dead master's sockets go first: nobody listens there.
 func (p *Place) furnish(group int) error {
-	if err := os.Chmod(p.Dir, 0o711); err != nil {
+	if err := os.Chmod(p.at(""), 0o711); err != nil {
 		return unusable(p.Dir, err)
 	}
 	if err := reachable(filepath.Dir(p.Dir), group); err != nil {
 		return err
 	}
 	p.sweep()
-	pid := p.Path(pidName)
-	if err := os.WriteFile(pid, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-		return unusable(pid, err)
+	if err := p.writePID(); err != nil {
+		return unusable(p.Path(pidName), err)
 	}
 	path := p.Path(socketName)
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
@@ -148,7 +160,7 @@ func (p *Place) furnish(group int) error {
 		})
 		return errors.Join(ctl, err)
 	}
-	ln, err := (&net.ListenConfig{Control: closed}).Listen(context.Background(), "unix", path)
+	ln, err := (&net.ListenConfig{Control: closed}).Listen(context.Background(), "unix", p.at(socketName))
 	if err != nil {
 		return unusable(path, err)
 	}
@@ -157,28 +169,49 @@ func (p *Place) furnish(group int) error {
 		return nil
 	}
 	// In this order: it is never open to another group.
-	if err := os.Lchown(path, -1, group); err != nil {
+	if err := os.Lchown(p.at(socketName), -1, group); err != nil {
 		return fmt.Errorf("cannot give %s to group %d (control.group): %v: be root, or a member of that group", path, group, cause(err))
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(p.at(socketName), 0o660); err != nil {
 		return unusable(path, err)
 	}
 	return nil
 }
 
+// writePID writes this process's pid, all at once, and into no file that was
+// there before: while others could write to the directory.
+func (p *Place) writePID() error {
+	temporary := p.at("." + pidName)
+	_ = os.Remove(temporary)
+	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, os.Getpid())
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temporary, p.at(pidName))
+	}
+	if err != nil {
+		_ = os.Remove(temporary)
+	}
+	return err
+}
+
 // OpenLock opens the lock's file once more, without the lock: what is in it, the
 // records of the workers, is for the next master if this one is killed.
 func (p *Place) OpenLock() (*os.File, error) {
-	path := p.Path(lockName)
-	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(p.at(lockName), os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, unusable(path, err)
+		return nil, unusable(p.Path(lockName), err)
 	}
 	return f, nil
 }
 
 // Path returns where a file of this app is.
 func (p *Place) Path(name string) string { return filepath.Join(p.Dir, name) }
+
+// at is the same file as this process reaches it, whatever becomes of the path.
+func (p *Place) at(name string) string { return within(p.dir, name) }
 
 // Remove closes the control socket, removes what is in the directory of sockets,
 // pid and lock, then the directory, with parents that Create made, unless others
@@ -188,18 +221,19 @@ func (p *Place) Remove() {
 		p.listener.Close()
 	}
 	p.sweep()
-	_ = os.Remove(p.Path(pidName))
-	_ = os.Remove(p.Path(lockName))   // while it is locked: see stillNames
+	_ = os.Remove(p.at(pidName))
+	_ = os.Remove(p.at(lockName))     // while it is locked: see stillNames
 	removeDirs(append(p.made, p.Dir)) // a dead master, or one that lost the race, may have made p.Dir
 	p.lock.Close()
+	p.dir.Close()
 }
 
 // sweep removes every socket file: only one master has the directory.
 func (p *Place) sweep() {
-	entries, _ := os.ReadDir(p.Dir) // unreadable: then nothing can be removed either
+	entries, _ := os.ReadDir(p.at("")) // unreadable: then nothing can be removed either
 	for _, e := range entries {
 		if e.Type() == fs.ModeSocket {
-			_ = os.Remove(p.Path(e.Name()))
+			_ = os.Remove(p.at(e.Name()))
 		}
 	}
 }

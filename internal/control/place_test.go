@@ -225,3 +225,61 @@ func isNoApp(err error) bool {
 	_, ok := errors.AsType[*NoAppError](err)
 	return ok
 }
+
+// What others have put into a directory of this user's, while they could, is
+// neither followed nor believed.
+func TestPlaceFollowsNothing(t *testing.T) {
+	root := t.TempDir()
+	dir, victim := filepath.Join(root, "shop"), filepath.Join(root, "victim")
+	plant := func(name string) {
+		t.Helper()
+		err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), os.MkdirAll(dir, 0o700), os.Symlink(victim, filepath.Join(dir, name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	intact := func(name string) {
+		t.Helper()
+		info, err := os.Stat(victim)
+		if err != nil || info.Size() != int64(len("precious")) || info.Mode() != 0o600 {
+			t.Errorf("%s has led to another file, which has %d bytes and mode %v now: %v", name, info.Size(), info.Mode(), err)
+		}
+	}
+	for _, name := range []string{pidName, "." + pidName, socketName} {
+		plant(name)
+		p, err := createIn(root, "shop", -1)
+		if name == socketName {
+			if err == nil {
+				t.Error("a socket was bound in the place of a link")
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			intact(name)
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		intact(name)
+		if pid := readPID(p.Path(pidName)); pid != os.Getpid() {
+			t.Errorf("%s: the pid file says %d", name, pid)
+		}
+		p.Remove()
+	}
+	plant(lockName)
+	if _, err := createIn(root, "shop", -1); err == nil {
+		t.Error("a link was locked")
+	}
+	intact(lockName)
+	if os.Geteuid() != 0 {
+		return // only root can make another's
+	}
+	lock := filepath.Join(dir, lockName)
+	if err := errors.Join(os.Remove(lock), os.WriteFile(lock, []byte("1 1 1\n"), 0o600), os.Chown(lock, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := createIn(root, "shop", -1); err == nil || !strings.Contains(err.Error(), lock+": it is no file of yours: remove it") {
+		t.Errorf("another's lock: %v", err)
+	}
+}

@@ -259,6 +259,8 @@ func (e endpoint) explain(l Listener, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return &HeldError{Listener: l, Holders: holders(e)}
+	case errors.Is(err, unix.EACCES) && l.Port < 1024 && os.Geteuid() == 0:
+		return fmt.Errorf("cannot listen on %s: %w: this root is without CAP_NET_BIND_SERVICE, as in a container that drops it, or a security module forbids it", l, err)
 	case errors.Is(err, unix.EACCES) && l.Port < 1024:
 		return fmt.Errorf("cannot listen on %s: ports below 1024 need root or CAP_NET_BIND_SERVICE: start as root with `user` set, or choose a port from 1024", l)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

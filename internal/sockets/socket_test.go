@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -74,6 +75,14 @@ func helpPrivilegedPort() error {
 		return fmt.Errorf("got %v, want %s", err, want)
 	}
 	return nil
+}
+
+// To root it is not said that it should be root.
+func TestPrivilegedPortOfRoot(t *testing.T) {
+	const want = "cannot listen on :80: permission denied: this root is without CAP_NET_BIND_SERVICE"
+	if err := (endpoint{}).explain(tcp("http", "", 80), unix.EACCES); os.Geteuid() == 0 && !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
 }
 
 // Too few descriptors: the error counts them, and nothing stays open.

@@ -179,8 +179,6 @@ func outOfReach(spec *Spec) string {
 	}
 	err := obstacle(interpreter, spec.User)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(interpreter, "\r"):
-		return fmt.Sprintf("its first line ends in a carriage return, as Windows writes it: sed -i 's/\\r$//' %s", spec.Path)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Sprintf("its interpreter %s is missing", interpreter)
 	case err != nil:

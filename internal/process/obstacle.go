@@ -19,8 +19,8 @@ import (
 // causes (execve(2)): these are told apart by a look, when it has failed.
 
 // obstacle says what keeps a user (nil: this process's) from executing the file at
-// path: it is not there, or a directory, its mode or its mount is in the way. nil:
-// none of these. Where the file is not there the error is an fs.ErrNotExist.
+// path: it is not there, or a directory, its mode, its mount or a carriage return is
+// in the way. nil: none of these. Where the file is not there the error is an fs.ErrNotExist.
 func obstacle(path string, who *Credential) error {
 	if err := reach(path, who); err != nil {
 		return err
@@ -42,6 +42,25 @@ func obstacle(path string, who *Credential) error {
 		return fmt.Errorf("the file system of %s is mounted noexec: mount it with exec, or put the program elsewhere", path)
 	case !may(path, who):
 		return fmt.Errorf("user %d may not execute %s: chmod o+x %s, or give it to a group of that user", uid(who), path, path)
+	}
+	return windowsLine(path)
+}
+
+// windowsLine says that a script's first line ends in a carriage return, which then is
+// part of a name that there is not: the interpreter's, or the one that env looks for.
+func windowsLine(path string) error {
+	file, head, err := headOf(path)
+	if err != nil {
+		return nil //nolint:nilerr // who may not read it may run it, unless it is a script
+	}
+	file.Close()
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	if !bytes.HasPrefix(line, []byte("#!")) || !bytes.HasSuffix(line, []byte("\r")) {
+		return nil
+	}
+	interpreter := interpreterOf(path)
+	if _, err := os.Stat(interpreter); filepath.Base(interpreter) == "env" || err != nil && strings.HasSuffix(interpreter, "\r") {
+		return fmt.Errorf(`its first line ends in a carriage return, as Windows writes it: sed -i 's/\r$//' %s`, path)
 	}
 	return nil
 }

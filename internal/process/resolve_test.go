@@ -23,6 +23,13 @@ func TestResolve(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "first/tool"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for name, text := range map[string]string{
+		"windows": "#!/bin/sh\r\n", "windows-env": "#!/usr/bin/env node\r\n", "windows-perl": "#!/usr/bin/perl -w\r\n", "unix": "#!/bin/sh\necho\r\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, "app", name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	app, first, second := filepath.Join(root, "app"), filepath.Join(root, "first"), filepath.Join(root, "second")
 	path := first + ":" + second
 	for _, test := range []struct{ command, path, want string }{
@@ -31,6 +38,8 @@ func TestResolve(t *testing.T) {
 		{"./run", path, app + "/run"},
 		{"../second/tool", "", second + "/tool"},
 		{app + "/run", "", app + "/run"},
+		{"./windows-perl", "", app + "/windows-perl"}, // perl takes that
+		{"./unix", "", app + "/unix"},
 		{"run", path + ":", app + "/run"}, // an empty entry: the working directory
 		{"tool", "../second", second + "/tool"},
 		{"sh", "", "/bin/sh"},
@@ -56,6 +65,8 @@ func TestResolve(t *testing.T) {
 		{"../circle", path, "cannot run ../circle: " + circle + " is a symlink that leads back to itself"},
 		{"../first/data", path, "cannot run ../first/data: not executable: chmod +x " + first + "/data"},
 		{"../first", path, "cannot run ../first: it is a directory"},
+		{"./windows", path, `cannot run ./windows: its first line ends in a carriage return, as Windows writes it: sed -i 's/\r$//' ` + app + "/windows"},
+		{"./windows-env", path, `cannot run ./windows-env: its first line ends in a carriage return, as Windows writes it: sed -i 's/\r$//' ` + app + "/windows-env"},
 		{"/dev/null", path, "cannot run /dev/null: it is not a regular file"},
 	} {
 		_, err := Resolve(test.command, app, test.path)

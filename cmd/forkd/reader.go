@@ -12,8 +12,8 @@ import (
 // that at the next news only. The second result ends the context and its goroutine.
 func whileRead(ctx context.Context, out *os.File) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
+	fds := []unix.PollFd{{Fd: int32(out.Fd())}} // POLLERR and POLLHUP are always asked for (poll(2))
 	go func() {
-		fds := []unix.PollFd{{Fd: int32(out.Fd())}} // POLLERR and POLLHUP are always asked for (poll(2))
 		for ctx.Err() == nil {
 			const look = 500 // ms between looks at ctx; the end of the reader is noticed at once
 			_, err := unix.Poll(fds, look)

@@ -11,15 +11,15 @@ import (
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-// A list of a million hosts is read as far as it makes sense, and said to be one.
-func TestReaderMillion(t *testing.T) {
+// A list of too many hosts is read as far as it makes sense, and said to be one.
+func TestReaderTooMany(t *testing.T) {
 	t.Parallel()
 	s, at := filled(t, 3, 2)
-	for i := range 50 { // each takes a moment, on a slow machine too
+	for i := range 6 { // each takes a moment, on a slow machine too
 		s.do("EVAL", `for i = 1, 20000 do redis.call('ZADD', KEYS[1], i, 'fake-' .. ARGV[1] .. '-' .. i) end`, "1", "forkd:{shop}:hosts", fmt.Sprint(i))
 	}
 	f := look(t, open(t, at))
-	if f.Problem != "the list has 1000003 hosts: only the 100000 that expire last are read" {
+	if f.Problem != "the list has 120003 hosts: only the 100000 that expire last are read" {
 		t.Errorf("problem %q", f.Problem)
 	}
 	if got := f.Totals; got.Hosts != 100_000 || got.Serving != 3 || got.Vanished != 99_997 || got.Ready != 6 {
@@ -32,24 +32,24 @@ func TestReaderMillion(t *testing.T) {
 func TestReaderLarge(t *testing.T) {
 	t.Parallel()
 	s, at := filled(t, 2, 1)
-	add := func(id, workers string) {
-		s.do("ZADD", "forkd:{shop}:hosts", "9e12", id)
-		s.do("HSET", "forkd:{shop}:host:"+id, "schema", "1", "host", id, "state", "ready", "updated_at", fmt.Sprint(s.now()), "workers", workers)
+	add := func(id string, bytes int) { // Redis makes the filler: it need not be sent
+		s.do("EVAL", `redis.call('ZADD', KEYS[1], '9e12', ARGV[1])
+			redis.call('HSET', KEYS[2], 'schema', 1, 'host', ARGV[1], 'state', 'ready', 'updated_at', ARGV[2], 'workers', string.format(ARGV[3], string.rep('x', ARGV[4])))`,
+			"2", "forkd:{shop}:hosts", "forkd:{shop}:host:"+id, id, fmt.Sprint(s.now()), `{"slot":[0],"state":["ready"],"later":"%s"}`, fmt.Sprint(bytes))
 	}
-	filler := strings.Repeat("x", 1000<<10)
-	for i := range 80 {
-		add(fmt.Sprintf("large-%d", i), `{"slot":[0],"state":["ready"],"later":"`+filler+`"}`)
+	for i := range 66 { // more than is taken at once
+		add(fmt.Sprintf("large-%d", i), 1000<<10)
 	}
-	add("huge", strings.Repeat(filler, 2))
+	add("huge", 2000<<10)
 	s.do("ZADD", "forkd:{shop}:hosts", "9e12", "list")
 	s.do("RPUSH", "forkd:{shop}:host:list", "x")
 	f := look(t, open(t, at))
-	if got := f.Totals; got.Hosts != 84 || got.Serving != 82 || got.Problems != 2 {
+	if got := f.Totals; got.Hosts != 70 || got.Serving != 68 || got.Problems != 2 {
 		t.Errorf("%+v", got)
 	}
 	for _, h := range f.Hosts {
 		want := map[string]string{
-			"huge": "workers has 2048000 bytes: at most 1048576 are read", "list": "what Redis has under its key is no hash",
+			"huge": "workers has 2048041 bytes: at most 1048576 are read", "list": "what Redis has under its key is no hash",
 		}[h.ID]
 		if h.Problem != want || want == "" && len(h.Workers) != 1 {
 			t.Errorf("%s: %q, %d workers", h.ID, h.Problem, len(h.Workers))

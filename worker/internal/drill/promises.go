@@ -182,7 +182,7 @@ func idleInRoll(t *testing.T, serve Serve) {
 	if err := s.done(); err != nil {
 		t.Error(err)
 	}
-	if late := time.Since(began); late > whole+time.Second {
+	if late := time.Since(began); late > fake.Patience {
 		t.Errorf("the drain took %v of %v", late, whole)
 	}
 }
@@ -216,7 +216,7 @@ func justConnected(t *testing.T, serve Serve) {
 	s := setUp(t, serve)
 	c := s.dial()
 	s.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
-	s.drain(ipc.ReasonStop, 10*time.Second, time.Millisecond)
+	s.drain(ipc.ReasonStop, fake.Patience, time.Millisecond)
 	s.speaksAfter(c, 100*time.Millisecond)
 }
 
@@ -225,7 +225,7 @@ func justConnected(t *testing.T, serve Serve) {
 func speaksLate(t *testing.T, serve Serve) {
 	s := setUp(t, serve)
 	c := s.dial()
-	s.drain(ipc.ReasonStop, 10*time.Second, 2*time.Second)
+	s.drain(ipc.ReasonStop, 2*fake.Patience, fake.Patience)
 	s.speaksAfter(c, 300*time.Millisecond)
 }
 
@@ -328,7 +328,7 @@ func stuckRequest(t *testing.T, serve Serve) {
 	if err := s.done(); err == nil || !strings.Contains(err.Error(), "cut 2 connections") {
 		t.Errorf("Serve returned %v", err)
 	}
-	if took := time.Since(began); took < whole || took > whole+5*time.Second {
+	if took := time.Since(began); took < whole || took > fake.Patience {
 		t.Errorf("cut after %v of %v", took, whole)
 	}
 	s.Await(ipc.Counters{Attached: true, Accepts: 2, Requests: 1})

@@ -15,10 +15,11 @@ import (
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
+	"github.com/forkd/forkd/worker/internal/refusal"
 )
 
 // Patience bounds every wait in tests. It is reached only by what hangs.
-const Patience = 20 * time.Second
+const Patience = 60 * time.Second
 
 // Master is what one worker has for a master.
 type Master struct {
@@ -33,9 +34,13 @@ type Master struct {
 	MaxConnections int // that the worker may have; 0: any number
 }
 
+//nolint:gochecknoglobals // what it sets is the process's
+var patient = sync.OnceFunc(func() { refusal.AskTime, refusal.LingerTime = Patience, Patience })
+
 // New makes a master without a worker.
 func New(t testing.TB) *Master {
 	t.Helper()
+	patient() // a client is as slow as the machine
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -21,20 +21,23 @@ import (
 	"time"
 )
 
-const (
-	// askTime is how long a client may take to say what it wants, with the TLS
+// Variables only for tests, where a client may be slow because the machine is.
+//
+//nolint:gochecknoglobals // see above
+var (
+	// AskTime is how long a client may take to say what it wants, with the TLS
 	// handshake before that.
-	askTime = 2 * time.Second
+	AskTime = 2 * time.Second
 
-	// lingerTime is for writing the answer and then for the client's close.
+	// LingerTime is for writing the answer and then for the client's close.
 	// Closed with a request unread, the kernel would send a reset, which may
 	// overtake the answer.
-	lingerTime = 500 * time.Millisecond
-
-	// maxHead is how much of a request is looked at. One that is longer gets a
-	// 503, whatever it is.
-	maxHead = 8 << 10
+	LingerTime = 500 * time.Millisecond
 )
+
+// maxHead is how much of a request is looked at. One that is longer gets a 503,
+// whatever it is.
+const maxHead = 8 << 10
 
 const (
 	unavailable = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
@@ -53,12 +56,12 @@ func Answer(nc net.Conn, config *tls.Config) {
 	if config != nil {
 		nc = tls.Server(nc, config)
 	}
-	_ = nc.SetDeadline(time.Now().Add(askTime))
+	_ = nc.SetDeadline(time.Now().Add(AskTime))
 	head := read(nc)
 	if len(head) == 0 {
 		return
 	}
-	_ = nc.SetDeadline(time.Now().Add(lingerTime))
+	_ = nc.SetDeadline(time.Now().Add(LingerTime))
 	if _, err := nc.Write(answer(head)); err != nil {
 		return
 	}

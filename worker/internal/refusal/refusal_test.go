@@ -70,7 +70,7 @@ func TestBounded(t *testing.T) {
 				began := time.Now()
 				go client(theirs)
 				Answer(ours, nil)
-				if took := time.Since(began); took > askTime+lingerTime {
+				if took := time.Since(began); took > AskTime+LingerTime {
 					t.Errorf("took %v", took)
 				}
 				ours.Close()

@@ -4,15 +4,16 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 LINT        := go tool -modfile=tools.mod golangci-lint
 BUILD       := CGO_ENABLED=0 go build -trimpath -o
-TESTS       := go test -race -count=1
+# Most tests wait for processes more than they compute: more at a time than there are CPUs.
+TESTS        = go test -race -count=1 -p $$((3 * $$(nproc))) -parallel $$((4 * $$(nproc)))
 GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test check bench soak fuzz fmt clean
+.PHONY: help build run test test-busy check bench soak fuzz fmt clean
 
 help: ## print this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
 build: ## build forkd and the examples into bin/
 	$(BUILD) bin/forkd ./cmd/forkd
@@ -30,7 +31,10 @@ run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
 
 test: ## install what the tests need, then run all of them under the race detector
 	@test/install
-	@$(TESTS) ./...
+	@$(TESTS) $(TESTFLAGS) ./...
+
+test-busy: ## run all tests three times beside four busy loops: none may depend on how fast the machine is
+	@test/busy
 
 check: ## formatting, vet, lint, tidy and generated files, builds for amd64 and arm64
 	$(LINT) fmt --diff

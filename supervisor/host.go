@@ -27,7 +27,7 @@ type host struct {
 	tell      func(happening) bool
 	children  *process.Children
 	sockets   *sockets.Set
-	notifyDir string
+	upkeep    upkeep
 	closer    closing.Closer // of what workers can fill
 	null      int
 	output    *output // nil: workers inherit the master's own
@@ -202,7 +202,7 @@ func (h *host) start(a pool.Start) {
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
 		sockets: files, listeners: r.lineup.Listeners(id.Slot),
-		notifyDir: h.notifyDir, closer: &h.closer, null: h.null, output: h.output,
+		notifyDir: h.upkeep.place.Dir, closer: &h.closer, null: h.null, output: h.output,
 	}
 	h.daemons.starting++
 	go func() {
@@ -272,6 +272,7 @@ func (h *host) exited(w *worker, e process.Exit) pool.Event {
 // inspect looks at every socket: one that a worker has shut down between its
 // start and its end is revived here.
 func (h *host) inspect() {
+	h.keepPlace()
 	if h.unlistened {
 		return
 	}

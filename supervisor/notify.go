@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode"
@@ -19,75 +20,119 @@ import (
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
 const maxDatagram = 4096
 
-// maxPath is what a socket's path has room for, with its final zero (unix(7)).
-const maxPath = 108
-
 // notifySocket receives the sd_notify(3) messages of one worker: a socket of its
-// own, with a file that only the worker's user may write to. Where the disk is
-// full, or the path too long for a socket, it has an abstract name instead
-// (unix(7)): anybody may write to that, and counts as little as ever.
+// own, with a file that only the worker's user may write to. Where no file can be
+// made, as on a full disk or where somebody has removed the directory, it has an
+// abstract name instead (unix(7)): anybody may write to that, and counts as little
+// as ever.
 type notifySocket struct {
 	address string // as NOTIFY_SOCKET has it: a path, or @name
-	conn    *closing.Conn
+	user    *User  // nil: the master's
 	uid     uint32 // whose messages count
+	closer  *closing.Closer
+
+	mu     sync.Mutex // of what follows: renew runs beside receive and the loop
+	conn   *closing.Conn
+	inode  uint64 // of its file
+	closed bool
 }
 
 func newNotifySocket(dir, name string, user *User, closer *closing.Closer) (*notifySocket, error) {
-	s := &notifySocket{address: filepath.Join(dir, name), uid: uint32(os.Geteuid())}
+	s := &notifySocket{address: filepath.Join(dir, name), user: user, uid: uint32(os.Geteuid()), closer: closer}
 	if user != nil {
 		s.uid = user.UID
 	}
-	err := s.listen(closer)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || len(s.address) >= maxPath {
+	conn, inode, err := s.listen()
+	if err != nil {
 		s.address = fmt.Sprintf("@forkd/%d/%s", os.Getpid(), name)
-		err = s.listen(closer)
+		conn, inode, err = s.listen()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the worker's notify socket: %w", err)
 	}
-	if !s.abstract() {
-		err = s.give(user)
-	}
-	if err == nil {
-		err = withFD(s.conn, func(fd int) error {
-			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-		})
-	}
-	if err != nil {
-		s.close()
-		return nil, fmt.Errorf("cannot prepare the worker's notify socket: %w", err)
-	}
+	s.conn, s.inode = conn, inode
 	return s, nil
 }
 
-func (s *notifySocket) listen(closer *closing.Closer) error {
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.address, Net: "unixgram"})
-	if err == nil {
-		s.conn = closing.NewConn(conn, closer)
+// listen makes a socket at the address.
+func (s *notifySocket) listen() (*closing.Conn, uint64, error) {
+	plain, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.address, Net: "unixgram"})
+	if err != nil {
+		return nil, 0, err
 	}
-	return err
+	conn := closing.NewConn(plain, s.closer)
+	err = withFD(conn, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	})
+	var inode uint64
+	if err == nil && !s.abstract() {
+		inode, err = s.give(s.user)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, 0, err
+	}
+	return conn, inode, nil
+}
+
+// renew makes the socket's file again if it is gone, with another socket behind it.
+// What waits in the old one's queue is lost. It may block on the file system.
+func (s *notifySocket) renew() error {
+	if s.abstract() {
+		return nil
+	}
+	var stat unix.Stat_t
+	err := unix.Lstat(s.address, &stat)
+	s.mu.Lock()
+	lost := !s.closed && (err != nil || stat.Ino != s.inode)
+	s.mu.Unlock()
+	if !lost {
+		return nil
+	}
+	_ = unix.Unlink(s.address)
+	conn, inode, err := s.listen()
+	if err != nil {
+		return fmt.Errorf("cannot make a worker's notify socket again: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		conn.Close()
+		_ = unix.Unlink(s.address)
+		return nil
+	}
+	s.conn.Close()
+	s.conn, s.inode = conn, inode
+	return nil
+}
+
+// current is the socket that is received from: another one when there was a renew.
+func (s *notifySocket) current() *closing.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn
 }
 
 // give makes the socket's file the worker's alone: the very file that bind(2) has
 // made, and no other that has come into its place.
-func (s *notifySocket) give(user *User) error {
+func (s *notifySocket) give(user *User) (inode uint64, err error) {
 	fd, err := unix.Open(s.address, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unix.Close(fd)
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
-		return err
+		return 0, err
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || stat.Uid != uint32(os.Geteuid()) || stat.Nlink != 1 {
-		return errors.New("somebody else's file is at its path: set FORKD_RUNTIME_DIR to a directory that others can't write to")
+		return 0, errors.New("somebody else's file is at its path: set FORKD_RUNTIME_DIR to a directory that others can't write to")
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", fd)
 	if err := unix.Chmod(path, 0o600); err != nil || user == nil {
-		return err
+		return stat.Ino, err
 	}
-	return unix.Chown(path, int(user.UID), int(user.GID))
+	return stat.Ino, unix.Chown(path, int(user.UID), int(user.GID))
 }
 
 func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@") }
@@ -95,9 +140,13 @@ func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@"
 // close ends receive and takes the socket's file away. Closing again does
 // nothing.
 func (s *notifySocket) close() {
-	if s.conn.Close() == nil && !s.abstract() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && !s.abstract() {
 		os.Remove(s.address)
 	}
+	s.closed = true
+	_ = s.conn.Close() // or again
 }
 
 // notification is what one datagram said of what the master listens to
@@ -160,8 +209,12 @@ func (s *notifySocket) receive(counts func(sender int) bool, heard func(notifica
 	data := make([]byte, maxDatagram)
 	messages := newPace(messagesPerSecond, time.Now())
 	for {
-		n, sender, flags, err := s.conn.Receive(data)
-		if err != nil {
+		conn := s.current()
+		n, sender, flags, err := conn.Receive(data)
+		switch {
+		case err != nil && conn != s.current():
+			continue
+		case err != nil:
 			return
 		}
 		switch said := parseNotification(data[:n]); {
@@ -171,9 +224,7 @@ func (s *notifySocket) receive(counts func(sender int) bool, heard func(notifica
 		default:
 			heard(said)
 		}
-		if !rest(messages.take(1, time.Now()), s.conn.Closed()) {
-			return
-		}
+		rest(messages.take(1, time.Now()), conn.Closed())
 	}
 }
 

@@ -288,11 +288,84 @@ func TestNotifySocketGivesNoOther(t *testing.T) {
 	}
 	for _, name := range []string{"victim", "link"} {
 		s := &notifySocket{address: filepath.Join(dir, name)}
-		if err := s.give(nil); err == nil {
+		if _, err := s.give(nil); err == nil {
 			t.Errorf("%s was given away", name)
 		}
 	}
 	if info, err := os.Stat(victim); err != nil || info.Mode() != 0o644 {
 		t.Errorf("the victim's mode is %v, %v", info.Mode(), err)
+	}
+}
+
+// A directory that somebody has removed keeps no worker from being started.
+func TestNotifySocketWithoutADirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	s, err := newNotifySocket(dir, "notify.0.1", nil, new(closing.Closer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.abstract() {
+		t.Errorf("its address is %s", s.address)
+	}
+	s.close()
+	if err := s.renew(); err != nil {
+		t.Error(err)
+	}
+}
+
+// When its file is removed it is made again, and the worker heard.
+func TestNotifySocketIsRenewed(t *testing.T) {
+	s, err := newNotifySocket(t.TempDir(), "notify.0.1", nil, new(closing.Closer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	heard := make(chan string, 10)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.receive(func(int) bool { return true }, func(n notification) { heard <- n.status }, func(pid int) { heard <- fmt.Sprint("of ", pid) })
+	}()
+	say := func(status string) {
+		t.Helper()
+		conn, err := net.Dial("unixgram", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "STATUS="+status); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-heard:
+			if got != status {
+				t.Errorf("heard %q, not %q", got, status)
+			}
+		case <-time.After(enough):
+			t.Fatalf("%q was not heard", status)
+		}
+	}
+	say("before")
+	for _, lose := range []func() error{
+		func() error { return nil },
+		func() error { return os.Remove(s.address) },
+		func() error { return os.Rename(s.address, s.address+".moved") },
+		func() error { return errors.Join(os.Remove(s.address), os.WriteFile(s.address, nil, 0o600)) },
+	} {
+		if err := errors.Join(lose(), s.renew()); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(s.address); err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Fatalf("%v, %v", info.Mode(), err)
+		}
+		say("after")
+	}
+	s.close()
+	<-over
+	if err := s.renew(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(s.address); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its file is there after the end: %v", err)
 	}
 }

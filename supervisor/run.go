@@ -57,6 +57,9 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	defer place.Remove()
 	m := newMaster(cfg, place, out)
 	defer m.close()
+	if place.Unsure != "" {
+		m.log.Warn("should the app's directory be removed, a second master of this name could start", "why", place.Unsure)
+	}
 	m.remember(killAt)
 	if err := m.open(ctx, first); err != nil {
 		return err

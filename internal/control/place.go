@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/forkd/forkd/internal/closing"
 )
@@ -22,10 +25,19 @@ type Place struct {
 	App string
 	Dir string // DIR/APP; others may enter it, but not list it: workers of another user reach their notify sockets there
 
-	dir      *os.File // Dir itself: everything is done in this one
-	lock     *os.File // locked, close-on-exec: an inherited lock would outlive the master
-	listener *net.UnixListener
-	made     []string // directories that were missing
+	// Unsure is why a second master of this name might not be found out, were the
+	// directory lost: "" where it would.
+	Unsure string
+
+	group    int
+	listener entrance
+
+	mu      sync.Mutex // Inspect runs beside the loop, and may not have returned when Remove is called
+	dir     *os.File   // Dir itself: everything is done in this one
+	lock    *os.File   // locked, close-on-exec: an inherited lock would outlive the master
+	second  secondLock
+	made    []string // directories that were missing
+	removed bool
 }
 
 // TakenError says that a live master has the name.
@@ -52,19 +64,14 @@ func createIn(dir, app string, group int) (*Place, error) {
 	if !ValidName(app) {
 		return nil, fmt.Errorf("cannot run %q: %s", app, NameRule)
 	}
-	p := &Place{App: app, Dir: filepath.Join(dir, app)}
-	for {
-		err := p.take(dir)
-		if errors.Is(err, errMoved) {
-			continue // its last owner was just cleaning up
-		}
-		if err != nil {
-			removeDirs(p.made)
-			return nil, err
-		}
-		break
+	p := &Place{App: app, Dir: filepath.Join(dir, app), group: group}
+	if err := p.takePatiently(); err != nil {
+		p.second.release()
+		removeDirs(p.made)
+		return nil, err
 	}
-	if err := p.furnish(group); err != nil {
+	p.sweep()
+	if _, err := p.furnish(); err != nil {
 		p.Remove()
 		return nil, err
 	}
@@ -74,12 +81,43 @@ func createIn(dir, app string, group int) (*Place, error) {
 // errMoved says that what was opened is no longer what the path names.
 var errMoved = errors.New("removed meanwhile")
 
-// take makes the directory and locks it.
-func (p *Place) take(dir string) error {
-	made, err := makeDirs(dir)
+// takePatiently waits for a master that is about to end, as one that was killed
+// just now.
+func (p *Place) takePatiently() error {
+	const (
+		patience = 5 * time.Second
+		again    = 10 * time.Millisecond
+	)
+	for began := time.Now(); ; {
+		err := p.take()
+		taken, ok := errors.AsType[*TakenError](err)
+		switch {
+		case errors.Is(err, errMoved): // its last owner was just cleaning up
+		case ok && ends(taken.PID) && time.Since(began) < patience:
+			time.Sleep(again)
+		default:
+			return err
+		}
+	}
+}
+
+// take makes the directory and locks the name. The lock that goes with no file comes
+// first: who is refused has touched nothing of the other's.
+func (p *Place) take() error {
+	base := filepath.Dir(p.Dir)
+	made, err := makeDirs(base)
 	p.made = append(p.made, made...)
 	if err != nil {
-		return unusable(dir, err)
+		return unusable(base, err)
+	}
+	p.Unsure = ""
+	switch err := p.second.take(base, p.App); {
+	case errors.Is(err, fs.ErrNotExist):
+		return errMoved
+	case isTaken(err):
+		return err
+	case err != nil:
+		p.Unsure = err.Error()
 	}
 	switch err := os.Mkdir(p.Dir, 0o711); {
 	case err == nil:
@@ -89,63 +127,94 @@ func (p *Place) take(dir string) error {
 	case !errors.Is(err, fs.ErrExist):
 		return unusable(p.Dir, err)
 	}
-	open, err := openOwn(p.Dir)
+	dir, err := openOwn(p.Dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errMoved
 	case err != nil:
 		return unusable(p.Dir, err)
 	}
-	if err := p.flock(open); err != nil {
-		open.Close()
+	lock, err := p.flock(dir)
+	if err == nil {
+		if err = os.Chmod(within(dir, ""), 0o711); err != nil {
+			err = unusable(p.Dir, err)
+			lock.Close()
+		}
+	}
+	if err != nil {
+		dir.Close()
 		return err
 	}
-	p.dir = open
+	p.letGo()
+	p.dir, p.lock = dir, lock
 	return nil
 }
 
+func isTaken(err error) bool {
+	_, taken := errors.AsType[*TakenError](err)
+	return taken
+}
+
+// letGo closes the directory and its lock, if there are.
+func (p *Place) letGo() {
+	if p.dir != nil {
+		p.dir.Close()
+		p.lock.Close()
+	}
+}
+
 // flock locks the lock's file in the directory.
-func (p *Place) flock(dir *os.File) error {
+func (p *Place) flock(dir *os.File) (*os.File, error) {
 	path := p.Path(lockName)
 	lock, err := os.OpenFile(within(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errMoved
+		return nil, errMoved
 	case err != nil:
-		return unusable(path, err)
+		return nil, unusable(path, err)
 	}
 	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() || owner(info) != os.Geteuid() {
 		lock.Close() // others could write to the directory, once
-		return fmt.Errorf("cannot use %s: it is no file of yours: remove it", path)
+		return nil, fmt.Errorf("cannot use %s: it is no file of yours: remove it", path)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return &TakenError{App: p.App, PID: readPID(within(dir, pidName))}
+			return nil, &TakenError{App: p.App, PID: readPID(within(dir, pidName))}
 		}
-		return unusable(path, err)
+		return nil, unusable(path, err)
 	}
 	if !stillNames(path, lock) {
 		lock.Close()
-		return errMoved
+		return nil, errMoved
 	}
-	p.lock = lock
-	return nil
+	return lock, nil
 }
 
-// furnish puts the pid and the control socket into a directory that is ours. A
-// dead master's sockets go first: nobody listens there.
-func (p *Place) furnish(group int) error {
-	if err := os.Chmod(p.at(""), 0o711); err != nil {
-		return unusable(p.Dir, err)
+// furnish puts what is missing into the directory: pid and control socket. It
+// returns what was.
+func (p *Place) furnish() (missing []string, err error) {
+	if err := reachable(filepath.Dir(p.Dir), p.group); err != nil {
+		return nil, err
 	}
-	if err := reachable(filepath.Dir(p.Dir), group); err != nil {
-		return err
+	if readPID(p.at(pidName)) != os.Getpid() {
+		if err := p.writePID(); err != nil {
+			return nil, unusable(p.Path(pidName), err)
+		}
+		missing = append(missing, "pid")
 	}
-	p.sweep()
-	if err := p.writePID(); err != nil {
-		return unusable(p.Path(pidName), err)
+	if !p.listener.isAt(p.at(socketName)) {
+		if err := p.listen(); err != nil {
+			return missing, err
+		}
+		missing = append(missing, "control socket")
 	}
+	return missing, nil
+}
+
+// listen opens the control socket in its file, in place of what is there: a dead
+// master's, or what somebody has put there. Clients of the old one are served on.
+func (p *Place) listen() error {
 	path := p.Path(socketName)
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
 		return fmt.Errorf("cannot listen on %s: the path is longer than the %d bytes of a socket's: set FORKD_RUNTIME_DIR to a shorter one", path, limit)
@@ -160,15 +229,31 @@ func (p *Place) furnish(group int) error {
 		})
 		return errors.Join(ctl, err)
 	}
-	ln, err := (&net.ListenConfig{Control: closed}).Listen(context.Background(), "unix", p.at(socketName))
+	_ = syscall.Unlink(p.at(socketName)) // never a directory, as os.Remove would
+	ln, err := listenUnix(p.at(socketName), closed)
 	if err != nil {
 		return unusable(path, err)
 	}
-	p.listener = ln.(*net.UnixListener)
+	if err := p.admit(p.group); err != nil {
+		ln.Close()
+		return err
+	}
+	file, err := os.Lstat(p.at(socketName))
+	if err != nil {
+		ln.Close()
+		return unusable(path, err)
+	}
+	p.listener.change(ln, file)
+	return nil
+}
+
+// admit lets a group use the control socket's file, -1: none. In this order: it is
+// never open to another.
+func (p *Place) admit(group int) error {
 	if group < 0 {
 		return nil
 	}
-	// In this order: it is never open to another group.
+	path := p.Path(socketName)
 	if err := os.Lchown(p.at(socketName), -1, group); err != nil {
 		return fmt.Errorf("cannot give %s to group %d (control.group): %v: be root, or a member of that group", path, group, cause(err))
 	}
@@ -176,6 +261,53 @@ func (p *Place) furnish(group int) error {
 		return unusable(path, err)
 	}
 	return nil
+}
+
+// listenUnix listens on a unix socket, and leaves its file alone when it is closed:
+// by then it may be another's.
+func listenUnix(name string, prepare func(network, address string, c syscall.RawConn) error) (*net.UnixListener, error) {
+	ln, err := (&net.ListenConfig{Control: prepare}).Listen(context.Background(), "unix", name)
+	if err != nil {
+		return nil, err
+	}
+	unix := ln.(*net.UnixListener)
+	unix.SetUnlinkOnClose(false)
+	return unix, nil
+}
+
+// Inspect makes again what has been removed of the directory, lock, pid and control
+// socket: by a clean-up of old files, a second unit's RuntimeDirectory=, the end of
+// a login. It returns what that was. The error is for a person, and says why
+// something is missing still. It may block on the file system: the supervisor calls
+// it beside the loop, each second.
+func (p *Place) Inspect() (restored []string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.removed {
+		return nil, nil
+	}
+	if !p.stands() {
+		if err := p.take(); errors.Is(err, errMoved) {
+			return nil, nil // it is being removed at this moment
+		} else if err != nil {
+			return nil, err
+		}
+		restored = append(restored, "directory and lock")
+	} else if p.Unsure != "" && p.second.take(filepath.Dir(p.Dir), p.App) == nil {
+		p.Unsure = ""
+	}
+	missing, err := p.furnish()
+	return append(restored, missing...), err
+}
+
+// stands reports whether the path leads to the directory still, and to the lock.
+func (p *Place) stands() bool {
+	named, err := os.Lstat(p.Dir)
+	if err != nil {
+		return false
+	}
+	opened, err := p.dir.Stat()
+	return err == nil && os.SameFile(named, opened) && stillNames(p.at(lockName), p.lock)
 }
 
 // writePID writes this process's pid, all at once, and into no file that was
@@ -200,6 +332,11 @@ func (p *Place) writePID() error {
 // OpenLock opens the lock's file once more, without the lock: what is in it, the
 // records of the workers, is for the next master if this one is killed.
 func (p *Place) OpenLock() (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.removed {
+		return nil, os.ErrClosed
+	}
 	f, err := os.OpenFile(p.at(lockName), os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, unusable(p.Path(lockName), err)
@@ -217,18 +354,20 @@ func (p *Place) at(name string) string { return within(p.dir, name) }
 // pid and lock, then the directory, with parents that Create made, unless others
 // use it, and lets go of the name.
 func (p *Place) Remove() {
-	if p.listener != nil {
-		p.listener.Close()
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.removed = true
+	_ = p.listener.Close() // it may have been closed
 	p.sweep()
 	_ = os.Remove(p.at(pidName))
 	_ = os.Remove(p.at(lockName))     // while it is locked: see stillNames
 	removeDirs(append(p.made, p.Dir)) // a dead master, or one that lost the race, may have made p.Dir
-	p.lock.Close()
-	p.dir.Close()
+	p.letGo()
+	p.second.release()
 }
 
-// sweep removes every socket file: only one master has the directory.
+// sweep removes every socket file: only one master has the directory, and nobody
+// listens on a dead one's.
 func (p *Place) sweep() {
 	entries, _ := os.ReadDir(p.at("")) // unreadable: then nothing can be removed either
 	for _, e := range entries {
@@ -284,4 +423,53 @@ func unusable(path string, err error) error {
 		advice = "raise the limit on open files (ulimit -n)"
 	}
 	return fmt.Errorf("cannot use %s: %s: %s", path, errno.Error(), advice)
+}
+
+// entrance is the control socket that clients come in by: another one when the file
+// of the first has been removed.
+type entrance struct {
+	now    atomic.Pointer[net.UnixListener]
+	closed atomic.Bool
+	file   fs.FileInfo // of now: Place.mu
+}
+
+// Accept implements net.Listener.
+func (e *entrance) Accept() (net.Conn, error) {
+	for {
+		ln := e.now.Load()
+		conn, err := ln.Accept()
+		if err == nil || ln == e.now.Load() {
+			return conn, err
+		}
+	}
+}
+
+// Close implements net.Listener.
+func (e *entrance) Close() error {
+	e.closed.Store(true)
+	if ln := e.now.Load(); ln != nil {
+		return ln.Close()
+	}
+	return nil
+}
+
+// Addr implements net.Listener.
+func (e *entrance) Addr() net.Addr { return e.now.Load().Addr() }
+
+// isAt reports whether the path leads to the socket.
+func (e *entrance) isAt(path string) bool {
+	file, err := os.Lstat(path)
+	return err == nil && e.file != nil && os.SameFile(file, e.file)
+}
+
+// change replaces the socket, whose clients are served on.
+func (e *entrance) change(ln *net.UnixListener, file fs.FileInfo) {
+	e.file = file
+	old := e.now.Swap(ln)
+	if e.closed.Load() {
+		ln.Close()
+	}
+	if old != nil {
+		old.Close()
+	}
 }

@@ -1,9 +1,12 @@
 package control
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -248,16 +251,6 @@ func TestPlaceFollowsNothing(t *testing.T) {
 	for _, name := range []string{pidName, "." + pidName, socketName} {
 		plant(name)
 		p, err := createIn(root, "shop", -1)
-		if name == socketName {
-			if err == nil {
-				t.Error("a socket was bound in the place of a link")
-			}
-			if err := os.RemoveAll(dir); err != nil {
-				t.Fatal(err)
-			}
-			intact(name)
-			continue
-		}
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -281,5 +274,238 @@ func TestPlaceFollowsNothing(t *testing.T) {
 	}
 	if _, err := createIn(root, "shop", -1); err == nil || !strings.Contains(err.Error(), lock+": it is no file of yours: remove it") {
 		t.Errorf("another's lock: %v", err)
+	}
+}
+
+// Whatever is removed is made again, and clients who are there are served on.
+func TestInspect(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "run")
+	p, err := createIn(dir, "shop", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	b := &fake{app: sample()}
+	b.happen("up", "")
+	go func() {
+		served <- serve(ctx, &p.listener, b, standard(), door{owner: os.Geteuid(), group: -1})
+	}()
+	at := Location{Name: "shop", Dir: dir}
+	follower := connect(t, at)
+	seen, ended := make(chan Event, 100), make(chan error, 1)
+	go func() {
+		ended <- follower.Events(t.Context(), "", true, func(_ string, e Event) error { seen <- e; return nil })
+	}()
+	<-seen
+
+	other := filepath.Join(root, "other")
+	for _, test := range []struct {
+		name   string
+		remove func() error
+		want   string
+	}{
+		{"nothing", func() error { return nil }, ""},
+		{"the pid", func() error { return os.Remove(p.Path(pidName)) }, "pid"},
+		{"the pid's text", func() error { return os.WriteFile(p.Path(pidName), []byte("1\n"), 0o600) }, "pid"},
+		{"the socket", func() error { return os.Remove(p.Path(socketName)) }, "control socket"},
+		{"the socket for a file", func() error {
+			return errors.Join(os.Remove(p.Path(socketName)), os.WriteFile(p.Path(socketName), nil, 0o600))
+		}, "control socket"},
+		{"the lock", func() error { return os.Remove(p.Path(lockName)) }, "directory and lock"},
+		{"the app's directory", func() error { return os.RemoveAll(p.Dir) }, "directory and lock, pid, control socket"},
+		{"the app's directory, moved", func() error { return os.Rename(p.Dir, other) }, "directory and lock, pid, control socket"},
+		{"all", func() error { return os.RemoveAll(dir) }, "directory and lock, pid, control socket"},
+	} {
+		if err := test.remove(); err != nil {
+			t.Fatal(err)
+		}
+		restored, err := p.Inspect()
+		if got := strings.Join(restored, ", "); err != nil || got != test.want {
+			t.Errorf("%s: restored %q, %v; want %q", test.name, got, err, test.want)
+		}
+		if restored, err := p.Inspect(); err != nil || len(restored) > 0 {
+			t.Errorf("%s: then %q, %v", test.name, restored, err)
+		}
+		for name, want := range map[string]fs.FileMode{"": fs.ModeDir | 0o711, socketName: fs.ModeSocket | 0o600, lockName: 0o600, pidName: 0o644} {
+			if info, err := os.Lstat(p.Path(name)); err != nil || info.Mode() != want {
+				t.Errorf("%s: %s: %v, want mode %v", test.name, p.Path(name), err, want)
+			}
+		}
+		if pid := readPID(p.Path(pidName)); pid != os.Getpid() {
+			t.Errorf("%s: the pid is %d", test.name, pid)
+		}
+		if _, err := createIn(dir, "shop", -1); !isTaken(err) {
+			t.Errorf("%s: a second master: %v", test.name, err)
+		}
+		c := connect(t, at)
+		if app, err := c.Status(t.Context()); err != nil || app.App != b.app.App {
+			t.Errorf("%s: %+v, %v", test.name, app, err)
+		}
+		b.happen("ready", test.name)
+		if e := <-seen; e.Reason != test.name {
+			t.Errorf("%s: who followed before sees %+v", test.name, e)
+		}
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	<-ended
+	p.Remove()
+	if restored, err := p.Inspect(); err != nil || len(restored) > 0 {
+		t.Errorf("after the end %q was restored, %v", restored, err)
+	}
+	if err := os.RemoveAll(other); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(root); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Where it can't be made again the error says so, and it is when it can.
+func TestInspectSaysWhy(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	p, err := createIn(dir, "shop", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Remove()
+	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if restored, err := p.Inspect(); err == nil || !strings.Contains(err.Error(), "cannot use "+dir) || len(restored) > 0 {
+		t.Errorf("restored %q, %v", restored, err)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if restored, err := p.Inspect(); err != nil || len(restored) != 3 {
+		t.Errorf("restored %q, %v", restored, err)
+	}
+}
+
+// The name stays taken when its files are gone, and is another's in another
+// directory.
+func TestNameIsTakenWithoutFiles(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "run")
+	p, err := createIn(dir, "shop", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Remove()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err = createIn(dir, "shop", -1)
+	if taken, ok := errors.AsType[*TakenError](err); !ok || taken.PID != os.Getpid() {
+		t.Errorf("a second master: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the refused master has left its directory: %v", err)
+	}
+	for _, other := range []struct{ dir, app string }{{dir, "shop2"}, {filepath.Join(root, "run2"), "shop"}} {
+		q, err := createIn(other.dir, other.app, -1)
+		if err != nil {
+			t.Fatalf("%s in %s: %v", other.app, other.dir, err)
+		}
+		if q.Unsure != "" {
+			t.Errorf("%s in %s: %s", other.app, other.dir, q.Unsure)
+		}
+		q.Remove()
+	}
+}
+
+// Who has only taken the name of the lock that goes with no file keeps nobody from
+// starting, and the master takes it when it is free.
+func TestNameIsSquatted(t *testing.T) {
+	dir := t.TempDir()
+	name, err := secondName(dir, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, listens := range []bool{true, false} {
+		want := "cannot see who has " + name
+		if listens {
+			if os.Geteuid() != 0 {
+				continue // only root can be another user
+			}
+			want = "a process of uid 65534 (pid "
+		}
+		end := squat(t, name, listens)
+		p, err := createIn(dir, "shop", -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(p.Unsure, want) {
+			t.Errorf("unsure: %q, want %q", p.Unsure, want)
+		}
+		if _, err := createIn(dir, "shop", -1); !isTaken(err) {
+			t.Errorf("a second master: %v", err)
+		}
+		end()
+		if _, err := p.Inspect(); err != nil || p.Unsure != "" || p.second.listener == nil {
+			t.Errorf("when it is free: unsure %q, %v", p.Unsure, err)
+		}
+		p.Remove()
+	}
+}
+
+// squat has another process bind the name, of nobody's where it listens too.
+func squat(t *testing.T, name string, listens bool) (end func()) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), squatVariable+"="+name, "GORACE=atexit_sleep_ms=0")
+	if listens {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	return func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A process that ends is known before it is gone.
+func TestEnds(t *testing.T) {
+	if ends(os.Getpid()) {
+		t.Error("this process ends")
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if ends(pid) {
+		t.Error("one that runs ends")
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil || ends(pid) {
+		t.Errorf("a stopped one ends, %v", err)
+	}
+	if err := cmd.Process.Kill(); err != nil || !ends(pid) {
+		t.Errorf("one that was killed just now does not end, %v", err)
+	}
+	_ = cmd.Wait() // killed
+	if !ends(pid) {
+		t.Error("one that is gone does not end")
 	}
 }

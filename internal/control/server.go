@@ -61,7 +61,7 @@ func (l limits) bodyOf(r *http.Request) int64 {
 // supervisor runs it in a goroutine beside the loop. It returns nil when ctx
 // ended it.
 func Serve(ctx context.Context, p *Place, b Backend, group int) error {
-	return serve(ctx, p.listener, b, standard(), door{owner: os.Geteuid(), group: group})
+	return serve(ctx, &p.listener, b, standard(), door{owner: os.Geteuid(), group: group})
 }
 
 // ServeHealth answers GET /healthz to whoever asks, as a balancer does, until ctx
@@ -77,7 +77,7 @@ func ServeHealth(ctx context.Context, ln net.Listener, b Backend) error {
 	return (&server{handler: handler, limits: l, large: make(chan struct{}, l.large)}).serve(ctx, ln)
 }
 
-func serve(ctx context.Context, ln *net.UnixListener, b Backend, l limits, d door) error {
+func serve(ctx context.Context, ln net.Listener, b Backend, l limits, d door) error {
 	return newServer(b, l, d).serve(ctx, ln)
 }
 

@@ -36,7 +36,7 @@ func servingAt(t *testing.T, b Backend, l limits, d door) Location {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, place.listener, b, l, d) }()
+	go func() { ended <- serve(ctx, &place.listener, b, l, d) }()
 	t.Cleanup(func() {
 		cancel()
 		select {

@@ -80,6 +80,56 @@ func (c *Children) Remember(r *Records) {
 	c.records = r
 }
 
+// MoveRecords has the workers recorded in another file, which it takes over: the one
+// so far has lost its name. It may block on the file system.
+func (c *Children) MoveRecords(to *os.File) error {
+	c.mu.Lock()
+	r := c.records
+	c.mu.Unlock()
+	if r == nil { // they could not be written at the start
+		r, err := NewRecords(to, nil)
+		if err == nil {
+			c.Remember(r)
+		}
+		return err
+	}
+	old, err := r.file.Stat()
+	var now os.FileInfo
+	if err == nil {
+		now, err = to.Stat()
+	}
+	if err != nil || os.SameFile(old, now) {
+		to.Close()
+		return err
+	}
+	text, err := r.read()
+	if err == nil {
+		_, err = to.WriteAt(text, 0)
+	}
+	if err != nil {
+		to.Close()
+		return fmt.Errorf("cannot record workers: %w", err)
+	}
+	c.mu.Lock()
+	from := *r
+	r.file = to
+	c.mu.Unlock()
+	defer from.file.Close()
+	// Shims that were forked before have the old one.
+	late, err := from.read()
+	for at := 0; at < len(late); at += recordSize {
+		line := late[at:min(at+recordSize, len(late))]
+		if err == nil && (at >= len(text) || !bytes.HasPrefix(text[at:], line)) {
+			_, err = to.WriteAt(line, int64(at))
+		}
+	}
+	return err
+}
+
+func (r *Records) read() ([]byte, error) {
+	return io.ReadAll(io.NewSectionReader(r.file, 0, maxRecords))
+}
+
 // reserve takes a line for a worker that is about to be forked and writes the
 // master's part of it. fd is for the shim to write the rest: /dev/null where
 // nothing is recorded. The caller closes it. A line that can't be written, on a

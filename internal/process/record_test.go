@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -238,4 +239,49 @@ func TestRecordsOfNobody(t *testing.T) {
 	if now := ReadPredecessor(file); len(now.Workers) != 1 || now.Workers[0].PID != os.Getpid() || !now.IsMaster(os.Getpid()) {
 		t.Errorf("%+v", now)
 	}
+}
+
+// The records follow when the lock's file is another.
+func TestRecordsMove(t *testing.T) {
+	c, file := recording(t)
+	first := start(t, c, shell("read line"))
+	path := filepath.Join(t.TempDir(), "lock")
+	open := func() *os.File {
+		t.Helper()
+		to, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return to
+	}
+	for range 2 { // the second time there is nothing to move
+		if err := c.MoveRecords(open()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := start(t, c, shell("read line"))
+	p := ReadPredecessor(open())
+	wantKnown(t, p, "who was started before", first.PID(), first.PID())
+	wantKnown(t, p, "who was started after", second.PID(), second.PID())
+	if !p.IsMaster(os.Getpid()) || len(p.Workers) != 2 {
+		t.Errorf("%+v", p)
+	}
+	if _, err := file.Stat(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the old file: %v", err)
+	}
+}
+
+// What could not be recorded at the start is from then on.
+func TestRecordsBegin(t *testing.T) {
+	c := newChildren(t)
+	start(t, c, shell("read line"))
+	file, err := os.Create(filepath.Join(t.TempDir(), "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.MoveRecords(file); err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, c, shell("read line"))
+	wantKnown(t, ReadPredecessor(file), "who was started after", w.PID(), w.PID())
 }

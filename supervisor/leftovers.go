@@ -171,6 +171,7 @@ func (h *host) inherit(s *leftovers, step func(pool.Event)) {
 
 func (h *host) adoptLeftover(l *leftover) pool.Event {
 	h.leftovers[l.id] = l
+	_ = l.signal(unix.SIGCONT) // one that is stopped has not taken the signal of its master's death
 	h.chronicle.add(control.Event{Type: control.EventLeftover, Slot: l.knownSlot(), PID: &l.pid, Reason: "left by a killed master, draining"})
 	return pool.Inherited{ID: l.id, Deadline: l.killAt}
 }

@@ -48,7 +48,8 @@ type loop struct {
 
 	chronicle *chronicle
 
-	busyAt time.Time // when something happened last; zero: tidied up since
+	stopping time.Time // when the stop was asked for; zero: it has not been
+	busyAt   time.Time // when something happened last; zero: tidied up since
 }
 
 // outcome is how a roll went, for those who asked for it.
@@ -188,6 +189,9 @@ func (l *loop) step(ev pool.Event) {
 		}
 		l.chronicle.record(action, seen)
 		l.edge.perform(action)
+	}
+	if l.stopping.IsZero() && l.pool.Stopping() {
+		l.stopping = time.Now()
 	}
 	l.manager.see(l.pool.Summary())
 }

@@ -191,10 +191,18 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 		ended := make(chan pool.Quit)
 		go func() { ended <- l.run(func() {}) }()
 		time.Sleep(time.Minute)
-		began := time.Now()
-		for range 2 {
-			l.tell(func() pool.Event { l.signal(syscall.SIGINT); return nil })
+		send := func(sig syscall.Signal) { l.tell(func() pool.Event { l.signal(sig); return nil }) }
+		send(syscall.SIGINT)
+		send(syscall.SIGINT) // the same wish, delivered twice
+		time.Sleep(sameWish - time.Millisecond)
+		send(syscall.SIGTERM)
+		synctest.Wait()
+		if len(e.kills) > 0 {
+			t.Errorf("killed %v: the signals came within %v", e.kills, sameWish)
 		}
+		time.Sleep(time.Millisecond)
+		began := time.Now()
+		send(syscall.SIGINT)
 		<-ended
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("took %s, want at once", took)

@@ -56,7 +56,7 @@ func (m *meter) worker(w *control.Worker, f process.Figures, now time.Time) look
 	if w.Requests != nil {
 		seen.requests = *w.Requests
 	}
-	w.RSSBytes = new(int64(f.RSS))
+	w.RSSBytes, w.Stopped = new(int64(f.RSS)), f.Stopped
 	before, known := m.last[w.PID]
 	switch {
 	case !known || !before.startedAt.Equal(w.StartedAt) || now.Sub(before.at) > fresh:

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,11 @@ func listenForSignals() <-chan os.Signal {
 	return c
 }
 
+// sameWish is how long after the first wish to stop a signal is another delivery of
+// it: a launcher that forwards ^C (npx, uv, timeout) sends what the terminal has
+// sent already.
+const sameWish = 500 * time.Millisecond
+
 // signal acts on a signal to the master.
 func (l *loop) signal(sig os.Signal) {
 	name := unix.SignalName(sig.(syscall.Signal))
@@ -32,6 +38,9 @@ func (l *loop) signal(sig os.Signal) {
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 		now := l.pool.Stopping()
 		switch {
+		case now && time.Since(l.stopping) < sameWish:
+			l.log.Info("stopping already", "by", name)
+			return
 		case now:
 			l.log.Warn("stopping at once", "by", name)
 		case l.terminal():

@@ -104,11 +104,15 @@ func slotRows(slot *control.Slot, now time.Time) []row {
 	var rows []row
 	for i := range slot.Workers {
 		w := &slot.Workers[i]
+		state := clean(w.State)
+		if w.Stopped {
+			state += stopped
+		}
 		rows = append(rows, row{cells: []string{
 			strconv.Itoa(slot.Slot),
 			strconv.Itoa(w.PID),
 			strconv.Itoa(w.Generation),
-			clean(w.State),
+			state,
 			age(now.Sub(w.StartedAt)),
 			strconv.Itoa(slot.Restarts),
 			count(w.Connections),
@@ -166,7 +170,13 @@ func vacant(state string) bool {
 	return state == "backoff" || state == "exited" || state == "failed"
 }
 
+// stopped marks the state of a worker that SIGSTOP or the like has stopped.
+const stopped = " (stopped)"
+
 func stateColor(state string) paint {
+	if strings.HasSuffix(state, stopped) {
+		return yellow
+	}
 	switch state {
 	case control.StateReady:
 		return green

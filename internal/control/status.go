@@ -111,6 +111,7 @@ type Worker struct {
 	RequestsPerSecond *float64   `json:"requests_per_second"`
 	Queue             *int64     `json:"queue"`       // of its slot's sockets
 	CPUPercent        *float64   `json:"cpu_percent"` // of its session; 100 is one core
+	Stopped           bool       `json:"stopped"`     // its leader, by SIGSTOP or the like: it serves nobody
 	RSSBytes          *int64     `json:"rss_bytes"`   // the same; shared pages count in each process
 }
 

@@ -121,7 +121,7 @@ func (c *Children) KillAdopted(sig syscall.Signal) int {
 	for _, pid := range pids {
 		// Only this process can reap it, and not while mu is held: the pid is
 		// still its own. One that ended meanwhile does not mind.
-		_ = unix.Kill(pid, sig)
+		_ = kill(pid, sig)
 	}
 	return len(pids)
 }

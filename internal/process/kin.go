@@ -45,6 +45,7 @@ func Parent(pid int) (parent int, known bool) {
 
 // stat is what /proc/PID/stat says (proc_pid_stat(5)).
 type stat struct {
+	state                  byte // 'T': stopped by a signal
 	parent, group, session int
 
 	reaped float64 // seconds of CPU time of children that were waited for
@@ -73,6 +74,7 @@ func readStat(pid int) (s stat, known bool) {
 		}
 	}
 	return stat{
+		state:  fields[0][0],
 		parent: int(numbers[parent]), group: int(numbers[group]), session: int(numbers[session]),
 		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
 		start:  numbers[starttime],

@@ -88,7 +88,7 @@ func (o *Orphan) Signal(sig syscall.Signal) error {
 		return os.ErrProcessDone
 	}
 	// Only this process can reap it, and not while mu is held.
-	return os.NewSyscallError("kill", unix.Kill(o.PID, sig))
+	return os.NewSyscallError("kill", kill(o.PID, sig))
 }
 
 // ticksNow is the time since boot in clock ticks.

@@ -49,7 +49,9 @@ func (p *Process) Watch(exited func(Exit), groupEnded func()) {
 	c.wake()
 }
 
-// Signal sends sig to the leader, by pidfd. os.ErrProcessDone: it has ended.
+// Signal sends sig to the leader, by pidfd, and continues its group: a process that
+// is stopped takes no signal before SIGCONT but SIGKILL (signal(7)).
+// os.ErrProcessDone: it has ended.
 func (p *Process) Signal(sig syscall.Signal) error {
 	p.children.mu.Lock()
 	defer p.children.mu.Unlock()
@@ -61,23 +63,42 @@ func (p *Process) signal(sig syscall.Signal) error {
 		return os.ErrProcessDone
 	}
 	err := unix.PidfdSendSignal(p.handle, sig, nil, 0)
-	if err == unix.ESRCH {
+	switch err {
+	case nil:
+		wake(-p.pid, sig)
+	case unix.ESRCH:
 		return os.ErrProcessDone
 	}
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
-// SignalGroup sends sig to everyone in the leader's group, which the leader of a
-// session can't leave (setpgid(2)). os.ErrProcessDone: the group has ended.
+// SignalGroup sends sig to everyone in the leader's group and continues them. The leader
+// of a session can't leave its group (setpgid(2)). os.ErrProcessDone: the group has ended.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	p.children.mu.Lock()
 	defer p.children.mu.Unlock()
 	if p.over {
 		return os.ErrProcessDone
 	}
-	err := unix.Kill(-p.pid, sig)
+	err := kill(-p.pid, sig)
 	if err == unix.ESRCH {
 		return os.ErrProcessDone
 	}
 	return os.NewSyscallError("kill", err)
+}
+
+// kill sends sig to a process, or to the group -pid, and has who is stopped take it.
+func kill(pid int, sig syscall.Signal) error {
+	err := unix.Kill(pid, sig)
+	if err == nil {
+		wake(pid, sig)
+	}
+	return err
+}
+
+// wake continues who was sent sig, unless that stops or kills.
+func wake(pid int, sig syscall.Signal) {
+	if sig != unix.SIGKILL && sig != unix.SIGSTOP {
+		_ = unix.Kill(pid, unix.SIGCONT) // it may have ended of sig
+	}
 }

@@ -198,3 +198,30 @@ func TestAsPID1(t *testing.T) {
 		t.Errorf("got %q, want %q", lines, want)
 	}
 }
+
+// Who is stopped takes the stop signal all the same.
+func TestSignalToTheStopped(t *testing.T) {
+	c := newChildren(t)
+	for name, send := range map[string]func(*worker) error{
+		"leader": func(w *worker) error { return w.Signal(syscall.SIGTERM) },
+		"group":  func(w *worker) error { return w.SignalGroup(syscall.SIGTERM) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, c, shell(`trap 'exit 5' TERM; echo up; read x`))
+			w.line(t)
+			if err := unix.Kill(-w.PID(), unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it stops", func() bool { return state(w.PID()) == "T" })
+			if f := NewUsage().Sample([]int{w.PID()})[w.PID()]; !f.Stopped {
+				t.Error("it is not said to be stopped")
+			}
+			if err := send(w); err != nil {
+				t.Fatal(err)
+			}
+			if e := receive(t, w.exited, "the exit"); e.Code != 5 || e.Leftovers {
+				t.Errorf("got %+v", e)
+			}
+		})
+	}
+}

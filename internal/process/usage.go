@@ -13,18 +13,20 @@ import (
 // Figures is what one worker uses: its leader and all processes of its session.
 // Those that made a session of their own are daemons, and no longer its own.
 type Figures struct {
-	RSS uint64    // bytes resident, summed: a page that two share counts twice
-	At  time.Time // when they were read
+	RSS     uint64    // bytes resident, summed: a page that two share counts twice
+	Stopped bool      // the leader, by SIGSTOP or the like
+	At      time.Time // when they were read
 
 	processes []used
 }
 
 // used is the CPU time of one process, in seconds of user and system time.
 type used struct {
-	pid    int
-	start  uint64  // tells it from another with its pid
-	own    float64 // of all its threads
-	reaped float64 // of its children that have ended and been waited for
+	pid     int
+	start   uint64 // tells it from another with its pid
+	stopped bool
+	own     float64 // of all its threads
+	reaped  float64 // of its children that have ended and been waited for
 }
 
 // CPUSince is how many seconds of CPU time were used since an earlier look, the
@@ -96,7 +98,9 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 			if !known {
 				continue // it has ended since
 			}
-			alive = alive || pid == leader
+			if pid == leader {
+				alive, f.Stopped = true, p.stopped
+			}
 			f.RSS += rss
 			f.processes = append(f.processes, p)
 		}
@@ -140,7 +144,7 @@ func usedBy(pid int) (p used, rss uint64, known bool) {
 	if err != nil {
 		return p, 0, false
 	}
-	return used{pid: pid, start: s.start, own: cpu.User + cpu.System, reaped: s.reaped}, memory.RSS, true
+	return used{pid: pid, stopped: s.state == 'T', start: s.start, own: cpu.User + cpu.System, reaped: s.reaped}, memory.RSS, true
 }
 
 // ownProc reports whether /proc shows this process's pid namespace.

@@ -74,12 +74,12 @@ func TestCPUSince(t *testing.T) {
 	}{
 		"the first look":        {nil, []used{parent, child}, 15},
 		"nothing happens":       {[]used{parent, child}, []used{parent, child}, 0},
-		"both work":             {[]used{parent, child}, []used{{1, 1, 5.5, 7}, {2, 2, 3.25, 0}}, 0.75},
-		"one is new":            {[]used{parent}, []used{parent, {3, 3, 0.5, 0.25}}, 0.75},
-		"another with its pid":  {[]used{parent, child}, []used{{1, 1, 5, 10}, {2, 9, 0.5, 0}}, 0.5},
-		"one was waited for":    {[]used{parent, child}, []used{{1, 1, 5, 10.5}}, 0.5},
-		"one was not":           {[]used{parent, child}, []used{{1, 1, 5.25, 7}}, 0.25},
-		"it waits for a daemon": {[]used{parent}, []used{{1, 1, 5.5, 10007}}, 0.5 + cores},
+		"both work":             {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5.5, reaped: 7}, {pid: 2, start: 2, own: 3.25, reaped: 0}}, 0.75},
+		"one is new":            {[]used{parent}, []used{parent, {pid: 3, start: 3, own: 0.5, reaped: 0.25}}, 0.75},
+		"another with its pid":  {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5, reaped: 10}, {pid: 2, start: 9, own: 0.5, reaped: 0}}, 0.5},
+		"one was waited for":    {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5, reaped: 10.5}}, 0.5},
+		"one was not":           {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5.25, reaped: 7}}, 0.25},
+		"it waits for a daemon": {[]used{parent}, []used{{pid: 1, start: 1, own: 5.5, reaped: 10007}}, 0.5 + cores},
 	} {
 		before := Figures{processes: c.before}
 		if c.before != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -72,7 +73,7 @@ func (h *host) perform(action pool.Action) {
 	case pool.Start:
 		h.start(a)
 	case pool.Restore:
-		h.restore(a.Slot)
+		h.restore(a)
 	case pool.Retire:
 		h.retire(a)
 	case pool.StopGroup:
@@ -285,17 +286,45 @@ func (h *host) inspect() {
 	for _, r := range restored {
 		h.listeningAgain(r.Slot, r.Why)
 	}
+	h.spoilt()
 	h.nameOthers()
 	h.notices()
 }
 
-func (h *host) restore(slot int) {
-	why, err := h.sockets.Restore(slot)
+func (h *host) restore(a pool.Restore) {
+	why, err := h.sockets.Restore(a.Slot)
 	if err != nil {
-		h.log.Error("cannot restore the sockets", "slot", slot, "why", err)
+		h.log.Error("cannot restore the sockets", "slot", a.Slot, "why", err)
 	}
 	if why != "" {
-		h.listeningAgain(slot, why)
+		h.listeningAgain(a.Slot, why)
+	}
+	if a.Vacant {
+		h.reset(a.Slot)
+	}
+	h.spoilt()
+}
+
+// reset sets back what workers had set on the slot's sockets for themselves.
+func (h *host) reset(slot int) {
+	changed, err := h.sockets.Reset(slot)
+	if err != nil {
+		h.log.Error("cannot set socket options back", "slot", slot, "why", err)
+	}
+	if len(changed) > 0 {
+		h.log.Info("socket options set back", "slot", slot, "options", strings.Join(changed, " "))
+	}
+}
+
+// spoilt tells of what workers have done to their sockets for good.
+func (h *host) spoilt() {
+	for _, s := range h.sockets.Spoilt() {
+		h.log.Warn("socket spoilt", "slot", s.Slot, "why", s.Why)
+		e := control.Event{Type: control.EventSocketSpoilt, Reason: s.Why}
+		if s.Slot >= 0 {
+			e.Slot = &s.Slot
+		}
+		h.chronicle.add(e)
 	}
 }
 

@@ -94,7 +94,7 @@ func eventColor(kind string) paint {
 	switch kind {
 	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack:
 		return red
-	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventListeningAgain, control.EventPortShared, fleet.EventUnreadable:
+	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventListeningAgain, control.EventSocketSpoilt, control.EventPortShared, fleet.EventUnreadable:
 		return yellow
 	case control.EventReady, control.EventRollDone, control.EventUp, control.EventResumed:
 		return green

@@ -9,7 +9,7 @@ import (
 // Event is something that happened to an app. Its type is one of up, ready,
 // exited, crashed, backoff, failed, roll_started, roll_done, rolled_back,
 // roll_failed, scaled, draining, resumed, shed, refused, listening_again,
-// port_shared, port_unshared, runtime_lost, runtime_restored, leftover, down.
+// socket_spoilt, port_shared, port_unshared, runtime_lost, runtime_restored, leftover, down.
 type Event struct {
 	Seq        uint64    `json:"seq"` // from 1, without gaps, in one life of the master
 	Time       time.Time `json:"time"`
@@ -39,7 +39,8 @@ const (
 	EventShed            = "shed"
 	EventRefused         = "refused" // an order from Redis was not carried out
 	EventListeningAgain  = "listening_again"
-	EventPortShared      = "port_shared" // somebody else's socket listens on a listener's port too
+	EventSocketSpoilt    = "socket_spoilt" // what a worker did to its socket cannot be undone
+	EventPortShared      = "port_shared"   // somebody else's socket listens on a listener's port too
 	EventPortUnshared    = "port_unshared"
 	EventRuntimeLost     = "runtime_lost"     // files of the app's directory have been removed and can't be made again
 	EventRuntimeRestored = "runtime_restored" // they are there again

@@ -28,8 +28,12 @@ type (
 		Slots int
 	}
 	// Restore the slot's sockets to listening with their own backlog: a worker may
-	// have changed that when it started, or ended.
-	Restore struct{ Slot int }
+	// have changed that when it started, or ended. Vacant: the slot has no worker
+	// left that its options could be meant for.
+	Restore struct {
+		Slot   int
+		Vacant bool
+	}
 	// Retire asks a worker to drain: on its channel with the reason and the
 	// deadline, and by its stop signal.
 	Retire struct {

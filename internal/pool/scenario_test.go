@@ -236,6 +236,9 @@ func describe(a Action) string {
 	case Start:
 		return "start " + a.ID.String()
 	case Restore:
+		if a.Vacant {
+			return fmt.Sprintf("restore slot=%d vacant", a.Slot)
+		}
 		return fmt.Sprintf("restore slot=%d", a.Slot)
 	case Retire:
 		return fmt.Sprintf("retire %s %s until=%s", a.ID, a.Reason, a.Deadline.Sub(epoch))

@@ -290,7 +290,7 @@ func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 		p.do(Bury{ID: w.ID})
 	}
 	if w.Running && p.stop == stopNone {
-		p.do(Restore{Slot: s.Index})
+		p.do(Restore{Slot: s.Index, Vacant: len(s.Workers) == 0})
 	}
 	if expected {
 		if w.Reason != ReasonRecycle {

@@ -90,8 +90,20 @@ func (e *each) mend(slot int) (undone string, err error) {
 	if slot >= len(e.members) {
 		return "", nil
 	}
-	undone, _, err = e.members[slot].mend(e.set, e.listener, ofSlot(slot))
+	undone, _, err = e.members[slot].mend(e.set, e.listener, slot)
 	return undone, err
+}
+
+func (e *each) reset(slot int) (changed []string, err error) {
+	if slot >= len(e.members) || e.members[slot].fd < 0 {
+		return nil, nil
+	}
+	changed, replace, err := e.members[slot].reset(e.set, e.listener, slot, e.end)
+	if replace {
+		err = first(err, e.closeSlot(slot))
+		err = first(err, e.open(slot))
+	}
+	return changed, err
 }
 
 func (e *each) queue(slot int) (waiting int, listens bool) {

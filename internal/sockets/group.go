@@ -20,6 +20,7 @@ type group struct {
 	members  []*socket // by slot
 	order    order
 	moved    bool             // the order is not that of their listen(2) any more
+	fresh    map[int]fresh    // by slot: for those whose socket cannot be mended
 	others   map[uint64]Other // that are not the Set's, by cookie
 	accept   []bool           // by slot, as steer was told
 	beside   bool             // another place of the Set's has part of the address: the first joins too
@@ -48,7 +49,7 @@ func (o order) slots() []int {
 }
 
 func newGroup(s *Set, l Listener, end endpoint, beside bool) *group {
-	g := &group{set: s, listener: l, end: end, beside: beside, seed: seed(l), others: map[uint64]Other{}}
+	g := &group{set: s, listener: l, end: end, beside: beside, seed: seed(l), others: map[uint64]Other{}, fresh: map[int]fresh{}}
 	g.listener.Port = end.port
 	return g
 }
@@ -334,7 +335,7 @@ func (g *group) mend(slot int) (undone string, err error) {
 		return "", nil
 	}
 	m := g.members[slot]
-	undone, revived, err := m.mend(g.set, g.listener, ofSlot(slot))
+	undone, revived, err := m.mend(g.set, g.listener, slot)
 	if revived {
 		g.order.join(slot)
 		err = first(err, g.attach())
@@ -347,6 +348,26 @@ func (g *group) mend(slot int) (undone string, err error) {
 		undone = joinWords(undone, "a worker had set SO_REUSEPORT to 0")
 	}
 	return undone, first(err, failed)
+}
+
+func (g *group) reset(slot int) (changed []string, err error) {
+	if slot >= len(g.members) || g.members[slot].fd < 0 {
+		return nil, nil
+	}
+	if g.fresh[slot].sock != nil {
+		g.swap(slot)
+	}
+	changed, replace, err := g.members[slot].reset(g.set, g.listener, slot, g.end)
+	if replace {
+		accepted := slot < len(g.accept) && g.accept[slot]
+		err = first(err, g.closeSlot(slot))
+		err = first(err, g.open(slot))
+		if accepted {
+			g.accept[slot] = true
+			err = first(err, g.attach())
+		}
+	}
+	return changed, err
 }
 
 func (g *group) queue(slot int) (waiting int, listens bool) {
@@ -379,10 +400,11 @@ func (g *group) closeSlot(slot int) error {
 	if slot < len(g.accept) {
 		g.accept[slot] = false
 	}
+	g.dropFresh(func(f fresh) bool { return f.slot == slot })
+	g.look()
 	if slot >= len(g.members) || g.members[slot].fd < 0 || g.lent {
 		return g.attach()
 	}
-	g.look()
 	m := g.members[slot]
 	if m.held {
 		m.parked = true
@@ -415,6 +437,7 @@ func (g *group) flush(slot int) error {
 }
 
 func (g *group) finish() {
+	g.dropFresh(func(fresh) bool { return true })
 	for _, m := range g.all() {
 		g.set.forget(m)
 		g.set.disown(m)
@@ -433,6 +456,7 @@ func (g *group) giveBack() []*passed {
 	if !held {
 		return nil
 	}
+	g.dropFresh(func(fresh) bool { return true })
 	g.look()
 	for slot, m := range g.all() {
 		if !m.held && slices.Contains(g.order, slot) {
@@ -451,6 +475,9 @@ func (g *group) giveBack() []*passed {
 }
 
 func (g *group) close() {
+	for _, f := range g.fresh {
+		f.sock.close()
+	}
 	for _, m := range g.members {
 		m.close()
 	}

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 		"no-ipv6":      helpNoIPv6,
 		"source":       helpSource,
 		"freebind":     helpFreebind,
+		"stuck":        helpStuck,
 		"lent":         helpLent,
 		"half-open":    helpHalfOpen,
 	}[name]

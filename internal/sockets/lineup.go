@@ -153,6 +153,10 @@ func (s *Set) Release(l *Lineup) {
 			if i := slices.Index(other.places, p); i >= 0 {
 				p.settings = other.listeners[i]
 				p.configure(p.settings)
+				if g, ok := p.bound.(*group); ok {
+					g.dropFresh(func(f fresh) bool { return f.lineup == l })
+					g.look()
+				}
 				return false
 			}
 		}
@@ -180,6 +184,7 @@ func (l *Lineup) Files(slot int) ([]int, error) {
 	if slot < 0 || slot >= maxSlots || s.closed || !slices.Contains(s.lineups, l) {
 		return nil, fmt.Errorf("cannot open the sockets of slot %d: there are none", slot)
 	}
+	s.vacant.set(slot, false)
 	fds := make([]int, 0, len(l.places))
 	for _, p := range l.places {
 		if p.file(slot) < 0 {
@@ -194,7 +199,11 @@ func (l *Lineup) Files(slot int) ([]int, error) {
 				s.noticeLent(p, slot+1)
 			}
 		}
-		fds = append(fds, p.file(slot))
+		fd := p.file(slot)
+		if g, ok := p.bound.(*group); ok {
+			fd = g.freshFile(slot, l)
+		}
+		fds = append(fds, fd)
 	}
 	s.orders.write(s)
 	return fds, nil

@@ -83,7 +83,7 @@ func (s *Set) take(given []Passed) error {
 		if stored = stored && s.orders.proves(g.FD); stored {
 			p.stored, p.cookie, p.listener, p.slot = g.Name, cookie(g.FD), listener, slot
 		} else {
-			p.held, p.unit = true, g.Name
+			p.held, p.unit, p.options = true, g.Name, readOptions(g.FD)
 		}
 		what, listens := p.examine()
 		if p.unix {

@@ -32,6 +32,8 @@ type bound interface {
 	refresh() error
 	// mend undoes what a worker did to the slot's socket, and says what that was.
 	mend(slot int) (undone string, err error)
+	// reset sets the options of the slot's socket back; no worker has it.
+	reset(slot int) (changed []string, err error)
 	queue(slot int) (waiting int, listens bool)
 	closeSlot(slot int) error
 	// leaving returns where half-open connections of the slot's are found.

@@ -37,6 +37,16 @@ func (s slots) first() int {
 	return -1
 }
 
+// vacant reports whether no slot that uses the socket has a worker.
+func (s slots) vacant(of *Set) bool {
+	for slot, open := range s {
+		if open && !of.vacant.has(slot) {
+			return false
+		}
+	}
+	return true
+}
+
 func newShared(s *Set, l Listener, end endpoint) *shared {
 	c := &shared{set: s, listener: l, end: end, sock: socket{fd: -1}}
 	c.listener.Port = end.port
@@ -98,8 +108,16 @@ func (c *shared) steer([]bool) error { return nil }
 func (c *shared) refresh() error { return nil }
 
 func (c *shared) mend(int) (undone string, err error) {
-	undone, _, err = c.sock.mend(c.set, c.listener, "")
+	undone, _, err = c.sock.mend(c.set, c.listener, -1)
 	return undone, err
+}
+
+func (c *shared) reset(int) (changed []string, err error) {
+	if c.sock.fd < 0 || !c.slots.vacant(c.set) {
+		return nil, nil
+	}
+	changed, _, err = c.sock.reset(c.set, c.listener, -1, c.end)
+	return changed, err
 }
 
 func (c *shared) queue(slot int) (waiting int, listens bool) {

@@ -23,6 +23,8 @@ type socket struct {
 	cookie  uint64          // of one in the fd store, or in a group
 	unit    string          // its name from the socket unit
 	locked  bool            // a worker has locked its filter: said
+	stuck   bool            // one has set what can't be set back: said
+	options [][]byte        // of one of a socket unit's, as it was passed
 }
 
 func noSocket() *socket { return &socket{fd: -1} }
@@ -47,12 +49,18 @@ func (m *socket) reconfigure(s *Set, before, now Listener, of string) {
 	}
 }
 
-// ofSlot says, before a listener's name, that one slot's socket is meant.
-func ofSlot(slot int) string { return fmt.Sprintf("slot %d on ", slot) }
+// ofSlot says, before a listener's name, that one slot's socket is meant; that for
+// all is no slot's, -1.
+func ofSlot(slot int) string {
+	if slot < 0 {
+		return ""
+	}
+	return fmt.Sprintf("slot %d on ", slot)
+}
 
 // mend undoes what a worker did to it, and says what that was. revived: it had left
 // its group.
-func (m *socket) mend(s *Set, l Listener, of string) (undone string, revived bool, err error) {
+func (m *socket) mend(s *Set, l Listener, slot int) (undone string, revived bool, err error) {
 	if m.fd < 0 {
 		return "", false, nil
 	}
@@ -69,7 +77,7 @@ func (m *socket) mend(s *Set, l Listener, of string) (undone string, revived boo
 			err = m.listen(l.Backlog)
 		}
 		if err != nil {
-			return "", false, fmt.Errorf("cannot listen again on %s%s: %w", of, l, err)
+			return "", false, fmt.Errorf("cannot listen again on %s%s: %w", ofSlot(slot), l, err)
 		}
 	}
 	// A filter can drop every new connection (socket(7)).
@@ -78,9 +86,23 @@ func (m *socket) mend(s *Set, l Listener, of string) (undone string, revived boo
 		undone = joinWords(undone, "a worker had set a filter (SO_ATTACH_FILTER)")
 	case errors.Is(err, unix.EPERM) && !m.locked:
 		m.locked = true
-		s.notice("a worker has locked the filter of the socket of %s%s (SO_LOCK_FILTER), which nothing undoes: to be rid of it stop the app and run it again", of, l)
+		s.spoil(slot, "a worker has locked its socket's filter (SO_LOCK_FILTER), which nothing undoes: "+m.remedy(l))
 	}
 	return undone, revived, nil
+}
+
+// remedy is how a socket is replaced that cannot be mended.
+func (m *socket) remedy(l Listener) string {
+	switch {
+	case m.held:
+		return "stop the app and restart the socket unit"
+	case l.Mode == ModeShared, l.Network == "unix":
+		return "stop the app and run it again"
+	case l.Mode == ModeEach:
+		return "it gets another when it has no worker"
+	default:
+		return "it gets another with the next reload, or when it has no worker"
+	}
 }
 
 // joinWords lists what was done.

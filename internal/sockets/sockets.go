@@ -100,7 +100,9 @@ type Set struct {
 	orders  orders
 	notices []string
 	others  []Other
+	spoilt  []Restored
 	former  map[uint64]bool // sockets that workers may have still, by cookie
+	vacant  slots           // of Reset
 	blind   sync.Once       // a look at the ports has failed
 }
 
@@ -125,6 +127,9 @@ func (s *Set) Steer(serving []*Lineup) error {
 	s.serving, s.steered = slices.Clone(serving), true
 	var failed error
 	for _, p := range s.places {
+		if g, ok := p.bound.(*group); ok && g.takeFresh(serving) {
+			s.keepAll(p)
+		}
 		failed = first(failed, p.steer(s.accepting(p)))
 	}
 	s.orders.write(s)
@@ -186,6 +191,41 @@ func (s *Set) RestoreAll() (restored []Restored, err error) {
 		restored = append(restored, Restored{slot, undone[slot]})
 	}
 	return restored, err
+}
+
+// Spoilt returns, since the last call, which slots' sockets workers have made what
+// cannot be undone, and how they are replaced; slot -1: the one for all slots.
+func (s *Set) Spoilt() []Restored {
+	spoilt := s.spoilt
+	s.spoilt = nil
+	return spoilt
+}
+
+func (s *Set) spoil(slot int, why string) {
+	if len(s.spoilt) < maxNotices {
+		s.spoilt = append(s.spoilt, Restored{slot, why})
+	}
+}
+
+// Reset sets the options of the slot's sockets back that workers have changed, and
+// names them: a worker's own are its own matter, and its successor begins anew.
+// Called when the slot's last worker has ended, and before another is started. One
+// socket for all slots is set back when none of them has a worker. A slot's socket
+// on which something cannot be set back is replaced.
+func (s *Set) Reset(slot int) (changed []string, err error) {
+	s.vacant.set(slot, true)
+	for _, p := range s.places {
+		options, failed := p.reset(slot)
+		err = first(err, failed)
+		s.keepAll(p)
+		for _, name := range options {
+			if !slices.Contains(changed, name) {
+				changed = append(changed, name)
+			}
+		}
+	}
+	s.orders.write(s)
+	return changed, err
 }
 
 // Queue counts the connections that wait to be accepted in the slot's sockets.

@@ -275,7 +275,7 @@ func (g *group) load(accepting []bool) error {
 			return err
 		}
 	}
-	return fmt.Errorf("workers have locked every socket (SO_LOCK_FILTER): stop the app and run it again: %w", err)
+	return fmt.Errorf("workers have locked every socket (SO_LOCK_FILTER): a reload gives them others: %w", err)
 }
 
 // accepting says which members get new connections: those of the slots that

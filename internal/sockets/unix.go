@@ -234,6 +234,14 @@ func hungUp(fd int) bool {
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
+func (u *unixSocket) reset(int) (changed []string, err error) {
+	if u.sock.fd < 0 || !u.slots.vacant(u.set) {
+		return nil, nil
+	}
+	changed, _, err = u.sock.reset(u.set, u.listener, -1, endpoint{})
+	return changed, err
+}
+
 // queue asks the kernel, which may not have been built to say: then one means
 // that there is something.
 func (u *unixSocket) queue(slot int) (waiting int, listens bool) {

@@ -1,0 +1,81 @@
+package sockets
+
+import "golang.org/x/sys/unix"
+
+// fresh is another socket for a slot whose own cannot be mended: the next worker
+// gets it, and the slot's connections when that one's lineup serves. Until then, and
+// for good where it never does, the old one is the slot's.
+type fresh struct {
+	sock   *socket
+	slot   int
+	lineup *Lineup
+}
+
+// freshFile is the slot's socket for a worker of the lineup.
+func (g *group) freshFile(slot int, l *Lineup) int {
+	fd, f := g.file(slot), g.fresh[slot]
+	switch {
+	case f.sock != nil:
+		f.lineup = l
+		g.fresh[slot] = f
+		return f.sock.fd
+	case g.lent || g.members[slot].held || !isLocked(fd):
+		return fd
+	}
+	g.look()
+	other, backlog, err := g.bind()
+	if err != nil {
+		g.set.notice("cannot replace the socket of %s%s yet: %v", ofSlot(slot), g.listener, err)
+		return fd
+	}
+	f = fresh{&socket{fd: other, backlog: backlog, cookie: cookie(other)}, slot, l}
+	g.fresh[slot] = f
+	g.set.disown(f.sock) // it is nobody else's
+	g.order.join(-int(f.sock.cookie))
+	return other
+}
+
+// isLocked reports whether a worker has locked the socket's filter.
+func isLocked(fd int) bool {
+	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
+	return err == nil && locked != 0
+}
+
+// takeFresh makes those the slots' own that serve by now.
+func (g *group) takeFresh(serving []*Lineup) (taken bool) {
+	for slot, f := range g.fresh {
+		if slot < len(serving) && serving[slot] == f.lineup {
+			g.swap(slot)
+			taken = true
+		}
+	}
+	return taken
+}
+
+// swap makes the fresh socket the slot's. The old one is its worker's alone then.
+func (g *group) swap(slot int) {
+	old, f := g.members[slot], g.fresh[slot]
+	delete(g.fresh, slot)
+	for at, id := range g.order {
+		switch id {
+		case slot:
+			g.order[at] = -int(old.cookie)
+		case -int(f.sock.cookie):
+			g.order[at] = slot
+		}
+	}
+	g.members[slot] = f.sock
+	g.set.forget(old)
+	g.set.disown(old)
+	old.close()
+}
+
+// dropFresh gives up those that no worker will serve; look has to follow.
+func (g *group) dropFresh(of func(fresh) bool) {
+	for slot, f := range g.fresh {
+		if of(f) {
+			delete(g.fresh, slot)
+			f.sock.close()
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package sockets
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// option is a setting of a listening socket that stays when the worker that made it
+// has gone. Connections inherit most of them.
+type option struct {
+	level, name int
+	size        int // in bytes
+	label       string
+	back        func(value []byte) // makes what was read what has to be written; nil: the same
+}
+
+// options are those that are looked after, in the order in which they can be set
+// back: IP_TOS sets SO_PRIORITY too, SO_BUF_LOCK undoes what SO_RCVBUF and SO_SNDBUF
+// do beside setting a size (socket(7), ip(7), ipv6(7), tcp(7)).
+func options() []option {
+	const number, linger, congestion = 4, unix.SizeofLinger, 16 // TCP_CA_NAME_MAX
+	const timeout = int(unsafe.Sizeof(unix.Timeval{}))
+	return []option{
+		{unix.IPPROTO_IP, unix.IP_TOS, number, "IP_TOS", nil},
+		{unix.IPPROTO_IP, unix.IP_TTL, number, "IP_TTL", nil},
+		{unix.IPPROTO_IP, unix.IP_MINTTL, number, "IP_MINTTL", nil},
+		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, number, "IP_MTU_DISCOVER", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, number, "IPV6_TCLASS", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, number, "IPV6_UNICAST_HOPS", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, number, "IPV6_MINHOPCOUNT", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, number, "IPV6_MTU_DISCOVER", nil},
+		{unix.SOL_SOCKET, unix.SO_PRIORITY, number, "SO_PRIORITY", nil},
+		{unix.SOL_SOCKET, unix.SO_MARK, number, "SO_MARK", nil},
+		{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, number, "SO_BINDTODEVICE", nil},
+		{unix.SOL_SOCKET, unix.SO_DONTROUTE, number, "SO_DONTROUTE", nil},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, number, "SO_KEEPALIVE", nil},
+		{unix.SOL_SOCKET, unix.SO_LINGER, linger, "SO_LINGER", nil},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, number, "SO_OOBINLINE", nil},
+		{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, number, "SO_MAX_PACING_RATE", nil},
+		{unix.SOL_SOCKET, unix.SO_RCVTIMEO, timeout, "SO_RCVTIMEO", nil},
+		{unix.SOL_SOCKET, unix.SO_SNDTIMEO, timeout, "SO_SNDTIMEO", nil},
+		{unix.SOL_SOCKET, unix.SO_RCVLOWAT, number, "SO_RCVLOWAT", nil},
+		{unix.SOL_SOCKET, unix.SO_RCVBUF, number, "SO_RCVBUF", half},
+		{unix.SOL_SOCKET, unix.SO_SNDBUF, number, "SO_SNDBUF", half},
+		{unix.SOL_SOCKET, unix.SO_BUF_LOCK, number, "SO_BUF_LOCK", nil},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, number, "TCP_NODELAY", nil},
+		{unix.IPPROTO_TCP, unix.TCP_CORK, number, "TCP_CORK", nil},
+		{unix.IPPROTO_TCP, unix.TCP_MAXSEG, number, "TCP_MAXSEG", zero},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, number, "TCP_KEEPIDLE", nil},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, number, "TCP_KEEPINTVL", nil},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, number, "TCP_KEEPCNT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_SYNCNT, number, "TCP_SYNCNT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_LINGER2, number, "TCP_LINGER2", nil},
+		{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, number, "TCP_DEFER_ACCEPT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, number, "TCP_USER_TIMEOUT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, number, "TCP_NOTSENT_LOWAT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_SAVE_SYN, number, "TCP_SAVE_SYN", nil},
+		{unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion, "TCP_CONGESTION", nil},
+	}
+}
+
+// get reads the option; nil where the socket has none such.
+func (o option) get(fd int) []byte {
+	value := make([]byte, o.size)
+	size := uint32(o.size)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(o.level), uintptr(o.name),
+		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return nil
+	}
+	if o.size == unix.SizeofLinger && binary.NativeEndian.Uint32(value) == 0 {
+		clear(value) // the time stays when lingering is switched off
+	}
+	return value
+}
+
+// set sets what get has read. Whether it could is seen by reading it again.
+func (o option) set(fd int, value []byte) {
+	value = slices.Clone(value)
+	if o.back != nil {
+		o.back(value)
+	}
+	_, _, _ = unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(o.level), uintptr(o.name),
+		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
+}
+
+// half is for a size of which the kernel makes the double.
+func half(value []byte) {
+	binary.NativeEndian.PutUint32(value, binary.NativeEndian.Uint32(value)/2)
+}
+
+// zero is for a number of which the default is read where none is set.
+func zero(value []byte) { clear(value) }
+
+// readOptions reads them all.
+func readOptions(fd int) [][]byte {
+	all := options()
+	values := make([][]byte, len(all))
+	for i, o := range all {
+		values[i] = o.get(fd)
+	}
+	return values
+}
+
+// reset sets the options and O_NONBLOCK as they were before a worker had the socket:
+// as they are on another that is made alike, or as systemd had set them. It returns
+// which were different. replace: one can't be set back, and the slot, -1 for all,
+// is to get another socket, where it can.
+func (m *socket) reset(s *Set, l Listener, slot int, end endpoint) (changed []string, replace bool, err error) {
+	want := m.options
+	if want == nil {
+		fd, err := alike(l, end)
+		if err != nil {
+			return nil, false, fmt.Errorf("cannot look at the options of %s%s: %w", ofSlot(slot), l, err)
+		}
+		want = readOptions(fd)
+		unix.Close(fd)
+	}
+	differ := func(act func(o option, value []byte)) {
+		for i, o := range options() {
+			if now := o.get(m.fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
+				act(o, want[i])
+			}
+		}
+	}
+	differ(func(o option, value []byte) {
+		o.set(m.fd, value)
+		changed = append(changed, o.label)
+	})
+	var stuck []string
+	if len(changed) > 0 {
+		differ(func(o option, _ []byte) { stuck = append(stuck, o.label) })
+	}
+	flags, err := unix.FcntlInt(uintptr(m.fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK != 0 != l.Nonblocking {
+		changed = append(changed, "O_NONBLOCK")
+		_, err = unix.FcntlInt(uintptr(m.fd), unix.F_SETFL, flags^unix.O_NONBLOCK)
+	}
+	locked := isLocked(m.fd)
+	switch {
+	case len(stuck) == 0 && !locked:
+		return changed, false, os.NewSyscallError("fcntl", err)
+	case slot >= 0 && !m.held:
+		if locked {
+			changed = append(changed, "SO_LOCK_FILTER")
+		}
+		return changed, true, nil
+	case len(stuck) > 0 && !m.stuck:
+		m.stuck = true
+		s.spoil(slot, fmt.Sprintf("a worker has set %s, which cannot be set back: %s", strings.Join(stuck, " "), m.remedy(l)))
+	}
+	return slices.DeleteFunc(changed, func(label string) bool { return slices.Contains(stuck, label) }), false, nil
+}
+
+// alike makes a socket with the options of the listener's.
+func alike(l Listener, e endpoint) (int, error) {
+	if l.Network == "unix" {
+		return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	}
+	fd, err := e.socket(l)
+	if err == nil && e.scope != 0 { // as bind(2) does
+		err = os.NewSyscallError("setsockopt SO_BINDTOIFINDEX", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, int(e.scope)))
+		if err != nil {
+			unix.Close(fd)
+		}
+	}
+	return fd, err
+}

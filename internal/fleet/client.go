@@ -70,7 +70,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 	limit := reporterLimits()
 	if reader {
 		limit = readerLimits()
-		o.ReadTimeout, o.PoolTimeout = readerPatience, readerPatience
+		o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = readerPatience, readerPatience, readerPatience
 		o.ReadBufferSize = 64 << 10
 		o.ReadOnly = s.ReadFrom == FromReplica && (e.kind == sentinel || e.kind == cluster)
 		o.RouteRandomly = o.ReadOnly && e.kind == cluster

@@ -23,9 +23,14 @@ func inTerminal() {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	orDie(cmd.Start())
 	tty.Close()
-	go func() { _, _ = io.Copy(os.Stdout, terminal) }() // EIO when the last one has closed it
+	copied := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(os.Stdout, terminal) // EIO when the last one has closed it
+		close(copied)
+	}()
 	go typeInto(terminal, os.Args[1])
 	err := cmd.Wait()
+	<-copied
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		os.Exit(exit.ExitCode())
 	}

@@ -139,8 +139,7 @@ func under(t *testing.T, bin, example string) {
 
 func ready(t *testing.T, bin, name string) app {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		a, err := status(t, bin, name)
 		if err == nil && a.State == "ready" && a.Totals.Ready == a.Totals.Wanted {
 			return a

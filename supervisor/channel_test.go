@@ -18,7 +18,7 @@ import (
 )
 
 // enough bounds every wait in these tests. It is reached only by what hangs.
-const enough = 20 * time.Second
+const enough = 60 * time.Second
 
 // pair is a channel and the worker's end of it.
 func pair(t *testing.T) (*channel, net.Conn) {

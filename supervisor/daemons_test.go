@@ -120,7 +120,7 @@ func TestOutputOfTheDead(t *testing.T) {
 	h.bereave(&worker{stdout: read, cfg: Config{Drain: Drain{Timeout: -lastOutput}}}, time.Now())
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(enough):
 		t.Fatal("it is read still")
 	}
 	if _, err := holder.WriteString("a line\n"); err != nil {

@@ -34,14 +34,10 @@ func TestStuckOutputHoldsNobodyUpAndStaysBounded(t *testing.T) {
 	o := newOutput(s)
 	line := []byte(strings.Repeat("x", 1023) + "\n")
 	const lines = 4 * maxPending / 1024
-	began := time.Now()
-	for range lines {
+	for range lines { // held up, it would be for good
 		if _, err := o.Write(line); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("%d lines took %s", lines, took)
 	}
 	close(s.free)
 	o.close()

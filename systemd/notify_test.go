@@ -36,7 +36,7 @@ func manage(t *testing.T, address string) manager {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: address}); err != nil {
 		t.Fatal(err)
 	}
-	patience := unix.NsecToTimeval(int64(5 * time.Second))
+	patience := unix.NsecToTimeval(int64(time.Minute))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestNotifierIsNotHeldUp(t *testing.T) {
 		t.Errorf("%d messages wait", waiting)
 	}
 	n.Close()
-	if took := time.Since(started); took > 20*time.Second {
+	if took := time.Since(started); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 	if state, _ := m.receive(t); state != "STATUS=0" {

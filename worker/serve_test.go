@@ -88,7 +88,7 @@ func queued(t *testing.T, w *Worker, n int) (addr string, accept chan struct{}, 
 // refused waits until nobody listens any more.
 func refused(t *testing.T, addr string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		c, err := net.Dial("tcp", addr)
 		if errors.Is(err, unix.ECONNREFUSED) {
 			return

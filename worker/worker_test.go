@@ -145,7 +145,7 @@ func TestReadyByNotifySocket(t *testing.T) {
 	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, path)
 	w.Ready()
 	w.Ready()
-	if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	b := make([]byte, 100)

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -52,7 +51,7 @@ func workerHarm() {
 			fmt.Printf("%s: %v\n", os.Args[1], err)
 		}
 	}()
-	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}, ln))
+	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}, ln))
 }
 
 // borrow keeps copies of what the worker package will take and close.

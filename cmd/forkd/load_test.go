@@ -18,7 +18,7 @@ import (
 )
 
 // loadFor bounds a load that nobody ends.
-const loadFor = time.Minute
+const loadFor = 5 * time.Minute
 
 // loadHTTP asks a server until SIGINT: load ADDRESS, a unix socket's where it has a
 // slash. Half of its clients keep their connections, the others open one for each
@@ -76,7 +76,7 @@ func (l *loader) converse(ctx context.Context, keep bool) (err error) {
 			err = fmt.Errorf("request %d of its connection: %w", asked, err)
 		}
 	}()
-	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).Dial(l.network, l.address)
+	conn, err := (&net.Dialer{Timeout: patienceOfScripts}).Dial(l.network, l.address)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (l *loader) converse(ctx context.Context, keep bool) (err error) {
 	}
 	for ctx.Err() == nil {
 		asked++
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(patienceOfScripts)); err != nil {
 			return err
 		}
 		if _, err := io.WriteString(conn, request+"\r\n"); err != nil {

@@ -125,7 +125,7 @@ type harness struct {
 
 // patienceOfScripts bounds every waitfor; the race detector and a busy machine
 // make things slow.
-const patienceOfScripts = 30 * time.Second
+const patienceOfScripts = 60 * time.Second
 
 func (h *harness) freeport(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
@@ -292,7 +292,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 // get is one request on a connection of its own: its status and body, or what
 // went wrong.
 func get(url string) string {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: patienceOfScripts, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get(url)
 	if err != nil {
 		return err.Error()

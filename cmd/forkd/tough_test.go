@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,7 +71,7 @@ func workerTough() {
 		}
 	}()
 	notifyReady()
-	server := http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}
+	server := http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}
 	_ = server.Serve(tenacious{ln})
 	forGood()
 }
@@ -83,7 +82,7 @@ func workerStubborn() {
 	orDie(exec.Command("sleep", "1000").Start())
 	_, ln := inherit()
 	notifyReady()
-	server := http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}
+	server := http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}
 	_ = server.Serve(ln)
 }
 
@@ -124,7 +123,7 @@ func workerFlood() {
 	http.Handle("GET /", answers())
 	_, ln := inherit()
 	notifyReady()
-	server := http.Server{ReadHeaderTimeout: 10 * time.Second}
+	server := http.Server{ReadHeaderTimeout: patienceOfScripts}
 	_ = server.Serve(ln)
 }
 
@@ -151,7 +150,7 @@ func stranger() {
 	orDie(unix.Listen(fd, 8))
 	ln, err := net.FileListener(os.NewFile(uintptr(fd), "listener"))
 	orDie(err)
-	server := http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}
+	server := http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}
 	go func() { _ = server.Serve(ln) }()
 	<-signals
 }

@@ -16,12 +16,13 @@ import (
 )
 
 // workerHTTP is a well-behaved worker: GET / answers with its pid, its slot and
-// its generation, GET /slow after the time in ?for=.
+// its generation, GET /slow after the time in ?for=,
+// or when the file ?until= is there.
 func workerHTTP() {
 	w := worker.New()
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	orDie(err)
-	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}, ln))
+	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}, ln))
 }
 
 // workerAll is workerHTTP on every socket that it was passed.
@@ -33,7 +34,7 @@ func workerAll() {
 		ln, err := w.Listen(name, "")
 		orDie(err)
 		servers.Go(func() {
-			orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: 10 * time.Second}, ln))
+			orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}, ln))
 		})
 	}
 	servers.Wait()
@@ -47,6 +48,13 @@ func answers() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { answer(rw) })
 	mux.HandleFunc("GET /slow", func(rw http.ResponseWriter, r *http.Request) {
+		if path := r.FormValue("until"); path != "" {
+			for _, err := os.Stat(path); err != nil; _, err = os.Stat(path) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			answer(rw)
+			return
+		}
 		d, err := time.ParseDuration(r.FormValue("for"))
 		if err != nil {
 			http.Error(rw, err.Error(), http.StatusBadRequest)

@@ -73,7 +73,7 @@ func TestHungMasterDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := connect(t, Location{Name: "shop", Dir: dir})
-	c.wait = 50 * time.Millisecond
+	c.wait = time.Second // also for one answer
 	_, statusErr := c.Status(t.Context())
 	for _, err := range []error{statusErr, c.Stop(t.Context(), true)} {
 		silent, ok := errors.AsType[*NoAnswerError](err)
@@ -198,7 +198,7 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestBusyForEver(t *testing.T) {
 	at, _ := hostile(t, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", "")
 	c := connect(t, at)
-	c.wait = 50 * time.Millisecond
+	c.wait = time.Second // also for one answer
 	if _, err := c.Reload(t.Context(), Reload{Wait: true}); !strings.Contains(fmt.Sprint(err), "nothing within") {
 		t.Errorf("reload: %v", err)
 	}

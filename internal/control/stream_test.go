@@ -47,7 +47,7 @@ func request(t *testing.T, at Location, headers ...string) *stream {
 // until reads up to and with a line.
 func (s *stream) until(end string) string {
 	s.t.Helper()
-	_ = s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = s.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	text := ""
 	for {
 		line, err := s.lines.ReadString('\n')
@@ -154,7 +154,7 @@ func TestEventsAsAList(t *testing.T) {
 
 func (s *stream) rest() string {
 	s.t.Helper()
-	_ = s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = s.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	data, err := io.ReadAll(s.lines)
 	if err != nil {
 		s.t.Error(err)
@@ -181,7 +181,7 @@ func TestStreamsAreCounted(t *testing.T) {
 	}
 	// A place is free again when a reader has left, at once and not at the next event.
 	all[0].conn.Close()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		s := request(t, at)
 		if head := s.until("\r\n"); strings.HasPrefix(head, "HTTP/1.1 200 OK") {
 			break
@@ -233,7 +233,7 @@ func TestStreamThatIsNotReadIsLetGo(t *testing.T) {
 		b.happen("crashed", long)
 		s.want(fmt.Sprintf("id: b-%d", n))
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		third := request(t, at) // has the place of the deaf one
 		if head := third.until("\r\n"); strings.HasPrefix(head, "HTTP/1.1 200 OK") {
 			return
@@ -365,7 +365,7 @@ func TestClientFollowsABusyMaster(t *testing.T) {
 					return conn.Close()
 				}
 				// The client has closed its end before it comes again.
-				_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 				if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 					return fmt.Errorf("connection %d is still open: %w", n, err)
 				}

@@ -77,7 +77,7 @@ func redisServer(tb testing.TB) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := (&net.Dialer{}).DialContext(context.Background(), "unix", socket)
 		if err == nil {
 			_ = conn.Close()

@@ -211,7 +211,7 @@ func TestReporterOnRedis(t *testing.T) {
 	}
 	wait := func(what string, there func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !there(); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !there(); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("no %s: %+v", what, r.Health())
 			}

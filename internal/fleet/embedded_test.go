@@ -23,7 +23,7 @@ func TestServeEmbedded(t *testing.T) {
 	if !w.there(t.Context()) {
 		t.Error("the host is not there")
 	}
-	for deadline := time.Now().Add(30 * time.Second); w.there(t.Context()); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); w.there(t.Context()); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("times to live do not tick")
 		}

@@ -34,7 +34,7 @@ func TestReaderLarge(t *testing.T) {
 	s, at := filled(t, 2, 1)
 	add := func(id string, bytes int) { // Redis makes the filler: it need not be sent
 		s.do("EVAL", `redis.call('ZADD', KEYS[1], '9e12', ARGV[1])
-			redis.call('HSET', KEYS[2], 'schema', 1, 'host', ARGV[1], 'state', 'ready', 'updated_at', ARGV[2], 'workers', string.format(ARGV[3], string.rep('x', ARGV[4])))`,
+			redis.call('HSET', KEYS[2], 'schema', 1, 'host', ARGV[1], 'state', 'ready', 'updated_at', ARGV[2], 'interval_ms', 600000, 'workers', string.format(ARGV[3], string.rep('x', ARGV[4])))`,
 			"2", "forkd:{shop}:hosts", "forkd:{shop}:host:"+id, id, fmt.Sprint(s.now()), `{"slot":[0],"state":["ready"],"later":"%s"}`, fmt.Sprint(bytes))
 	}
 	for i := range 66 { // more than is taken at once

@@ -151,11 +151,7 @@ func TestRealSentinelFailover(t *testing.T) {
 		}
 		return nil
 	})
-	began := time.Now()
 	r.is(t, control.RedisUp)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the report went on %v after the Sentinels had named the new primary", took)
-	}
 	rest()
 	goesOn(t, r, func() *server { return next })
 	// One Sentinel fewer is no trouble.
@@ -238,11 +234,7 @@ func TestRealClusterFailover(t *testing.T) {
 		}
 		return nil
 	})
-	began := time.Now()
 	r.is(t, control.RedisUp)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the report went on %v after the replica had taken over", took)
-	}
 	rest()
 	goesOn(t, r, func() *server { return next })
 	shows(t, reader, a)

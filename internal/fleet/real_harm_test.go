@@ -43,7 +43,7 @@ func TestRealPaused(t *testing.T) { //nolint:paralleltest // see above
 		if h := r.Health(); h.State != control.RedisDown || !h.Since.Equal(down.Since) {
 			t.Fatalf("health: %+v, before: %+v", h, down)
 		}
-		if took := time.Since(began); took > interval {
+		if took := time.Since(began); took > patience/2 {
 			t.Fatalf("the health took %v", took)
 		}
 		a.mu.Lock()
@@ -63,7 +63,7 @@ func TestRealPaused(t *testing.T) { //nolint:paralleltest // see above
 	s.resume()
 	began := time.Now()
 	r.seen(t, s)
-	const stall = time.Second // of the machine
+	const stall = patience / 2 // of the machine
 	if took := time.Since(began); took > interval+time.Second+stall {
 		t.Errorf("a whole report was there after %v", took)
 	} else {
@@ -77,7 +77,7 @@ func TestRealPaused(t *testing.T) { //nolint:paralleltest // see above
 	defer cancel()
 	began = time.Now()
 	r.Close(ctx, true)
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > patience/2 {
 		t.Errorf("a leave that had 2 s took %v", took)
 	}
 }

@@ -243,7 +243,7 @@ func (s *server) log() string {
 
 // dial connects and, where the server asks for it, logs in.
 func (s *server) dial() (*wire, error) {
-	const limit = 10 * time.Second
+	const limit = patience
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	network := "tcp"

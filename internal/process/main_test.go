@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait of these tests.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // masterJob in the environment makes the test binary a master of one worker: a
 // *job as JSON.

@@ -19,7 +19,7 @@ import (
 
 var ipv4Loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1}) //nolint:gochecknoglobals // a constant, as it were
 
-const patience = 10 * time.Second
+const patience = 60 * time.Second
 
 // TestMain runs a helper instead of the tests where the environment names one:
 // what changes a whole process (user, limits, namespaces) is tried in another.

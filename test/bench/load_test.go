@@ -28,18 +28,18 @@ func TestClosedLoopCountsEachRequestOnce(t *testing.T) {
 // meanwhile, though the client could not send them: a naive client would see
 // one slow request per connection.
 func TestFixedRateChargesAStall(t *testing.T) {
-	const stall = 200 * time.Millisecond
+	const before, stall, all = time.Second, 2 * time.Second, 5 * time.Second
 	var began atomic.Int64
 	start := time.Now()
 	address := listen(t, func(int) string {
 		since := time.Since(start)
-		if since > 100*time.Millisecond && since < 100*time.Millisecond+stall {
+		if since > before && since < before+stall {
 			began.CompareAndSwap(0, int64(since))
-			time.Sleep(100*time.Millisecond + stall - since)
+			time.Sleep(before + stall - since)
 		}
 		return answer
 	})
-	o := fixedRate(t.Context(), address, keeping, 2, 500, 500*time.Millisecond)
+	o := fixedRate(t.Context(), address, keeping, 2, 50, all)
 	if o.requests != 250 || len(o.failures) > 0 {
 		t.Fatalf("%d answered, %v failed, want 250 and none", o.requests, count(o.failures))
 	}

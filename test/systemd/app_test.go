@@ -157,13 +157,13 @@ func processes(t *testing.T) (left []int) {
 	return left
 }
 
-// run runs a command to its end, within a minute.
+// run runs a command to its end, within two minutes.
 func (a *app) run(name string, args ...string) (output string, err error) {
 	// Also in a cleanup, when the test's own context is over.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = time.Minute
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -269,11 +269,11 @@ func (a *app) ready(old int) status {
 	return s
 }
 
-// eventually waits for something that will come, for half a minute at most.
+// eventually waits for something that will come, for a minute at most.
 func (a *app) eventually(what string, look func() (ok bool, seen string)) {
 	a.t.Helper()
 	seen := ""
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		ok := false
 		if ok, seen = look(); ok {
 			return

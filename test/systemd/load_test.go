@@ -32,8 +32,8 @@ type load struct {
 }
 
 const (
-	patience = 15 * time.Second // for one request, from the first SYN to the last byte
-	longest  = 2 * time.Minute  // for all of a load, should a test forget it
+	patience = time.Minute     // for one request, from the first SYN to the last byte
+	longest  = 5 * time.Minute // for all of a load, should a test forget it
 )
 
 // newLoad begins to ask. The test that began it ends it.

@@ -45,6 +45,7 @@ type host struct {
 	starts    chan struct{} // one for each worker that is being started
 	looks     sync.Mutex    // one look at half-open connections at a time
 	daemons   daemons
+	oom       process.OOMKills
 
 	sent, dropped uint64 // messages
 
@@ -79,6 +80,9 @@ func (h *host) perform(action pool.Action) {
 	case pool.StopGroup:
 		h.stopGroup(a.ID)
 	case pool.Kill:
+		if w := h.workers[a.ID]; w != nil {
+			w.killed = true
+		}
 		h.signalGroup(a.ID, syscall.SIGKILL)
 	case pool.Bury:
 		h.bury(a.ID)
@@ -263,9 +267,13 @@ func borrow(lineup *sockets.Lineup, slot int) ([]int, error) {
 func (h *host) exited(w *worker, e process.Exit) pool.Event {
 	w.forget()
 	h.bereave(w, time.Now())
+	words := e.String()
+	if e.Signal == syscall.SIGKILL && !w.killed && h.oom.Took(time.Now()) {
+		words = "killed by the OOM killer"
+	}
 	return pool.Exited{
 		ID:        w.id,
-		Exit:      pool.Exit{Code: e.Code, Signal: int(e.Signal), Words: e.String()},
+		Exit:      pool.Exit{Code: e.Code, Signal: int(e.Signal), Words: words},
 		Leftovers: e.Leftovers,
 	}
 }
@@ -274,6 +282,7 @@ func (h *host) exited(w *worker, e process.Exit) pool.Event {
 // start and its end is revived here.
 func (h *host) inspect() {
 	h.keepPlace()
+	h.oom.Look(time.Now())
 	if h.unlistened {
 		return
 	}

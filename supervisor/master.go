@@ -53,7 +53,7 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 	m.host = &host{
 		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, upkeep: newUpkeep(place), null: -1,
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
-		leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{}, others: map[uint64]string{},
+		oom: process.NewOOMKills("/"), leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{}, others: map[uint64]string{},
 		starts:    make(chan struct{}, maxStarting),
 		daemons:   newDaemons(),
 		chronicle: m.loop.chronicle, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },

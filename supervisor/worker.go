@@ -24,6 +24,7 @@ type worker struct {
 	channel *channel      // nil: not given, or closed
 	page    int           // -1: not given
 	output  *tail
+	killed  bool // SIGKILL has been sent
 
 	stdout  *os.File  // the reading end of its output; nil: it has the master's own
 	pipe    string    // what /proc/PID/fd shows for the other end; "": not known

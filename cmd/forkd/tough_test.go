@@ -63,6 +63,8 @@ func workerTough() {
 				orDie(unix.Shutdown(socket, unix.SHUT_RDWR))
 			case "backlog":
 				orDie(unix.Listen(socket, 1))
+			case "lock":
+				orDie(unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1))
 			case "close":
 				orDie(ln.Close())
 				orDie(unix.Close(socket))

@@ -109,7 +109,7 @@ func (o *output) run() {
 	var spare []byte
 	for {
 		var over <-chan time.Time // a burst: its memory is kept no longer
-		if cap(spare) > maxPending/16 {
+		if cap(spare)+o.capacity() > maxPending/16 {
 			over = time.After(quiet)
 		}
 		select {
@@ -134,6 +134,13 @@ func (o *output) run() {
 			return
 		}
 	}
+}
+
+// capacity is of the buffer that lines go to; the other one is run's.
+func (o *output) capacity() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return cap(o.pending)
 }
 
 func (o *output) shrink() {

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"os"
 	"syscall"
 
@@ -63,12 +64,10 @@ func (p *Process) signal(sig syscall.Signal) error {
 		return os.ErrProcessDone
 	}
 	err := unix.PidfdSendSignal(p.handle, sig, nil, 0)
-	switch err {
-	case nil:
-		wake(-p.pid, sig)
-	case unix.ESRCH:
+	if errors.Is(err, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
+	wake(-p.pid, sig)
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
@@ -81,7 +80,7 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 		return os.ErrProcessDone
 	}
 	err := kill(-p.pid, sig)
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
 	return os.NewSyscallError("kill", err)

@@ -159,11 +159,16 @@ func TestCaptureIsPaced(t *testing.T) {
 // A burst's memory is given back when it is over, also where no line follows.
 func TestOutputKeepsNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOutput(io.Discard)
+		s := &stuck{free: make(chan struct{})}
+		o := newOutput(s)
 		defer o.close()
 		for range maxPending / 1024 {
 			o.writePatiently(bytes.Repeat([]byte("x"), 1024))
+			synctest.Wait()
 		}
+		close(s.free)
+		synctest.Wait()
+		o.writePatiently([]byte("x")) // whose buffer is not the one of the burst
 		time.Sleep(2 * quiet)
 		o.mu.Lock()
 		defer o.mu.Unlock()

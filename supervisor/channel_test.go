@@ -219,11 +219,13 @@ func TestChannelOfManySenders(t *testing.T) {
 				text := fmt.Appendf(nil, "[%d,%d,%q]\n", s, i, strings.Repeat("y", 100*i))
 				for errors.Is(c.deliver(text), errFull) {
 					_ = c.send(ipc.Shed{})
+					time.Sleep(time.Millisecond) // until it is less full
 				}
 			}
 		})
 	}
 	defer all.Wait()
+	defer c.close() // else the senders go on where this fails
 	next := [senders]int{}
 	in := ipc.NewReader(theirs)
 	for apps := 0; apps < senders*each; {

@@ -94,7 +94,7 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	lost := k.explains
 	if sig != syscall.SIGKILL { // Go's other threads accept while one writes the traces
 		lost = func(f failure) bool {
-			return k.explains(f) || f.opened.After(k.at) && (f.kind == reset || f.kind == eof)
+			return k.explains(f) || k.onlyQueued(f) || f.opened.After(k.at) && (f.kind == reset || f.kind == eof)
 		}
 	}
 	return effect{lost, fmt.Sprintf("%v, which had accepted %d connections", sig, len(k.had.accepted))}, nil

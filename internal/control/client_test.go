@@ -73,7 +73,7 @@ func TestHungMasterDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := connect(t, Location{Name: "shop", Dir: dir})
-	c.wait = time.Second // also for one answer
+	c.wait = 50 * time.Millisecond
 	_, statusErr := c.Status(t.Context())
 	for _, err := range []error{statusErr, c.Stop(t.Context(), true)} {
 		silent, ok := errors.AsType[*NoAnswerError](err)

@@ -61,6 +61,25 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// Who has left its worker's group alone is an orphan when the worker has ended.
+func TestOrphanOfADeadSession(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell(`(python3 -c 'import os, signal; os.setpgid(0, 0); print(os.getpid(), flush=True); signal.pause()' &); read x`))
+	pid := w.pidLine(t)
+	if found := c.Orphans(); len(found) != 0 {
+		t.Errorf("found %+v while the worker lives", found[0])
+	}
+	if _, err := w.input.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	if e := receive(t, w.exited, "the exit"); e.Leftovers {
+		t.Errorf("got %+v", e)
+	}
+	if o := orphan(t, c, pid); o.Session != w.PID() {
+		t.Errorf("got %+v", o)
+	}
+}
+
 // Who had children before it was a master does not know whose orphans are.
 func TestOrphansOfOthers(t *testing.T) {
 	other, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})

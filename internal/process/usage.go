@@ -111,20 +111,15 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 	return figures
 }
 
-// leaderOf finds out in whose group or session a process is. A session stays the
-// same when programs make groups of their own in it (nginx, a shell with job
-// control).
+// leaderOf finds out in whose session a process is. It stays the same when programs
+// make groups of their own in it (nginx, a shell with job control).
 func leaderOf[T any](pid int, leaders map[int]T) (leader int, known bool) {
-	if _, known := leaders[pid]; known {
+	if _, known := leaders[pid]; known { // also of who is no worker
 		return pid, true
 	}
-	for _, get := range []func(int) (int, error){unix.Getsid, unix.Getpgid} {
-		leader, err := get(pid)
-		if _, known := leaders[leader]; known && err == nil {
-			return leader, true
-		}
-	}
-	return 0, false
+	leader, err := unix.Getsid(pid)
+	_, known = leaders[leader]
+	return leader, known && err == nil
 }
 
 // usedBy reads what one process uses. CPU and memory only: gopsutil's scan for

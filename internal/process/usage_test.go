@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// The leader sleeps, and what it has started works and holds memory.
+// The leader sleeps, and what it has started, which leads a group of its own, works
+// and holds memory.
 func TestSample(t *testing.T) {
 	c := newChildren(t)
 	const work = `
 import os, signal
+os.setpgid(0, 0)
 held = b"x" * (50 << 20)
 while os.times().user < 0.1: pass
 print("done", flush=True)

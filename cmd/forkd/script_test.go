@@ -289,10 +289,11 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("waited %v in vain for %s; last seen: %s", patienceOfScripts, strings.Join(args, " "), seen)
 }
 
-// get is one request on a connection of its own: its status and body, or what
+// get is one request on a connection of its own, which may be lost on a worker
+// that does not serve: its status and body, or what
 // went wrong.
 func get(url string) string {
-	client := http.Client{Timeout: patienceOfScripts, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get(url)
 	if err != nil {
 		return err.Error()

@@ -86,6 +86,9 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	if err == nil {
 		k.had, err = connectionsOf(p.Pid, s.port)
 	}
+	if err != nil && errors.Is(p.Signal(syscall.SIGCONT), os.ErrProcessDone) {
+		return effect{said: "which had just ended"}, nil
+	}
 	// A process that stands still takes only SIGKILL: what comes with SIGCONT ends it.
 	if err := errors.Join(err, send(p, sig), send(p, syscall.SIGCONT)); err != nil {
 		return e, err

@@ -33,8 +33,8 @@ type app struct {
 // and lines of TOML in place of, or beside, those that every app here has.
 type settings struct {
 	flags  string // of the worker
-	drain  string // "": 10s
-	ready  string // timeout; "": 10s
+	drain  string // "": 30s
+	ready  string // timeout; "": 30s
 	listen string // address; "": 127.0.0.1 and the app's port
 	top    string // more lines before the first table
 }
@@ -80,7 +80,7 @@ monitor = "200ms"
 [drain]
 timeout = %q
 idle = "200ms"
-`, command, s.top, or(s.listen, fmt.Sprintf("tcp://127.0.0.1:%d", a.port)), or(s.ready, "10s"), or(s.drain, "10s")))
+`, command, s.top, or(s.listen, fmt.Sprintf("tcp://127.0.0.1:%d", a.port)), or(s.ready, "30s"), or(s.drain, "30s")))
 }
 
 func (a *app) write(path, text string) {

@@ -90,7 +90,7 @@ func kill(t *testing.T, pid int) {
 
 // What ignores its signal is shown as draining, and ended when its time is over.
 func TestStubbornLeftovers(t *testing.T) {
-	const drain = 4 * time.Second
+	const drain = 6 * time.Second
 	a := newApp(t, settings{flags: "-stubborn", drain: drain.String()})
 	a.start()
 	before := a.ready(0)
@@ -100,7 +100,7 @@ func TestStubbornLeftovers(t *testing.T) {
 	var shown []int
 	for _, l := range s.Leftovers {
 		shown = append(shown, l.PID)
-		if l.State != "draining" || l.KillAt == nil || l.KillAt.Sub(killed) < drain-time.Second || l.KillAt.Sub(killed) > drain+10*time.Second {
+		if l.State != "draining" || l.KillAt == nil || l.KillAt.Sub(killed) < drain-time.Second || l.KillAt.Sub(killed) > drain+time.Minute {
 			t.Errorf("killed at %v, it shows %+v", killed, l)
 		}
 	}
@@ -143,12 +143,12 @@ func TestLeftoversOfLeftovers(t *testing.T) {
 // A hung master is killed by systemd's watchdog; its workers serve meanwhile.
 func TestWatchdog(t *testing.T) {
 	a := newApp(t, settings{})
-	a.dropIn("[Service]\nWatchdogSec=2\n")
+	a.dropIn("[Service]\nWatchdogSec=4\n")
 	a.start()
 	before := a.ready(0)
 	l := newLoad(t, a.port, 4)
 	// It lives for more than the watchdog's time while it is well.
-	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 		if pid := a.pid(); pid != before.PID {
 			t.Fatalf("the master was restarted: %d is %d", before.PID, pid)
 		}

@@ -34,6 +34,7 @@ type load struct {
 const (
 	patience = time.Minute     // for one request, from the first SYN to the last byte
 	longest  = 5 * time.Minute // for all of a load, should a test forget it
+	enough   = 100             // requests: what has fewer is no load
 )
 
 // newLoad begins to ask. The test that began it ends it.
@@ -46,9 +47,13 @@ func newLoad(t *testing.T, port, clients int) *load {
 	return l
 }
 
-// none ends the load, and says that not one request may have failed.
+// none ends the load, once it has been one, and says that not one request may have
+// failed.
 func (l *load) none() {
 	l.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end) && l.asked() < enough; {
+		time.Sleep(10 * time.Millisecond)
+	}
 	close(l.stop)
 	l.all.Wait()
 	if len(l.failed) > 0 {
@@ -58,10 +63,17 @@ func (l *load) none() {
 		}
 		l.t.Errorf("of %d requests failed: %s\n%s", l.answered, strings.Join(kinds, ", "), strings.Join(l.examples, "\n"))
 	}
-	if l.answered < 100 {
+	if l.answered < enough {
 		l.t.Errorf("only %d requests were answered: that is no load", l.answered)
 	}
 	l.t.Logf("%d requests", l.answered)
+}
+
+// asked is how many requests have ended.
+func (l *load) asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.answered
 }
 
 func (l *load) client(port int, keeps bool) {
@@ -83,6 +95,7 @@ func (l *load) client(port int, keeps bool) {
 			_, done, err = c.ask("/", keeps)
 		}
 		l.count(err, keeps, reused)
+		time.Sleep(2 * time.Millisecond) // the machine is for forkd
 		if done || err != nil {
 			c.close()
 			c = nil

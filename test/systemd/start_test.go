@@ -37,7 +37,7 @@ func TestActiveOnlyWhenReady(t *testing.T) {
 }
 
 func TestDegradedIsActiveAndSaysSo(t *testing.T) {
-	a := newApp(t, settings{flags: "-lame 1", ready: "2s"})
+	a := newApp(t, settings{flags: "-lame 1", ready: "4s"})
 	a.start()
 	if text := a.show("StatusText"); !strings.Contains(text, "degraded") {
 		t.Errorf("STATUS is %q", text)

@@ -117,7 +117,13 @@ func toldToGo(t *testing.T, scheme, addr string, client *http.Transport) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := client.RoundTrip(r)
+	// A transport would try a request that was not taken again, on another connection.
+	var res *http.Response
+	c, err := client.NewClientConn(ctx, scheme, addr)
+	if err == nil {
+		defer c.Close()
+		res, err = c.RoundTrip(r)
+	}
 	if err == nil || !strings.Contains(err.Error(), "ENHANCE_YOUR_CALM") && !strings.Contains(err.Error(), "could not be established") {
 		t.Errorf("got %v, %v", res, err)
 	}

@@ -117,6 +117,7 @@ func (s *leftovers) open(pid int, beside, atStart bool) (l *leftover, record pro
 		l.close()
 		return nil, record
 	}
+	_ = l.signal(unix.SIGCONT) // one that is stopped has not taken the signal of its master's death
 	s.opened++
 	l.id = pool.ID{Slot: max(0, l.slot), Attempt: s.opened}
 	return l, record
@@ -171,7 +172,6 @@ func (h *host) inherit(s *leftovers, step func(pool.Event)) {
 
 func (h *host) adoptLeftover(l *leftover) pool.Event {
 	h.leftovers[l.id] = l
-	_ = l.signal(unix.SIGCONT) // one that is stopped has not taken the signal of its master's death
 	h.chronicle.add(control.Event{Type: control.EventLeftover, Slot: l.knownSlot(), PID: &l.pid, Reason: "left by a killed master, draining"})
 	return pool.Inherited{ID: l.id, Deadline: l.killAt}
 }

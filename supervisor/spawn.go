@@ -73,6 +73,13 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 		w.pipe, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write))
 		// It ends with the last holder of the other end, at once if no worker starts.
 		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
+	} else {
+		for _, fd := range []int{1, 2} {
+			if terminal, err := openTerminal(fd); err == nil {
+				passed = append(passed, terminal)
+				spec.Files[fd] = terminal
+			}
+		}
 	}
 	if !s.cfg.Channel {
 		return spec, passed, nil
@@ -227,4 +234,15 @@ func openNull() (int, error) {
 		return -1, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	return fd, nil
+}
+
+// openTerminal opens the terminal that fd is once more, for writing alone: job
+// control stops only readers of the terminal's own session, so that a worker, which
+// has another, would get what is typed there. An error where fd is no terminal, or
+// one that has closed or that the master may not open.
+func openTerminal(fd int) (int, error) {
+	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+		return -1, err
+	}
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 }

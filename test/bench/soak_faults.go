@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,7 +83,7 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 		return e, err
 	}
 	k := kill{at: time.Now()}
-	err = untilStopped(ctx, p.Pid)
+	err = untilAllStopped(ctx, p.Pid)
 	if err == nil {
 		k.had, err = connectionsOf(p.Pid, s.port)
 	}
@@ -101,6 +102,29 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 		}
 	}
 	return effect{lost, fmt.Sprintf("%v, which had accepted %d connections", sig, len(k.had.accepted))}, nil
+}
+
+// untilAllStopped waits until the kernel shows every thread of a process as stopped.
+// Unlike untilStopped it is sure of it beside busy neighbours; the master may take
+// longer to bury the process, which counts for nothing here.
+func untilAllStopped(ctx context.Context, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for ; ctx.Err() == nil; pause(ctx, time.Millisecond) {
+		threads, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task/*/stat"))
+		if err != nil || len(threads) == 0 {
+			return errors.Join(err, os.ErrProcessDone)
+		}
+		running := slices.ContainsFunc(threads, func(thread string) bool {
+			stat, err := os.ReadFile(thread)
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			return err == nil && !strings.HasPrefix(rest, "T")
+		})
+		if !running {
+			return nil
+		}
+	}
+	return fmt.Errorf("worker %d does not stop", pid)
 }
 
 // endWorker sends a worker its stop signal from outside: it drains.

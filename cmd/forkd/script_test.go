@@ -138,7 +138,7 @@ func (h *harness) freeport(ts *testscript.TestScript, neg bool, args []string) {
 		port := 0
 		for range ports {
 			last := int(h.ports.Add(int32(n + 1)))
-			try := first + (os.Getpid()*37+last-n)%(ports-n)
+			try := first + (os.Getpid()*37+last-n)%ports // and the n after it, which nobody else is given
 			if !slices.ContainsFunc(portsFrom(try, n), isTaken) {
 				port = try
 				break

@@ -102,7 +102,7 @@ func (c *Children) Shared() bool { return c.shared }
 func (c *Children) Adopted() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.adopted()
+	return c.adopted(readPIDs())
 }
 
 // Leads reports whether pid is a worker's leader, alive or not yet reaped.
@@ -117,7 +117,7 @@ func (c *Children) Leads(pid int) bool {
 func (c *Children) KillAdopted(sig syscall.Signal) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pids := c.adopted()
+	pids := c.adopted(readPIDs())
 	for _, pid := range pids {
 		// Only this process can reap it, and not while mu is held: the pid is
 		// still its own. One that ended meanwhile does not mind.
@@ -138,9 +138,9 @@ func childrenNow() map[int]bool {
 	return children
 }
 
-func (c *Children) adopted() []int {
-	var pids []int
-	for _, pid := range readPIDs() {
+// adopted picks the strangers among some processes.
+func (c *Children) adopted(among []int) (pids []int) {
+	for _, pid := range among {
 		if c.workers[pid] != nil || c.before[pid] || !hasLivingChild(unix.P_PID, pid) {
 			continue
 		}

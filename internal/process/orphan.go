@@ -3,6 +3,9 @@ package process
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,13 +25,18 @@ type Orphan struct {
 	gone     bool // reaped: Children.mu
 }
 
-// Orphans lists those that live. One that was listed before is the same again. It
-// costs two system calls for each process of the machine. Not for more than one
-// goroutine.
+// Orphans lists those that live. One that was listed before is the same again, a new
+// one may be missed while another ends. Not for more than one goroutine.
 func (c *Children) Orphans() []*Orphan {
 	c.mu.Lock()
 	var orphans, found []*Orphan
-	for _, pid := range c.adopted() {
+	among := childrenOfMain()
+	for pid := range c.orphans {
+		if !slices.Contains(among, pid) {
+			among = append(among, pid)
+		}
+	}
+	for _, pid := range c.adopted(among) {
 		o := c.orphans[pid]
 		if o == nil {
 			o = &Orphan{PID: pid, children: c}
@@ -42,6 +50,26 @@ func (c *Children) Orphans() []*Orphan {
 		o.look()
 	}
 	return orphans
+}
+
+// childrenOfMain lists the children of the main thread: the workers, and the orphans,
+// which the kernel gives to the first thread that lives (find_new_reaper in
+// kernel/exit.c). A kernel without CONFIG_PROC_CHILDREN has it list all processes.
+func childrenOfMain() (pids []int) {
+	if !ownProc() {
+		return readPIDs()
+	}
+	pid := os.Getpid()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return readPIDs()
+	}
+	for word := range strings.FieldsSeq(string(text)) {
+		if child, err := strconv.Atoi(word); err == nil {
+			pids = append(pids, child)
+		}
+	}
+	return pids
 }
 
 // OrphanEnded receives when one of the orphans that were listed has ended.

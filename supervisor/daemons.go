@@ -48,35 +48,19 @@ type leftDaemons struct {
 	killAt  time.Time
 }
 
-const (
-	// lookForDaemons is how often the master looks for them while no worker ends.
-	lookForDaemons = time.Second
-	// seldomForDaemons is the most that it waits where a look is expensive, on a
-	// machine with many thousand processes: it may take a 500th of the time.
-	seldomForDaemons = 10 * time.Second
-	// maxStrays bounds the daemons for each slot that could be of any worker. More
-	// are more than workers use.
-	maxStrays = 16
-)
+// maxStrays bounds the daemons for each slot that could be of any worker. More
+// are more than workers use.
+const maxStrays = 16
 
-// watchDaemons looks for daemons until done, beside the loop.
+// watchDaemons looks for daemons until done, beside the loop: with each inspection
+// and when a worker ends.
 func (h *host) watchDaemons(glance func(happening) bool, step func(pool.Event), done <-chan struct{}) {
-	next := time.NewTimer(lookForDaemons)
-	defer next.Stop()
-	look := func() []*process.Orphan {
-		start := time.Now()
-		found := h.children.Orphans()
-		next.Reset(max(lookForDaemons, min(500*time.Since(start), seldomForDaemons)))
-		return found
-	}
 	var found []*process.Orphan
 	for {
 		known := len(found) > 0
 		select {
-		case <-next.C:
-			found = look()
 		case <-h.daemons.look:
-			found = look()
+			found = h.children.Orphans()
 		case <-h.children.OrphanEnded():
 			found = slices.DeleteFunc(slices.Clone(found), (*process.Orphan).Ended)
 		case <-done:
@@ -277,7 +261,7 @@ func (h *host) bereave(w *worker, now time.Time) {
 	}
 	poke(h.daemons.look) // its daemons have as long as its group
 	h.daemons.past = slices.DeleteFunc(append(h.daemons.past, w), func(w *worker) bool {
-		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*seldomForDaemons
+		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*inspectEvery
 	})
 }
 

@@ -82,7 +82,7 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	if err := send(p, syscall.SIGSTOP); err != nil {
 		return e, err
 	}
-	k := kill{at: time.Now()}
+	var k kill
 	err = untilAllStopped(ctx, p.Pid)
 	if err == nil {
 		k.had, err = connectionsOf(p.Pid, s.port)
@@ -90,6 +90,7 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	if err != nil && errors.Is(p.Signal(syscall.SIGCONT), os.ErrProcessDone) {
 		return effect{said: "which had just ended"}, nil
 	}
+	k.at = time.Now()
 	// A process that stands still takes only SIGKILL: what comes with SIGCONT ends it.
 	if err := errors.Join(err, send(p, sig), send(p, syscall.SIGCONT)); err != nil {
 		return e, err

@@ -1,11 +1,8 @@
 package worker
 
 import (
-	"bufio"
+	"encoding/binary"
 	"net"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,28 +52,38 @@ func (l *listener) awaited() bool {
 		return false
 	}
 	l.inVain++
-	if halfOpen("/proc/net/tcp", addr.Port) || halfOpen("/proc/net/tcp6", addr.Port) {
+	if halfOpen(unix.AF_INET, addr.Port) || addr.IP.To4() == nil && halfOpen(unix.AF_INET6, addr.Port) {
 		l.inVain = 0
 	}
 	return l.inVain < looks
 }
 
-// halfOpen reports whether a connection to the port is in state SYN_RECV (03 in
-// proc(5)'s table of sockets), where a deferred one stays until its client
-// speaks.
-func halfOpen(table string, port int) bool {
-	file, err := os.Open(table)
+// halfOpen reports whether a connection to the port is in state SYN_RECV, where
+// a deferred one stays until its client speaks. It asks sock_diag(7) for these
+// alone: a table of /proc/net would be read whole, in 100 ms where there are
+// 15,000 connections. What cannot be asked has none: then nobody is waited for.
+func halfOpen(family uint8, port int) bool {
+	const (
+		byFamily = 20                       // SOCK_DIAG_BY_FAMILY of linux/sock_diag.h
+		states   = 1<<3 | 1<<12             // TCP_SYN_RECV and TCP_NEW_SYN_RECV of net/tcp_states.h
+		size     = unix.SizeofNlMsghdr + 56 // and struct inet_diag_req_v2 of linux/inet_diag.h
+	)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return false // no IPv6, or no /proc: then nobody is waited for
+		return false
 	}
-	defer file.Close()
-	suffix := ":" + strings.ToUpper(strconv.FormatInt(0x10000+int64(port), 16)[1:])
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		// sl, local address, remote address, state, ...
-		fields := strings.Fields(lines.Text())
-		if len(fields) > 3 && fields[3] == "03" && strings.HasSuffix(fields[1], suffix) {
-			return true
-		}
+	defer unix.Close(fd)
+	var m [size]byte
+	binary.NativeEndian.PutUint32(m[0:], size)
+	binary.NativeEndian.PutUint16(m[4:], byFamily)
+	binary.NativeEndian.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	m[16], m[17] = family, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(m[20:], states)
+	binary.BigEndian.PutUint16(m[24:], uint16(port))
+	if _, err := unix.Write(fd, m[:]); err != nil {
+		return false
 	}
-	return false
+	// The first message of the answer is a connection, or says that there is none.
+	n, _, err := unix.Recvfrom(fd, m[:], 0)
+	return err == nil && n >= unix.SizeofNlMsghdr && binary.NativeEndian.Uint16(m[4:]) == byFamily
 }

@@ -97,9 +97,11 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	}
 	s.gone = p.Pid
 	lost := k.explains
-	if sig != syscall.SIGKILL { // Go's other threads accept while one writes the traces
+	if sig != syscall.SIGKILL {
+		// Go's other threads go on while one writes the traces: they accept what is
+		// queued, half open or new.
 		lost = func(f failure) bool {
-			return k.explains(f) || k.onlyQueued(f) || f.opened.After(k.at) && (f.kind == reset || f.kind == eof)
+			return k.explains(f) || (f.answered == 0 || f.opened.After(k.at)) && (f.kind == reset || f.kind == eof)
 		}
 	}
 	return effect{lost, fmt.Sprintf("%v, which had accepted %d connections", sig, len(k.had.accepted))}, nil

@@ -2,23 +2,17 @@ package sockets
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// resolveWithin bounds the look-up of a host name.
-const resolveWithin = 10 * time.Second
 
 // endpoint is where a listener's sockets are bound.
 type endpoint struct {
@@ -89,7 +83,7 @@ func (s spot) remedy() string {
 
 const maxPort = 1<<16 - 1
 
-// resolve checks a listener and looks its address up.
+// resolve checks a listener.
 func resolve(l Listener, slots int, ipv6 bool) (spot, error) {
 	if l.Network == "unix" {
 		return resolvePath(l)
@@ -162,8 +156,7 @@ func resolveEndpoint(l Listener, ipv6 bool) (endpoint, error) {
 	return end, nil
 }
 
-// address finds the one address of the listener. Of a name with several it is
-// the first of IPv4, as with net.Listen, unless the network is tcp6.
+// address is the listener's, never v4-mapped.
 func address(l Listener) (netip.Addr, error) {
 	if l.Host == "" {
 		if l.Network == "tcp4" {
@@ -174,20 +167,7 @@ func address(l Listener) (netip.Addr, error) {
 	if addr, err := netip.ParseAddr(l.Host); err == nil {
 		return addr.Unmap(), nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), resolveWithin)
-	defer cancel()
-	family := "ip" + strings.TrimPrefix(l.Network, "tcp")
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, family, l.Host)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("cannot resolve the host name: %w", err)
-	}
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	if i := slices.IndexFunc(addrs, netip.Addr.Is4); i >= 0 {
-		return addrs[i], nil
-	}
-	return addrs[0], nil
+	return netip.Addr{}, fmt.Errorf("%q is no IP address", l.Host)
 }
 
 func scope(zone string) (uint32, error) {

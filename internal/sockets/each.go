@@ -82,10 +82,6 @@ func (e *each) configure(l Listener) {
 	e.listener = l
 }
 
-func (e *each) steer([]bool) error { return nil }
-
-func (e *each) refresh() error { return nil }
-
 func (e *each) mend(slot int) (undone string, err error) {
 	if slot >= len(e.members) {
 		return "", nil

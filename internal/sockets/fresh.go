@@ -1,10 +1,8 @@
 package sockets
 
-import "golang.org/x/sys/unix"
-
 // fresh is another socket for a slot whose own cannot be mended: the next worker
-// gets it, and the slot's connections when that one's lineup serves. Until then, and
-// for good where it never does, the old one is the slot's.
+// gets it, and the slot's connections when that one's lineup serves. Until then the
+// old one is the slot's.
 type fresh struct {
 	sock   *socket
 	slot   int
@@ -22,7 +20,6 @@ func (g *group) freshFile(slot int, l *Lineup) int {
 	case g.lent || g.members[slot].held || !isLocked(fd):
 		return fd
 	}
-	g.look()
 	other, backlog, err := g.bind()
 	if err != nil {
 		g.set.notice("cannot replace the socket of %s%s yet: %v", ofSlot(slot), g.listener, err)
@@ -31,30 +28,26 @@ func (g *group) freshFile(slot int, l *Lineup) int {
 	f = fresh{&socket{fd: other, backlog: backlog, cookie: cookie(other)}, slot, l}
 	g.fresh[slot] = f
 	g.set.disown(f.sock) // it is nobody else's
-	g.order.join(-int(f.sock.cookie))
+	g.look()
 	return other
 }
 
-// isLocked reports whether a worker has locked the socket's filter.
-func isLocked(fd int) bool {
-	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
-	return err == nil && locked != 0
-}
-
 // takeFresh makes those the slots' own that serve by now.
-func (g *group) takeFresh(serving []*Lineup) (taken bool) {
+func (g *group) takeFresh(serving []*Lineup) {
 	for slot, f := range g.fresh {
 		if slot < len(serving) && serving[slot] == f.lineup {
 			g.swap(slot)
-			taken = true
 		}
 	}
-	return taken
 }
 
-// swap makes the fresh socket the slot's. The old one is its worker's alone then.
+// swap makes the fresh socket, if there is one, the slot's. The old one is its
+// worker's alone then.
 func (g *group) swap(slot int) {
 	old, f := g.members[slot], g.fresh[slot]
+	if f.sock == nil {
+		return
+	}
 	delete(g.fresh, slot)
 	for at, id := range g.order {
 		switch id {

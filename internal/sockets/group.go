@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -19,7 +20,6 @@ type group struct {
 	seed     uint32
 	members  []*socket // by slot
 	order    order
-	moved    bool             // the order is not that of their listen(2) any more
 	fresh    map[int]fresh    // by slot: for those whose socket cannot be mended
 	others   map[uint64]Other // that are not the Set's, by cookie
 	accept   []bool           // by slot, as steer was told
@@ -78,7 +78,6 @@ func (g *group) adopt(given []*passed) error {
 			g.order.join(p.slot)
 		}
 	}
-	g.moved = true // what became of the group meanwhile is not known
 	return nil
 }
 
@@ -94,19 +93,14 @@ func (g *group) open(slot int) error {
 		m.parked = false
 		return nil
 	}
-	steered := g.accept != nil // else steer is still to come, once for all slots
-	if steered {
-		g.look()
-	}
 	fd, backlog, err := g.bind()
 	switch {
 	case err == nil:
 		g.members[slot] = &socket{fd: fd, backlog: backlog, cookie: cookie(fd)}
-		g.order.join(slot)
-		if !steered {
+		if g.accept == nil { // steer is still to come, once for all slots
 			return nil
 		}
-		return g.attach()
+		return g.refresh()
 	case g.lendable() && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
 		g.lent = true
 		return nil
@@ -156,7 +150,7 @@ func (g *group) isOpen() bool {
 
 // lendable reports whether the group is systemd's alone.
 func (g *group) lendable() bool {
-	return len(g.order.slots()) > 0 && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
+	return g.isOpen() && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
 }
 
 // lender is the slot whose socket a slot uses: its own, but where slots share.
@@ -201,39 +195,29 @@ func (g *group) configure(l Listener) {
 	g.listener = l
 }
 
-// leave follows a socket that is not in the group any more.
-func (g *group) leave(id int) {
-	g.moved = g.moved || id != g.order[len(g.order)-1]
-	g.order.leave(id)
-}
-
-// look follows what has become of the group: a socket that a worker has shut down
-// has left it, one with which it listens again, or that somebody else has made, is
-// its last. One change between two looks is followed exactly, and any number that
-// only join; of several that leave it is not known which was first, and slots may
-// change places in the group.
+// look follows what has become of the group: a socket that does not listen any more
+// has left it, one that has begun to listen is its last. Any number may have joined
+// since the last look; of several that have left it is not known which was first,
+// and slots may change places in the group.
 func (g *group) look() {
 	there, err := g.listening()
 	if err != nil {
+		// The members that are known are taken to be all that there are.
 		g.set.blind.Do(func() { g.set.notice("cannot see who else listens on the app's ports: %v", err) })
-		there = g.listeningOwn()
-	}
-	is, was := map[int]bool{}, map[int]bool{}
-	for _, id := range there {
-		is[id] = true
-	}
-	for _, id := range slices.Clone(g.order) {
-		was[id] = true
-		if !is[id] {
-			g.leave(id)
+		there = slices.Clone(g.order)
+		for slot := range g.all() {
+			if !slices.Contains(there, slot) {
+				there = append(there, slot)
+			}
 		}
 	}
-	if err == nil && !g.moved {
-		g.order = there
-		return
+	for _, id := range slices.Clone(g.order) {
+		if !slices.Contains(there, id) {
+			g.order.leave(id)
+		}
 	}
 	for _, id := range there {
-		if !was[id] {
+		if !slices.Contains(g.order, id) {
 			g.order.join(id)
 		}
 	}
@@ -243,12 +227,6 @@ func (g *group) look() {
 // and notes the others that there are.
 func (g *group) listening() (there []int, err error) {
 	all, err := listeners(g.end.port)
-	if err == nil && g.misses(all) {
-		// A walk through a table that changes may skip one.
-		var again []listening
-		again, err = listeners(g.end.port)
-		all = append(all, again...)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -262,65 +240,35 @@ func (g *group) listening() (there []int, err error) {
 			ours = l.kin
 		}
 	}
-	seen := map[uint64]bool{}
+	gone := maps.Clone(g.others)
 	for _, l := range all {
+		delete(gone, l.cookie)
 		slot, own := slots[l.cookie]
 		within := l.kin == ours || slices.Contains(g.order, -int(l.cookie))
 		switch {
-		case seen[l.cookie], !own && !within && !g.end.losesTo(l.kin):
-			continue
 		case own:
 			there = append(there, slot)
+			continue
 		case within:
 			there = append(there, -int(l.cookie))
+		case !g.end.losesTo(l.kin):
+			continue
 		}
-		seen[l.cookie] = true
-		if _, known := g.others[l.cookie]; !own && !known && !g.set.owns(l.cookie) {
-			g.others[l.cookie] = Other{
+		if _, known := g.others[l.cookie]; !known && !g.set.owns(l.cookie) {
+			o := Other{
 				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr, uint16(g.end.port)),
 				inode: l.inode, uid: l.kin.uid, within: within,
 			}
-			g.set.note(g.others[l.cookie])
-		}
-	}
-	for id, o := range g.others {
-		if !seen[id] {
-			delete(g.others, id)
-			o.Gone = true
+			g.others[l.cookie] = o
 			g.set.note(o)
 		}
 	}
+	for id, o := range gone {
+		delete(g.others, id)
+		o.Gone = true
+		g.set.note(o)
+	}
 	return there, nil
-}
-
-// misses reports whether a socket that was there at the last look is not among these.
-func (g *group) misses(all []listening) bool {
-	found := map[int]bool{}
-	for _, l := range all {
-		found[-int(l.cookie)] = true
-	}
-	return slices.ContainsFunc(g.order, func(id int) bool {
-		if id >= 0 {
-			id = -int(g.members[id].cookie)
-		}
-		return !found[id]
-	})
-}
-
-// listeningOwn is listening where the kernel can't be asked for others: those that
-// were there are taken to be there still.
-func (g *group) listeningOwn() (there []int) {
-	for _, id := range g.order {
-		if id < 0 {
-			there = append(there, id)
-		}
-	}
-	for slot, m := range g.all() {
-		if state, err := inspect(m.fd); err == nil && state.listens {
-			there = append(there, slot)
-		}
-	}
-	return there
 }
 
 // refresh steers anew even where nothing has changed: what program the group has
@@ -337,8 +285,10 @@ func (g *group) mend(slot int) (undone string, err error) {
 	m := g.members[slot]
 	undone, revived, err := m.mend(g.set, g.listener, slot)
 	if revived {
-		g.order.join(slot)
-		err = first(err, g.attach())
+		if slices.Contains(g.order, slot) { // shut down since the last look
+			g.order.leave(slot)
+		}
+		err = first(err, g.refresh())
 	}
 	if m.fd < 0 || m.held {
 		return undone, err
@@ -354,9 +304,7 @@ func (g *group) reset(slot int) (changed []string, err error) {
 	if slot >= len(g.members) || g.members[slot].fd < 0 {
 		return nil, nil
 	}
-	if g.fresh[slot].sock != nil {
-		g.swap(slot)
-	}
+	g.swap(slot)
 	changed, replace, err := g.members[slot].reset(g.set, g.listener, slot, g.end)
 	if replace {
 		accepted := slot < len(g.accept) && g.accept[slot]
@@ -414,7 +362,7 @@ func (g *group) closeSlot(slot int) error {
 	if slices.Contains(g.order, slot) {
 		g.vacate(slot)
 		m.end()
-		g.leave(slot)
+		g.order.leave(slot)
 	}
 	m.close()
 	return g.attach()
@@ -429,10 +377,8 @@ func (g *group) flush(slot int) error {
 	}
 	g.vacate(slot)
 	err := m.flushQueued(g.listener, slot)
-	g.leave(slot)
-	if _, listens := m.waiting(); listens {
-		g.order.join(slot)
-	}
+	g.order.leave(slot)
+	g.look()
 	return err
 }
 
@@ -460,7 +406,7 @@ func (g *group) giveBack() []*passed {
 	g.look()
 	for slot, m := range g.all() {
 		if !m.held && slices.Contains(g.order, slot) {
-			g.leave(slot)
+			g.order.leave(slot)
 			g.set.forget(m)
 			m.end()
 		}

@@ -19,10 +19,9 @@ func (l *Lineup) has(p *place) bool { return slices.Contains(l.places, p) }
 
 // Lineup finds a place for every listener, for slots 0 to slots-1. Those that
 // another lineup has are shared with it, and take over the new name, balance,
-// backlog and permissions; passed sockets are used; others are bound. It resolves
-// host names, which may take seconds. When it fails nothing has changed; the
-// error says what to do, and is a *HeldError where somebody else has the port or
-// the path. slots is 1 to 1024.
+// backlog and permissions; passed sockets are used; others are bound. When it fails
+// nothing has changed; the error says what to do, and is a *HeldError where somebody
+// else has the port or the path. slots is 1 to 1024.
 func (s *Set) Lineup(ls []Listener, slots int) (*Lineup, error) {
 	if slots < 1 || slots > maxSlots {
 		return nil, fmt.Errorf("cannot open the sockets of %d slots: 1 to %d can be steered", slots, maxSlots)
@@ -320,10 +319,15 @@ func (d *draft) add(i int, want spot) error {
 		p.spot.end.port = port
 	}
 	d.notice(p, c)
-	if s.steered {
-		return b.steer(make([]bool, len(s.serving)))
+	g, ok := b.(*group)
+	switch {
+	case !ok:
+		return nil
+	case s.steered:
+		return g.steer(make([]bool, len(s.serving)))
+	default:
+		return g.steer(slices.Repeat([]bool{true}, d.slots))
 	}
-	return b.steer(slices.Repeat([]bool{true}, d.slots))
 }
 
 // makeAlike sets on a socket unit's sockets what systemd has not been asked to.

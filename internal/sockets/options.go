@@ -109,10 +109,21 @@ func readOptions(fd int) [][]byte {
 	return values
 }
 
+// setBack sets the options that are not as wanted, and returns which were not.
+func (m *socket) setBack(want [][]byte) (changed []string) {
+	for i, o := range options() {
+		if now := o.get(m.fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
+			o.set(m.fd, want[i])
+			changed = append(changed, o.label)
+		}
+	}
+	return changed
+}
+
 // reset sets the options and O_NONBLOCK as they were before a worker had the socket:
 // as they are on another that is made alike, or as systemd had set them. It returns
 // which were different. replace: one can't be set back, and the slot, -1 for all,
-// is to get another socket, where it can.
+// is to get another socket.
 func (m *socket) reset(s *Set, l Listener, slot int, end endpoint) (changed []string, replace bool, err error) {
 	want := m.options
 	if want == nil {
@@ -123,40 +134,51 @@ func (m *socket) reset(s *Set, l Listener, slot int, end endpoint) (changed []st
 		want = readOptions(fd)
 		unix.Close(fd)
 	}
-	differ := func(act func(o option, value []byte)) {
-		for i, o := range options() {
-			if now := o.get(m.fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
-				act(o, want[i])
-			}
-		}
+	changed = m.setBack(want)
+	stuck := m.setBack(want)
+	if isLocked(m.fd) {
+		changed, stuck = append(changed, lockFilter), append(stuck, lockFilter)
 	}
-	differ(func(o option, value []byte) {
-		o.set(m.fd, value)
-		changed = append(changed, o.label)
-	})
-	var stuck []string
-	if len(changed) > 0 {
-		differ(func(o option, _ []byte) { stuck = append(stuck, o.label) })
+	switch {
+	case len(stuck) > 0 && slot >= 0 && !m.held:
+		return changed, true, nil
+	case len(stuck) > 0:
+		m.spoil(s, l, slot, strings.Join(stuck, " "))
+		return nil, false, nil
 	}
 	flags, err := unix.FcntlInt(uintptr(m.fd), unix.F_GETFL, 0)
 	if err == nil && flags&unix.O_NONBLOCK != 0 != l.Nonblocking {
 		changed = append(changed, "O_NONBLOCK")
 		_, err = unix.FcntlInt(uintptr(m.fd), unix.F_SETFL, flags^unix.O_NONBLOCK)
 	}
-	locked := isLocked(m.fd)
-	switch {
-	case len(stuck) == 0 && !locked:
-		return changed, false, os.NewSyscallError("fcntl", err)
-	case slot >= 0 && !m.held:
-		if locked {
-			changed = append(changed, "SO_LOCK_FILTER")
-		}
-		return changed, true, nil
-	case len(stuck) > 0 && !m.stuck:
-		m.stuck = true
-		s.spoil(slot, fmt.Sprintf("a worker has set %s, which cannot be set back: %s", strings.Join(stuck, " "), m.remedy(l)))
+	return changed, false, os.NewSyscallError("fcntl", err)
+}
+
+// lockFilter is the option that nobody can set back.
+const lockFilter = "SO_LOCK_FILTER"
+
+// isLocked reports whether a worker has locked the socket's filter.
+func isLocked(fd int) bool {
+	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
+	return err == nil && locked != 0
+}
+
+// spoil tells once of what cannot be set back, and how the socket is replaced.
+func (m *socket) spoil(s *Set, l Listener, slot int, what string) {
+	if m.spoilt {
+		return
 	}
-	return slices.DeleteFunc(changed, func(label string) bool { return slices.Contains(stuck, label) }), false, nil
+	m.spoilt = true
+	remedy := "it gets another with the next reload, or when it has no worker"
+	switch {
+	case m.held:
+		remedy = "stop the app and restart the socket unit"
+	case l.Mode == ModeShared, l.Network == "unix":
+		remedy = "stop the app and run it again"
+	case l.Mode == ModeEach:
+		remedy = "it gets another when it has no worker"
+	}
+	s.spoilt = append(s.spoilt, Restored{slot, fmt.Sprintf("a worker has set %s, which cannot be set back: %s", what, remedy)})
 }
 
 // alike makes a socket with the options of the listener's.

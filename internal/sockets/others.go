@@ -3,6 +3,7 @@ package sockets
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Other is somebody else's socket that has begun to listen on a listener's port,
@@ -41,23 +42,20 @@ func (s *Set) Others() []Other {
 // Holders finds who has the sockets of those that have come, by their IDs. It reads
 // all of /proc, and may be called from any goroutine.
 func Holders(others []Other) map[uint64]Holder {
-	owners, ids := map[uint64]uint32{}, map[uint64]uint64{}
-	holders := map[uint64]Holder{}
+	owners := map[uint64]uint32{} // uid by inode
 	for _, o := range others {
 		if !o.Gone {
-			owners[o.inode], ids[o.inode] = o.uid, o.ID
-			holders[o.ID] = Holder{UID: o.uid}
+			owners[o.inode] = o.uid
 		}
 	}
 	if len(owners) == 0 {
 		return nil
 	}
-	for _, pid := range processes() {
-		for _, inode := range heldBy(pid, owners) {
-			if h := holders[ids[inode]]; h.PID == 0 {
-				h.PID, h.Comm, h.App = pid, comm(pid), app(pid)
-				holders[ids[inode]] = h
-			}
+	found, holders := holdersOf(owners), map[uint64]Holder{}
+	for _, o := range others {
+		holders[o.ID] = Holder{UID: o.uid}
+		if at := slices.IndexFunc(found, func(h Holder) bool { return slices.Contains(h.Sockets, o.inode) }); at >= 0 {
+			holders[o.ID] = found[at]
 		}
 	}
 	return holders

@@ -17,8 +17,8 @@ type place struct {
 // bound is the sockets of a place: what differs between the modes. A slot is
 // open from open to closeSlot.
 type bound interface {
-	// open makes the slot's socket if it has none. It gets no connection before
-	// steer says so.
+	// open makes the slot's socket if it has none. In a group it gets no connection
+	// before that is steered.
 	open(slot int) error
 	// file returns the slot's socket, -1 where it is not open.
 	file(slot int) int
@@ -26,10 +26,6 @@ type bound interface {
 	actual(slot int) (mode string, port int)
 	// configure takes over another name, balance, backlog and permissions.
 	configure(l Listener)
-	// steer says which slots accept; those beyond do not.
-	steer(accept []bool) error
-	// refresh brings up to date what the slots have in common; it comes before mend.
-	refresh() error
 	// mend undoes what a worker did to the slot's socket, and says what that was.
 	mend(slot int) (undone string, err error)
 	// reset sets the options of the slot's socket back; no worker has it.

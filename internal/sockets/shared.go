@@ -103,10 +103,6 @@ func (c *shared) configure(l Listener) {
 	c.listener = l
 }
 
-func (c *shared) steer([]bool) error { return nil }
-
-func (c *shared) refresh() error { return nil }
-
 func (c *shared) mend(int) (undone string, err error) {
 	undone, _, err = c.sock.mend(c.set, c.listener, -1)
 	return undone, err

@@ -22,8 +22,7 @@ type socket struct {
 	stored  string          // its name in the fd store, "": it is not there
 	cookie  uint64          // of one in the fd store, or in a group
 	unit    string          // its name from the socket unit
-	locked  bool            // a worker has locked its filter: said
-	stuck   bool            // one has set what can't be set back: said
+	spoilt  bool            // a worker has set what cannot be set back: told
 	options [][]byte        // of one of a socket unit's, as it was passed
 }
 
@@ -84,33 +83,18 @@ func (m *socket) mend(s *Set, l Listener, slot int) (undone string, revived bool
 	switch err := unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); {
 	case err == nil:
 		undone = joinWords(undone, "a worker had set a filter (SO_ATTACH_FILTER)")
-	case errors.Is(err, unix.EPERM) && !m.locked:
-		m.locked = true
-		s.spoil(slot, "a worker has locked its socket's filter (SO_LOCK_FILTER), which nothing undoes: "+m.remedy(l))
+	case errors.Is(err, unix.EPERM):
+		m.spoil(s, l, slot, lockFilter)
 	}
 	return undone, revived, nil
 }
 
-// remedy is how a socket is replaced that cannot be mended.
-func (m *socket) remedy(l Listener) string {
-	switch {
-	case m.held:
-		return "stop the app and restart the socket unit"
-	case l.Mode == ModeShared, l.Network == "unix":
-		return "stop the app and run it again"
-	case l.Mode == ModeEach:
-		return "it gets another when it has no worker"
-	default:
-		return "it gets another with the next reload, or when it has no worker"
-	}
-}
-
 // joinWords lists what was done.
 func joinWords(list, more string) string {
-	if list == "" {
-		return more
+	if list != "" && more != "" {
+		list += ", "
 	}
-	return list + ", " + more
+	return list + more
 }
 
 // keepShared sets SO_REUSEPORT again: with it off, the kernel may give a socket all

@@ -47,7 +47,7 @@ const (
 type Listener struct {
 	Name        string      // unique in the app
 	Network     string      // "tcp": dual-stack, v4 only where the host has no v6; "tcp4"; "tcp6": v6 only; "unix"
-	Host        string      // address or name, "": every address of the host
+	Host        string      // IP address, "": every one of the host's
 	Port        int         // 0: one that the kernel picks, the same for all slots; of ModeEach, slot 0's
 	Path        string      // of unix: absolute
 	Perm        fs.FileMode // of unix: the socket file's, 0 for what the umask leaves
@@ -83,8 +83,8 @@ const maxSlots = 1024
 const maxNotices = 100
 
 // Set is every socket of an app. It has one owner: its methods and those of its
-// lineups must not be called from two goroutines at once. All but Lineup are
-// short system calls.
+// lineups must not be called from two goroutines at once. All are short system
+// calls.
 type Set struct {
 	app     string
 	own     func(Holder) bool // a worker of this app, or one that a killed master has left
@@ -127,13 +127,22 @@ func (s *Set) Steer(serving []*Lineup) error {
 	s.serving, s.steered = slices.Clone(serving), true
 	var failed error
 	for _, p := range s.places {
-		if g, ok := p.bound.(*group); ok && g.takeFresh(serving) {
+		if g, ok := p.bound.(*group); ok {
+			g.takeFresh(serving)
 			s.keepAll(p)
+			failed = first(failed, g.steer(s.accepting(p)))
 		}
-		failed = first(failed, p.steer(s.accepting(p)))
 	}
 	s.orders.write(s)
 	return failed
+}
+
+// refresh brings up to date what the slots have in common; it comes before mend.
+func (p *place) refresh() error {
+	if g, ok := p.bound.(*group); ok {
+		return g.refresh()
+	}
+	return nil
 }
 
 // accepting is what Steer was told, for one place.
@@ -162,10 +171,8 @@ func (s *Set) Restore(slot int) (undone string, err error) {
 		err = first(err, p.refresh())
 		what, failed := p.mend(slot)
 		err = first(err, failed)
-		if what != "" {
-			s.keepAll(p)
-			undone = joinWords(undone, what)
-		}
+		undone = joinWords(undone, what)
+		s.keepAll(p)
 	}
 	s.orders.write(s)
 	return undone, err
@@ -181,10 +188,10 @@ func (s *Set) RestoreAll() (restored []Restored, err error) {
 			what, failed := p.mend(slot)
 			err = first(err, failed)
 			if what != "" {
-				s.keepAll(p)
 				undone[slot] = joinWords(undone[slot], what)
 			}
 		}
+		s.keepAll(p)
 	}
 	s.orders.write(s)
 	for _, slot := range slices.Sorted(maps.Keys(undone)) {
@@ -199,12 +206,6 @@ func (s *Set) Spoilt() []Restored {
 	spoilt := s.spoilt
 	s.spoilt = nil
 	return spoilt
-}
-
-func (s *Set) spoil(slot int, why string) {
-	if len(s.spoilt) < maxNotices {
-		s.spoilt = append(s.spoilt, Restored{slot, why})
-	}
 }
 
 // Reset sets the options of the slot's sockets back that workers have changed, and

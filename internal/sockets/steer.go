@@ -248,8 +248,7 @@ func setProgram(fd, option int, program []bpf.Instruction) error {
 // steer takes over which slots accept, and attaches the program for them.
 func (g *group) steer(accept []bool) error {
 	g.accept = slices.Clone(accept)
-	g.look()
-	return g.attach()
+	return g.refresh()
 }
 
 // attach steers the connections as things are.

@@ -177,7 +177,7 @@ func TestLockedFilter(t *testing.T) {
 		}
 	}
 	for slot, spoilt := range s.Spoilt() { // each once
-		if spoilt.Slot != slot || !strings.Contains(spoilt.Why, "locked its socket's filter (SO_LOCK_FILTER), which nothing undoes: it gets another with the next reload") || slot > 2 {
+		if spoilt.Slot != slot || !strings.Contains(spoilt.Why, "SO_LOCK_FILTER, which cannot be set back: it gets another with the next reload") || slot > 2 {
 			t.Errorf("spoilt %+v", spoilt)
 		}
 	}

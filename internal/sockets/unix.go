@@ -142,10 +142,6 @@ func (u *unixSocket) give() {
 	}
 }
 
-func (u *unixSocket) steer([]bool) error { return nil }
-
-func (u *unixSocket) refresh() error { return nil }
-
 // mend brings back what a worker took: the file, the backlog, and, where it has
 // shut the socket down, the socket, which cannot be revived as TCP's can.
 func (u *unixSocket) mend(int) (undone string, err error) {

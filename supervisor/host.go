@@ -409,6 +409,7 @@ func (h *host) close() {
 	if h.null >= 0 {
 		unix.Close(h.null)
 	}
+	h.oom.Close()
 }
 
 // noteReload remembers a reload that failed until the next one does not.

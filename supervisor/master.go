@@ -51,7 +51,7 @@ func newMaster(cfg Config, place *control.Place, out Output) *master {
 	m.notifier = systemd.NewNotifier()
 	m.loop.manager = manager{tell: m.notifier.Tell, alive: m.notifier.Watchdog(), stop: m.stopTime}
 	m.host = &host{
-		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, upkeep: newUpkeep(place), null: -1,
+		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, upkeep: upkeep{place: place}, null: -1,
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
 		oom: process.NewOOMKills("/"), leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{}, others: map[uint64]string{},
 		starts:    make(chan struct{}, maxStarting),

@@ -2,31 +2,30 @@ package supervisor
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"sync"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 )
 
 // upkeep looks after the app's place: somebody may remove the directory, or what is
-// in it. It does so beside the loop, as the file system may hang, and one look at a
-// time. Its other fields are the look's own.
+// in it. It does so beside the loop, as the file system may hang. Its fields but
+// place are the look's own.
 type upkeep struct {
-	place   *control.Place // nil: there is none
-	looking chan struct{}  // holds one while there is a look
-	failed  string         // why something is missing still, at the last look
-	moved   bool           // the records have to follow the lock
-}
-
-func newUpkeep(place *control.Place) upkeep {
-	return upkeep{place: place, looking: make(chan struct{}, 1)}
+	place  *control.Place // nil: there is none
+	look   sync.Mutex     // one at a time
+	looks  int            // so far
+	seen   fs.FileInfo    // the directory, at the last look that looked into it
+	failed string         // why something is missing still, at the last look
+	moved  bool           // the records have to follow the lock
 }
 
 // keepPlace has the place looked after, unless the last look has not ended.
 func (h *host) keepPlace() {
-	select {
-	case h.upkeep.looking <- struct{}{}:
-	default:
+	if !h.upkeep.look.TryLock() {
 		return
 	}
 	var notify []*notifySocket
@@ -36,9 +35,21 @@ func (h *host) keepPlace() {
 		}
 	}
 	go func() {
-		defer func() { <-h.upkeep.looking }()
-		h.lookAfterPlace(notify)
+		defer h.upkeep.look.Unlock()
+		if h.upkeep.due() {
+			h.lookAfterPlace(notify)
+		}
 	}()
+}
+
+// due reports whether to look into the directory: when a file was made or removed
+// there, and every tenth time anyhow.
+func (u *upkeep) due() bool {
+	now, err := os.Lstat(u.place.Dir)
+	before := u.seen
+	u.seen = now
+	u.looks++
+	return err != nil || u.failed != "" || u.looks%10 == 0 || !os.SameFile(now, before) || !now.ModTime().Equal(before.ModTime())
 }
 
 func (h *host) lookAfterPlace(notify []*notifySocket) {

@@ -33,7 +33,6 @@ type origin struct {
 	file         string // "" for a flag
 	line, column int
 	label        string // the key or the flag, as the reader knows it; "" for none
-	variables    string // that it came of: ", ${NAME}" for each
 }
 
 // flagged tells a flag from a key of the file.

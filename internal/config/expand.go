@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -20,58 +21,43 @@ func (v value) expand(env func(string) (string, bool), braced bool) (value, erro
 			if items[i], err = item.expand(env, braced); err != nil {
 				return v, item.at.wrap(err)
 			}
-			v.at.variables += items[i].at.variables
 		}
 		v.items = items
 		return v, nil
 	}
-	if v.kind != text {
+	if v.kind != text || !strings.Contains(v.text, "${") {
 		return v, nil
 	}
-	var out strings.Builder
-	for rest := v.text; ; {
-		before, after, found := strings.Cut(rest, "${")
-		literal, escaped := strings.CutSuffix(before, "$")
+	var failed error
+	size := len(v.text)
+	variable := regexp.MustCompile(`\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\})?`)
+	v.text = variable.ReplaceAllStringFunc(v.text, func(match string) string {
 		switch {
-		case out.Len() > maxFile:
-			return v, errors.New("is over 1 MiB with its variables replaced")
-		case !found:
-			out.WriteString(rest)
-			v.text = out.String()
-			return v, nil
-		case escaped:
-			out.WriteString(literal + "${")
-			if braced {
-				out.WriteByte('{')
-			}
-			rest = after
-			continue
+		case failed != nil:
+			return ""
+		case match == "$${" && braced:
+			return "${{"
+		case match == "$${":
+			return "${"
 		}
-		inside, behind, closed := strings.Cut(after, "}")
-		name, fallback, optional := strings.Cut(inside, ":-")
-		if !closed || !isVariable(name) || strings.Contains(fallback, "${") {
-			return v, errors.New("${ begins a variable of forkd's environment: write ${NAME} or ${NAME:-DEFAULT}, or $${ for ${ itself")
-		}
+		parts := variable.FindStringSubmatch(match)
+		name, fallback := parts[1], parts[2]
 		text, set := env(name)
 		switch {
-		case optional && text == "":
-			text = fallback
+		case name == "" || strings.Contains(fallback, "${"):
+			failed = errors.New("${ begins a variable of forkd's environment: write ${NAME} or ${NAME:-DEFAULT}, or $${ for ${ itself")
+		case fallback != "" && text == "":
+			text = fallback[len(":-"):]
 		case !set:
-			return v, fmt.Errorf("%s is not set in forkd's environment: set it, write ${%s:-DEFAULT}, or $${%s} to leave it to the program", name, name, name)
+			failed = fmt.Errorf("%s is not set in forkd's environment: set it, write ${%s:-DEFAULT}, or $${%s} to leave it to the program", name, name, name)
 		case braced:
 			text = strings.ReplaceAll(text, "{", "{{")
 		}
-		out.WriteString(before + text)
+		if size += len(text); size > maxFile {
+			failed = errors.New("is over 1 MiB with its variables replaced")
+		}
 		v.kind = typed
-		v.at.variables += ", ${" + name + "}"
-		rest = behind
-	}
-}
-
-// isVariable reports whether a shell would take name for a variable's.
-func isVariable(name string) bool {
-	return name != "" && strings.Trim(name[:1], "0123456789") != "" &&
-		strings.IndexFunc(name, func(r rune) bool {
-			return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-		}) < 0
+		return text
+	})
+	return v, failed
 }

@@ -3,8 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +34,9 @@ func (d *draft) showRedisTTL() string {
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
 	d.placeRedis()
-	d.warnOfPassword()
+	if at, given := d.given("redis.url"); given && at.flagged() && supervisor.MaskRedisURL(r.URL) != r.URL { // proc_pid_cmdline(5)
+		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
+	}
 	const limit = "redis.max_connections_per_host"
 	if at, given := d.given(limit); given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
 		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
@@ -55,37 +55,6 @@ func (d *draft) finishRedis() {
 		}
 	}
 	d.report(at, errors.New(bad.Text))
-}
-
-// warnOfPassword says where others can read the password: command lines are for
-// everybody (proc_pid_cmdline(5)).
-func (d *draft) warnOfPassword() {
-	at, given := d.given("redis.url")
-	if !given || supervisor.MaskRedisURL(d.config.Redis.URL) == d.config.Redis.URL {
-		return
-	}
-	switch {
-	case at.flagged():
-		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
-	case at.variables == "" && public(d.config.File):
-		d.warn("%s:%d: every user of this machine can read the password in redis.url: chmod o-r %s, or use redis.password_file", d.file, at.line, d.file)
-	}
-}
-
-// public reports whether everybody may read a file, and reach it.
-func public(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode()&0o004 == 0 {
-		return false
-	}
-	for directory := filepath.Dir(path); ; directory = filepath.Dir(directory) {
-		if info, err := os.Stat(directory); err != nil || info.Mode()&0o001 == 0 {
-			return false
-		}
-		if directory == "/" {
-			return true
-		}
-	}
 }
 
 // placeRedis makes the paths of files absolute.

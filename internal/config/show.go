@@ -54,7 +54,7 @@ func (d *draft) source(at origin, given bool) string {
 	case !given:
 		return "default"
 	case !at.flagged():
-		return fmt.Sprintf("%s:%d%s", cmp.Or(d.config.File, d.file), at.line, at.variables)
+		return fmt.Sprintf("%s:%d", cmp.Or(d.config.File, d.file), at.line)
 	case strings.HasPrefix(at.label, "--"):
 		return at.label
 	default:

@@ -72,7 +72,7 @@ func (h *harness) leftBehind(env *testscript.Env, dir string) {
 		return
 	}
 	var left []string
-	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		if left = h.remains(dir); len(left) == 0 {
 			return
 		}

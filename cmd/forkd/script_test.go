@@ -281,7 +281,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("cannot wait for %s", strings.Join(args, " "))
 	}
 	seen := ""
-	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		if ok, seen = look(); ok {
 			return
 		}

@@ -16,8 +16,8 @@ import (
 )
 
 // workerHTTP is a well-behaved worker: GET / answers with its pid, its slot and
-// its generation, GET /slow after the time in ?for=,
-// or when the file ?until= is there.
+// its generation, GET /slow after the time in ?for=, or when the file ?until= is
+// there; it makes the file ?began= first.
 func workerHTTP() {
 	w := worker.New()
 	ln, err := w.Listen("http", "127.0.0.1:0")
@@ -48,6 +48,12 @@ func answers() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { answer(rw) })
 	mux.HandleFunc("GET /slow", func(rw http.ResponseWriter, r *http.Request) {
+		if path := r.FormValue("began"); path != "" {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				http.Error(rw, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
 		if path := r.FormValue("until"); path != "" {
 			for _, err := os.Stat(path); err != nil; _, err = os.Stat(path) {
 				time.Sleep(10 * time.Millisecond)

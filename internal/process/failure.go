@@ -4,9 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -65,7 +63,7 @@ func startError(spec *Spec, told []byte) error {
 	var text string
 	switch step(told[0]) {
 	case stepDir:
-		text = fmt.Sprintf("cannot enter directory %s: %s", spec.Dir, dirWords(spec.Dir, errno))
+		text = fmt.Sprintf("cannot enter directory %s: %v", spec.Dir, errno)
 	case stepUser:
 		text = fmt.Sprintf("cannot change to user %d, group %d: %s", spec.User.UID, spec.User.GID, userWords(errno))
 	case stepExec:
@@ -104,14 +102,6 @@ func (s step) String() string {
 	}[s]
 }
 
-// dirWords explains why a directory can't be entered.
-func dirWords(dir string, errno syscall.Errno) string {
-	if err := reach(filepath.Join(dir, "x"), nil); err != nil {
-		return err.Error()
-	}
-	return errno.Error()
-}
-
 // userWords explains why the user can't be changed: only for root, and in a user
 // namespace for those alone whom it maps (user_namespaces(7)).
 func userWords(errno syscall.Errno) string {
@@ -135,31 +125,18 @@ func userWords(errno syscall.Errno) string {
 // execWords explains what execve(2) leaves open.
 func execWords(spec *Spec, errno syscall.Errno) string {
 	switch errno {
-	case unix.ENOENT, unix.EACCES, unix.ENOTDIR, unix.ELOOP:
+	case unix.ENOENT, unix.EACCES, unix.ENOTDIR:
 		if why := outOfReach(spec); why != "" {
 			return why
 		}
-		if errno == unix.ELOOP {
-			return "its interpreter is a script, whose interpreter is one, and so on"
-		}
-		if errno == unix.EACCES {
-			return "permission denied, though modes and mounts allow it: a security policy (SELinux, AppArmor) may forbid it: see dmesg"
-		}
 	case unix.ENOEXEC:
-		return noProgram(spec.Path)
+		return "it is no program for this machine, and no script that begins with #!"
 	case unix.EAGAIN: // the new user has too many (execve(2))
 		return noRoom
 	case unix.E2BIG:
 		return "its arguments and environment are too long"
 	case unix.ETXTBSY:
 		return "it is open for writing: wait until it is written, and replace a program by rename, not in place"
-	case unix.EPERM:
-		if size, err := unix.Getxattr(spec.Path, "security.capability", nil); err == nil && size > 0 {
-			return "operation not permitted: it has capabilities (getcap) that may not be gained here"
-		}
-		return "operation not permitted: a security policy of the kernel or the container forbids it: see dmesg"
-	case unix.ENOSYS:
-		return "the kernel has no such call, or a container's seccomp filter forbids it"
 	default:
 	}
 	return errno.Error()
@@ -179,7 +156,7 @@ func outOfReach(spec *Spec) string {
 	}
 	err := obstacle(interpreter, spec.User)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, unix.ENOENT):
 		return fmt.Sprintf("its interpreter %s is missing", interpreter)
 	case err != nil:
 		return fmt.Sprintf("its interpreter %s can't be run: %v", interpreter, err)

@@ -2,9 +2,10 @@ package process
 
 import (
 	"errors"
-	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // CommandError says why a command is nothing that can be run.
@@ -28,8 +29,8 @@ func Resolve(command, dir, pathEnv string) (path string, err error) {
 	if strings.Contains(command, "/") {
 		path = under(dir, command)
 		switch err := obstacle(path, nil); {
-		case errors.Is(err, fs.ErrNotExist):
-			return "", &CommandError{command, "command not found (" + err.Error() + ")"}
+		case errors.Is(err, unix.ENOENT):
+			return "", &CommandError{command, "command not found (no file " + path + ")"}
 		case err != nil:
 			return "", &CommandError{command, err.Error()}
 		}
@@ -45,7 +46,7 @@ func Resolve(command, dir, pathEnv string) (path string, err error) {
 		if err == nil {
 			return path, nil
 		}
-		if refused == nil && !errors.Is(err, fs.ErrNotExist) {
+		if refused == nil && !errors.Is(err, unix.ENOENT) {
 			refused = &CommandError{command, err.Error()}
 		}
 	}

@@ -71,6 +71,11 @@ func interrupt(thread int, done <-chan struct{}) {
 // nothing changes.
 func RefuseRights(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
 
+// Refuse is RefuseRights for net.Dialer and net.ListenConfig.
+func Refuse(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { RefuseRights(int(fd)) })
+}
+
 // Conn is a connected or receiving unix socket. Neither Read nor Receive nor Close
 // is held by what the other side has sent along, and none of it stays open here.
 type Conn struct {
@@ -140,14 +145,19 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 // take calls f in its turn once there is something to receive.
 func (c *Conn) take(f func(fd int) error) (err error) {
 	for {
-		if err := c.wait(); err != nil {
-			return err
-		}
-		c.closer.Run(func() {
-			if failed := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); failed != nil {
-				err = failed
-			}
+		c.parked.RLock()
+		err = c.raw.Read(func(fd uintptr) bool {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0 || err != nil
 		})
+		c.parked.RUnlock()
+		if err == nil {
+			c.closer.Run(func() {
+				if failed := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); failed != nil {
+					err = failed
+				}
+			})
+		}
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			return c.explain(err)
 		}
@@ -172,16 +182,6 @@ func credentials(oob []byte) (sender *unix.Ucred) {
 		}
 	}
 	return sender
-}
-
-// wait returns when there is something to receive.
-func (c *Conn) wait() error {
-	c.parked.RLock()
-	defer c.parked.RUnlock()
-	return c.explain(c.raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil
-	}))
 }
 
 // Write implements io.Writer.

@@ -95,23 +95,14 @@ type guest struct {
 }
 
 // enter takes a place in the room, or ends with ctx. Where there is none, the guest
-// who has been silent for longest has to leave, after limits.hurry; the next one if
-// that takes as long. It returns who is silent still.
+// who has been silent for longest has to leave, after limits.hurry. It returns who is
+// silent still.
 func (s *server) enter(ctx context.Context, room chan struct{}, silent []*guest) []*guest {
-	for sent := (time.Time{}); ; sent = time.Now() {
+	for {
 		silent = slices.DeleteFunc(silent, func(g *guest) bool { return g.decided.Load() })
-		select {
-		case room <- struct{}{}:
-			return silent
-		default:
-		}
 		var late <-chan time.Time
-		if len(silent) > 0 {
-			since := silent[0].since
-			if since.Before(sent) {
-				since = sent
-			}
-			late = time.After(time.Until(since.Add(s.limits.hurry)))
+		if len(silent) > 0 && len(room) == cap(room) {
+			late = time.After(time.Until(silent[0].since.Add(s.limits.hurry)))
 		}
 		select {
 		case room <- struct{}{}:
@@ -119,9 +110,14 @@ func (s *server) enter(ctx context.Context, room chan struct{}, silent []*guest)
 		case <-ctx.Done():
 			return silent
 		case <-late:
-			if g := silent[0]; !g.decided.Swap(true) {
-				_ = g.conn.SetReadDeadline(time.Unix(1, 0)) // it is told so, by errTooSlow
+		}
+		if g := silent[0]; !g.decided.Swap(true) {
+			_ = g.conn.SetReadDeadline(time.Unix(1, 0)) // it is told so, by errTooSlow
+			select {
+			case room <- struct{}{}:
+			case <-ctx.Done():
 			}
+			return silent
 		}
 	}
 }

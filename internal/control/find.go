@@ -122,10 +122,7 @@ func alive(l Location) (bool, error) {
 
 // dial connects to what may be anybody's. Close returns at once.
 func dial(l Location) (*closing.Conn, error) {
-	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { closing.RefuseRights(int(fd)) })
-	}}
-	conn, err := dialer.Dial("unix", l.socket())
+	conn, err := (&net.Dialer{Control: closing.Refuse}).Dial("unix", l.socket())
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -223,43 +224,27 @@ func (p *Place) listen() error {
 	// others, not for a moment (unix_bind_bsd in net/unix/af_unix.c).
 	closed := func(_, _ string, c syscall.RawConn) error {
 		var err error
-		ctl := c.Control(func(fd uintptr) {
-			closing.RefuseRights(int(fd))
-			err = syscall.Fchmod(int(fd), 0o600)
-		})
-		return errors.Join(ctl, err)
+		ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) })
+		return errors.Join(closing.Refuse("", "", c), ctl, err)
 	}
 	_ = syscall.Unlink(p.at(socketName)) // never a directory, as os.Remove would
 	ln, err := listenUnix(p.at(socketName), closed)
 	if err != nil {
 		return unusable(path, err)
 	}
-	if err := p.admit(p.group); err != nil {
-		ln.Close()
-		return err
+	if p.group >= 0 { // in this order: the file is never open to another group
+		if err = os.Lchown(p.at(socketName), -1, p.group); err != nil {
+			err = fmt.Errorf("cannot give %s to group %d (control.group): %v: be root, or a member of that group", path, p.group, cause(err))
+		} else {
+			err = os.Chmod(p.at(socketName), 0o660)
+		}
 	}
-	file, err := os.Lstat(p.at(socketName))
-	if err != nil {
+	file, missing := os.Lstat(p.at(socketName))
+	if err = cmp.Or(err, missing); err != nil {
 		ln.Close()
 		return unusable(path, err)
 	}
 	p.listener.change(ln, file)
-	return nil
-}
-
-// admit lets a group use the control socket's file, -1: none. In this order: it is
-// never open to another.
-func (p *Place) admit(group int) error {
-	if group < 0 {
-		return nil
-	}
-	path := p.Path(socketName)
-	if err := os.Lchown(p.at(socketName), -1, group); err != nil {
-		return fmt.Errorf("cannot give %s to group %d (control.group): %v: be root, or a member of that group", path, group, cause(err))
-	}
-	if err := os.Chmod(p.at(socketName), 0o660); err != nil {
-		return unusable(path, err)
-	}
 	return nil
 }
 
@@ -302,12 +287,7 @@ func (p *Place) Inspect() (restored []string, err error) {
 
 // stands reports whether the path leads to the directory still, and to the lock.
 func (p *Place) stands() bool {
-	named, err := os.Lstat(p.Dir)
-	if err != nil {
-		return false
-	}
-	opened, err := p.dir.Stat()
-	return err == nil && os.SameFile(named, opened) && stillNames(p.at(lockName), p.lock)
+	return stillNames(p.Dir, p.dir) && stillNames(p.at(lockName), p.lock)
 }
 
 // writePID writes this process's pid, all at once, and into no file that was

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,10 +49,7 @@ func (l *secondLock) take(dir, app string) error {
 		return err
 	}
 	l.release() // of a directory that was on another file system
-	refuse := func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { closing.RefuseRights(int(fd)) })
-	}
-	ln, err := listenUnix(name, refuse)
+	ln, err := listenUnix(name, closing.Refuse)
 	if errors.Is(err, unix.EADDRINUSE) {
 		return heldBy(name, app)
 	}
@@ -113,8 +109,8 @@ func heldBy(name, app string) error {
 // gives up what it has. Locks may be held for that moment still, and by a child of
 // its that is not yet another program.
 func ends(pid int) bool {
-	if self, err := os.Readlink("/proc/self"); pid <= 0 || err != nil || self != strconv.Itoa(os.Getpid()) {
-		return false // that can't be known
+	if pid <= 0 {
+		return false // not known
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

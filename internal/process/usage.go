@@ -16,47 +16,21 @@ type Figures struct {
 	RSS     uint64    // bytes resident, summed: a page that two share counts twice
 	Stopped bool      // the leader, by SIGSTOP or the like
 	At      time.Time // when they were read
-
-	processes []used
-}
-
-// used is the CPU time of one process, in seconds of user and system time.
-type used struct {
-	pid     int
-	start   uint64 // tells it from another with its pid
-	stopped bool
-	own     float64 // of all its threads
-	reaped  float64 // of its children that have ended and been waited for
+	CPU     float64   // seconds of user and system time, with that of children that were waited for
 }
 
 // CPUSince is how many seconds of CPU time were used since an earlier look, the
-// zero one for all time. It is never negative, though what a process used is gone
-// with it where nobody of the session has waited for it.
+// zero one for all time. A process that has ended without anybody of the session
+// waiting for it takes its time with it: then it may be too little, and never
+// negative.
 func (f Figures) CPUSince(before Figures) float64 {
-	then := make(map[int]used, len(before.processes))
-	for _, p := range before.processes {
-		then[p.pid] = p
-	}
-	var own, reaped float64
-	for _, p := range f.processes {
-		old := then[p.pid]
-		if old.start != p.start {
-			old = used{} // it is new
-		} else {
-			delete(then, p.pid)
-		}
-		own += p.own - old.own
-		reaped += p.reaped - old.reaped
-	}
-	for _, gone := range then { // its time has become a part of its parent's reaped
-		reaped -= gone.own + gone.reaped
-	}
+	seconds := f.CPU - before.CPU
 	if !before.At.IsZero() {
 		// A child that had left the session, and is waited for, brings its whole
 		// life: more than the machine has in this time is none of ours.
-		reaped = min(reaped, f.At.Sub(before.At).Seconds()*float64(runtime.NumCPU()))
+		seconds = min(seconds, f.At.Sub(before.At).Seconds()*float64(runtime.NumCPU()))
 	}
-	return own + max(0, reaped)
+	return max(0, seconds)
 }
 
 // Usage reads figures of workers. Sample takes the pids of their leaders and
@@ -94,15 +68,16 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 		f := Figures{At: time.Now()}
 		alive := false
 		for _, pid := range pids {
-			p, rss, known := usedBy(pid)
-			if !known {
+			s, known := readStat(pid)
+			cpu, rss, err := usedBy(pid)
+			if !known || err != nil {
 				continue // it has ended since
 			}
 			if pid == leader {
-				alive, f.Stopped = true, p.stopped
+				alive, f.Stopped = true, s.state == 'T'
 			}
 			f.RSS += rss
-			f.processes = append(f.processes, p)
+			f.CPU += cpu + s.reaped
 		}
 		if alive {
 			figures[leader] = f
@@ -123,23 +98,18 @@ func leaderOf[T any](pid int, leaders map[int]T) (leader int, known bool) {
 }
 
 // usedBy reads what one process uses. CPU and memory only: gopsutil's scan for
-// connections costs milliseconds for each process. It does not tell of the children
-// that were waited for.
-func usedBy(pid int) (p used, rss uint64, known bool) {
-	s, known := readStat(pid)
-	if !known {
-		return p, 0, false
-	}
+// connections costs milliseconds for each process.
+func usedBy(pid int) (cpu float64, rss uint64, err error) {
 	of := process.Process{Pid: int32(pid)}
-	cpu, err := of.Times()
+	times, err := of.Times()
 	if err != nil {
-		return p, 0, false
+		return 0, 0, err
 	}
 	memory, err := of.MemoryInfo()
 	if err != nil {
-		return p, 0, false
+		return 0, 0, err
 	}
-	return used{pid: pid, stopped: s.state == 'T', start: s.start, own: cpu.User + cpu.System, reaped: s.reaped}, memory.RSS, true
+	return times.User + times.System, memory.RSS, nil
 }
 
 // ownProc reports whether /proc shows this process's pid namespace.

@@ -68,28 +68,18 @@ func TestSampleOfShortLives(t *testing.T) {
 func TestCPUSince(t *testing.T) {
 	start := time.Now()
 	cores := float64(runtime.NumCPU())
-	parent := used{pid: 1, start: 1, own: 5, reaped: 7}
-	child := used{pid: 2, start: 2, own: 3}
-	for name, c := range map[string]struct {
-		before, after []used
-		want          float64
-	}{
-		"the first look":        {nil, []used{parent, child}, 15},
-		"nothing happens":       {[]used{parent, child}, []used{parent, child}, 0},
-		"both work":             {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5.5, reaped: 7}, {pid: 2, start: 2, own: 3.25, reaped: 0}}, 0.75},
-		"one is new":            {[]used{parent}, []used{parent, {pid: 3, start: 3, own: 0.5, reaped: 0.25}}, 0.75},
-		"another with its pid":  {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5, reaped: 10}, {pid: 2, start: 9, own: 0.5, reaped: 0}}, 0.5},
-		"one was waited for":    {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5, reaped: 10.5}}, 0.5},
-		"one was not":           {[]used{parent, child}, []used{{pid: 1, start: 1, own: 5.25, reaped: 7}}, 0.25},
-		"it waits for a daemon": {[]used{parent}, []used{{pid: 1, start: 1, own: 5.5, reaped: 10007}}, 0.5 + cores},
+	for name, c := range map[string]struct{ before, after, want float64 }{
+		"nothing happens":                   {15, 15, 0},
+		"it works":                          {15, 15.75, 0.75},
+		"one has ended, and nobody waited":  {15, 12, 0},
+		"it has waited for a daemon of old": {15, 10015, cores},
 	} {
-		before := Figures{processes: c.before}
-		if c.before != nil {
-			before.At = start
-		}
-		after := Figures{processes: c.after, At: start.Add(time.Second)}
-		if got := after.CPUSince(before); got != c.want {
+		after := Figures{CPU: c.after, At: start.Add(time.Second)}
+		if got := after.CPUSince(Figures{CPU: c.before, At: start}); got != c.want {
 			t.Errorf("%s: %v s, want %v", name, got, c.want)
+		}
+		if got := after.CPUSince(Figures{}); got != c.after {
+			t.Errorf("%s, since its start: %v s", name, got)
 		}
 	}
 }

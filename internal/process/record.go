@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,7 @@ func NewRecords(file *os.File, keep []Record) (*Records, error) {
 }
 
 func (r Record) line() []byte {
-	rest := fmt.Append(nil, r.Slot)
+	rest := fmt.Append(nil, r.Slot+1) // 0: not known
 	for _, inode := range r.Sockets[:min(len(r.Sockets), maxSockets)] {
 		rest = fmt.Appendf(rest, " %d", inode)
 	}
@@ -93,82 +94,77 @@ func (c *Children) MoveRecords(to *os.File) error {
 		}
 		return err
 	}
-	old, err := r.file.Stat()
-	var now os.FileInfo
-	if err == nil {
-		now, err = to.Stat()
-	}
-	if err != nil || os.SameFile(old, now) {
+	from := r.file // nobody else replaces it
+	old, _ := from.Stat()
+	if now, err := to.Stat(); err != nil || os.SameFile(old, now) {
 		to.Close()
 		return err
 	}
-	text, err := r.read()
-	if err == nil {
-		_, err = to.WriteAt(text, 0)
-	}
+	text, err := copyRecords(to, from, nil)
 	if err != nil {
 		to.Close()
-		return fmt.Errorf("cannot record workers: %w", err)
+		return err
 	}
 	c.mu.Lock()
-	from := *r
 	r.file = to
 	c.mu.Unlock()
-	defer from.file.Close()
-	// Shims that were forked before have the old one.
-	late, err := from.read()
-	for at := 0; at < len(late); at += recordSize {
-		line := late[at:min(at+recordSize, len(late))]
-		if err == nil && (at >= len(text) || !bytes.HasPrefix(text[at:], line)) {
-			_, err = to.WriteAt(line, int64(at))
-		}
-	}
+	defer from.Close()
+	_, err = copyRecords(to, from, text) // of shims that were forked before
 	return err
 }
 
-func (r *Records) read() ([]byte, error) {
-	return io.ReadAll(io.NewSectionReader(r.file, 0, maxRecords))
+// copyRecords copies the lines that are not as they were before.
+func copyRecords(to, from *os.File, before []byte) (text []byte, err error) {
+	text, err = io.ReadAll(io.NewSectionReader(from, 0, maxRecords))
+	for at := 0; at < len(text) && err == nil; at += recordSize {
+		line := text[at:min(at+recordSize, len(text))]
+		if at >= len(before) || !bytes.HasPrefix(before[at:], line) {
+			_, err = to.WriteAt(line, int64(at))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot record workers: %w", err)
+	}
+	return text, nil
 }
 
 // reserve takes a line for a worker that is about to be forked and writes the
-// master's part of it. fd is for the shim to write the rest: /dev/null where
-// nothing is recorded. The caller closes it. A line that can't be written, on a
+// master's part of it. fd is for the shim to write the rest, and for the caller to
+// close; -1, and line 0: nothing is recorded. A line that can't be written, on a
 // full disk, keeps nobody from starting.
 func (c *Children) reserve(spec *Spec) (line, fd int, err error) {
 	line, fd, err = c.takeLine()
-	if line > 0 {
-		worker := Record{Slot: spec.Slot}
-		for _, fd := range spec.Files[min(firstFile, len(spec.Files)):] {
-			var stat unix.Stat_t
-			if unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
-				worker.Sockets = append(worker.Sockets, stat.Ino)
-			}
-		}
-		_, _ = unix.Pwrite(fd, worker.line(), int64(line)*recordSize)
+	if line == 0 {
+		return 0, -1, err
 	}
-	return line, fd, err
+	worker := Record{Slot: spec.Slot}
+	for _, file := range spec.Files[min(standard, len(spec.Files)):] {
+		var stat unix.Stat_t
+		if unix.Fstat(file, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			worker.Sockets = append(worker.Sockets, stat.Ino)
+		}
+	}
+	_, _ = unix.Pwrite(fd, worker.line(), int64(line)*recordSize)
+	return line, fd, nil
 }
 
-// firstFile is the descriptor after the standard ones.
-const firstFile = 3
+// standard is how many descriptors are no sockets of the app's: input, output, error.
+const standard = 3
 
 func (c *Children) takeLine() (line, fd int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.records == nil {
-		fd, err = unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		return 0, fd, os.NewSyscallError("open", err)
+		return 0, -1, nil
 	}
 	if fd, err = unix.FcntlInt(c.records.file.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 		return 0, -1, os.NewSyscallError("fcntl", err)
 	}
-	used := c.records.used
-	if line = slices.Index(used, false); line < 0 {
-		line = len(used)
-		used = append(used, false)
+	if line = slices.Index(c.records.used, false); line < 0 {
+		line = len(c.records.used)
+		c.records.used = append(c.records.used, false)
 	}
-	used[line] = true
-	c.records.used = used
+	c.records.used[line] = true
 	return line, fd, nil
 }
 
@@ -203,35 +199,33 @@ const maxRecords = 64 << 10 * recordSize
 // is of nobody who lives.
 func ReadPredecessor(file *os.File) (p Predecessor) {
 	text, _ := io.ReadAll(io.NewSectionReader(file, 0, maxRecords)) // what could be read counts
-	lines := bytes.SplitAfter(text, []byte("\n"))
-	boot, err := bootID()
-	if head := bytes.Fields(lines[0]); err != nil || len(head) != 3 || string(head[2]) != boot {
-		return p
+	head, rest, _ := bytes.Cut(text, []byte("\n"))
+	written := ""
+	_, _ = fmt.Sscan(string(head), &p.Master.PID, &p.Master.Start, &written)
+	if boot, err := bootID(); err != nil || written != boot {
+		return Predecessor{}
 	}
-	p.Master, _ = parseRecord(bytes.Fields(lines[0])[:2])
-	for _, line := range lines[1:] {
-		if r, ok := parseRecord(bytes.Fields(line)); ok {
+	for line := range bytes.Lines(rest) {
+		if r, ok := parseRecord(line); ok {
 			p.Workers = append(p.Workers, r)
 		}
 	}
 	return p
 }
 
-func parseRecord(fields [][]byte) (r Record, ok bool) {
-	numbers := make([]uint64, max(3, len(fields)))
-	r.Slot = -1
-	for i, field := range fields {
-		n, err := strconv.ParseInt(string(field), 10, 64)
-		if err != nil || n < 0 && i != 2 {
+func parseRecord(line []byte) (r Record, ok bool) {
+	var numbers []uint64
+	for field := range strings.FieldsSeq(string(line)) {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
 			return r, false
 		}
-		numbers[i] = uint64(n)
+		numbers = append(numbers, n)
 	}
-	if len(fields) > 2 {
-		r.Slot = int(numbers[2])
+	if len(numbers) < 3 {
+		return r, false
 	}
-	r.PID, r.Start, r.Sockets = int(numbers[0]), numbers[1], numbers[3:]
-	return r, len(fields) > 1
+	return Record{PID: int(numbers[0]), Start: numbers[1], Slot: int(numbers[2]) - 1, Sockets: numbers[3:]}, true
 }
 
 // Find returns the record of the worker that a process is or belongs to: by its

@@ -23,6 +23,7 @@ type Orphan struct {
 
 	children *Children
 	gone     bool // reaped: Children.mu
+	line     int  // of its record; 0: none. Children.mu
 }
 
 // Orphans lists those that live. One that was listed before is the same again, a new
@@ -48,8 +49,32 @@ func (c *Children) Orphans() []*Orphan {
 	c.mu.Unlock()
 	for _, o := range found { // not with mu held: there may be thousands
 		o.look()
+		c.recordOrphan(o)
 	}
 	return orphans
+}
+
+// recordOrphan has the successor of a killed master know it: no session or parent
+// leads back to a worker.
+func (c *Children) recordOrphan(o *Orphan) {
+	if c.shared || o.StartedAt().IsZero() {
+		return
+	}
+	line, fd, err := c.takeLine()
+	if err != nil {
+		return // it is without a record, as a worker would be
+	}
+	defer unix.Close(fd)
+	if line > 0 {
+		_, _ = unix.Pwrite(fd, Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: Sockets(o.PID)}.line(), int64(line)*recordSize)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o.gone {
+		c.freeLine(line)
+	} else {
+		o.line = line
+	}
 }
 
 // childrenOfMain lists the children of the main thread: the workers, and the orphans,

@@ -153,6 +153,7 @@ func (c *Children) reapStranger(pid int) {
 	delete(c.before, pid) // the number may come again, with another behind it
 	if o := c.orphans[pid]; o != nil {
 		o.gone = true
+		c.freeLine(o.line)
 		delete(c.orphans, pid)
 		select {
 		case c.fewer <- struct{}{}:

@@ -223,7 +223,7 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, twi
 		}
 	}
 	if p := a.Totals.CPUPercent; p != nil {
-		f = append(f, "cpu_percent", appendPercent(nil, *p))
+		f = append(f, "cpu_percent", strconv.FormatFloat(tenths(*p), 'f', -1, 64))
 	}
 	if twin != "" {
 		f = append(f, "twin", twin)

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -63,80 +62,83 @@ const (
 	stateDraining = control.StateDraining
 )
 
-// The fields of a host's hash that are read, in the order of HMGET; workers is
-// the last, so that it can be left out.
-const (
-	fieldSchema = iota
-	fieldHost
-	fieldBoot
-	fieldTwin
-	fieldAddresses
-	fieldState
-	fieldVersion
-	fieldGeneration
-	fieldWanted
-	fieldReady
-	fieldConnections
-	fieldCapacity
-	fieldAccepted
-	fieldRequests
-	fieldRefused
-	fieldRestarts
-	fieldQueue
-	fieldCPU
-	fieldRSS
-	fieldStarted
-	fieldUpdated
-	fieldInterval
-	fieldSeq
-	fieldWorkers
-	allFields
-)
+// report is what is read of a host's hash.
+type report struct {
+	Host
 
-func fieldNames() [allFields]string {
-	return [allFields]string{
-		"schema", "host", "boot", "twin", "addresses", "state", "version", "generation", "wanted", "ready",
-		"connections", "capacity", "accepted", "requests", "refused", "restarts", "queue", "cpu_percent", "rss_bytes",
-		"started_at", "updated_at", "interval_ms", "seq", "workers",
+	calledHost                 string // as it calls itself
+	interval, started, updated *int64 // ms
+	wrong                      []string
+}
+
+// field is one of a hash. What may be its value follows from the type of to:
+// *string, **int64, **float64, *[]string or *[]Worker.
+type field struct {
+	name string
+	to   any
+}
+
+// fields are those that are read after the schema, in the order of HMGET; workers
+// is the last, so that it can be left out.
+func (r *report) fields() []field {
+	return []field{
+		{"host", &r.calledHost},
+		{"boot", &r.Boot},
+		{"twin", &r.Twin},
+		{"addresses", &r.Addresses},
+		{"state", &r.State},
+		{"version", &r.Version},
+		{"generation", &r.Generation},
+		{"wanted", &r.Wanted},
+		{"ready", &r.Ready},
+		{"connections", &r.Connections},
+		{"capacity", &r.Capacity},
+		{"accepted", &r.Accepted},
+		{"requests", &r.Requests},
+		{"refused", &r.Refused},
+		{"restarts", &r.Restarts},
+		{"queue", &r.Queue},
+		{"cpu_percent", &r.CPUPercent},
+		{"rss_bytes", &r.RSSBytes},
+		{"started_at", &r.started},
+		{"updated_at", &r.updated},
+		{"interval_ms", &r.interval},
+		{"seq", &r.Seq},
+		{"workers", &r.Workers},
 	}
 }
 
-// hostParser reads hashes, one after the other. One goroutine uses it.
-type hostParser struct {
-	names   [allFields]string
-	columns parser
-	values  []string // of the hash that is being read
-	host    *Host
-	wrong   []string
-	figures []int64 // room for those of a host
-
-	listed   string // the addresses of the host before: often the same
-	listedAs []string
+// fieldNames are the names of the schema and of the fields.
+func fieldNames(withWorkers bool) []string {
+	names := []string{"schema"}
+	for _, f := range new(report).fields() {
+		names = append(names, f.name)
+	}
+	if !withWorkers {
+		names = names[:len(names)-1]
+	}
+	return names
 }
 
-func newHostParser() *hostParser { return &hostParser{names: fieldNames()} }
-
-// parse makes a Host of the values of HMGET, in the order of the fields: "" for
-// what is not there. Both times are Redis's: now and, of the host's
-// entry in the list of hosts, when it expires.
-func (p *hostParser) parse(id string, values []string, now, expires time.Time) Host {
-	h := Host{ID: strings.Clone(cut(id, mostText))}
-	p.host, p.values, p.wrong = &h, values, p.wrong[:0]
-	p.figures = make([]int64, 0, allFields)
-	defer func() { p.host, p.values, p.figures = nil, nil, nil }()
-	empty := true
-	for _, v := range values {
-		empty = empty && v == ""
+// parseHost makes a Host of the values of HMGET, in the order of fieldNames: "" for
+// what is not there. Both times are Redis's: now and, of the host's entry in the
+// list of hosts, when it expires.
+func parseHost(id string, values []string, now, expires time.Time) Host {
+	r := report{Host: Host{ID: cut(id, mostText)}}
+	empty := !slices.ContainsFunc(values, func(v string) bool { return v != "" })
+	r.Vanished = empty || !expires.After(now)
+	switch schema := values[0]; {
+	case empty:
+	case schema == "":
+		r.bad("it doesn't say its schema: this forkd reads 1")
+	case schema != "1":
+		r.bad("speaks schema %s: this forkd reads 1", short(schema))
+	default:
+		r.read(values[1:])
+		r.derive(now)
 	}
-	h.Vanished = empty || !expires.After(now)
-	if !empty {
-		p.hash(now)
-	}
-	if h.Vanished {
-		h.Stale = false
-	}
-	h.Problem = problem(p.wrong)
-	return h
+	r.Problem = problem(r.wrong)
+	return r.Host
 }
 
 func problem(wrong []string) string {
@@ -147,210 +149,128 @@ func problem(wrong []string) string {
 	return strings.Join(wrong, "; ")
 }
 
-func (p *hostParser) hash(now time.Time) {
-	h := p.host
-	switch schema, ok := p.raw(fieldSchema); {
-	case !ok:
-		p.bad("it doesn't say its schema: this forkd reads 1")
-		return
-	case schema != "1":
-		p.bad("speaks schema %s: this forkd reads 1", bare(schema))
-		return
-	}
-	if host, ok := p.raw(fieldHost); ok && host != h.ID {
-		p.bad("calls itself %s", short(host))
-	}
-	h.Boot, h.Twin, h.State, h.Version = p.text(fieldBoot), p.text(fieldTwin), p.text(fieldState), p.text(fieldVersion)
-	h.Addresses = p.addresses()
-	if h.State != "" && knownState(h.State) == "" {
-		p.bad("state %s is not known", short(h.State))
-	}
-	h.Generation, h.Wanted, h.Ready = p.whole(fieldGeneration), p.whole(fieldWanted), p.whole(fieldReady)
-	h.Connections, h.Capacity = p.whole(fieldConnections), p.whole(fieldCapacity)
-	h.Accepted, h.Requests, h.Refused = p.whole(fieldAccepted), p.whole(fieldRequests), p.whole(fieldRefused)
-	h.Restarts, h.Queue, h.RSSBytes, h.Seq = p.whole(fieldRestarts), p.whole(fieldQueue), p.whole(fieldRSS), p.whole(fieldSeq)
-	h.CPUPercent = p.percent(fieldCPU)
-	if h.Capacity != nil && *h.Capacity == 0 {
-		h.Capacity = nil // as in the settings, 0 is not known
-	}
-	if h.Capacity != nil && h.Connections != nil {
-		h.Utilization = new(100 * float64(*h.Connections) / float64(*h.Capacity))
-	}
-	p.times(now)
-	if text, ok := p.raw(fieldWorkers); ok {
-		workers, err := p.columns.columns(text)
-		if err != nil {
-			p.bad("workers: %v", err)
+func (r *report) bad(format string, args ...any) {
+	r.wrong = append(r.wrong, fmt.Sprintf(format, args...))
+}
+
+func (r *report) read(values []string) {
+	for i, f := range r.fields()[:len(values)] {
+		if values[i] == "" {
+			if f.name == "updated_at" {
+				r.bad("it doesn't say when it was updated")
+			}
+			continue
 		}
-		h.Workers = workers
+		if err := set(f.to, values[i]); err != nil {
+			r.bad("%s: %v", f.name, err)
+		}
+	}
+	if r.calledHost != "" && r.calledHost != r.ID {
+		r.bad("calls itself %s", short(r.calledHost))
+	}
+	if r.State != "" && !knownState(r.State) {
+		r.bad("state %s is not known", short(r.State))
 	}
 }
 
-// times reads what is a time. One of a wild clock is not shown.
-func (p *hostParser) times(now time.Time) {
-	h := p.host
+// set reads a value into a field.
+func set(to any, value string) (err error) {
+	switch to := to.(type) {
+	case *string: // to be shown: short, of one line, without what drives a terminal
+		if len(value) > mostText || !printable(value) {
+			return fmt.Errorf("%s cannot be shown", short(value))
+		}
+		*to = value
+	case **int64:
+		n, err := wholeOf(value)
+		if err != nil {
+			return err
+		}
+		*to = &n
+	case **float64:
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil || len(value) > 32 || !(f >= 0 && f <= mostPercent) {
+			return fmt.Errorf("%s is no share of a processor", short(value))
+		}
+		*to = &f
+	case *[]string:
+		*to, err = parseAddresses(value)
+	case *[]Worker:
+		*to, err = parseWorkers(value)
+	}
+	return err
+}
+
+// derive makes of what was read what follows from it.
+func (r *report) derive(now time.Time) {
+	if r.Capacity != nil && *r.Capacity == 0 {
+		r.Capacity = nil // as in the settings, 0 is not known
+	}
+	if r.Capacity != nil && r.Connections != nil {
+		r.Utilization = new(100 * float64(*r.Connections) / float64(*r.Capacity))
+	}
 	interval := defaultInterval
-	if ms := p.whole(fieldInterval); ms != nil {
-		interval = time.Duration(min(*ms, 1e9)) * time.Millisecond
-		if interval < minInterval || interval > maxInterval {
-			p.bad("interval_ms %d is not from %d to %d", *ms, minInterval.Milliseconds(), maxInterval.Milliseconds())
-			interval = defaultInterval
+	if ms := r.interval; ms != nil {
+		if *ms < minInterval.Milliseconds() || *ms > maxInterval.Milliseconds() {
+			r.bad("interval_ms %d is not from %d to %d", *ms, minInterval.Milliseconds(), maxInterval.Milliseconds())
 		} else {
-			h.Interval = new(interval.Seconds())
+			interval = time.Duration(*ms) * time.Millisecond
+			r.Interval = new(interval.Seconds())
 		}
 	}
-	if started := p.whole(fieldStarted); started != nil {
-		if at := time.UnixMilli(*started); !at.After(now.Add(clockSlack)) {
-			h.StartedAt = new(at.UTC())
+	if r.started != nil { // by a clock far ahead, it is not shown
+		if at := time.UnixMilli(*r.started); !at.After(now.Add(clockSlack)) {
+			r.StartedAt = new(at.UTC())
 		}
 	}
-	updated := p.whole(fieldUpdated)
-	if updated == nil {
-		if _, there := p.raw(fieldUpdated); !there {
-			p.bad("it doesn't say when it was updated")
-		}
+	if r.updated == nil {
 		return
 	}
-	at := time.UnixMilli(*updated)
+	at := time.UnixMilli(*r.updated)
 	age := now.Sub(at)
 	if age < -clockSlack {
-		p.bad("updated_at is %s ahead of Redis's clock", roughly(-age))
+		r.bad("updated_at is %s ahead of Redis's clock", roughly(-age))
 		return
 	}
-	h.UpdatedAt, h.Age = new(at.UTC()), new(max(age, 0).Seconds())
-	h.Stale = age > 2*interval+time.Second
+	r.UpdatedAt, r.Age = new(at.UTC()), new(max(age, 0).Seconds())
+	r.Stale = !r.Vanished && age > 2*interval+time.Second
 }
 
-func (p *hostParser) bad(format string, args ...any) {
-	p.wrong = append(p.wrong, fmt.Sprintf(format, args...))
-}
-
-// raw is a field as it is there, and whether it is.
-func (p *hostParser) raw(field int) (string, bool) {
-	if field >= len(p.values) {
-		return "", false
-	}
-	return p.values[field], p.values[field] != ""
-}
-
-// text is a field to be shown: short, of one line, without what drives a terminal.
-func (p *hostParser) text(field int) string {
-	s, _ := p.raw(field)
-	if len(s) > mostText || !printable(s) {
-		p.bad("%s is %s", p.names[field], short(s))
-		return ""
-	}
-	return s
-}
-
-// whole is a field that is a number from 0 to 2^53 in decimal digits.
-func (p *hostParser) whole(field int) *int64 {
-	s, ok := p.raw(field)
-	if !ok {
-		return nil
-	}
-	v, err := wholeOf(s)
-	if err != nil {
-		p.bad("%s %v", p.names[field], err)
-		return nil
-	}
-	p.figures = append(p.figures, v)
-	return &p.figures[len(p.figures)-1]
-}
-
+// wholeOf reads a number from 0 to 2^53 in decimal digits.
 func wholeOf(s string) (int64, error) {
-	bad := len(s) == 0 || len(s) > 16 || len(s) > 1 && s[0] == '0'
-	v := int64(0)
-	for i := 0; i < len(s) && !bad; i++ {
-		bad = s[i] < '0' || s[i] > '9'
-		v = v*10 + int64(s[i]-'0')
-	}
-	if bad || v > mostNumber {
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || v < 0 || v > mostNumber || strconv.FormatInt(v, 10) != s {
 		return 0, fmt.Errorf("%s is not a whole number from 0 to 2^53", short(s))
 	}
 	return v, nil
 }
 
-func (p *hostParser) percent(field int) *float64 {
-	s, ok := p.raw(field)
-	if !ok {
-		return nil
-	}
-	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || len(s) > 32 || !(v >= 0 && v <= mostPercent) {
-		p.bad("%s %s is no share of a processor", p.names[field], short(s))
-		return nil
-	}
-	v = max(v, 0)
-	return &v
-}
-
-// addresses reads a JSON list of strings.
-func (p *hostParser) addresses() []string {
-	s, ok := p.raw(fieldAddresses)
-	if !ok {
-		return nil
-	}
-	if s == p.listed {
-		return slices.Clone(p.listedAs)
-	}
+// parseAddresses reads a JSON list of strings.
+func parseAddresses(text string) ([]string, error) {
 	var list []string
-	err := error(nil)
-	if len(s) > mostAddress {
-		err = errors.New("too long")
-	} else {
-		err = json.Unmarshal([]byte(s), &list)
-	}
-	if err != nil {
-		p.bad("addresses: %s is no JSON list of strings of at most %d bytes", short(s), mostAddress)
-		return nil
-	}
-	if len(list) > mostAddresses {
-		p.bad("addresses: %d, at most %d are shown", len(list), mostAddresses)
-		list = list[:mostAddresses]
+	if len(text) > mostAddress || json.Unmarshal([]byte(text), &list) != nil {
+		return nil, fmt.Errorf("%s is no JSON list of strings of at most %d bytes", short(text), mostAddress)
 	}
 	for _, address := range list {
 		if len(address) > mostText || !printable(address) {
-			p.bad("addresses: %s is none", short(address))
-			return nil
+			return nil, fmt.Errorf("%s is none", short(address))
 		}
 	}
-	p.listed, p.listedAs = s, list
-	return slices.Clone(list)
+	if len(list) > mostAddresses {
+		return list[:mostAddresses], fmt.Errorf("%d, at most %d are shown", len(list), mostAddresses)
+	}
+	return list, nil
 }
 
-// knownState is the same state, of an app, of a slot or of a worker, as a
-// constant; "" when it is none.
-func knownState(s string) string {
-	for _, known := range [...]string{stateReady, stateStarting, stateDraining, "stopping", "backoff", "exited", "failed"} {
-		if s == known {
-			return known
-		}
-	}
-	return ""
+// knownState reports whether s is a state of an app.
+func knownState(s string) bool {
+	return slices.Contains([]string{stateReady, stateStarting, stateDraining, "stopping", "backoff", "exited", "failed"}, s)
 }
 
 // printable reports whether s can be shown as it is: UTF-8 without control,
 // direction or other invisible characters.
 func printable(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return printableRunes(s[i:])
-		}
-		if s[i] < ' ' || s[i] == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-func printableRunes(s string) bool {
-	for _, r := range s {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) })
 }
 
 // short quotes s for a Problem: escaped, the first 40 bytes of it.
@@ -363,14 +283,6 @@ func short(s string) string {
 		return fmt.Sprintf("%+q... (%d bytes)", cut(s, most), len(s))
 	}
 	return fmt.Sprintf("%+q", s)
-}
-
-// bare is a short number as it is, and anything else quoted.
-func bare(s string) string {
-	if _, err := wholeOf(s); err == nil {
-		return s
-	}
-	return short(s)
 }
 
 func roughly(d time.Duration) string {

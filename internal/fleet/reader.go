@@ -87,10 +87,7 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := look{client: r.from, keys: keys{app}, fields: fieldWorkers}
-	if withWorkers {
-		l.fields = allFields
-	}
+	l := look{client: r.from, keys: keys{app}, fields: fieldNames(withWorkers)}
 	var err error
 	if l.now, err = r.clock(ctx, l.keys.hosts()); err != nil {
 		return Fleet{}, fmt.Errorf("cannot read Redis's clock: %w", err)
@@ -134,7 +131,7 @@ func (r *Reader) clock(ctx context.Context, key string) (time.Time, error) {
 type look struct {
 	client redis.UniversalClient
 	keys   keys
-	fields int // how many of them are asked for
+	fields []string // that are asked for
 	now    time.Time
 }
 
@@ -183,9 +180,8 @@ func (l *look) all(ctx context.Context, cancel func(), listed []member) ([]Host,
 	var readers sync.WaitGroup
 	for range min(pageReaders, (len(listed)+page-1)/page) {
 		readers.Go(func() {
-			p := newHostParser()
 			for listed := range pages {
-				got, err := l.page(ctx, p, listed)
+				got, err := l.page(ctx, listed)
 				mu.Lock()
 				if err != nil && failure == nil {
 					failure = err
@@ -206,8 +202,8 @@ func (l *look) all(ctx context.Context, cancel func(), listed []member) ([]Host,
 
 // page reads some hosts. One whose report is not there is looked for again in the
 // list: it may have left in the meantime, or reported.
-func (l *look) page(ctx context.Context, p *hostParser, listed []member) ([]Host, error) {
-	hosts, err := l.hosts(ctx, p, listed)
+func (l *look) page(ctx context.Context, listed []member) ([]Host, error) {
+	hosts, err := l.hosts(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
@@ -243,11 +239,11 @@ func (l *look) page(ctx context.Context, p *hostParser, listed []member) ([]Host
 		changed = append(changed, member{h.ID, now})
 		return true
 	})
-	again, err := l.hosts(ctx, p, changed)
+	again, err := l.hosts(ctx, changed)
 	return append(hosts, again...), err
 }
 
-func (l *look) hosts(ctx context.Context, p *hostParser, listed []member) ([]Host, error) {
+func (l *look) hosts(ctx context.Context, listed []member) ([]Host, error) {
 	hosts := make([]Host, 0, len(listed))
 	asked := make([]member, 0, len(listed))
 	for _, m := range listed {
@@ -257,24 +253,24 @@ func (l *look) hosts(ctx context.Context, p *hostParser, listed []member) ([]Hos
 			hosts = append(hosts, Host{ID: strings.Clone(cut(m.id, mostText)), Problem: "its id " + short(m.id) + " is none: forkd writes no such thing"})
 		}
 	}
-	got, err := l.ask(ctx, p, asked)
+	got, err := l.ask(ctx, asked)
 	if tooMuch(ctx, err) {
-		got, err = l.askCarefully(ctx, p, asked)
+		got, err = l.askCarefully(ctx, asked)
 	}
 	return append(hosts, got...), err
 }
 
 // ask reads hashes in one round trip.
-func (l *look) ask(ctx context.Context, p *hostParser, asked []member) ([]Host, error) {
+func (l *look) ask(ctx context.Context, asked []member) ([]Host, error) {
 	if len(asked) == 0 {
 		return nil, nil
 	}
 	answers := make([]*redis.StringSliceCmd, len(asked))
 	_, err := l.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for i, m := range asked {
-			args := make([]any, 2, 2+l.fields)
+			args := make([]any, 2, 2+len(l.fields))
 			args[0], args[1] = "hmget", l.keys.host(m.id)
-			for _, name := range p.names[:l.fields] {
+			for _, name := range l.fields {
 				args = append(args, name)
 			}
 			answers[i] = redis.NewStringSliceCmd(ctx, args...)
@@ -293,10 +289,10 @@ func (l *look) ask(ctx context.Context, p *hostParser, asked []member) ([]Host, 
 			hosts = append(hosts, Host{ID: m.id, Problem: "what Redis has under its key is no hash"})
 		case err != nil:
 			return nil, err
-		case len(values) != l.fields:
+		case len(values) != len(l.fields):
 			return nil, errNotRedis
 		default:
-			hosts = append(hosts, p.parse(m.id, values, l.now, m.expires))
+			hosts = append(hosts, parseHost(m.id, values, l.now, m.expires))
 		}
 		answers[i] = nil
 	}
@@ -305,11 +301,11 @@ func (l *look) ask(ctx context.Context, p *hostParser, asked []member) ([]Host, 
 
 // askCarefully reads what has turned out to be too large: first the lengths of
 // all fields, then the hosts that make sense, as many at a time as fit.
-func (l *look) askCarefully(ctx context.Context, p *hostParser, asked []member) ([]Host, error) {
-	lengths := make([]*redis.IntCmd, 0, len(asked)*l.fields)
+func (l *look) askCarefully(ctx context.Context, asked []member) ([]Host, error) {
+	lengths := make([]*redis.IntCmd, 0, len(asked)*len(l.fields))
 	_, err := l.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for _, m := range asked {
-			for _, name := range p.names[:l.fields] {
+			for _, name := range l.fields {
 				length := redis.NewIntCmd(ctx, "hstrlen", l.keys.host(m.id), name)
 				lengths = append(lengths, length)
 				_ = c.Process(ctx, length)
@@ -324,14 +320,14 @@ func (l *look) askCarefully(ctx context.Context, p *hostParser, asked []member) 
 	var batch []member
 	size := int64(0)
 	flush := func() error {
-		got, err := l.ask(ctx, p, batch)
+		got, err := l.ask(ctx, batch)
 		hosts, batch, size = append(hosts, got...), batch[:0], 0
 		return err
 	}
 	for i, m := range asked {
 		total, wrong := int64(0), ""
-		for field, name := range p.names[:l.fields] {
-			length := lengths[i*l.fields+field]
+		for field, name := range l.fields {
+			length := lengths[i*len(l.fields)+field]
 			if err := length.Err(); err != nil && !wrongType(err) {
 				return nil, err
 			}

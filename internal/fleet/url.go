@@ -35,97 +35,94 @@ const (
 //	redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/NAME[/DB]
 //	redis+cluster://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]
 //
-// It does not leave that to net/url, which has no list of hosts.
+// [redis.ParseURL] is of no use here: it takes one host, and for what is none, and
+// for a port or a database out of bounds, it has defaults or takes them as they are.
 func parseURL(text string) (endpoint, error) {
-	var e endpoint
-	scheme, rest, ok := strings.Cut(text, "://")
-	port := "6379"
-	switch scheme {
-	case "redis", "rediss":
+	scheme, rest, _ := strings.Cut(text, "://")
+	e := endpoint{tls: strings.HasPrefix(scheme, "rediss")}
+	switch strings.Replace(scheme, "rediss", "redis", 1) {
+	case "redis":
 		e.kind = single
 	case "unix":
 		e.kind = unixSocket
-	case "redis+sentinel", "rediss+sentinel":
-		e.kind, port = sentinel, "26379"
-	case "redis+cluster", "rediss+cluster":
+	case "redis+sentinel":
+		e.kind = sentinel
+	case "redis+cluster":
 		e.kind = cluster
 	default:
-		ok = false
-	}
-	if !ok {
 		return e, errors.New("is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host")
 	}
-	e.tls = strings.HasPrefix(scheme, "rediss")
-	for _, r := range rest {
-		if r <= ' ' || r == 0x7f {
-			return e, errors.New("has a space or a control character: write it as %XX")
-		}
+	if strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return e, errors.New("has a space or a control character: write it as %XX")
 	}
-	rest, query, _ := strings.Cut(rest, "?")
-	end := strings.IndexByte(rest, '/')
-	if end < 0 {
-		end = len(rest)
+	hosts, path := rest, ""
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		hosts, path = rest[:end], rest[end:]
 	}
-	hosts, path := rest[:end], rest[end:]
-	if strings.ContainsRune(path+query, '@') {
+	if strings.Contains(path, "@") {
 		return e, errors.New("has a / or ? in the user or password, or an @ after the host: write it as %2F, %3F or %40")
 	}
 	if at := strings.LastIndexByte(hosts, '@'); at >= 0 {
-		if err := e.user(hosts[:at]); err != nil {
-			return e, err
+		user, password, _ := strings.Cut(hosts[:at], ":")
+		var err, err2 error
+		e.username, err = url.PathUnescape(user)
+		e.password, err2 = url.PathUnescape(password)
+		if err != nil || err2 != nil {
+			return e, errors.New("has a % in the user or password that begins no %XX: write it as %25")
 		}
 		hosts = hosts[at+1:]
 	}
+	path, query, _ := strings.Cut(path, "?")
 	if e.kind == unixSocket {
 		return e, e.socket(hosts, path, query)
 	}
 	if query != "" {
 		return e, errors.New("has options after a ?: none are known")
 	}
-	if err := e.hosts(hosts, port); err != nil {
+	if err := e.hosts(hosts); err != nil {
 		return e, err
 	}
-	return e, e.place(strings.TrimPrefix(path, "/"))
-}
-
-func (e *endpoint) user(info string) error {
-	user, password, _ := strings.Cut(info, ":")
-	var err, err2 error
-	e.username, err = url.PathUnescape(user)
-	e.password, err2 = url.PathUnescape(password)
-	if err != nil || err2 != nil {
-		return errors.New("has a % in the user or password that begins no %XX: write it as %25")
+	db := strings.TrimPrefix(path, "/")
+	switch {
+	case e.kind == sentinel:
+		e.master, db, _ = strings.Cut(db, "/")
+		if e.master == "" {
+			return e, errors.New("names no primary: redis+sentinel://HOST:26379/NAME, as it is called in sentinel.conf")
+		}
+	case e.kind == cluster && db != "":
+		return e, errors.New("has a path: a Cluster has only one database")
 	}
-	return nil
+	return e, e.database(db)
 }
 
 func (e *endpoint) socket(host, path, query string) error {
-	if host != "" || len(path) < 2 {
-		return errors.New("names no socket: unix:///run/redis.sock")
-	}
 	path, err := url.PathUnescape(path)
 	if err != nil || strings.ContainsRune(path, 0) {
 		return errors.New("has a % in its path that begins no %XX: write it as %25")
 	}
-	e.addresses = []string{path}
-	if query == "" {
-		return nil
+	if host != "" || len(path) < 2 {
+		return errors.New("names no socket: unix:///run/redis.sock")
 	}
+	e.addresses = []string{path}
 	db, ok := strings.CutPrefix(query, "db=")
-	if !ok {
+	if !ok && query != "" {
 		return errors.New("has options after a ?: only db=N is known")
 	}
 	return e.database(db)
 }
 
-func (e *endpoint) hosts(list, port string) error {
+func (e *endpoint) hosts(list string) error {
+	port := "6379"
+	if e.kind == sentinel {
+		port = "26379"
+	}
 	for host := range strings.SplitSeq(list, ",") {
 		name, number, err := net.SplitHostPort(host)
 		if err != nil {
 			name, number, err = net.SplitHostPort(host + ":" + port)
 		}
 		n, bad := strconv.ParseUint(number, 10, 16)
-		if err != nil || bad != nil || n == 0 || name == "" || strings.ContainsAny(name, "@/[]") {
+		if err != nil || bad != nil || n == 0 || name == "" || strings.ContainsAny(name, "[]") {
 			return errors.New("names a host that is no HOST or HOST:PORT") // or a password, and no host
 		}
 		e.addresses = append(e.addresses, net.JoinHostPort(name, number))
@@ -136,33 +133,10 @@ func (e *endpoint) hosts(list, port string) error {
 	return nil
 }
 
-// place reads what stands after the hosts.
-func (e *endpoint) place(path string) error {
-	switch e.kind {
-	case sentinel:
-		name, db, more := strings.Cut(path, "/")
-		if name == "" {
-			return errors.New("names no primary: redis+sentinel://HOST:26379/NAME, as it is called in sentinel.conf")
-		}
-		e.master = name
-		if more {
-			return e.database(db)
-		}
-	case cluster:
-		if path != "" {
-			return errors.New("has a path: a Cluster has only one database")
-		}
-	case single, unixSocket:
-		if path != "" {
-			return e.database(path)
-		}
-	}
-	return nil
-}
-
+// database is 0 where there is no text.
 func (e *endpoint) database(text string) error {
 	n, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
+	if err != nil && text != "" {
 		return fmt.Errorf("%q is no number of a database", text)
 	}
 	e.db = int(n)
@@ -180,11 +154,6 @@ func MaskURL(text string) string {
 		return text
 	}
 	scheme, rest, _ := strings.Cut(text, "://")
-	end := strings.IndexByte(rest, '/')
-	if end < 0 {
-		end = len(rest)
-	}
-	at := strings.LastIndexByte(rest[:end], '@')
-	user, _, _ := strings.Cut(rest[:at], ":")
-	return scheme + "://" + user + ":***" + rest[at:]
+	user, _, _ := strings.Cut(rest, ":")
+	return scheme + "://" + user + ":***" + text[strings.LastIndexByte(text, '@'):]
 }

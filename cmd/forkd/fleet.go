@@ -44,7 +44,7 @@ asked of the app that runs here. Hosts obey orders only with redis.control = tru
 	}
 	cmd.AddCommand(
 		fleetStatusCommand(std), fleetEventsCommand(std),
-		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetSimulateCommand(std),
+		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std),
 	)
 	for _, name := range []string{"serve", "advise", "haproxy"} {
 		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))

@@ -78,6 +78,7 @@ func TestFleetUsage(t *testing.T) {
 	t.Setenv(redisVariable, "redis://127.0.0.1:1")
 	for args, want := range map[string]string{
 		"fleet nonsense":                            `unknown command "fleet nonsense": see forkd fleet --help`,
+		"fleet simulate":                            `unknown command "fleet simulate": see forkd fleet --help`,
 		"fleet statsu":                              `unknown command "fleet statsu": did you mean forkd fleet status?`,
 		"fleet serve --listen :1":                   "fleet serve is not built yet: use forkd fleet status --json",
 		"fleet advise shop":                         "fleet advise is not built yet: use forkd fleet status --json",
@@ -105,12 +106,6 @@ func TestFleetUsage(t *testing.T) {
 		"fleet status --redis embedded":             "--redis: embedded is a Redis of the app's own: leave this out on the host where the app runs",
 		"fleet status --read-from nobody":           `--read-from is "nobody": must be "primary" or "replica"`,
 		"fleet status --password-file /nonexistent": "--password-file: stat /nonexistent: no such file or directory",
-		"fleet simulate a b":                        "wrong number of arguments: write forkd fleet simulate [APP]",
-		"fleet simulate a/b":                        `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
-		"fleet simulate --hosts 0":                  "--hosts 0: use 1 to 100000",
-		"fleet simulate --workers 1025":             "--workers 1025: use 1 to 1024",
-		"fleet simulate --for -1s":                  "--for -1s: use a time that is not negative",
-		"fleet simulate --interval 1ms":             "--interval 1ms: redis.interval: is 1ms: must be 100ms to 1h0m0s",
 		"fleet status -c /nonexistent":              "/nonexistent: cannot read it: no such file or directory",
 	} {
 		code, out, err := forkd(t, strings.Fields(args)...)
@@ -122,7 +117,7 @@ func TestFleetUsage(t *testing.T) {
 
 func TestFleetHelp(t *testing.T) {
 	_, whole, _ := forkd(t, "fleet")
-	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll", "simulate"} {
+	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll"} {
 		if !strings.Contains(whole, "\n  "+name+" ") {
 			t.Errorf("%s is not in the help:\n%s", name, whole)
 		}

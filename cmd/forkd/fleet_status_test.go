@@ -132,17 +132,3 @@ func TestMissingEventsAreCounted(t *testing.T) {
 		}
 	}
 }
-
-func TestSimulationFitsTheScreen(t *testing.T) {
-	now := fleet.Simulated{
-		Elapsed: 26 * time.Hour, Hosts: 100_000, PerSecond: 49_999.9, Failed: 12_345_678, Median: 123_456 * time.Microsecond, P99: 9 * time.Second,
-		Late: 48 * time.Hour, BeatBytes: 4321, UsedMemory: new(int64(1 << 36)), Grown: new(int64(-1 << 29)),
-	}
-	want := "  26h 100000   50000  12.3M   123ms    9.0s     2d  4.2KiB   64GiB -512MiB"
-	if got := simulationLine(simulationCells(now)); got != want || len(got) > 80 {
-		t.Errorf("%q, want %q", got, want)
-	}
-	if got := moment(240 * time.Microsecond); got != "0.2ms" {
-		t.Error(got)
-	}
-}

@@ -19,10 +19,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -90,14 +92,15 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"expand":   expand,
-			"freeport": h.freeport,
-			"memory":   memory,
-			"pids":     pids,
-			"signal":   h.signal,
-			"storm":    storm,
-			"tinyfs":   tinyFS,
-			"waitfor":  waitFor,
+			"expand":    expand,
+			"fakehosts": fakeHosts,
+			"freeport":  h.freeport,
+			"memory":    memory,
+			"pids":      pids,
+			"signal":    h.signal,
+			"storm":     storm,
+			"tinyfs":    tinyFS,
+			"waitfor":   waitFor,
 		},
 		Condition: func(condition string) (bool, error) {
 			if condition != "root" {
@@ -126,6 +129,40 @@ type harness struct {
 // patienceOfScripts bounds every waitfor; the race detector and a busy machine
 // make things slow.
 const patienceOfScripts = 60 * time.Second
+
+// fakeHosts reports hosts that do not exist to the Redis of FORKD_REDIS_URL, once,
+// for a minute's interval: sim-00000 and on.
+func fakeHosts(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: fakehosts APP HOSTS WORKERS")
+	}
+	hosts, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	workers, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	o, err := redis.ParseURL(ts.Getenv("FORKD_REDIS_URL"))
+	ts.Check(err)
+	client := redis.NewClient(o)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patienceOfScripts)
+	defer cancel()
+	now := time.Now()
+	ts.Check(client.ZAdd(ctx, "forkd:apps", redis.Z{Score: float64(now.Add(time.Hour).UnixMilli()), Member: args[0]}).Err())
+	status := control.App{State: control.StateReady, Generation: 1}
+	for i := range workers {
+		status.Slots = append(status.Slots, control.Slot{Slot: i, State: control.StateReady, Workers: []control.Worker{{
+			PID: 1000 + i, Generation: 1, State: control.StateReady, Connections: new(int64(40)), Accepted: new(int64(100)), Requests: new(int64(1200)),
+			Refused: new(int64(0)), Queue: new(int64(0)), CPUPercent: new(12.5), RSSBytes: new(int64(50 << 20)),
+		}}})
+	}
+	status.Totals = control.Sum(status.Slots)
+	for i := range hosts {
+		s := fleet.Settings{HostID: fmt.Sprintf("sim-%05d", i), Interval: time.Minute, ConnectionLimit: 200}
+		up := control.Event{Seq: 1, Time: now, Host: s.HostID, Type: control.EventUp, Reason: "fake"}
+		keys, values := fleet.Beat(s, fleet.App{Name: args[0], Boot: "b", StartedAt: now}, status, 1, []control.Event{up})
+		ts.Check(fleet.BeatScript().Run(ctx, client, keys, values...).Err())
+	}
+}
 
 func (h *harness) freeport(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {

@@ -71,7 +71,21 @@ type wire struct {
 }
 
 func newWire(client redis.UniversalClient, app string) *wire {
-	return &wire{client: client, keys: keys{app}, script: redis.NewScript(beatSource)}
+	return &wire{client: client, keys: keys{app}, script: BeatScript()}
+}
+
+// BeatScript is the script that takes the reports of hosts.
+func BeatScript() *redis.Script { return redis.NewScript(beatSource) }
+
+// Beat returns what BeatScript gets for a report of an app on the host s.HostID: its
+// keys and its arguments. It is for those who play many hosts: the benchmark and the
+// tests. The first seq of a boot is 1.
+func Beat(s Settings, app App, status control.App, seq uint64, news []control.Event) (k []string, args []any) {
+	w := wire{keys: keys{app.Name}}
+	return w.input(beat{
+		kind: beatReport, host: s.HostID, boot: app.Boot, ttl: s.ttl(), load: loadOf(s, status),
+		changed: len(news) > 0, news: news, fields: hostFields(s, s.HostID, app, status, seq, ""),
+	})
 }
 
 // send sends b within ctx, in one round trip unless Redis does not have the script yet.

@@ -1,22 +1,41 @@
 package fleet_test
 
 import (
-	"context"
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-// filled is a server to which so many hosts have reported once.
+// filled is a server to which so many hosts have reported once: sim-00000 and on.
 func filled(t testing.TB, hosts, workers int) (s *server, at fleet.Settings) {
 	t.Helper()
 	s = start(t, options{})
 	at = fleet.Settings{URL: "redis://" + s.address, Interval: 10 * time.Minute}
-	o := fleet.Simulation{App: "shop", Hosts: hosts, Workers: workers, Once: true}
-	if err := fleet.Simulate(t.Context(), at, o, func(fleet.Simulated) {}); err != nil {
+	status := newApp("b1", workers).status
+	client := redis.NewClient(&redis.Options{Addr: s.address, Protocol: 2})
+	defer client.Close()
+	script := fleet.BeatScript()
+	if err := script.Load(t.Context(), client).Err(); err != nil {
 		t.Fatal(err)
+	}
+	for first := 0; first < hosts; first += 100 {
+		_, err := client.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for i := first; i < min(first+100, hosts); i++ {
+				host := at
+				host.HostID = fmt.Sprintf("sim-%05d", i)
+				keys, args := fleet.Beat(host, fleet.App{Name: "shop", Boot: "b1", StartedAt: status.StartedAt}, status, 1, nil)
+				script.EvalSha(t.Context(), p, keys, args...)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s, at
 }
@@ -43,33 +62,6 @@ func BenchmarkFleet(b *testing.B) {
 				}
 			}
 			b.ReportMetric(memory/1e6, "MB-in-Redis")
-		})
-	}
-}
-
-// BenchmarkSimulate has 10,000 hosts of 64 workers report: at their pace, and as
-// fast as Redis takes it.
-func BenchmarkSimulate(b *testing.B) {
-	for _, fullSpeed := range []bool{false, true} {
-		b.Run("full="+strconv.FormatBool(fullSpeed), func(b *testing.B) {
-			s := start(b, options{})
-			for b.Loop() {
-				ctx, cancel := context.WithTimeout(b.Context(), 12*time.Second)
-				o := fleet.Simulation{App: "shop", Hosts: 10_000, Workers: 64, FullSpeed: fullSpeed}
-				err := fleet.Simulate(ctx, fleet.Settings{URL: "redis://" + s.address}, o, func(p fleet.Simulated) {
-					used := int64(0)
-					if p.UsedMemory != nil {
-						used = *p.UsedMemory
-					}
-					b.Logf("%5.1fs %d hosts, %.0f beats/s of %.0f, failed %d %s, late %s, trip %s %s %s, %d bytes a beat, %d MB",
-						p.Elapsed.Seconds(), p.Hosts, p.PerSecond, p.Wanted, p.Failed, p.Error, p.Late, p.Median, p.P99, p.Worst, p.BeatBytes, used/1e6)
-				})
-				cancel()
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.Log(s.do("KEYS", "*"), s.info("stats", "total_commands_processed"))
-			}
 		})
 	}
 }

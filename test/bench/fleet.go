@@ -9,13 +9,11 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/forkd/forkd/internal/fleet"
 )
 
 const howFleet = "One app with 64 workers under a real redis-server: bytes and round trips by Redis's own counts (`INFO`), " +
 	"processor time of the master (`schedstat`) with five beats a second, less what it takes without Redis; so the looks between beats count too. " +
-	"Then 10,000 hosts of 64 workers, reported by `forkd fleet simulate`: the memory of Redis (`used_memory`, less what an empty one uses), " +
+	"Then 10,000 hosts of 64 workers, which do not exist and are reported by forkd's own script: the memory of Redis (`used_memory`, less what an empty one uses), " +
 	"how many beats a second it takes (both share the machine's processors) against the 5,000 that so many hosts send, and the whole command `forkd fleet status`, from fork to exit."
 
 const (
@@ -140,8 +138,7 @@ func (b *bench) simulated(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings := fleet.Settings{URL: r.url(), Interval: 10 * time.Minute}
-	if err := fleet.Simulate(ctx, settings, fleet.Simulation{App: "fleet", Hosts: b.plan.hosts, Workers: beatWorkers, Once: true}, func(fleet.Simulated) {}); err != nil {
+	if err := newFakeFleet(b.plan.hosts, beatWorkers, 10*time.Minute).once(ctx, r); err != nil {
 		return nil, err
 	}
 	full, err := r.memory(ctx)
@@ -166,12 +163,7 @@ func (b *bench) simulated(ctx context.Context) ([]row, error) {
 
 	fast, cancel := context.WithTimeout(ctx, b.plan.fleetSpan)
 	defer cancel()
-	best := 0.0
-	err = fleet.Simulate(fast, fleet.Settings{URL: r.url()}, fleet.Simulation{App: "fleet", Hosts: b.plan.hosts, Workers: beatWorkers, FullSpeed: true}, func(s fleet.Simulated) {
-		if !s.Ended {
-			best = max(best, s.PerSecond)
-		}
-	})
+	best, err := newFakeFleet(b.plan.hosts, beatWorkers, 2*time.Second).fullSpeed(fast, r)
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package sockets
 import (
 	"fmt"
 	"iter"
-
-	"golang.org/x/sys/unix"
 )
 
 // each is one listener's sockets on a port for each slot. Whoever connects picks
@@ -29,12 +27,11 @@ func (e *each) at(slot int) endpoint {
 
 func (e *each) adopt(given []*passed) error {
 	for _, p := range given {
-		backlog, err := listen(p.fd, e.listener.Backlog)
+		sock, err := p.adopted(e.listener)
 		if err != nil {
-			return fmt.Errorf("cannot listen on %s, %s: %w", e.listener, p, err)
+			return err
 		}
-		sock := p.socket
-		sock.backlog, sock.parked = backlog, true
+		sock.parked = true
 		e.members = grow(e.members, p.slot, noSocket)
 		e.members[p.slot] = &sock
 	}
@@ -53,17 +50,9 @@ func (e *each) open(slot int) error {
 	if at.port > maxPort {
 		return fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, e.listener, at.port)
 	}
-	fd, err := at.bindAlone(l)
-	if err != nil {
-		return at.explain(l, err)
-	}
-	backlog, err := listen(fd, l.Backlog)
-	if err != nil {
-		unix.Close(fd)
-		return at.explain(l, err)
-	}
-	*m = socket{fd: fd, backlog: backlog}
-	return nil
+	var err error
+	*m, err = at.listenAlone(l)
+	return err
 }
 
 func (e *each) file(slot int) int {

@@ -2,7 +2,6 @@ package sockets
 
 import (
 	"errors"
-	"fmt"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -66,12 +65,11 @@ func seed(l Listener) uint32 {
 // adopt takes over passed sockets, in the kernel's order.
 func (g *group) adopt(given []*passed) error {
 	for _, p := range given {
-		backlog, err := listen(p.fd, g.listener.Backlog)
+		sock, err := p.adopted(g.listener)
 		if err != nil {
-			return fmt.Errorf("cannot listen on %s, %s: %w", g.listener, p, err)
+			return err
 		}
-		sock := p.socket
-		sock.backlog, sock.parked, sock.cookie = backlog, true, cookie(p.fd)
+		sock.parked, sock.cookie = true, cookie(p.fd)
 		g.members = grow(g.members, p.slot, noSocket)
 		g.members[p.slot] = &sock
 		if !slices.Contains(g.order, p.slot) {

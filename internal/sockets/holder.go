@@ -3,13 +3,10 @@ package sockets
 import (
 	"bufio"
 	"cmp"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,12 +87,15 @@ func (h Holder) String() string {
 	}
 }
 
-// holders finds who keeps the endpoint from being bound. It reads all of /proc:
-// only for an error message. What this user may not see stays out.
+// holders finds who listens where the endpoint cannot be bound. It reads all of
+// /proc: only for an error message. What this user may not see stays out.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
-	for _, table := range tables(end) {
-		readTable(table, func(rows io.Reader) { readTCP(rows, end, owners) })
+	all, _ := listeners(end.port) // where the kernel can't be asked nobody is named
+	for _, l := range all {
+		if end.meets(l.kin.endpoint()) {
+			owners[l.inode] = l.kin.uid
+		}
 	}
 	return holdersOf(owners)
 }
@@ -105,7 +105,10 @@ func holders(end endpoint) []Holder {
 // found.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
-	readTable("/proc/thread-self/net/unix", func(rows io.Reader) { readUnix(rows, path, owners) })
+	if table, err := os.Open("/proc/thread-self/net/unix"); err == nil {
+		defer table.Close()
+		readUnix(table, path, owners)
+	}
 	found := holdersOf(owners)
 	return slices.DeleteFunc(found, func(h Holder) bool { return h.PID == 0 })
 }
@@ -148,48 +151,6 @@ func rank(h Holder) int {
 	}
 }
 
-// tables names the files of proc(5) that list what can conflict with end.
-func tables(end endpoint) []string {
-	switch {
-	case end.addr.Is4() || end.dual:
-		return []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"}
-	default:
-		return []string{"/proc/thread-self/net/tcp6"}
-	}
-}
-
-func readTable(path string, read func(io.Reader)) {
-	if file, err := os.Open(path); err == nil {
-		defer file.Close()
-		read(file)
-	}
-}
-
-// readTCP adds the sockets of a table on end's port. Listening ones come first
-// in the table; the connections after them, which may be very many, are read
-// only where no listener explains the conflict.
-func readTCP(table io.Reader, end endpoint, owners map[uint64]uint32) {
-	rows := bufio.NewScanner(table)
-	rows.Scan() // the heading
-	for rows.Scan() {
-		fields := strings.Fields(rows.Text())
-		if len(fields) < 10 {
-			continue
-		}
-		if listening := fields[3] == "0A"; !listening && len(owners) > 0 {
-			return
-		}
-		local, ok := parseLocal(fields[1])
-		if !ok || !end.conflicts(local) {
-			continue
-		}
-		uid, _ := strconv.ParseUint(fields[7], 10, 32)
-		if inode, _ := strconv.ParseUint(fields[9], 10, 64); inode != 0 {
-			owners[inode] = uint32(uid)
-		}
-	}
-}
-
 // readUnix adds the sockets that listen behind the path: Num, RefCount,
 // Protocol, Flags, Type, St, Inode and Path. In Flags, SO_ACCEPTCON is 0x10000.
 func readUnix(table io.Reader, path string, owners map[uint64]uint32) {
@@ -210,29 +171,6 @@ func readUnix(table io.Reader, path string, owners map[uint64]uint32) {
 			owners[inode] = 0
 		}
 	}
-}
-
-// conflicts reports whether a socket at local can keep e from being bound.
-func (e endpoint) conflicts(local netip.AddrPort) bool {
-	addr := local.Addr().Unmap()
-	return int(local.Port()) == e.port &&
-		(e.addr.IsUnspecified() || addr.IsUnspecified() || addr == e.addr)
-}
-
-// parseLocal reads an address of /proc/net/tcp: 32-bit words in host order,
-// a colon, the port.
-func parseLocal(text string) (netip.AddrPort, bool) {
-	words, port, _ := strings.Cut(text, ":")
-	raw, err := hex.DecodeString(words)
-	if err != nil || len(raw)%4 != 0 {
-		return netip.AddrPort{}, false
-	}
-	for i := 0; i < len(raw); i += 4 {
-		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
-	}
-	addr, ok := netip.AddrFromSlice(raw)
-	number, err := strconv.ParseUint(port, 16, 16)
-	return netip.AddrPortFrom(addr, uint16(number)), ok && err == nil
 }
 
 func processes() []int {

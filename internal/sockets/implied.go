@@ -25,19 +25,17 @@ func (s *Set) Implied() []Listener {
 			leads[at] = p
 		}
 	}
-	ls := make([]Listener, 0, len(leads))
+	var ls []Listener
 	for _, p := range leads {
-		ls = append(ls, p.implies())
-	}
-	for i, p := range leads {
-		if slices.IndexFunc(ls, func(l Listener) bool { return l.Name == ls[i].Name }) != i || ls[i].Name == "" {
-			ls[i].Name = p.plainName()
+		l := p.implies()
+		taken := func() bool { return slices.ContainsFunc(ls, func(other Listener) bool { return other.Name == l.Name }) }
+		if l.Name == "" || taken() {
+			l.Name = p.plainName()
 		}
-	}
-	for i := range ls {
-		for n := 2; slices.IndexFunc(ls, func(l Listener) bool { return l.Name == ls[i].Name }) < i; n++ {
-			ls[i].Name = leads[i].plainName() + "-" + strconv.Itoa(n)
+		for n := 2; taken(); n++ {
+			l.Name = p.plainName() + "-" + strconv.Itoa(n)
 		}
+		ls = append(ls, l)
 	}
 	return ls
 }

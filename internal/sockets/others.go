@@ -64,11 +64,16 @@ func Holders(others []Other) map[uint64]Holder {
 // losesTo reports whether a socket outside the group gets connections for e: the
 // kernel looks for the very address first, and on a dual-stack port for one of IPv4.
 func (e endpoint) losesTo(k kin) bool {
-	theirs := endpoint{addr: k.addr, dual: k.addr == netip.IPv6Unspecified() && !k.only}
+	return e.meets(k.endpoint()) && (k.nic != 0 || e.addr.IsUnspecified() && (!k.addr.IsUnspecified() || e.dual && k.addr.Is4()))
+}
+
+// endpoint is where they are, but for the port.
+func (k kin) endpoint() endpoint {
+	e := endpoint{addr: k.addr, dual: k.addr == netip.IPv6Unspecified() && !k.only}
 	if k.addr.IsLinkLocalUnicast() {
-		theirs.scope = k.nic
+		e.scope = k.nic
 	}
-	return e.meets(theirs) && (k.nic != 0 || e.addr.IsUnspecified() && (!k.addr.IsUnspecified() || e.dual && k.addr.Is4()))
+	return e
 }
 
 // note keeps what Others is to tell of.

@@ -41,6 +41,15 @@ func (p *passed) address() string {
 	}
 }
 
+// adopted is the socket as one of the listener's.
+func (p *passed) adopted(l Listener) (socket, error) {
+	sock := p.socket
+	if err := sock.listen(l.Backlog); err != nil {
+		return sock, fmt.Errorf("cannot listen on %s, %s: %w", l, p, err)
+	}
+	return sock, nil
+}
+
 // passedOf is what is left of a socket of systemd's whose listener is gone.
 func passedOf(sock *socket, l Listener, end endpoint, slot int) *passed {
 	p := &passed{socket: *sock, name: sock.unit, end: end, slot: slot, unix: l.Network == "unix"}

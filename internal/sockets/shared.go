@@ -1,21 +1,56 @@
 package sockets
 
-import (
-	"fmt"
-	"iter"
+import "iter"
 
-	"golang.org/x/sys/unix"
-)
-
-// shared is one TCP socket for all slots. It is open while a slot is, and bound
-// so that nobody can join it.
-type shared struct {
+// single is one socket for all slots. It is open while a slot is.
+type single struct {
 	set      *Set
-	listener Listener // Port is the actual one
-	end      endpoint
+	listener Listener // of TCP: Port is the actual one
+	end      endpoint // of TCP
 	sock     socket
 	slots    slots
 }
+
+func (c *single) file(slot int) int {
+	if !c.slots.has(slot) {
+		return -1
+	}
+	return c.sock.fd
+}
+
+func (c *single) actual(int) (mode string, port int) { return ModeShared, c.end.port }
+
+func (c *single) reset(int) (changed []string, err error) {
+	if c.sock.fd < 0 || !c.slots.vacant(c.set) {
+		return nil, nil
+	}
+	changed, _, err = c.sock.reset(c.set, c.listener, -1, c.end)
+	return changed, err
+}
+
+// leaving is nothing of one slot's own: the others serve what it leaves.
+func (c *single) leaving(int) (end endpoint, own bool) { return c.end, false }
+
+// all yields the socket as slot 0's, if it is open.
+func (c *single) all() iter.Seq2[int, *socket] {
+	return func(yield func(int, *socket) bool) {
+		if c.sock.fd >= 0 {
+			yield(0, &c.sock)
+		}
+	}
+}
+
+func (c *single) giveBack() []*passed {
+	if !c.sock.held || c.sock.fd < 0 {
+		return nil
+	}
+	back := []*passed{passedOf(&c.sock, c.listener, c.end, 0)}
+	c.sock = socket{fd: -1}
+	return back
+}
+
+// shared is one of TCP, bound so that nobody can join it.
+type shared struct{ single }
 
 // slots says which slots use the one socket.
 type slots []bool
@@ -48,54 +83,31 @@ func (s slots) vacant(of *Set) bool {
 }
 
 func newShared(s *Set, l Listener, end endpoint) *shared {
-	c := &shared{set: s, listener: l, end: end, sock: socket{fd: -1}}
+	c := &shared{single{set: s, listener: l, end: end, sock: socket{fd: -1}}}
 	c.listener.Port = end.port
 	return c
 }
 
-func (c *shared) adopt(given []*passed) error {
-	backlog, err := listen(given[0].fd, c.listener.Backlog)
-	if err != nil {
-		return fmt.Errorf("cannot listen on %s, %s: %w", c.listener, given[0], err)
-	}
-	c.sock = given[0].socket
-	c.sock.backlog = backlog
-	return nil
+func (c *shared) adopt(given []*passed) (err error) {
+	c.sock, err = given[0].adopted(c.listener)
+	return err
 }
 
-func (c *shared) open(slot int) error {
+func (c *shared) open(slot int) (err error) {
 	if c.sock.fd < 0 {
-		fd, err := c.end.bindAlone(c.listener)
-		if err != nil {
+		if c.sock, err = c.end.listenAlone(c.listener); err != nil {
+			return err
+		}
+		if c.end.port, err = boundPort(c.sock.fd); err != nil {
+			c.sock.close()
 			return c.end.explain(c.listener, err)
 		}
-		backlog, err := listen(fd, c.listener.Backlog)
-		if err != nil {
-			unix.Close(fd)
-			return c.end.explain(c.listener, err)
-		}
-		c.sock = socket{fd: fd, backlog: backlog}
-		if c.end.port == 0 {
-			if c.end.port, err = boundPort(fd); err != nil {
-				c.sock.close()
-				return c.end.explain(c.listener, err)
-			}
-			c.listener.Port = c.end.port
-		}
+		c.listener.Port = c.end.port
 	}
 	c.sock.parked = false
 	c.slots.set(slot, true)
 	return nil
 }
-
-func (c *shared) file(slot int) int {
-	if !c.slots.has(slot) {
-		return -1
-	}
-	return c.sock.fd
-}
-
-func (c *shared) actual(int) (mode string, port int) { return ModeShared, c.end.port }
 
 func (c *shared) configure(l Listener) {
 	l.Port = c.end.port
@@ -106,14 +118,6 @@ func (c *shared) configure(l Listener) {
 func (c *shared) mend(int) (undone string, err error) {
 	undone, _, err = c.sock.mend(c.set, c.listener, -1)
 	return undone, err
-}
-
-func (c *shared) reset(int) (changed []string, err error) {
-	if c.sock.fd < 0 || !c.slots.vacant(c.set) {
-		return nil, nil
-	}
-	changed, _, err = c.sock.reset(c.set, c.listener, -1, c.end)
-	return changed, err
 }
 
 func (c *shared) queue(slot int) (waiting int, listens bool) {
@@ -142,32 +146,9 @@ func (c *shared) closeSlot(slot int) error {
 	return nil
 }
 
-// leaving is nothing of one slot's own: the others serve what it leaves.
-func (c *shared) leaving(int) (end endpoint, own bool) { return c.end, false }
-
-func (c *shared) all() iter.Seq2[int, *socket] { return one(&c.sock) }
-
-// one yields the socket as slot 0's, if it is open.
-func one(sock *socket) iter.Seq2[int, *socket] {
-	return func(yield func(int, *socket) bool) {
-		if sock.fd >= 0 {
-			yield(0, sock)
-		}
-	}
-}
-
 func (c *shared) finish() {
 	c.set.forget(&c.sock)
 	c.sock.close()
-}
-
-func (c *shared) giveBack() []*passed {
-	if !c.sock.held || c.sock.fd < 0 {
-		return nil
-	}
-	back := []*passed{passedOf(&c.sock, c.listener, c.end, 0)}
-	c.sock = socket{fd: -1}
-	return back
 }
 
 func (c *shared) close() { c.sock.close() }

@@ -197,6 +197,19 @@ func (e endpoint) bindAlone(l Listener) (fd int, err error) {
 	})
 }
 
+// listenAlone makes a socket that listens, and that nobody can join.
+func (e endpoint) listenAlone(l Listener) (sock socket, err error) {
+	if sock.fd, err = e.bindAlone(l); err == nil {
+		if err = sock.listen(l.Backlog); err != nil {
+			unix.Close(sock.fd)
+		}
+	}
+	if err != nil {
+		return socket{fd: -1}, e.explain(l, err)
+	}
+	return sock, nil
+}
+
 func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err error) {
 	if fd, err = e.socket(l); err != nil {
 		return -1, err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -12,27 +11,21 @@ import (
 
 // unixSocket is one unix socket for all slots, and its file.
 type unixSocket struct {
-	set      *Set
-	listener Listener
-	sock     socket
-	at       socketFile
-	slots    slots
-	said     string // the last complaint that still holds
+	single
+	at   socketFile
+	said string // the last complaint that still holds
 }
 
 func newUnix(s *Set, l Listener, path string) *unixSocket {
-	return &unixSocket{set: s, listener: l, at: fileAt(path), sock: socket{fd: -1}}
+	return &unixSocket{single: single{set: s, listener: l, sock: socket{fd: -1}}, at: fileAt(path)}
 }
 
-func (u *unixSocket) adopt(given []*passed) error {
-	u.sock = given[0].socket
-	if err := u.sock.listen(u.listener.Backlog); err != nil {
-		return fmt.Errorf("cannot listen on %s, %s: %w", u.listener, given[0], err)
-	}
+func (u *unixSocket) adopt(given []*passed) (err error) {
+	u.sock, err = given[0].adopted(u.listener)
 	if !u.sock.held {
 		u.at.recognise(u.sock.fd)
 	}
-	return nil
+	return err
 }
 
 // listenUnix sets the backlog and reads back what the kernel made of it. Where
@@ -100,15 +93,6 @@ func (u *unixSocket) bind() error {
 	}
 	return nil
 }
-
-func (u *unixSocket) file(slot int) int {
-	if !u.slots.has(slot) {
-		return -1
-	}
-	return u.sock.fd
-}
-
-func (u *unixSocket) actual(int) (mode string, port int) { return ModeShared, 0 }
 
 func (u *unixSocket) configure(l Listener) {
 	before := u.listener
@@ -230,14 +214,6 @@ func hungUp(fd int) bool {
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-func (u *unixSocket) reset(int) (changed []string, err error) {
-	if u.sock.fd < 0 || !u.slots.vacant(u.set) {
-		return nil, nil
-	}
-	changed, _, err = u.sock.reset(u.set, u.listener, -1, endpoint{})
-	return changed, err
-}
-
 // queue asks the kernel, which may not have been built to say: then one means
 // that there is something.
 func (u *unixSocket) queue(slot int) (waiting int, listens bool) {
@@ -268,10 +244,6 @@ func (u *unixSocket) closeSlot(slot int) error {
 	return nil
 }
 
-func (u *unixSocket) leaving(int) (e endpoint, own bool) { return endpoint{}, false }
-
-func (u *unixSocket) all() iter.Seq2[int, *socket] { return one(&u.sock) }
-
 func (u *unixSocket) finish() {
 	u.vanish()
 	u.sock.close()
@@ -286,12 +258,10 @@ func (u *unixSocket) vanish() {
 }
 
 func (u *unixSocket) giveBack() []*passed {
-	if !u.sock.held || u.sock.fd < 0 {
-		return nil
+	back := u.single.giveBack()
+	for _, p := range back {
+		p.path = u.at.path
 	}
-	back := []*passed{passedOf(&u.sock, u.listener, endpoint{}, 0)}
-	back[0].path = u.at.path
-	u.sock = socket{fd: -1}
 	return back
 }
 

@@ -283,6 +283,7 @@ func (h *host) exited(w *worker, e process.Exit) pool.Event {
 func (h *host) inspect() {
 	h.keepPlace()
 	h.oom.Look(time.Now())
+	h.children.Inspect()
 	poke(h.daemons.look)
 	if h.unlistened {
 		return

@@ -38,8 +38,11 @@ const (
 // [redis.ParseURL] is of no use here: it takes one host, and for what is none, and
 // for a port or a database out of bounds, it has defaults or takes them as they are.
 func parseURL(text string) (endpoint, error) {
-	scheme, rest, _ := strings.Cut(text, "://")
+	scheme, rest, isURL := strings.Cut(text, "://")
 	e := endpoint{tls: strings.HasPrefix(scheme, "rediss")}
+	if !isURL {
+		scheme = ""
+	}
 	switch strings.Replace(scheme, "rediss", "redis", 1) {
 	case "redis":
 		e.kind = single

@@ -50,7 +50,7 @@ func (p *Pool) finish() {
 	}
 	if n := p.alive(); n > 0 {
 		if due(p.hopeless(), p.now) {
-			p.quit(1, fmt.Sprintf("%d workers, or what they left, survive SIGKILL: they belong to another user, or hang in the kernel (ps shows state D)", n))
+			p.quit(1, fmt.Sprintf("%d workers, or what they left, survive SIGKILL: they belong to another user, hang in the kernel (ps shows state D), or a tracer holds them (gdb, strace)", n))
 		}
 		return
 	}

@@ -15,6 +15,7 @@ type Exit struct {
 	Code   int
 	Signal syscall.Signal
 	Core   bool // it dumped core
+	Traced bool // a tracer holds it, and has its status
 	// Leftovers says that others of its group still live. The leader is reaped
 	// when they are gone, and groupEnded follows (see Process.Watch).
 	Leftovers bool
@@ -24,6 +25,8 @@ type Exit struct {
 // dumped)".
 func (e Exit) String() string {
 	switch {
+	case e.Traced:
+		return "ended while it was traced (gdb, strace): its tracer has not let go of it"
 	case e.Signal == 0:
 		return fmt.Sprintf("exit status %d", e.Code)
 	case e.Core:

@@ -83,16 +83,21 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 		if p.exit == nil {
 			exit, ended := peekExit(p.pid, now)
 			if !ended {
-				continue
+				if !hasEnded(p.handle) {
+					continue
+				}
+				if exit, ended = peekExit(p.pid, now); !ended {
+					exit = Exit{At: now, Code: -1, Traced: true}
+				}
 			}
-			exit.Leftovers = groupLives(p.pid, l)
+			exit.Leftovers = exit.Traced || groupLives(p.pid, l)
 			p.exit = &exit
 			c.tellExited(p)
 			if exit.Leftovers {
 				held = true
 				continue
 			}
-		} else if !rested || groupLives(p.pid, l) {
+		} else if !rested || groupLives(p.pid, l) || p.exit.Traced && !isReapable(p.pid) {
 			held = true
 			continue
 		}
@@ -101,6 +106,22 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 		dead = append(dead, p)
 	}
 	return held, dead
+}
+
+// Inspect has the reaper look where a leader has ended without SIGCHLD: of one that
+// is traced only the tracer gets it (ptrace(2)). Call it each second.
+func (c *Children) Inspect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var running []unix.PollFd
+	for _, p := range c.workers {
+		if p.exit == nil {
+			running = append(running, unix.PollFd{Fd: int32(p.handle), Events: unix.POLLIN})
+		}
+	}
+	if n, _ := unix.Poll(running, 0); n > 0 {
+		c.wake()
+	}
 }
 
 // bury reaps leaders whose group is empty, beside everything else: the kernel

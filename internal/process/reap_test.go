@@ -225,3 +225,36 @@ func TestSignalToTheStopped(t *testing.T) {
 		})
 	}
 }
+
+// A leader that dies while somebody traces it is dead all the same, and reaped when
+// the tracer lets go.
+func TestTracedLeader(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell("echo up; read x"))
+	w.line(t)
+	const seize = `import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.ptrace(0x4206, int(sys.argv[1]), None, None):
+    sys.exit("cannot trace: %d" % ctypes.get_errno())
+print("traces", flush=True)
+sys.stdin.readline()`
+	tracer := start(t, c, Spec{
+		Path: "/usr/bin/python3", Umask: -1, Env: []string{"PATH=/usr/bin:/bin"},
+		Args: []string{"python3", "-c", seize, strconv.Itoa(w.PID())},
+	})
+	if got := tracer.line(t); got != "traces" {
+		t.Fatal(got)
+	}
+	if err := w.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it dies", func() bool { return state(w.PID()) == "Z" })
+	c.Inspect()
+	if e := receive(t, w.exited, "the exit"); !e.Traced || !e.Leftovers {
+		t.Errorf("got %+v", e)
+	}
+	if _, err := tracer.input.WriteString("let go\n"); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, w.gone, "the reaping")
+}

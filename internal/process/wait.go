@@ -20,6 +20,12 @@ func peekExit(pid int, now time.Time) (Exit, bool) {
 	return info.exit(now), dead
 }
 
+// isReapable reports whether pid is a dead child that no tracer holds.
+func isReapable(pid int) bool {
+	_, dead := peek(unix.P_PID, pid)
+	return dead
+}
+
 // reap takes pid out of the process table if it is a dead child, and reports
 // whether it was.
 func reap(pid int) bool {

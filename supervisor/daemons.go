@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"slices"
 	"syscall"
@@ -27,12 +26,11 @@ type daemon struct {
 
 // daemons is the loop's, as all of host is.
 type daemons struct {
-	alive    map[int]*daemon // by pid
-	left     map[pool.ID]*leftDaemons
-	counted  int           // of left, so far
-	past     []*worker     // that have ended lately
-	starting int           // workers that are neither among the host's yet nor have failed
-	look     chan struct{} // holds one: look now
+	alive   map[int]*daemon // by pid
+	left    map[pool.ID]*leftDaemons
+	counted int           // of left, so far
+	past    []*worker     // that have ended lately
+	look    chan struct{} // holds one: look now
 }
 
 func newDaemons() daemons {
@@ -53,35 +51,35 @@ type leftDaemons struct {
 const maxStrays = 16
 
 // watchDaemons looks for daemons until done, beside the loop: with each inspection
-// and when a worker ends.
+// and when a worker or a daemon ends.
 func (h *host) watchDaemons(glance func(happening) bool, step func(pool.Event), done <-chan struct{}) {
-	var found []*process.Orphan
+	known := false
 	for {
-		known := len(found) > 0
 		select {
 		case <-h.daemons.look:
-			found = h.children.Orphans()
 		case <-h.children.OrphanEnded():
-			found = slices.DeleteFunc(slices.Clone(found), (*process.Orphan).Ended)
 		case <-done:
 			return
 		}
+		found := h.children.Orphans()
+		oldest := h.children.OldestStart() // after that: a daemon's worker that lives is older
 		if known || len(found) > 0 {
-			found := found
 			glance(func() pool.Event {
-				for _, ev := range h.noteDaemons(found, h.children.Shared(), time.Now()) {
+				for _, ev := range h.noteDaemons(found, oldest, h.children.Shared(), time.Now()) {
 					step(ev)
 				}
 				return nil
 			})
 		}
+		known = len(found) > 0
 	}
 }
 
 // noteDaemons takes note of all daemons that live and returns what the pool is to
-// know: which dead workers have left some, and of which none lives any more. Where
-// shared is set, daemons may be others' than the workers'.
-func (h *host) noteDaemons(found []*process.Orphan, shared bool, now time.Time) (events []pool.Event) {
+// know: which dead workers have left some, and of which none lives any more. oldest is
+// the start of all workers that live; where shared is set, daemons may be others'
+// than the workers'.
+func (h *host) noteDaemons(found []*process.Orphan, oldest uint64, shared bool, now time.Time) (events []pool.Event) {
 	alive := make(map[int]*daemon, len(found))
 	for _, o := range found {
 		d := h.daemons.alive[o.PID]
@@ -103,7 +101,7 @@ func (h *host) noteDaemons(found []*process.Orphan, shared bool, now time.Time) 
 	if h.unlistened {
 		return events // the others end with the app
 	}
-	for from, daemons := range byWorker(h.abandoned(shared)) {
+	for from, daemons := range byWorker(h.abandoned(oldest, shared)) {
 		events = append(events, h.leaveDaemons(from, daemons, now))
 	}
 	return events
@@ -129,13 +127,7 @@ func (h *host) originOf(o *process.Orphan) *worker {
 // abandoned returns the daemons whose worker is dead. One whose worker is not known
 // may be of any that lived when it was started. Those that are too many are the
 // youngest.
-func (h *host) abandoned(shared bool) (abandoned []*daemon) {
-	oldest := uint64(math.MaxUint64) // start of all workers that live
-	for _, w := range h.workers {
-		if w.endedAt.IsZero() {
-			oldest = min(oldest, w.start)
-		}
-	}
+func (h *host) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
 	strays := maxStrays * max(1, h.slots)
 	for _, d := range sorted(h.daemons.alive) {
 		switch {
@@ -144,7 +136,7 @@ func (h *host) abandoned(shared bool) (abandoned []*daemon) {
 			if !d.from.endedAt.IsZero() {
 				abandoned = append(abandoned, d)
 			}
-		case shared || h.daemons.starting > 0: // a worker that is being started is not among h.workers yet
+		case shared:
 		case d.Start < oldest || strays == 0:
 			abandoned = append(abandoned, d)
 		default:
@@ -241,13 +233,6 @@ func (h *host) showDaemons() (all []control.Leftover) {
 		all = append(all, showDaemons(from, daemons))
 	}
 	return all
-}
-
-// startEnded takes note that a worker has been started, or could not be.
-func (h *host) startEnded() {
-	if h.daemons.starting--; h.daemons.starting == 0 {
-		poke(h.daemons.look)
-	}
 }
 
 // bereave takes note of a worker's end. Its output is read for as long as what it

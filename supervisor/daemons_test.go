@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"os"
@@ -34,8 +35,8 @@ func TestDaemons(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		found    []*process.Orphan
-		shared   bool // with others' children
-		starting int
+		shared   bool   // with others' children
+		oldest   uint64 // start of the workers; 0: 200
 		stopping bool
 		left     int           // processes
 		deadline time.Duration // of those
@@ -45,9 +46,9 @@ func TestDaemons(t *testing.T) {
 		"of a worker that lives":           {found: with("alive", 100)},
 		"of a dead one":                    {found: with("dead", 300), left: 1, deadline: timeout - time.Second, first: 1},
 		"of a dead one, as PID 1":          {found: with("dead", 300), shared: true, left: 1, deadline: timeout - time.Second, first: 1},
-		"while another starts":             {found: with("dead", 300), starting: 1, left: 1, deadline: timeout - time.Second, first: 1},
+		"while another starts":             {found: with("dead", 300), oldest: 199, left: 1, deadline: timeout - time.Second, first: 1},
 		"of nobody who lives":              {found: daemons(300, 199, 198), left: 2, deadline: timeout, first: 3},
-		"of one that is being started":     {found: daemons(199), starting: 1},
+		"of one that is being started":     {found: daemons(199), oldest: 199},
 		"perhaps of somebody who lives":    {found: daemons(200, 300)},
 		"perhaps of none of the app's":     {found: daemons(199), shared: true},
 		"when the app stops":               {found: with("dead", 300), stopping: true},
@@ -55,15 +56,15 @@ func TestDaemons(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := Config{Drain: Drain{Timeout: timeout}}
-			dead := &worker{id: pool.ID{Slot: 0, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "dead", start: 10}
-			alive := &worker{id: pool.ID{Slot: 1, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "alive", start: 200}
+			dead := &worker{id: pool.ID{Slot: 0, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "dead"}
+			alive := &worker{id: pool.ID{Slot: 1, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "alive"}
 			h := &host{
 				log: slog.New(slog.DiscardHandler), chronicle: newChronicle(epoch), slots: 2, unlistened: c.stopping, daemons: newDaemons(),
 				releases: map[int]*release{1: {cfg: cfg}}, workers: map[pool.ID]*worker{alive.id: alive},
 			}
-			h.daemons.starting = c.starting
+			oldest := cmp.Or(c.oldest, 200)
 			h.bereave(dead, epoch.Add(-time.Second))
-			events := h.noteDaemons(c.found, c.shared, epoch)
+			events := h.noteDaemons(c.found, oldest, c.shared, epoch)
 			running := len(c.found) - c.left
 			for _, l := range h.showDaemons() {
 				if l.KillAt == nil {
@@ -88,10 +89,10 @@ func TestDaemons(t *testing.T) {
 			if want := (pool.Inherited{ID: id, Deadline: epoch.Add(c.deadline), Stop: true}); events[0] != want {
 				t.Errorf("got %v, want %v", events[0], want)
 			}
-			if again := h.noteDaemons(c.found, c.shared, epoch); len(again) != 0 {
+			if again := h.noteDaemons(c.found, oldest, c.shared, epoch); len(again) != 0 {
 				t.Errorf("then %v", again)
 			}
-			if ended := h.noteDaemons(nil, c.shared, epoch); len(ended) != 1 || ended[0] != (pool.GroupEnded{ID: id}) {
+			if ended := h.noteDaemons(nil, oldest, c.shared, epoch); len(ended) != 1 || ended[0] != (pool.GroupEnded{ID: id}) {
 				t.Errorf("at their end %v", ended)
 			}
 			if len(h.daemons.alive) != 0 {

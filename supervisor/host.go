@@ -209,7 +209,6 @@ func (h *host) start(a pool.Start) {
 		sockets: files, listeners: r.lineup.Listeners(id.Slot),
 		notifyDir: h.upkeep.place.Dir, closer: &h.closer, null: h.null, output: h.output,
 	}
-	h.daemons.starting++
 	go func() {
 		var w *worker
 		if err == nil {
@@ -223,14 +222,10 @@ func (h *host) start(a pool.Start) {
 			}
 		})
 		if err != nil {
-			h.tell(func() pool.Event {
-				h.startEnded()
-				return pool.StartFailed{ID: id, Reason: startFailure(err)}
-			})
+			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: startFailure(err)} })
 			return
 		}
 		h.tell(func() pool.Event {
-			h.startEnded()
 			h.workers[id] = w
 			w.share(id, h.slots) // a scale may have come meanwhile
 			return pool.Started{ID: id}

@@ -47,7 +47,6 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 		w.forget()
 		return nil, err
 	}
-	w.start = w.process.Start()
 	return w, nil
 }
 

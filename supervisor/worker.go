@@ -28,7 +28,6 @@ type worker struct {
 
 	stdout  *os.File  // the reading end of its output; nil: it has the master's own
 	pipe    string    // what /proc/PID/fd shows for the other end; "": not known
-	start   uint64    // when it was forked, in clock ticks after boot
 	endedAt time.Time // zero: it lives
 }
 

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
@@ -110,6 +111,21 @@ func (c *Children) Leads(pid int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.workers[pid] != nil
+}
+
+// OldestStart is when the first of the workers that live was forked, those that are
+// being started among them, in clock ticks after boot. None of their processes is
+// older. The greatest number where there is none.
+func (c *Children) OldestStart() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oldest := uint64(math.MaxUint64)
+	for _, p := range c.workers {
+		if p.exit == nil {
+			oldest = min(oldest, p.start)
+		}
+	}
+	return oldest
 }
 
 // KillAdopted signals every stranger there is and returns how many there were.

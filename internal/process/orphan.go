@@ -100,13 +100,6 @@ func childrenOfMain() (pids []int) {
 // OrphanEnded receives when one of the orphans that were listed has ended.
 func (c *Children) OrphanEnded() <-chan struct{} { return c.fewer }
 
-// Ended reports whether it has ended and was reaped.
-func (o *Orphan) Ended() bool {
-	o.children.mu.Lock()
-	defer o.children.mu.Unlock()
-	return o.gone
-}
-
 // look fills in what is known of it. Should it be reaped meanwhile, what is read
 // may be another's: then nobody asks any more, as it can't be signaled.
 func (o *Orphan) look() {

@@ -29,9 +29,6 @@ type Process struct {
 // PID is the leader's pid and the number of its group.
 func (p *Process) PID() int { return p.pid }
 
-// Start is when it was forked, in clock ticks after boot: nothing of it is older.
-func (p *Process) Start() uint64 { return p.start }
-
 // Watch says whom to tell of the end; call it once, after Start. exited comes
 // exactly once, when the leader has ended, however long ago; groupEnded only
 // where Exit.Leftovers was set, when the last of the group is gone. Both come

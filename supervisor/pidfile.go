@@ -7,11 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/forkd/forkd/internal/process"
 )
 
 // pidFile is a file with the master's pid where somebody else wants it: pid_file.
@@ -27,8 +24,8 @@ type pidFile struct {
 const maxPIDFile = 64
 
 // writePIDFile writes this process's pid. A file that is there already is replaced
-// where it holds the number of a process that has ended, and of no other: then the
-// error says what it is. The file is there with all of its content or not at all.
+// where it holds a pid and no master that lives has it locked. It is there with all
+// of its content or not at all.
 func writePIDFile(path string) (p *pidFile, err error) {
 	defer func() {
 		if err != nil {
@@ -51,8 +48,11 @@ func writePIDFile(path string) (p *pidFile, err error) {
 	p.file = os.NewFile(uintptr(fd), path)
 	_, err = p.file.Write(p.content())
 	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // not every file system can
-	for again := true; again && err == nil; {
-		again, err = p.put(temporary)
+	if err == nil {
+		err = p.replaceable()
+	}
+	if err == nil {
+		err = unix.Renameat(dir, temporary, dir, p.name)
 	}
 	if err != nil {
 		_ = unix.Unlinkat(dir, temporary, 0)
@@ -64,100 +64,53 @@ func writePIDFile(path string) (p *pidFile, err error) {
 
 func (p *pidFile) content() []byte { return fmt.Appendln(nil, os.Getpid()) }
 
-// put gives the file its name. It is to be called again where another master was
-// faster.
-func (p *pidFile) put(temporary string) (again bool, err error) {
-	old, err := p.open()
+// replaceable says why what is there may not be replaced. Only a regular file is
+// opened: a pipe would block.
+func (p *pidFile) replaceable() error {
+	path, err := unix.Openat(p.dir, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		err = unix.Renameat2(p.dir, temporary, p.dir, p.name, unix.RENAME_NOREPLACE)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not on this file system
-			err = unix.Renameat(p.dir, temporary, p.dir, p.name)
-		}
-		return errors.Is(err, unix.EEXIST), ignore(err, unix.EEXIST)
-	}
-	if err != nil {
-		return false, err
-	}
-	defer old.Close()
-	if err := abandoned(old); err != nil {
-		return false, err
-	}
-	if !p.names(old) {
-		return true, nil
-	}
-	return false, unix.Renameat(p.dir, temporary, p.dir, p.name)
-}
-
-func ignore(err, harmless error) error {
-	if errors.Is(err, harmless) {
 		return nil
 	}
-	return err
-}
-
-// open opens what is there, and only a regular file: a device may mind.
-func (p *pidFile) open() (*os.File, error) {
-	fd, err := unix.Openat(p.dir, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer unix.Close(fd)
+	defer unix.Close(path)
 	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		return nil, err
+	if err := unix.Fstat(path, &stat); err != nil {
+		return err
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, errors.New("there is no regular file: remove it, or choose another pid_file")
+		return errors.New("there is no regular file: remove it, or choose another pid_file")
 	}
-	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
-}
-
-// abandoned locks a pid file, and says why it is not one that can be replaced.
-func abandoned(f *os.File) error {
+	old, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", path))
+	if err != nil {
+		return err
+	}
+	defer old.Close()
 	text := make([]byte, maxPIDFile)
-	n, _ := f.ReadAt(text, 0) // an error is the end of the file, or leaves it empty
+	n, _ := old.ReadAt(text, 0) // an error is the end of the file, or leaves it empty
 	pid, err := strconv.Atoi(string(bytes.TrimSpace(text[:n])))
 	if err != nil || pid <= 0 {
 		return errors.New("there is a file that holds no pid: remove it, or choose another pid_file")
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if !errors.Is(err, unix.EWOULDBLOCK) && !isMaster(pid, f) {
-		return nil
+	if errors.Is(unix.Flock(int(old.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+		return fmt.Errorf("it is another app's, whose master runs (pid %d): choose another pid_file", pid)
 	}
-	return fmt.Errorf("it is another app's, whose master runs (pid %d): choose another pid_file", pid)
-}
-
-// isMaster reports whether a forkd that has written the file, with no lock on it,
-// lives still: one that began after that has got the number by chance.
-func isMaster(pid int, f *os.File) bool {
-	own, err := os.ReadFile("/proc/self/comm")
-	if err != nil || pid == os.Getpid() {
-		return false
-	}
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if err != nil || !bytes.Equal(comm, own) {
-		return false
-	}
-	info, err := f.Stat()
-	const exact = 2 * time.Second // the start time is
-	return err == nil && !info.ModTime().Before(process.StartedAt(pid).Add(-exact))
-}
-
-// names reports whether the name leads to the open file.
-func (p *pidFile) names(f *os.File) bool {
-	var named, opened unix.Stat_t
-	return unix.Fstatat(p.dir, p.name, &named, unix.AT_SYMLINK_NOFOLLOW) == nil &&
-		unix.Fstat(int(f.Fd()), &opened) == nil && named.Dev == opened.Dev && named.Ino == opened.Ino
+	return nil
 }
 
 // remove takes the file away, if it is this master's still.
 func (p *pidFile) remove() {
+	defer p.close()
 	text := make([]byte, maxPIDFile)
 	n, _ := p.file.ReadAt(text, 0)
-	if bytes.Equal(text[:n], p.content()) && p.names(p.file) {
+	var named, opened unix.Stat_t
+	if err := errors.Join(unix.Fstatat(p.dir, p.name, &named, unix.AT_SYMLINK_NOFOLLOW), unix.Fstat(int(p.file.Fd()), &opened)); err != nil {
+		return
+	}
+	if bytes.Equal(text[:n], p.content()) && named.Dev == opened.Dev && named.Ino == opened.Ino {
 		_ = unix.Unlinkat(p.dir, p.name, 0)
 	}
-	p.close()
 }
 
 func (p *pidFile) close() {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,52 +128,6 @@ func TestPIDFileRefused(t *testing.T) {
 	if _, err := writePIDFile(filepath.Join(dir, "none", "shop.pid")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a directory: %v", err)
 	}
-}
-
-// A forkd that wrote the number without a lock counts, but not one that has the
-// number by chance.
-func TestPIDFileWithoutALock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "shop.pid")
-	own, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	twin := exec.Command("sh", "-c", `printf %s "$0" >/proc/self/comm; echo up; exec <&3; read line`, strings.TrimSpace(string(own)))
-	twin.Stdout = w
-	stdin, hold, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	twin.ExtraFiles = []*os.File{stdin}
-	if err := twin.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stdin.Close()
-	t.Cleanup(func() {
-		hold.Close()
-		_ = twin.Wait() // read has failed
-	})
-	if _, err := fmt.Fscanln(r, new(string)); err != nil {
-		t.Fatal(err)
-	}
-	makeFile(t, path, fmt.Sprintln(twin.Process.Pid))
-	if _, err := writePIDFile(path); err == nil || !strings.Contains(err.Error(), "another app's") {
-		t.Errorf("of a live master: %v", err)
-	}
-	before := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(path, before, before); err != nil {
-		t.Fatal(err)
-	}
-	p, err := writePIDFile(path)
-	if err != nil {
-		t.Fatalf("from before it began: %v", err)
-	}
-	p.remove()
 }
 
 // A link is followed where the path is this user's or root's own, and one of

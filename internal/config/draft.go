@@ -21,6 +21,7 @@ type draft struct {
 	config   supervisor.Config
 	at       map[string]origin // where each key was set last
 	failures []*Error
+	expanded int // bytes that have come of variables
 
 	name, app    string // as written; app is the argument
 	directory    string

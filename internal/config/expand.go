@@ -11,14 +11,15 @@ import (
 // a list, by the master's environment; $${ is ${ itself. It comes after TOML's own
 // reading: what a variable holds is never more than text. A value that has come of a
 // variable counts as a flag's, of whatever type is wanted. braced is for keys with
-// placeholders: what comes of this begins none.
-func (v value) expand(env func(string) (string, bool), braced bool) (value, error) {
+// placeholders: what comes of this begins none. size is how much has come of variables
+// in the whole file, at most 1 MiB.
+func (v value) expand(env func(string) (string, bool), braced bool, size *int) (value, error) {
 	if v.kind == list {
 		items := make([]value, len(v.items))
 		for i, item := range v.items {
 			var err error
 			item.at.label = v.at.label
-			if items[i], err = item.expand(env, braced); err != nil {
+			if items[i], err = item.expand(env, braced, size); err != nil {
 				return v, item.at.wrap(err)
 			}
 		}
@@ -29,7 +30,6 @@ func (v value) expand(env func(string) (string, bool), braced bool) (value, erro
 		return v, nil
 	}
 	var failed error
-	size := len(v.text)
 	variable := regexp.MustCompile(`\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\})?`)
 	v.text = variable.ReplaceAllStringFunc(v.text, func(match string) string {
 		switch {
@@ -53,8 +53,8 @@ func (v value) expand(env func(string) (string, bool), braced bool) (value, erro
 		case braced:
 			text = strings.ReplaceAll(text, "{", "{{")
 		}
-		if size += len(text); size > maxFile {
-			failed = errors.New("is over 1 MiB with its variables replaced")
+		if *size += len(text); *size > maxFile {
+			failed = errors.New("brings what comes of variables in this file to over 1 MiB")
 		}
 		v.kind = typed
 		return text

@@ -46,7 +46,8 @@ func TestVariables(t *testing.T) {
 		`workers = "${APP}"`:                          `1:11: workers: "shop" is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`,
 		`restart.max_attempts = "3"`:                  `1:24: restart.max_attempts: must be a number from 0 to 1000000, not "3" in quotes`,
 		`redis.control = "${N}"`:                      `1:17: redis.control: must be true or false, not "3"`,
-		`pid_file = "${LONG}${LONG}"`:                 `1:12: pid_file: is over 1 MiB with its variables replaced`,
+		`pid_file = "${LONG}${LONG}"`:                 `1:12: pid_file: brings what comes of variables in this file to over 1 MiB`,
+		`command = ["x", "${LONG}", "${LONG}"]`:       `1:28: command: brings what comes of variables in this file to over 1 MiB`,
 		`"${APP}" = 1`:                                `1:1: unknown key "\"${APP}\"": `,
 	} {
 		if !strings.Contains(content, "command") {

@@ -152,7 +152,7 @@ func (d *draft) accept(all schema, s setting) {
 	table := s.path[0].name
 	if s.form == leaf {
 		var err error
-		if s.value, err = s.value.expand(d.host.env, name == "command" || table == "env"); err != nil {
+		if s.value, err = s.value.expand(d.host.env, name == "command" || table == "env", &d.expanded); err != nil {
 			d.report(s.value.at, err)
 			return
 		}

@@ -17,7 +17,7 @@ func (g *group) freshFile(slot int, l *Lineup) int {
 		f.lineup = l
 		g.fresh[slot] = f
 		return f.sock.fd
-	case g.lent || g.members[slot].held || !isLocked(fd):
+	case g.members[slot].held || !isLocked(fd):
 		return fd
 	}
 	other, backlog, err := g.bind()

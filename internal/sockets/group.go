@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -23,7 +24,6 @@ type group struct {
 	others   map[uint64]Other // that are not the Set's, by cookie
 	accept   []bool           // by slot, as steer was told
 	beside   bool             // another place of the Set's has part of the address: the first joins too
-	lent     bool             // all are systemd's and none can be bound beside them: slots share them
 }
 
 // order is the kernel's view of a group: the slots by index in the group, in
@@ -92,19 +92,17 @@ func (g *group) open(slot int) error {
 		return nil
 	}
 	fd, backlog, err := g.bind()
-	switch {
-	case err == nil:
-		g.members[slot] = &socket{fd: fd, backlog: backlog, cookie: cookie(fd)}
-		if g.accept == nil { // steer is still to come, once for all slots
-			return nil
+	if err != nil {
+		if held := slices.IndexFunc(g.members, func(m *socket) bool { return m.fd >= 0 && m.held }); held >= 0 && errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("cannot listen on %s for slot %d beside the sockets that systemd passed as %q: let the socket unit have one for each slot, or one alone", g.listener, slot, g.members[held].unit)
 		}
-		return g.refresh()
-	case g.lendable() && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
-		g.lent = true
-		return nil
-	default:
 		return g.end.explain(g.listener, err)
 	}
+	g.members[slot] = &socket{fd: fd, backlog: backlog, cookie: cookie(fd)}
+	if g.accept == nil { // steer is still to come, once for all slots
+		return nil
+	}
+	return g.refresh()
 }
 
 // bind makes the next member. Those of systemd's have to be told first that
@@ -146,41 +144,14 @@ func (g *group) isOpen() bool {
 	return slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 })
 }
 
-// lendable reports whether the group is systemd's alone.
-func (g *group) lendable() bool {
-	return g.isOpen() && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
-}
-
-// lender is the slot whose socket a slot uses: its own, but where slots share.
-// -1: it has none.
-func (g *group) lender(slot int) int {
-	switch {
-	case slot < len(g.members) && g.members[slot].fd >= 0 && (g.lent || !g.members[slot].parked):
-		return slot
-	case !g.lent:
-		return -1
-	}
-	lenders := g.order.slots()
-	if len(lenders) == 0 {
-		return -1
-	}
-	slices.Sort(lenders)
-	return lenders[slot%len(lenders)]
-}
-
 func (g *group) file(slot int) int {
-	if lender := g.lender(slot); lender >= 0 {
-		return g.members[lender].fd
+	if slot >= len(g.members) || g.members[slot].parked {
+		return -1
 	}
-	return -1
+	return g.members[slot].fd
 }
 
-func (g *group) actual(int) (mode string, port int) {
-	if g.lent {
-		return ModeShared, g.end.port
-	}
-	return ModeReuseport, g.end.port
-}
+func (g *group) actual(int) (mode string, port int) { return ModeReuseport, g.end.port }
 
 func (g *group) configure(l Listener) {
 	if l.Balance != g.listener.Balance {
@@ -324,7 +295,7 @@ func (g *group) queue(slot int) (waiting int, listens bool) {
 }
 
 func (g *group) leaving(slot int) (e endpoint, own bool) {
-	return g.end, !g.lent && slot < len(g.members) && g.members[slot].fd >= 0
+	return g.end, slot < len(g.members) && g.members[slot].fd >= 0
 }
 
 func (g *group) all() iter.Seq2[int, *socket] { return openOf(g.members) }
@@ -348,7 +319,7 @@ func (g *group) closeSlot(slot int) error {
 	}
 	g.dropFresh(func(f fresh) bool { return f.slot == slot })
 	g.look()
-	if slot >= len(g.members) || g.members[slot].fd < 0 || g.lent {
+	if slot >= len(g.members) || g.members[slot].fd < 0 {
 		return g.attach()
 	}
 	m := g.members[slot]

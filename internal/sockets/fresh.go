@@ -20,16 +20,16 @@ func (g *group) freshFile(slot int, l *Lineup) int {
 	case g.members[slot].held || !isLocked(fd):
 		return fd
 	}
-	other, backlog, err := g.bind()
+	other, err := g.bind()
 	if err != nil {
 		g.set.notice("cannot replace the socket of %s%s yet: %v", ofSlot(slot), g.listener, err)
 		return fd
 	}
-	f = fresh{&socket{fd: other, backlog: backlog, cookie: cookie(other)}, slot, l}
+	f = fresh{other, slot, l}
 	g.fresh[slot] = f
 	g.set.disown(f.sock) // it is nobody else's
 	g.look()
-	return other
+	return other.fd
 }
 
 // takeFresh makes those the slots' own that serve by now.

@@ -91,51 +91,41 @@ func (g *group) open(slot int) error {
 		m.parked = false
 		return nil
 	}
-	fd, backlog, err := g.bind()
+	m, err := g.bind()
 	if err != nil {
 		if held := slices.IndexFunc(g.members, func(m *socket) bool { return m.fd >= 0 && m.held }); held >= 0 && errors.Is(err, unix.EADDRINUSE) {
 			return fmt.Errorf("cannot listen on %s for slot %d beside the sockets that systemd passed as %q: let the socket unit have one for each slot, or one alone", g.listener, slot, g.members[held].unit)
 		}
 		return g.end.explain(g.listener, err)
 	}
-	g.members[slot] = &socket{fd: fd, backlog: backlog, cookie: cookie(fd)}
+	g.members[slot] = m
 	if g.accept == nil { // steer is still to come, once for all slots
 		return nil
 	}
 	return g.refresh()
 }
 
-// bind makes the next member. Those of systemd's have to be told first that
-// others may join; they are told otherwise again when none can.
-func (g *group) bind() (fd int, backlog uint32, err error) {
-	var told []int
-	for _, m := range g.members {
-		if m.fd >= 0 && m.held {
-			if on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT); err == nil && on == 0 && share(m.fd) == nil {
-				told = append(told, m.fd)
-			}
+// bind makes the next member. Those of systemd's have to be told first that others
+// may join.
+func (g *group) bind() (m *socket, err error) {
+	for _, m := range g.all() {
+		if m.held {
+			_ = share(m.fd) // without, bind fails
 		}
 	}
-	fd, err = g.end.bind(g.beside || g.isOpen(), g.listener)
+	m = noSocket()
+	if m.fd, err = g.end.bind(g.beside || g.isOpen(), g.listener); err != nil {
+		return nil, err
+	}
+	if g.end.port, err = boundPort(m.fd); err == nil {
+		err = m.listen(g.listener.Backlog)
+	}
 	if err != nil {
-		for _, fd := range told {
-			// Only undone: nothing depends on it.
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
-		}
-		return -1, 0, err
+		unix.Close(m.fd)
+		return nil, err
 	}
-	if g.end.port == 0 {
-		if g.end.port, err = boundPort(fd); err != nil {
-			unix.Close(fd)
-			return -1, 0, err
-		}
-		g.listener.Port = g.end.port
-	}
-	if backlog, err = listen(fd, g.listener.Backlog); err != nil {
-		unix.Close(fd)
-		return -1, 0, err
-	}
-	return fd, backlog, nil
+	g.listener.Port, m.cookie = g.end.port, cookie(m.fd)
+	return m, nil
 }
 
 // isOpen reports whether any member is bound: one that a worker has shut down, and

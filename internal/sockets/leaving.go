@@ -1,29 +1,19 @@
 package sockets
 
-import "golang.org/x/sys/unix"
-
 // Leaving watches the connections that were half open when a slot began to
 // leave: their last packet still brings them to its queue.
 type Leaving struct {
-	from   []door
+	ports  []int
 	waited map[tuple]bool // nil before the first look
 }
-
-// door is a port, as one family sees it.
-type door struct{ family, port int }
 
 // Leave begins to watch the slot. Called after Steer has led new connections
 // away from it.
 func (s *Set) Leave(slot int) *Leaving {
 	l := &Leaving{}
 	for _, p := range s.places {
-		end, own := p.leaving(slot)
-		if !own {
-			continue
-		}
-		l.from = append(l.from, door{end.family(), end.port})
-		if end.dual {
-			l.from = append(l.from, door{unix.AF_INET, end.port})
+		if end, own := p.leaving(slot); own {
+			l.ports = append(l.ports, end.port)
 		}
 	}
 	return l
@@ -38,8 +28,8 @@ func (s *Set) Leave(slot int) *Leaving {
 // error says that the kernel cannot be asked.
 func (l *Leaving) HalfOpen() (bool, error) {
 	now := map[tuple]bool{}
-	for _, d := range l.from {
-		tuples, err := halfOpen(d.family, d.port)
+	for _, port := range l.ports {
+		tuples, err := halfOpen(port)
 		if err != nil {
 			return false, err
 		}

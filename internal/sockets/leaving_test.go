@@ -57,7 +57,7 @@ func TestHalfOpen(t *testing.T) {
 			wantHalf(leaving, false) // what came later is not waited for
 			wantHalf(s.Leave(0), true)
 			end, _ := s.places[0].leaving(0) // nor is another port
-			if tuples, err := halfOpen(end.family(), end.port); len(tuples) != 0 || err != nil {
+			if tuples, err := halfOpen(end.port); len(tuples) != 0 || err != nil {
 				t.Errorf("half open on %s: %v, %v", end, tuples, err)
 			}
 			later()

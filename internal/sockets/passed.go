@@ -129,7 +129,7 @@ func (p *passed) examine() (what string, listens bool) {
 		return "no open descriptor", false
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return notSocket(stat.Mode & unix.S_IFMT), false
+		return kindOf(stat.Mode & unix.S_IFMT), false
 	}
 	option := func(name int) int {
 		value, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name)
@@ -171,21 +171,6 @@ func (p *passed) examine() (what string, listens bool) {
 		p.path = name.Name
 	}
 	return "", listens
-}
-
-func notSocket(kind uint32) string {
-	switch kind {
-	case unix.S_IFIFO:
-		return "a pipe"
-	case unix.S_IFREG:
-		return "a regular file"
-	case unix.S_IFDIR:
-		return "a directory"
-	case unix.S_IFCHR:
-		return "a character device"
-	default:
-		return "no socket"
-	}
 }
 
 // unfit reports whether a socket cannot be the listener's, whatever its name.

@@ -123,6 +123,10 @@ func kindOf(kind uint32) string {
 		return "a symbolic link"
 	case unix.S_IFREG:
 		return "a regular file"
+	case unix.S_IFIFO:
+		return "a pipe"
+	case unix.S_IFCHR:
+		return "a character device"
 	default:
 		return "a file of another kind"
 	}

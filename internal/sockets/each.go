@@ -45,21 +45,21 @@ func (e *each) open(slot int) error {
 		m.parked = false
 		return nil
 	}
-	at, l := e.at(slot), e.listener
-	l.Port = at.port
-	if at.port > maxPort {
-		return fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, e.listener, at.port)
+	end, l := e.at(slot), e.listener
+	l.Port = end.port
+	if end.port > maxPort {
+		return fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, e.listener, end.port)
 	}
 	var err error
-	*m, err = at.listenAlone(l)
+	*m, err = end.listenAlone(l)
 	return err
 }
 
 func (e *each) file(slot int) int {
-	if slot >= len(e.members) || e.members[slot].parked {
-		return -1
+	if m := at(e.members, slot); !m.parked {
+		return m.fd
 	}
-	return e.members[slot].fd
+	return -1
 }
 
 func (e *each) actual(slot int) (mode string, port int) { return ModeEach, e.at(slot).port }
@@ -72,18 +72,12 @@ func (e *each) configure(l Listener) {
 }
 
 func (e *each) mend(slot int) (undone string, err error) {
-	if slot >= len(e.members) {
-		return "", nil
-	}
-	undone, _, err = e.members[slot].mend(e.set, e.listener, slot)
+	undone, _, err = at(e.members, slot).mend(e.set, e.listener, slot)
 	return undone, err
 }
 
 func (e *each) reset(slot int) (changed []string, err error) {
-	if slot >= len(e.members) || e.members[slot].fd < 0 {
-		return nil, nil
-	}
-	changed, replace, err := e.members[slot].reset(e.set, e.listener, slot, e.end)
+	changed, replace, err := at(e.members, slot).reset(e.set, e.listener, slot, e.end)
 	if replace {
 		err = first(err, e.closeSlot(slot))
 		err = first(err, e.open(slot))
@@ -92,29 +86,23 @@ func (e *each) reset(slot int) (changed []string, err error) {
 }
 
 func (e *each) queue(slot int) (waiting int, listens bool) {
-	if slot >= len(e.members) {
-		return 0, false
-	}
-	return e.members[slot].waiting()
+	return at(e.members, slot).waiting()
 }
 
 // closeSlot frees the slot's port, where no socket unit of systemd's has it.
 func (e *each) closeSlot(slot int) error {
-	if slot >= len(e.members) || e.members[slot].fd < 0 {
-		return nil
+	m := at(e.members, slot)
+	if m.held {
+		m.parked = true
+		return m.flushQueued(e.listener, slot)
 	}
-	m := e.members[slot]
-	if !m.held {
-		e.set.forget(m)
-		m.end()
-		return nil
-	}
-	m.parked = true
-	return m.flushQueued(e.listener, slot)
+	e.set.forget(m)
+	m.end()
+	return nil
 }
 
 func (e *each) leaving(slot int) (end endpoint, own bool) {
-	return e.at(slot), slot < len(e.members) && e.members[slot].fd >= 0
+	return e.at(slot), at(e.members, slot).fd >= 0
 }
 
 func (e *each) all() iter.Seq2[int, *socket] { return openOf(e.members) }

@@ -11,25 +11,29 @@ type fresh struct {
 
 // freshFile is the slot's socket for a worker of the lineup.
 func (g *group) freshFile(slot int, l *Lineup) int {
-	fd, f := g.file(slot), g.fresh[slot]
-	switch {
-	case f.sock != nil:
-		f.lineup = l
-		g.fresh[slot] = f
-		return f.sock.fd
-	case g.members[slot].held || !isLocked(fd):
+	fd := g.file(slot)
+	if g.fresh[slot].sock == nil && (g.members[slot].held || !isLocked(fd)) {
 		return fd
 	}
-	other, err := g.bind()
-	if err != nil {
+	if err := g.renew(slot, l); err != nil {
 		g.set.notice("cannot replace the socket of %s%s yet: %v", ofSlot(slot), g.listener, err)
 		return fd
 	}
-	f = fresh{other, slot, l}
+	return g.fresh[slot].sock.fd
+}
+
+// renew gives the slot a fresh socket for the lineup, if it has none.
+func (g *group) renew(slot int, l *Lineup) (err error) {
+	f := fresh{g.fresh[slot].sock, slot, l}
+	if f.sock == nil {
+		if f.sock, err = g.bind(); err != nil {
+			return err
+		}
+		g.set.disown(f.sock) // it is nobody else's
+	}
 	g.fresh[slot] = f
-	g.set.disown(f.sock) // it is nobody else's
 	g.look()
-	return other.fd
+	return nil
 }
 
 // takeFresh makes those the slots' own that serve by now.

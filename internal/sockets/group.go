@@ -135,10 +135,10 @@ func (g *group) isOpen() bool {
 }
 
 func (g *group) file(slot int) int {
-	if slot >= len(g.members) || g.members[slot].parked {
-		return -1
+	if m := at(g.members, slot); !m.parked {
+		return m.fd
 	}
-	return g.members[slot].fd
+	return -1
 }
 
 func (g *group) actual(int) (mode string, port int) { return ModeReuseport, g.end.port }
@@ -238,10 +238,7 @@ func (g *group) refresh() error {
 }
 
 func (g *group) mend(slot int) (undone string, err error) {
-	if slot >= len(g.members) {
-		return "", nil
-	}
-	m := g.members[slot]
+	m := at(g.members, slot)
 	undone, revived, err := m.mend(g.set, g.listener, slot)
 	if revived {
 		if slices.Contains(g.order, slot) { // shut down since the last look
@@ -260,32 +257,22 @@ func (g *group) mend(slot int) (undone string, err error) {
 }
 
 func (g *group) reset(slot int) (changed []string, err error) {
-	if slot >= len(g.members) || g.members[slot].fd < 0 {
-		return nil, nil
-	}
 	g.swap(slot)
-	changed, replace, err := g.members[slot].reset(g.set, g.listener, slot, g.end)
+	changed, replace, err := at(g.members, slot).reset(g.set, g.listener, slot, g.end)
 	if replace {
-		accepted := slot < len(g.accept) && g.accept[slot]
-		err = first(err, g.closeSlot(slot))
-		err = first(err, g.open(slot))
-		if accepted {
-			g.accept[slot] = true
-			err = first(err, g.attach())
-		}
+		err = first(err, g.renew(slot, nil))
+		g.swap(slot)
+		err = first(err, g.refresh())
 	}
 	return changed, err
 }
 
 func (g *group) queue(slot int) (waiting int, listens bool) {
-	if slot >= len(g.members) {
-		return 0, false
-	}
-	return g.members[slot].waiting()
+	return at(g.members, slot).waiting()
 }
 
 func (g *group) leaving(slot int) (e endpoint, own bool) {
-	return g.end, slot < len(g.members) && g.members[slot].fd >= 0
+	return g.end, at(g.members, slot).fd >= 0
 }
 
 func (g *group) all() iter.Seq2[int, *socket] { return openOf(g.members) }
@@ -309,10 +296,7 @@ func (g *group) closeSlot(slot int) error {
 	}
 	g.dropFresh(func(f fresh) bool { return f.slot == slot })
 	g.look()
-	if slot >= len(g.members) || g.members[slot].fd < 0 {
-		return g.attach()
-	}
-	m := g.members[slot]
+	m := at(g.members, slot)
 	if m.held {
 		m.parked = true
 		return first(g.flush(slot), g.attach())

@@ -42,21 +42,17 @@ func (e *HeldError) Error() string {
 		what, tool = "path", "ss -xlp"
 	}
 	text := fmt.Sprintf("cannot listen on %s: the %s is held", e.Listener, what)
-	if e.Draining {
-		text += " by draining workers of this app (" + fmt.Sprintf("%s, pid %d", e.Holders[0].Comm, e.Holders[0].PID)
-		if more := len(e.Holders) - 1; more > 0 {
-			text += fmt.Sprintf(" and %d more", more)
-		}
-		return text + "): try again when they are gone, after drain.timeout at the latest"
-	}
 	if len(e.Holders) == 0 {
 		return fmt.Sprintf("%s: stop its holder (`%s` shows it to root) or choose another %s", text, tool, what)
 	}
-	text += " by " + e.Holders[0].String()
-	if more := len(e.Holders) - 1; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+	who, more := e.Holders[0], ""
+	if n := len(e.Holders) - 1; n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
 	}
-	return fmt.Sprintf("%s: stop it or choose another %s", text, what)
+	if e.Draining {
+		return fmt.Sprintf("%s by draining workers of this app (%s, pid %d%s): try again when they are gone, after drain.timeout at the latest", text, who.Comm, who.PID, more)
+	}
+	return fmt.Sprintf("%s by %s%s: stop it or choose another %s", text, who, more, what)
 }
 
 // Only reports whether the port is held by nothing but processes of one kind, as

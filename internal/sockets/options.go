@@ -125,6 +125,9 @@ func (m *socket) setBack(want [][]byte) (changed []string) {
 // which were different. replace: one can't be set back, and the slot, -1 for all,
 // is to get another socket.
 func (m *socket) reset(s *Set, l Listener, slot int, end endpoint) (changed []string, replace bool, err error) {
+	if m.fd < 0 {
+		return nil, false, nil
+	}
 	want := m.options
 	if want == nil {
 		fd, err := alike(l, end)

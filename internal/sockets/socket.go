@@ -28,6 +28,14 @@ type socket struct {
 
 func noSocket() *socket { return &socket{fd: -1} }
 
+// at is the slot's member, a closed one where it has none.
+func at(members []*socket, slot int) *socket {
+	if slot >= len(members) {
+		return noSocket()
+	}
+	return members[slot]
+}
+
 // listen sets the backlog (again), and remembers what the kernel made of it.
 func (m *socket) listen(backlog int) (err error) {
 	if m.closer != nil {

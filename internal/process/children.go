@@ -36,6 +36,7 @@ type Children struct {
 	calls   []func()         // what the reaper has to tell, in order
 	relist  time.Time        // when a sweep may look through all processes again
 	records *Records         // nil: nothing is recorded
+	listed  *os.File         // the main thread's children; nil: not to be had
 }
 
 // New makes this process the one that its orphaned descendants fall to
@@ -50,6 +51,7 @@ func New() *Children {
 		workers: map[int]*Process{},
 		orphans: map[int]*Orphan{},
 		fewer:   make(chan struct{}, 1),
+		listed:  openChildren(),
 	}
 	// Every kernel that has pidfds, without which nothing starts, has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -90,7 +92,8 @@ func (c *Children) Close() {
 	c.burials.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sweepStrangers() // those that died behind the last worker
+	c.sweepStrangers()   // those that died behind the last worker
+	_ = c.listed.Close() // there may be none
 }
 
 // Shared reports whether orphans fall to this process that no worker has left: it

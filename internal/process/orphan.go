@@ -2,6 +2,7 @@ package process
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -31,7 +32,7 @@ type Orphan struct {
 func (c *Children) Orphans() []*Orphan {
 	c.mu.Lock()
 	var orphans, found []*Orphan
-	among := childrenOfMain()
+	among := c.childrenOfMain()
 	for pid := range c.orphans {
 		if !slices.Contains(among, pid) {
 			among = append(among, pid)
@@ -60,14 +61,11 @@ func (c *Children) recordOrphan(o *Orphan) {
 	if c.shared || o.StartedAt().IsZero() {
 		return
 	}
-	line, fd, err := c.takeLine()
+	line, fd, err := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: Sockets(o.PID)})
 	if err != nil {
 		return // it is without a record, as a worker would be
 	}
-	defer unix.Close(fd)
-	if line > 0 {
-		_, _ = unix.Pwrite(fd, Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: Sockets(o.PID)}.line(), int64(line)*recordSize)
-	}
+	unix.Close(fd)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if o.gone {
@@ -77,15 +75,24 @@ func (c *Children) recordOrphan(o *Orphan) {
 	}
 }
 
-// childrenOfMain lists the children of the main thread: the workers, and the orphans,
-// which the kernel gives to the first thread that lives (find_new_reaper in
-// kernel/exit.c). A kernel without CONFIG_PROC_CHILDREN has it list all processes.
-func childrenOfMain() (pids []int) {
+// openChildren opens the list of the main thread's children: the workers, and the
+// orphans, which the kernel gives to the first thread that lives (find_new_reaper in
+// kernel/exit.c). It is kept open, so that a look costs little. nil: a kernel without
+// CONFIG_PROC_CHILDREN, or another pid namespace's /proc.
+func openChildren() *os.File {
 	if !ownProc() {
-		return readPIDs()
+		return nil
 	}
-	pid := os.Getpid()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "children")
+}
+
+func (c *Children) childrenOfMain() (pids []int) {
+	const most = 1 << 20 // bytes: more pids than there can be
+	text, err := io.ReadAll(io.NewSectionReader(c.listed, 0, most))
 	if err != nil {
 		return readPIDs()
 	}

@@ -128,36 +128,31 @@ func copyRecords(to, from *os.File, before []byte) (text []byte, err error) {
 	return text, nil
 }
 
-// reserve takes a line for a worker that is about to be forked and writes the
-// master's part of it. fd is for the shim to write the rest, and for the caller to
-// close; -1, and line 0: nothing is recorded. A line that can't be written, on a
-// full disk, keeps nobody from starting.
+// reserve takes a line for a worker that is about to be forked. fd is for the shim to
+// write pid and start time.
 func (c *Children) reserve(spec *Spec) (line, fd int, err error) {
-	line, fd, err = c.takeLine()
-	if line == 0 {
-		return 0, -1, err
-	}
 	worker := Record{Slot: spec.Slot}
+	const standard = 3 // input, output, error: no sockets of the app's
 	for _, file := range spec.Files[min(standard, len(spec.Files)):] {
 		var stat unix.Stat_t
 		if unix.Fstat(file, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
 			worker.Sockets = append(worker.Sockets, stat.Ino)
 		}
 	}
-	_, _ = unix.Pwrite(fd, worker.line(), int64(line)*recordSize)
-	return line, fd, nil
+	return c.takeLine(worker)
 }
 
-// standard is how many descriptors are no sockets of the app's: input, output, error.
-const standard = 3
-
-func (c *Children) takeLine() (line, fd int, err error) {
+// takeLine writes a record into a free line, and returns the file for the caller to
+// close. Line 0 and -1: nothing is recorded. A line that can't be written, on a full
+// disk, keeps nobody from starting.
+func (c *Children) takeLine(r Record) (line, fd int, err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.records == nil {
+		c.mu.Unlock()
 		return 0, -1, nil
 	}
 	if fd, err = unix.FcntlInt(c.records.file.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		c.mu.Unlock()
 		return 0, -1, os.NewSyscallError("fcntl", err)
 	}
 	if line = slices.Index(c.records.used, false); line < 0 {
@@ -165,6 +160,8 @@ func (c *Children) takeLine() (line, fd int, err error) {
 		c.records.used = append(c.records.used, false)
 	}
 	c.records.used[line] = true
+	c.mu.Unlock()
+	_, _ = unix.Pwrite(fd, r.line(), int64(line)*recordSize)
 	return line, fd, nil
 }
 

@@ -107,7 +107,7 @@ func (l *loader) converse(ctx context.Context, keep bool) (err error) {
 			return errors.New(response.Status)
 		}
 		l.answers.Add(1)
-		time.Sleep(2 * time.Millisecond) // the machine is for forkd
+		time.Sleep(5 * time.Millisecond) // the machine is for forkd
 		if response.Close {
 			return nil
 		}

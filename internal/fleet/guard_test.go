@@ -22,6 +22,15 @@ type piped struct {
 
 func (p piped) Read(b []byte) (int, error) { return p.Reader.Read(b) }
 
+// inPieces is a text that comes byte by byte, or, where that took its time, in
+// many reads.
+func inPieces(text string) io.Reader {
+	if len(text) > 100<<10 {
+		return iotest.HalfReader(strings.NewReader(text))
+	}
+	return iotest.OneByteReader(strings.NewReader(text))
+}
+
 func TestGuardLetsAnswersThrough(t *testing.T) {
 	nested := strings.Repeat("*1\r\n", maxDepth) + ":1\r\n"
 	for name, text := range map[string]string{
@@ -32,7 +41,7 @@ func TestGuardLetsAnswersThrough(t *testing.T) {
 		"a largest":  "$" + "1048576\r\n" + strings.Repeat("x", 1<<20) + "\r\n+OK\r\n",
 		"many large": strings.Repeat("$700000\r\n"+strings.Repeat("x", 700000)+"\r\n", 8), // each an answer of its own
 	} {
-		for _, reader := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text))} {
+		for _, reader := range []io.Reader{strings.NewReader(text), inPieces(text)} {
 			g := &guard{Conn: piped{Reader: reader}, answers: answers{limits: reporterLimits()}}
 			got, err := io.ReadAll(g)
 			if err != nil || string(got) != text {
@@ -70,7 +79,7 @@ func TestGuardRefuses(t *testing.T) {
 		"a long answer":      "*5\r\n" + strings.Repeat("$1000000\r\n"+strings.Repeat("x", 1000000)+"\r\n", 5),
 		"after an answer":    "+OK\r\nHTTP/1.1",
 	} {
-		for _, reader := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text))} {
+		for _, reader := range []io.Reader{strings.NewReader(text), inPieces(text)} {
 			g := guarded(context.Background(), piped{Reader: reader}, reporterLimits())
 			if _, err := io.ReadAll(g); err == nil {
 				t.Errorf("%s: no error", name)

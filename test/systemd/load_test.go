@@ -95,7 +95,7 @@ func (l *load) client(port int, keeps bool) {
 			_, done, err = c.ask("/", keeps)
 		}
 		l.count(err, keeps, reused)
-		time.Sleep(2 * time.Millisecond) // the machine is for forkd
+		time.Sleep(5 * time.Millisecond) // the machine is for forkd
 		if done || err != nil {
 			c.close()
 			c = nil

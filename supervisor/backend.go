@@ -186,8 +186,8 @@ func (b *backend) Stop(ctx context.Context, now bool) error {
 		b.loop.step(pool.StopRequested{Now: now})
 		return nil
 	})
-	if errors.Is(err, errStopped) {
-		return nil // it was quicker
+	if errors.Is(err, errStopped) || ctx.Err() != nil {
+		return nil // the app ended before this could be answered, or nobody waits for the answer
 	}
 	return err
 }

@@ -62,23 +62,12 @@ func resolveAll(ls []Listener, slots int) ([]spot, error) {
 			case ls[j].Name == l.Name:
 				return nil, fmt.Errorf("cannot listen on %s: two listeners are named %q: give one another name", l, l.Name)
 			case at.overlaps(other):
-				return nil, fmt.Errorf("cannot listen on %s: listeners %q and %q overlap: give one another %s", l, ls[j].Name, l.Name, at.remedy())
+				return nil, fmt.Errorf("cannot listen on %s: listeners %q and %q overlap: give one another address", l, ls[j].Name, l.Name)
 			}
 		}
 		spots = append(spots, at)
 	}
 	return spots, nil
-}
-
-func (s spot) remedy() string {
-	switch {
-	case s.path != "":
-		return "path"
-	case s.ports > 1:
-		return "port or address (" + ModeEach + " takes one port for each slot)"
-	default:
-		return "port or address"
-	}
 }
 
 const maxPort = 1<<16 - 1

@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 )
@@ -79,8 +80,8 @@ func (e *each) mend(slot int) (undone string, err error) {
 func (e *each) reset(slot int) (changed []string, err error) {
 	changed, replace, err := at(e.members, slot).reset(e.set, e.listener, slot, e.end)
 	if replace {
-		err = first(err, e.closeSlot(slot))
-		err = first(err, e.open(slot))
+		err = cmp.Or(err, e.closeSlot(slot))
+		err = cmp.Or(err, e.open(slot))
 	}
 	return changed, err
 }

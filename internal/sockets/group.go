@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -244,7 +245,7 @@ func (g *group) mend(slot int) (undone string, err error) {
 		if slices.Contains(g.order, slot) { // shut down since the last look
 			g.order.leave(slot)
 		}
-		err = first(err, g.refresh())
+		err = cmp.Or(err, g.refresh())
 	}
 	if m.fd < 0 || m.held {
 		return undone, err
@@ -253,16 +254,16 @@ func (g *group) mend(slot int) (undone string, err error) {
 	if on {
 		undone = joinWords(undone, "a worker had set SO_REUSEPORT to 0")
 	}
-	return undone, first(err, failed)
+	return undone, cmp.Or(err, failed)
 }
 
 func (g *group) reset(slot int) (changed []string, err error) {
 	g.swap(slot)
 	changed, replace, err := at(g.members, slot).reset(g.set, g.listener, slot, g.end)
 	if replace {
-		err = first(err, g.renew(slot, nil))
+		err = cmp.Or(err, g.renew(slot, nil))
 		g.swap(slot)
-		err = first(err, g.refresh())
+		err = cmp.Or(err, g.refresh())
 	}
 	return changed, err
 }
@@ -299,7 +300,7 @@ func (g *group) closeSlot(slot int) error {
 	m := at(g.members, slot)
 	if m.held {
 		m.parked = true
-		return first(g.flush(slot), g.attach())
+		return cmp.Or(g.flush(slot), g.attach())
 	}
 	g.set.forget(m)
 	if slices.Contains(g.order, slot) {

@@ -87,8 +87,7 @@ func (o option) set(fd int, value []byte) {
 	if o.back != nil {
 		o.back(value)
 	}
-	_, _, _ = unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(o.level), uintptr(o.name),
-		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
+	_ = unix.SetsockoptString(fd, o.level, o.name, string(value))
 }
 
 // half is for a size of which the kernel makes the double.

@@ -19,6 +19,7 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -130,7 +131,7 @@ func (s *Set) Steer(serving []*Lineup) error {
 		if g, ok := p.bound.(*group); ok {
 			g.takeFresh(serving)
 			s.keepAll(p)
-			failed = first(failed, g.steer(s.accepting(p)))
+			failed = cmp.Or(failed, g.steer(s.accepting(p)))
 		}
 	}
 	s.orders.write(s)
@@ -168,9 +169,9 @@ type Restored struct {
 // that was shut down is lost; that of one with another backlog is not.
 func (s *Set) Restore(slot int) (undone string, err error) {
 	for _, p := range s.places {
-		err = first(err, p.refresh())
+		err = cmp.Or(err, p.refresh())
 		what, failed := p.mend(slot)
-		err = first(err, failed)
+		err = cmp.Or(err, failed)
 		undone = joinWords(undone, what)
 		s.keepAll(p)
 	}
@@ -183,10 +184,10 @@ func (s *Set) Restore(slot int) (undone string, err error) {
 func (s *Set) RestoreAll() (restored []Restored, err error) {
 	undone := map[int]string{}
 	for _, p := range s.places {
-		err = first(err, p.refresh())
+		err = cmp.Or(err, p.refresh())
 		for slot := range p.all() {
 			what, failed := p.mend(slot)
-			err = first(err, failed)
+			err = cmp.Or(err, failed)
 			if what != "" {
 				undone[slot] = joinWords(undone[slot], what)
 			}
@@ -217,7 +218,7 @@ func (s *Set) Reset(slot int) (changed []string, err error) {
 	s.vacant.set(slot, true)
 	for _, p := range s.places {
 		options, failed := p.reset(slot)
-		err = first(err, failed)
+		err = cmp.Or(err, failed)
 		s.keepAll(p)
 		for _, name := range options {
 			if !slices.Contains(changed, name) {
@@ -253,7 +254,7 @@ func (s *Set) CloseSlot(slot int) error {
 	}
 	var failed error
 	for _, p := range s.places {
-		failed = first(failed, p.closeSlot(slot))
+		failed = cmp.Or(failed, p.closeSlot(slot))
 	}
 	s.orders.write(s)
 	return failed
@@ -360,13 +361,6 @@ func (s *Set) forget(sock *socket) {
 			s.keeper.Store(name, p.fd)
 		}
 	}
-}
-
-func first(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // explainLimit turns EMFILE and ENFILE into advice. It runs after the sockets

@@ -211,7 +211,7 @@ func TestUnixRefused(t *testing.T) {
 	two := unixAt(path)
 	two.Name = "two"
 	_, err := openApp([]Listener{unixAt(path), two}, 1)
-	wantError(t, err, `listeners "app" and "two" overlap: give one another path`)
+	wantError(t, err, `listeners "app" and "two" overlap: give one another address`)
 	wrong := unixAt(path)
 	wrong.Mode = ModeEach
 	_, err = openApp([]Listener{wrong}, 1)

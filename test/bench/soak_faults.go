@@ -98,11 +98,9 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	s.gone = p.Pid
 	lost := k.explains
 	if sig != syscall.SIGKILL {
-		// Go's other threads go on while one writes the traces: they accept what is
-		// queued, half open or new.
-		lost = func(f failure) bool {
-			return k.explains(f) || (f.answered == 0 || f.opened.After(k.at)) && (f.kind == reset || f.kind == eof)
-		}
+		// Go's other threads go on while one writes the traces: they accept and answer
+		// what was queued, half open or new. Nobody can say what the crash cost.
+		lost = func(f failure) bool { return f.at.After(k.at) && (f.kind == reset || f.kind == eof) }
 	}
 	return effect{lost, fmt.Sprintf("%v, which had accepted %d connections", sig, len(k.had.accepted))}, nil
 }

@@ -12,7 +12,7 @@ type fresh struct {
 // freshFile is the slot's socket for a worker of the lineup.
 func (g *group) freshFile(slot int, l *Lineup) int {
 	fd := g.file(slot)
-	if g.fresh[slot].sock == nil && (g.members[slot].held || !isLocked(fd)) {
+	if g.fresh[slot].sock == nil && (g.lent || g.members[slot].held || !isLocked(fd)) {
 		return fd
 	}
 	if err := g.renew(slot, l); err != nil {

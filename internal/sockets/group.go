@@ -3,7 +3,6 @@ package sockets
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -25,6 +24,7 @@ type group struct {
 	others   map[uint64]Other // that are not the Set's, by cookie
 	accept   []bool           // by slot, as steer was told
 	beside   bool             // another place of the Set's has part of the address: the first joins too
+	lent     bool             // all are systemd's and none can be bound beside them: slots share them
 }
 
 // order is the kernel's view of a group: the slots by index in the group, in
@@ -93,17 +93,19 @@ func (g *group) open(slot int) error {
 		return nil
 	}
 	m, err := g.bind()
-	if err != nil {
-		if held := slices.IndexFunc(g.members, func(m *socket) bool { return m.fd >= 0 && m.held }); held >= 0 && errors.Is(err, unix.EADDRINUSE) {
-			return fmt.Errorf("cannot listen on %s for slot %d beside the sockets that systemd passed as %q: let the socket unit have one for each slot, or one alone", g.listener, slot, g.members[held].unit)
+	switch {
+	case err == nil:
+		g.members[slot] = m
+		if g.accept == nil { // steer is still to come, once for all slots
+			return nil
 		}
+		return g.refresh()
+	case g.lendable() && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
+		g.lent = true
+		return nil
+	default:
 		return g.end.explain(g.listener, err)
 	}
-	g.members[slot] = m
-	if g.accept == nil { // steer is still to come, once for all slots
-		return nil
-	}
-	return g.refresh()
 }
 
 // bind makes the next member. Those of systemd's have to be told first that others
@@ -135,14 +137,41 @@ func (g *group) isOpen() bool {
 	return slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 })
 }
 
+// lendable reports whether the group is systemd's alone.
+func (g *group) lendable() bool {
+	return g.isOpen() && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
+}
+
+// lender is the slot whose socket a slot uses: its own, but where slots share.
+// -1: it has none.
+func (g *group) lender(slot int) int {
+	switch {
+	case slot < len(g.members) && g.members[slot].fd >= 0 && (g.lent || !g.members[slot].parked):
+		return slot
+	case !g.lent:
+		return -1
+	}
+	lenders := g.order.slots()
+	if len(lenders) == 0 {
+		return -1
+	}
+	slices.Sort(lenders)
+	return lenders[slot%len(lenders)]
+}
+
 func (g *group) file(slot int) int {
-	if m := at(g.members, slot); !m.parked {
-		return m.fd
+	if lender := g.lender(slot); lender >= 0 {
+		return g.members[lender].fd
 	}
 	return -1
 }
 
-func (g *group) actual(int) (mode string, port int) { return ModeReuseport, g.end.port }
+func (g *group) actual(int) (mode string, port int) {
+	if g.lent {
+		return ModeShared, g.end.port
+	}
+	return ModeReuseport, g.end.port
+}
 
 func (g *group) configure(l Listener) {
 	if l.Balance != g.listener.Balance {
@@ -273,7 +302,7 @@ func (g *group) queue(slot int) (waiting int, listens bool) {
 }
 
 func (g *group) leaving(slot int) (e endpoint, own bool) {
-	return g.end, at(g.members, slot).fd >= 0
+	return g.end, !g.lent && at(g.members, slot).fd >= 0
 }
 
 func (g *group) all() iter.Seq2[int, *socket] { return openOf(g.members) }
@@ -297,6 +326,9 @@ func (g *group) closeSlot(slot int) error {
 	}
 	g.dropFresh(func(f fresh) bool { return f.slot == slot })
 	g.look()
+	if g.lent {
+		return g.attach()
+	}
 	m := at(g.members, slot)
 	if m.held {
 		m.parked = true

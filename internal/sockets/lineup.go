@@ -187,12 +187,16 @@ func (l *Lineup) Files(slot int) ([]int, error) {
 	fds := make([]int, 0, len(l.places))
 	for _, p := range l.places {
 		if p.file(slot) < 0 {
+			lent := p.isLent()
 			if err := p.open(slot); err != nil {
 				s.orders.write(s)
 				s.recogniseOwn(err)
 				return nil, explainLimit(err, len(l.places))
 			}
 			s.keepAll(p)
+			if !lent && p.isLent() {
+				s.noticeLent(p, slot+1)
+			}
 		}
 		fd := p.file(slot)
 		if g, ok := p.bound.(*group); ok {
@@ -227,6 +231,20 @@ func (l *Lineup) Sources() []string {
 		}
 	}
 	return sources
+}
+
+// isLent reports whether slots have to share what systemd passed.
+func (p *place) isLent() bool {
+	g, ok := p.bound.(*group)
+	return ok && g.lent
+}
+
+func (s *Set) noticeLent(p *place, slots int) {
+	n := 0
+	for range p.all() {
+		n++
+	}
+	s.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", p.settings.Name, count(n, "socket"), count(slots, "slot"))
 }
 
 // count writes a number of things.
@@ -264,10 +282,6 @@ func (d *draft) add(i int, want spot) error {
 	if err != nil {
 		return err
 	}
-	if c.units == 1 && c.at.mode == ModeReuseport && c.chosen[0].foreign() {
-		c.at.mode = ModeShared
-		s.notice("listener %s: %s belongs to another user, and none can be bound beside it: shared by all slots", l.Name, c.chosen[0])
-	}
 	beside, err := s.compete(l, c.at)
 	if err != nil {
 		return err
@@ -276,7 +290,7 @@ func (d *draft) add(i int, want spot) error {
 	switch {
 	case want.path != "":
 		b = newUnix(s, l, c.at.path)
-	case c.at.mode == ModeShared:
+	case want.mode == ModeShared:
 		b = newShared(s, l, c.at.end)
 	case want.mode == ModeEach:
 		b = newEach(s, l, c.at.end)
@@ -348,6 +362,8 @@ func (d *draft) notice(p *place, c choice) {
 		}
 	}
 	switch {
+	case p.isLent():
+		d.set.noticeLent(p, d.slots)
 	case inUse < d.slots:
 		d.set.notice("listener %s: systemd passed %s for %s, the others are bound beside it", name, count(inUse, "socket"), count(d.slots, "slot"))
 	case len(c.chosen) > d.slots:

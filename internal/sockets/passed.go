@@ -3,7 +3,6 @@ package sockets
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,13 +186,6 @@ func (p *passed) unfit(l Listener, want spot) bool {
 	default:
 		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.end.addr.Is4()
 	}
-}
-
-// foreign reports whether another user has made the socket: then the kernel lets no
-// other be bound beside it (socket(7), SO_REUSEPORT).
-func (p *passed) foreign() bool {
-	var stat unix.Stat_t
-	return unix.Fstat(p.fd, &stat) == nil && int(stat.Uid) != os.Geteuid()
 }
 
 // in reports whether the socket is at the very address, for any of its ports.

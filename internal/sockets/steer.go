@@ -282,15 +282,27 @@ func (g *group) load(accepting []bool) error {
 func (g *group) accepting() []bool {
 	slots := g.order.slots()
 	accepting := make([]bool, max(len(g.accept), slices.Max(slots)+1))
+	if g.lent {
+		accepting = accepting[:slices.Max(slots)+1]
+	}
+	for slot, accepts := range g.accept {
+		if lender := g.lender(slot); accepts && lender >= 0 {
+			accepting[lender] = true
+		}
+	}
+	listening := make([]bool, len(accepting))
 	for _, slot := range slots {
-		accepting[slot] = slot < len(g.accept) && g.accept[slot] && g.file(slot) >= 0
+		listening[slot] = true
+	}
+	for slot := range accepting {
+		accepting[slot] = accepting[slot] && listening[slot]
 	}
 	for _, parkedToo := range []bool{false, true} {
 		if slices.Contains(accepting, true) {
 			break
 		}
 		for _, slot := range slots {
-			accepting[slot] = parkedToo || !g.members[slot].parked
+			accepting[slot] = parkedToo || g.lent || !g.members[slot].parked
 		}
 	}
 	return accepting

@@ -25,6 +25,7 @@ func connect(t *testing.T, at Location) *Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
+	c.wait = time.Minute
 	return c
 }
 
@@ -82,7 +83,7 @@ func TestHungMasterDoesNotAnswer(t *testing.T) {
 		}
 	}
 	// Killed in the middle of an answer, it does not answer either.
-	c.wait = answerTime
+	c.wait = time.Minute
 	failed := make(chan error, 1)
 	go func() {
 		_, err := c.Status(t.Context())
@@ -101,7 +102,7 @@ func TestRefusalIsHandedOn(t *testing.T) {
 	b := &fake{app: sample(), reload: func(context.Context, Reload) (Rolled, error) {
 		return Rolled{}, &Error{Code: 409, Text: "the app is stopping"}
 	}}
-	c := connect(t, serving(t, b, quick(), os.Geteuid()))
+	c := connect(t, serving(t, b, patient(), os.Geteuid()))
 	_, err := c.Reload(t.Context(), Reload{KeepConfig: true, Wait: true})
 	refusal, ok := errors.AsType[*Error](err)
 	if !ok || refusal.Code != 409 || refusal.Text != "the app is stopping" {

@@ -31,7 +31,7 @@ func TestOnlyLeavingEndsARequest(t *testing.T) {
 			return Rolled{}, ctx.Err()
 		}
 	}}
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	reload := func(after string) (*closing.Conn, context.Context) {
 		conn, err := dial(at)
 		if err != nil {
@@ -94,7 +94,7 @@ func TestTroubleDoesNotEndTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := quick()
+	l := patient()
 	l.finish = 10 * time.Millisecond
 	open := func(*http.Request) error { return nil }
 	a := &api{backend: &fake{app: sample()}, limits: l}

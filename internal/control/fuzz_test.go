@@ -76,7 +76,7 @@ func FuzzControl(f *testing.F) {
 			},
 		}
 		b.happen("up", "")
-		l := quick()
+		l := patient()
 		l.heartbeat = time.Minute
 		conn := &wire{in: bytes.NewReader(sent)}
 		s := newServer(b, l, door{owner: 0, group: -1})

@@ -65,7 +65,7 @@ func TestClientThatDoesNotReadIsLetGo(t *testing.T) {
 // is left of them.
 func TestManyClientsAtOnce(t *testing.T) {
 	b := &fake{app: sample()}
-	l := standard()
+	l := patient()
 	l.clients = 16
 	at := serving(t, b, l, os.Geteuid())
 	var answered, refused atomic.Int32
@@ -99,7 +99,7 @@ func TestManyClientsAtOnce(t *testing.T) {
 // A thousand that say nothing, or half of what they want, give way to one that
 // asks, however long each might wait for its request.
 func TestManySilentClientsAtOnce(t *testing.T) {
-	l := standard()
+	l := patient()
 	l.read = time.Hour
 	at := serving(t, &fake{app: sample()}, l, os.Geteuid())
 	var silent []net.Conn
@@ -152,7 +152,7 @@ func TestGigabyteIsRefused(t *testing.T) {
 		t.Error("sent")
 		return Sent{}, nil
 	}}
-	at := serving(t, b, standard(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	for _, path := range []string{"/v1/send", "/v1/stop", "/nosuch"} {
 		for _, length := range []int64{1 << 30, -1} {
 			body := &endless{}
@@ -177,7 +177,7 @@ func TestGigabyteIsRefused(t *testing.T) {
 
 // Whoever leaves in the middle of a request, or before the answer, is forgotten.
 func TestClientsThatLeaveMidway(t *testing.T) {
-	at := serving(t, &fake{app: sample()}, quick(), os.Geteuid())
+	at := serving(t, &fake{app: sample()}, patient(), os.Geteuid())
 	for _, send := range []string{
 		"",
 		"GET",
@@ -214,9 +214,8 @@ func TestLargeMessagesTakeTurns(t *testing.T) {
 			}
 		}
 	}}
-	l := standard()
+	l := patient()
 	l.large = 2
-	l.read = time.Minute
 	at := serving(t, b, l, os.Geteuid())
 	message := []byte(`"` + strings.Repeat("x", 100_000) + `"`)
 	var all sync.WaitGroup
@@ -241,7 +240,7 @@ func TestLargeMessagesTakeTurns(t *testing.T) {
 
 // curl asks before it sends a large body.
 func TestExpectContinue(t *testing.T) {
-	at := serving(t, &fake{app: sample()}, quick(), os.Geteuid())
+	at := serving(t, &fake{app: sample()}, patient(), os.Geteuid())
 	conn, err := dial(at)
 	if err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func master(dir, app string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &fake{app: sample(), stop: func(bool) { cancel() }}
 	b.happen("up", "")
-	s := newServer(b, standard(), door{owner: os.Geteuid(), group: -1})
+	s := newServer(b, patient(), door{owner: os.Geteuid(), group: -1})
 	s.keep()
 	if os.Getenv(fullVariable) != "" {
 		err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64})

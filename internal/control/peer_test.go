@@ -99,7 +99,7 @@ func other() int {
 }
 
 func TestStrangerIsRefused(t *testing.T) {
-	at := serving(t, &fake{app: sample(), stop: func(bool) { t.Error("stopped") }}, quick(), other())
+	at := serving(t, &fake{app: sample(), stop: func(bool) { t.Error("stopped") }}, patient(), other())
 	if code, _, _ := ask(t, at, "GET", "/v1/status", ""); other() == os.Geteuid() && code != 200 {
 		t.Fatalf("the owner is refused: %d", code)
 	}
@@ -124,7 +124,7 @@ func TestGroupIsAdmitted(t *testing.T) {
 		many[i] = uint32(20000 + i)
 	}
 	stops := 0
-	at := servingAt(t, &fake{app: sample(), stop: func(bool) { stops++ }}, quick(), door{owner: other(), group: group})
+	at := servingAt(t, &fake{app: sample(), stop: func(bool) { stops++ }}, patient(), door{owner: other(), group: group})
 	info, err := os.Stat(at.socket())
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)

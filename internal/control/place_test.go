@@ -290,7 +290,7 @@ func TestInspect(t *testing.T) {
 	b := &fake{app: sample()}
 	b.happen("up", "")
 	go func() {
-		served <- serve(ctx, &p.listener, b, standard(), door{owner: os.Geteuid(), group: -1})
+		served <- serve(ctx, &p.listener, b, patient(), door{owner: os.Geteuid(), group: -1})
 	}()
 	at := Location{Name: "shop", Dir: dir}
 	follower := connect(t, at)

@@ -73,6 +73,14 @@ func quick() limits {
 	return l
 }
 
+// patient are the limits of tests that don't wait for one: a machine that is busy
+// runs into none.
+func patient() limits {
+	l := standard()
+	l.read, l.write = time.Minute, time.Minute
+	return l
+}
+
 // ask sends a request as curl would, and returns the answer in one string.
 func ask(t *testing.T, at Location, method, path, body string) (code int, header http.Header, text string) {
 	t.Helper()
@@ -130,7 +138,7 @@ func TestAnswers(t *testing.T) {
 			return Sent{}, &Error{409, "no worker took it"}
 		},
 	}
-	at := serving(t, b, standard(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	for _, test := range []struct {
 		method, path, body string
 		code               int
@@ -232,7 +240,7 @@ func TestLargestMessage(t *testing.T) {
 		got <- len(m.Message)
 		return Sent{Workers: 1}, nil
 	}}
-	c := connect(t, serving(t, b, standard(), os.Geteuid()))
+	c := connect(t, serving(t, b, patient(), os.Geteuid()))
 	largest := []byte(`"` + strings.Repeat("<", MaxMessage-2) + `"`)
 	if _, err := c.Send(t.Context(), Message{Message: largest}); err != nil {
 		t.Fatal(err)
@@ -258,7 +266,7 @@ func TestHealth(t *testing.T) {
 		{StateStarting, true, `503 {"error":"starting"}`},
 		{StateStopping, true, `503 {"error":"stopping"}`},
 	} {
-		at := serving(t, &fake{app: App{State: test.state, HostDraining: test.draining}}, quick(), os.Geteuid())
+		at := serving(t, &fake{app: App{State: test.state, HostDraining: test.draining}}, patient(), os.Geteuid())
 		if code, _, text := ask(t, at, "GET", "/healthz", ""); fmt.Sprint(code, " ", text) != test.want {
 			t.Errorf("%s, draining %v: %d %s; want %s", test.state, test.draining, code, text, test.want)
 		}
@@ -271,7 +279,7 @@ func TestRollThatFailsIsConflict(t *testing.T) {
 	b := &fake{app: App{State: StateStarting}, reload: func(context.Context, Reload) (Rolled, error) {
 		return Rolled{Generation: 3, Result: "rolled_back", Error: "slot 1: exit status 3"}, results[answer]
 	}}
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	answer = true
 	if code, _, text := ask(t, at, "POST", "/v1/reload", `{"keep_config":true}`); code != 409 || text != `{"generation":3,"result":"rolled_back","error":"slot 1: exit status 3"}` {
 		t.Error(code, text)
@@ -354,7 +362,7 @@ func TestEndIsBounded(t *testing.T) {
 		<-ctx.Done()
 		return Rolled{}, ctx.Err()
 	}}
-	l := quick()
+	l := patient()
 	l.read = time.Minute
 	l.clients = 2 // a full house
 	answered := make(chan string, 1)

@@ -81,7 +81,7 @@ func TestEventsAreReplayedThenFollowed(t *testing.T) {
 	b := &fake{app: sample()}
 	b.happen("up", "")
 	b.happen("ready", "two\nlines")
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	s := listen(t, at)
 	if got, want := s.next(), "id: b-1\nevent: up\n"+
 		`data: {"seq":1,"time":"1970-01-01T00:00:01Z","host":"h","type":"up","slot":null,"generation":null,"pid":null,"reason":""}`+"\n\n"; got != want {
@@ -101,7 +101,7 @@ func TestEventsGoOnAfterTheLastSeen(t *testing.T) {
 	for range 3 {
 		b.happen("ready", "")
 	}
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	listen(t, at, "Last-Event-ID: b-2").want("id: b-3")
 	// Nothing is new: nothing is said again.
 	s := listen(t, at, "Last-Event-ID: b-3")
@@ -119,7 +119,7 @@ func TestEventsThatWereMissedAreCounted(t *testing.T) {
 	for range 10 {
 		b.happen("crashed", "")
 	}
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	listen(t, at).want("id: b-9", "id: b-10") // who begins has missed nothing
 	listen(t, at, "Last-Event-ID: b-5").want(": 3 events missed", "id: b-9", "id: b-10")
 	listen(t, at, "Last-Event-ID: b-8").want("id: b-9", "id: b-10")
@@ -129,7 +129,7 @@ func TestEventsThatWereMissedAreCounted(t *testing.T) {
 func TestEventsAsAList(t *testing.T) {
 	b := &fake{app: sample()}
 	b.keep = 2
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	if code, header, text := ask(t, at, "GET", "/v1/events?follow=0", ""); code != 200 || text != "[]" || header.Get("Content-Type") != "application/json" {
 		t.Errorf("%d %s", code, text)
 	}
@@ -165,7 +165,7 @@ func (s *stream) rest() string {
 func TestStreamsAreCounted(t *testing.T) {
 	b := &fake{app: sample()}
 	b.happen("up", "")
-	at := serving(t, b, standard(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	var all []*stream
 	for range standard().streams {
 		s := listen(t, at)
@@ -197,7 +197,7 @@ func TestStreamsAreCounted(t *testing.T) {
 }
 
 func TestStreamShowsThatItLives(t *testing.T) {
-	l := quick()
+	l := patient()
 	l.heartbeat = 10 * time.Millisecond
 	b := &fake{app: sample()}
 	b.happen("up", "")
@@ -217,7 +217,7 @@ func TestStreamShowsThatItLives(t *testing.T) {
 
 // A reader that does not read is let go, and others go on.
 func TestStreamThatIsNotReadIsLetGo(t *testing.T) {
-	l := quick()
+	l := patient()
 	l.write = 50 * time.Millisecond
 	l.streams = 2
 	b := &fake{app: sample()}
@@ -251,7 +251,7 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 	followed := make(chan error, 1)
 	var seen []string
 	t.Run("serving", func(t *testing.T) {
-		at := serving(t, b, quick(), os.Geteuid())
+		at := serving(t, b, patient(), os.Geteuid())
 		c, err := Connect(at)
 		if err != nil {
 			t.Fatal(err)
@@ -284,7 +284,7 @@ func TestClientFollowsEvents(t *testing.T) {
 	b := &fake{app: sample()}
 	b.happen("up", "")
 	b.happen("ready", "r")
-	at := serving(t, b, quick(), os.Geteuid())
+	at := serving(t, b, patient(), os.Geteuid())
 	c := connect(t, at)
 	enough := errors.New("enough")
 	var got []string
@@ -329,7 +329,7 @@ func TestClientOfAMasterThatVanishes(t *testing.T) {
 }
 
 func TestClientOfAServerThatRefusesToFollow(t *testing.T) {
-	l := quick()
+	l := patient()
 	l.streams = 0
 	c := connect(t, serving(t, &fake{app: sample()}, l, os.Geteuid()))
 	err := c.Events(t.Context(), "", true, func(string, Event) error { return nil })

@@ -28,7 +28,7 @@ func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.List
 			return lineup, err
 		case held.Only(left.owns), faceless(held) && left.alive():
 			lastSeen = time.Now()
-		case !faceless(held) || time.Since(lastSeen) > farewell:
+		case !faceless(held) || time.Since(lastSeen) > letGo:
 			return nil, err
 		}
 		if !waiting && !faceless(held) {
@@ -44,12 +44,16 @@ func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.List
 			log.Warn("killing the workers of a killed master: drain.timeout is past")
 			left.kill()
 			killed = true
-			patience.Reset(farewell)
+			patience.Reset(letGo)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
+
+// letGo is how long a port may take to come free when its holders have been killed:
+// they have to be scheduled to die, on a busy machine too.
+const letGo = 10 * time.Second
 
 // faceless reports whether nobody could be found who holds the port: a process
 // of another user, or one that has let go since, as a worker that ends does.

@@ -122,13 +122,13 @@ func (c *chronicle) history() []control.Exit {
 // record takes note of what the pool has decided or learned.
 func (c *chronicle) record(action pool.Action, seen witness) {
 	switch a := action.(type) {
-	case pool.Moved:
+	case pool.StateChanged:
 		c.moved(a, seen)
-	case pool.RollMoved:
+	case pool.RollProgress:
 		c.rollMoved(a)
 	case pool.RollEnded:
 		c.rollEnded(a)
-	case pool.Rose:
+	case pool.AppUp:
 		why := ""
 		if a.Ready < a.Wanted {
 			why = "degraded: " + ratio(a.Ready, a.Wanted) + " workers are ready"
@@ -136,13 +136,13 @@ func (c *chronicle) record(action pool.Action, seen witness) {
 		c.add(control.Event{Type: control.EventUp, Reason: why})
 	case pool.Scaled:
 		c.add(control.Event{Type: control.EventScaled, Reason: strconv.Itoa(a.From) + " to " + strconv.Itoa(a.To) + " workers: " + a.Why})
-	case pool.HostMoved:
+	case pool.HostDrainChanged:
 		kind := control.EventResumed
 		if a.Draining {
 			kind = control.EventDraining
 		}
 		c.add(control.Event{Type: kind, Reason: a.Why})
-	case pool.Quit:
+	case pool.AppExited:
 		c.add(control.Event{Type: control.EventDown, Reason: a.Why})
 	default:
 		// The others are orders, and what comes of them is recorded.
@@ -151,7 +151,7 @@ func (c *chronicle) record(action pool.Action, seen witness) {
 
 func ratio(n, of int) string { return strconv.Itoa(n) + " of " + strconv.Itoa(of) }
 
-func (c *chronicle) moved(a pool.Moved, seen witness) {
+func (c *chronicle) moved(a pool.StateChanged, seen witness) {
 	kind := ""
 	switch {
 	case a.To == pool.StateReady:
@@ -175,7 +175,7 @@ func (c *chronicle) moved(a pool.Moved, seen witness) {
 }
 
 // exited adds to the history of exits.
-func (c *chronicle) exited(a pool.Moved, seen witness) {
+func (c *chronicle) exited(a pool.StateChanged, seen witness) {
 	how := lastExit(pool.LastExit{At: time.Now(), Exit: a.Exit, Why: a.Why})
 	exit := control.Exit{
 		Slot: a.ID.Slot, Generation: a.ID.Generation, PID: seen.pid,
@@ -196,7 +196,7 @@ func known(n int) *int {
 	return &n
 }
 
-func (c *chronicle) rollMoved(a pool.RollMoved) {
+func (c *chronicle) rollMoved(a pool.RollProgress) {
 	switch {
 	case a.Phase == pool.RollPreparing && c.rolling != a.To:
 		c.rolling, c.begun = a.To, false

@@ -84,7 +84,7 @@ func (h *host) perform(action pool.Action) {
 			w.killed = true
 		}
 		h.signalGroup(a.ID, syscall.SIGKILL)
-	case pool.Bury:
+	case pool.Released:
 		h.bury(a.ID)
 	case pool.Steer:
 		h.steer(a.Serving)
@@ -95,7 +95,7 @@ func (h *host) perform(action pool.Action) {
 		if err := h.sockets.CloseSlot(a.Slot); err != nil {
 			h.log.Error("cannot close the slot's sockets", "slot", a.Slot, "why", err)
 		}
-	case pool.Unlisten:
+	case pool.CloseListeners:
 		h.unlisten()
 	case pool.RollEnded:
 		h.unlistenOld()
@@ -103,9 +103,9 @@ func (h *host) perform(action pool.Action) {
 	case pool.Scaled:
 		h.slots = a.To
 		h.shareAgain(a.To)
-	case pool.RollMoved:
+	case pool.RollProgress:
 		h.reloading = a.Reload
-	case pool.Moved, pool.Rose, pool.HostMoved, pool.Quit:
+	case pool.StateChanged, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
 		// the loop's own
 	}
 	h.notices()

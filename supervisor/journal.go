@@ -27,7 +27,7 @@ func newLog(w io.Writer) *slog.Logger {
 }
 
 // logMoved is the one place where a transition of a worker or slot is logged.
-func logMoved(log *slog.Logger, a pool.Moved, pid int) {
+func logMoved(log *slog.Logger, a pool.StateChanged, pid int) {
 	level := slog.LevelInfo
 	switch {
 	case a.To == pool.StateFailed:
@@ -48,7 +48,7 @@ func logMoved(log *slog.Logger, a pool.Moved, pid int) {
 	log.LogAttrs(context.Background(), level, string(a.To), withWhy(attrs, a.Why)...)
 }
 
-func logRoll(log *slog.Logger, a pool.RollMoved) {
+func logRoll(log *slog.Logger, a pool.RollProgress) {
 	attrs := []slog.Attr{
 		slog.Int("from", a.From), slog.Int("to", a.To), slog.String("phase", string(a.Phase)),
 		slog.Int("slots", a.Done), slog.Int("of", a.Of),
@@ -68,11 +68,11 @@ func logRollEnded(log *slog.Logger, a pool.RollEnded) {
 // logApp logs what happens to the app as a whole.
 func logApp(log *slog.Logger, action pool.Action) {
 	switch a := action.(type) {
-	case pool.Rose:
+	case pool.AppUp:
 		log.Info("up", "ready", a.Ready, "of", a.Wanted)
 	case pool.Scaled:
 		log.Info("scaled", "from", a.From, "to", a.To, "why", a.Why)
-	case pool.HostMoved:
+	case pool.HostDrainChanged:
 		if a.Draining {
 			log.Info("the host drains: balancers are told to send nobody new", "why", a.Why)
 		} else {

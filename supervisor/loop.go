@@ -44,7 +44,7 @@ type loop struct {
 	report   func()                // by the configuration that serves now
 	afford   func(slots int) error // nil, or why there is no room for so many
 	manager  manager
-	quit     *pool.Quit
+	quit     *pool.AppExited
 
 	chronicle *chronicle
 
@@ -107,7 +107,7 @@ func (l *loop) bring(to chan<- happening, h happening) bool {
 
 // run turns until the pool has quit; began is called when the pool has begun.
 // Called once.
-func (l *loop) run(began func()) pool.Quit {
+func (l *loop) run(began func()) pool.AppExited {
 	defer close(l.done)
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
@@ -172,18 +172,18 @@ func (l *loop) step(ev pool.Event) {
 	for _, action := range l.pool.Step(time.Now(), ev) {
 		var seen witness
 		switch a := action.(type) {
-		case pool.Moved:
+		case pool.StateChanged:
 			seen = l.edge.witness(a.ID)
 			logMoved(l.log, a, seen.pid)
-		case pool.RollMoved:
+		case pool.RollProgress:
 			logRoll(l.log, a)
 		case pool.RollEnded:
 			logRollEnded(l.log, a)
 			l.answer(outcome{a.Generation, a.Result, a.Why})
 			l.report()
-		case pool.Rose, pool.Scaled, pool.HostMoved:
+		case pool.AppUp, pool.Scaled, pool.HostDrainChanged:
 			logApp(l.log, a)
-		case pool.Quit:
+		case pool.AppExited:
 			l.quit = &a
 		default:
 		}
@@ -234,8 +234,8 @@ func (l *loop) scale(n int) error {
 		return fmt.Errorf("cannot scale to %d workers: an app has at most %d", n, MaxWorkers)
 	case l.pool.Stopping():
 		return errors.New("cannot scale: the app is stopping")
-	case l.pool.Withdrawn():
-		return errors.New("cannot scale: all workers are withdrawn (SIGWINCH): forkd reload brings them back")
+	case l.pool.Standby():
+		return errors.New("cannot scale: the app is in standby (SIGWINCH): forkd reload brings the workers back")
 	}
 	if err := l.afford(n); err != nil {
 		return err

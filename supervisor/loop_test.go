@@ -69,12 +69,12 @@ func (e *fakeEdge) perform(action pool.Action) {
 
 // inBubble runs a loop of two slots in virtual time while f drives it, then
 // stops it and returns how it quit.
-func inBubble(t *testing.T, e *fakeEdge, cfg Config, f func(l *loop)) (quit pool.Quit) {
+func inBubble(t *testing.T, e *fakeEdge, cfg Config, f func(l *loop)) (quit pool.AppExited) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
 		l := newLoop(pool.New(settings(cfg), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
-		ended := make(chan pool.Quit)
+		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run(func() {}) }()
 		f(l)
 		l.tell(func() pool.Event { return pool.StopRequested{} })
@@ -188,7 +188,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoop(pool.New(settings(Defaults()), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
-		ended := make(chan pool.Quit)
+		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run(func() {}) }()
 		time.Sleep(time.Minute)
 		send := func(sig syscall.Signal) { l.tell(func() pool.Event { l.signal(sig); return nil }) }
@@ -217,7 +217,7 @@ func TestSystemdIsToldOnceUpAndOnceStopping(t *testing.T) {
 		l := newLoop(pool.New(settings(Defaults()), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
 		l.manager.tell = func(state string) { told = append(told, state) }
-		ended := make(chan pool.Quit)
+		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run(func() {}) }()
 		time.Sleep(time.Minute)
 		l.tell(func() pool.Event { return pool.StopRequested{} })
@@ -317,7 +317,7 @@ func TestSystemdIsToldOfAReload(t *testing.T) {
 		l.edge, e.loop = e, l
 		l.manager.tell = func(state string) { told = append(told, state) }
 		l.manager.alive = 10 * time.Second
-		ended := make(chan pool.Quit)
+		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run(func() {}) }()
 		time.Sleep(time.Minute)
 		l.tell(func() pool.Event { told = nil; l.signal(syscall.SIGHUP); return nil })

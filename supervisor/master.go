@@ -174,7 +174,7 @@ func (m *master) run(ctx context.Context) error {
 
 	// The workers are forked on this thread, for good; the loop has another.
 	forking, end := context.WithCancel(context.Background())
-	var quit pool.Quit
+	var quit pool.AppExited
 	go func() {
 		defer end()
 		closeControl := m.serveControl()

@@ -53,7 +53,7 @@ func (l *loop) signal(sig os.Signal) {
 	case syscall.SIGWINCH:
 		if !l.terminal() { // with one, it says that a window has changed
 			l.log.Info("draining all workers: HUP or USR2 brings them back", "by", name)
-			l.step(pool.WithdrawRequested{})
+			l.step(pool.StandbyRequested{})
 		}
 	case syscall.SIGHUP:
 		l.log.Info("reload requested", "by", name)

@@ -38,7 +38,7 @@ func (w *worker) listen(h *host) {
 	once := func(ev pool.Event) func() {
 		return sync.OnceFunc(func() { h.tell(func() pool.Event { return ev }) })
 	}
-	ready, greeted := once(pool.Notified{ID: w.id}), once(pool.Greeted{ID: w.id})
+	ready, greeted := once(pool.Notified{ID: w.id}), once(pool.HelloReceived{ID: w.id})
 	if w.notify != nil {
 		var once sync.Once // a flood is told of once
 		ignored := func(sender int) {

@@ -45,8 +45,8 @@ type (
 	StopGroup struct{ ID ID }
 	// Kill sends SIGKILL to the worker's whole process group.
 	Kill struct{ ID ID }
-	// Bury a worker of which nothing lives any more: let go of all that was its.
-	Bury struct{ ID ID }
+	// Released a worker of which nothing lives any more: let go of all that was its.
+	Released struct{ ID ID }
 	// Steer new connections: Serving has for each slot the generation that serves
 	// there, 0 where none is to get any. A group of sockets where none is wanted
 	// keeps all.
@@ -58,13 +58,13 @@ type (
 	// CloseSlot closes the sockets of a slot that has ended for good or has left, so
 	// that nobody waits in its queue. Start opens them again.
 	CloseSlot struct{ Slot int }
-	// Unlisten gives up the master's hold of all sockets: the app stops, and new
+	// CloseListeners gives up the master's hold of all sockets: the app stops, and new
 	// clients are to be refused as soon as the workers close their own.
-	Unlisten struct{}
-	// Moved tells of a worker or slot that entered a state. Attempt is 0 for a
+	CloseListeners struct{}
+	// StateChanged tells of a worker or slot that entered a state. Attempt is 0 for a
 	// slot; Exit is how a worker that is StateGone ended; Wait is how long a slot in
 	// StateBackoff waits before it starts again.
-	Moved struct {
+	StateChanged struct {
 		ID   ID
 		From State
 		To   State
@@ -72,9 +72,9 @@ type (
 		Exit Exit
 		Wait time.Duration
 	}
-	// RollMoved tells how a roll goes, RollEnded how it went. Done counts the
+	// RollProgress tells how a roll goes, RollEnded how it went. Done counts the
 	// slots that have a ready worker of the new generation.
-	RollMoved struct {
+	RollProgress struct {
 		Phase    RollPhase
 		Reload   bool // the configuration was read anew
 		From, To int
@@ -87,46 +87,46 @@ type (
 		Result     Result
 		Why        string
 	}
-	// Rose tells that the app is up: all slots ready, or some when ready.timeout
+	// AppUp tells that the app is up: all slots ready, or some when ready.timeout
 	// was over.
-	Rose struct{ Ready, Wanted int }
+	AppUp struct{ Ready, Wanted int }
 	// Scaled tells that another number of slots is wanted.
 	Scaled struct {
 		From, To int
 		Why      string
 	}
-	// HostMoved tells that the host drains, or no longer does.
-	HostMoved struct {
+	// HostDrainChanged tells that the host drains, or no longer does.
+	HostDrainChanged struct {
 		Draining bool
 		Why      string
 	}
-	// Quit ends the master: nothing of the app is alive. Code is its exit code.
-	Quit struct {
+	// AppExited ends the master: nothing of the app is alive. Code is its exit code.
+	AppExited struct {
 		Code int
 		Why  string
 	}
 )
 
-func (Leave) action()        {}
-func (Rose) action()         {}
-func (Scaled) action()       {}
-func (HostMoved) action()    {}
-func (Prepare) action()      {}
-func (CheckRelease) action() {}
-func (Forget) action()       {}
-func (Start) action()        {}
-func (Restore) action()      {}
-func (Retire) action()       {}
-func (StopGroup) action()    {}
-func (Kill) action()         {}
-func (Bury) action()         {}
-func (Steer) action()        {}
-func (CloseSlot) action()    {}
-func (Unlisten) action()     {}
-func (Moved) action()        {}
-func (RollMoved) action()    {}
-func (RollEnded) action()    {}
-func (Quit) action()         {}
+func (Leave) action()            {}
+func (AppUp) action()            {}
+func (Scaled) action()           {}
+func (HostDrainChanged) action() {}
+func (Prepare) action()          {}
+func (CheckRelease) action()     {}
+func (Forget) action()           {}
+func (Start) action()            {}
+func (Restore) action()          {}
+func (Retire) action()           {}
+func (StopGroup) action()        {}
+func (Kill) action()             {}
+func (Released) action()         {}
+func (Steer) action()            {}
+func (CloseSlot) action()        {}
+func (CloseListeners) action()   {}
+func (StateChanged) action()     {}
+func (RollProgress) action()     {}
+func (RollEnded) action()        {}
+func (AppExited) action()        {}
 
 // String says how a roll ended, for people.
 func (e RollEnded) String() string {

@@ -5,7 +5,7 @@
 // It keeps one invariant: [Pool.Step] is a function of the state, the time it is
 // given and one event. There is no clock, no I/O and no chance in here, so that
 // a night of crashes and rolls can be replayed in a millisecond. It does not
-// log; what is worth telling is an action ([Moved], [RollMoved]).
+// log; what is worth telling is an action ([StateChanged], [RollProgress]).
 //
 // A worker's life, and what a slot without a live worker is:
 //

@@ -34,9 +34,9 @@ type (
 		ID     ID
 		Reason string
 	}
-	// Greeted says that the worker said hello on its channel: it will say when it
+	// HelloReceived says that the worker said hello on its channel: it will say when it
 	// is ready.
-	Greeted struct{ ID ID }
+	HelloReceived struct{ ID ID }
 	// Notified says that the worker called itself ready.
 	Notified struct{ ID ID }
 	// Exited says that the worker's first process has ended. Leftovers: others of
@@ -61,9 +61,9 @@ type (
 	ScaleRequested struct{ Slots int }
 	// Emptied answers Leave: nothing waits in the slot's sockets any more.
 	Emptied struct{ Slot, Turn int }
-	// WithdrawRequested asks all workers to drain, and none to follow until a roll
+	// StandbyRequested asks all workers to drain, and none to follow until a roll
 	// brings them back.
-	WithdrawRequested struct{}
+	StandbyRequested struct{}
 	// HostDrainRequested asks to tell balancers that this host drains, or that it
 	// no longer does. It changes nothing else.
 	HostDrainRequested struct{ Draining bool }
@@ -86,7 +86,7 @@ func (Prepared) event()           {}
 func (PrepareFailed) event()      {}
 func (Started) event()            {}
 func (StartFailed) event()        {}
-func (Greeted) event()            {}
+func (HelloReceived) event()      {}
 func (Notified) event()           {}
 func (Exited) event()             {}
 func (GroupEnded) event()         {}
@@ -94,7 +94,7 @@ func (RollRequested) event()      {}
 func (ReleaseChecked) event()     {}
 func (ScaleRequested) event()     {}
 func (Emptied) event()            {}
-func (WithdrawRequested) event()  {}
+func (StandbyRequested) event()   {}
 func (HostDrainRequested) event() {}
 func (Inherited) event()          {}
 func (StopRequested) event()      {}

@@ -46,7 +46,7 @@ type roll struct {
 	until    time.Time   // end of monitoring
 	why      string      // what made it fail
 	checks   []int       // generations whose release is being checked
-	told     RollMoved
+	told     RollProgress
 }
 
 // advanceRoll begins, steps and ends rolls. It changes only what slots are to
@@ -84,8 +84,8 @@ func (p *Pool) rollPrepared(ev Prepared) {
 			r.queue = append(r.queue, s.Index)
 		}
 	}
-	if p.withdrawn { // nobody serves: there is nothing to spare
-		p.withdrawn = false
+	if p.standby { // nobody serves: there is nothing to spare
+		p.standby = false
 		if !p.up {
 			p.bootBy = p.now.Add(ev.Settings.Ready.Timeout)
 		}
@@ -364,16 +364,16 @@ func (p *Pool) rollDeadline() time.Time {
 // tellRoll tells how the roll goes, when that has changed.
 func (p *Pool) tellRoll() {
 	if r := p.roll; r != nil {
-		if now := p.rollMoved(); now != r.told {
+		if now := p.rollProgress(); now != r.told {
 			r.told = now
 			p.do(now)
 		}
 	}
 }
 
-func (p *Pool) rollMoved() RollMoved {
+func (p *Pool) rollProgress() RollProgress {
 	r := p.roll
-	m := RollMoved{Phase: r.phase, Reload: r.reload, From: r.from, To: r.to, Why: r.why}
+	m := RollProgress{Phase: r.phase, Reload: r.reload, From: r.from, To: r.to, Why: r.why}
 	if !r.waitBy.IsZero() && len(r.before) == 0 {
 		m.Why = fmt.Sprintf("two generations drain still: waiting up to %s for the oldest", drainPatience)
 	}

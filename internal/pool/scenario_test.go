@@ -167,8 +167,8 @@ func (p *player) event(words []string) Event {
 		return Started{id}
 	case "start-failed":
 		return StartFailed{id, values["why"]}
-	case "greeted":
-		return Greeted{id}
+	case "hello-received":
+		return HelloReceived{id}
 	case "notified":
 		return Notified{id}
 	case "exited":
@@ -185,8 +185,8 @@ func (p *player) event(words []string) Event {
 		return ScaleRequested{number("slots")}
 	case "emptied":
 		return Emptied{number("slot"), number("turn")}
-	case "withdraw-requested":
-		return WithdrawRequested{}
+	case "standby-requested":
+		return StandbyRequested{}
 	case "host-drain-requested":
 		return HostDrainRequested{values["draining"] == "yes"}
 	case "inherited":
@@ -246,10 +246,10 @@ func describe(a Action) string {
 		return "stop-group " + a.ID.String()
 	case Kill:
 		return "kill " + a.ID.String()
-	case Unlisten:
-		return "unlisten"
-	case Bury:
-		return "bury " + a.ID.String()
+	case CloseListeners:
+		return "close-listeners"
+	case Released:
+		return "released " + a.ID.String()
 	case Steer:
 		var slots []string
 		for i, generation := range a.Serving {
@@ -260,26 +260,26 @@ func describe(a Action) string {
 		return fmt.Sprintf("steer to [%s]", strings.Join(slots, " "))
 	case Leave:
 		return fmt.Sprintf("leave slot=%d turn=%d", a.Slot, a.Turn)
-	case Rose:
-		return fmt.Sprintf("rose %d/%d", a.Ready, a.Wanted)
+	case AppUp:
+		return fmt.Sprintf("app-up %d/%d", a.Ready, a.Wanted)
 	case Scaled:
 		return fmt.Sprintf("scaled %d -> %d: %s", a.From, a.To, a.Why)
-	case HostMoved:
+	case HostDrainChanged:
 		return fmt.Sprintf("host draining=%t: %s", a.Draining, a.Why)
 	case CloseSlot:
 		return fmt.Sprintf("close slot=%d", a.Slot)
-	case Moved:
-		moved := fmt.Sprintf("moved %s %s -> %s: %s", a.ID, orDash(a.From), orDash(a.To), a.Why)
+	case StateChanged:
+		moved := fmt.Sprintf("state %s %s -> %s: %s", a.ID, orDash(a.From), orDash(a.To), a.Why)
 		if a.To == StateBackoff {
 			moved += fmt.Sprintf(" (for %s)", a.Wait)
 		}
 		return moved
-	case RollMoved:
+	case RollProgress:
 		return fmt.Sprintf("roll %d -> %d %s %d/%d %s", a.From, a.To, a.Phase, a.Done, a.Of, a.Why)
 	case RollEnded:
 		return fmt.Sprintf("roll to %d ended: %s %s", a.Generation, a.Result, a.Why)
-	case Quit:
-		return fmt.Sprintf("quit %d: %s", a.Code, a.Why)
+	case AppExited:
+		return fmt.Sprintf("app-exited %d: %s", a.Code, a.Why)
 	default:
 		return fmt.Sprintf("%#v", a)
 	}

@@ -56,15 +56,15 @@ func (e Exit) Clean() bool { return e.Code == 0 && e.Signal == 0 }
 // Worker is one process that fills a slot, from the order to start it until its
 // end is known.
 type Worker struct {
-	ID        ID
-	State     State // StateStarting, StateReady or StateDraining
-	Running   bool  // the program runs: Started came
-	Greeted   bool
-	Notified  bool
-	StartedAt time.Time // when the program began to run
-	ReadyAt   time.Time
-	Reason    Reason // why it drains
-	Killed    bool   // SIGKILL has been sent
+	ID            ID
+	State         State // StateStarting, StateReady or StateDraining
+	Running       bool  // the program runs: Started came
+	HelloReceived bool
+	Notified      bool
+	StartedAt     time.Time // when the program began to run
+	ReadyAt       time.Time
+	Reason        Reason // why it drains
+	Killed        bool   // SIGKILL has been sent
 
 	deadline time.Time // of a drain; zero: none left
 	unwanted Reason    // to be retired as soon as it runs
@@ -131,7 +131,7 @@ type Pool struct {
 	reload    bool // and the configuration read before it
 	lastRoll  RollEnded
 
-	withdrawn bool      // no workers are wanted until the next roll
+	standby   bool      // no workers are wanted until the next roll
 	hostDrain bool      // the host is said to drain
 	stopAt    time.Time // when the stop begins that has been asked for; zero: none has
 	stop      stop

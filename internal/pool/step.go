@@ -63,8 +63,8 @@ func (p *Pool) note(ev Event) {
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.started(w) })
 	case StartFailed:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, Exit{Code: -1, Words: ev.Reason}, false) })
-	case Greeted:
-		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Greeted = true })
+	case HelloReceived:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.HelloReceived = true })
 	case Notified:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { w.Notified, s.notifies = true, true })
 	case Exited:
@@ -80,8 +80,8 @@ func (p *Pool) note(ev Event) {
 		p.scale(ev.Slots, "asked for")
 	case Emptied:
 		p.emptied(ev.Slot, ev.Turn)
-	case WithdrawRequested:
-		p.withdraw()
+	case StandbyRequested:
+		p.standBy()
 	case HostDrainRequested:
 		p.drainHost(ev.Draining, "asked for")
 	case Inherited:
@@ -131,7 +131,7 @@ func (p *Pool) expire() {
 // boot decides when the app is up: every slot that still runs is ready, or
 // ready.timeout is over and some are. With none ready by then it gives up.
 func (p *Pool) boot() {
-	if p.up || !p.began || p.withdrawn || p.stop != stopNone {
+	if p.up || !p.began || p.standby || p.stop != stopNone {
 		return
 	}
 	ready, running := 0, 0
@@ -150,7 +150,7 @@ func (p *Pool) boot() {
 	case ready > 0 && ready == running, ready > 0 && due(p.bootBy, p.now):
 		p.up = true
 		p.bootBy = time.Time{}
-		p.do(Rose{Ready: ready, Wanted: p.wanted})
+		p.do(AppUp{Ready: ready, Wanted: p.wanted})
 	case due(p.bootBy, p.now):
 		p.giveUp = "no worker became ready within " + p.of(p.current).Ready.Timeout.String()
 		if why := p.anyFailure(); why != "" {

@@ -36,7 +36,7 @@ func (p *Pool) askStop(now bool) {
 func (p *Pool) beginStop() {
 	p.stopAt = time.Time{}
 	if p.stop == stopNone {
-		p.do(Unlisten{})
+		p.do(CloseListeners{})
 	}
 	p.stop = max(p.stop, stopGraceful)
 	p.bootBy = time.Time{}
@@ -50,20 +50,20 @@ func (p *Pool) finish() {
 	}
 	if n := p.alive(); n > 0 {
 		if due(p.hopeless(), p.now) {
-			p.quit(1, fmt.Sprintf("%d workers, or what they left, survive SIGKILL: they belong to another user, hang in the kernel (ps shows state D), or a tracer holds them (gdb, strace)", n))
+			p.exit(1, fmt.Sprintf("%d workers, or what they left, survive SIGKILL: they belong to another user, hang in the kernel (ps shows state D), or a tracer holds them (gdb, strace)", n))
 		}
 		return
 	}
 	switch {
 	case p.stop != stopNone && p.giveUp != "":
-		p.quit(1, p.giveUp)
+		p.exit(1, p.giveUp)
 	case p.stop != stopNone:
-		p.quit(0, "stopped")
-	case p.roll != nil || p.requested || p.withdrawn:
+		p.exit(0, "stopped")
+	case p.roll != nil || p.requested || p.standby:
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return s.State != StateExited }):
-		p.quit(0, "all workers have ended cleanly")
+		p.exit(0, "all workers have ended cleanly")
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return !s.over() }):
-		p.quit(1, "all workers have ended for good: "+p.firstFailed())
+		p.exit(1, "all workers have ended for good: "+p.firstFailed())
 	}
 }
 
@@ -89,9 +89,9 @@ func (p *Pool) firstFailed() string {
 	return fmt.Sprintf("slot %d: %s", i, p.slots[i].Why)
 }
 
-func (p *Pool) quit(code int, why string) {
+func (p *Pool) exit(code int, why string) {
 	p.exited = true
-	p.do(Quit{Code: code, Why: why})
+	p.do(AppExited{Code: code, Why: why})
 }
 
 // forget lets go of generations from which nothing can be started any more.

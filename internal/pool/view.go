@@ -11,7 +11,7 @@ type View struct {
 	Generation int
 	Wanted     int // slots
 	Ready      int // of these, with a ready worker
-	Roll       *RollMoved
+	Roll       *RollProgress
 	LastRoll   *RollEnded
 	Slots      []Slot
 }
@@ -36,7 +36,7 @@ func (p *Pool) View() View {
 func (p *Pool) Summary() View {
 	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, Generation: max(1, p.current), Wanted: p.wanted}
 	if p.roll != nil {
-		m := p.rollMoved()
+		m := p.rollProgress()
 		v.Roll = &m
 	}
 	if p.lastRoll.Generation != 0 {
@@ -51,7 +51,7 @@ func (p *Pool) Summary() View {
 	switch {
 	case p.stop != stopNone || p.exited:
 		v.State = "stopping"
-	case p.hostDrain || p.withdrawn:
+	case p.hostDrain || p.standby:
 		v.State = "draining"
 	case p.up && v.Ready > 0:
 		v.State = "ready"
@@ -68,8 +68,8 @@ func (p *Pool) Up() bool { return p.up }
 // Stopping reports whether a stop is under way, or about to begin.
 func (p *Pool) Stopping() bool { return p.stop != stopNone || !p.stopAt.IsZero() }
 
-// Withdrawn reports whether no workers are wanted until the next roll.
-func (p *Pool) Withdrawn() bool { return p.withdrawn }
+// Standby reports whether no workers are wanted until the next roll.
+func (p *Pool) Standby() bool { return p.standby }
 
 // Wanted returns how many slots there are to be.
 func (p *Pool) Wanted() int { return p.wanted }

@@ -18,10 +18,10 @@ func (p *Pool) converge(s *Slot) {
 			p.enter(s, StateLive, "")
 		}
 		return
-	case p.withdrawn:
+	case p.standby:
 		p.retireAll(s, ReasonStop)
 		if !s.over() && !s.leaving.gone && len(s.Workers) == 0 {
-			p.enter(s, StateExited, "all workers are withdrawn: HUP or USR2 brings them back")
+			p.enter(s, StateExited, "standby: HUP or USR2 brings the workers back")
 		}
 		return
 	case p.mayGo(s):
@@ -93,7 +93,7 @@ func (p *Pool) promised(s *Slot, w *Worker) bool {
 	case ReadyDelay:
 		return false
 	default:
-		return w.Greeted || s.notifies
+		return w.HelloReceived || s.notifies
 	}
 }
 
@@ -134,7 +134,7 @@ func (p *Pool) becomeReady(s *Slot, w *Worker) {
 // counts as a failure now; its successor does not wait for it to go.
 func (p *Pool) notReady(s *Slot, w *Worker) {
 	why := fmt.Sprintf("not ready within %s", p.of(w.ID.Generation).Ready.Timeout)
-	if !w.Greeted && !w.Notified && p.promised(s, w) {
+	if !w.HelloReceived && !w.Notified && p.promised(s, w) {
 		why += ": no READY=1 came (ready.mode = \"delay\" asks for none)"
 	}
 	s.notifies = false // or the next one would wait as vainly
@@ -244,7 +244,7 @@ func (p *Pool) kill(w *Worker, why string) {
 	w.Killed = true
 	w.deadline = time.Time{}
 	if w.Running {
-		p.do(Moved{ID: w.ID, From: w.State, To: w.State, Why: "killed: " + why})
+		p.do(StateChanged{ID: w.ID, From: w.State, To: w.State, Why: "killed: " + why})
 		p.doKill(w.ID)
 	}
 }
@@ -274,7 +274,7 @@ func (p *Pool) leaveBehind(w *Worker) {
 func (p *Pool) groupEnded(id ID) {
 	if i := slices.IndexFunc(p.left, func(l leftover) bool { return l.id == id }); i >= 0 {
 		p.left = slices.Delete(p.left, i, i+1)
-		p.do(Bury{ID: id})
+		p.do(Released{ID: id})
 	}
 }
 
@@ -282,12 +282,12 @@ func (p *Pool) groupEnded(id ID) {
 func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
 	expected := w.State == StateDraining || w.unwanted != ""
-	p.do(Moved{ID: w.ID, From: w.State, To: StateGone, Why: exit.Words, Exit: exit})
+	p.do(StateChanged{ID: w.ID, From: w.State, To: StateGone, Why: exit.Words, Exit: exit})
 	w.State = StateGone
 	if leftovers {
 		p.leaveBehind(w)
 	} else {
-		p.do(Bury{ID: w.ID})
+		p.do(Released{ID: w.ID})
 	}
 	if w.Running && p.stop == stopNone {
 		p.do(Restore{Slot: s.Index, Vacant: len(s.Workers) == 0})
@@ -319,7 +319,7 @@ func (p *Pool) failed(s *Slot, w *Worker, exit Exit) {
 func (p *Pool) become(w *Worker, to State, why string) {
 	from := w.State
 	w.State = to
-	p.do(Moved{ID: w.ID, From: from, To: to, Why: why})
+	p.do(StateChanged{ID: w.ID, From: from, To: to, Why: why})
 }
 
 // enter is the only place where a slot changes its state.
@@ -332,7 +332,7 @@ func (p *Pool) enter(s *Slot, to State, why string) {
 	if to == StateLive {
 		return
 	}
-	m := Moved{ID: ID{Slot: s.Index, Generation: s.Generation}, From: from, To: to, Why: why}
+	m := StateChanged{ID: ID{Slot: s.Index, Generation: s.Generation}, From: from, To: to, Why: why}
 	if to == StateBackoff {
 		m.Wait = s.NextStart.Sub(p.now)
 	}

@@ -127,7 +127,7 @@ func (w *world) live() {
 		w.later(w.within(stop), ScaleRequested{w.dice.IntN(7)})
 	}
 	if w.chance(20) {
-		w.later(w.within(stop), WithdrawRequested{})
+		w.later(w.within(stop), StandbyRequested{})
 		w.later(w.within(stop), RollRequested{Reload: true})
 	}
 	if w.chance(20) {
@@ -184,7 +184,7 @@ func (w *world) step(ev Event) {
 		delete(w.groups, ev.ID)
 	case Inherited:
 		w.groups[ev.ID] = true
-	case WithdrawRequested:
+	case StandbyRequested:
 		w.unsettled = true
 	}
 	w.ready = w.ready[:0]
@@ -262,11 +262,11 @@ func (w *world) perform(a Action) {
 		}
 	case CloseSlot:
 		w.open[a.Slot], w.accept[a.Slot] = false, false
-	case Bury:
+	case Released:
 		if w.alive[a.ID] || w.groups[a.ID] {
-			w.t.Fatalf("bury %s: it lives", a.ID)
+			w.t.Fatalf("released %s: it lives", a.ID)
 		}
-	case RollMoved:
+	case RollProgress:
 		if a.Phase == RollChecking {
 			w.failed = a.To
 		}
@@ -274,11 +274,11 @@ func (w *world) perform(a Action) {
 		if a.Result == ResultRolledBack || a.Result == ResultFailed || a.Result == ResultPaused {
 			w.failed = a.Generation
 		}
-	case Rose:
+	case AppUp:
 		w.unsettled = w.unsettled || a.Ready < a.Wanted
 	case Scaled:
 		w.unsettled, w.scaled = true, true
-	case Quit:
+	case AppExited:
 		w.quit = true
 	}
 }
@@ -297,7 +297,7 @@ func (w *world) start(id ID) {
 	w.later(at, Started{id})
 	if w.chance(50) {
 		at += w.within(20 * time.Millisecond)
-		w.later(at, Greeted{id})
+		w.later(at, HelloReceived{id})
 	}
 	if w.calm || w.silent && !w.neverReady(id) || !w.silent && w.chance(80) {
 		at += w.within(500 * time.Millisecond)
@@ -346,7 +346,7 @@ func (w *world) stale() {
 	events := []Event{
 		Started{id},
 		StartFailed{id, "late"},
-		Greeted{id},
+		HelloReceived{id},
 		Notified{id},
 		Exited{ID: id, Leftovers: true},
 		Prepared{Generation: 99},
@@ -421,7 +421,7 @@ func (w *world) check() {
 // generation is retired.
 func (w *world) checkFailedRoll() {
 	// A slot that is wanted again after a scale may be given another generation.
-	if w.failed == 0 || w.scaled || w.pool.stop != stopNone || w.pool.withdrawn {
+	if w.failed == 0 || w.scaled || w.pool.stop != stopNone || w.pool.standby {
 		return
 	}
 	for _, id := range w.ready {
@@ -436,7 +436,7 @@ func (w *world) checkFailedRoll() {
 // take no more slots out of service than a step has; none with start-first.
 func (w *world) checkServing(v View) {
 	n := w.settings.Update.Parallelism
-	if !w.silent || n == 0 || !v.Up || w.unsettled || w.scaled || w.pool.Stopping() || w.pool.withdrawn {
+	if !w.silent || n == 0 || !v.Up || w.unsettled || w.scaled || w.pool.Stopping() || w.pool.standby {
 		return
 	}
 	if w.settings.Update.Order == StartFirst {
@@ -458,18 +458,18 @@ func TestEveryEventInEveryState(t *testing.T) {
 	id := ID{0, 1, 1}
 	prepared := Prepared{2, testSettings(), 1}
 	states := map[string][]Event{
-		"unbegun":   nil,
-		"spawning":  {Began{}},
-		"starting":  {Began{}, Started{id}},
-		"ready":     {Began{}, Started{id}, Notified{id}},
-		"draining":  {Began{}, Started{id}, Notified{id}, StopRequested{}},
-		"killed":    {Began{}, Started{id}, Notified{id}, StopRequested{Now: true}},
-		"left":      {Began{}, Started{id}, Exited{ID: id, Leftovers: true}},
-		"rolling":   {Began{}, Started{id}, Notified{id}, RollRequested{}, prepared},
-		"checking":  {Began{}, Started{id}, Notified{id}, RollRequested{}, prepared, StartFailed{ID{0, 2, 2}, "no"}},
-		"scaled":    {Began{}, Started{id}, Notified{id}, ScaleRequested{3}, ScaleRequested{1}},
-		"withdrawn": {Began{}, Started{id}, Notified{id}, WithdrawRequested{}, Exited{ID: id}},
-		"quit":      {Began{}, StartFailed{id, "no"}, StopRequested{}},
+		"unbegun":  nil,
+		"spawning": {Began{}},
+		"starting": {Began{}, Started{id}},
+		"ready":    {Began{}, Started{id}, Notified{id}},
+		"draining": {Began{}, Started{id}, Notified{id}, StopRequested{}},
+		"killed":   {Began{}, Started{id}, Notified{id}, StopRequested{Now: true}},
+		"left":     {Began{}, Started{id}, Exited{ID: id, Leftovers: true}},
+		"rolling":  {Began{}, Started{id}, Notified{id}, RollRequested{}, prepared},
+		"checking": {Began{}, Started{id}, Notified{id}, RollRequested{}, prepared, StartFailed{ID{0, 2, 2}, "no"}},
+		"scaled":   {Began{}, Started{id}, Notified{id}, ScaleRequested{3}, ScaleRequested{1}},
+		"standby":  {Began{}, Started{id}, Notified{id}, StandbyRequested{}, Exited{ID: id}},
+		"exited":   {Began{}, StartFailed{id, "no"}, StopRequested{}},
 	}
 	events := []Event{
 		Began{},
@@ -480,14 +480,14 @@ func TestEveryEventInEveryState(t *testing.T) {
 		ScaleRequested{4},
 		Emptied{1, 1},
 		Emptied{-1, 0},
-		WithdrawRequested{},
+		StandbyRequested{},
 		HostDrainRequested{true},
 		HostDrainRequested{false},
 		Inherited{ID: ID{5, 0, 1}, Deadline: epoch.Add(time.Minute), Stop: true},
 		PrepareFailed{2, "no"},
 		Started{id},
 		StartFailed{id, "no"},
-		Greeted{id},
+		HelloReceived{id},
 		Notified{id},
 		Exited{ID: id},
 		Exited{ID: id, Leftovers: true},

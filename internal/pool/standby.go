@@ -2,15 +2,15 @@ package pool
 
 import "time"
 
-// withdraw asks all workers to go and none to follow: what SIGWINCH is for. The
+// standBy asks all workers to go and none to follow: what SIGWINCH is for. The
 // sockets stay open, and what connects waits until a roll brings workers back.
-func (p *Pool) withdraw() {
+func (p *Pool) standBy() {
 	if p.Stopping() {
 		return
 	}
-	p.withdrawn = true
+	p.standby = true
 	p.bootBy = time.Time{}
-	p.cancelRolls("all workers are withdrawn")
+	p.cancelRolls("the app goes to standby")
 }
 
 // drainHost says whether balancers are to send new clients elsewhere. The
@@ -20,7 +20,7 @@ func (p *Pool) drainHost(draining bool, why string) {
 		return
 	}
 	p.hostDrain = draining
-	p.do(HostMoved{Draining: draining, Why: why})
+	p.do(HostDrainChanged{Draining: draining, Why: why})
 }
 
 // inherit takes over processes that are in no worker's group: they have until the

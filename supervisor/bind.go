@@ -14,14 +14,14 @@ import (
 // app still hold a port, it waits for them, as they are draining, and kills what
 // is left when drain.timeout is past. One that nobody is seen to hold is tried
 // for as long as such workers live, and a second more.
-func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.Listener, slots int, cfg Config, left *leftovers, log *slog.Logger) (*sockets.Lineup, error) {
+func openSockets(ctx context.Context, set *sockets.Set, listeners []sockets.Listener, slots int, cfg Config, left *leftovers, log *slog.Logger) (*sockets.ListenerSet, error) {
 	patience := time.NewTimer(cfg.Drain.Timeout)
 	defer patience.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	lastSeen := time.Now()
 	for waiting, killed := false, false; ; {
-		lineup, err := set.Lineup(listeners, slots)
+		lineup, err := set.Open(listeners, slots)
 		held, ok := errors.AsType[*sockets.HeldError](err)
 		switch {
 		case !ok:

@@ -161,9 +161,9 @@ func (h *host) adopt(generation int, r *release, before int) pool.Event {
 		}
 		err = checkSlots(r.cfg, slots)
 	}
-	var lineup *sockets.Lineup
+	var lineup *sockets.ListenerSet
 	if err == nil {
-		lineup, err = h.sockets.Lineup(h.listeners(r.cfg), h.slots)
+		lineup, err = h.sockets.Open(h.listeners(r.cfg), h.slots)
 	}
 	if err != nil {
 		r.close()
@@ -240,7 +240,7 @@ func (h *host) start(a pool.Start) {
 
 // borrow returns copies of the slot's sockets, for a spawn that must not mind if
 // the slot is closed meanwhile.
-func borrow(lineup *sockets.Lineup, slot int) ([]int, error) {
+func borrow(lineup *sockets.ListenerSet, slot int) ([]int, error) {
 	files, err := lineup.Files(slot)
 	if err != nil {
 		return nil, err
@@ -324,7 +324,7 @@ func (h *host) reset(slot int) {
 
 // spoilt tells of what workers have done to their sockets for good.
 func (h *host) spoilt() {
-	for _, s := range h.sockets.Spoilt() {
+	for _, s := range h.sockets.Damaged() {
 		h.log.Warn("socket spoilt", "slot", s.Slot, "why", s.Why)
 		e := control.Event{Type: control.EventSocketSpoilt, Reason: s.Why}
 		if s.Slot >= 0 {
@@ -342,7 +342,7 @@ func (h *host) listeningAgain(slot int, why string) {
 // unlisten lets go of the sockets: from here on the workers alone hold them.
 func (h *host) unlisten() {
 	h.unlistened = true
-	h.sockets.Withdraw()
+	h.sockets.CloseListeners()
 }
 
 func (h *host) retire(a pool.Retire) {

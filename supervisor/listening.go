@@ -59,7 +59,7 @@ func (h *host) current(generation int) *release { return h.releases[generation] 
 // steer leads new connections to the slots where a generation serves, on those
 // listeners that it has.
 func (h *host) steer(serving []int) {
-	lineups := make([]*sockets.Lineup, len(serving))
+	lineups := make([]*sockets.ListenerSet, len(serving))
 	for slot, generation := range serving {
 		if r := h.releases[generation]; r != nil {
 			lineups[slot] = r.lineup

@@ -185,7 +185,7 @@ func (m *master) run(ctx context.Context) error {
 		quit = m.loop.run(m.inherit)
 		fleet.leave()
 		if quit.Code == 0 {
-			m.host.sockets.Withdraw() // there will be no successor
+			m.host.sockets.CloseListeners() // there will be no successor
 		}
 		closeControl()
 		m.clearAway()

@@ -19,7 +19,7 @@ type release struct {
 	cfg       Config
 	directory string
 	program   *process.Executable
-	lineup    *sockets.Lineup // nil: not opened yet, or let go of
+	lineup    *sockets.ListenerSet // nil: not opened yet, or let go of
 }
 
 // prepareRelease resolves the directory and finds the program. It does I/O and

@@ -5,7 +5,7 @@ import "fmt"
 // Fits reports whether the lineup could have so many slots: nil, or what stands
 // in the way. It looks at what the app itself has; whether somebody else has a
 // port is known when it is bound.
-func (l *Lineup) Fits(slots int) error {
+func (l *ListenerSet) Fits(slots int) error {
 	if slots < 1 || slots > maxSlots {
 		return fmt.Errorf("cannot have %s: 1 to %d can be steered", count(slots, "slot"), maxSlots)
 	}

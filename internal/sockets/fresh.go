@@ -6,11 +6,11 @@ package sockets
 type fresh struct {
 	sock   *socket
 	slot   int
-	lineup *Lineup
+	lineup *ListenerSet
 }
 
 // freshFile is the slot's socket for a worker of the lineup.
-func (g *group) freshFile(slot int, l *Lineup) int {
+func (g *group) freshFile(slot int, l *ListenerSet) int {
 	fd := g.file(slot)
 	if g.fresh[slot].sock == nil && (g.lent || g.members[slot].held || !isLocked(fd)) {
 		return fd
@@ -23,7 +23,7 @@ func (g *group) freshFile(slot int, l *Lineup) int {
 }
 
 // renew gives the slot a fresh socket for the lineup, if it has none.
-func (g *group) renew(slot int, l *Lineup) (err error) {
+func (g *group) renew(slot int, l *ListenerSet) (err error) {
 	f := fresh{g.fresh[slot].sock, slot, l}
 	if f.sock == nil {
 		if f.sock, err = g.bind(); err != nil {
@@ -37,7 +37,7 @@ func (g *group) renew(slot int, l *Lineup) (err error) {
 }
 
 // takeFresh makes those the slots' own that serve by now.
-func (g *group) takeFresh(serving []*Lineup) {
+func (g *group) takeFresh(serving []*ListenerSet) {
 	for slot, f := range g.fresh {
 		if slot < len(serving) && serving[slot] == f.lineup {
 			g.swap(slot)

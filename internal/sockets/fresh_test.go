@@ -34,7 +34,7 @@ func TestFreshInARoll(t *testing.T) {
 	before, err := a.files(2)
 	check(t, err)
 	l.Port = a.port("http")
-	next, err := a.Lineup([]Listener{l}, 3)
+	next, err := a.Open([]Listener{l}, 3)
 	check(t, err)
 	b := &testApp{a.Set, next, 3}
 
@@ -54,10 +54,10 @@ func TestFreshInARoll(t *testing.T) {
 	}
 	_, err = b.RestoreAll()
 	check(t, err)
-	check(t, b.Steer([]*Lineup{next, a.line, a.line}))
+	check(t, b.Steer([]*ListenerSet{next, a.line, a.line}))
 	wantSlot := func(only int) {
 		t.Helper()
-		serving := make([]*Lineup, 3)
+		serving := make([]*ListenerSet, 3)
 		serving[only] = next
 		check(t, b.Steer(serving))
 		want := make([]int, 3)
@@ -93,7 +93,7 @@ func TestFreshInVain(t *testing.T) {
 	check(t, err)
 	check(t, unix.SetsockoptInt(files[0], unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1))
 	l.Port = a.port("http")
-	next, err := a.Lineup([]Listener{l}, 3)
+	next, err := a.Open([]Listener{l}, 3)
 	check(t, err)
 	fresh, err := next.Files(1)
 	check(t, err)
@@ -173,7 +173,7 @@ func helpStuck() error {
 	if changed, err := a.Reset(0); !slices.Equal(changed, []string{"SO_BINDTODEVICE"}) || err != nil {
 		return fmt.Errorf("set back %v, %w", changed, err)
 	}
-	spoilt := a.Spoilt()
+	spoilt := a.Damaged()
 	if len(spoilt) != 1 || spoilt[0] != (Restored{-1, "a worker has set SO_BINDTODEVICE, which cannot be set back: stop the app and run it again"}) {
 		return fmt.Errorf("spoilt %+v", spoilt)
 	}

@@ -141,7 +141,7 @@ func tcp(name, host string, port int) Listener {
 // testApp is a Set with one lineup, most often.
 type testApp struct {
 	*Set
-	line  *Lineup
+	line  *ListenerSet
 	slots int
 }
 
@@ -162,7 +162,7 @@ func openOwn(own func(Holder) bool, passed []Passed, keeper Keeper, ls []Listene
 	if err != nil {
 		return nil, err
 	}
-	line, err := s.Lineup(ls, slots)
+	line, err := s.Open(ls, slots)
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -193,7 +193,7 @@ func (a *testApp) port(name string) int {
 
 // steer has the slots served by the one lineup, or not.
 func (a *testApp) steer(accept ...bool) error {
-	serving := make([]*Lineup, len(accept))
+	serving := make([]*ListenerSet, len(accept))
 	for slot, accepts := range accept {
 		if accepts {
 			serving[slot] = a.line

@@ -17,7 +17,7 @@ import (
 )
 
 // HeldError says that somebody else has a listener's port or path.
-// Set.Lineup returns it, and Lineup.Files.
+// Set.Open and ListenerSet.Files return it.
 type HeldError struct {
 	Listener Listener
 	Holders  []Holder // masters first, then by pid; empty where they cannot be found

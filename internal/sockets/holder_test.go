@@ -93,11 +93,11 @@ func TestHeldByOurOwnDraining(t *testing.T) {
 	s, err := openOwn(workerAt(h.pid), nil, nil, []Listener{tcp("http", "127.0.0.1", 0)}, 1)
 	check(t, err)
 	t.Cleanup(s.Close)
-	_, err = s.Lineup([]Listener{tcp("http", "127.0.0.1", s.port("http")), tcp("again", "127.0.0.1", h.port)}, 1)
+	_, err = s.Open([]Listener{tcp("http", "127.0.0.1", s.port("http")), tcp("again", "127.0.0.1", h.port)}, 1)
 	wantError(t, err, fmt.Sprintf("cannot listen on 127.0.0.1:%d: the port is held by draining workers of this app (", h.port),
 		fmt.Sprintf("pid %d): try again when they are gone, after drain.timeout at the latest", h.pid))
 	other := startHolder(t)
-	_, err = s.Lineup([]Listener{tcp("again", "127.0.0.1", other.port)}, 1)
+	_, err = s.Open([]Listener{tcp("again", "127.0.0.1", other.port)}, 1)
 	wantError(t, err, fmt.Sprintf("pid %d): stop it or choose another port", other.pid))
 }
 

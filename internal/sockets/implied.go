@@ -12,7 +12,7 @@ import (
 // Implied returns listeners made of the passed sockets, one for each address,
 // for an app that has none configured. A name is the socket unit's, without
 // ".socket", where it is that of one address only; else the port or the file.
-// The backlogs are those that the sockets have. Called before the first Lineup.
+// The backlogs are those that the sockets have. Called before the first Open.
 func (s *Set) Implied() []Listener {
 	var leads []*passed // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {

@@ -156,7 +156,7 @@ func TestOwnAreNoOthers(t *testing.T) {
 	check(t, err)
 	worker := dup(t, files[0])
 	defer unix.Close(worker)
-	next, err := a.Lineup([]Listener{tcp("http", "", a.port("http"))}, 2)
+	next, err := a.Open([]Listener{tcp("http", "", a.port("http"))}, 2)
 	check(t, err)
 	_, err = a.RestoreAll()
 	check(t, err)

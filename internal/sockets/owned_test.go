@@ -41,7 +41,7 @@ func TestUnixModeFollowsNoLink(t *testing.T) {
 	check(t, os.Symlink(target, path))
 	wider := unixAt(path)
 	wider.Perm = 0o666
-	_, err := s.Lineup([]Listener{wider}, 1)
+	_, err := s.Open([]Listener{wider}, 1)
 	check(t, err)
 	wantNotices(t, s.Set, "cannot set the mode of unix://"+path+": somebody else's file is at its path")
 	untouched()
@@ -125,7 +125,7 @@ func TestUnixOwner(t *testing.T) {
 	}
 	s.Notices()
 	for _, l := range []Listener{of(2, 3), unixAt(path)} {
-		_, err := s.Lineup([]Listener{l}, 1)
+		_, err := s.Open([]Listener{l}, 1)
 		check(t, err)
 		if got := owner(); got != l.owner() {
 			t.Errorf("the file is of %+v, want %+v", got, l.owner())
@@ -136,7 +136,7 @@ func TestUnixOwner(t *testing.T) {
 	target, untouched := secret(t)
 	check(t, os.Remove(path))
 	check(t, os.Symlink(target, path))
-	_, err := s.Lineup([]Listener{of(65534, 65534)}, 1)
+	_, err := s.Open([]Listener{of(65534, 65534)}, 1)
 	check(t, err)
 	wantNotices(t, s.Set, "cannot set the owner of unix://"+path+": somebody else's file is at its path")
 	untouched()

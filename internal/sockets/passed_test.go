@@ -70,7 +70,7 @@ func TestPassedElsewhere(t *testing.T) {
 	if s.port("http") != port {
 		t.Errorf("port %d, want %d", s.port("http"), port)
 	}
-	again, err := s.Lineup([]Listener{l}, 1)
+	again, err := s.Open([]Listener{l}, 1)
 	check(t, err)
 	if again.places[0] != s.line.places[0] {
 		t.Error("another place")
@@ -331,7 +331,7 @@ func TestPassedOfAnotherFamily(t *testing.T) {
 		before := openFiles()
 		s, err := New("shop", strangers, given, nil)
 		check(t, err)
-		_, err = s.Lineup([]Listener{c.l}, 2)
+		_, err = s.Open([]Listener{c.l}, 2)
 		if c.fails {
 			wantError(t, err, "cannot listen on "+c.l.String(), `socket "http" that systemd passed (`, "is of another family: change")
 			if after := openFiles(); after != before {
@@ -363,7 +363,7 @@ func TestPassedUnix(t *testing.T) {
 	for slot := range 3 {
 		check(t, s.CloseSlot(slot))
 	}
-	s.Withdraw()
+	s.CloseListeners()
 	wantFiles(t, path, "app.sock") // systemd's: it stays, and goes on listening
 	s = openGiven(t, given(), nil, 1, unixAt(path))
 	wantServed(t, s, path)
@@ -408,7 +408,7 @@ func TestPassedShared(t *testing.T) {
 	set, err := New("shop", strangers, two, nil)
 	check(t, err)
 	defer set.Close()
-	_, err = set.Lineup([]Listener{inMode(ModeShared, tcp("http", "127.0.0.1", portOf(t, two[0])))}, 3)
+	_, err = set.Open([]Listener{inMode(ModeShared, tcp("http", "127.0.0.1", portOf(t, two[0])))}, 3)
 	wantError(t, err, `systemd passed 2 sockets for it, and mode "shared" takes one`)
 }
 

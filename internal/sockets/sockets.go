@@ -10,7 +10,7 @@
 // or not, so that the master's side never resets a connection that the kernel
 // has queued. (A worker that calls shutdown(2) on them does.)
 //
-// A Set has all of them. A Lineup is what one configuration wants of it; two
+// A Set has all of them. A ListenerSet is what one configuration wants of it; two
 // that overlap, as in a roll, share the sockets that both have.
 //
 // The package knows nothing of workers and never serves a connection. It keeps
@@ -93,10 +93,10 @@ type Set struct {
 	closer  closing.Closer
 	passed  []*passed
 	places  []*place
-	lineups []*Lineup
-	serving []*Lineup // by slot, as Steer was last told
-	steered bool      // Steer has been called: until then every slot accepts
-	opened  bool      // the first lineup has taken what it wanted of passed
+	lineups []*ListenerSet
+	serving []*ListenerSet // by slot, as Steer was last told
+	steered bool           // Steer has been called: until then every slot accepts
+	opened  bool           // the first lineup has taken what it wanted of passed
 	closed  bool
 	orders  orders
 	notices []string
@@ -124,7 +124,7 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 // per slot; nil: the slot gets none. A listener's connections go to the slots
 // whose lineup has it. Where none of them can take any, all open slots get some.
 // What waits in a queue stays there.
-func (s *Set) Steer(serving []*Lineup) error {
+func (s *Set) Steer(serving []*ListenerSet) error {
 	s.serving, s.steered = slices.Clone(serving), true
 	var failed error
 	for _, p := range s.places {
@@ -201,9 +201,9 @@ func (s *Set) RestoreAll() (restored []Restored, err error) {
 	return restored, err
 }
 
-// Spoilt returns, since the last call, which slots' sockets workers have made what
+// Damaged returns, since the last call, which slots' sockets workers have made what
 // cannot be undone, and how they are replaced; slot -1: the one for all slots.
-func (s *Set) Spoilt() []Restored {
+func (s *Set) Damaged() []Restored {
 	spoilt := s.spoilt
 	s.spoilt = nil
 	return spoilt
@@ -263,7 +263,7 @@ func (s *Set) CloseSlot(slot int) error {
 // StoredSlots returns how many slots the sockets in the fd store are of, 0 where
 // there are none. A successor that opens fewer resets what waits in the others:
 // to lose nothing it begins with as many and scales down. Called before the
-// first Lineup.
+// first Open.
 func (s *Set) StoredSlots() int {
 	n := 0
 	for _, p := range s.passed {
@@ -274,9 +274,9 @@ func (s *Set) StoredSlots() int {
 	return n
 }
 
-// Withdraw begins a stop: the fd store is to forget the sockets, and the master
+// CloseListeners begins a stop: the fd store is to forget the sockets, and the master
 // gives up its descriptors. Workers go on serving from their own copies.
-func (s *Set) Withdraw() {
+func (s *Set) CloseListeners() {
 	for _, p := range s.places {
 		for _, sock := range p.all() {
 			s.forget(sock)

@@ -176,7 +176,7 @@ func TestLockedFilter(t *testing.T) {
 			t.Errorf("restored %v, %v", restored, err)
 		}
 	}
-	for slot, spoilt := range s.Spoilt() { // each once
+	for slot, spoilt := range s.Damaged() { // each once
 		if spoilt.Slot != slot || !strings.Contains(spoilt.Why, "SO_LOCK_FILTER, which cannot be set back: it gets another with the next reload") || slot > 2 {
 			t.Errorf("spoilt %+v", spoilt)
 		}

@@ -41,7 +41,7 @@ func TestStored(t *testing.T) {
 	if n := s.StoredSlots(); n != 4 {
 		t.Errorf("%d stored slots", n)
 	}
-	line, err := s.Lineup(ls, 4)
+	line, err := s.Open(ls, 4)
 	check(t, err)
 	second := &testApp{s, line, 4}
 	wantNotices(t, s)
@@ -60,7 +60,7 @@ func TestStored(t *testing.T) {
 		t.Errorf("restored %v, %v", changed, err)
 	}
 	wantServed(t, second, path)
-	s.Withdraw()
+	s.CloseListeners()
 	if got := keeper.names(); len(got) != 0 {
 		t.Errorf("stored after a stop: %v", got)
 	}
@@ -139,7 +139,7 @@ func TestPassedUnderTheNameOfAStored(t *testing.T) {
 		t.Errorf("files %v, want %v", files, want)
 	}
 	check(t, s.CloseSlot(0))
-	s.Withdraw()
+	s.CloseListeners()
 	if state, err := inspect(held[0]); err != nil || !state.listens {
 		t.Errorf("the unit's: %+v, %v", state, err)
 	}
@@ -206,7 +206,7 @@ func TestImplied(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Fatalf("got  %+v\nwant %+v", got, want)
 	}
-	line, err := s.Lineup(got, 2)
+	line, err := s.Open(got, 2)
 	check(t, err)
 	if sources := line.Sources(); !slices.Equal(sources, []string{"systemd", "systemd", "systemd", "systemd"}) {
 		t.Errorf("sources %v", sources)

@@ -109,14 +109,14 @@ func TestUnixMode(t *testing.T) {
 	}
 	wider := unixAt(path)
 	wider.Perm = 0o666
-	line, err := s.Lineup([]Listener{wider}, 1)
+	line, err := s.Open([]Listener{wider}, 1)
 	check(t, err)
 	if mode() != 0o666 {
 		t.Errorf("mode %v after a new lineup", mode())
 	}
 	plain := unixAt(path)
 	plain.Perm = 0
-	without, err := s.Lineup([]Listener{plain}, 1)
+	without, err := s.Open([]Listener{plain}, 1)
 	check(t, err)
 	if mode() != 0o700 {
 		t.Errorf("mode %v without one, with umask 077", mode())

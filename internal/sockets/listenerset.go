@@ -8,21 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lineup is the listeners of one configuration, in its order.
-type Lineup struct {
+// ListenerSet is the listeners of one configuration, in its order.
+type ListenerSet struct {
 	set       *Set
 	listeners []Listener // as they were asked for
 	places    []*place
 }
 
-func (l *Lineup) has(p *place) bool { return slices.Contains(l.places, p) }
+func (l *ListenerSet) has(p *place) bool { return slices.Contains(l.places, p) }
 
-// Lineup finds a place for every listener, for slots 0 to slots-1. Those that
+// Open finds a place for every listener, for slots 0 to slots-1. Those that
 // another lineup has are shared with it, and take over the new name, balance,
 // backlog and permissions; passed sockets are used; others are bound. When it fails
 // nothing has changed; the error says what to do, and is a *HeldError where somebody
 // else has the port or the path. slots is 1 to 1024.
-func (s *Set) Lineup(ls []Listener, slots int) (*Lineup, error) {
+func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	if slots < 1 || slots > maxSlots {
 		return nil, fmt.Errorf("cannot open the sockets of %d slots: 1 to %d can be steered", slots, maxSlots)
 	}
@@ -33,7 +33,7 @@ func (s *Set) Lineup(ls []Listener, slots int) (*Lineup, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lineup{set: s, listeners: slices.Clone(ls), places: make([]*place, len(ls))}
+	l := &ListenerSet{set: s, listeners: slices.Clone(ls), places: make([]*place, len(ls))}
 	for i := range ls {
 		at := slices.IndexFunc(s.places, func(p *place) bool { return p.serves(spots[i], ls[i]) && !l.has(p) })
 		if at < 0 {
@@ -71,7 +71,7 @@ func (s *Set) recogniseOwn(err error) {
 }
 
 // adopt makes a lineup the latest: nothing can fail any more.
-func (s *Set) adopt(l *Lineup, d *draft) {
+func (s *Set) adopt(l *ListenerSet, d *draft) {
 	s.passed = d.rest
 	s.places = append(s.places, d.places...)
 	s.lineups = append(s.lineups, l)
@@ -133,7 +133,7 @@ func (s *Set) dropSurplus(p *place, slots int) {
 // the last worker's copy; their unix paths and entries in the fd store are
 // removed. One that a socket unit holds is kept, for a lineup that may want it
 // again. Called when the workers that served there have been told to drain.
-func (s *Set) Release(l *Lineup) {
+func (s *Set) Release(l *ListenerSet) {
 	at := slices.Index(s.lineups, l)
 	if at < 0 {
 		return
@@ -178,7 +178,7 @@ func (s *Set) Release(l *Lineup) {
 // gets no connection before Steer says that it accepts. The descriptors stay the
 // Set's: the caller passes them to a worker and neither closes them nor keeps
 // them past CloseSlot.
-func (l *Lineup) Files(slot int) ([]int, error) {
+func (l *ListenerSet) Files(slot int) ([]int, error) {
 	s := l.set
 	if slot < 0 || slot >= maxSlots || s.closed || !slices.Contains(s.lineups, l) {
 		return nil, fmt.Errorf("cannot open the sockets of slot %d: there are none", slot)
@@ -210,7 +210,7 @@ func (l *Lineup) Files(slot int) ([]int, error) {
 
 // Listeners returns the listeners as the slot has them, with the actual mode and
 // port.
-func (l *Lineup) Listeners(slot int) []Listener {
+func (l *ListenerSet) Listeners(slot int) []Listener {
 	ls := slices.Clone(l.listeners)
 	for i, p := range l.places {
 		ls[i].Mode, ls[i].Port = p.actual(slot)
@@ -220,7 +220,7 @@ func (l *Lineup) Listeners(slot int) []Listener {
 
 // Sources says, for each listener, where its sockets are from: "systemd" where a
 // socket unit's is among them, else "bound".
-func (l *Lineup) Sources() []string {
+func (l *ListenerSet) Sources() []string {
 	sources := make([]string, len(l.places))
 	for i, p := range l.places {
 		sources[i] = "bound"
@@ -258,7 +258,7 @@ func count(n int, thing string) string {
 // draft is a lineup in the making: what has to be undone if it fails.
 type draft struct {
 	set    *Set
-	lineup *Lineup
+	lineup *ListenerSet
 	slots  int
 	rest   []*passed // not wanted so far
 	chosen []*passed

@@ -20,7 +20,7 @@ func TestLineupsShare(t *testing.T) {
 
 	renamed := tcp("web", "127.0.0.1", port)
 	renamed.Balance, renamed.Backlog = BalanceSource, 99
-	next, err := a.Lineup([]Listener{tcp("new", "127.0.0.1", 0), renamed}, 3)
+	next, err := a.Open([]Listener{tcp("new", "127.0.0.1", 0), renamed}, 3)
 	check(t, err)
 	b := &testApp{a.Set, next, 3}
 	for slot := range 3 {
@@ -40,7 +40,7 @@ func TestLineupsShare(t *testing.T) {
 	}
 
 	// In the middle of the roll each listener has the slots that know it.
-	check(t, a.Steer([]*Lineup{next, a.line, a.line}))
+	check(t, a.Steer([]*ListenerSet{next, a.line, a.line}))
 	arrive := func(port int, want ...int) {
 		t.Helper()
 		dial(t, loopback(port), 30)
@@ -54,9 +54,9 @@ func TestLineupsShare(t *testing.T) {
 	}
 	arrive(b.port("new"), 1, 0, 0)
 	arrive(old, 0, 1, 1)
-	check(t, a.Steer([]*Lineup{next, nil, nil}))
+	check(t, a.Steer([]*ListenerSet{next, nil, nil}))
 	arrive(port, 1, 0, 0)
-	check(t, a.Steer([]*Lineup{next, next, next}))
+	check(t, a.Steer([]*ListenerSet{next, next, next}))
 
 	a.Release(a.line)
 	a.Release(a.line) // once is enough
@@ -83,7 +83,7 @@ func TestReleaseOfTheLatest(t *testing.T) {
 	check(t, err)
 	renamed := tcp("web", "127.0.0.1", a.port("http"))
 	renamed.Backlog = 7
-	next, err := a.Lineup([]Listener{renamed, tcp("more", "127.0.0.1", 0)}, 2)
+	next, err := a.Open([]Listener{renamed, tcp("more", "127.0.0.1", 0)}, 2)
 	check(t, err)
 	more := next.Listeners(0)[1].Port
 	a.Release(next)
@@ -105,7 +105,7 @@ func TestLineupMovesPort(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
 	a := openGiven(t, nil, keeper, 1, tcp("http", "127.0.0.1", freeRange(t, 1)))
-	next, err := a.Lineup([]Listener{tcp("http", "127.0.0.1", freeRange(t, 1))}, 1)
+	next, err := a.Open([]Listener{tcp("http", "127.0.0.1", freeRange(t, 1))}, 1)
 	check(t, err)
 	if n := len(keeper.fds["http.0"]); n != 2 {
 		t.Errorf("%d sockets stored", n)
@@ -132,7 +132,7 @@ func TestLineupFailsWhole(t *testing.T) {
 	ls := []Listener{tcp("unit", "127.0.0.1", portOf(t, given[0])), tcp("free", "127.0.0.1", 0), unixAt(path), tcp("held", "127.0.0.1", held.port("held"))}
 	for range 2 {
 		before := openFiles()
-		_, err := s.Lineup(ls, 3)
+		_, err := s.Open(ls, 3)
 		if heldError := (*HeldError)(nil); !errors.As(err, &heldError) {
 			t.Fatalf("error %v", err)
 		}
@@ -143,14 +143,14 @@ func TestLineupFailsWhole(t *testing.T) {
 			t.Errorf("stored %q", got)
 		}
 	}
-	line, err := s.Lineup(ls[:3], 3)
+	line, err := s.Open(ls[:3], 3)
 	check(t, err)
 	files, err := line.Files(0)
 	check(t, err)
 	if files[0] != given[0].FD {
 		t.Error("the passed socket is not used")
 	}
-	if _, err := s.Lineup(ls, 3); err == nil {
+	if _, err := s.Open(ls, 3); err == nil {
 		t.Error("the port is held still")
 	}
 	again, err := line.Files(0)
@@ -165,7 +165,7 @@ func TestLineupWidens(t *testing.T) {
 	sameFiles(t)
 	a := open(t, 2, tcp("http", "127.0.0.1", 0))
 	port := a.port("http")
-	next, err := a.Lineup([]Listener{tcp("http", "", port)}, 2)
+	next, err := a.Open([]Listener{tcp("http", "", port)}, 2)
 	check(t, err)
 	a.Release(a.line)
 	b := &testApp{a.Set, next, 2}
@@ -178,7 +178,7 @@ func TestLineupRefusesAnotherMode(t *testing.T) {
 	sameFiles(t)
 	a := open(t, 2, tcp("http", "127.0.0.1", 0))
 	for _, mode := range []string{ModeShared, ModeEach} {
-		_, err := a.Lineup([]Listener{inMode(mode, tcp("http", "", a.port("http")))}, 2)
+		_, err := a.Open([]Listener{inMode(mode, tcp("http", "", a.port("http")))}, 2)
 		wantError(t, err, sprint(`in mode %q while listener "http" serves it in mode "reuseport": stop the app and start it again`, mode))
 	}
 }
@@ -193,10 +193,10 @@ func TestLineupRefusesAnotherNonblocking(t *testing.T) {
 	for i := range ls {
 		changed := slices.Clone(ls)
 		changed[i].Nonblocking = false
-		_, err := a.Lineup(changed, 2)
+		_, err := a.Open(changed, 2)
 		wantError(t, err, "cannot listen on "+ls[i].String()+" with nonblocking = false", "can't change while the app runs: set it back, or stop the app and run it again")
 	}
-	_, err := a.Lineup(ls, 2)
+	_, err := a.Open(ls, 2)
 	check(t, err)
 }
 
@@ -208,7 +208,7 @@ func TestReleasedToSystemd(t *testing.T) {
 	other := tcp("other", "127.0.0.1", 0)
 	a := openGiven(t, given, nil, 3, tcp("http", "127.0.0.1", port), other)
 	a.Notices()
-	without, err := a.Lineup([]Listener{other}, 3)
+	without, err := a.Open([]Listener{other}, 3)
 	check(t, err)
 	a.Release(a.line)
 	wantNotices(t, a.Set, sprint("listener http is gone: systemd goes on listening on tcp4://127.0.0.1:%d: stop its socket unit", port),
@@ -216,7 +216,7 @@ func TestReleasedToSystemd(t *testing.T) {
 	if state, err := inspect(held[0]); err != nil || !state.listens {
 		t.Errorf("state %+v, %v", state, err)
 	}
-	with, err := a.Lineup([]Listener{tcp("http", "127.0.0.1", port), other}, 3)
+	with, err := a.Open([]Listener{tcp("http", "127.0.0.1", port), other}, 3)
 	check(t, err)
 	a.Release(without)
 	b := &testApp{a.Set, with, 3}

@@ -13,7 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/pace"
 	"github.com/forkd/forkd/ipc"
+)
+
+// What one worker may say on its channel or its notify socket. An honest worker
+// never gets near.
+const (
+	messagesPerSecond = 1000
+	bytesPerSecond    = 8 << 20
 )
 
 // channel is the master's end of a worker's message channel. Its methods are for
@@ -72,8 +80,8 @@ func (c *channel) close() {
 // the channel ends. It returns why the master has to close it, nil when the
 // worker did.
 func (c *channel) receive(heard func(ipc.Message)) error {
-	messages := ipc.NewReader(&pacedReader{channel: c, bytes: newPace(bytesPerSecond, time.Now())})
-	lines := newPace(messagesPerSecond, time.Now())
+	messages := ipc.NewReader(&pacedReader{channel: c, bytes: pace.New(bytesPerSecond, time.Now())})
+	lines := pace.New(messagesPerSecond, time.Now())
 	for {
 		m, err := messages.Read()
 		switch {
@@ -84,7 +92,7 @@ func (c *channel) receive(heard func(ipc.Message)) error {
 		default:
 			return err
 		}
-		if !rest(lines.take(1, time.Now()), c.conn.Closed()) {
+		if !pace.Rest(lines.Take(1, time.Now()), c.conn.Closed()) {
 			return nil
 		}
 	}
@@ -93,12 +101,12 @@ func (c *channel) receive(heard func(ipc.Message)) error {
 // pacedReader reads a channel no faster than bytesPerSecond.
 type pacedReader struct {
 	channel *channel
-	bytes   pace
+	bytes   pace.Bucket
 }
 
 func (r *pacedReader) Read(p []byte) (int, error) {
 	n, err := r.channel.conn.Read(p)
-	rest(r.bytes.take(n, time.Now()), r.channel.conn.Closed())
+	pace.Rest(r.bytes.Take(n, time.Now()), r.channel.conn.Closed())
 	return n, err
 }
 

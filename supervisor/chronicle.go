@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 )
 
@@ -98,15 +99,15 @@ func push[T any](list []T, v T, n int) []T {
 
 // witness is what the edge knows of a worker that moved.
 type witness struct {
-	pid    int   // 0: it has none
-	output *tail // the last lines that it wrote
+	pid    int          // 0: it has none
+	output *output.Tail // the last lines that it wrote
 }
 
 // exitRecord is how a worker ended. Its last lines may come after its end: the
 // tail is read when somebody asks.
 type exitRecord struct {
 	control.Exit
-	output *tail
+	output *output.Tail
 }
 
 // history shows the exits.
@@ -114,7 +115,7 @@ func (c *chronicle) history() []control.Exit {
 	exits := make([]control.Exit, len(c.exits))
 	for i, e := range c.exits {
 		exits[i] = e.Exit
-		exits[i].Output = e.output.lines()
+		exits[i].Output = e.output.Lines()
 	}
 	return exits
 }

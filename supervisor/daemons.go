@@ -37,6 +37,14 @@ func newDaemons() daemons {
 	return daemons{left: map[pool.ID]*leftDaemons{}, look: make(chan struct{}, 1)}
 }
 
+// lookNow has the daemons looked for at once.
+func (d *daemons) lookNow() {
+	select {
+	case d.look <- struct{}{}:
+	default: // it is about to
+	}
+}
+
 // leftDaemons are those that a dead worker has left, found at one look.
 type leftDaemons struct {
 	id      pool.ID // of generation 0; Attempt is negative, unlike a killed master's
@@ -244,7 +252,7 @@ func (h *host) bereave(w *worker, now time.Time) {
 	if w.stdout != nil {
 		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutput)) // it may be closed already
 	}
-	poke(h.daemons.look) // its daemons have as long as its group
+	h.daemons.lookNow() // its daemons have as long as its group
 	h.daemons.past = slices.DeleteFunc(append(h.daemons.past, w), func(w *worker) bool {
 		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*inspectEvery
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 )
@@ -104,18 +105,18 @@ func TestDaemons(t *testing.T) {
 
 // A dead worker's output is not read for ever, whoever has the pipe.
 func TestOutputOfTheDead(t *testing.T) {
-	read, write, err := newPipe(nil)
+	read, write, err := output.NewPipe(-1, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	holder := os.NewFile(uintptr(write), "write")
 	defer holder.Close()
 	done := make(chan struct{})
-	out := newOutput(io.Discard)
-	defer out.close()
+	out := output.New(io.Discard)
+	defer out.Close()
 	go func() {
 		defer close(done)
-		capture(read, out, "", nil)
+		output.Capture(read, out, "", nil)
 	}()
 	h := &host{}
 	h.bereave(&worker{stdout: read, cfg: Config{Drain: Drain{Timeout: -lastOutput}}}, time.Now())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -31,7 +32,7 @@ type host struct {
 	upkeep    upkeep
 	closer    closing.Closer // of what workers can fill
 	null      int
-	output    *output // nil: workers inherit the master's own
+	output    *output.Writer // nil: workers inherit the master's own
 
 	chronicle *chronicle // the loop's own
 
@@ -279,7 +280,7 @@ func (h *host) inspect() {
 	h.keepPlace()
 	h.oom.Look(time.Now())
 	h.children.Inspect()
-	poke(h.daemons.look)
+	h.daemons.lookNow()
 	if h.unlistened {
 		return
 	}

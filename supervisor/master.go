@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/safefile"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/systemd"
 )
@@ -25,29 +27,29 @@ import (
 type master struct {
 	cfg      Config
 	place    *control.Place
-	stderr   *output
-	stdout   *output // nil: workers inherit it
+	stderr   *output.Writer
+	stdout   *output.Writer // nil: workers inherit it
 	log      *slog.Logger
 	children *process.Children
 	loop     *loop
 	host     *host
 	notifier *systemd.Notifier
-	left     *leftovers       // by a master that was killed
-	records  *process.Records // of the workers; nil: none can be kept
-	pidFile  *pidFile         // nil: none is wanted
-	health   net.Listener     // nil: metrics.address is not set
+	left     *leftovers        // by a master that was killed
+	records  *process.Records  // of the workers; nil: none can be kept
+	pidFile  *safefile.PIDFile // nil: none is wanted
+	health   net.Listener      // nil: metrics.address is not set
 }
 
 func newMaster(cfg Config, place *control.Place, out Output) *master {
-	m := &master{cfg: cfg, place: place, stderr: newOutput(out.Stderr)}
+	m := &master{cfg: cfg, place: place, stderr: output.New(out.Stderr)}
 	m.log = newLog(m.stderr)
 	if cfg.Log.Mode != "inherit" {
-		m.stdout = newOutput(out.Stdout)
+		m.stdout = output.New(out.Stdout)
 	}
 	m.loop = newLoop(pool.New(settings(cfg), cfg.Workers, cfg.Workers), m.log)
 	m.loop.terminal = hasTerminal
-	files := logFiles(out.Stdout, out.Stderr)
-	m.loop.reopen = func() { go reopenLogs(files, m.log) }
+	files := output.LogFiles(out.Stdout, out.Stderr)
+	m.loop.reopen = func() { go output.Reopen(files, m.log) }
 	m.notifier = systemd.NewNotifier()
 	m.loop.manager = manager{tell: m.notifier.Tell, alive: m.notifier.Watchdog(), stop: m.stopTime}
 	m.host = &host{
@@ -131,7 +133,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 	}
 	first.lineup = lineup
 	if m.cfg.PIDFile != "" { // not before: a start that fails leaves it alone
-		if m.pidFile, err = writePIDFile(m.cfg.PIDFile); err != nil {
+		if m.pidFile, err = safefile.WritePIDFile(m.cfg.PIDFile); err != nil {
 			return err
 		}
 	}
@@ -272,16 +274,16 @@ func (m *master) clearAway() {
 func (m *master) close() {
 	m.host.close()
 	if m.pidFile != nil {
-		m.pidFile.remove()
+		m.pidFile.Remove()
 	}
 	if m.health != nil {
 		m.health.Close()
 	}
 	m.notifier.Close()
 	if m.stdout != nil {
-		m.stdout.close()
+		m.stdout.Close()
 	}
-	m.stderr.close()
+	m.stderr.Close()
 }
 
 // perWorker is how many descriptors the master holds for one worker beside the

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/pace"
 )
 
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
@@ -207,7 +208,7 @@ func presentable(text string) string {
 // worker may have.
 func (s *notifySocket) receive(counts func(sender int) bool, heard func(notification), ignored func(pid int)) {
 	data := make([]byte, maxDatagram)
-	messages := newPace(messagesPerSecond, time.Now())
+	messages := pace.New(messagesPerSecond, time.Now())
 	for {
 		conn := s.current()
 		n, sender, flags, err := conn.Receive(data)
@@ -224,7 +225,7 @@ func (s *notifySocket) receive(counts func(sender int) bool, heard func(notifica
 		default:
 			heard(said)
 		}
-		rest(messages.take(1, time.Now()), conn.Closed())
+		pace.Rest(messages.Take(1, time.Now()), conn.Closed())
 	}
 }
 

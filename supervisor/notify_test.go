@@ -282,7 +282,9 @@ func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
 func TestNotifySocketGivesNoOther(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")
-	makeFile(t, victim, "precious")
+	if err := os.WriteFile(victim, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink(victim, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}

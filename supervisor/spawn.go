@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -29,13 +30,13 @@ type spawn struct {
 	notifyDir string
 	closer    *closing.Closer // of what the worker can fill
 	null      int
-	output    *output // nil: the worker inherits the master's own
+	output    *output.Writer // nil: the worker inherits the master's own
 }
 
 // run makes what the worker gets and starts it. It blocks; the loop has it run
 // beside itself. What it returns is the loop's.
 func (s spawn) run(children *process.Children) (*worker, error) {
-	w := &worker{id: s.id, cfg: s.cfg, page: -1, output: new(tail)}
+	w := &worker{id: s.id, cfg: s.cfg, page: -1, output: new(output.Tail)}
 	spec, passed, err := s.equip(w)
 	if err == nil {
 		w.process, err = children.Start(spec)
@@ -62,7 +63,7 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 		return spec, nil, err
 	}
 	if s.output != nil {
-		read, write, err := newPipe(s.cfg.User)
+		read, write, err := output.NewPipe(s.cfg.User.ids())
 		if err != nil {
 			return spec, passed, err
 		}
@@ -71,7 +72,7 @@ func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
 		w.stdout = read
 		w.pipe, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write))
 		// It ends with the last holder of the other end, at once if no worker starts.
-		go capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
+		go output.Capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
 	} else {
 		for _, fd := range []int{1, 2} {
 			if terminal, err := openTerminal(fd); err == nil {
@@ -223,6 +224,14 @@ func (s spawn) contract(vars map[string]string) {
 		vars[ipc.EnvChannelFD] = strconv.Itoa(ipc.FirstFD + len(s.sockets))
 		vars[ipc.EnvPageFD] = strconv.Itoa(ipc.FirstFD + len(s.sockets) + 1)
 	}
+}
+
+// ids are the user's, -1 for the master's own.
+func (u *User) ids() (uid, gid int) {
+	if u == nil {
+		return -1, -1
+	}
+	return int(u.UID), int(u.GID)
 }
 
 // openNull opens what every worker has as its standard input: a worker that read

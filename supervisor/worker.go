@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/ipc"
@@ -23,7 +24,7 @@ type worker struct {
 	notify  *notifySocket // nil: not given
 	channel *channel      // nil: not given, or closed
 	page    int           // -1: not given
-	output  *tail
+	output  *output.Tail
 	killed  bool // SIGKILL has been sent
 
 	stdout  *os.File  // the reading end of its output; nil: it has the master's own

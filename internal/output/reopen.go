@@ -1,4 +1,4 @@
-package supervisor
+package output
 
 import (
 	"errors"
@@ -9,18 +9,20 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/safefile"
 )
 
-// logFile is one of the master's outputs that is a file: its path is noted at
-// the start, as a file that was moved away since no longer tells.
-type logFile struct {
+// A LogFile is an output that is a regular file. Its path is noted at the start:
+// after a move the descriptor no longer tells it.
+type LogFile struct {
 	fd   int
 	path string
 }
 
-// logFiles finds those of the outputs that are regular files.
-func logFiles(outputs ...*os.File) []logFile {
-	var files []logFile
+// LogFiles finds those of the outputs that are regular files.
+func LogFiles(outputs ...*os.File) []LogFile {
+	var files []LogFile
 	for _, f := range outputs {
 		info, err := f.Stat()
 		if err != nil || !info.Mode().IsRegular() {
@@ -28,15 +30,15 @@ func logFiles(outputs ...*os.File) []logFile {
 		}
 		path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 		if err == nil && !strings.HasSuffix(path, " (deleted)") {
-			files = append(files, logFile{int(f.Fd()), path})
+			files = append(files, LogFile{int(f.Fd()), path})
 		}
 	}
 	return files
 }
 
-// reopenLogs opens the files again under their names, for who has moved them
-// away. Workers that inherited one write to the old until they are rolled.
-func reopenLogs(files []logFile, log *slog.Logger) {
+// Reopen opens the files again under their names, after a log rotation has moved
+// them away. Workers that inherited one write to the old until they are rolled.
+func Reopen(files []LogFile, log *slog.Logger) {
 	if len(files) == 0 {
 		log.Info("there are no log files to open again: forkd writes to no file")
 	}
@@ -51,8 +53,8 @@ func reopenLogs(files []logFile, log *slog.Logger) {
 
 // reopen takes only a regular file, and follows no link: the directory may belong
 // to somebody with fewer rights than the master has. It never blocks.
-func (f logFile) reopen() error {
-	dir, err := openDir(filepath.Dir(f.path))
+func (f LogFile) reopen() error {
+	dir, err := safefile.OpenDir(filepath.Dir(f.path))
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package supervisor
+package output
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 
 func TestStuckOutputHoldsNobodyUpAndStaysBounded(t *testing.T) {
 	s := &stuck{free: make(chan struct{})}
-	o := newOutput(s)
+	o := New(s)
 	line := []byte(strings.Repeat("x", 1023) + "\n")
 	const lines = 4 * maxPending / 1024
 	for range lines { // held up, it would be for good
@@ -40,7 +40,7 @@ func TestStuckOutputHoldsNobodyUpAndStaysBounded(t *testing.T) {
 		}
 	}
 	close(s.free)
-	o.close()
+	o.Close()
 	got := s.got.String()
 	if len(got) > 2*maxPending+1024 {
 		t.Errorf("%d bytes were kept, want at most %d", len(got), 2*maxPending)
@@ -63,27 +63,27 @@ func TestOutputThatHasGoneIsNoReasonToEnd(t *testing.T) {
 	}
 	read.Close()
 	defer write.Close()
-	o := newOutput(write)
+	o := New(write)
 	for range 3 {
 		if _, err := io.WriteString(o, "to nobody\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	o.close()
+	o.Close()
 }
 
 func TestCaptureCutsAndPrefixesLines(t *testing.T) {
-	read, write, err := newPipe(nil)
+	read, write, err := NewPipe(-1, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	o := newOutput(&got)
-	last := new(tail)
+	o := New(&got)
+	last := new(Tail)
 	captured := make(chan struct{})
 	go func() {
 		defer close(captured)
-		capture(read, o, "shop.1 | ", last)
+		Capture(read, o, "shop.1 | ", last)
 	}()
 	long := strings.Repeat("y", maxLine+10)
 	if _, err := unix.Write(write, []byte("one\n"+long+"\nlast without a newline")); err != nil {
@@ -91,12 +91,12 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 	}
 	unix.Close(write)
 	<-captured
-	o.close()
+	o.Close()
 	want := "shop.1 | one\nshop.1 | " + long[:maxLine] + "\nshop.1 | " + long[maxLine:] + "\nshop.1 | last without a newline\n"
 	if got.String() != want {
 		t.Errorf("got %.200q..., want %.200q...", got.String(), want)
 	}
-	if kept := last.lines(); len(kept) != 4 || kept[0] != "one" || kept[2] != long[maxLine:] || kept[3] != "last without a newline" {
+	if kept := last.Lines(); len(kept) != 4 || kept[0] != "one" || kept[2] != long[maxLine:] || kept[3] != "last without a newline" {
 		t.Errorf("kept %.200q", kept)
 	}
 }
@@ -132,14 +132,14 @@ func TestCaptureIsPaced(t *testing.T) {
 		{"y\n", 2 * linesPerSecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			o := newOutput(io.Discard)
-			defer o.close()
+			o := New(io.Discard)
+			defer o.Close()
 			f := &endless{text: test.text}
 			f.most.Store(10 * int64(test.most))
 			captured := make(chan struct{})
 			go func() {
 				defer close(captured)
-				capture(f, o, "shop.1 | ", nil)
+				Capture(f, o, "shop.1 | ", nil)
 			}()
 			synctest.Wait() // no time has passed
 			if n := int(f.taken.Load()); n < test.most {
@@ -160,16 +160,16 @@ func TestCaptureIsPaced(t *testing.T) {
 func TestOutputKeepsNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stuck{free: make(chan struct{})}
-		o := newOutput(s)
-		defer o.close()
+		o := New(s)
+		defer o.Close()
 		for range maxPending / 1024 {
-			o.writePatiently(bytes.Repeat([]byte("x"), 1024))
+			o.WriteWait(bytes.Repeat([]byte("x"), 1024))
 			synctest.Wait()
 		}
 		close(s.free)
 		synctest.Wait()
-		o.writePatiently([]byte("x")) // whose buffer is not the one of the burst
-		time.Sleep(2 * quiet)
+		o.WriteWait([]byte("x")) // whose buffer is not the one of the burst
+		time.Sleep(2 * bufferMaxAge)
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if o.pending != nil {
@@ -180,7 +180,7 @@ func TestOutputKeepsNoBurst(t *testing.T) {
 
 // A worker whose master is gone must survive its next line.
 func TestPipeSurvivesItsReader(t *testing.T) {
-	read, write, err := newPipe(nil)
+	read, write, err := NewPipe(-1, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package supervisor
+// Package safefile makes files in directories that belong to somebody with fewer
+// rights than the master has, who may put links there at any moment.
+package safefile
 
 import (
 	"errors"
@@ -9,15 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLed says that a path leads where it should not.
-var errLed = errors.New("a symbolic link of another user's leads to a directory that is not that user's")
+// ErrRedirected: a path leads where it should not.
+var ErrRedirected = errors.New("a symbolic link of another user's leads to a directory that is not that user's")
 
-// openDir opens a directory in which a file is to be made. Somebody with fewer
-// rights than this process may own a directory on the way there, and could lead it
-// elsewhere: a symbolic link of theirs is followed only to a directory of theirs.
-// What is done in the directory is to be done by its descriptor. The caller closes
-// it.
-func openDir(path string) (dir int, err error) {
+// OpenDir opens a directory (O_PATH) in which a file is to be made by way of its
+// descriptor, which the caller closes. A symbolic link of another user's is followed
+// only to a directory of that user's; otherwise the error is ErrRedirected.
+func OpenDir(path string) (dir int, err error) {
 	const (
 		how      = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		maxLinks = 40 // the kernel's own bound, path_resolution(7)
@@ -72,7 +72,7 @@ func openDir(path string) (dir int, err error) {
 	}
 	for _, uid := range led {
 		if uid != stat.Uid {
-			return dir, errLed
+			return dir, ErrRedirected
 		}
 	}
 	return dir, nil

@@ -1,4 +1,4 @@
-package supervisor
+package output
 
 import (
 	"bytes"
@@ -6,24 +6,24 @@ import (
 	"sync"
 )
 
-// What is kept of a worker's output for describe.
+// What is kept for describe.
 const (
 	tailLines = 20
 	tailBytes = 8 << 10 // of all lines together
 	tailLine  = 1 << 10 // of one, beyond which it is cut
 )
 
-// tail is the last lines of one worker's output, as they came: escape sequences
-// and broken UTF-8 are for whoever shows them to deal with. Its zero value is
-// empty, and a nil one takes and has nothing. Its methods are for any goroutine.
-type tail struct {
+// A Tail keeps the last lines of a worker's output as they came, escape sequences
+// and broken UTF-8 included. Its zero value is empty; a nil one takes and has
+// nothing. It is safe for concurrent use.
+type Tail struct {
 	mu   sync.Mutex
 	ring [tailLines][]byte
 	next int // where the next line goes
 }
 
 // add takes a line, without its newline, and keeps a copy.
-func (t *tail) add(line []byte) {
+func (t *Tail) add(line []byte) {
 	if t == nil {
 		return
 	}
@@ -37,9 +37,9 @@ func (t *tail) add(line []byte) {
 	t.next = (t.next + 1) % tailLines
 }
 
-// lines returns the last lines, oldest first: at most tailLines with tailBytes.
+// Lines returns the last lines, oldest first: at most tailLines with tailBytes.
 // Empty ones are left out.
-func (t *tail) lines() []string {
+func (t *Tail) Lines() []string {
 	if t == nil {
 		return nil
 	}

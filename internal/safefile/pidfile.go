@@ -1,4 +1,4 @@
-package supervisor
+package safefile
 
 import (
 	"bytes"
@@ -11,10 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pidFile is a file with the master's pid where somebody else wants it: pid_file.
-// Its directory may be another user's, who may put anything in its place at any
-// moment. It is locked (flock(2)) for as long as the master lives.
-type pidFile struct {
+// A PIDFile holds the master's pid at a path that the user chose (pid_file). It is
+// locked (flock(2)) for as long as the master lives.
+type PIDFile struct {
 	dir  int // descriptor of its directory
 	name string
 	file *os.File
@@ -23,20 +22,19 @@ type pidFile struct {
 // maxPIDFile is more than a number with its line end has, in bytes.
 const maxPIDFile = 64
 
-// writePIDFile writes this process's pid. A file that is there already is replaced
-// where it holds a pid and no master that lives has it locked. It is there with all
-// of its content or not at all.
-func writePIDFile(path string) (p *pidFile, err error) {
+// WritePIDFile writes this process's pid. It replaces a file only if that holds a
+// pid and no living master has it locked. The file appears whole or not at all.
+func WritePIDFile(path string) (p *PIDFile, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("cannot write the pid file %s: %w", path, err)
 		}
 	}()
-	dir, err := openDir(filepath.Dir(path))
+	dir, err := OpenDir(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	p = &pidFile{dir: dir, name: filepath.Base(path)}
+	p = &PIDFile{dir: dir, name: filepath.Base(path)}
 	temporary := fmt.Sprintf(".%s.%d", p.name, os.Getpid())
 	// Of a master with this pid that was killed, in another pid namespace maybe.
 	_ = unix.Unlinkat(dir, temporary, 0)
@@ -62,11 +60,11 @@ func writePIDFile(path string) (p *pidFile, err error) {
 	return p, nil
 }
 
-func (p *pidFile) content() []byte { return fmt.Appendln(nil, os.Getpid()) }
+func (p *PIDFile) content() []byte { return fmt.Appendln(nil, os.Getpid()) }
 
 // replaceable says why what is there may not be replaced. Only a regular file is
 // opened: a pipe would block.
-func (p *pidFile) replaceable() error {
+func (p *PIDFile) replaceable() error {
 	path, err := unix.Openat(p.dir, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -99,8 +97,8 @@ func (p *pidFile) replaceable() error {
 	return nil
 }
 
-// remove takes the file away, if it is this master's still.
-func (p *pidFile) remove() {
+// Remove takes the file away, if it is still this master's.
+func (p *PIDFile) Remove() {
 	defer p.close()
 	text := make([]byte, maxPIDFile)
 	n, _ := p.file.ReadAt(text, 0)
@@ -113,7 +111,7 @@ func (p *pidFile) remove() {
 	}
 }
 
-func (p *pidFile) close() {
+func (p *PIDFile) close() {
 	p.file.Close()
 	unix.Close(p.dir)
 }

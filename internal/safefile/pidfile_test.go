@@ -1,4 +1,4 @@
-package supervisor
+package safefile
 
 import (
 	"errors"
@@ -46,7 +46,7 @@ func TestPIDFile(t *testing.T) {
 		if stale != "" {
 			makeFile(t, path, stale)
 		}
-		p, err := writePIDFile(path)
+		p, err := WritePIDFile(path)
 		if err != nil {
 			t.Fatalf("over %q: %v", stale, err)
 		}
@@ -56,10 +56,10 @@ func TestPIDFile(t *testing.T) {
 			t.Errorf("over %q: it says %q, mode %v, %v; beside it: %s", stale, text, info.Mode(), err, files(t, dir))
 		}
 		// Another master's is refused and stays.
-		if _, err := writePIDFile(path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("runs (pid %d): choose another pid_file", os.Getpid())) {
+		if _, err := WritePIDFile(path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("runs (pid %d): choose another pid_file", os.Getpid())) {
 			t.Errorf("a second one: %v", err)
 		}
-		p.remove()
+		p.Remove()
 		if left := files(t, dir); left != "" {
 			t.Errorf("left behind: %s", left)
 		}
@@ -76,14 +76,14 @@ func TestPIDFileOfAnother(t *testing.T) {
 		},
 		"a directory": func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
 	} {
-		p, err := writePIDFile(path)
+		p, err := WritePIDFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		p.remove()
+		p.Remove()
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -114,7 +114,7 @@ func TestPIDFileRefused(t *testing.T) {
 		if err := test.make(); err != nil {
 			t.Fatal(err)
 		}
-		_, err := writePIDFile(path)
+		_, err := WritePIDFile(path)
 		if err == nil || !strings.Contains(err.Error(), "cannot write the pid file "+path+": ") || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", name, err, test.want)
 		}
@@ -125,7 +125,7 @@ func TestPIDFileRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := writePIDFile(filepath.Join(dir, "none", "shop.pid")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := WritePIDFile(filepath.Join(dir, "none", "shop.pid")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a directory: %v", err)
 	}
 }
@@ -158,14 +158,14 @@ func TestOpenDir(t *testing.T) {
 	}
 	for name, want := range map[string]error{
 		"": nil, "ours": nil, "ours/a": nil, "ours/b/../ours": nil, "theirs": nil, "theirs/c": nil, "ours/a/c/": nil,
-		"theirs/a": errLed, "theirs/b": errLed, "theirs/d": errLed, "ours/a/a": errLed,
+		"theirs/a": ErrRedirected, "theirs/b": ErrRedirected, "theirs/d": ErrRedirected, "ours/a/a": ErrRedirected,
 		"file": unix.ENOTDIR, "file/x": unix.ENOTDIR, "ours/loop": unix.ELOOP, "ours/none": unix.ENOENT, "none": unix.ENOENT,
 	} {
-		if errors.Is(want, errLed) && !isRoot {
+		if errors.Is(want, ErrRedirected) && !isRoot {
 			continue // only root can make what is another's
 		}
 		path := root + "/" + name
-		dir, err := openDir(path)
+		dir, err := OpenDir(path)
 		if !errors.Is(err, want) || (err == nil) != (dir >= 0) {
 			t.Errorf("%s: descriptor %d, %v; want %v", name, dir, err, want)
 		}

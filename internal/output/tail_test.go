@@ -1,4 +1,4 @@
-package supervisor
+package output
 
 import (
 	"fmt"
@@ -10,17 +10,17 @@ import (
 )
 
 func TestTail(t *testing.T) {
-	var none *tail
+	var none *Tail
 	none.add([]byte("to nobody"))
-	if got := none.lines(); got != nil {
+	if got := none.Lines(); got != nil {
 		t.Errorf("none has %q", got)
 	}
 
-	last := new(tail)
+	last := new(Tail)
 	for _, line := range []string{"", "one", "", "two\r", "\x1b[31m\xff"} {
 		last.add([]byte(line))
 	}
-	if diff := cmp.Diff([]string{"one", "two", "\x1b[31m\xff"}, last.lines()); diff != "" {
+	if diff := cmp.Diff([]string{"one", "two", "\x1b[31m\xff"}, last.Lines()); diff != "" {
 		t.Error(diff)
 	}
 	var want []string
@@ -31,13 +31,13 @@ func TestTail(t *testing.T) {
 			want = append(want, line)
 		}
 	}
-	if diff := cmp.Diff(want, last.lines()); diff != "" {
+	if diff := cmp.Diff(want, last.Lines()); diff != "" {
 		t.Error(diff)
 	}
 	for range 100 {
 		last.add([]byte(strings.Repeat("z", maxLine)))
 	}
-	got := last.lines()
+	got := last.Lines()
 	if all := strings.Join(got, ""); len(all) > tailBytes || len(all) < tailBytes-2*tailLine {
 		t.Errorf("%d lines with %d bytes", len(got), len(all))
 	}
@@ -47,7 +47,7 @@ func TestTail(t *testing.T) {
 }
 
 func TestTailIsReadWhileItIsWritten(t *testing.T) {
-	last := new(tail)
+	last := new(Tail)
 	var all sync.WaitGroup
 	all.Go(func() {
 		for i := range 10_000 {
@@ -55,7 +55,7 @@ func TestTailIsReadWhileItIsWritten(t *testing.T) {
 		}
 	})
 	for range 1000 {
-		for _, line := range last.lines() {
+		for _, line := range last.Lines() {
 			if a, b, _ := strings.Cut(line, " "); a != b {
 				t.Fatalf("torn: %q", line)
 			}

@@ -1,0 +1,88 @@
+package output
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/pace"
+)
+
+// maxLine is where a worker's line is cut in two, in bytes.
+const maxLine = 16 << 10
+
+// NewPipe returns a pipe for a worker's output that belongs to uid and gid (-1: the
+// master's), so that the worker may open /dev/stdout. The write end is open for
+// reading too: a worker whose master is gone is not killed by SIGPIPE at its next
+// line (pipe(7)); what it writes then stays in the pipe.
+func NewPipe(uid, gid int) (read *os.File, write int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, fmt.Errorf("cannot make a pipe for the worker's output: %w", err)
+	}
+	write, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", fds[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	unix.Close(fds[1])
+	if err == nil && uid >= 0 {
+		err = unix.Fchown(fds[0], uid, gid)
+	}
+	if err == nil {
+		err = unix.SetNonblock(fds[0], true) // of the read end alone: they are two descriptions
+	}
+	if err != nil {
+		unix.Close(fds[0])
+		return nil, -1, fmt.Errorf("cannot open the worker's output pipe: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "output"), write, nil
+}
+
+// What one worker may write a second. An honest log never gets there; a flood costs
+// the master a few percent of a processor.
+const (
+	linesPerSecond  = 100_000
+	outputPerSecond = 8 << 20 // bytes
+)
+
+// pacedReader reads a worker's output no faster than that.
+type pacedReader struct {
+	io.Reader
+
+	bytes, lines pace.Bucket
+	due          time.Duration // to rest before more is read
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	pace.Rest(r.due, nil)
+	n, err := r.Reader.Read(p)
+	now := time.Now()
+	r.due = max(r.bytes.Take(n, now), r.lines.Take(bytes.Count(p[:n], []byte{'\n'}), now))
+	return n, err
+}
+
+// Capture forwards a worker's output to a Writer line by line, each with the prefix,
+// and keeps the last lines in last (nil: nowhere). It returns, and closes from, when
+// nobody holds the other end any more: a child of the worker may.
+func Capture(from io.ReadCloser, to *Writer, prefix string, last *Tail) {
+	defer from.Close()
+	now := time.Now()
+	paced := &pacedReader{Reader: from, bytes: pace.New(outputPerSecond, now), lines: pace.New(linesPerSecond, now)}
+	lines := bufio.NewReaderSize(paced, maxLine)
+	var out []byte
+	for {
+		line, err := lines.ReadSlice('\n')
+		if len(line) > 0 {
+			line = bytes.TrimSuffix(line, []byte("\n"))
+			last.add(line)
+			out = append(append(out[:0], prefix...), line...)
+			to.WriteWait(append(out, '\n'))
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}

@@ -1,0 +1,48 @@
+// Package pace limits how fast the master reads from a process that may flood it.
+// Whoever writes too much is not read for a while: its own writes wait, and the
+// master's processor time goes to the others.
+package pace
+
+import "time"
+
+// minRest is the shortest pause, so that a flood wakes its reader twenty times a
+// second and not for each message.
+const minRest = 50 * time.Millisecond
+
+// A Bucket is a token bucket of one second's worth. It begins full. It is not for
+// concurrent use.
+type Bucket struct {
+	perSecond float64
+	left      float64 // below 0: taken in advance
+	at        time.Time
+}
+
+// New returns a Bucket for a rate per second.
+func New(perSecond int, now time.Time) Bucket {
+	return Bucket{perSecond: float64(perSecond), left: float64(perSecond), at: now}
+}
+
+// Take takes n tokens and returns how long to rest before the next; 0: not at all.
+func (b *Bucket) Take(n int, now time.Time) time.Duration {
+	b.left = min(b.perSecond, b.left+now.Sub(b.at).Seconds()*b.perSecond) - float64(n)
+	b.at = now
+	if b.left >= 0 {
+		return 0
+	}
+	return max(minRest, time.Duration(-b.left/b.perSecond*float64(time.Second)))
+}
+
+// Rest waits for d, and reports false if done was closed meanwhile.
+func Rest(d time.Duration, done <-chan struct{}) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-done:
+		return false
+	}
+}

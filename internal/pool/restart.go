@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// restart applies the restart policy to a slot that has lost its worker, unless
-// one of another generation still serves there: that one stays. The
-// first restart is immediate, those after it wait twice as long each time
-// (docs/contract.md, section 7).
+// restart applies the restart policy to a slot that has lost its worker, unless a
+// worker of another generation still serves there. The first restart is immediate,
+// then the delay doubles (docs/contract.md, section 7).
 func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 	if s.keepServing() {
 		return
@@ -20,7 +19,7 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 	if clean {
 		window = 0
 	}
-	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= max(window, leastWindow) {
+	if !w.ReadyAt.IsZero() && p.now.Sub(w.ReadyAt) >= max(window, minWindow) {
 		s.failures, s.inRow = 0, 0
 	}
 	s.inRow++
@@ -47,18 +46,18 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 	}
 }
 
-// However short the configured times are, a crash loop must not burn a core:
-// these many restarts in a row are free, then each waits at least leastDelay, or
-// leastWindow after a clean end, which has no backoff. Only a worker that was
-// ready for leastWindow ends the row.
+// A crash loop must not use up a CPU, however short the configured times are: after
+// freeRestarts in a row each restart waits at least minDelay, or minWindow after a
+// clean end, which has no backoff. A worker that was ready for minWindow ends the
+// row.
 const (
 	freeRestarts = 5
-	leastDelay   = 100 * time.Millisecond
-	leastWindow  = time.Second
+	minDelay     = 100 * time.Millisecond
+	minWindow    = time.Second
 )
 
-// backoff returns how long a restart waits after so many failures in a row, 0
-// for a clean end, and so many restarts in a row.
+// backoff returns the delay of a restart. failures and inRow count failures (0 after
+// a clean end) and restarts in a row.
 func backoff(policy Restart, failures, inRow int) (wait time.Duration) {
 	if failures > 1 {
 		wait = policy.Delay
@@ -71,17 +70,17 @@ func backoff(policy Restart, failures, inRow int) (wait time.Duration) {
 	case inRow <= freeRestarts:
 		return wait
 	case failures == 0:
-		return leastWindow
+		return minWindow
 	default:
-		return max(wait, leastDelay)
+		return max(wait, minDelay)
 	}
 }
 
-// over ends a slot for good: until a roll, nothing is started in it.
+// over ends a slot: no worker is started in it until the next roll.
 func (p *Pool) over(s *Slot, state State, why string) {
 	p.enter(s, state, why)
 	p.do(CloseSlot{Slot: s.Index})
 	if s.Index < len(p.steering) {
-		p.steering[s.Index] = 0 // until told otherwise, also where it opens again at once
+		p.steering[s.Index] = 0 // so that steer sends Steer again should it reopen at once
 	}
 }

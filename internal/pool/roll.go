@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// RollPhase is how far a roll has come, in words for people.
+// RollPhase is the phase of a roll.
 type RollPhase string
 
-// The phases, in order. A roll that fails and may go back is checked and then
-// rolled back.
+// The phases, in order. The last two are those of a failed roll.
 const (
 	RollPreparing  RollPhase = "preparing"
 	RollRolling    RollPhase = "rolling"
@@ -31,26 +30,26 @@ const (
 	ResultCanceled   Result = "canceled"
 )
 
-// roll is a change of generation under way. A slot is reached when its
-// Generation is set; what moves the workers then is converge.
+// roll is a change of generation in progress. It only sets the Generation of slots
+// (reach); converge starts and retires their workers.
 type roll struct {
 	from, to int
 	reload   bool
-	slots    int // how many the new configuration asks for
+	slots    int // the number in the new configuration
 	phase    RollPhase
-	queue    []int       // slots not reached yet, in the order to reach them
+	queue    []int       // slots not reached yet, in order
 	step     []int       // slots reached whose worker is not ready yet
-	before   map[int]int // what each reached slot ran
+	before   map[int]int // the previous generation of each reached slot
 	nextAt   time.Time   // when the next step may begin
-	waitBy   time.Time   // how long the first step waits for older generations to drain
+	waitBy   time.Time   // deadline of the wait for older generations to drain
 	until    time.Time   // end of monitoring
-	why      string      // what made it fail
+	why      string      // why it failed
 	checks   []int       // generations whose release is being checked
-	told     RollProgress
+	reported RollProgress
 }
 
-// advanceRoll begins, steps and ends rolls. It changes only what slots are to
-// run.
+// advanceRoll begins, continues and ends rolls. It changes only the generations of
+// slots.
 func (p *Pool) advanceRoll() {
 	if p.Stopping() {
 		p.cancelRolls("the app is stopping")
@@ -84,7 +83,7 @@ func (p *Pool) rollPrepared(ev Prepared) {
 			r.queue = append(r.queue, s.Index)
 		}
 	}
-	if p.standby { // nobody serves: there is nothing to spare
+	if p.standby { // no worker serves: roll all slots at once
 		p.standby = false
 		if !p.up {
 			p.bootBy = p.now.Add(ev.Settings.Ready.Timeout)
@@ -93,8 +92,8 @@ func (p *Pool) rollPrepared(ev Prepared) {
 	}
 }
 
-// rollNotPrepared ends a roll of which nothing has run. Its number is given to
-// the next one, but where somebody waits for a roll of the number after it.
+// rollNotPrepared ends a roll before its first step. The next roll gets the same
+// number, unless a caller already waits for the number after it.
 func (p *Pool) rollNotPrepared(generation int, reason string) {
 	if r := p.roll; r == nil || r.to != generation || r.phase != RollPreparing {
 		return
@@ -106,7 +105,7 @@ func (p *Pool) rollNotPrepared(generation int, reason string) {
 }
 
 // advance ends a step whose workers are ready, begins the next one, or ends the
-// roll. It reports whether there may be more to do at once.
+// roll. It reports whether to call it again at once.
 func (p *Pool) advance(r *roll) bool {
 	if r.phase == RollMonitoring && due(r.until, p.now) {
 		p.endRoll(ResultDone, "")
@@ -143,8 +142,8 @@ func (p *Pool) advance(r *roll) bool {
 	return true
 }
 
-// crowded reports whether a roll's first step waits because its predecessors
-// would be one draining generation too many.
+// crowded reports whether a roll's first step waits: its predecessors would exceed
+// maxDraining.
 func (p *Pool) crowded(r *roll) bool {
 	if len(r.before) > 0 {
 		return false
@@ -153,12 +152,12 @@ func (p *Pool) crowded(r *roll) bool {
 		return false
 	}
 	if r.waitBy.IsZero() {
-		r.waitBy = p.now.Add(drainPatience)
+		r.waitBy = p.now.Add(drainWait)
 	}
 	return r.waitBy.After(p.now)
 }
 
-// beginStep reaches the next n slots of the roll, all for 0.
+// beginStep reaches the next n slots of the roll; 0: all.
 func (p *Pool) beginStep(r *roll, n int) {
 	if n == 0 || n > len(r.queue) {
 		n = len(r.queue)
@@ -170,8 +169,8 @@ func (p *Pool) beginStep(r *roll, n int) {
 	}
 }
 
-// reach gives a slot the generation that the roll brings, or back the one that
-// it ran. A slot that had given up gets a new chance.
+// reach gives a slot the new generation, or in a rollback its previous one. It also
+// restarts a slot that had failed.
 func (p *Pool) reach(r *roll, s *Slot) {
 	if r.phase == RollReverting {
 		s.Generation = r.before[s.Index]
@@ -183,9 +182,9 @@ func (p *Pool) reach(r *roll, s *Slot) {
 	p.enter(s, StateLive, "")
 }
 
-// rollFailed decides what a worker's end means to the roll under way: any end of
-// one of the new generation fails it, however long that had been ready. It
-// reports whether that settles what the slot does next.
+// rollFailed decides what a worker's end means for the current roll: any end of a
+// worker of the new generation fails it. It reports whether the slot must not be
+// restarted by the restart policy.
 func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 	r := p.roll
 	if r == nil {
@@ -197,7 +196,7 @@ func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 		if !reached {
 			return false
 		}
-		r.why = blame(s, w, exit, p.now)
+		r.why = cause(s, w, exit, p.now)
 		p.abandonStep(r)
 		if p.of(r.to).Update.FailureAction == Pause {
 			p.endRoll(ResultPaused, r.why)
@@ -214,9 +213,8 @@ func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 	}
 }
 
-// abandonStep ends the step in progress where it can't go on: the worker that
-// serves a slot stays, and its successor is retired. A roll that fails costs no
-// worker of the old generation, a rollback that fails none of the new.
+// abandonStep ends the current step of a failed roll or rollback: slots whose
+// predecessor still serves keep it, and their new worker is retired.
 func (p *Pool) abandonStep(r *roll) {
 	r.queue, r.step = nil, nil
 	for _, s := range p.slots {
@@ -232,8 +230,8 @@ func (p *Pool) abandonStep(r *roll) {
 	}
 }
 
-// blame says which worker failed a roll, and when.
-func blame(s *Slot, w *Worker, exit Exit, now time.Time) string {
+// cause says which worker failed a roll, and when.
+func cause(s *Slot, w *Worker, exit Exit, now time.Time) string {
 	if w.ReadyAt.IsZero() {
 		return fmt.Sprintf("slot %d, generation %d, before it was ready: %s", s.Index, w.ID.Generation, exit.Words)
 	}
@@ -241,8 +239,8 @@ func blame(s *Slot, w *Worker, exit Exit, now time.Time) string {
 	return fmt.Sprintf("slot %d, generation %d, %s after it was ready: %s", s.Index, w.ID.Generation, after, exit.Words)
 }
 
-// checkBefore asks whether what the reached slots ran can run again. Where every
-// slot still has its predecessor, the roll is back already.
+// checkBefore checks whether the previous generations of the reached slots can still
+// be started. If every slot still has its predecessor, the rollback is done.
 func (p *Pool) checkBefore(r *roll) {
 	if len(r.before) == 0 {
 		p.endRoll(ResultRolledBack, r.why)
@@ -277,7 +275,7 @@ func (p *Pool) releaseChecked(generation int, lost string) {
 	for i := range r.before {
 		r.queue = append(r.queue, i)
 	}
-	// Slots without a ready worker come first: they have nothing to lose.
+	// Slots without a ready worker come first.
 	slices.SortFunc(r.queue, func(a, b int) int {
 		if ready := p.slots[a].ready(); ready != p.slots[b].ready() {
 			if ready {
@@ -290,9 +288,9 @@ func (p *Pool) releaseChecked(generation int, lost string) {
 	r.nextAt = p.now
 }
 
-// revertFailed is for a worker that ends while its roll is taken back. One of
-// the new generation makes its slot's turn come at once; one of the old, that
-// the slot can't go back.
+// revertFailed handles the end of a worker during a rollback. If it is of the new
+// generation, its slot goes back at once. If it is of the old one, the rollback has
+// failed.
 func (p *Pool) revertFailed(r *roll, s *Slot, w *Worker, exit Exit) bool {
 	if at := slices.Index(r.queue, s.Index); at >= 0 {
 		r.queue = slices.Delete(r.queue, at, at+1)
@@ -304,12 +302,12 @@ func (p *Pool) revertFailed(r *roll, s *Slot, w *Worker, exit Exit) bool {
 		return false
 	}
 	p.abandonStep(r)
-	p.endRoll(ResultFailed, r.why+"; can't go back: "+blame(s, w, exit, p.now))
+	p.endRoll(ResultFailed, r.why+"; can't go back: "+cause(s, w, exit, p.now))
 	return false
 }
 
-// holds reports whether nothing may be started in a slot until it is known
-// where the roll goes.
+// holds reports whether a slot must not start a worker until the releases are
+// checked.
 func (p *Pool) holds(s *Slot) bool {
 	if p.roll == nil || p.roll.phase != RollChecking {
 		return false
@@ -327,22 +325,22 @@ func (p *Pool) endRoll(result Result, why string) {
 	if result == ResultDone || result == ResultFailed {
 		p.current = r.to
 	}
-	p.tellEnded(RollEnded{Generation: r.to, Result: result, Why: why})
+	p.reportEnded(RollEnded{Generation: r.to, Result: result, Why: why})
 }
 
-func (p *Pool) tellEnded(e RollEnded) {
+func (p *Pool) reportEnded(e RollEnded) {
 	p.lastRoll = e
 	p.do(e)
 }
 
-// cancelRolls ends the roll under way and the one that was to come after it: who
-// asked for that was promised the next generation.
+// cancelRolls ends the current roll and the requested one, whose callers wait for
+// the next generation.
 func (p *Pool) cancelRolls(why string) {
 	p.endRoll(ResultCanceled, why)
 	if p.requested {
 		p.last++
 		p.requested, p.reload = false, false
-		p.tellEnded(RollEnded{Generation: p.last, Result: ResultCanceled, Why: why})
+		p.reportEnded(RollEnded{Generation: p.last, Result: ResultCanceled, Why: why})
 	}
 }
 
@@ -361,11 +359,11 @@ func (p *Pool) rollDeadline() time.Time {
 	}
 }
 
-// tellRoll tells how the roll goes, when that has changed.
-func (p *Pool) tellRoll() {
+// reportRoll sends RollProgress when it has changed.
+func (p *Pool) reportRoll() {
 	if r := p.roll; r != nil {
-		if now := p.rollProgress(); now != r.told {
-			r.told = now
+		if now := p.rollProgress(); now != r.reported {
+			r.reported = now
 			p.do(now)
 		}
 	}
@@ -375,7 +373,7 @@ func (p *Pool) rollProgress() RollProgress {
 	r := p.roll
 	m := RollProgress{Phase: r.phase, Reload: r.reload, From: r.from, To: r.to, Why: r.why}
 	if !r.waitBy.IsZero() && len(r.before) == 0 {
-		m.Why = fmt.Sprintf("two generations drain still: waiting up to %s for the oldest", drainPatience)
+		m.Why = fmt.Sprintf("two generations drain still: waiting up to %s for the oldest", drainWait)
 	}
 	for _, s := range p.slots {
 		if s.leaving.asked {

@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// leaving is a slot's way out: new connections are steered away, its worker
-// serves on until nothing waits in its sockets, then drains, and the sockets
-// close last (docs/contract.md, section 2).
+// leaving is the removal of a slot: new connections are steered away, its worker
+// serves until no connection waits in its sockets, then drains; the sockets close
+// last (docs/contract.md, section 2).
 type leaving struct {
 	asked bool
-	told  bool // Leave is out
-	turn  int  // which Leave, so that a late answer to an earlier one counts for nothing
+	sent  bool // Leave was sent
+	turn  int  // of that Leave: a late answer to an earlier one is ignored
 	at    time.Time
 	empty bool // Emptied came
 	gone  bool // the sockets are closed
 }
 
-// leastLeave is how long a slot serves after connections have been steered away,
-// whatever its sockets say: what the kernel had in hand then arrives within it.
-const leastLeave = time.Second
+// minLeave is the least time that a slot serves after connections have been steered
+// away: connections that the kernel was handling then arrive within it.
+const minLeave = time.Second
 
-// scale sets how many slots are wanted: it makes those that are missing and sends
-// away those beyond. One that leaves and is wanted again stays.
+// scale sets the number of slots: it adds missing ones and lets those above leave. A
+// leaving slot that is wanted again stays.
 func (p *Pool) scale(n int, why string) {
 	if n < 1 || n == p.wanted || !p.began || p.Stopping() {
 		return
@@ -48,8 +48,8 @@ func (p *Pool) scale(n int, why string) {
 	}
 }
 
-// joinRoll gives a slot that is new, or wanted again, its generation: that of the
-// others, or, while they change theirs, its turn like any other.
+// joinRoll gives a slot that is new, or wanted again, its generation. During a roll
+// it is queued like the others.
 func (p *Pool) joinRoll(s *Slot) {
 	r := p.roll
 	if r == nil || !s.keepServing() {
@@ -60,7 +60,7 @@ func (p *Pool) joinRoll(s *Slot) {
 	case r.phase == RollMonitoring:
 		r.before[s.Index] = r.from
 		s.Generation = r.to
-	case s.Generation == r.to: // it had been rolled before it was to leave
+	case s.Generation == r.to: // it had been rolled before it left
 		r.before[s.Index] = r.from
 		if r.phase == RollReverting {
 			r.queue = append(r.queue, s.Index)
@@ -70,7 +70,7 @@ func (p *Pool) joinRoll(s *Slot) {
 	}
 }
 
-// leaveRoll takes a slot out of the roll under way.
+// leaveRoll takes a slot out of the current roll.
 func (p *Pool) leaveRoll(s *Slot) {
 	if r := p.roll; r != nil {
 		is := func(i int) bool { return i == s.Index }
@@ -80,12 +80,11 @@ func (p *Pool) leaveRoll(s *Slot) {
 	}
 }
 
-// tellLeaving asks for news of the sockets of slots that have just been steered
-// away from.
-func (p *Pool) tellLeaving() {
+// sendLeave sends Leave for slots that have just been steered away from.
+func (p *Pool) sendLeave() {
 	for _, s := range p.slots {
-		if s.leaving.asked && !s.leaving.told {
-			s.leaving.told = true
+		if s.leaving.asked && !s.leaving.sent {
+			s.leaving.sent = true
 			p.do(Leave{Slot: s.Index, Turn: s.leaving.turn})
 		}
 	}
@@ -97,26 +96,26 @@ func (p *Pool) emptied(slot, turn int) {
 	}
 }
 
-// mayGo reports whether a leaving slot's worker may drain: nothing waits for it.
-// After a drain's time it goes whatever waits.
+// mayGo reports whether a leaving slot's worker may drain: its sockets are empty, or
+// drain.timeout is over.
 func (p *Pool) mayGo(s *Slot) bool {
 	return s.leaving.asked && !p.leaveDeadline(s).After(p.now)
 }
 
-// leaveDeadline is when a slot's worker may go; zero for one that stays.
+// leaveDeadline is when a leaving slot's worker may drain; zero: the slot stays.
 func (p *Pool) leaveDeadline(s *Slot) time.Time {
 	switch {
 	case !s.leaving.asked:
 		return time.Time{}
 	case s.leaving.empty || s.leaving.gone || s.over():
-		return s.leaving.at.Add(leastLeave)
+		return s.leaving.at.Add(minLeave)
 	default:
-		return s.leaving.at.Add(max(leastLeave, p.of(s.Generation).Drain.Timeout))
+		return s.leaving.at.Add(max(minLeave, p.of(s.Generation).Drain.Timeout))
 	}
 }
 
-// dropSlots closes the sockets of slots whose last worker has gone, and forgets
-// them from the highest down.
+// dropSlots closes the sockets of leaving slots whose last worker is gone, and
+// removes such slots from the highest down.
 func (p *Pool) dropSlots() {
 	if p.stop != stopNone {
 		return

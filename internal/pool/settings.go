@@ -2,9 +2,8 @@ package pool
 
 import "time"
 
-// Settings is what the core needs to know of a configuration. The values are
-// checked before they come here: counts at least 0, durations at least 0. Each
-// generation has its own.
+// Settings is the core's part of a configuration. The values have been checked:
+// counts and durations are at least 0. Each generation has its own.
 type Settings struct {
 	Ready   Readiness
 	Restart Restart
@@ -15,21 +14,21 @@ type Settings struct {
 // ReadyMode is what makes a worker ready.
 type ReadyMode int
 
-// The modes of docs/contract.md, section 3, that are built.
+// The modes (docs/contract.md, section 3).
 const (
-	ReadyAuto   ReadyMode = iota // notify from a worker that promised to, else delay
+	ReadyAuto   ReadyMode = iota // notify for a worker that is expected to, else delay
 	ReadyNotify                  // READY=1, or ready on the channel
 	ReadyDelay                   // alive for Ready.Delay
 )
 
-// Readiness says when a worker counts as ready.
+// Readiness says when a worker is ready.
 type Readiness struct {
 	Mode    ReadyMode
 	Delay   time.Duration
 	Timeout time.Duration
 }
 
-// Condition says which ends of a worker are followed by a new one.
+// Condition says after which exits a worker is restarted.
 type Condition int
 
 // The conditions of Docker Swarm's restart policy.
@@ -44,13 +43,13 @@ type Restart struct {
 	Condition   Condition
 	Delay       time.Duration // before the second restart in a row; doubles
 	MaxDelay    time.Duration
-	MaxAttempts int           // restarts in a row before the slot gives up; 0: never
-	Window      time.Duration // ready this long, then gone: counts as a first failure
+	MaxAttempts int           // restarts in a row before the slot fails; 0: no limit
+	Window      time.Duration // an exit after being ready this long is a first failure
 	CleanResets bool          // an end with status 0 is no failure in a row
 	Prevent     []int         // exit codes, 0..255, after which the slot is not started again
 }
 
-// Order is which of two generations goes first in a slot.
+// Order says whether the successor starts before its predecessor stops.
 type Order int
 
 // The orders of Docker Swarm's update policy.
@@ -59,17 +58,17 @@ const (
 	StopFirst
 )
 
-// FailureAction is what a failed roll does next.
+// FailureAction says what follows a failed roll.
 type FailureAction int
 
-// Rollback returns the slots already rolled to what they ran before; Pause
-// leaves every slot as it is.
+// Rollback returns the rolled slots to their previous generation; Pause leaves every
+// slot as it is.
 const (
 	Rollback FailureAction = iota
 	Pause
 )
 
-// Update is how a roll goes.
+// Update is the policy for rolls.
 type Update struct {
 	Parallelism   int // slots at a time; 0: all
 	Delay         time.Duration
@@ -78,8 +77,8 @@ type Update struct {
 	FailureAction FailureAction
 }
 
-// Drain bounds a drain. Delay is how long the host is said to drain before a
-// stop begins.
+// Drain bounds a drain. Delay is how long the host is advertised as draining before
+// a stop.
 type Drain struct {
 	Timeout time.Duration
 	Delay   time.Duration
@@ -89,11 +88,10 @@ type Drain struct {
 // connections are steered away from it (docs/contract.md, section 2).
 const steerAfter = 100 * time.Millisecond
 
-// maxDraining is how many draining generations live side by side; a third cuts
-// the oldest (docs/contract.md, section 6). A roll that would bring the third
-// gives the oldest drainPatience to end by itself: clients that were only silent
-// for a while then lose nothing.
+// maxDraining is the most draining generations at a time; another kills the oldest
+// (docs/contract.md, section 6). A roll that would exceed it first waits up to
+// drainWait for the oldest to end by itself.
 const (
-	maxDraining   = 2
-	drainPatience = 5 * time.Second
+	maxDraining = 2
+	drainWait   = 5 * time.Second
 )

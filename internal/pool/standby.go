@@ -2,8 +2,8 @@ package pool
 
 import "time"
 
-// standBy asks all workers to go and none to follow: what SIGWINCH is for. The
-// sockets stay open, and what connects waits until a roll brings workers back.
+// standBy drains all workers and starts none until the next roll (SIGWINCH). The
+// sockets stay open: new connections wait in their queues.
 func (p *Pool) standBy() {
 	if p.Stopping() {
 		return
@@ -13,8 +13,7 @@ func (p *Pool) standBy() {
 	p.cancelRolls("the app goes to standby")
 }
 
-// drainHost says whether balancers are to send new clients elsewhere. The
-// workers serve on.
+// drainHost advertises the host as draining, or no longer. The workers serve on.
 func (p *Pool) drainHost(draining bool, why string) {
 	if p.hostDrain == draining || !draining && p.Stopping() {
 		return
@@ -23,8 +22,7 @@ func (p *Pool) drainHost(draining bool, why string) {
 	p.do(HostDrainChanged{Draining: draining, Why: why})
 }
 
-// inherit takes over processes that are in no worker's group: they have until the
-// deadline to end.
+// inherit records left-over processes outside of every worker's group.
 func (p *Pool) inherit(ev Inherited) {
 	p.left = append(p.left, leftover{id: ev.ID, deadline: ev.Deadline})
 	if ev.Stop {

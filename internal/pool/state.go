@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// ID names one worker for ever: the slot it fills, the roll that started it,
-// and which attempt of the slot it is. Never its pid, which is used again.
+// ID identifies a worker: its slot, the roll that started it, and the number of
+// the start in that slot. Unlike a pid it is never used again.
 type ID struct{ Slot, Generation, Attempt int }
 
-// String gives the ID as slot.generation#attempt.
+// String is slot.generation#attempt.
 func (id ID) String() string { return fmt.Sprintf("%d.%d#%d", id.Slot, id.Generation, id.Attempt) }
 
-// State is where a worker, or a slot without a live worker, stands. The words
-// are those of docs/contract.md, section 1.
+// State is the state of a worker, or of a slot without a live worker
+// (docs/contract.md, section 1).
 type State string
 
-// Worker states, then slot states. A slot with a live worker has none.
+// Worker states, then slot states. A slot with a live worker has StateLive.
 const (
 	StateStarting State = "starting"
 	StateReady    State = "ready"
@@ -25,16 +25,16 @@ const (
 	StateGone     State = "gone"
 
 	StateBackoff State = "backoff" // starts again at a known time
-	StateExited  State = "exited"  // ended cleanly, and is not to be restarted
+	StateExited  State = "exited"  // ended cleanly and is not restarted
 	StateFailed  State = "failed"  // gave up
 	StateLive    State = ""
 )
 
-// Reason is why a worker is asked to drain, as the channel spells it
+// Reason is why a worker is asked to drain, as in the channel's messages
 // (docs/contract.md, section 4).
 type Reason string
 
-// The reasons. An unready worker that has used up its time is recycled.
+// The reasons. A worker that was not ready in time has ReasonRecycle.
 const (
 	ReasonRoll    Reason = "roll"
 	ReasonScale   Reason = "scale"
@@ -42,19 +42,18 @@ const (
 	ReasonStop    Reason = "stop"
 )
 
-// Exit is how a process ended: Code 0..255, or -1 and the Signal's number.
-// Words is for people: "exit status 3", "killed by SIGKILL".
+// Exit is how a process ended: Code 0..255, or -1 and the Signal's number. Words is
+// the text for logs: "exit status 3", "killed by SIGKILL".
 type Exit struct {
 	Code   int
 	Signal int
 	Words  string
 }
 
-// Clean reports whether a process ended by itself and without complaint.
+// Clean reports whether a process ended with status 0.
 func (e Exit) Clean() bool { return e.Code == 0 && e.Signal == 0 }
 
-// Worker is one process that fills a slot, from the order to start it until its
-// end is known.
+// Worker is one process that fills a slot, from Start until Exited or StartFailed.
 type Worker struct {
 	ID            ID
 	State         State // StateStarting, StateReady or StateDraining
@@ -66,15 +65,15 @@ type Worker struct {
 	Reason        Reason // why it drains
 	Killed        bool   // SIGKILL has been sent
 
-	deadline time.Time // of a drain; zero: none left
-	unwanted Reason    // to be retired as soon as it runs
+	deadline time.Time // of a drain; zero: none
+	unwanted Reason    // retire it with this reason as soon as it runs
 }
 
-// Slot is one place of the app. It stays when its worker goes.
+// Slot is one place of the app. It outlives its workers.
 type Slot struct {
 	Index      int
 	State      State // StateBackoff, StateExited, StateFailed, or StateLive
-	Generation int   // what is to run here
+	Generation int   // the one that is to run here
 	Workers    []*Worker
 	Restarts   int
 	NextStart  time.Time // of StateBackoff
@@ -82,27 +81,26 @@ type Slot struct {
 	LastExit   LastExit
 
 	failures int       // in a row
-	inRow    int       // restarts in a row, after clean ends too
-	leaving  leaving   // its way out, where it has to go
-	notifies bool      // its last worker said when it was ready
-	lostAt   time.Time // since when it has had no ready worker; zero: it has one
+	inRow    int       // restarts in a row, those after clean ends included
+	leaving  leaving   // set while the slot is being removed
+	notifies bool      // its last worker reported when it was ready
+	lostAt   time.Time // it has had no ready worker since; zero: it has one
 }
 
-// LastExit is how a slot's last worker ended, whoever ended it.
+// LastExit is how a slot's last worker ended, for whatever reason.
 type LastExit struct {
 	At   time.Time // zero: none has ended yet
 	Exit Exit
 	Why  string // Exit's words, or what the pool did to it
 }
 
-// leftover is what lives on of a dead worker, its process group or what has left
-// that, or of a killed master.
+// leftover is a group of left-over processes: of a dead worker or a killed master.
 type leftover struct {
 	id       ID
-	deadline time.Time // then KILL; zero: sent
+	deadline time.Time // of SIGKILL; zero: sent
 }
 
-// stop is how far a stop has been asked for.
+// stop is the kind of stop that has been requested.
 type stop int
 
 const (
@@ -111,45 +109,45 @@ const (
 	stopNow
 )
 
-// Pool is an app: what is wanted of it and what is known of it. Only Step
-// changes it. It is not safe for concurrent use.
+// Pool is the desired and the observed state of an app. Only Step changes it. It is
+// not safe for concurrent use.
 type Pool struct {
 	settings map[int]Settings // by generation
 	slots    []*Slot
 	left     []leftover
-	attempts map[int]int // by slot, of those that have gone too
+	attempts map[int]int // by slot, removed slots included
 
-	wanted     int // slots; those beyond leave
-	configured int // slots, by the configuration that was rolled out last
-	turns      int // of leaving
+	wanted     int // slots; those above leave
+	configured int // slots in the configuration of the last roll
+	turns      int // Leave actions so far
 
 	last      int   // the highest generation number given out
-	current   int   // the generation that the app runs: slots may differ in a roll, or after one that failed
-	kept      []int // generations that have been prepared and not forgotten
+	current   int   // the app's generation; single slots may differ during and after a failed roll
+	kept      []int // generations prepared and not forgotten
 	roll      *roll
-	requested bool // a roll is wanted after the one under way
-	reload    bool // and the configuration read before it
+	requested bool // another roll follows the current one
+	reload    bool // that one reads the configuration
 	lastRoll  RollEnded
 
 	standby   bool      // no workers are wanted until the next roll
-	hostDrain bool      // the host is said to drain
-	stopAt    time.Time // when the stop begins that has been asked for; zero: none has
+	hostDrain bool      // the host is advertised as draining
+	stopAt    time.Time // when the requested stop begins; zero: not requested, or begun
 	stop      stop
-	killedAt  time.Time // the last SIGKILL
+	killedAt  time.Time // of the last SIGKILL
 	began     bool
-	bootBy    time.Time // zero once the app is up
+	bootBy    time.Time // deadline for the first ready worker; zero once the app is up
 	up        bool
-	giveUp    string // why the app ends by itself with exit code 1
+	failure   string // why the app stops by itself with exit code 1
 	steering  []int
 	exited    bool
 
-	now     time.Time // of the Step under way
+	now     time.Time // of the current Step
 	actions []Action
 }
 
-// New returns a pool of n slots, at least 1, in which nothing runs yet. Its first
-// event is Began. configured is how many the configuration asks for: another
-// number was set by hand, and holds until the configuration's changes.
+// New returns a pool of n slots, at least 1, without workers. Its first event is
+// Began. configured is the number in the configuration; if n differs, it was set by
+// scale and holds until that number changes.
 func New(s Settings, n, configured int) *Pool {
 	if n < 1 {
 		panic(fmt.Sprintf("pool: %d slots", n))
@@ -161,8 +159,8 @@ func New(s Settings, n, configured int) *Pool {
 	return p
 }
 
-// of returns a generation's settings. They are kept as long as anything of the
-// generation may still start or live.
+// of returns the settings of a generation. They are kept while a worker of it lives
+// or may be started.
 func (p *Pool) of(generation int) Settings {
 	s, ok := p.settings[generation]
 	if !ok {
@@ -185,8 +183,8 @@ func (p *Pool) find(id ID) (*Slot, *Worker) {
 	return s, nil
 }
 
-// workers calls f for every live worker, in the order of slots and attempts. f
-// may remove the worker it is given.
+// workers calls f for every live worker, in the order of slots and attempts. f may
+// remove its worker.
 func (p *Pool) workers(f func(*Slot, *Worker)) {
 	for _, s := range p.slots {
 		for _, w := range slices.Clone(s.Workers) {
@@ -195,7 +193,7 @@ func (p *Pool) workers(f func(*Slot, *Worker)) {
 	}
 }
 
-// alive counts live workers and what dead ones left behind.
+// alive counts live workers and leftovers.
 func (p *Pool) alive() int {
 	n := len(p.left)
 	for _, s := range p.slots {
@@ -204,8 +202,7 @@ func (p *Pool) alive() int {
 	return n
 }
 
-// serving returns the slot's worker of a generation that is not draining; of
-// any generation for 0. The newest comes first.
+// serving returns the newest worker of a generation (0: of any) that is not draining.
 func (s *Slot) serving(generation int) *Worker {
 	for _, w := range slices.Backward(s.Workers) {
 		if w.State != StateDraining && w.unwanted == "" && (generation == 0 || w.ID.Generation == generation) {
@@ -215,8 +212,8 @@ func (s *Slot) serving(generation int) *Worker {
 	return nil
 }
 
-// keepServing makes the worker that serves the one that is wanted, and reports
-// whether there is one.
+// keepServing sets the slot's generation to that of the worker that serves, and
+// reports whether there is one.
 func (s *Slot) keepServing() bool {
 	w := s.serving(0)
 	if w != nil {
@@ -225,13 +222,13 @@ func (s *Slot) keepServing() bool {
 	return w != nil
 }
 
-// ready reports whether a worker of the slot accepts connections.
+// ready reports whether the slot has a ready worker.
 func (s *Slot) ready() bool {
 	return slices.ContainsFunc(s.Workers, func(w *Worker) bool { return w.State == StateReady })
 }
 
-// accepting is the generation whose worker gets the slot's new connections: the
-// newest that is ready, else the one that is wanted.
+// accepting is the generation that gets the slot's new connections: the newest
+// ready one, else the slot's own.
 func (s *Slot) accepting() int {
 	for _, w := range slices.Backward(s.Workers) {
 		if w.State == StateReady {
@@ -241,8 +238,7 @@ func (s *Slot) accepting() int {
 	return s.Generation
 }
 
-// settled reports whether the slot has a ready worker of the generation that it
-// is to run.
+// settled reports whether the slot has a ready worker of its generation.
 func (s *Slot) settled() bool {
 	w := s.serving(s.Generation)
 	return w != nil && w.State == StateReady
@@ -252,7 +248,7 @@ func (s *Slot) over() bool { return s.State == StateExited || s.State == StateFa
 
 func (p *Pool) do(a Action) { p.actions = append(p.actions, a) }
 
-// earliest returns the first of two times, a zero one being no time at all.
+// earliest returns the earlier of two times. A zero time is none.
 func earliest(a, b time.Time) time.Time {
 	switch {
 	case a.IsZero():

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Step takes note of one event at the time now and returns what is to be done,
-// in order. Times given to a Pool must not run backwards.
+// Step applies one event at the time now and returns the actions that follow, in
+// order. Times must not run backwards.
 func (p *Pool) Step(now time.Time, ev Event) []Action {
 	p.now = now
 	p.note(ev)
@@ -16,7 +16,7 @@ func (p *Pool) Step(now time.Time, ev Event) []Action {
 		p.converge(s)
 	}
 	p.dropSlots()
-	p.tellRoll()
+	p.reportRoll()
 	p.steer()
 	p.finish()
 	actions := p.actions
@@ -24,8 +24,8 @@ func (p *Pool) Step(now time.Time, ev Event) []Action {
 	return actions
 }
 
-// Next returns when Step wants to be called with Ticked if nothing happens
-// before; zero for never. It is always after the last Step's time.
+// Next returns the deadline at which to call Step with Ticked; zero: none. It is
+// always after the last Step's time.
 func (p *Pool) Next() time.Time {
 	if p.exited {
 		return time.Time{}
@@ -46,10 +46,10 @@ func (p *Pool) Next() time.Time {
 			next = earliest(next, at)
 		}
 	}
-	return earliest(earliest(next, p.rollDeadline()), p.hopeless())
+	return earliest(earliest(next, p.rollDeadline()), p.giveUpAt())
 }
 
-// note records a fact. What follows from it is for the rest of Step.
+// note records an event. The rest of Step decides what follows.
 func (p *Pool) note(ev Event) {
 	switch ev := ev.(type) {
 	case Began:
@@ -97,8 +97,7 @@ func (p *Pool) onWorker(id ID, f func(*Slot, *Worker)) {
 	}
 }
 
-// begin starts the first generation, which is prepared like any other but
-// replaces nothing.
+// begin starts the first generation. The executor has prepared it.
 func (p *Pool) begin() {
 	if p.began {
 		return
@@ -113,7 +112,7 @@ func (p *Pool) begin() {
 	}
 }
 
-// expire acts on every deadline that has come.
+// expire acts on every deadline that has passed.
 func (p *Pool) expire() {
 	if due(p.stopAt, p.now) {
 		p.beginStop()
@@ -128,8 +127,8 @@ func (p *Pool) expire() {
 	p.boot()
 }
 
-// boot decides when the app is up: every slot that still runs is ready, or
-// ready.timeout is over and some are. With none ready by then it gives up.
+// boot decides when the app is up: all slots that run are ready, or at
+// ready.timeout some are. If none is ready by then, the app stops with an error.
 func (p *Pool) boot() {
 	if p.up || !p.began || p.standby || p.stop != stopNone {
 		return
@@ -152,17 +151,17 @@ func (p *Pool) boot() {
 		p.bootBy = time.Time{}
 		p.do(AppUp{Ready: ready, Wanted: p.wanted})
 	case due(p.bootBy, p.now):
-		p.giveUp = "no worker became ready within " + p.of(p.current).Ready.Timeout.String()
+		p.failure = "no worker became ready within " + p.of(p.current).Ready.Timeout.String()
 		if why := p.anyFailure(); why != "" {
-			p.giveUp += ": " + why
+			p.failure += ": " + why
 		} else {
-			p.giveUp += `: none said READY=1 (ready.mode = "delay" asks for none)`
+			p.failure += `: none said READY=1 (ready.mode = "delay" asks for none)`
 		}
 		p.beginStop()
 	}
 }
 
-// anyFailure returns the newest failure that a slot knows.
+// anyFailure returns the newest failure of any slot; "": none.
 func (p *Pool) anyFailure() string {
 	var newest LastExit
 	for _, s := range p.slots {
@@ -173,10 +172,9 @@ func (p *Pool) anyFailure() string {
 	return newest.Why
 }
 
-// steer tells which slots may get new connections, and of which generation, when
-// that has changed. A slot without a ready worker keeps its share for a moment,
-// as a crashed worker is back before most clients notice. One that leaves gets
-// none, and is told to leave only then.
+// steer sends Steer when the set of serving slots has changed. A slot without a
+// ready worker stays in the set for steerAfter: a crashed worker is back before most
+// clients notice. A leaving slot is taken out before Leave is sent.
 func (p *Pool) steer() {
 	if !p.began || p.stop != stopNone {
 		return
@@ -197,8 +195,8 @@ func (p *Pool) steer() {
 		p.steering = serving
 		p.do(Steer{Serving: serving})
 	}
-	p.tellLeaving()
+	p.sendLeave()
 }
 
-// due reports whether a deadline has come; the zero time never does.
+// due reports whether a deadline has passed. A zero deadline never does.
 func due(deadline, now time.Time) bool { return !deadline.IsZero() && !deadline.After(now) }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// askStop raises what is wanted; converge does the rest. Where a delay is
-// configured and somebody serves, the host is said to drain for that long first.
+// askStop begins a stop. If drain.delay is set and a worker serves, the host is
+// advertised as draining for that long first.
 func (p *Pool) askStop(now bool) {
 	delay := time.Duration(0)
 	if p.began {
@@ -32,7 +32,7 @@ func (p *Pool) askStop(now bool) {
 	}
 }
 
-// beginStop is the end of serving: no new connections, every worker drains.
+// beginStop closes the listeners; converge then drains every worker.
 func (p *Pool) beginStop() {
 	p.stopAt = time.Time{}
 	if p.stop == stopNone {
@@ -42,21 +42,21 @@ func (p *Pool) beginStop() {
 	p.bootBy = time.Time{}
 }
 
-// finish ends the app when nothing of it is alive and nothing will be started.
+// finish ends the app when no process of it lives and none will be started.
 func (p *Pool) finish() {
 	p.forget()
 	if p.exited || !p.began {
 		return
 	}
 	if n := p.alive(); n > 0 {
-		if due(p.hopeless(), p.now) {
+		if due(p.giveUpAt(), p.now) {
 			p.exit(1, fmt.Sprintf("%d workers, or what they left, survive SIGKILL: they belong to another user, hang in the kernel (ps shows state D), or a tracer holds them (gdb, strace)", n))
 		}
 		return
 	}
 	switch {
-	case p.stop != stopNone && p.giveUp != "":
-		p.exit(1, p.giveUp)
+	case p.stop != stopNone && p.failure != "":
+		p.exit(1, p.failure)
 	case p.stop != stopNone:
 		p.exit(0, "stopped")
 	case p.roll != nil || p.requested || p.standby:
@@ -67,12 +67,12 @@ func (p *Pool) finish() {
 	}
 }
 
-// lastHope is how long the dying may take after SIGKILL.
-const lastHope = 5 * time.Second
+// killTimeout is how long a stop waits for processes that were sent SIGKILL.
+const killTimeout = 5 * time.Second
 
-// hopeless is when a stop no longer waits for those that have been killed; zero
-// while anybody has not.
-func (p *Pool) hopeless() time.Time {
+// giveUpAt is when to exit although killed processes have not ended; zero while any
+// has not been sent SIGKILL.
+func (p *Pool) giveUpAt() time.Time {
 	killed := p.stop != stopNone && p.alive() > 0
 	p.workers(func(_ *Slot, w *Worker) { killed = killed && w.Killed && w.Running })
 	for _, l := range p.left {
@@ -81,7 +81,7 @@ func (p *Pool) hopeless() time.Time {
 	if !killed {
 		return time.Time{}
 	}
-	return p.killedAt.Add(lastHope)
+	return p.killedAt.Add(killTimeout)
 }
 
 func (p *Pool) firstFailed() string {
@@ -94,7 +94,7 @@ func (p *Pool) exit(code int, why string) {
 	p.do(AppExited{Code: code, Why: why})
 }
 
-// forget lets go of generations from which nothing can be started any more.
+// forget sends Forget for generations of which no worker can be started any more.
 func (p *Pool) forget() {
 	p.kept = slices.DeleteFunc(p.kept, func(generation int) bool {
 		if p.needs(generation) {
@@ -106,10 +106,9 @@ func (p *Pool) forget() {
 	})
 }
 
-// needs reports whether a worker of the generation may still be started: a slot
-// is to run it, or a roll brings it or goes back to it. A worker that serves may
-// be kept when its successor fails (keepServing), so its generation is needed
-// too.
+// needs reports whether a worker of the generation may still be started: for a slot,
+// by a roll or a rollback, or because a live worker of it is kept when its successor
+// fails (keepServing).
 func (p *Pool) needs(generation int) bool {
 	if generation == p.current {
 		return true

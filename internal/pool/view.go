@@ -2,12 +2,12 @@ package pool
 
 import "slices"
 
-// View is a copy of a Pool for people to read.
+// View is a snapshot of a Pool.
 type View struct {
 	State      string // "starting", "ready", "draining", "stopping"
 	Up         bool   // it has come up once
 	Stopping   bool   // or about to be
-	Draining   bool   // the host is said to drain
+	Draining   bool   // the host is advertised as draining
 	Generation int
 	Wanted     int // slots
 	Ready      int // of these, with a ready worker
@@ -16,7 +16,7 @@ type View struct {
 	Slots      []Slot
 }
 
-// View returns a copy that later steps do not change.
+// View returns a snapshot. Later steps do not change it.
 func (p *Pool) View() View {
 	v := p.Summary()
 	v.Slots = make([]Slot, len(p.slots))
@@ -32,7 +32,7 @@ func (p *Pool) View() View {
 	return v
 }
 
-// Summary is a View without its slots: it costs nearly nothing.
+// Summary is a View without Slots, which costs little.
 func (p *Pool) Summary() View {
 	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, Generation: max(1, p.current), Wanted: p.wanted}
 	if p.roll != nil {
@@ -55,7 +55,7 @@ func (p *Pool) Summary() View {
 		v.State = "draining"
 	case p.up && v.Ready > 0:
 		v.State = "ready"
-	default: // for the first time, or again: nobody serves
+	default: // no worker serves, at the start or later
 		v.State = "starting"
 	}
 	return v
@@ -65,17 +65,17 @@ func (p *Pool) Summary() View {
 // ready.timeout was over.
 func (p *Pool) Up() bool { return p.up }
 
-// Stopping reports whether a stop is under way, or about to begin.
+// Stopping reports whether a stop is in progress or about to begin.
 func (p *Pool) Stopping() bool { return p.stop != stopNone || !p.stopAt.IsZero() }
 
 // Standby reports whether no workers are wanted until the next roll.
 func (p *Pool) Standby() bool { return p.standby }
 
-// Wanted returns how many slots there are to be.
+// Wanted returns the desired number of slots.
 func (p *Pool) Wanted() int { return p.wanted }
 
-// Requested returns the generation that serves a roll requested now: asked
-// right after Step(RollRequested). It is 0 when the app is stopping.
+// Requested returns the generation of the roll that RollRequested has just asked
+// for; 0: the app is stopping.
 func (p *Pool) Requested() int {
 	switch {
 	case p.Stopping():
@@ -87,13 +87,13 @@ func (p *Pool) Requested() int {
 	}
 }
 
-// Preparing reports whether a roll waits for a generation to be prepared.
+// Preparing reports whether a roll waits for Prepared of the generation.
 func (p *Pool) Preparing(generation int) bool {
 	return p.roll != nil && p.roll.to == generation && p.roll.phase == RollPreparing
 }
 
-// Serving returns the generations that slots are to run or may be given, and
-// those whose workers serve: what they listen on has to stay open.
+// Serving returns the generations whose listeners must stay open: those that slots
+// run or may be given, and those of workers that serve.
 func (p *Pool) Serving() []int {
 	var generations []int
 	add := func(g int) {
@@ -117,5 +117,5 @@ func (p *Pool) Serving() []int {
 	return generations
 }
 
-// Leaving reports whether the slot is on its way out.
+// Leaving reports whether the slot is being removed.
 func (s *Slot) Leaving() bool { return s.leaving.asked }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// converge moves a slot one decision closer to what it is to run.
+// converge moves a slot one step towards its desired state.
 func (p *Pool) converge(s *Slot) {
 	if !p.began || p.exited {
 		return
@@ -45,7 +45,7 @@ func (p *Pool) converge(s *Slot) {
 	p.start(s)
 }
 
-// start orders a worker for a slot.
+// start starts a worker in a slot.
 func (p *Pool) start(s *Slot) {
 	p.enter(s, StateLive, "")
 	s.NextStart = time.Time{}
@@ -70,7 +70,7 @@ func (p *Pool) started(w *Worker) {
 	}
 }
 
-// expireWorker makes a worker ready whose signs are complete, and acts on its
+// expireWorker makes a worker ready when its conditions are met, and acts on its
 // deadline.
 func (p *Pool) expireWorker(s *Slot, w *Worker) {
 	switch {
@@ -85,7 +85,7 @@ func (p *Pool) expireWorker(s *Slot, w *Worker) {
 	}
 }
 
-// promised reports whether the worker is going to say itself when it is ready.
+// promised reports whether the worker is expected to report when it is ready.
 func (p *Pool) promised(s *Slot, w *Worker) bool {
 	switch p.of(w.ID.Generation).Ready.Mode {
 	case ReadyNotify:
@@ -105,7 +105,7 @@ func (p *Pool) isReady(s *Slot, w *Worker) bool {
 	return !p.promised(s, w) && due(w.StartedAt.Add(ready.Delay), p.now)
 }
 
-// workerDeadline returns when time alone changes a worker.
+// workerDeadline returns the next deadline of a worker; zero: none.
 func (p *Pool) workerDeadline(s *Slot, w *Worker) time.Time {
 	ready := p.of(w.ID.Generation).Ready
 	switch {
@@ -130,24 +130,24 @@ func (p *Pool) becomeReady(s *Slot, w *Worker) {
 	p.do(Restore{Slot: s.Index})
 }
 
-// notReady gives up on a worker that has not become ready in its time. It
-// counts as a failure now; its successor does not wait for it to go.
+// notReady retires a worker that was not ready within ready.timeout. It counts as a
+// failure now; its successor does not wait for its end.
 func (p *Pool) notReady(s *Slot, w *Worker) {
 	why := fmt.Sprintf("not ready within %s", p.of(w.ID.Generation).Ready.Timeout)
 	if !w.HelloReceived && !w.Notified && p.promised(s, w) {
 		why += ": no READY=1 came (ready.mode = \"delay\" asks for none)"
 	}
-	s.notifies = false // or the next one would wait as vainly
+	s.notifies = false // or the next one would time out too
 	p.retire(w, ReasonRecycle, why)
 	p.failed(s, w, Exit{Code: -1, Words: why})
 	for _, other := range slices.Clone(s.Workers) {
-		if other != w { // it, too, is no longer waited for in vain
+		if other != w { // notifies may have been all that it waited for
 			p.expireWorker(s, other)
 		}
 	}
 }
 
-// retireOthers asks all workers of a slot to drain but the one that is to stay.
+// retireOthers retires all workers of a slot but the one that stays.
 func (p *Pool) retireOthers(s *Slot) {
 	stays := s.serving(s.Generation)
 	for _, w := range s.Workers {
@@ -166,12 +166,12 @@ func (p *Pool) retireAll(s *Slot, reason Reason) {
 	}
 }
 
-// retireWanted retires a worker that nobody has asked to go yet. One that is
-// not running yet can't be asked: it is as soon as it runs.
+// retireWanted retires a worker unless it drains already. A worker that does not run
+// yet is retired as soon as it does.
 func (p *Pool) retireWanted(w *Worker, reason Reason) {
 	switch {
 	case w.State == StateDraining && reason == ReasonStop && w.Reason != ReasonStop && !w.Killed:
-		p.hurry(w)
+		p.retireForStop(w)
 	case w.State == StateDraining || w.unwanted != "":
 	case w.Running:
 		p.retire(w, reason, string(reason))
@@ -192,18 +192,19 @@ func (p *Pool) retire(w *Worker, reason Reason, why string) {
 	p.cutOldest()
 }
 
-// hurry tells a worker that drains for a roll that the whole app stops: nobody
-// comes after it, and its idle connections need not wait. It gets no more time.
-func (p *Pool) hurry(w *Worker) {
+// retireForStop tells a worker that drains already that the whole app stops: it has
+// no successor, so it may close its idle connections. Its deadline does not move back.
+func (p *Pool) retireForStop(w *Worker) {
 	w.Reason = ReasonStop
 	w.deadline = earliest(w.deadline, p.now.Add(p.of(w.ID.Generation).Drain.Timeout))
 	p.do(Retire{ID: w.ID, Reason: ReasonStop, Deadline: w.deadline})
 }
 
-// cutOldest kills the oldest draining generation when there are too many.
+// cutOldest kills the oldest draining generation when there are more than
+// maxDraining.
 func (p *Pool) cutOldest() {
 	if p.stop != stopNone {
-		return // they all go, and nothing comes after them
+		return // no successors follow
 	}
 	generations := p.draining()
 	if len(generations) <= maxDraining {
@@ -216,7 +217,7 @@ func (p *Pool) cutOldest() {
 	})
 }
 
-// draining lists the generations that drain, the oldest first.
+// draining lists the draining generations, the oldest first.
 func (p *Pool) draining() []int {
 	var generations []int
 	p.workers(func(_ *Slot, w *Worker) {
@@ -228,14 +229,13 @@ func (p *Pool) draining() []int {
 	return generations
 }
 
-// drains reports a worker that makes room for a successor and may take its time.
-// Those of a slot that leaves, or of an app that does, have none, and do not
-// count: they pile up only once.
+// drains reports whether a worker counts towards maxDraining. Workers of a leaving
+// slot or a stopping app do not: they have no successors, so they can't accumulate.
 func (w *Worker) drains() bool {
 	return w.State == StateDraining && !w.Killed && w.Reason != ReasonScale && w.Reason != ReasonStop
 }
 
-// kill sends SIGKILL once; to a worker that does not run yet, as soon as it
+// kill sends SIGKILL once. A worker that does not run yet gets it as soon as it
 // does.
 func (p *Pool) kill(w *Worker, why string) {
 	if w.Killed {
@@ -254,10 +254,9 @@ func (p *Pool) doKill(id ID) {
 	p.do(Kill{ID: id})
 }
 
-// leaveBehind takes over what a dead worker left in its process group: stop
-// signal now, KILL when a drain's time is over. A worker killed with its whole
-// group leaves only what is dying.
-func (p *Pool) leaveBehind(w *Worker) {
+// orphanGroup records processes that outlive their group leader: stop signal now,
+// SIGKILL at the drain deadline. If the group was killed already, SIGKILL again.
+func (p *Pool) orphanGroup(w *Worker) {
 	l := leftover{id: w.ID, deadline: p.now.Add(p.of(w.ID.Generation).Drain.Timeout)}
 	if !w.deadline.IsZero() {
 		l.deadline = w.deadline
@@ -278,14 +277,14 @@ func (p *Pool) groupEnded(id ID) {
 	}
 }
 
-// ended takes note of a worker's end, whatever brought it about.
+// ended records the end of a worker, for whatever reason.
 func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
 	expected := w.State == StateDraining || w.unwanted != ""
 	p.do(StateChanged{ID: w.ID, From: w.State, To: StateGone, Why: exit.Words, Exit: exit})
 	w.State = StateGone
 	if leftovers {
-		p.leaveBehind(w)
+		p.orphanGroup(w)
 	} else {
 		p.do(Released{ID: w.ID})
 	}
@@ -301,12 +300,12 @@ func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	p.failed(s, w, exit)
 }
 
-// failed decides what follows when a slot has lost a worker that nobody had
-// asked to go: a roll may fail of it; else the restart policy applies.
+// failed decides what follows an unexpected end: the roll may fail, else the
+// restart policy applies.
 func (p *Pool) failed(s *Slot, w *Worker, exit Exit) {
 	s.LastExit = LastExit{At: p.now, Exit: exit, Why: exit.Words}
 	if p.stop != stopNone || w.ID.Generation != s.Generation {
-		return // its successor is on the way
+		return // its successor is being started
 	}
 	if p.rollFailed(s, w, exit) {
 		return
@@ -314,8 +313,8 @@ func (p *Pool) failed(s *Slot, w *Worker, exit Exit) {
 	p.restart(s, w, exit)
 }
 
-// become is the only place where a worker changes its state, but for its end.
-// (kill tells of one that stays.)
+// become is the only place where a live worker changes its state. (kill reports
+// without a change.)
 func (p *Pool) become(w *Worker, to State, why string) {
 	from := w.State
 	w.State = to

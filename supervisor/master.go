@@ -26,7 +26,7 @@ import (
 // takes them apart again; what happens between is the loop's.
 type master struct {
 	cfg      Config
-	place    *control.Place
+	place    *control.RuntimeDir
 	stderr   *output.Writer
 	stdout   *output.Writer // nil: workers inherit it
 	log      *slog.Logger
@@ -40,7 +40,7 @@ type master struct {
 	health   net.Listener      // nil: metrics.address is not set
 }
 
-func newMaster(cfg Config, place *control.Place, out Output) *master {
+func newMaster(cfg Config, place *control.RuntimeDir, out Output) *master {
 	m := &master{cfg: cfg, place: place, stderr: output.New(out.Stderr)}
 	m.log = newLog(m.stderr)
 	if cfg.Log.Mode != "inherit" {

@@ -15,12 +15,12 @@ import (
 // in it. It does so beside the loop, as the file system may hang. Its fields but
 // place are the look's own.
 type upkeep struct {
-	place  *control.Place // nil: there is none
-	look   sync.Mutex     // one at a time
-	looks  int            // so far
-	seen   fs.FileInfo    // the directory, at the last look that looked into it
-	failed string         // why something is missing still, at the last look
-	moved  bool           // the records have to follow the lock
+	place  *control.RuntimeDir // nil: there is none
+	look   sync.Mutex          // one at a time
+	looks  int                 // so far
+	seen   fs.FileInfo         // the directory, at the last look that looked into it
+	failed string              // why something is missing still, at the last look
+	moved  bool                // the records have to follow the lock
 }
 
 // keepPlace has the place looked after, unless the last look has not ended.

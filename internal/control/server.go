@@ -60,7 +60,7 @@ func (l limits) bodyOf(r *http.Request) int64 {
 // this process's user the members of a group may ask, unless it is -1. The
 // supervisor runs it in a goroutine beside the loop. It returns nil when ctx
 // ended it.
-func Serve(ctx context.Context, p *Place, b Backend, group int) error {
+func Serve(ctx context.Context, p *RuntimeDir, b Backend, group int) error {
 	return serve(ctx, &p.listener, b, standard(), door{owner: os.Geteuid(), group: group})
 }
 

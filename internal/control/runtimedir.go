@@ -19,10 +19,10 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// Place is an app's directory while its master lives: the name is taken, the
+// RuntimeDir is an app's directory while its master lives: the name is taken, the
 // pid written, the control socket open. Its owner calls Remove at the end; when
 // it dies before, the next Create cleans up.
-type Place struct {
+type RuntimeDir struct {
 	App string
 	Dir string // DIR/APP; others may enter it, but not list it: workers of another user reach their notify sockets there
 
@@ -59,13 +59,13 @@ func (e *TakenError) Error() string {
 // The control socket is for the members of a group too, unless that is -1. The
 // errors are for users; a *TakenError says that the name is taken. What it made
 // is removed again when it fails.
-func Create(app string, group int) (*Place, error) { return createIn(own()[0], app, group) }
+func Create(app string, group int) (*RuntimeDir, error) { return createIn(own()[0], app, group) }
 
-func createIn(dir, app string, group int) (*Place, error) {
+func createIn(dir, app string, group int) (*RuntimeDir, error) {
 	if !ValidName(app) {
 		return nil, fmt.Errorf("cannot run %q: %s", app, NameRule)
 	}
-	p := &Place{App: app, Dir: filepath.Join(dir, app), group: group}
+	p := &RuntimeDir{App: app, Dir: filepath.Join(dir, app), group: group}
 	if err := p.takePatiently(); err != nil {
 		p.second.release()
 		removeDirs(p.made)
@@ -84,7 +84,7 @@ var errMoved = errors.New("removed meanwhile")
 
 // takePatiently waits for a master that is about to end, as one that was killed
 // just now.
-func (p *Place) takePatiently() error {
+func (p *RuntimeDir) takePatiently() error {
 	const (
 		patience = 5 * time.Second
 		again    = 10 * time.Millisecond
@@ -104,7 +104,7 @@ func (p *Place) takePatiently() error {
 
 // take makes the directory and locks the name. The lock that goes with no file comes
 // first: who is refused has touched nothing of the other's.
-func (p *Place) take() error {
+func (p *RuntimeDir) take() error {
 	base := filepath.Dir(p.Dir)
 	made, err := makeDirs(base)
 	p.made = append(p.made, made...)
@@ -157,7 +157,7 @@ func isTaken(err error) bool {
 }
 
 // letGo closes the directory and its lock, if there are.
-func (p *Place) letGo() {
+func (p *RuntimeDir) letGo() {
 	if p.dir != nil {
 		p.dir.Close()
 		p.lock.Close()
@@ -165,7 +165,7 @@ func (p *Place) letGo() {
 }
 
 // flock locks the lock's file in the directory.
-func (p *Place) flock(dir *os.File) (*os.File, error) {
+func (p *RuntimeDir) flock(dir *os.File) (*os.File, error) {
 	path := p.Path(lockName)
 	lock, err := os.OpenFile(within(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	switch {
@@ -194,7 +194,7 @@ func (p *Place) flock(dir *os.File) (*os.File, error) {
 
 // furnish puts what is missing into the directory: pid and control socket. It
 // returns what was.
-func (p *Place) furnish() (missing []string, err error) {
+func (p *RuntimeDir) furnish() (missing []string, err error) {
 	if err := reachable(filepath.Dir(p.Dir), p.group); err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (p *Place) furnish() (missing []string, err error) {
 
 // listen opens the control socket in its file, in place of what is there: a dead
 // master's, or what somebody has put there. Clients of the old one are served on.
-func (p *Place) listen() error {
+func (p *RuntimeDir) listen() error {
 	path := p.Path(socketName)
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
 		return fmt.Errorf("cannot listen on %s: the path is longer than the %d bytes of a socket's: set FORKD_RUNTIME_DIR to a shorter one", path, limit)
@@ -265,7 +265,7 @@ func listenUnix(name string, prepare func(network, address string, c syscall.Raw
 // a login. It returns what that was. The error is for a person, and says why
 // something is missing still. It may block on the file system: the supervisor calls
 // it beside the loop, each second.
-func (p *Place) Inspect() (restored []string, err error) {
+func (p *RuntimeDir) Inspect() (restored []string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.removed {
@@ -286,13 +286,13 @@ func (p *Place) Inspect() (restored []string, err error) {
 }
 
 // stands reports whether the path leads to the directory still, and to the lock.
-func (p *Place) stands() bool {
+func (p *RuntimeDir) stands() bool {
 	return stillNames(p.Dir, p.dir) && stillNames(p.at(lockName), p.lock)
 }
 
 // writePID writes this process's pid, all at once, and into no file that was
 // there before: while others could write to the directory.
-func (p *Place) writePID() error {
+func (p *RuntimeDir) writePID() error {
 	temporary := p.at("." + pidName)
 	_ = os.Remove(temporary)
 	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
@@ -311,7 +311,7 @@ func (p *Place) writePID() error {
 
 // OpenLock opens the lock's file once more, without the lock: what is in it, the
 // records of the workers, is for the next master if this one is killed.
-func (p *Place) OpenLock() (*os.File, error) {
+func (p *RuntimeDir) OpenLock() (*os.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.removed {
@@ -325,15 +325,15 @@ func (p *Place) OpenLock() (*os.File, error) {
 }
 
 // Path returns where a file of this app is.
-func (p *Place) Path(name string) string { return filepath.Join(p.Dir, name) }
+func (p *RuntimeDir) Path(name string) string { return filepath.Join(p.Dir, name) }
 
 // at is the same file as this process reaches it, whatever becomes of the path.
-func (p *Place) at(name string) string { return within(p.dir, name) }
+func (p *RuntimeDir) at(name string) string { return within(p.dir, name) }
 
 // Remove closes the control socket, removes what is in the directory of sockets,
 // pid and lock, then the directory, with parents that Create made, unless others
 // use it, and lets go of the name.
-func (p *Place) Remove() {
+func (p *RuntimeDir) Remove() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.removed = true
@@ -348,7 +348,7 @@ func (p *Place) Remove() {
 
 // sweep removes every socket file: only one master has the directory, and nobody
 // listens on a dead one's.
-func (p *Place) sweep() {
+func (p *RuntimeDir) sweep() {
 	entries, _ := os.ReadDir(p.at("")) // unreadable: then nothing can be removed either
 	for _, e := range entries {
 		if e.Type() == fs.ModeSocket {
@@ -410,7 +410,7 @@ func unusable(path string, err error) error {
 type entrance struct {
 	now    atomic.Pointer[net.UnixListener]
 	closed atomic.Bool
-	file   fs.FileInfo // of now: Place.mu
+	file   fs.FileInfo // of now: RuntimeDir.mu
 }
 
 // Accept implements net.Listener.

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-func TestPlaceLeavesNothingBehind(t *testing.T) {
+func TestRuntimeDirLeavesNothingBehind(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "a", "b")
 	p, err := createIn(dir, "shop", -1)
@@ -232,7 +232,7 @@ func isNoApp(err error) bool {
 
 // What others have put into a directory of this user's, while they could, is
 // neither followed nor believed.
-func TestPlaceFollowsNothing(t *testing.T) {
+func TestRuntimeDirFollowsNothing(t *testing.T) {
 	root := t.TempDir()
 	dir, victim := filepath.Join(root, "shop"), filepath.Join(root, "victim")
 	plant := func(name string) {

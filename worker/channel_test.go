@@ -11,11 +11,11 @@ import (
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
 func TestMessages(t *testing.T) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	if err := w.Send(map[string]any{"a": []int{1}}); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func TestMessages(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	m.Quiet()
+	m.ExpectNothing()
 
 	m.Write([]byte("{\"cmd\":\"FORKD_NEWER\"}\n[1]\n"))
 	select {
@@ -41,7 +41,7 @@ func TestMessages(t *testing.T) {
 		if string(got) != "[1]" {
 			t.Errorf("got %s", got)
 		}
-	case <-time.After(fake.Patience):
+	case <-time.After(servetest.Timeout):
 		t.Fatal("no message came")
 	}
 }
@@ -49,15 +49,15 @@ func TestMessages(t *testing.T) {
 // A program that does not take its messages does not keep the master's from
 // coming through.
 func TestMessagesThatNobodyTakes(t *testing.T) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	for range 2000 {
-		m.Say(ipc.App(`"spam"`))
+		m.Send(ipc.App(`"spam"`))
 	}
 	m.Drain(ipc.ReasonRecycle, time.Minute, 0)
 	select {
 	case <-w.Draining():
-	case <-time.After(fake.Patience):
+	case <-time.After(servetest.Timeout):
 		t.Fatal("the drain did not come through")
 	}
 	if r := w.Reason(); r != ipc.ReasonRecycle {
@@ -70,12 +70,12 @@ func TestMessagesThatNobodyTakes(t *testing.T) {
 
 // What can't be understood ends the channel, and so drains.
 func TestNonsenseFromTheMaster(t *testing.T) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	m.Write([]byte("hello?\n"))
 	select {
 	case <-w.Draining():
-	case <-time.After(fake.Patience):
+	case <-time.After(servetest.Timeout):
 		t.Fatal("does not drain")
 	}
 	if err := w.Send(json.RawMessage("1")); err == nil {
@@ -84,7 +84,7 @@ func TestNonsenseFromTheMaster(t *testing.T) {
 }
 
 // hold opens connections to a listener of w's that the program serves itself.
-func hold(t *testing.T, m *fake.Master, w *worker.Worker, n int) {
+func hold(t *testing.T, m *servetest.Master, w *worker.Worker, n int) {
 	t.Helper()
 	ln, err := w.Listen("raw", "127.0.0.1:0")
 	if err != nil {
@@ -103,36 +103,36 @@ func hold(t *testing.T, m *fake.Master, w *worker.Worker, n int) {
 			t.Cleanup(func() { c.Close() })
 		}
 	}
-	m.Await(ipc.Counters{Attached: true, Open: uint64(n), Accepts: uint64(n)})
+	m.WaitFor(ipc.Counters{Attached: true, Open: uint64(n), Accepts: uint64(n)})
 }
 
 // The program is told of as many connections as it has, in portions; those that
 // only it knows how to close are cut when it does not.
 func TestShed(t *testing.T) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	asked := make(chan int, 10)
 	w.OnShed(func(n int) { asked <- n })
 	hold(t, m, w, 6)
-	m.Say(ipc.Shed{Count: 0, Over: time.Hour})
-	m.Say(ipc.Shed{Count: 5, Over: 2 * time.Second})
+	m.Send(ipc.Shed{Count: 0, Over: time.Hour})
+	m.Send(ipc.Shed{Count: 5, Over: 2 * time.Second})
 	for total := 0; total < 5; {
 		select {
 		case n := <-asked:
 			if total += n; n < 2 || n > 3 || total > 5 {
 				t.Errorf("asked to shed %d, %d in all, of 5", n, total)
 			}
-		case <-time.After(fake.Patience):
+		case <-time.After(servetest.Timeout):
 			t.Fatal("not asked to shed")
 		}
 	}
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 6})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 6})
 }
 
 // What the master asks for during a drain (drain.shed_per_second) is obeyed; what
 // it asked for before the drain ends with its begin.
 func TestShedDuringADrain(t *testing.T) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	asked := make(chan int, 10)
 	w.OnShed(func(n int) { asked <- n })
@@ -143,22 +143,22 @@ func TestShedDuringADrain(t *testing.T) {
 			if n != want {
 				t.Errorf("asked to shed %d, want %d", n, want)
 			}
-		case <-time.After(fake.Patience):
+		case <-time.After(servetest.Timeout):
 			t.Fatal("not asked to shed")
 		}
 	}
 	hold(t, m, w, 200)
-	m.Say(ipc.Shed{Count: 200, Over: 2 * time.Second})
+	m.Send(ipc.Shed{Count: 200, Over: 2 * time.Second})
 	next(100)
 	m.Drain(ipc.ReasonScale, time.Hour, 0)
-	m.Say(ipc.Shed{Count: 30, Over: 3 * time.Second})
+	m.Send(ipc.Shed{Count: 30, Over: 3 * time.Second})
 	for range 3 { // the other hundred would come between them
 		next(10)
 	}
-	m.Say(ipc.Shed{Count: 7})
+	m.Send(ipc.Shed{Count: 7})
 	next(7)
 	// Another order for the same drain does not end it either.
-	m.Say(ipc.Shed{Count: 4, Over: 2 * time.Second})
+	m.Send(ipc.Shed{Count: 4, Over: 2 * time.Second})
 	next(2)
 	m.Drain(ipc.ReasonStop, time.Hour, time.Hour)
 	next(2)

@@ -22,7 +22,7 @@ import (
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
 	"github.com/forkd/forkd/worker/httpserve"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
 // helperEnv makes the test binary be the worker that the tests here start.
@@ -248,7 +248,7 @@ func TestInherits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	p := spawn(t, "worker", []*os.File{f, m.Channel, m.Page},
 		"LISTEN_FDS=1", "LISTEN_FDNAMES=http", "FORKD_CHANNEL_FD=4", "FORKD_PAGE_FD=5", "FORKD_SLOTS=1024", "FORKD_SLOT=0")
 	m.Expect(ipc.Hello{Version: 1})
@@ -265,11 +265,11 @@ func TestInherits(t *testing.T) {
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1, Requests: 1})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 1, Requests: 1})
 
 	// As the master does it: the message first, then the signal, which is no
 	// second one. The socket lives on in the master.
-	m.Drain(ipc.ReasonRoll, fake.Patience, 0)
+	m.Drain(ipc.ReasonRoll, servetest.Timeout, 0)
 	p.signal(syscall.SIGTERM)
 	p.says("draining roll")
 	c.Close()
@@ -286,7 +286,7 @@ func TestInherits(t *testing.T) {
 // The one that nobody announced is.
 func TestAnnouncedSignals(t *testing.T) {
 	t.Parallel()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	p := spawn(t, "worker", []*os.File{m.Channel, m.Page}, "FORKD_CHANNEL_FD=3", "FORKD_PAGE_FD=4")
 	p.hold()
 	m.Expect(ipc.Hello{Version: 1})
@@ -302,7 +302,7 @@ func TestAnnouncedSignals(t *testing.T) {
 
 func TestUnannouncedSignals(t *testing.T) {
 	t.Parallel()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	p := spawn(t, "worker", []*os.File{m.Channel, m.Page}, "FORKD_CHANNEL_FD=3", "FORKD_PAGE_FD=4")
 	p.hold()
 	p.signal(syscall.SIGTERM)
@@ -315,7 +315,7 @@ func TestUnannouncedSignals(t *testing.T) {
 // its master is killed.
 func TestMasterKilledDuringDrain(t *testing.T) {
 	t.Parallel()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	p := spawn(t, "parent", []*os.File{m.Channel, m.Page}, "FORKD_CHANNEL_FD=3", "FORKD_PAGE_FD=4")
 	p.hold()
 	m.Drain(ipc.ReasonRoll, 1500*time.Millisecond, 0)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker/fasthttpserve"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
 // What a worker costs per request of a keep-alive connection: compare the two.
@@ -30,7 +30,7 @@ func BenchmarkServe(b *testing.B) {
 		load(b, ln.Addr().String())
 	})
 	b.Run("worker", func(b *testing.B) {
-		m := fake.New(b)
+		m := servetest.NewMaster(b)
 		w := m.Worker()
 		ln, err := w.Listen("http", "127.0.0.1:0")
 		if err != nil {

@@ -16,12 +16,11 @@ import (
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
 	"github.com/forkd/forkd/worker/fasthttpserve"
-	"github.com/forkd/forkd/worker/internal/drill"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
-// handler is drill's app.
-func handler(w *worker.Worker, app drill.App) fasthttp.RequestHandler {
+// handler serves servetest.App.
+func handler(w *worker.Worker, app servetest.App) fasthttp.RequestHandler {
 	echo := func(c net.Conn) {
 		app.Entered <- struct{}{}
 		_, _ = io.Copy(c, c)
@@ -34,7 +33,7 @@ func handler(w *worker.Worker, app drill.App) fasthttp.RequestHandler {
 		ctx.HijackSetNoResponse(true)
 		ctx.Hijack(f)
 	}
-	big := make([]byte, drill.Big)
+	big := make([]byte, servetest.BigSize)
 	return func(ctx *fasthttp.RequestCtx) {
 		switch string(ctx.Path()) {
 		case "/big":
@@ -53,14 +52,14 @@ func handler(w *worker.Worker, app drill.App) fasthttp.RequestHandler {
 	}
 }
 
-func TestDrills(t *testing.T) {
+func TestServe(t *testing.T) {
 	for name, change := range map[string]func(*fasthttp.Server){
 		"plain":            func(*fasthttp.Server) {},
 		"reduced memory":   func(s *fasthttp.Server) { s.ReduceMemoryUsage = true },
 		"counted per host": func(s *fasthttp.Server) { s.MaxConnsPerIP = 1000 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			drill.Run(t, func(w *worker.Worker, ln net.Listener, app drill.App) error {
+			servetest.Run(t, func(w *worker.Worker, ln net.Listener, app servetest.App) error {
 				srv := &fasthttp.Server{Handler: handler(w, app), Logger: silent{}}
 				change(srv)
 				return fasthttpserve.Serve(w, srv, ln)
@@ -73,7 +72,7 @@ func TestDrills(t *testing.T) {
 // hijacker's all the same: closing after the response would drop it.
 func TestHijackDuringDrain(t *testing.T) {
 	t.Parallel()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	if err != nil {
@@ -91,8 +90,8 @@ func TestHijackDuringDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
-	m.Drain(ipc.ReasonRoll, fake.Patience, 0)
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
+	m.Drain(ipc.ReasonRoll, servetest.Timeout, 0)
 	<-w.Draining()
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -111,7 +110,7 @@ func TestLimitOfTLS(t *testing.T) {
 	https := httptest.NewUnstartedServer(nil)
 	https.StartTLS()
 	defer https.Close()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	m.MaxConnections = 1
 	w := m.Worker()
 	ln, err := w.Listen("https", "127.0.0.1:0")
@@ -134,7 +133,7 @@ func TestLimitOfTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(fake.Patience)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(servetest.Timeout)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
@@ -153,15 +152,15 @@ func TestLimitOfTLS(t *testing.T) {
 	first, in := ask()
 	served(in)
 	_, in = ask()
-	drill.TurnedAway(t, in)
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
+	servetest.Refused(t, in)
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
 	first.Close()
-	m.Await(ipc.Counters{Attached: true, Accepts: 2, Requests: 1, Refused: 1})
+	m.WaitFor(ipc.Counters{Attached: true, Accepts: 2, Requests: 1, Refused: 1})
 	_, in = ask()
 	served(in)
 }
 
-// silent keeps the errors of connections that a drill cuts out of the output.
+// silent keeps the errors of connections that a test cuts out of the output.
 type silent struct{}
 
 func (silent) Printf(string, ...any) {}

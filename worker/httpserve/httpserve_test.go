@@ -8,11 +8,11 @@ import (
 
 	"github.com/forkd/forkd/worker"
 	"github.com/forkd/forkd/worker/httpserve"
-	"github.com/forkd/forkd/worker/internal/drill"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
-// handler is drill's app.
-func handler(t *testing.T, w *worker.Worker, app drill.App) http.Handler {
+// handler serves servetest.App.
+func handler(t *testing.T, w *worker.Worker, app servetest.App) http.Handler {
 	hijack := func(rw http.ResponseWriter) net.Conn {
 		c, _, err := http.NewResponseController(rw).Hijack()
 		if err != nil {
@@ -22,7 +22,7 @@ func handler(t *testing.T, w *worker.Worker, app drill.App) http.Handler {
 		app.Entered <- struct{}{}
 		return c
 	}
-	big := make([]byte, drill.Big)
+	big := make([]byte, servetest.BigSize)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok") })
 	mux.HandleFunc("/big", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(big) })
@@ -44,8 +44,8 @@ func handler(t *testing.T, w *worker.Worker, app drill.App) http.Handler {
 	return mux
 }
 
-func TestDrills(t *testing.T) {
-	drill.Run(t, func(w *worker.Worker, ln net.Listener, app drill.App) error {
+func TestServe(t *testing.T) {
+	servetest.Run(t, func(w *worker.Worker, ln net.Listener, app servetest.App) error {
 		return httpserve.Serve(w, &http.Server{Handler: handler(t, w, app)}, ln)
 	})
 }

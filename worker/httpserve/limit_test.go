@@ -14,14 +14,13 @@ import (
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
 	"github.com/forkd/forkd/worker/httpserve"
-	"github.com/forkd/forkd/worker/internal/drill"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
 // full is a worker that may have one connection and has it.
-func full(t *testing.T, scheme string, srv *http.Server, client *http.Transport, around func(net.Listener) net.Listener) (m *fake.Master, addr string) {
+func full(t *testing.T, scheme string, srv *http.Server, client *http.Transport, around func(net.Listener) net.Listener) (m *servetest.Master, addr string) {
 	t.Helper()
-	m = fake.New(t)
+	m = servetest.NewMaster(t)
 	m.MaxConnections = 1
 	w := m.Worker()
 	ln, err := w.Listen("http", "127.0.0.1:0")
@@ -29,10 +28,10 @@ func full(t *testing.T, scheme string, srv *http.Server, client *http.Transport,
 		t.Fatal(err)
 	}
 	addr = ln.Addr().String()
-	srv.Handler = handler(t, w, drill.App{})
+	srv.Handler = handler(t, w, servetest.App{})
 	go func() { _ = httpserve.Serve(w, srv, around(ln)) }()
 	m.Expect(ipc.Ready{})
-	res, err := (&http.Client{Transport: client, Timeout: fake.Patience}).Get(scheme + "://" + addr)
+	res, err := (&http.Client{Transport: client, Timeout: servetest.Timeout}).Get(scheme + "://" + addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +39,7 @@ func full(t *testing.T, scheme string, srv *http.Server, client *http.Transport,
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1, Requests: 1})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 1, Requests: 1})
 	t.Cleanup(func() { client.CloseIdleConnections() })
 	return m, addr
 }
@@ -70,27 +69,27 @@ func TestLimitOfTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			if err := c.SetDeadline(time.Now().Add(fake.Patience)); err != nil {
+			if err := c.SetDeadline(time.Now().Add(servetest.Timeout)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
 			in := bufio.NewReader(c)
-			drill.TurnedAway(t, in)
+			servetest.Refused(t, in)
 			if _, err := in.ReadByte(); err != io.EOF {
 				t.Errorf("after the answer: %v", err)
 			}
-			m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
+			m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
 
 			only := client.Clone()
 			only.NextProtos = []string{"h2"}
 			toldToGo(t, "https", addr, &http.Transport{TLSClientConfig: only, Protocols: protocols(false)})
-			m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 3, Requests: 1, Refused: 2})
+			m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 3, Requests: 1, Refused: 2})
 
 			first.CloseIdleConnections()
-			m.Await(ipc.Counters{Attached: true, Accepts: 3, Requests: 1, Refused: 2})
-			res, err := (&http.Client{Transport: first, Timeout: fake.Patience}).Get("https://" + addr)
+			m.WaitFor(ipc.Counters{Attached: true, Accepts: 3, Requests: 1, Refused: 2})
+			res, err := (&http.Client{Transport: first, Timeout: servetest.Timeout}).Get("https://" + addr)
 			if err != nil || res.StatusCode != http.StatusOK {
 				t.Fatalf("when there is room again: %v, %v", res, err)
 			}
@@ -111,7 +110,7 @@ func protocols(unencrypted bool) *http.Protocols {
 func toldToGo(t *testing.T, scheme, addr string, client *http.Transport) {
 	t.Helper()
 	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), fake.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), servetest.Timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+addr, nil)
 	if err != nil {
@@ -134,7 +133,7 @@ func TestLimitOfUnencryptedHTTP2(t *testing.T) {
 	first := &http.Transport{Protocols: protocols(true)}
 	m, addr := full(t, "http", &http.Server{Protocols: protocols(true)}, first, asItIs)
 	toldToGo(t, "http", addr, &http.Transport{Protocols: protocols(true)})
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
 }
 
 // The limit is one for all listeners of a worker, and one server may start on two
@@ -142,11 +141,11 @@ func TestLimitOfUnencryptedHTTP2(t *testing.T) {
 func TestLimitOfTwoListeners(t *testing.T) {
 	t.Parallel()
 	server, client := config(t)
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	m.MaxConnections = 1
 	w := m.Worker()
 	srv := &http.Server{TLSConfig: server}
-	srv.Handler = handler(t, w, drill.App{})
+	srv.Handler = handler(t, w, servetest.App{})
 	var addrs []string
 	for range 2 {
 		ln, err := w.Listen("https", "127.0.0.1:0")
@@ -161,7 +160,7 @@ func TestLimitOfTwoListeners(t *testing.T) {
 		t.Helper()
 		transport := &http.Transport{TLSClientConfig: client.Clone()}
 		t.Cleanup(transport.CloseIdleConnections)
-		res, err := (&http.Client{Transport: transport, Timeout: fake.Patience}).Get("https://" + addr)
+		res, err := (&http.Client{Transport: transport, Timeout: servetest.Timeout}).Get("https://" + addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,14 +174,14 @@ func TestLimitOfTwoListeners(t *testing.T) {
 	if got := status(addrs[1]); got != http.StatusServiceUnavailable {
 		t.Errorf("the second is answered %d", got)
 	}
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
 }
 
 // A listener that nobody serves by a serve package, and a worker without a
 // limit, turn nobody away.
 func TestNoLimit(t *testing.T) {
 	t.Parallel()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	m.MaxConnections = 1
 	ln, err := m.Worker().Listen("raw", "127.0.0.1:0")
 	if err != nil {
@@ -201,9 +200,9 @@ func TestNoLimit(t *testing.T) {
 		}
 		defer accepted.Close()
 	}
-	m.Await(ipc.Counters{Attached: true, Open: 3, Accepts: 3})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 3, Accepts: 3})
 
-	unlimited := fake.New(t)
+	unlimited := servetest.NewMaster(t)
 	w := unlimited.Worker()
 	other, err := w.Listen("raw", "127.0.0.1:0")
 	if err != nil {
@@ -219,5 +218,5 @@ func TestNoLimit(t *testing.T) {
 	if _, err := other.Accept(); err != nil {
 		t.Error(err)
 	}
-	unlimited.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
+	unlimited.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 1})
 }

@@ -10,24 +10,23 @@ import (
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker/httpserve"
-	"github.com/forkd/forkd/worker/internal/drill"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
 // told is one connection of HTTP/2 after another; those that are shed are told
 // GOAWAY with their next answer, and closed; idle ones are closed.
 func told(t *testing.T, scheme string, srv *http.Server, client *http.Transport) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Handler = handler(t, w, drill.App{})
+	srv.Handler = handler(t, w, servetest.App{})
 	go func() { _ = httpserve.Serve(w, srv, ln) }()
 	m.Expect(ipc.Ready{})
 
-	ctx, cancel := context.WithTimeout(t.Context(), fake.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), servetest.Timeout)
 	defer cancel()
 	get := func(c *http.ClientConn) {
 		t.Helper()
@@ -57,15 +56,15 @@ func told(t *testing.T, scheme string, srv *http.Server, client *http.Transport)
 	}
 	busy, idle, other := conns[0], conns[1], conns[2]
 	// What is no request changes nothing: here the answer to the server's settings.
-	m.Await(ipc.Counters{Attached: true, Open: 3, Accepts: 3, Requests: 3})
-	m.Say(ipc.Shed{Count: 2})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 3, Accepts: 3, Requests: 3})
+	m.Send(ipc.Shed{Count: 2})
 	requests := uint64(3)
 	for busy.Available() > 0 {
 		get(busy)
 		get(other)
 		requests += 2
 	}
-	m.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 3, Requests: requests})
+	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 3, Requests: requests})
 	if idle.Available() != 0 && idle.Err() == nil {
 		t.Error("the idle one is open")
 	}
@@ -89,7 +88,7 @@ func TestShedOfUnencryptedHTTP2(t *testing.T) {
 // The program's own ConnContext is called, and its values come with requests.
 func TestOwnConnContext(t *testing.T) {
 	t.Parallel()
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	if err != nil {
@@ -107,7 +106,7 @@ func TestOwnConnContext(t *testing.T) {
 	}
 	go func() { _ = httpserve.Serve(w, srv, ln) }()
 	m.Expect(ipc.Ready{})
-	client := &http.Client{Transport: &http.Transport{}, Timeout: fake.Patience}
+	client := &http.Client{Transport: &http.Transport{}, Timeout: servetest.Timeout}
 	defer client.CloseIdleConnections()
 	get := func() *http.Response {
 		t.Helper()
@@ -120,8 +119,8 @@ func TestOwnConnContext(t *testing.T) {
 	}
 	get()
 	// And the worker still finds the connection.
-	m.Say(ipc.Shed{Count: 1})
-	for end := time.Now().Add(fake.Patience); !get().Close; {
+	m.Send(ipc.Shed{Count: 1})
+	for end := time.Now().Add(servetest.Timeout); !get().Close; {
 		if time.Now().After(end) {
 			t.Fatal("not told to close")
 		}

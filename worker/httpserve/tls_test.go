@@ -11,8 +11,7 @@ import (
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
 	"github.com/forkd/forkd/worker/httpserve"
-	"github.com/forkd/forkd/worker/internal/drill"
-	"github.com/forkd/forkd/worker/internal/fake"
+	"github.com/forkd/forkd/worker/internal/servetest"
 )
 
 // config is a TLS configuration with a certificate, and a client's for it.
@@ -29,18 +28,18 @@ func config(t *testing.T) (server, client *tls.Config) {
 // goesAway checks that an HTTP/2 connection is told GOAWAY with the answer to
 // its next request in the drain, and closed.
 func goesAway(t *testing.T, scheme string, srv *http.Server, client *http.Transport) {
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Handler = handler(t, w, drill.App{})
+	srv.Handler = handler(t, w, servetest.App{})
 	served := make(chan error, 1)
 	go func() { served <- httpserve.Serve(w, srv, ln) }()
 	m.Expect(ipc.Ready{})
 
-	ctx, cancel := context.WithTimeout(t.Context(), fake.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), servetest.Timeout)
 	defer cancel()
 	c, err := client.NewClientConn(ctx, scheme, ln.Addr().String())
 	if err != nil {
@@ -66,7 +65,7 @@ func goesAway(t *testing.T, scheme string, srv *http.Server, client *http.Transp
 	if c.Available() == 0 {
 		t.Fatal("told to go away before the drain")
 	}
-	m.Drain(ipc.ReasonRoll, 10*fake.Patience, 0)
+	m.Drain(ipc.ReasonRoll, 10*servetest.Timeout, 0)
 	<-w.Draining()
 	get()
 	// Long before the last tenth: it is the GOAWAY that ends the connection.
@@ -81,7 +80,7 @@ func goesAway(t *testing.T, scheme string, srv *http.Server, client *http.Transp
 	if c.Available() != 0 {
 		t.Error("not told to go away")
 	}
-	m.Await(ipc.Counters{Attached: true, Accepts: 1, Requests: 2})
+	m.WaitFor(ipc.Counters{Attached: true, Accepts: 1, Requests: 2})
 }
 
 func TestHTTP2(t *testing.T) {
@@ -102,10 +101,10 @@ func TestUnencryptedHTTP2(t *testing.T) {
 func TestOwnTLSAndTwoListeners(t *testing.T) {
 	t.Parallel()
 	server, client := config(t)
-	m := fake.New(t)
+	m := servetest.NewMaster(t)
 	w := m.Worker()
 	srv := &http.Server{TLSConfig: server}
-	srv.Handler = handler(t, w, drill.App{})
+	srv.Handler = handler(t, w, servetest.App{})
 	served := make(chan error, 2)
 	clients := &http.Client{Transport: &http.Transport{TLSClientConfig: client}}
 	for range 2 {
@@ -128,8 +127,8 @@ func TestOwnTLSAndTwoListeners(t *testing.T) {
 		r.Body.Close()
 	}
 	m.Expect(ipc.Ready{})
-	m.Await(ipc.Counters{Attached: true, Open: 2, Accepts: 2, Requests: 2})
-	m.Drain(ipc.ReasonRoll, fake.Patience, 0)
+	m.WaitFor(ipc.Counters{Attached: true, Open: 2, Accepts: 2, Requests: 2})
+	m.Drain(ipc.ReasonRoll, servetest.Timeout, 0)
 	<-w.Draining()
 	select {
 	case err := <-served:
@@ -142,5 +141,5 @@ func TestOwnTLSAndTwoListeners(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	m.Await(ipc.Counters{Attached: true, Accepts: 2, Requests: 2})
+	m.WaitFor(ipc.Counters{Attached: true, Accepts: 2, Requests: 2})
 }

@@ -1,4 +1,4 @@
-package drill
+package servetest
 
 import (
 	"bufio"
@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"testing"
 	"time"
-
-	"github.com/forkd/forkd/worker/internal/fake"
 )
 
 // client is one connection that never retries.
@@ -19,13 +17,28 @@ type client struct {
 	in *bufio.Reader
 }
 
-func (s *stage) dial() *client {
+func (s *testServer) dial() *client {
 	s.t.Helper()
 	c, err := connect(s.addr)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	check(s.t, err)
 	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dialUsed is a connection that has had one answer.
+func (s *testServer) dialUsed() *client {
+	s.t.Helper()
+	c := s.dial()
+	c.get(s.t)
+	return c
+}
+
+// dialAsking is a connection whose request is within its handler.
+func (s *testServer) dialAsking(path string) *client {
+	s.t.Helper()
+	c := s.dial()
+	c.ask(s.t, path)
+	s.entered()
 	return c
 }
 
@@ -34,12 +47,23 @@ func connect(addr string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(fake.Patience))
+	return &client{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(Timeout))
+}
+
+func (c *client) write(t *testing.T, text string) {
+	t.Helper()
+	_, err := io.WriteString(c, text)
+	check(t, err)
 }
 
 func (c *client) send(path string) error {
 	_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: test\r\n\r\n", path)
 	return err
+}
+
+func (c *client) ask(t *testing.T, path string) {
+	t.Helper()
+	check(t, c.send(path))
 }
 
 // receive reads one response to its end and reports whether it was the last of
@@ -54,7 +78,7 @@ func (c *client) receive() (last bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("after %d bytes of the body: %w", n, err)
 	}
-	if r.StatusCode != http.StatusOK || n != 2 && n != Big {
+	if r.StatusCode != http.StatusOK || n != 2 && n != BigSize {
 		return false, fmt.Errorf("status %d, %d bytes", r.StatusCode, n)
 	}
 	return r.Close, nil
@@ -63,13 +87,9 @@ func (c *client) receive() (last bool, err error) {
 // get is one request and its response.
 func (c *client) get(t *testing.T) (last bool) {
 	t.Helper()
-	if err := c.send("/"); err != nil {
-		t.Fatal(err)
-	}
+	c.ask(t, "/")
 	last, err := c.receive()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return last
 }
 
@@ -86,9 +106,7 @@ func (c *client) closed(t *testing.T) time.Time {
 // echo checks that a hijacked connection answers.
 func (c *client) echo(t *testing.T) {
 	t.Helper()
-	if _, err := io.WriteString(c, "x"); err != nil {
-		t.Fatal(err)
-	}
+	c.write(t, "x")
 	if b, err := c.in.ReadByte(); err != nil || b != 'x' {
 		t.Fatalf("the echo was %q, %v", b, err)
 	}

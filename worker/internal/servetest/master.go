@@ -1,6 +1,4 @@
-// Package fake is a master for tests of workers: the other end of the channel
-// and of the page. It starts and kills nothing.
-package fake
+package servetest
 
 import (
 	"errors"
@@ -18,16 +16,13 @@ import (
 	"github.com/forkd/forkd/worker/internal/refusal"
 )
 
-// Patience bounds every wait in tests. It is reached only by what hangs.
-const Patience = 60 * time.Second
-
-// Master is what one worker has for a master.
+// Master is the master of one worker. It starts and kills nothing.
 type Master struct {
 	t    testing.TB
 	conn net.Conn
 	in   *ipc.Reader
 
-	// The worker's descriptors, which whoever starts it takes.
+	// The worker's descriptors, for the caller that starts it.
 	Channel, Page *os.File
 	page          int
 
@@ -35,37 +30,29 @@ type Master struct {
 }
 
 //nolint:gochecknoglobals // what it sets is the process's
-var patient = sync.OnceFunc(func() { refusal.AskTime, refusal.LingerTime = Patience, Patience })
+var waitLonger = sync.OnceFunc(func() { refusal.AskTime, refusal.LingerTime = Timeout, Timeout })
 
-// New makes a master without a worker.
-func New(t testing.TB) *Master {
+// NewMaster makes a master without a worker.
+func NewMaster(t testing.TB) *Master {
 	t.Helper()
-	patient() // a client is as slow as the machine
+	waitLonger() // a client is as slow as the machine
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	own := os.NewFile(uintptr(pair[0]), "master")
 	defer own.Close()
 	conn, err := net.FileConn(own)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	page, err := ipc.NewPage()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	theirs, err := unix.FcntlInt(uintptr(page), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	m := &Master{
 		t: t, conn: conn, in: ipc.NewReader(conn), page: page,
 		Channel: os.NewFile(uintptr(pair[1]), "channel"),
 		Page:    os.NewFile(uintptr(theirs), "page"),
 	}
 	t.Cleanup(func() {
-		m.Die()
+		m.Close()
 		m.Channel.Close()
 		m.Page.Close()
 		unix.Close(page)
@@ -86,18 +73,12 @@ func (m *Master) Worker() *worker.Worker {
 		// The worker closes what it is given, and m.Channel must not close the
 		// number again.
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			m.t.Fatal(err)
-		}
+		check(m.t, err)
 		f.Close()
-		if err := os.Setenv(key, strconv.Itoa(fd)); err != nil {
-			m.t.Fatal(err)
-		}
+		check(m.t, os.Setenv(key, strconv.Itoa(fd)))
 	}
 	if m.MaxConnections > 0 {
-		if err := os.Setenv(ipc.EnvMaxConnections, strconv.Itoa(m.MaxConnections)); err != nil {
-			m.t.Fatal(err)
-		}
+		check(m.t, os.Setenv(ipc.EnvMaxConnections, strconv.Itoa(m.MaxConnections)))
 	}
 	w := worker.New()
 	m.Expect(ipc.Hello{Version: 1})
@@ -106,7 +87,7 @@ func (m *Master) Worker() *worker.Worker {
 
 // Read is the worker's next message.
 func (m *Master) Read() (ipc.Message, error) {
-	if err := m.conn.SetReadDeadline(time.Now().Add(Patience)); err != nil {
+	if err := m.conn.SetReadDeadline(time.Now().Add(Timeout)); err != nil {
 		return nil, err
 	}
 	return m.in.Read()
@@ -120,78 +101,65 @@ func (m *Master) Expect(want ipc.Message) {
 	}
 }
 
-// Quiet fails the test if the worker has said anything.
-func (m *Master) Quiet() {
+// ExpectNothing fails the test if the worker has said anything.
+func (m *Master) ExpectNothing() {
 	m.t.Helper()
-	if err := m.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
-		m.t.Fatal(err)
-	}
+	check(m.t, m.conn.SetReadDeadline(time.Unix(1, 0)))
 	rc, err := m.conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	check(m.t, err)
 	err = rc.Control(func(fd uintptr) {
 		if n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
 			m.t.Errorf("the worker said something: %d bytes, %v", n, err)
 		}
 	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	check(m.t, err)
 }
 
-// Say sends a message.
-func (m *Master) Say(msg ipc.Message) {
+// Send sends a message.
+func (m *Master) Send(msg ipc.Message) {
 	m.t.Helper()
 	line, err := ipc.Encode(msg)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	check(m.t, err)
 	m.Write(line)
 }
 
 // Write sends bytes as they are.
 func (m *Master) Write(b []byte) {
 	m.t.Helper()
-	if _, err := m.conn.Write(b); err != nil {
-		m.t.Fatal(err)
-	}
+	_, err := m.conn.Write(b)
+	check(m.t, err)
 }
 
 // Drain asks the worker to drain within d.
 func (m *Master) Drain(reason string, d, idle time.Duration) {
 	m.t.Helper()
-	m.Say(ipc.Drain{Reason: reason, Deadline: time.Now().Add(d), Idle: idle})
+	m.Send(ipc.Drain{Reason: reason, Deadline: time.Now().Add(d), Idle: idle})
 }
 
-// Die closes the master's end of the channel.
-func (m *Master) Die() { m.conn.Close() }
+// Close closes the master's end of the channel.
+func (m *Master) Close() { m.conn.Close() }
 
-// Share sets how many connections the worker may have from now on.
-func (m *Master) Share(connections int64) {
+// SetLimit sets how many connections the worker may have from now on.
+func (m *Master) SetLimit(connections int64) {
 	m.t.Helper()
-	if err := ipc.SetLimit(m.page, connections); err != nil {
-		m.t.Fatal(err)
-	}
+	check(m.t, ipc.SetLimit(m.page, connections))
 }
 
 // Counters reads the page as a master does.
 func (m *Master) Counters() ipc.Counters {
 	m.t.Helper()
 	c, err := ipc.ReadPage(m.page)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	check(m.t, err)
 	return c
 }
 
-// Await fails the test unless what is counted comes to want: a connection's end
+// WaitFor fails the test unless the counters come to want: a connection's end
 // reaches the page a moment after it reaches the client.
-func (m *Master) Await(want ipc.Counters) {
+func (m *Master) WaitFor(want ipc.Counters) {
 	m.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(Patience); m.Counters() != want; <-tick.C {
+	for end := time.Now().Add(Timeout); m.Counters() != want; <-tick.C {
 		if time.Now().After(end) {
 			m.t.Fatalf("the page has %+v, want %+v", m.Counters(), want)
 		}

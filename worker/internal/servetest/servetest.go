@@ -1,36 +1,41 @@
-// Package drill is the tests of what a draining worker promises its clients,
-// written once for every server that a serve package serves.
-package drill
+// Package servetest is for tests of workers, as net/http/httptest is for tests of
+// servers. Master is the master's end of a worker's channel and counters page; Run
+// is one suite of what a worker promises its clients, for every serve package.
+package servetest
 
 import (
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
-	"github.com/forkd/forkd/worker/internal/fake"
 )
 
-// Big is how long the body of /big is: more than the buffers between server and
-// client hold.
-const Big = 16 << 20
+// Timeout bounds every wait. Only a test that hangs reaches it.
+const Timeout = 60 * time.Second
 
-// App is what the server under test serves: "ok" at /, Big bytes at /big, at
+// BigSize is the length of the body of /big: more than the buffers between server
+// and client hold.
+const BigSize = 16 << 20
+
+// App is what the server under test serves: "ok" at /, BigSize bytes at /big, at
 // /slow an "ok" that waits for Release, and at /hijack a connection that echoes
 // until its client closes, or, at /hijack/told, until the worker drains.
-// Handlers of /slow and /hijack say so on Entered.
+// Handlers of /slow and /hijack send to Entered.
 type App struct {
 	Entered chan struct{}
 	Release chan struct{}
 }
 
-// Serve serves app on ln as a serve package does, without a read timeout.
+// Serve serves app on ln by a serve package, without a read timeout.
 type Serve func(w *worker.Worker, ln net.Listener, app App) error
 
-// stage is one worker, its master and its server.
-type stage struct {
-	*fake.Master
+// testServer is a worker with its master and its server.
+type testServer struct {
+	*Master
 	t      *testing.T
 	worker *worker.Worker
 	addr   string
@@ -38,106 +43,117 @@ type stage struct {
 	served chan error
 }
 
-func setUp(t *testing.T, serve Serve) *stage {
+// start starts a worker that may have so many connections; 0: any number.
+func start(t *testing.T, serve Serve, maxConnections int) *testServer {
 	t.Helper()
-	return setUpWith(t, serve, 0)
-}
-
-// setUpWith sets up a worker that may have so many connections.
-func setUpWith(t *testing.T, serve Serve, connections int) *stage {
-	t.Helper()
-	m := fake.New(t)
-	m.MaxConnections = connections
-	s := &stage{
+	m := NewMaster(t)
+	m.MaxConnections = maxConnections
+	s := &testServer{
 		Master: m, t: t, worker: m.Worker(),
 		app:    App{Entered: make(chan struct{}), Release: make(chan struct{})},
 		served: make(chan error, 1),
 	}
 	ln, err := s.worker.Listen("http", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	s.addr = ln.Addr().String()
-	s.Quiet()
+	s.ExpectNothing()
 	go func() { s.served <- serve(s.worker, ln, s.app) }()
 	s.Expect(ipc.Ready{})
 	return s
 }
 
-// drain asks for a drain and waits until the worker knows of it. It returns when
-// the drain began, as far as this side can tell.
-func (s *stage) drain(reason string, d, idle time.Duration) time.Time {
+// drain asks for a drain, waits until it has begun, and returns when it was asked for.
+func (s *testServer) drain(reason string, d, idle time.Duration) time.Time {
 	s.t.Helper()
 	began := time.Now()
 	s.Drain(reason, d, idle)
-	select {
-	case <-s.worker.Draining():
-	case <-time.After(fake.Patience):
-		s.t.Fatal("the worker does not drain")
-	}
+	receive(s.t, s.worker.Draining(), "the worker does not drain")
 	return began
 }
 
-// done is what Serve returned.
-func (s *stage) done() error {
+// wantServed waits for Serve to return without an error.
+func (s *testServer) wantServed() {
 	s.t.Helper()
-	select {
-	case err := <-s.served:
-		return err
-	case <-time.After(fake.Patience):
-		s.t.Fatal("Serve does not return")
-		return nil
+	if err := receive(s.t, s.served, "Serve does not return"); err != nil {
+		s.t.Error(err)
 	}
 }
 
-func (s *stage) entered() {
+// wantCut waits for Serve to return an error that names how many connections it cut.
+func (s *testServer) wantCut(connections int) {
 	s.t.Helper()
-	select {
-	case <-s.app.Entered:
-	case <-time.After(fake.Patience):
-		s.t.Fatal("no handler was called")
+	err := receive(s.t, s.served, "Serve does not return")
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("cut %d connections", connections)) {
+		s.t.Errorf("Serve returned %v", err)
 	}
 }
 
-// Run runs all drills.
+func (s *testServer) entered() {
+	s.t.Helper()
+	receive(s.t, s.app.Entered, "no handler was called")
+}
+
+// receive receives from a channel, and fails the test if nothing comes.
+func receive[T any](t testing.TB, from <-chan T, otherwise string) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(Timeout):
+		t.Fatal(otherwise)
+	}
+	return v
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Run runs the suite.
 func Run(t *testing.T, serve Serve) {
-	for name, drill := range map[string]func(*testing.T, Serve){
-		"counters":          counters,
-		"keep-alive":        keepAlive,
-		"never retries":     neverRetries,
-		"under way":         underWay,
-		"lingering close":   lingeringClose,
-		"idle in a roll":    idleInRoll,
-		"idle at a stop":    idleAtStop,
-		"speaks late":       speaksLate,
-		"just connected":    justConnected,
-		"stop during roll":  stopDuringRoll,
-		"hijacked and told": hijackedTold,
-		"hijacked and cut":  hijackedCut,
-		"stuck request":     stuckRequest,
-		"master gone":       masterGone,
+	for _, test := range []struct {
+		name  string
+		run   func(*testing.T, *testServer)
+		limit int // of connections
+	}{
+		{"counters", counters, 0},
+		{"keep-alive", keepAlive, 0},
+		{"never retries", neverRetries, 0},
+		{"under way", underWay, 0},
+		{"lingering close", lingeringClose, 0},
+		{"idle in a roll", idleInRoll, 0},
+		{"idle at a stop", idleAtStop, 0},
+		{"speaks late", speaksLate, 0},
+		{"just connected", justConnected, 0},
+		{"stop during roll", stopDuringRoll, 0},
+		{"hijacked and told", hijackedTold, 0},
+		{"hijacked and cut", hijackedCut, 0},
+		{"stuck request", stuckRequest, 0},
+		{"master gone", masterGone, 0},
 
-		"limit":               limit,
-		"limit changes":       limitChanges,
-		"limit of WebSockets": limitOfWebSockets,
-		"limit under load":    limitUnderLoad,
-		"limit in a drain":    limitInADrain,
-		"limit at the end":    limitAtTheEnd,
-		"limit and silence":   limitAndSilence,
-		"limit and a flood":   limitAndAFlood,
+		{"limit", limit, 2},
+		{"limit changes", limitChanges, 1},
+		{"limit of WebSockets", limitOfWebSockets, 1},
+		{"limit under load", limitUnderLoad, loadLimit},
+		{"limit in a drain", limitInADrain, 1},
+		{"limit at the end", limitAtTheEnd, 1},
+		{"limit and silence", limitAndSilence, 1},
+		{"limit and a flood", limitAndAFlood, 1},
 
-		"shed, idle":                  shedIdle,
-		"shed, busy":                  shedBusy,
-		"shed, under way":             shedUnderWay,
-		"shed by the program":         shedByTheProgram,
-		"shed, hijacked":              shedHijacked,
-		"shed, hijacked and not told": shedUntold,
-		"shed and a drain":            shedAndADrain,
-		"shed under load":             shedUnderLoad,
+		{"shed, idle", shedIdle, 0},
+		{"shed, busy", shedBusy, 0},
+		{"shed, under way", shedUnderWay, 0},
+		{"shed by the program", shedByTheProgram, 0},
+		{"shed, hijacked", shedHijacked, 0},
+		{"shed, hijacked and not told", shedUntold, 0},
+		{"shed and a drain", shedAndADrain, 0},
+		{"shed under load", shedUnderLoad, 0},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			drill(t, serve)
+			test.run(t, start(t, serve, test.limit))
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package drill
+package servetest
 
 import (
 	"sync"
@@ -7,32 +7,26 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/ipc"
-	"github.com/forkd/forkd/worker/internal/fake"
 )
 
-// ownersTime is how long a worker waits for what the program closes when it is
-// told to shed.
-const ownersTime = time.Second
+// programTime is how long a worker waits for the program to close connections
+// when it is told to shed.
+const programTime = time.Second
 
-// line is so many connections that have had an answer each, the oldest first.
-func (s *stage) line(n int) []*client {
+// dialMany opens connections that have had an answer each, the oldest first.
+func (s *testServer) dialMany(n int) []*client {
 	s.t.Helper()
 	all := make([]*client, n)
 	for i := range all {
-		all[i] = s.dial()
-		all[i].get(s.t)
+		all[i] = s.dialUsed()
 	}
 	return all
 }
 
-// hijacked is a connection that the handler has taken over.
-func (s *stage) hijacked() *client {
+// dialHijacked is a connection that the handler has taken over.
+func (s *testServer) dialHijacked() *client {
 	s.t.Helper()
-	c := s.dial()
-	if err := c.send("/hijack"); err != nil {
-		s.t.Fatal(err)
-	}
-	s.entered()
+	c := s.dialAsking("/hijack")
 	c.echo(s.t)
 	return c
 }
@@ -49,27 +43,25 @@ func stays(t *testing.T, all ...*client) {
 
 // Of connections whose clients are silent, those that are open the longest are
 // closed, and no other.
-func shedIdle(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
-	all := s.line(7)
+func shedIdle(t *testing.T, s *testServer) {
+	all := s.dialMany(7)
 	began := time.Now()
-	s.Say(ipc.Shed{Count: 4, Over: 2 * time.Second})
+	s.Send(ipc.Shed{Count: 4, Over: 2 * time.Second})
 	for _, c := range all[:4] {
 		if early := c.closed(t).Sub(began); early < ipc.DefaultIdle {
 			t.Errorf("closed after %v", early)
 		}
 		c.Close()
 	}
-	s.Await(ipc.Counters{Attached: true, Open: 3, Accepts: 7, Requests: 7})
+	s.WaitFor(ipc.Counters{Attached: true, Open: 3, Accepts: 7, Requests: 7})
 	stays(t, all[4:]...)
 }
 
 // One whose client speaks is told to close with an answer, and closed after it.
-func shedBusy(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
-	all := s.line(3)
-	s.Say(ipc.Shed{Count: 1})
-	for end := time.Now().Add(fake.Patience); !all[0].get(t); {
+func shedBusy(t *testing.T, s *testServer) {
+	all := s.dialMany(3)
+	s.Send(ipc.Shed{Count: 1})
+	for end := time.Now().Add(Timeout); !all[0].get(t); {
 		stays(t, all[1:]...)
 		if time.Now().After(end) {
 			t.Fatal("not told to close")
@@ -82,24 +74,15 @@ func shedBusy(t *testing.T, serve Serve) {
 
 // A request that is under way is answered, however long it takes; then its
 // connection goes. Meanwhile no other goes in its place.
-func shedUnderWay(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
-	long := s.dial()
-	if err := long.send("/slow"); err != nil {
-		t.Fatal(err)
-	}
-	s.entered()
-	idle, other := s.dial(), s.dial()
-	idle.get(t)
-	other.get(t)
-	s.Say(ipc.Shed{Count: 2, Over: 500 * time.Millisecond})
+func shedUnderWay(t *testing.T, s *testServer) {
+	long := s.dialAsking("/slow")
+	idle, other := s.dialUsed(), s.dialUsed()
+	s.Send(ipc.Shed{Count: 2, Over: 500 * time.Millisecond})
 	idle.closed(t)
 	stays(t, other)
 	s.app.Release <- struct{}{}
 	last, err := long.receive()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if !last && !long.get(t) { // a response that has begun may not say so, the next one does
 		t.Error("not told to close")
 	}
@@ -109,27 +92,21 @@ func shedUnderWay(t *testing.T, serve Serve) {
 
 // The program is told first; what closes then counts, though it is not the
 // oldest.
-func shedByTheProgram(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
+func shedByTheProgram(t *testing.T, s *testServer) {
 	told := make(chan int, 10)
 	s.worker.OnShed(func(n int) { told <- n })
-	old := s.line(3)
-	young := []*client{s.hijacked(), s.hijacked()}
-	s.Say(ipc.Shed{Count: 2})
-	select {
-	case n := <-told:
-		if n != 2 {
-			t.Errorf("told of %d", n)
-		}
-	case <-time.After(fake.Patience):
-		t.Fatal("not told")
+	old := s.dialMany(3)
+	young := []*client{s.dialHijacked(), s.dialHijacked()}
+	s.Send(ipc.Shed{Count: 2})
+	if n := receive(t, told, "not told"); n != 2 {
+		t.Errorf("told of %d", n)
 	}
 	for _, c := range young {
 		c.Close() // as a client does that has been sent a close frame
 	}
-	s.Await(ipc.Counters{Attached: true, Open: 3, Accepts: 5, Requests: 5})
+	s.WaitFor(ipc.Counters{Attached: true, Open: 3, Accepts: 5, Requests: 5})
 	// Long enough for anything else to be closed.
-	silence := time.NewTimer(ownersTime + 2*ipc.DefaultIdle)
+	silence := time.NewTimer(programTime + 2*ipc.DefaultIdle)
 	defer silence.Stop()
 	<-silence.C
 	stays(t, old...)
@@ -137,68 +114,54 @@ func shedByTheProgram(t *testing.T, serve Serve) {
 
 // A hijacked connection of a program that is told and lets it be is cut when it
 // has had the time of the whole shed and a second; the others stay.
-func shedHijacked(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
+func shedHijacked(t *testing.T, s *testServer) {
 	told := make(chan struct{}, 10)
 	s.worker.OnShed(func(int) { told <- struct{}{} })
-	first, second := s.hijacked(), s.hijacked()
+	first, second := s.dialHijacked(), s.dialHijacked()
 	const over = time.Second
 	began := time.Now()
-	s.Say(ipc.Shed{Count: 1, Over: over})
-	select {
-	case <-told:
-	case <-time.After(fake.Patience):
-		t.Fatal("not told")
-	}
+	s.Send(ipc.Shed{Count: 1, Over: over})
+	receive(t, told, "not told")
 	first.echo(t)
-	if early := first.closed(t).Sub(began); early < over+ownersTime {
+	if early := first.closed(t).Sub(began); early < over+programTime {
 		t.Errorf("cut after %v", early)
 	}
 	second.echo(t)
-	s.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 2})
+	s.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 2})
 }
 
 // Where the program can't be told, hijacked connections are closed all the same.
-func shedUntold(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
-	first, idle, second := s.hijacked(), s.line(1)[0], s.hijacked()
-	s.Say(ipc.Shed{Count: 2, Over: time.Second})
+func shedUntold(t *testing.T, s *testServer) {
+	first, idle, second := s.dialHijacked(), s.dialMany(1)[0], s.dialHijacked()
+	s.Send(ipc.Shed{Count: 2, Over: time.Second})
 	first.closed(t)
 	idle.closed(t)
 	idle.Close()
 	second.echo(t)
-	s.Await(ipc.Counters{Attached: true, Open: 1, Accepts: 3, Requests: 3})
+	s.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 3, Requests: 3})
 }
 
 // A drain takes over from a shed.
-func shedAndADrain(t *testing.T, serve Serve) {
-	s := setUp(t, serve)
+func shedAndADrain(t *testing.T, s *testServer) {
 	told := make(chan int, 10)
 	s.worker.OnShed(func(n int) { told <- n })
-	all := s.line(4)
-	s.Say(ipc.Shed{Count: 4, Over: 4 * time.Second})
-	select {
-	case <-told:
-	case <-time.After(fake.Patience):
-		t.Fatal("not told")
-	}
-	s.drain(ipc.ReasonRoll, fake.Patience, 0)
+	all := s.dialMany(4)
+	s.Send(ipc.Shed{Count: 4, Over: 4 * time.Second})
+	receive(t, told, "not told")
+	s.drain(ipc.ReasonRoll, Timeout, 0)
 	for _, c := range all {
 		if !c.get(t) {
 			t.Error("not told to close")
 		}
 		c.Close()
 	}
-	if err := s.done(); err != nil {
-		t.Error(err)
-	}
+	s.wantServed()
 }
 
 // Clients that keep their connections and never retry see no failure while one
 // shed follows the other, and as many connections are closed as was asked for.
-func shedUnderLoad(t *testing.T, serve Serve) {
+func shedUnderLoad(t *testing.T, s *testServer) {
 	const clients, sheds, each = 12, 3, 5
-	s := setUp(t, serve)
 	var toldToClose atomic.Int64
 	var warm, all sync.WaitGroup
 	warm.Add(clients)
@@ -213,7 +176,7 @@ func shedUnderLoad(t *testing.T, serve Serve) {
 			c, err := connect(s.addr)
 			for err == nil {
 				last := false
-				if err = c.SetDeadline(time.Now().Add(fake.Patience)); err != nil {
+				if err = c.SetDeadline(time.Now().Add(Timeout)); err != nil {
 					break
 				}
 				if err = c.send("/"); err != nil {
@@ -242,7 +205,7 @@ func shedUnderLoad(t *testing.T, serve Serve) {
 		t.Helper()
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
-		for end := time.Now().Add(fake.Patience); toldToClose.Load() != n; <-tick.C {
+		for end := time.Now().Add(Timeout); toldToClose.Load() != n; <-tick.C {
 			if time.Now().After(end) {
 				t.Errorf("%d were told to close, want %d", toldToClose.Load(), n)
 				return
@@ -251,12 +214,12 @@ func shedUnderLoad(t *testing.T, serve Serve) {
 	}
 	warm.Wait()
 	for i := range int64(sheds) {
-		s.Say(ipc.Shed{Count: each, Over: time.Second})
+		s.Send(ipc.Shed{Count: each, Over: time.Second})
 		settled((i + 1) * each)
 	}
 	// One that comes during another.
-	s.Say(ipc.Shed{Count: 2, Over: time.Second})
-	s.Say(ipc.Shed{Count: 3, Over: 2 * time.Second})
+	s.Send(ipc.Shed{Count: 2, Over: time.Second})
+	s.Send(ipc.Shed{Count: 3, Over: 2 * time.Second})
 	settled((sheds + 1) * each)
 	close(stop)
 	all.Wait()

@@ -87,13 +87,13 @@ func (b *backend) Describe(ctx context.Context) (control.Description, error) {
 // Events implements control.Backend. After the loop's end, what it has left is
 // read: nobody writes there any more.
 func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, error) {
-	page, err := ask(ctx, b, func() control.EventPage { return b.loop.chronicle.after(after) })
+	page, err := ask(ctx, b, func() control.EventPage { return b.loop.events.After(after) })
 	if err == nil {
 		return page, nil
 	}
 	select {
 	case <-b.loop.done:
-		return b.loop.chronicle.after(after), nil
+		return b.loop.events.After(after), nil
 	default:
 		return page, err
 	}

@@ -189,7 +189,7 @@ func (h *host) leaveDaemons(from *worker, daemons []*daemon, now time.Time) pool
 	}
 	shown := l.show()
 	h.log.Warn("ending what is left of a worker, in a session of its own", "slot", l.id.Slot, "pid", shown.PID, "processes", shown.Processes)
-	h.chronicle.add(control.Event{Type: control.EventLeftover, Slot: shown.Slot, PID: &shown.PID, Reason: fmt.Sprintf("%s, processes: %d", shown.Reason, shown.Processes)})
+	h.events.Add(control.Event{Type: control.EventLeftover, Slot: shown.Slot, PID: &shown.PID, Reason: fmt.Sprintf("%s, processes: %d", shown.Reason, shown.Processes)})
 	return pool.Inherited{ID: l.id, Deadline: l.killAt, Stop: true}
 }
 

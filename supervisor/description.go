@@ -13,8 +13,8 @@ import (
 // environment is in it. It runs on the loop's goroutine.
 func (h *host) description(v pool.View) control.Description {
 	d := control.Description{
-		History:  h.chronicle.history(),
-		Rolls:    slices.Clone(h.chronicle.rolls),
+		History:  h.events.Exits(),
+		Rolls:    h.events.Rolls(),
 		Messages: control.Messages{Sent: h.sent, Dropped: h.dropped},
 	}
 	r := h.current(v.Generation)

@@ -42,7 +42,7 @@ type member struct {
 func (m *master) join() *member {
 	b := &backend{loop: m.loop, host: m.host, tell: m.loop.glance, meter: meter{usage: process.Sparing(process.NewUsage())}}
 	of := &member{
-		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.chronicle.boot, StartedAt: m.host.startedAt, Memory: new(fleet.Memory)},
+		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.events.Boot(), StartedAt: m.host.startedAt, Memory: new(fleet.Memory)},
 		source:   &source{backend: b},
 		log:      m.log,
 		settings: make(chan Redis, 1),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
@@ -34,7 +35,7 @@ type host struct {
 	null      int
 	output    *output.Writer // nil: workers inherit the master's own
 
-	chronicle *chronicle // the loop's own
+	events *eventlog.Log // the loop's own
 
 	reloadFailed *control.Failure // the last reload, where it failed
 	redis        func() *control.Redis
@@ -107,17 +108,17 @@ func (h *host) perform(action pool.Action) {
 	case pool.RollProgress:
 		h.reloading = a.Reload
 	case pool.StateChanged, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
-		// the loop's own
+		// for the log and the event log
 	}
 	h.notices()
 }
 
-// witness implements edge.
-func (h *host) witness(id pool.ID) (seen witness) {
+// worker implements edge.
+func (h *host) worker(id pool.ID) (info eventlog.WorkerInfo) {
 	if w := h.workers[id]; w != nil {
-		seen = witness{pid: w.process.PID(), output: w.output}
+		info = eventlog.WorkerInfo{PID: w.process.PID(), Output: w.output}
 	}
-	return seen
+	return info
 }
 
 // prepare gets a generation's configuration and program beside the loop, and its
@@ -331,13 +332,13 @@ func (h *host) spoilt() {
 		if s.Slot >= 0 {
 			e.Slot = &s.Slot
 		}
-		h.chronicle.add(e)
+		h.events.Add(e)
 	}
 }
 
 func (h *host) listeningAgain(slot int, why string) {
 	h.log.Info("listening again", "slot", slot, "why", why)
-	h.chronicle.add(control.Event{Type: control.EventListeningAgain, Slot: &slot, Reason: why})
+	h.events.Add(control.Event{Type: control.EventListeningAgain, Slot: &slot, Reason: why})
 }
 
 // unlisten lets go of the sockets: from here on the workers alone hold them.
@@ -355,7 +356,7 @@ func (h *host) retire(a pool.Retire) {
 		h.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
 	}
 	if n := w.shed(); n > 0 {
-		h.chronicle.add(control.Event{Type: control.EventShed, Slot: &a.ID.Slot, Generation: &a.ID.Generation, PID: known(w.process.PID()), Reason: fmt.Sprintf("%d connections, %d a second", n, w.cfg.Drain.ShedPerSecond)})
+		h.events.Add(control.Event{Type: control.EventShed, Slot: &a.ID.Slot, Generation: &a.ID.Generation, PID: new(w.process.PID()), Reason: fmt.Sprintf("%d connections, %d a second", n, w.cfg.Drain.ShedPerSecond)})
 	}
 }
 

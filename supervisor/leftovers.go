@@ -172,7 +172,7 @@ func (h *host) inherit(s *leftovers, step func(pool.Event)) {
 
 func (h *host) adoptLeftover(l *leftover) pool.Event {
 	h.leftovers[l.id] = l
-	h.chronicle.add(control.Event{Type: control.EventLeftover, Slot: l.knownSlot(), PID: &l.pid, Reason: "left by a killed master, draining"})
+	h.events.Add(control.Event{Type: control.EventLeftover, Slot: l.knownSlot(), PID: &l.pid, Reason: "left by a killed master, draining"})
 	return pool.Inherited{ID: l.id, Deadline: l.killAt}
 }
 

@@ -161,7 +161,7 @@ func (h *host) tellOther(o sockets.Other, holder sockets.Holder) {
 	} else {
 		h.log.Warn("port shared", "listener", o.Listener.Name, "why", e.Reason)
 	}
-	h.chronicle.add(e)
+	h.events.Add(e)
 }
 
 // release lets go of a release's sockets: those that no other has are closed.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
 )
 
@@ -14,8 +15,8 @@ import (
 // not block, and tells what came of an action through the loop's tell.
 type edge interface {
 	perform(action pool.Action)
-	inspect()                   // sets right what workers do to their sockets unasked
-	witness(id pool.ID) witness // what is known of a worker
+	inspect() // sets right what workers do to their sockets unasked
+	worker(id pool.ID) eventlog.WorkerInfo
 }
 
 // inspectEvery is how long a worker that shuts its socket down can keep clients
@@ -46,7 +47,7 @@ type loop struct {
 	manager  manager
 	quit     *pool.AppExited
 
-	chronicle *chronicle
+	events *eventlog.Log
 
 	stopping time.Time // when the stop was asked for; zero: it has not been
 	busyAt   time.Time // when something happened last; zero: tidied up since
@@ -85,7 +86,7 @@ func newLoop(p *pool.Pool, log *slog.Logger) *loop {
 		afford:   func(int) error { return nil },
 		manager:  manager{tell: func(string) {}, stop: func() time.Duration { return 0 }},
 
-		chronicle: newChronicle(time.Now()),
+		events: eventlog.New(time.Now()),
 	}
 }
 
@@ -167,28 +168,20 @@ func setAlarm(alarm *time.Timer, at time.Time) {
 	alarm.Reset(time.Until(at))
 }
 
-// step is the whole life of an event: decide, then do.
+// step is the whole life of an event: decide, tell, do.
 func (l *loop) step(ev pool.Event) {
-	for _, action := range l.pool.Step(time.Now(), ev) {
-		var seen witness
-		switch a := action.(type) {
-		case pool.StateChanged:
-			seen = l.edge.witness(a.ID)
-			logMoved(l.log, a, seen.pid)
-		case pool.RollProgress:
-			logRoll(l.log, a)
-		case pool.RollEnded:
-			logRollEnded(l.log, a)
+	actions := l.pool.Step(time.Now(), ev)
+	logActions(l.log, actions, l.edge.worker)
+	l.events.Record(actions, l.edge.worker)
+	for _, action := range actions {
+		l.edge.perform(action)
+		if a, ended := action.(pool.RollEnded); ended {
 			l.answer(outcome{a.Generation, a.Result, a.Why})
 			l.report()
-		case pool.AppUp, pool.Scaled, pool.HostDrainChanged:
-			logApp(l.log, a)
-		case pool.AppExited:
-			l.quit = &a
-		default:
 		}
-		l.chronicle.record(action, seen)
-		l.edge.perform(action)
+		if a, exited := action.(pool.AppExited); exited {
+			l.quit = &a
+		}
 	}
 	if l.stopping.IsZero() && l.pool.Stopping() {
 		l.stopping = time.Now()

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
 )
 
@@ -26,7 +27,7 @@ type fakeEdge struct {
 	prepared []pool.Prepare
 }
 
-func (e *fakeEdge) witness(pool.ID) witness { return witness{} }
+func (e *fakeEdge) worker(pool.ID) (none eventlog.WorkerInfo) { return none }
 
 func (e *fakeEdge) inspect() {}
 

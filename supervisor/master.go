@@ -56,9 +56,9 @@ func newMaster(cfg Config, place *control.RuntimeDir, out Output) *master {
 		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, upkeep: upkeep{place: place}, null: -1,
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
 		oom: process.NewOOMKills("/"), leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{}, others: map[uint64]string{},
-		starts:    make(chan struct{}, maxStarting),
-		daemons:   newDaemons(),
-		chronicle: m.loop.chronicle, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },
+		starts:  make(chan struct{}, maxStarting),
+		daemons: newDaemons(),
+		events:  m.loop.events, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },
 		preparing: func(generation int) bool { return m.loop.pool.Preparing(generation) },
 	}
 	m.loop.edge = m.host

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/ipc"
@@ -34,14 +35,14 @@ func (s *source) Obey(ctx context.Context, orders []fleet.Command) error {
 
 // obey runs on the loop's goroutine.
 func (s *source) obey(c fleet.Command) {
-	h := s.loop.chronicle
+	h := s.loop.events
 	err := errors.New(c.Refused)
 	if c.Refused == "" {
 		err = s.carryOut(c)
 	}
 	if err != nil {
 		s.loop.log.Warn("an order from Redis is refused", "op", c.Op, "id", c.ID, "why", err)
-		h.add(control.Event{Type: control.EventRefused, Reason: orderReason(c.ID, err.Error())})
+		h.Add(control.Event{Type: control.EventRefused, Reason: eventlog.CommandReason(c.ID, err.Error())})
 		return
 	}
 	s.loop.log.Info("an order from Redis is carried out", "op", c.Op, "id", c.ID)
@@ -66,7 +67,7 @@ func (s *source) carryOut(c fleet.Command) error {
 		return s.answered(c, control.EventResumed, "the host serves already", func() error { return s.drain(false) })
 	case fleet.OpShed:
 		n := s.host.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
-		l.chronicle.add(control.Event{Type: control.EventShed, Reason: orderReason(c.ID, fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds))})
+		l.events.Add(control.Event{Type: control.EventShed, Reason: eventlog.CommandReason(c.ID, fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds))})
 		return nil
 	case fleet.OpRoll:
 		return s.roll(c.ID)
@@ -78,13 +79,13 @@ func (s *source) carryOut(c fleet.Command) error {
 // answered carries an order out. What it changes tells of itself, by an event of a
 // type that answers the order; where it changes nothing, that is said.
 func (s *source) answered(c fleet.Command, kind, unchanged string, do func() error) error {
-	h := s.loop.chronicle
-	h.order = pendingOrder{id: c.ID, kind: kind}
+	h := s.loop.events
+	h.Pending = eventlog.PendingCommand{ID: c.ID, Type: kind}
 	err := do()
-	waits := h.order.id != ""
-	h.order = pendingOrder{}
+	waits := h.Pending.ID != ""
+	h.Pending = eventlog.PendingCommand{}
 	if err == nil && waits {
-		h.add(control.Event{Type: kind, Reason: orderReason(c.ID, unchanged)})
+		h.Add(control.Event{Type: kind, Reason: eventlog.CommandReason(c.ID, unchanged)})
 	}
 	return err
 }
@@ -96,15 +97,15 @@ func (s *source) roll(id string) error {
 	busy := l.pool.Summary().Roll != nil
 	l.step(pool.RollRequested{})
 	generation := l.pool.Requested()
-	asking := l.chronicle.asking
+	asking := l.events.Waiting
 	if len(asking[generation]) == mostAsking {
 		return fmt.Errorf("%d orders wait for the roll to generation %d already", mostAsking, generation)
 	}
 	asking[generation] = append(asking[generation], id)
 	if busy {
-		l.chronicle.add(control.Event{
+		l.events.Add(control.Event{
 			Type: control.EventRollStarted, Generation: &generation,
-			Reason: orderReason(id, "after the roll that is under way, to generation "+strconv.Itoa(generation)),
+			Reason: eventlog.CommandReason(id, "after the roll that is under way, to generation "+strconv.Itoa(generation)),
 		})
 	}
 	return nil

@@ -3,11 +3,9 @@ package supervisor
 import (
 	"os"
 	"slices"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/sockets"
 )
@@ -77,7 +75,7 @@ func (h *host) slot(s pool.Slot) control.Slot {
 		Leaving:  s.Leaving(),
 		Restarts: s.Restarts,
 		Reason:   s.Why,
-		LastExit: lastExit(s.LastExit),
+		LastExit: eventlog.LastExit(s.LastExit),
 		Workers:  make([]control.Worker, 0, len(s.Workers)),
 	}
 	if s.State == pool.StateBackoff {
@@ -114,20 +112,6 @@ func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
 		out.Counted = "worker"
 		out.Connections, out.Accepted, out.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
 		out.Refused = new(int64(c.Refused))
-	}
-	return out
-}
-
-func lastExit(e pool.LastExit) *control.LastExit {
-	if e.At.IsZero() {
-		return nil
-	}
-	out := &control.LastExit{At: e.At, Reason: e.Why}
-	switch {
-	case e.Exit.Signal != 0:
-		out.Signal = unix.SignalName(syscall.Signal(e.Exit.Signal))
-	case e.Exit.Code >= 0:
-		out.Code = new(e.Exit.Code)
 	}
 	return out
 }

@@ -77,11 +77,11 @@ func (h *host) lookAfterPlace(notify []*notifySocket) {
 		if len(restored) > 0 {
 			what := strings.Join(restored, ", ")
 			h.log.Warn("somebody has removed the app's files: made again", "in", h.upkeep.place.Dir, "what", what)
-			h.chronicle.add(control.Event{Type: control.EventRuntimeRestored, Reason: fmt.Sprintf("%s: %s", h.upkeep.place.Dir, what)})
+			h.events.Add(control.Event{Type: control.EventRuntimeRestored, Reason: fmt.Sprintf("%s: %s", h.upkeep.place.Dir, what)})
 		}
 		if news {
 			h.log.Error("somebody has removed the app's files, and they cannot be made again: forkd does not find the app: tried again each second", "in", h.upkeep.place.Dir, "why", failed)
-			h.chronicle.add(control.Event{Type: control.EventRuntimeLost, Reason: failed})
+			h.events.Add(control.Event{Type: control.EventRuntimeLost, Reason: failed})
 		}
 		return nil
 	})

@@ -1,0 +1,122 @@
+// Package eventlog remembers what has happened to an app, for "forkd events" and
+// "forkd describe": bounded, the newest kept. It turns the pool's actions into
+// events and must not decide or perform anything.
+package eventlog
+
+import (
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
+	"github.com/forkd/forkd/internal/pool"
+)
+
+// How much is kept.
+const (
+	maxEvents = 1024
+	maxExits  = 32
+	maxRolls  = 16
+)
+
+// A Log is the loop's: it is not for concurrent use.
+type Log struct {
+	boot   string // of this master's life
+	host   string
+	seq    uint64
+	events []control.Event
+	more   chan struct{} // closed with the next event
+	exits  []exit
+	rolls  []control.RollRecord
+
+	Pending PendingCommand   // from the fleet, that is carried out now
+	Waiting map[int][]string // commands that asked for a generation, by their ids
+
+	readyAt  map[pool.ID]time.Time
+	rolling  int       // the generation of the roll under way
+	begun    bool      // its EventRollStarted is written
+	rollFrom time.Time // when it began
+}
+
+// New returns an empty Log of a master that started then.
+func New(startedAt time.Time) *Log {
+	host, _ := os.Hostname() // "" where it has none
+	return &Log{
+		boot:    strconv.FormatInt(startedAt.UnixMicro(), 36),
+		host:    host,
+		more:    make(chan struct{}),
+		readyAt: map[pool.ID]time.Time{},
+		Waiting: map[int][]string{},
+	}
+}
+
+// Boot names this master's life: sequence numbers begin anew with each.
+func (l *Log) Boot() string { return l.boot }
+
+// After returns the events after a sequence number, as far as they are kept.
+func (l *Log) After(seq uint64) control.EventPage {
+	page := control.EventPage{Boot: l.boot, More: l.more}
+	for i, e := range l.events {
+		if e.Seq > seq {
+			page.Missed = e.Seq - seq - 1
+			page.Events = append(page.Events, l.events[i:]...)
+			break
+		}
+	}
+	return page
+}
+
+// Add records an event, with its number, time and host, and wakes those who wait
+// for it.
+func (l *Log) Add(e control.Event) {
+	l.seq++
+	e.Seq, e.Time, e.Host = l.seq, time.Now(), l.host
+	if l.Pending.ID != "" && e.Type == l.Pending.Type {
+		e.Reason = CommandReason(l.Pending.ID, e.Reason)
+		l.Pending = PendingCommand{}
+	}
+	l.events = push(l.events, e, maxEvents)
+	close(l.more)
+	l.more = make(chan struct{})
+}
+
+// A PendingCommand is one that the next event of a type answers.
+type PendingCommand struct{ ID, Type string }
+
+// CommandReason is the reason of an event that answers a command.
+func CommandReason(id, why string) string {
+	if why == "" {
+		return "command " + id
+	}
+	return "command " + id + ": " + why
+}
+
+// push appends to a list of at most n, the oldest going first.
+func push[T any](list []T, v T, n int) []T {
+	if len(list) == n {
+		copy(list, list[1:])
+		list = list[:n-1]
+	}
+	return append(list, v)
+}
+
+// exit is how a worker ended. Its last lines may come after its end: the tail is
+// read when somebody asks.
+type exit struct {
+	control.Exit
+	output *output.Tail
+}
+
+// Exits returns the last exits, oldest first, with what the workers wrote last.
+func (l *Log) Exits() []control.Exit {
+	exits := make([]control.Exit, len(l.exits))
+	for i, e := range l.exits {
+		exits[i] = e.Exit
+		exits[i].Output = e.output.Lines()
+	}
+	return exits
+}
+
+// Rolls returns the last rolls, oldest first.
+func (l *Log) Rolls() []control.RollRecord { return append([]control.RollRecord(nil), l.rolls...) }

@@ -1,0 +1,68 @@
+package eventlog
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
+	"github.com/forkd/forkd/internal/pool"
+)
+
+// The newest events are kept, and what has been missed is counted.
+func TestAfter(t *testing.T) {
+	l := New(time.Now())
+	more := l.After(0).More
+	for range maxEvents + 10 {
+		l.Add(control.Event{Type: control.EventReady})
+	}
+	<-more
+	for after, want := range map[uint64]struct{ missed, first, events int }{
+		0: {10, 11, maxEvents}, 5: {5, 11, maxEvents}, 11: {0, 12, maxEvents - 1}, maxEvents + 10: {},
+	} {
+		page := l.After(after)
+		first := 0
+		if len(page.Events) > 0 {
+			first = int(page.Events[0].Seq)
+		}
+		if int(page.Missed) != want.missed || first != want.first || len(page.Events) != want.events {
+			t.Errorf("after %d: missed %d, %d events from %d on; want %+v", after, page.Missed, len(page.Events), first, want)
+		}
+	}
+}
+
+// An exit has what its worker was and wrote, and how long it was ready.
+func TestExits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(time.Now())
+		tail := new(output.Tail)
+		id := pool.ID{Slot: 2, Generation: 3}
+		worker := func(got pool.ID) WorkerInfo {
+			if got != id {
+				t.Errorf("asked for %v", got)
+			}
+			return WorkerInfo{PID: 77, Output: tail}
+		}
+		l.Record([]pool.Action{pool.StateChanged{ID: id, From: pool.StateStarting, To: pool.StateReady}}, worker)
+		time.Sleep(5 * time.Second)
+		l.Record([]pool.Action{
+			pool.StateChanged{ID: id, From: pool.StateReady, To: pool.StateGone, Exit: pool.Exit{Code: 3}, Why: "exit status 3"},
+			pool.Released{ID: id},
+		}, worker)
+		to := output.New(io.Discard)
+		output.Capture(io.NopCloser(strings.NewReader("oh no\n")), to, "", tail)
+		to.Close()
+		want := []control.Exit{{Slot: 2, Generation: 3, PID: 77, At: time.Now(), Code: new(3), Reason: "exit status 3", ReadyFor: new(5.0), Output: []string{"oh no"}}}
+		if diff := cmp.Diff(want, l.Exits()); diff != "" {
+			t.Error(diff)
+		}
+		if e := l.After(1).Events; len(e) != 1 || e[0].Type != control.EventCrashed || *e[0].PID != 77 {
+			t.Errorf("events: %+v", e)
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package eventlog
+
+import (
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
+	"github.com/forkd/forkd/internal/pool"
+)
+
+// WorkerInfo is what is known of a worker beside its ID.
+type WorkerInfo struct {
+	PID    int          // 0: it has none
+	Output *output.Tail // the last lines that it wrote
+}
+
+// Record turns what the pool has decided or learned into events. worker looks a
+// worker up. The actions without a case of their own are orders: what comes of them
+// is recorded.
+func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
+	for _, action := range actions {
+		switch a := action.(type) {
+		case pool.StateChanged:
+			l.stateChanged(a, worker(a.ID))
+		case pool.RollProgress:
+			l.rollProgress(a)
+		case pool.RollEnded:
+			l.rollEnded(a)
+		case pool.AppUp:
+			why := ""
+			if a.Ready < a.Wanted {
+				why = fmt.Sprintf("degraded: %d of %d workers are ready", a.Ready, a.Wanted)
+			}
+			l.Add(control.Event{Type: control.EventUp, Reason: why})
+		case pool.Scaled:
+			l.Add(control.Event{Type: control.EventScaled, Reason: fmt.Sprintf("%d to %d workers: %s", a.From, a.To, a.Why)})
+		case pool.HostDrainChanged:
+			kind := control.EventResumed
+			if a.Draining {
+				kind = control.EventDraining
+			}
+			l.Add(control.Event{Type: kind, Reason: a.Why})
+		case pool.AppExited:
+			l.Add(control.Event{Type: control.EventDown, Reason: a.Why})
+		case pool.Prepare, pool.CheckRelease, pool.Forget, pool.Start, pool.Restore, pool.Retire, pool.StopGroup, pool.Kill,
+			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners:
+		}
+	}
+}
+
+func (l *Log) stateChanged(a pool.StateChanged, info WorkerInfo) {
+	kind := ""
+	switch {
+	case a.To == pool.StateReady:
+		kind = control.EventReady
+		l.readyAt[a.ID] = time.Now()
+	case a.To == pool.StateGone:
+		kind = control.EventExited
+		if a.From != pool.StateDraining && !a.Exit.Clean() {
+			kind = control.EventCrashed
+		}
+		l.exited(a, info)
+	case a.To == pool.StateBackoff && a.Wait > 0:
+		kind = control.EventBackoff
+		a.Why = "starts again in " + a.Wait.String() + ": " + a.Why
+	case a.To == pool.StateFailed:
+		kind = control.EventFailed
+	default:
+		return
+	}
+	e := control.Event{Type: kind, Slot: new(a.ID.Slot), Generation: new(a.ID.Generation), Reason: a.Why}
+	if info.PID != 0 {
+		e.PID = &info.PID
+	}
+	l.Add(e)
+}
+
+// exited adds to the list of exits.
+func (l *Log) exited(a pool.StateChanged, info WorkerInfo) {
+	how := LastExit(pool.LastExit{At: time.Now(), Exit: a.Exit, Why: a.Why})
+	e := control.Exit{
+		Slot: a.ID.Slot, Generation: a.ID.Generation, PID: info.PID,
+		At: how.At, Code: how.Code, Signal: how.Signal, Reason: how.Reason,
+	}
+	if at, ready := l.readyAt[a.ID]; ready {
+		e.ReadyFor = new(time.Since(at).Seconds())
+		delete(l.readyAt, a.ID)
+	}
+	l.exits = push(l.exits, exit{e, info.Output}, maxExits)
+}
+
+// LastExit is the shape of an exit in a status; nil where there was none.
+func LastExit(e pool.LastExit) *control.LastExit {
+	if e.At.IsZero() {
+		return nil
+	}
+	out := &control.LastExit{At: e.At, Reason: e.Why}
+	switch {
+	case e.Exit.Signal != 0:
+		out.Signal = unix.SignalName(syscall.Signal(e.Exit.Signal))
+	case e.Exit.Code >= 0:
+		out.Code = new(e.Exit.Code)
+	}
+	return out
+}
+
+func (l *Log) rollProgress(a pool.RollProgress) {
+	switch {
+	case a.Phase == pool.RollPreparing && l.rolling != a.To:
+		l.rolling, l.begun = a.To, false
+		l.rollFrom = time.Now()
+	case a.Phase == pool.RollRolling && !l.begun:
+		l.begun = true
+		why := "from generation " + strconv.Itoa(a.From)
+		if a.Reload {
+			why += ", the configuration read anew"
+		}
+		if ids := l.Waiting[a.To]; len(ids) > 0 {
+			why = CommandReason(ids[0], why)
+		}
+		l.Add(control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why})
+	}
+}
+
+func (l *Log) rollEnded(a pool.RollEnded) {
+	kind, why := rollEvent(a.Result), a.Why
+	if kind == control.EventRollFailed {
+		why = a.String()
+	}
+	ids := l.Waiting[a.Generation]
+	delete(l.Waiting, a.Generation)
+	if len(ids) == 0 {
+		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why})
+	}
+	for _, id := range ids {
+		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: CommandReason(id, why)})
+	}
+	l.rolls = push(l.rolls, control.RollRecord{
+		Generation: a.Generation, Result: string(a.Result), Error: a.Why,
+		StartedAt: l.rollFrom, EndedAt: time.Now(),
+	}, maxRolls)
+}
+
+// rollEvent is the type of event for the end of a roll.
+func rollEvent(r pool.Result) string {
+	switch r {
+	case pool.ResultDone:
+		return control.EventRollDone
+	case pool.ResultRolledBack:
+		return control.EventRolledBack
+	case pool.ResultFailed, pool.ResultPaused, pool.ResultCanceled:
+	}
+	return control.EventRollFailed
+}

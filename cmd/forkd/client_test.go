@@ -146,7 +146,7 @@ func TestRollThatFailsIsExit1(t *testing.T) {
 }
 
 func TestNothingRuns(t *testing.T) {
-	if lines := picture(screen{}, nil, noon); len(lines) != 1 || lines[0] != idle {
+	if lines := render(screen{}, nil, noon); len(lines) != 1 || lines[0] != nothingRuns {
 		t.Errorf("%q", lines)
 	}
 	out, err := os.CreateTemp(t.TempDir(), "out")
@@ -154,7 +154,7 @@ func TestNothingRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if err := list(stdio{out: out}, nil); err != nil {
+	if err := printApps(stdio{out: out}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := out.Seek(0, io.SeekStart); err != nil {

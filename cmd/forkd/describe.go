@@ -25,7 +25,7 @@ its rolls, and how its workers ended, with the last that they printed.`,
   forkd describe shop 0`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			slot := everySlot
+			slot := allSlots
 			if len(args) == 2 {
 				k, err := strconv.ParseUint(args[1], 10, 16)
 				if err != nil {
@@ -33,7 +33,7 @@ its rolls, and how its workers ended, with the last that they printed.`,
 				}
 				slot, args = int(k), args[:1]
 			}
-			return each(cmd, args, false, func(client *control.Client) error {
+			return withApp(cmd, args, func(client *control.Client) error {
 				return describe(cmd.Context(), std, client, slot, asJSON)
 			})
 		},
@@ -42,17 +42,17 @@ its rolls, and how its workers ended, with the last that they printed.`,
 	return cmd
 }
 
-// everySlot is the slot of who names none.
-const everySlot = -1
+// allSlots is the slot where none is named.
+const allSlots = -1
 
 func describe(ctx context.Context, std stdio, client *control.Client, slot int, asJSON bool) error {
 	name := client.At().Name
 	d, err := client.Describe(ctx)
 	if err != nil {
-		return ofApp(name, err)
+		return appError(name, err)
 	}
-	if slot != everySlot {
-		if err := only(&d, slot); err != nil {
+	if slot != allSlots {
+		if err := keepSlot(&d, slot); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -67,8 +67,8 @@ func describe(ctx context.Context, std stdio, client *control.Client, slot int, 
 	return nil
 }
 
-// only leaves in a description what is one slot's.
-func only(d *control.Description, slot int) error {
+// keepSlot removes from a description what is not of one slot.
+func keepSlot(d *control.Description, slot int) error {
 	other := func(s control.Slot) bool { return s.Slot != slot }
 	slots := len(d.Slots)
 	if d.Slots = slices.DeleteFunc(d.Slots, other); len(d.Slots) == 0 {

@@ -59,11 +59,11 @@ func told() control.Description {
 }
 
 func TestDescription(t *testing.T) {
-	for name, slot := range map[string]int{"app": everySlot, "slot": 1} {
+	for name, slot := range map[string]int{"app": allSlots, "slot": 1} {
 		t.Run(name, func(t *testing.T) {
 			d := told()
-			if slot != everySlot {
-				if err := only(&d, slot); err != nil {
+			if slot != allSlots {
+				if err := keepSlot(&d, slot); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -77,7 +77,7 @@ func TestDescription(t *testing.T) {
 		})
 	}
 	d := told()
-	if err := only(&d, 7); err == nil || err.Error() != "there is no slot 7: it has 2 slots, from 0" {
+	if err := keepSlot(&d, 7); err == nil || err.Error() != "there is no slot 7: it has 2 slots, from 0" {
 		t.Error(err)
 	}
 }
@@ -106,12 +106,12 @@ func golden(t *testing.T, path string, lines []string) (got string) {
 	return got
 }
 
-// However narrow the screen, folding ends, and loses nothing but spaces.
-func TestFoldLosesNothing(t *testing.T) {
+// However narrow the screen, wrapping ends, and loses nothing but spaces.
+func TestWrapLosesNothing(t *testing.T) {
 	for _, text := range []string{"", " ", "a b c", strings.Repeat("word ", 50), strings.Repeat("x", 300), "é " + strings.Repeat("ö", 100)} {
 		for width := range 100 {
 			s := screen{width: width}
-			lines := slices.Concat(s.fold(text), s.pairs([][2]string{{strings.Repeat("k", width), text + "."}}))
+			lines := slices.Concat(s.wrap(text), s.keyValues([][2]string{{strings.Repeat("k", width), text + "."}}))
 			want := text + strings.Repeat("k", width) + text + "."
 			if got := strings.Join(lines, ""); strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 				t.Errorf("width %d: %q became %q", width, text, lines)

@@ -16,19 +16,18 @@ const (
 	outputShown = 5 // lines of each exit; all of them for one slot
 )
 
-// description draws everything about an app, or about one slot of it. Its lines
-// carry no line ends.
+// description draws everything about an app, or about one slot of it.
 func description(s screen, title string, d *control.Description, slot int, now time.Time) []string {
-	lines := table(s, title, &d.App, now)
+	lines := statusTable(s, title, &d.App, now)
 	section := func(heading string, body []string) {
 		if len(body) > 0 {
 			lines = append(append(lines, "", s.paint(bold, heading)), body...)
 		}
 	}
-	if slot == everySlot {
-		section("release", s.pairs(release(d)))
-		section("master", s.pairs(master(d, now)))
-		section("environment", s.pairs([][2]string{{"names", strings.Join(d.Env, " ")}}))
+	if slot == allSlots {
+		section("release", s.keyValues(release(d)))
+		section("master", s.keyValues(master(d, now)))
+		section("environment", s.keyValues([][2]string{{"names", strings.Join(d.Env, " ")}}))
 		section("settings", s.settings(d.Settings))
 		section("rolls", s.rolls(d.Rolls, now))
 	}
@@ -72,28 +71,28 @@ func master(d *control.Description, now time.Time) [][2]string {
 	return append(pairs, [2]string{"messages", fmt.Sprintf("%d sent, %d dropped", d.Messages.Sent, d.Messages.Dropped)})
 }
 
-// settings is a line for each key: its value, and where that comes from.
+// settings is a line for each key, with its value and the source of that.
 func (s screen) settings(all []control.Setting) []string {
 	const widest = 30 // longer values push their sources to the right
 	width := 0
 	for _, setting := range all {
-		if n := columnsOf(clean(setting.Value)); n <= widest {
+		if n := columnsOf(sanitize(setting.Value)); n <= widest {
 			width = max(width, n)
 		}
 	}
 	pairs := make([][2]string, len(all))
 	for i, setting := range all {
-		pairs[i] = [2]string{setting.Key, pad(clean(setting.Value), width, false) + "  " + setting.Source}
+		pairs[i] = [2]string{setting.Key, pad(sanitize(setting.Value), width, left) + "  " + setting.Source}
 	}
-	return s.pairs(pairs)
+	return s.keyValues(pairs)
 }
 
 func (s screen) rolls(all []control.RollRecord, now time.Time) []string {
 	lines, all := latest(s, all, rollsShown)
 	for _, r := range all {
 		result := control.Rolled{Generation: r.Generation, Result: r.Result, Error: r.Error}
-		text := fmt.Sprintf("%s to generation %d, %s: %s", clock(r.EndedAt, now), r.Generation, soon(r.EndedAt.Sub(r.StartedAt)), resultText(result))
-		lines = append(lines, s.fold(clean(text))...)
+		text := fmt.Sprintf("%s to generation %d, %s: %s", clock(r.EndedAt, now), r.Generation, brief(r.EndedAt.Sub(r.StartedAt)), resultText(result))
+		lines = append(lines, s.wrap(sanitize(text))...)
 	}
 	return lines
 }
@@ -103,23 +102,23 @@ func (s screen) exits(all []control.Exit, slot int, now time.Time) []string {
 	for _, e := range all {
 		text := fmt.Sprintf("%s slot %d generation %d pid %d: %s", clock(e.At, now), e.Slot, e.Generation, e.PID, e.Reason)
 		if e.ReadyFor != nil {
-			text += ", ready for " + soon(time.Duration(*e.ReadyFor*float64(time.Second)))
+			text += ", ready for " + brief(time.Duration(*e.ReadyFor*float64(time.Second)))
 		} else {
 			text += ", never ready"
 		}
-		lines = append(lines, s.fold(clean(text))...)
+		lines = append(lines, s.wrap(sanitize(text))...)
 		output := e.Output
-		if slot == everySlot && len(output) > outputShown {
+		if slot == allSlots && len(output) > outputShown {
 			output = output[len(output)-outputShown:]
 		}
 		for _, line := range output {
-			lines = append(lines, s.paint(dim, s.cut("    | "+clean(line))))
+			lines = append(lines, s.paint(dim, s.cut("    | "+sanitize(line))))
 		}
 	}
 	return lines
 }
 
-// latest cuts a history to its last entries, and says so in a line.
+// latest cuts a history to its last entries; a line says how many are left out.
 func latest[T any](s screen, all []T, most int) ([]string, []T) {
 	if len(all) <= most {
 		return nil, all

@@ -29,10 +29,10 @@ func hostDraining(std stdio, draining bool, cmd *cobra.Command) *cobra.Command {
 	cmd.Args = exactly(1)
 	cmd.ValidArgsFunction = appNames
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return each(cmd, args, false, func(client *control.Client) error {
+		return withApp(cmd, args, func(client *control.Client) error {
 			name := client.At().Name
 			if err := client.DrainHost(cmd.Context(), draining); err != nil {
-				return ofApp(name, err)
+				return appError(name, err)
 			}
 			if draining {
 				fmt.Fprintf(std.out, "%s: this host drains: its health checks fail, and it serves whoever comes, until forkd resume %s\n", name, name)

@@ -28,7 +28,7 @@ the app's end; it exits 4 when the master vanishes.`,
 		Args:              exactly(1),
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(cmd, args, false, func(client *control.Client) error {
+			return withApp(cmd, args, func(client *control.Client) error {
 				return events(cmd.Context(), std, client, follow, asJSON)
 			})
 		},
@@ -66,16 +66,18 @@ func events(ctx context.Context, std stdio, client *control.Client, follow, asJS
 	if errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C, or | head: the user has seen enough
 	}
-	return ofApp(client.At().Name, err)
+	return appError(client.At().Name, err)
 }
 
 // eventLine is an event in a line: "15:04:05 ready slot 1 generation 2 pid 77: why".
-func eventLine(s screen, e control.Event, now time.Time) string { return happening(s, e, "", now) }
+func eventLine(s screen, e control.Event, now time.Time) string {
+	return formatEvent(s, e, clock(e.Time, now))
+}
 
-// happening is an event in a line, with more behind its time.
-func happening(s screen, e control.Event, more string, now time.Time) string {
+// formatEvent is an event in a line that begins with a prefix.
+func formatEvent(s screen, e control.Event, prefix string) string {
 	var text strings.Builder
-	text.WriteString(clock(e.Time, now) + more + " " + s.paint(eventColor(e.Type), clean(e.Type)))
+	text.WriteString(prefix + " " + s.paint(eventStyle(e.Type), sanitize(e.Type)))
 	for _, of := range []struct {
 		what   string
 		number *int
@@ -85,12 +87,12 @@ func happening(s screen, e control.Event, more string, now time.Time) string {
 		}
 	}
 	if e.Reason != "" {
-		text.WriteString(": " + clean(e.Reason))
+		text.WriteString(": " + sanitize(e.Reason))
 	}
 	return text.String()
 }
 
-func eventColor(kind string) paint {
+func eventStyle(kind string) style {
 	switch kind {
 	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack:
 		return red

@@ -8,14 +8,14 @@ import (
 
 // Every event that stands out is one that there is.
 func TestEventColors(t *testing.T) {
-	for kind, want := range map[string]paint{
+	for kind, want := range map[string]style{
 		control.EventCrashed: red, control.EventFailed: red, control.EventRollFailed: red, control.EventRolledBack: red,
 		control.EventBackoff: yellow, control.EventDraining: yellow, control.EventLeftover: yellow, control.EventListeningAgain: yellow,
 		control.EventReady: green, control.EventRollDone: green, control.EventUp: green, control.EventResumed: green,
 		control.EventExited: plain, control.EventScaled: plain, control.EventDown: plain, control.EventRollStarted: plain,
 		"shed": plain, "": plain,
 	} {
-		if got := eventColor(kind); got != want {
+		if got := eventStyle(kind); got != want {
 			t.Errorf("%s is painted %q, want %q", kind, got, want)
 		}
 	}

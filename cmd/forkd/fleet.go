@@ -29,12 +29,13 @@ func fleetCommand(std stdio) *cobra.Command {
 		Long: `fleet sees and commands an app on all its hosts, through the Redis that they
 report to: see redis.url in an app's file, and --redis of forkd run.
 
-Redis is where --redis or -c FILE say, else FORKD_REDIS_URL; without these it is
-asked of the app that runs here. Hosts obey orders only with redis.control = true.`,
-		Example: `  forkd fleet status                                  all apps and their hosts
-  forkd fleet status shop --redis redis://10.0.0.5    by the Redis that is named
-  forkd fleet events shop -f                          what happens, as it happens
-  forkd fleet roll shop --hosts 10%                   new workers, a tenth at a time`,
+Redis is where --redis or -c FILE say, else FORKD_REDIS_URL; without these the
+app that runs here is asked. Hosts execute commands only with
+redis.control = true.`,
+		Example: `  forkd fleet status                                all apps and their hosts
+  forkd fleet status shop --redis redis://10.0.0.5  by the Redis that is named
+  forkd fleet events shop -f                        what happens, as it happens
+  forkd fleet roll shop --hosts 10%                 a tenth of the hosts at a time`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cmd.Help()

@@ -53,7 +53,7 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 	var gaps gaps
 	err := r.Events(ctx, app, "", follow, func(e fleet.Entry) error {
 		if n := gaps.before(e); n > 0 {
-			fmt.Fprintf(std.err, "forkd: %d events of %s were missed: they are not in Redis\n", n, clean(e.Host))
+			fmt.Fprintf(std.err, "forkd: %d events of %s were missed: they are not in Redis\n", n, sanitize(e.Host))
 		}
 		var err error
 		if asJSON {
@@ -99,7 +99,7 @@ func reported(ctx context.Context, r fleetReader, app, where string) error {
 
 // fleetEventLine is an event of some host: "15:04:05 web-1 ready slot 1 pid 77: why".
 func fleetEventLine(s screen, e fleet.Entry, now time.Time) string {
-	return happening(s, e.Event, " "+clean(e.Host), now)
+	return formatEvent(s, e.Event, clock(e.Time, now)+" "+sanitize(e.Host))
 }
 
 // gaps finds events that are not there, by the last of each host.

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +52,7 @@ so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` 
 	}
 	flags.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		args, helped, err := parseAround(cmd, args)
+		args, helped, err := parseNegative(cmd, args)
 		if err != nil || helped {
 			return err
 		}
@@ -67,32 +66,6 @@ so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` 
 		return flags.order(cmd, std, args[0], args[2:], fleet.OpScale, fleet.Args{Workers: to.String()}, everyOne)
 	}
 	return cmd
-}
-
-// parseAround parses a command's flags, where -1 is none but an argument.
-func parseAround(cmd *cobra.Command, args []string) (words []string, helped bool, err error) {
-	const mark = "\x00"
-	negative := regexp.MustCompile(`^-[0-9]+$`)
-	args = slices.Clone(args)
-	for i, arg := range args {
-		if arg == "--" {
-			break
-		}
-		if negative.MatchString(arg) {
-			args[i] = mark + arg
-		}
-	}
-	cmd.DisableFlagParsing = false
-	if err := cmd.ParseFlags(args); err != nil {
-		return nil, false, usage("%s: see %s --help", strings.ReplaceAll(err.Error(), `\x00`, ""), cmd.CommandPath())
-	}
-	if help, _ := cmd.Flags().GetBool("help"); help {
-		return nil, true, cmd.Help()
-	}
-	for _, word := range cmd.Flags().Args() {
-		words = append(words, strings.TrimPrefix(word, mark))
-	}
-	return words, false, nil
 }
 
 func fleetDrainCommand(std stdio) *cobra.Command {

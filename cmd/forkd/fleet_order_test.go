@@ -126,7 +126,7 @@ func TestFleetHelp(t *testing.T) {
 			t.Errorf("%s: exit %d, %s%s", name, code, out, err)
 		}
 		for line := range strings.Lines(out) {
-			if len(line) > len("\n")+80 && !strings.Contains(line, " --") { // pflag does not fold
+			if len(line) > len("\n")+80 {
 				t.Errorf("%s: %s", name, line)
 			}
 		}

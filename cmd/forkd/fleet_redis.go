@@ -120,19 +120,19 @@ const howToSay = "say --redis URL, -c FILE or " + redisVariable
 
 // redisHere asks the apps that run here: the named one, or else all of them.
 func redisHere(ctx context.Context, app string) (fleet.Settings, string, error) {
-	sights := []sight(nil)
+	var apps []appStatus
 	if at, err := control.Find(app); app != "" && err == nil {
-		sights = []sight{ask(ctx, at)}
+		apps = []appStatus{queryApp(ctx, at)}
 	}
-	if len(sights) == 0 || sights[0].err == nil && sights[0].app.Redis == nil {
+	if len(apps) == 0 || apps[0].err == nil && apps[0].app.Redis == nil {
 		var err error
-		if sights, err = look(ctx, ""); err != nil {
+		if apps, err = query(ctx, ""); err != nil {
 			return fleet.Settings{}, "", err
 		}
 	}
 	var urls []string
-	var one sight
-	for _, s := range sights {
+	var one appStatus
+	for _, s := range apps {
 		if s.err == nil && s.app.Redis != nil && !slices.Contains(urls, s.app.Redis.URL) {
 			urls = append(urls, s.app.Redis.URL)
 			one = s
@@ -144,8 +144,8 @@ func redisHere(ctx context.Context, app string) (fleet.Settings, string, error) 
 	case len(urls) == 1:
 		s, err := redisOfApp(&one.app, one.foreign)
 		return s, "the redis.url of " + one.app.App, err
-	case len(sights) > 0:
-		if err := firstError(sights); err != nil {
+	case len(apps) > 0:
+		if err := firstError(apps); err != nil {
 			return fleet.Settings{}, "", err
 		}
 		return fleet.Settings{}, "", usage("no app here reports to Redis: %s", howToSay)

@@ -105,7 +105,7 @@ func TestRedisOfAnAppThatRunsHere(t *testing.T) {
 				s, err := (&redisFlags{}).settings(t.Context(), app)
 				if c.wrong == "" {
 					wantSettings(t, s, err, c.want, "", "")
-				} else if code, text := verdict(err); code != exitUsage || text != c.wrong {
+				} else if code, text := exitCode(err); code != exitUsage || text != c.wrong {
 					t.Errorf("exit %d, %s, want %s", code, text, c.wrong)
 				}
 			}
@@ -129,7 +129,7 @@ func TestSeveralAppsRunHere(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("FORKD_RUNTIME_DIR", dir)
 	_, err := (&redisFlags{}).settings(t.Context(), "")
-	if code, text := verdict(err); code != exitUsage || text != "no app runs here that knows Redis: say --redis URL, -c FILE or FORKD_REDIS_URL" {
+	if code, text := exitCode(err); code != exitUsage || text != "no app runs here that knows Redis: say --redis URL, -c FILE or FORKD_REDIS_URL" {
 		t.Errorf("exit %d, %s", code, text)
 	}
 	pretend(t, dir, "shop", reportsTo("redis://one", ""))
@@ -143,7 +143,7 @@ func TestSeveralAppsRunHere(t *testing.T) {
 	s, err := (&redisFlags{}).settings(t.Context(), "other")
 	wantSettings(t, s, err, "redis://two", "", "")
 	_, err = (&redisFlags{}).settings(t.Context(), "")
-	if code, text := verdict(err); code != exitUsage || !strings.HasPrefix(text, "the apps here report to more than one Redis (") {
+	if code, text := exitCode(err); code != exitUsage || !strings.HasPrefix(text, "the apps here report to more than one Redis (") {
 		t.Errorf("exit %d, %s", code, text)
 	}
 }

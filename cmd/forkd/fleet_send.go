@@ -121,7 +121,7 @@ func (o *order) await(ctx context.Context, t *tally, f *follower) error {
 
 func (o *order) tell(line string) {
 	if line != "" {
-		fmt.Fprintln(o.out, clean(line))
+		fmt.Fprintln(o.out, sanitize(line))
 	}
 }
 

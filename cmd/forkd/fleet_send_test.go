@@ -80,7 +80,7 @@ web-4: it has not answered within 32s: is redis.control = true there?
 
 func wantErr(t *testing.T, err error, text string) {
 	t.Helper()
-	if code, said := verdict(err); code != exitFailed || said != text {
+	if code, said := exitCode(err); code != exitFailed || said != text {
 		t.Errorf("exit %d\n%s", code, cmp.Diff(text, said))
 	}
 }

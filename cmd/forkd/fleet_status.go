@@ -64,8 +64,8 @@ that is not the newest.`,
 	return cmd
 }
 
-// look reads the app, or all apps, from Redis.
-func (v *fleetView) look(ctx context.Context, r fleetReader) ([]fleet.Fleet, error) {
+// query reads the app, or all apps, from Redis.
+func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, error) {
 	apps := []string{v.app}
 	if v.app == "" {
 		var err error
@@ -89,14 +89,14 @@ func (v *fleetView) look(ctx context.Context, r fleetReader) ([]fleet.Fleet, err
 }
 
 func (v *fleetView) once(ctx context.Context, std stdio, r fleetReader) error {
-	fleets, err := v.look(ctx, r)
+	fleets, err := v.query(ctx, r)
 	if err != nil {
 		return err
 	}
 	if v.json {
 		err = printJSON(std.out, fleets, "  ")
 	} else {
-		_, err = fmt.Fprintln(std.out, strings.Join(v.picture(screenOf(std.out), fleets), "\n"))
+		_, err = fmt.Fprintln(std.out, strings.Join(v.render(screenOf(std.out), fleets), "\n"))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot print the status: %v", err)
@@ -104,9 +104,9 @@ func (v *fleetView) once(ctx context.Context, std stdio, r fleetReader) error {
 	return nil
 }
 
-func (v *fleetView) picture(s screen, fleets []fleet.Fleet) []string {
+func (v *fleetView) render(s screen, fleets []fleet.Fleet) []string {
 	if len(fleets) == 0 {
-		return []string{s.cut(clean("no app is reported to " + v.where + ": run one with forkd run --redis URL"))}
+		return []string{s.cut(sanitize("no app is reported to " + v.where + ": run one with forkd run --redis URL"))}
 	}
 	var lines []string
 	for i := range fleets {
@@ -118,14 +118,14 @@ func (v *fleetView) picture(s screen, fleets []fleet.Fleet) []string {
 	return lines
 }
 
-// follow draws each second until ctx ends: the user has seen enough. After the first time
-// Redis may be away, and come back.
+// follow draws each second until ctx ends. After the first time, Redis may be away
+// and come back.
 func (v *fleetView) follow(ctx context.Context, std stdio, r fleetReader) error {
-	return redraw(ctx, std, func(s screen) ([]string, error) {
-		fleets, err := v.look(ctx, r)
+	return watch(ctx, std, func(s screen) ([]string, error) {
+		fleets, err := v.query(ctx, r)
 		if err != nil {
-			return s.hang("", "  ", clean(err.Error())), err
+			return s.wrapIndent("", "  ", sanitize(err.Error())), err
 		}
-		return v.picture(s, fleets), nil
+		return v.render(s, fleets), nil
 	})
 }

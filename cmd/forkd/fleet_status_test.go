@@ -67,7 +67,7 @@ func TestFleetStatusOfWhatIsNotThere(t *testing.T) {
 		"watch":  func() error { return v.follow(t.Context(), std, f) },
 		"events": func() error { return fleetEvents(t.Context(), std, f, "shop", "redis://x", true, false) },
 	} {
-		if code, text := verdict(see()); code != exitNoApp || text != `no host reports an app "shop" to redis://x: forkd fleet status shows those that are reported` {
+		if code, text := exitCode(see()); code != exitNoApp || text != `no host reports an app "shop" to redis://x: forkd fleet status shows those that are reported` {
 			t.Errorf("%s: exit %d, %s", name, code, text)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,71 +18,105 @@ const (
 // older marks a generation that is not the newest of the fleet.
 const older = "*"
 
-// fleetTable draws an app on all its hosts: a line about them all, then a row for
+// hostColumns are the columns of the table of hosts.
+func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {
+	return []column[*fleet.Host]{
+		textColumn("HOST", func(h *fleet.Host) string { return sanitize(h.ID) }),
+		stateColumn(hostState),
+		figureColumn("GEN", func(h *fleet.Host) string {
+			if isOld(h) {
+				return number(h.Generation) + older
+			}
+			return number(h.Generation)
+		}),
+		figureColumn("WORKERS", func(h *fleet.Host) string {
+			if h.Ready == nil && h.Wanted == nil {
+				return unknown
+			}
+			return number(h.Ready) + "/" + number(h.Wanted)
+		}),
+		figureColumn("CONNS", func(h *fleet.Host) string { return count(h.Connections) }),
+		figureColumn("CAP", func(h *fleet.Host) string { return count(h.Capacity) }),
+		figureColumn("UTIL", func(h *fleet.Host) string { return share(h.Utilization) }),
+		figureColumn("REQS", func(h *fleet.Host) string { return count(h.Requests) }),
+		figureColumn("AGE", func(h *fleet.Host) string {
+			if h.Age == nil {
+				return unknown
+			}
+			return age(seconds(*h.Age))
+		}),
+	}
+}
+
+// hostWorker is a row of the table of workers.
+type hostWorker struct {
+	host string
+	*fleet.Worker
+}
+
+// workerColumns are the columns of the table of workers.
+func workerColumns() []column[hostWorker] {
+	return []column[hostWorker]{
+		textColumn("HOST", func(w hostWorker) string { return sanitize(w.host) }),
+		figureColumn("SLOT", func(w hostWorker) string { return number(&w.Slot) }),
+		figureColumn("PID", func(w hostWorker) string { return number(w.PID) }),
+		figureColumn("GEN", func(w hostWorker) string { return number(w.Generation) }),
+		stateColumn(func(w hostWorker) string { return sanitize(w.State) }),
+		figureColumn("↺", func(w hostWorker) string { return count(w.Restarts) }),
+		figureColumn("CONNS", func(w hostWorker) string { return count(w.Connections) }),
+		figureColumn("REQS", func(w hostWorker) string { return count(w.Requests) }),
+		figureColumn("CPU", func(w hostWorker) string { return percent(w.CPUPercent) }),
+		figureColumn("MEM", func(w hostWorker) string { return size(w.RSSBytes) }),
+	}
+}
+
+// fleetTable draws an app on all its hosts: lines about the fleet, then a row for
 // each host, and with workers a row for each of theirs.
 func fleetTable(s screen, f *fleet.Fleet, workers bool) []string {
-	newest := int64(-1)
+	newest := int64(0)
 	if len(f.Totals.Generations) > 1 {
 		newest = slices.Max(f.Totals.Generations)
 	}
-	var hosts, rows []row
-	marked := false
+	isOld := func(h *fleet.Host) bool { return h.Generation != nil && *h.Generation < newest }
+	var hosts []*fleet.Host
+	var rows []hostWorker
 	for i := range f.Hosts {
 		h := &f.Hosts[i]
-		r := hostRow(h, newest)
-		marked = marked || strings.HasSuffix(r.cells[2], older)
-		hosts = append(hosts, r)
-		if workers {
-			rows = append(rows, fleetWorkers(h)...)
+		hosts = append(hosts, h)
+		for k := range h.Workers {
+			rows = append(rows, hostWorker{h.ID, &h.Workers[k]})
 		}
 	}
-	lines := fleetHeadline(s, f)
-	lines = append(lines, s.grid([]column{
-		{"HOST", false},
-		{stateTitle, false},
-		{"GEN", true},
-		{"WORKERS", true},
-		{"CONNS", true},
-		{"CAP", true},
-		{"UTIL", true},
-		{"REQS", true},
-		{"AGE", true},
-	}, hosts)...)
-	if marked {
+	lines := append(fleetLines(s, f), drawTable(s, hostColumns(isOld), hosts, func(h *fleet.Host, _ string) []string {
+		return s.paintAll(yellow, hostNotes(s, h))
+	})...)
+	if slices.ContainsFunc(hosts, isOld) {
 		lines = append(lines, s.paint(dim, s.cut(fmt.Sprintf("  %s the newest generation is %d", older, newest))))
 	}
-	if len(rows) > 0 {
+	if workers && len(rows) > 0 {
 		lines = append(lines, "")
-		lines = append(lines, s.grid([]column{
-			{"HOST", false},
-			{"SLOT", true},
-			{"PID", true},
-			{"GEN", true},
-			{stateTitle, false},
-			{"↺", true},
-			{"CONNS", true},
-			{"REQS", true},
-			{"CPU", true},
-			{"MEM", true},
-		}, rows)...)
+		lines = append(lines, drawTable(s, workerColumns(), rows, func(hostWorker, string) []string { return nil })...)
 	}
 	return lines
 }
 
-func fleetHeadline(s screen, f *fleet.Fleet) []string {
+// fleetLines are the lines about the fleet.
+func fleetLines(s screen, f *fleet.Fleet) []string {
 	t := &f.Totals
-	parts := []string{clean(f.App) + ": " + plural(t.Hosts, "host"), fmt.Sprintf("%d serving", t.Serving)}
-	if t.Stale > 0 {
-		parts = append(parts, fmt.Sprintf("%d %s", t.Stale, stale))
-	}
-	if t.Vanished > 0 {
-		parts = append(parts, fmt.Sprintf("%d %s", t.Vanished, vanished))
-	}
-	if t.Twins > 0 {
-		parts = append(parts, plural(t.Twins, "twin"))
-	}
-	if t.Problems > 0 {
-		parts = append(parts, plural(t.Problems, "problem"))
+	serving := fmt.Sprintf("%d serving", t.Serving)
+	parts := []string{sanitize(f.App) + ": " + plural(t.Hosts, "host"), serving}
+	for _, some := range []struct {
+		n    int
+		text string
+	}{
+		{t.Stale, fmt.Sprint(t.Stale, " ", stale)},
+		{t.Vanished, fmt.Sprint(t.Vanished, " ", vanished)},
+		{t.Twins, plural(t.Twins, "twin")},
+		{t.Problems, plural(t.Problems, "problem")},
+	} {
+		if some.n > 0 {
+			parts = append(parts, some.text)
+		}
 	}
 	parts = append(parts, fmt.Sprintf("workers %d/%d", t.Ready, t.Wanted))
 	switch {
@@ -100,74 +133,39 @@ func fleetHeadline(s screen, f *fleet.Fleet) []string {
 	case len(generations) > 1:
 		parts = append(parts, fmt.Sprintf("generations %d to %d", slices.Min(generations), slices.Max(generations)))
 	}
-	lines := s.wrap(parts)
+	lines := s.list(parts)
 	if t.Serving < t.Hosts {
-		serving := parts[1]
 		lines[0] = strings.Replace(lines[0], serving, s.paint(yellow, serving), 1)
 	}
 	if f.Problem != "" {
-		for _, line := range s.fold(clean(f.Problem)) {
-			lines = append(lines, s.paint(yellow, line))
-		}
+		lines = append(lines, s.paintAll(yellow, s.wrap(sanitize(f.Problem)))...)
 	}
 	return lines
 }
 
-// hostRow is a host in a fleet whose newest generation is known; -1: there is
-// only one.
-func hostRow(h *fleet.Host, newest int64) row {
-	state := h.State
-	var notes []string
+func hostState(h *fleet.Host) string {
 	switch {
 	case h.Vanished:
-		state = vanished
+		return vanished
 	case h.Stale:
-		state = stale
-	case state == "":
-		state = unknown
+		return stale
+	case h.State == "":
+		return unknown
+	default:
+		return sanitize(h.State)
 	}
+}
+
+// hostNotes are the lines below a host.
+func hostNotes(s screen, h *fleet.Host) []string {
+	var lines []string
 	if h.Twin != "" {
-		notes = append(notes, "twin: two masters report as "+h.ID+": give each a redis.host_id of its own")
+		lines = s.wrap(sanitize("twin: two masters report as " + h.ID + ": give each a redis.host_id of its own"))
 	}
 	if h.Problem != "" {
-		notes = append(notes, "cannot read all of it: "+h.Problem)
+		lines = append(lines, s.wrap(sanitize("cannot read all of it: "+h.Problem))...)
 	}
-	generation := number(h.Generation)
-	if h.Generation != nil && newest >= 0 && *h.Generation < newest {
-		generation += older
-	}
-	workers := unknown
-	if h.Ready != nil || h.Wanted != nil {
-		workers = number(h.Ready) + "/" + number(h.Wanted)
-	}
-	seen := unknown
-	if h.Age != nil {
-		seen = age(seconds(*h.Age))
-	}
-	return row{notes: notes, cells: []string{
-		clean(h.ID), clean(state), generation, workers,
-		count(h.Connections), count(h.Capacity), share(h.Utilization), count(h.Requests), seen,
-	}}
-}
-
-func fleetWorkers(h *fleet.Host) []row {
-	var rows []row
-	for i := range h.Workers {
-		w := &h.Workers[i]
-		rows = append(rows, row{cells: []string{
-			clean(h.ID), strconv.FormatInt(w.Slot, 10), number(w.PID), number(w.Generation), clean(w.State),
-			count(w.Restarts), count(w.Connections), count(w.Requests), percent(w.CPUPercent), size(w.RSSBytes),
-		}})
-	}
-	return rows
-}
-
-// number is a number in full.
-func number(n *int64) string {
-	if n == nil {
-		return unknown
-	}
-	return strconv.FormatInt(*n, 10)
+	return lines
 }
 
 // share is a percentage in at most 5 characters.
@@ -178,7 +176,7 @@ func share(p *float64) string {
 	return short(min(*p, 999e3), 10) + "%"
 }
 
-// seconds is a time span, however absurd the number.
+// seconds is a duration of at most 100 years.
 func seconds(s float64) time.Duration {
 	const most = 100 * 365 * 24 * time.Hour
 	return time.Duration(min(max(s, 0), most.Seconds()) * float64(time.Second))

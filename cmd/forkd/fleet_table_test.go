@@ -68,7 +68,7 @@ func TestFleetTable(t *testing.T) {
 				t.Errorf("cut, or not clean:\n%q", whole)
 			}
 			for _, h := range f.Hosts {
-				if !strings.Contains(whole, "\n"+clean(h.ID)+" ") {
+				if !strings.Contains(whole, "\n"+sanitize(h.ID)+" ") {
 					t.Errorf("%s is not there:\n%s", h.ID, whole)
 				}
 			}

@@ -14,21 +14,14 @@ func pidCommand(std stdio) *cobra.Command {
 		Short:             "print the pid of an app's master",
 		Args:              exactly(1),
 		ValidArgsFunction: appNames,
-		RunE: func(_ *cobra.Command, args []string) error {
-			at, err := control.Find(args[0])
-			if err != nil {
-				return err
-			}
-			client, err := control.Connect(at)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			if client.PID() == 0 {
-				return fmt.Errorf("cannot see the master of %s from here: it runs in another pid namespace", at.Path())
-			}
-			fmt.Fprintln(std.out, client.PID())
-			return nil
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withApp(cmd, args, func(client *control.Client) error {
+				if client.PID() == 0 {
+					return fmt.Errorf("cannot see the master of %s from here: it runs in another pid namespace", client.At().Path())
+				}
+				fmt.Fprintln(std.out, client.PID())
+				return nil
+			})
 		},
 	}
 }

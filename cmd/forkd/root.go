@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/forkd/forkd/internal/control"
 )
 
 // stdio is where a command reads, and where it writes: results to out, errors to
@@ -19,13 +19,13 @@ type stdio struct{ in, out, err *os.File }
 func run(ctx context.Context, args []string, std stdio) int {
 	root := newRoot(std)
 	root.SetArgs(args)
-	err := known(root, args)
+	err := checkName(root, args)
 	if err == nil {
 		err = root.ExecuteContext(ctx)
 	}
-	code, text := verdict(err)
+	code, text := exitCode(err)
 	if text != "" {
-		fmt.Fprintln(std.err, "forkd: "+clean(text))
+		fmt.Fprintln(std.err, "forkd: "+sanitize(text))
 	}
 	return code
 }
@@ -50,6 +50,14 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 	}
 	root.SetOut(std.out)
 	root.SetErr(std.err)
+	printHelp := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		var text strings.Builder
+		cmd.SetOut(&text)
+		printHelp(cmd, args)
+		cmd.SetOut(std.out)
+		_, _ = io.WriteString(std.out, wrapHelp(text.String()))
+	})
 	// Not cobra's own --version, whose template links text/template, and with it
 	// keeps every method of every type in the binary.
 	version := root.Flags().Bool("version", false, "print the version")
@@ -79,9 +87,9 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 	return root
 }
 
-// known says in one line that there is no such command: cobra would take
-// several.
-func known(root *cobra.Command, args []string) error {
+// checkName returns the error of a command that there is not: cobra's own has
+// several lines.
+func checkName(root *cobra.Command, args []string) error {
 	if _, _, err := root.Find(args); err == nil || completes(args) {
 		return nil
 	}
@@ -112,13 +120,27 @@ func helpOn(cmd *cobra.Command, args []string) error {
 	switch {
 	case err != nil:
 		return noCommand(cmd.Root(), args[0])
-	case len(rest) > 0 && of.HasSubCommands():
+	case len(rest) > 0 && !slices.Contains(of.ValidArgs, rest[0]):
 		return noCommand(of, rest[0])
 	case of.Hidden && of.DisableFlagParsing: // one of refusals
 		return of.RunE(of, nil)
 	}
 	of.InitDefaultHelpFlag()
 	return of.Help()
+}
+
+// wrapHelp wraps lines at 80 columns: pflag does not wrap the text of a flag. The
+// rest of a line stands below its last column.
+func wrapHelp(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		indent := strings.LastIndex(line, "   ") + 3
+		if indent < 3 {
+			indent = 2
+		}
+		lines[i] = strings.Join(screen{width: 80}.wrapIndent("", strings.Repeat(" ", indent), line), "\n")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // completes reports whether a completion script asks: for a command that cobra
@@ -135,15 +157,4 @@ func exactly(n int) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// appNames completes the names of the apps that run.
-func appNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	var names []string
-	if len(args) == 0 {
-		for _, at := range control.List() {
-			names = append(names, at.Name)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

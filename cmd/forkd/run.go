@@ -65,9 +65,9 @@ func checkCommand(std stdio) *cobra.Command {
 				return err
 			}
 			for _, text := range cfg.Warnings {
-				fmt.Fprintln(std.err, "forkd: warning: "+clean(text))
+				fmt.Fprintln(std.err, "forkd: warning: "+sanitize(text))
 			}
-			fmt.Fprintln(std.out, clean(summary(cfg)))
+			fmt.Fprintln(std.out, sanitize(summary(cfg)))
 			return nil
 		},
 	}

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,47 +33,49 @@ The number holds until a reload reads a file whose workers has changed.`,
 		ValidArgsFunction:  appNames,
 		DisableFlagParsing: true, // -1 is no flag
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, to, err := scaleArgs(cmd, args)
-			if err != nil || name == "" {
+			args, helped, err := parseNegative(cmd, args)
+			if err != nil || helped {
 				return err
 			}
-			at, err := control.Find(name)
+			if err := exactly(2)(cmd, args); err != nil {
+				return err
+			}
+			to, err := control.ParseScale(args[1])
 			if err != nil {
-				return err
+				return usage("%v", err)
 			}
-			client, err := control.Connect(at)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return scale(cmd.Context(), std, client, to)
+			return withApp(cmd, args[:1], func(client *control.Client) error {
+				return scale(cmd.Context(), std, client, to)
+			})
 		},
 	}
 }
 
-// scaleArgs reads the command's arguments. Without an error and a name, help was
-// asked for, and has been given.
-func scaleArgs(cmd *cobra.Command, args []string) (name string, to control.Scale, err error) {
-	var words []string
-	for _, arg := range args {
-		switch {
-		case arg == "-h", arg == "--help":
-			return "", to, cmd.Help()
-		case arg == "--":
-		case strings.HasPrefix(arg, "--"):
-			return "", to, usage("unknown flag: %s: see %s --help", arg, cmd.CommandPath())
-		default:
-			words = append(words, arg)
+// parseNegative parses the flags of a command with DisableFlagParsing, where -1 is
+// an argument and not a flag. helped says that help was asked for, and is printed.
+func parseNegative(cmd *cobra.Command, args []string) (words []string, helped bool, err error) {
+	const mark = "\x00"
+	negative := regexp.MustCompile(`^-[0-9]+$`)
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if negative.MatchString(arg) {
+			args[i] = mark + arg
 		}
 	}
-	if err := exactly(2)(cmd, words); err != nil {
-		return "", to, err
+	cmd.DisableFlagParsing = false
+	if err := cmd.ParseFlags(args); err != nil {
+		return nil, false, usage("%s: see %s --help", strings.ReplaceAll(err.Error(), `\x00`, ""), cmd.CommandPath())
 	}
-	to, err = control.ParseScale(words[1])
-	if err != nil {
-		return "", to, usage("%v", err)
+	if help, _ := cmd.Flags().GetBool("help"); help {
+		return nil, true, cmd.Help()
 	}
-	return words[0], to, nil
+	for _, word := range cmd.Flags().Args() {
+		words = append(words, strings.TrimPrefix(word, mark))
+	}
+	return words, false, nil
 }
 
 func scale(ctx context.Context, std stdio, client *control.Client, to control.Scale) error {
@@ -80,18 +83,18 @@ func scale(ctx context.Context, std stdio, client *control.Client, to control.Sc
 	began := time.Now()
 	scaled, err := client.Scale(ctx, to)
 	if err != nil {
-		return refusedOf(name, err)
+		return argumentError(name, err)
 	}
 	if scaled.From == scaled.To {
 		fmt.Fprintf(std.out, "%s: %s already\n", name, plural(scaled.To, "worker"))
 		return nil
 	}
-	return settle(ctx, std, client, scaled, began)
+	return awaitWorkers(ctx, std, client, scaled, began)
 }
 
-// settle waits until as many workers are there as are wanted, and shows how it
-// goes.
-func settle(ctx context.Context, std stdio, client *control.Client, scaled control.Scaled, began time.Time) error {
+// awaitWorkers waits until the app has as many workers as are wanted, and prints
+// the progress.
+func awaitWorkers(ctx context.Context, std stdio, client *control.Client, scaled control.Scaled, began time.Time) error {
 	name := client.At().Name
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
@@ -99,9 +102,9 @@ func settle(ctx context.Context, std stdio, client *control.Client, scaled contr
 	for {
 		app, err := client.Status(ctx)
 		if err != nil {
-			return ofApp(name, err)
+			return appError(name, err)
 		}
-		text, done, err := scaling(&app, scaled, began)
+		text, done, err := scaleProgress(&app, scaled, began)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%s: %w", name, err)
@@ -116,9 +119,9 @@ func settle(ctx context.Context, std stdio, client *control.Client, scaled contr
 	}
 }
 
-// scaling tells how far a change of the number of workers is that was asked for
-// at a time. An error says that it will not end, or not soon.
-func scaling(app *control.App, to control.Scaled, began time.Time) (text string, done bool, err error) {
+// scaleProgress is the progress of a scaling that began at a time. An error says
+// that it will not end, or not soon.
+func scaleProgress(app *control.App, to control.Scaled, began time.Time) (text string, done bool, err error) {
 	switch {
 	case app.State == control.StateStopping:
 		return "", false, errors.New("the app stops")
@@ -135,34 +138,20 @@ func scaling(app *control.App, to control.Scaled, began time.Time) (text string,
 		case slot.State == control.StateReady:
 			ready++
 		case vacant(slot.State), slot.LastExit != nil && slot.LastExit.At.After(began):
-			return "", false, errors.New(stillborn(slot))
+			return "", false, errors.New(startFailure(slot))
 		}
 	}
-	if fresh := to.To - to.From; fresh > 0 {
-		return fmt.Sprintf("%d of %d ready", ready, fresh), ready == fresh, nil
+	if added := to.To - to.From; added > 0 {
+		return fmt.Sprintf("%d of %d ready", ready, added), ready == added, nil
 	}
 	return plural(leaving, "worker") + " to go", leaving == 0, nil
 }
 
-// stillborn says why a new slot has no worker.
-func stillborn(slot *control.Slot) string {
-	reason := slot.Reason
-	if reason == "" && slot.LastExit != nil {
-		reason = slot.LastExit.Reason
-	}
-	text := fmt.Sprintf("slot %d has not come up: %s", slot.Slot, reason)
+// startFailure says why a new slot has no worker.
+func startFailure(slot *control.Slot) string {
+	text := fmt.Sprintf("slot %d has not come up: %s", slot.Slot, lastReason(slot))
 	if slot.State != "failed" && slot.State != "exited" {
 		text += "; forkd goes on trying"
 	}
 	return text
-}
-
-// refusedOf is ofApp for a command whose arguments the master checks too: what
-// it can't make sense of is wrong usage.
-func refusedOf(name string, err error) error {
-	refusal, ok := errors.AsType[*control.Error](err)
-	if ok && (refusal.Code == http.StatusBadRequest || refusal.Code == http.StatusRequestEntityTooLarge) {
-		return usage("%s: %s", name, refusal.Text)
-	}
-	return ofApp(name, err)
 }

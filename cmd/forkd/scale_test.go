@@ -11,7 +11,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-func TestScaling(t *testing.T) {
+func TestScaleProgress(t *testing.T) {
 	ready := func(k int) control.Slot { return slot(k, busy(1, 1, control.StateReady, time.Hour)) }
 	starting := func(k int) control.Slot { return slot(k, fresh(1, 1, control.StateStarting)) }
 	leaves := func(s control.Slot) control.Slot { s.Leaving = true; return s }
@@ -42,7 +42,7 @@ func TestScaling(t *testing.T) {
 		if test.state != "" {
 			app.State = test.state
 		}
-		text, done, err := scaling(&app, control.Scaled{From: test.from, To: test.to}, ago(time.Hour))
+		text, done, err := scaleProgress(&app, control.Scaled{From: test.from, To: test.to}, ago(time.Hour))
 		if err != nil {
 			text = err.Error()
 		}

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is what a table is drawn for.
+// screen is what text is drawn for.
 type screen struct {
 	width  int // columns; 0: no limit
-	height int // rows; 0: no limit
+	height int // rows; 0: not a terminal
 	color  bool
 }
 
-// screenOf looks at a file: a terminal has a size, and colours unless NO_COLOR
-// is set (no-color.org).
+// screenOf describes a file. A terminal has a size, and colours unless NO_COLOR is
+// set (no-color.org).
 func screenOf(f *os.File) screen {
 	width, height, err := term.GetSize(int(f.Fd()))
 	if err != nil {
@@ -25,74 +25,99 @@ func screenOf(f *os.File) screen {
 	return screen{width: width, height: height, color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
-// paint is a way to set off text: an SGR parameter of ECMA-48.
-type paint string
+// style is an SGR parameter of ECMA-48.
+type style string
 
 const (
-	plain  paint = ""
-	bold   paint = "1"
-	dim    paint = "2"
-	red    paint = "31"
-	green  paint = "32"
-	yellow paint = "33"
+	plain  style = ""
+	bold   style = "1"
+	dim    style = "2"
+	red    style = "31"
+	green  style = "32"
+	yellow style = "33"
 )
 
-func (s screen) paint(p paint, text string) string {
+func (s screen) paint(p style, text string) string {
 	if !s.color || p == plain {
 		return text
 	}
 	return "\x1b[" + string(p) + "m" + text + "\x1b[0m"
 }
 
-// cut shortens text to the screen's width.
+func (s screen) paintAll(p style, lines []string) []string {
+	for i, line := range lines {
+		lines[i] = s.paint(p, line)
+	}
+	return lines
+}
+
+// columnsOf is the width of text in columns of the screen.
+func columnsOf(text string) int { return utf8.RuneCountInString(text) }
+
+// cut shortens text to the width of the screen.
 func (s screen) cut(text string) string {
-	if s.width <= 0 || utf8.RuneCountInString(text) <= s.width {
+	if s.width <= 0 || columnsOf(text) <= s.width {
 		return text
 	}
 	return string([]rune(text)[:s.width-1]) + "…"
 }
 
-// wrap joins parts with commas, in lines as wide as the screen; the second and
-// later ones are indented.
-func (s screen) wrap(parts []string) []string {
-	const indent = "  "
-	var lines []string
-	line := ""
-	for i, part := range parts {
-		if i < len(parts)-1 {
-			part += ","
-		}
-		switch {
-		case line == "":
-			line = part
-		case s.width > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(part) > s.width:
-			lines, line = append(lines, line), indent+part
-		default:
-			line += " " + part
-		}
+// wrap is wrapIndent with two columns before the first line and four before the rest.
+func (s screen) wrap(text string) []string { return s.wrapIndent("  ", "    ", text) }
+
+// wrapIndent breaks text between words into lines as wide as the screen. The first
+// line begins with first, the others with rest. A word that is wider than a line is
+// broken anywhere.
+func (s screen) wrapIndent(first, rest, text string) []string {
+	const least = 20 // columns of text in a line, on any screen
+	line := first + text
+	if s.width <= 0 {
+		return []string{line}
 	}
-	lines = append(lines, line)
-	for i := range lines {
-		lines[i] = s.cut(lines[i])
+	width := max(s.width, columnsOf(rest)+least)
+	var lines []string
+	for indent := columnsOf(first); columnsOf(line) > width; indent = columnsOf(rest) {
+		runes := []rune(line)
+		end := width
+		for end > indent && runes[end] != ' ' {
+			end--
+		}
+		if end <= indent {
+			end = width
+		}
+		lines = append(lines, strings.TrimRight(string(runes[:end]), " "))
+		line = rest + strings.TrimLeft(string(runes[end:]), " ")
+	}
+	return append(lines, line)
+}
+
+// list joins parts with commas and wraps between the parts.
+func (s screen) list(parts []string) []string {
+	const comma, space = "\x01", "\x00" // sanitized text has neither
+	joined := strings.NewReplacer(" ", space, comma, ", ").Replace(strings.Join(parts, comma))
+	lines := s.wrapIndent("", "  ", joined)
+	for i, line := range lines {
+		lines[i] = strings.ReplaceAll(line, space, " ")
 	}
 	return lines
 }
 
-// crop leaves out the lines that the screen has no room for: a picture that is
-// drawn over and over must not scroll.
-func (s screen) crop(lines []string) []string {
-	if s.height < 2 || len(lines) < s.height {
-		return lines
+// keyValues is a line for each key and value, with the values in a column. Empty
+// values are left out.
+func (s screen) keyValues(pairs [][2]string) []string {
+	const widest = 28 // a longer key pushes its value to the right
+	width := 0
+	for _, pair := range pairs {
+		if n := columnsOf(sanitize(pair[0])); pair[1] != "" && n <= widest {
+			width = max(width, n)
+		}
 	}
-	left := len(lines) - (s.height - 2)
-	return append(lines[:s.height-2:s.height-2], s.paint(dim, plural(left, "more line")))
-}
-
-// pad fills text up to width, on the left for figures.
-func pad(text string, width int, figure bool) string {
-	space := strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
-	if figure {
-		return space + text
+	var lines []string
+	for _, pair := range pairs {
+		if pair[1] != "" {
+			key := "  " + pad(sanitize(pair[0]), width, left) + "  "
+			lines = append(lines, s.wrapIndent(key, strings.Repeat(" ", width+4), sanitize(pair[1]))...)
+		}
 	}
-	return text + space
+	return lines
 }

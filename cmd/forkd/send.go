@@ -15,16 +15,16 @@ func sendCommand(std stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send APP [--slot K] JSON",
 		Short: "send a message to an app's workers",
-		Long: `send hands a JSON value to every worker, or to that of one slot, over the message
-channel. Where JSON is - it is read from stdin; a number below zero comes after
---. It exits 1 when no worker took it.`,
+		Long: `send hands a JSON value to every worker, or to that of one slot, over the
+message channel. Where JSON is - it is read from stdin; a number below zero
+comes after --. It exits 1 when no worker took it.`,
 		Example: `  forkd send shop '{"do":"flush"}'
   forkd send shop --slot 0 '"hello"'
   forkd send shop - <message.json`,
 		Args:              exactly(2),
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			message, err := theMessage(std, args[1])
+			message, err := readMessage(std, args[1])
 			if err != nil {
 				return err
 			}
@@ -38,11 +38,11 @@ channel. Where JSON is - it is read from stdin; a number below zero comes after
 				}
 				return usage("%v%s", err, hint)
 			}
-			return each(cmd, args[:1], false, func(client *control.Client) error {
+			return withApp(cmd, args[:1], func(client *control.Client) error {
 				name := client.At().Name
 				sent, err := client.Send(cmd.Context(), message)
 				if err != nil {
-					return refusedOf(name, err)
+					return argumentError(name, err)
 				}
 				fmt.Fprintf(std.out, "%s: handed to %s\n", name, plural(sent.Workers, "worker"))
 				return nil
@@ -56,8 +56,8 @@ channel. Where JSON is - it is read from stdin; a number below zero comes after
 	return cmd
 }
 
-// theMessage is what an argument says, or stdin for "-".
-func theMessage(std stdio, arg string) (control.Message, error) {
+// readMessage is the message in an argument, or on stdin for "-".
+func readMessage(std stdio, arg string) (control.Message, error) {
 	if arg != "-" {
 		return control.Message{Message: json.RawMessage(arg)}, nil
 	}

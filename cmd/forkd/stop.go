@@ -33,7 +33,7 @@ func ending(std stdio, now bool, cmd *cobra.Command) *cobra.Command {
 	var all bool
 	cmd.ValidArgsFunction = appNames
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return each(cmd, args, all, func(client *control.Client) error {
+		return withApps(cmd, args, all, func(client *control.Client) error {
 			return end(cmd.Context(), std, client, now)
 		})
 	}
@@ -41,18 +41,18 @@ func ending(std stdio, now bool, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// patience is how long a stop takes before it says what it waits for.
-const patience = 2 * time.Second
+// stopNotice is the time after which a stop says what it waits for.
+const stopNotice = 2 * time.Second
 
 func end(ctx context.Context, std stdio, client *control.Client, now bool) error {
 	name := client.At().Name
 	began := time.Now()
 	if err := client.Stop(ctx, now); err != nil {
-		return ofApp(name, err)
+		return appError(name, err)
 	}
 	gone := make(chan error, 1)
 	go func() { gone <- client.Gone(ctx) }()
-	late := time.NewTimer(patience)
+	late := time.NewTimer(stopNotice)
 	defer late.Stop()
 	for {
 		select {

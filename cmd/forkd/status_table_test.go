@@ -103,14 +103,14 @@ var escapes = regexp.MustCompile("\x1b\\[[0-9]*m")
 func TestTable(t *testing.T) {
 	for name, app := range tables() {
 		t.Run(name, func(t *testing.T) {
-			got := golden(t, filepath.Join("testdata", "table", name+".txt"), table(screen{width: 80}, "shop", &app, noon))
+			got := golden(t, filepath.Join("testdata", "table", name+".txt"), statusTable(screen{width: 80}, "shop", &app, noon))
 			// Colours change nothing but the colour.
-			colored := strings.Join(table(screen{width: 80, color: true}, "shop", &app, noon), "\n") + "\n"
+			colored := strings.Join(statusTable(screen{width: 80, color: true}, "shop", &app, noon), "\n") + "\n"
 			if stripped := escapes.ReplaceAllString(colored, ""); stripped != got || stripped == colored {
 				t.Errorf("with colours:\n%q", colored)
 			}
 			// Without a terminal nothing is cut.
-			if whole := strings.Join(table(screen{}, "shop", &app, noon), "\n"); strings.Contains(whole, "…") {
+			if whole := strings.Join(statusTable(screen{}, "shop", &app, noon), "\n"); strings.Contains(whole, "…") {
 				t.Errorf("cut:\n%s", whole)
 			}
 		})

@@ -51,9 +51,13 @@ func TestFigures(t *testing.T) {
 		{percent(nil), "-"},
 		{percent(part(0.3)), "0.3%"},
 		{percent(part(99.6)), "100%"},
-		{soon(-time.Second), "0.0s"},
-		{soon(1500 * time.Millisecond), "1.5s"},
-		{soon(30 * time.Second), "30s"},
+		{brief(-time.Second), "0.0s"},
+		{brief(1500 * time.Millisecond), "1.5s"},
+		{brief(30 * time.Second), "30s"},
+		{until(30 * time.Second), "in 30s"},
+		{until(time.Millisecond), "now"},
+		{known(0), "-"},
+		{known(812), "812"},
 		{plural(1, "worker"), "1 worker"},
 		{plural(0, "worker"), "0 workers"},
 	} {
@@ -64,7 +68,7 @@ func TestFigures(t *testing.T) {
 }
 
 // Whatever a worker says must not reach the terminal as a command.
-func TestClean(t *testing.T) {
+func TestSanitize(t *testing.T) {
 	for text, want := range map[string]string{
 		"exit status 3":               "exit status 3",
 		"\x1b[2Jgone\x07":             "[2Jgone",
@@ -73,7 +77,7 @@ func TestClean(t *testing.T) {
 		"grüße ↺":                     "grüße ↺",
 		"bad \xff byte":               "bad  byte",
 	} {
-		got := clean(text)
+		got := sanitize(text)
 		if got != want || !utf8.ValidString(got) {
 			t.Errorf("%q is %q, want %q", text, got, want)
 		}

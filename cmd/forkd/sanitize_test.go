@@ -61,7 +61,7 @@ func values(t *testing.T, text string) []any {
 	return all
 }
 
-func TestHarmless(t *testing.T) {
+func TestSanitizeJSON(t *testing.T) {
 	for text, want := range map[string]string{
 		"{\n  \"a\": \"b\"\n}":     "{\n  \"a\": \"b\"\n}",
 		"\"\u0080\u009f\u00a0\"":   `"\u0080\u009f` + "\u00a0\"",
@@ -70,7 +70,7 @@ func TestHarmless(t *testing.T) {
 		"\"\xff\xc2\ufffd\"":       `"\ufffd\ufffd` + "\ufffd\"",
 		"\"\x7f\"":                 `"\u007f"`,
 	} {
-		if got := string(harmless([]byte(text))); got != want || !json.Valid([]byte(got)) {
+		if got := string(sanitizeJSON([]byte(text))); got != want || !json.Valid([]byte(got)) {
 			t.Errorf("%q becomes %q; want %q", text, got, want)
 		}
 	}

@@ -18,8 +18,7 @@ const (
 	exitNoAnswer = 4
 )
 
-// exit is an error that knows its exit code. Without a text nothing is printed:
-// the command has said what there is to say.
+// exit is an error with an exit code. Without a text nothing is printed.
 type exit struct {
 	code int
 	text string
@@ -27,13 +26,13 @@ type exit struct {
 
 func (e *exit) Error() string { return e.text }
 
-// usage makes the error of a command line that asks for what there is not.
+// usage is the error of a wrong command line.
 func usage(format string, args ...any) error {
 	return &exit{exitUsage, fmt.Sprintf(format, args...)}
 }
 
-// verdict turns how a command ended into an exit code and a line for stderr.
-func verdict(err error) (code int, text string) {
+// exitCode is the exit code of a command that returns err, and the line for stderr.
+func exitCode(err error) (code int, text string) {
 	if err == nil {
 		return exitDone, ""
 	}

@@ -5,10 +5,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
-// unknown is how a figure that is not known is shown.
+// unknown stands for a figure that is not known.
 const unknown = "-"
 
 // age is a time span as people say it: "12s", "5m", "3h", "2d".
@@ -36,12 +35,44 @@ func clock(at, now time.Time) string {
 	return at.Format(time.DateTime)
 }
 
-// soon is a short wait: "0.3s", "12s".
-func soon(d time.Duration) string {
+// brief is a duration with tenths below 10 s: "0.3s", "12s".
+func brief(d time.Duration) string {
 	if d = max(d, 0); d < 10*time.Second {
 		return fmt.Sprintf("%.1fs", d.Seconds())
 	}
 	return age(d)
+}
+
+// until is "in 12s", or "now".
+func until(d time.Duration) string {
+	if d < 50*time.Millisecond {
+		return "now"
+	}
+	return "in " + brief(d)
+}
+
+// since is the age of what began at a time, unknown at the zero time.
+func since(at, now time.Time) string {
+	if at.IsZero() {
+		return unknown
+	}
+	return age(now.Sub(at))
+}
+
+// number is a number in full.
+func number[T int | int64](n *T) string {
+	if n == nil {
+		return unknown
+	}
+	return strconv.FormatInt(int64(*n), 10)
+}
+
+// known is a number in full, unknown for 0.
+func known(n int) string {
+	if n == 0 {
+		return unknown
+	}
+	return strconv.Itoa(n)
 }
 
 // size is a number of bytes in at most 7 characters.
@@ -111,17 +142,4 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return strconv.Itoa(n) + " " + noun + "s"
-}
-
-// clean makes one harmless line of text that others wrote: a name, a reason.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case commands(r) || r == unicode.ReplacementChar:
-			return -1
-		}
-		return r
-	}, text)
 }

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+// statusRow is a row of the status table: a worker, a slot without one, or
+// left-over processes. What is not known is nil or zero.
+type statusRow struct {
+	slot, restarts *int
+	worker         control.Worker
+	remark         string
+}
+
+// statusColumns are the columns of docs/contract.md, section 5. With pids of 7 digits they
+// fit 80 characters.
+func statusColumns(now time.Time) []column[statusRow] {
+	return []column[statusRow]{
+		figureColumn("SLOT", func(r statusRow) string { return number(r.slot) }),
+		figureColumn("PID", func(r statusRow) string { return known(r.worker.PID) }),
+		figureColumn("GEN", func(r statusRow) string { return known(r.worker.Generation) }),
+		stateColumn(func(r statusRow) string { return stateOf(&r.worker) }),
+		figureColumn("UPTIME", func(r statusRow) string { return since(r.worker.StartedAt, now) }),
+		figureColumn("↺", func(r statusRow) string { return number(r.restarts) }),
+		figureColumn("CONNS", func(r statusRow) string { return count(r.worker.Connections) }),
+		figureColumn("REQ/S", func(r statusRow) string { return rate(r.worker.RequestsPerSecond) }),
+		figureColumn("CPU", func(r statusRow) string { return percent(r.worker.CPUPercent) }),
+		figureColumn("MEM", func(r statusRow) string { return size(r.worker.RSSBytes) }),
+	}
+}
+
+// statusTable draws an app at a time: lines about the app, then its workers.
+func statusTable(s screen, title string, app *control.App, now time.Time) []string {
+	var rows []statusRow
+	for i := range app.Slots {
+		rows = append(rows, slotRows(&app.Slots[i], now)...)
+	}
+	for i := range app.Leftovers {
+		rows = append(rows, leftoverRow(&app.Leftovers[i], now))
+	}
+	return append(appLines(s, title, app, now), drawTable(s, statusColumns(now), rows, func(r statusRow, indent string) []string {
+		if r.remark == "" {
+			return nil
+		}
+		return []string{s.paint(dim, s.cut(indent+sanitize(r.remark)))}
+	})...)
+}
+
+// appLines are the lines about the app.
+func appLines(s screen, title string, app *control.App, now time.Time) []string {
+	t := &app.Totals
+	parts := []string{
+		fmt.Sprintf("%s: %s %d/%d", title, app.State, t.Ready, t.Wanted),
+		fmt.Sprintf("generation %d", app.Generation),
+	}
+	for _, l := range app.Listeners {
+		parts = append(parts, l.Name+" "+l.Address)
+	}
+	if t.Connections != nil {
+		parts = append(parts, plural(int(*t.Connections), "connection"))
+	} else {
+		parts = append(parts, "connections "+unknown)
+	}
+	if app.HostDraining {
+		parts = append(parts, "host draining")
+	}
+	if r := app.Redis; r != nil {
+		text := "redis " + r.State + " for " + age(now.Sub(r.Since))
+		if r.Error != "" {
+			text += " (" + r.Error + ")"
+		}
+		parts = append(parts, text)
+	}
+	if r := app.Roll; r != nil {
+		parts = append(parts, rollText(r))
+	}
+	for i := range parts {
+		parts[i] = sanitize(parts[i])
+	}
+	lines := s.list(parts)
+	lines[0] = strings.Replace(lines[0], sanitize(app.State), s.paint(appStyle(app), sanitize(app.State)), 1)
+	switch last := app.LastRoll; {
+	case app.ReloadError != nil:
+		text := "configuration not taken, " + age(now.Sub(app.ReloadError.At)) + " ago: " + app.ReloadError.Error
+		lines = append(lines, s.paintAll(yellow, s.wrap(sanitize(text)))...)
+	case last != nil && app.Roll == nil && last.Result != control.ResultDone:
+		text := fmt.Sprintf("last roll, to generation %d: %s", last.Generation, resultText(*last))
+		lines = append(lines, s.paintAll(yellow, s.wrap(sanitize(text)))...)
+	}
+	return lines
+}
+
+// rollText is a roll with its step, in words.
+func rollText(r *control.Roll) string {
+	text := fmt.Sprintf("roll to %d: %s %d/%d", r.To, r.Phase, r.Done, r.Of)
+	if r.Reason != "" {
+		text += " (" + r.Reason + ")"
+	}
+	return sanitize(text)
+}
+
+// resultText is the result of a roll, in words.
+func resultText(r control.Rolled) string {
+	return withReason(strings.ReplaceAll(r.Result, "_", " "), r.Error)
+}
+
+// withReason is "what: reason", or "what" without a reason.
+func withReason(what, reason string) string {
+	if reason == "" {
+		return what
+	}
+	return what + ": " + reason
+}
+
+// slotRows has a row for each worker, a draining predecessor first, and one for a
+// slot that has no worker or whose newest has ended.
+func slotRows(slot *control.Slot, now time.Time) []statusRow {
+	var rows []statusRow
+	for _, w := range slot.Workers {
+		rows = append(rows, statusRow{slot: &slot.Slot, restarts: &slot.Restarts, worker: w})
+	}
+	switch {
+	case len(rows) == 0 || vacant(slot.State):
+		return append(rows, statusRow{
+			slot: &slot.Slot, restarts: &slot.Restarts, worker: control.Worker{State: slot.State}, remark: vacancy(slot, now),
+		})
+	case slot.Leaving:
+		rows[len(rows)-1].remark = "leaves: it was scaled away"
+	}
+	return rows
+}
+
+func leftoverRow(l *control.Leftover, now time.Time) statusRow {
+	r := statusRow{slot: l.Slot, worker: control.Worker{PID: l.PID, State: l.State}, remark: l.Reason}
+	if l.StartedAt != nil {
+		r.worker.StartedAt = *l.StartedAt
+	}
+	if l.Processes > 1 {
+		r.remark = fmt.Sprintf("%d processes, %s", l.Processes, r.remark)
+	}
+	if l.KillAt != nil {
+		r.remark += "; killed " + until(l.KillAt.Sub(now))
+	}
+	return r
+}
+
+// vacancy says why a slot has no worker, and when it gets one.
+func vacancy(slot *control.Slot, now time.Time) string {
+	var parts []string
+	if reason := lastReason(slot); reason != "" {
+		parts = append(parts, reason)
+	}
+	if slot.NextStartAt != nil {
+		parts = append(parts, "starts again "+until(slot.NextStartAt.Sub(now)))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// lastReason is the reason of a slot's state, else of its last exit.
+func lastReason(slot *control.Slot) string {
+	if slot.Reason == "" && slot.LastExit != nil {
+		return slot.LastExit.Reason
+	}
+	return slot.Reason
+}
+
+// vacant reports whether a slot in this state has no live worker.
+func vacant(state string) bool {
+	return state == "backoff" || state == "exited" || state == "failed"
+}
+
+// stopped marks the state of a worker that SIGSTOP or the like has stopped.
+const stopped = " (stopped)"
+
+func stateOf(w *control.Worker) string {
+	if w.Stopped {
+		return sanitize(w.State) + stopped
+	}
+	return sanitize(w.State)
+}
+
+func stateStyle(state string) style {
+	switch state {
+	case control.StateReady:
+		return green
+	case control.StateStarting, control.StateDraining, "backoff", stale:
+		return yellow
+	case "failed", vanished:
+		return red
+	}
+	if strings.HasSuffix(state, stopped) {
+		return yellow
+	}
+	return plain
+}
+
+func appStyle(app *control.App) style {
+	if app.State == control.StateReady && !app.AllReady() {
+		return yellow
+	}
+	return stateStyle(app.State)
+}

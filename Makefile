@@ -10,7 +10,7 @@ GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test test-busy check bench soak fuzz fmt clean
+.PHONY: help build run test test-busy check bench soak fuzz fmt sizes clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -59,6 +59,9 @@ fuzz: ## fuzz everything that comes from outside, FUZZTIME=5m for each target
 
 fmt: ## format the Go files
 	$(LINT) fmt
+
+sizes: ## lines of each package, and how many files refer to others of it; DIR=another checkout
+	@go run ./test/sizes $(or $(DIR),.)
 
 clean: ## remove what was built
 	rm -rf bin

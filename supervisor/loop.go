@@ -47,7 +47,8 @@ type loop struct {
 	manager  manager
 	quit     *pool.AppExited
 
-	events *eventlog.Log
+	events   *eventlog.Log
+	executed commandIDs // of the fleet
 
 	stopping time.Time // when the stop was asked for; zero: it has not been
 	busyAt   time.Time // when something happened last; zero: tidied up since

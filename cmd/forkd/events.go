@@ -86,6 +86,9 @@ func formatEvent(s screen, e control.Event, prefix string) string {
 			fmt.Fprintf(&text, " %s %d", of.what, *of.number)
 		}
 	}
+	if e.Command != "" {
+		text.WriteString(": command " + sanitize(e.Command))
+	}
 	if e.Reason != "" {
 		text.WriteString(": " + sanitize(e.Reason))
 	}

@@ -96,16 +96,19 @@ func (f *fakeFleet) Send(_ context.Context, _, host string, c fleet.Command) err
 }
 
 // say is an event of a host, of generation 5.
-func (f *fakeFleet) say(host, kind, reason string) {
+func (f *fakeFleet) say(host, kind, reason string) { f.answer(host, kind, "", reason) }
+
+// answer is an event that a command has caused.
+func (f *fakeFleet) answer(host, kind, command, reason string) {
 	id := strconv.Itoa(int(f.said.Add(1))) + "-0"
-	f.events <- fleet.Entry{ID: id, Event: control.Event{Host: host, Type: kind, Reason: reason, Generation: new(5), Time: time.Now()}}
+	f.events <- fleet.Entry{ID: id, Event: control.Event{Host: host, Type: kind, Reason: reason, Command: command, Generation: new(5), Time: time.Now()}}
 }
 
 // answers makes hosts answer an order at once, with these events.
 func (f *fakeFleet) answers(kinds ...string) {
 	f.obey = func(host string, c fleet.Command) {
 		for _, kind := range kinds {
-			f.say(host, kind, "command "+c.ID+": as told")
+			f.answer(host, kind, c.ID, "as told")
 		}
 	}
 }

@@ -63,13 +63,13 @@ so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` 
 		if err != nil {
 			return usage("%v", err)
 		}
-		return flags.order(cmd, std, args[0], args[2:], fleet.OpScale, fleet.Args{Workers: to.String()}, everyOne)
+		return flags.order(cmd, std, args[0], args[2:], control.OpScale, control.Args{Workers: to.String()}, everyOne)
 	}
 	return cmd
 }
 
 func fleetDrainCommand(std stdio) *cobra.Command {
-	return simpleOrder(std, fleet.OpDrain, &cobra.Command{
+	return simpleOrder(std, control.OpDrain, &cobra.Command{
 		Use:   "drain APP HOST...|--all",
 		Short: "ask balancers to send nothing more to hosts",
 		Long: `drain makes the app's health checks on the hosts say that they drain, so that
@@ -80,7 +80,7 @@ forkd fleet resume.` + aboutOrders,
 }
 
 func fleetResumeCommand(std stdio) *cobra.Command {
-	return simpleOrder(std, fleet.OpResume, &cobra.Command{
+	return simpleOrder(std, control.OpResume, &cobra.Command{
 		Use:   "resume APP HOST...|--all",
 		Short: "let balancers send to hosts again",
 		Long: `resume ends what drain began: the app's health checks on the hosts are good
@@ -96,7 +96,7 @@ func simpleOrder(std stdio, op string, cmd *cobra.Command) *cobra.Command {
 		if len(args) == 0 {
 			return usage("name an app and its hosts: write %s", cmd.UseLine())
 		}
-		return flags.order(cmd, std, args[0], args[1:], op, fleet.Args{}, everyOne)
+		return flags.order(cmd, std, args[0], args[1:], op, control.Args{}, everyOne)
 	}
 	return cmd
 }
@@ -127,7 +127,7 @@ in Go do that; others take no notice.` + aboutOrders,
 		case over < 1 || over > mostSeconds:
 			return usage("--seconds %d: use 1 to %d", over, mostSeconds)
 		}
-		return flags.order(cmd, std, args[0], args[2:], fleet.OpShed, fleet.Args{Count: int(count), Seconds: over}, everyOne)
+		return flags.order(cmd, std, args[0], args[2:], control.OpShed, control.Args{Count: int(count), Seconds: over}, everyOne)
 	}
 	return cmd
 }
@@ -159,7 +159,7 @@ that fails; those that roll at the same time go on.` + aboutOrders,
 			}
 			flags.all = flags.all || len(args) == 1
 		}
-		return flags.order(cmd, std, args[0], args[1:], fleet.OpRoll, fleet.Args{}, batch)
+		return flags.order(cmd, std, args[0], args[1:], control.OpRoll, control.Args{}, batch)
 	}
 	return cmd
 }
@@ -187,7 +187,7 @@ func parseBatch(text string) (batch, error) {
 }
 
 // order sends an order to hosts and waits for their answers.
-func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []string, op string, args fleet.Args, size batch) error {
+func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []string, op string, args control.Args, size batch) error {
 	switch {
 	case o.all && len(names) > 0:
 		return usage("name hosts, or use --all: write %s", cmd.UseLine())
@@ -218,7 +218,7 @@ func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []st
 			within = max(within, needed(hosts))
 		}
 		run := order{
-			from: from, out: std.out, app: app, where: where, c: fleet.Command{ID: newID(), Op: op, Args: args},
+			from: from, out: std.out, app: app, where: where, c: fleet.Command{Command: control.Command{ID: newID(), Op: op, Args: args}},
 			within: within, batch: size(len(hosts)), hosts: hosts, at: f.At, seen: seen,
 		}
 		return run.run(ctx)

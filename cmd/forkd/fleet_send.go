@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 )
 
@@ -77,7 +78,7 @@ func (o *order) send(ctx context.Context, t *tally) {
 // answered in time. An error says that nobody knows.
 func (o *order) await(ctx context.Context, t *tally, f *follower) error {
 	patience := o.within + grace
-	if o.c.Op == fleet.OpShed {
+	if o.c.Op == control.OpShed {
 		patience += time.Duration(o.c.Args.Seconds) * time.Second
 	}
 	late := time.NewTimer(patience)
@@ -164,13 +165,13 @@ func (o *order) failure(t *tally, left []string, err error) error {
 // past is what hosts are when they have obeyed.
 func past(op string) string {
 	switch op {
-	case fleet.OpScale:
+	case control.OpScale:
 		return "scaled"
-	case fleet.OpDrain:
+	case control.OpDrain:
 		return "draining"
-	case fleet.OpResume:
+	case control.OpResume:
 		return "resumed"
-	case fleet.OpShed:
+	case control.OpShed:
 		return "shedding"
 	default:
 		return "rolled"

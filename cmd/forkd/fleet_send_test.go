@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 )
 
@@ -19,7 +20,7 @@ func ordered(ctx context.Context, f *fakeFleet, op string, size batch) (out stri
 	var said strings.Builder
 	now, _ := f.Fleet(ctx, "shop", false)
 	o := order{
-		from: f, out: &said, app: "shop", where: "redis://x", c: fleet.Command{ID: "1f", Op: op},
+		from: f, out: &said, app: "shop", where: "redis://x", c: fleet.Command{Command: control.Command{ID: "1f", Op: op}},
 		within: 30 * time.Second, batch: size(len(now.Hosts)), hosts: now.Hosts, at: now.At, seen: time.Now(),
 	}
 	err = o.run(ctx)
@@ -29,12 +30,12 @@ func ordered(ctx context.Context, f *fakeFleet, op string, size batch) (out stri
 func TestOrderIsAnsweredByAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1", "web-2")
-		f.say("web-1", "scaled", "command 1e: of another order")
-		f.say("web-3", "scaled", "command 1f: of no host that was asked")
+		f.answer("web-1", "scaled", "1e", "of another order")
+		f.answer("web-3", "scaled", "1f", "of no host that was asked")
 		f.say("web-1", "scaled", "by hand")
 		f.answers("scaled")
 		at := time.Now()
-		out, err := ordered(t.Context(), f, fleet.OpScale, everyOne)
+		out, err := ordered(t.Context(), f, control.OpScale, everyOne)
 		want := "web-1: scaled: as told\nweb-2: scaled: as told\nshop: 2 hosts scaled, after 0.0s\n"
 		if err != nil || out != want {
 			t.Errorf("%v\n%s", err, cmp.Diff(want, out))
@@ -56,13 +57,13 @@ func TestOrderOfWhichSomeFail(t *testing.T) {
 		f.obey = func(host string, c fleet.Command) {
 			switch host {
 			case "web-1":
-				f.say(host, "draining", "command "+c.ID)
+				f.answer(host, "draining", c.ID, "")
 			case "web-2":
-				f.say(host, "refused", "command "+c.ID+": \x1b[2Jnot now")
+				f.answer(host, "refused", c.ID, "\x1b[2Jnot now")
 			}
 		}
 		began := time.Now()
-		out, err := ordered(t.Context(), f, fleet.OpDrain, everyOne)
+		out, err := ordered(t.Context(), f, control.OpDrain, everyOne)
 		want := `web-3: cannot send it the order: its list is full
 web-1: draining
 web-2: refused: [2Jnot now
@@ -93,11 +94,11 @@ func TestRollGoesBatchByBatch(t *testing.T) {
 			if n := underway.Add(1); n > 3 {
 				t.Errorf("%d roll at the same time", n)
 			}
-			f.say(host, "roll_started", "command "+c.ID)
+			f.answer(host, "roll_started", c.ID, "")
 			go func() {
 				time.Sleep(time.Hour) // a roll waits for its connections
 				underway.Add(-1)
-				f.say(host, "roll_done", "command "+c.ID)
+				f.answer(host, "roll_done", c.ID, "")
 			}()
 		}
 		size, err := parseBatch("10%")
@@ -105,7 +106,7 @@ func TestRollGoesBatchByBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		out, err := ordered(t.Context(), f, fleet.OpRoll, size)
+		out, err := ordered(t.Context(), f, control.OpRoll, size)
 		if took := time.Since(began); err != nil || took != 7*time.Hour {
 			t.Errorf("%v after %v", err, took)
 		}
@@ -119,14 +120,14 @@ func TestRollStopsAtTheFirstFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet(many(7)...)
 		f.obey = func(host string, c fleet.Command) {
-			f.say(host, "roll_started", "command "+c.ID)
+			f.answer(host, "roll_started", c.ID, "")
 			if host == "web-02" {
 				f.say(host, "rolled_back", "slot 0: exit status 3") // which has the generation, if not the id
 				return
 			}
-			f.say(host, "roll_done", "command "+c.ID)
+			f.answer(host, "roll_done", c.ID, "")
 		}
-		out, err := ordered(t.Context(), f, fleet.OpRoll, func(int) int { return 2 })
+		out, err := ordered(t.Context(), f, control.OpRoll, func(int) int { return 2 })
 		wantErr(t, err, "shop: stopped at web-02: rolled back: slot 0: exit status 3; rolled: web-00, web-01, web-03; not asked: web-04, web-05, web-06")
 		if len(f.sent) != 4 || !strings.Contains(out, "web-02: rolled back: slot 0: exit status 3\n") {
 			t.Errorf("%v\n%s", f.sent, out)
@@ -148,10 +149,10 @@ func TestRollOfAHostThatDies(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFakeFleet("web-1", "web-2")
 				f.obey = func(host string, o fleet.Command) {
-					f.say(host, "roll_started", "command "+o.ID+": as told")
+					f.answer(host, "roll_started", o.ID, "as told")
 					c.dies(&f.hosts[0])
 				}
-				_, err := ordered(t.Context(), f, fleet.OpRoll, oneByOne)
+				_, err := ordered(t.Context(), f, control.OpRoll, oneByOne)
 				wantErr(t, err, "shop: stopped at web-1: "+c.why+"; not asked: web-2")
 			})
 		})
@@ -159,10 +160,10 @@ func TestRollOfAHostThatDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1")
 		f.obey = func(host string, o fleet.Command) {
-			f.say(host, "roll_started", "command "+o.ID+": as told")
+			f.answer(host, "roll_started", o.ID, "as told")
 			f.say(host, "down", "")
 		}
-		_, err := ordered(t.Context(), f, fleet.OpRoll, oneByOne)
+		_, err := ordered(t.Context(), f, control.OpRoll, oneByOne)
 		wantErr(t, err, "shop: 1 of 1 host failed: web-1: its master has ended before the roll")
 	})
 }
@@ -172,22 +173,22 @@ func TestInterruptedOrderSaysWhoHasAnswered(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet(many(4)...)
 		f.obey = func(host string, c fleet.Command) {
-			f.say(host, "roll_started", "command "+c.ID)
+			f.answer(host, "roll_started", c.ID, "")
 			switch host {
 			case "web-00":
-				f.say(host, "roll_done", "command "+c.ID)
+				f.answer(host, "roll_done", c.ID, "")
 			case "web-01":
 				time.AfterFunc(time.Minute, cancel)
 			}
 		}
-		_, err := ordered(ctx, f, fleet.OpRoll, oneByOne)
+		_, err := ordered(ctx, f, control.OpRoll, oneByOne)
 		wantErr(t, err, "shop: interrupted; rolled: web-00; begun, and go on: web-01; not asked: web-02, web-03")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet("web-1", "web-2")
 		f.obey = func(string, fleet.Command) { cancel() }
-		_, err := ordered(ctx, f, fleet.OpDrain, everyOne)
+		_, err := ordered(ctx, f, control.OpDrain, everyOne)
 		wantErr(t, err, "shop: interrupted; not answered, and may yet: web-1, web-2")
 	})
 }
@@ -196,7 +197,7 @@ func TestOrderWhileRedisGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1")
 		f.broken <- errors.New("connection refused")
-		_, err := ordered(t.Context(), f, fleet.OpRoll, oneByOne)
+		_, err := ordered(t.Context(), f, control.OpRoll, oneByOne)
 		wantErr(t, err, "shop: redis://x: connection refused: is Redis running there?; not answered, and may yet: web-1")
 	})
 }

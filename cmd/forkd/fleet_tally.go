@@ -10,7 +10,7 @@ import (
 )
 
 // tally is who of some hosts has answered an order, and how. Answers are events
-// that have the order's id: their reason begins with "command ID: ".
+// that have the order's id.
 type tally struct {
 	id    string
 	op    string
@@ -76,13 +76,10 @@ func (t *tally) take(e control.Event) string {
 		return ""
 	}
 	a := t.hosts[i]
-	why, ours := t.answers(e.Reason)
-	if !ours {
-		why = e.Reason
-		if a.state != begun || !a.ends(e) {
-			return ""
-		}
+	if e.Command != t.id && (a.state != begun || !a.ends(e)) {
+		return ""
 	}
+	why := e.Reason
 	switch e.Type {
 	case control.EventRefused, control.EventRollFailed, control.EventRolledBack:
 		return a.fail("%s", saying(e.Type, why))
@@ -93,20 +90,10 @@ func (t *tally) take(e control.Event) string {
 	case answerOf(t.op):
 		a.state = done
 	}
-	if e.Generation != nil && t.op == fleet.OpRoll {
+	if e.Generation != nil && t.op == control.OpRoll {
 		return fmt.Sprintf("%s: %s, generation %d", a.host, saying(e.Type, why), *e.Generation)
 	}
 	return a.host + ": " + saying(e.Type, why)
-}
-
-// answers cuts the order's id from a reason that begins with it.
-func (t *tally) answers(reason string) (why string, ours bool) {
-	rest, ours := strings.CutPrefix(reason, "command "+t.id)
-	if rest == "" {
-		return "", ours
-	}
-	why, colon := strings.CutPrefix(rest, ":")
-	return strings.TrimSpace(why), ours && colon
 }
 
 // ends reports whether an event without the order's id is the end of the roll that
@@ -144,13 +131,13 @@ func (t *tally) look(hosts []fleet.Host) []string {
 // answerOf is the type of the event that says that an order has been obeyed.
 func answerOf(op string) string {
 	switch op {
-	case fleet.OpScale:
+	case control.OpScale:
 		return control.EventScaled
-	case fleet.OpDrain:
+	case control.OpDrain:
 		return control.EventDraining
-	case fleet.OpResume:
+	case control.OpResume:
 		return control.EventResumed
-	case fleet.OpShed:
+	case control.OpShed:
 		return control.EventShed
 	default:
 		return control.EventRollDone

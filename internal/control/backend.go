@@ -25,6 +25,9 @@ type Backend interface {
 	// Send hands a message to workers: an *Error, 404, says that there is no
 	// such slot, 409 that no worker took it.
 	Send(ctx context.Context, m Message) (Sent, error)
+	// Execute runs a command of the fleet. A refusal is an *Error, 409, and an
+	// event; a command that was executed before is not executed again: nil.
+	Execute(ctx context.Context, c Command) error
 	// Stop returns when the stop has begun.
 	Stop(ctx context.Context, now bool) error
 }

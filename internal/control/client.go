@@ -134,6 +134,13 @@ func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
 	return sent, err
 }
 
+// Execute hands over a command of the fleet. A refusal is an *Error.
+func (c *Client) Execute(ctx context.Context, command Command) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	return c.ask(ctx, http.MethodPost, "/v1/command", command, nil)
+}
+
 // Reload asks for a roll. With r.Wait it returns when that has ended, however
 // it did: the Result tells. Poll Status beside it to notice a master that hangs.
 func (c *Client) Reload(ctx context.Context, r Reload) (Rolled, error) {

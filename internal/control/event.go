@@ -19,6 +19,7 @@ type Event struct {
 	Generation *int      `json:"generation"`
 	PID        *int      `json:"pid"`
 	Reason     string    `json:"reason"`
+	Command    string    `json:"command,omitempty"` // the id of the command that caused it
 }
 
 // The types of events (docs/contract.md, section "Control socket").
@@ -37,7 +38,7 @@ const (
 	EventDraining        = "draining"
 	EventResumed         = "resumed"
 	EventShed            = "shed"
-	EventRefused         = "refused" // an order from Redis was not carried out
+	EventRefused         = "refused" // a command was not executed
 	EventListeningAgain  = "listening_again"
 	EventSocketSpoilt    = "socket_spoilt" // what a worker did to its socket cannot be undone
 	EventPortShared      = "port_shared"   // somebody else's socket listens on a listener's port too

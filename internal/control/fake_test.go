@@ -12,12 +12,13 @@ import (
 type fake struct {
 	ring
 
-	app    App
-	reload func(context.Context, Reload) (Rolled, error)
-	scale  func(Scale) (Scaled, error)
-	drain  func(draining bool) error
-	send   func(Message) (Sent, error)
-	stop   func(now bool)
+	app     App
+	reload  func(context.Context, Reload) (Rolled, error)
+	scale   func(Scale) (Scaled, error)
+	drain   func(draining bool) error
+	send    func(Message) (Sent, error)
+	stop    func(now bool)
+	execute func(Command) error
 
 	mu    sync.Mutex
 	asked int
@@ -66,6 +67,13 @@ func (f *fake) Send(_ context.Context, m Message) (Sent, error) {
 		return Sent{Workers: 1}, nil
 	}
 	return f.send(m)
+}
+
+func (f *fake) Execute(_ context.Context, c Command) error {
+	if f.execute == nil {
+		return nil
+	}
+	return f.execute(c)
 }
 
 func (f *fake) Stop(_ context.Context, now bool) error {

@@ -110,6 +110,25 @@ func (a *api) send(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (a *api) command(w http.ResponseWriter, r *http.Request) error {
+	var c Command
+	if err := read(r, &c); err != nil {
+		return err
+	}
+	err := c.CheckID()
+	if err == nil && c.Refused == "" {
+		err = c.Check()
+	}
+	if err != nil {
+		return &Error{http.StatusBadRequest, "the command " + err.Error()}
+	}
+	if err := a.backend.Execute(r.Context(), c); err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, map[string]string{"id": c.ID})
+	return nil
+}
+
 func (a *api) stop(w http.ResponseWriter, r *http.Request) error {
 	var request Stop
 	if err := read(r, &request); err != nil {

@@ -122,6 +122,7 @@ func (a *api) routes() http.Handler {
 		"/v1/drain":    {http.MethodPost, a.drainHost(true)},
 		"/v1/resume":   {http.MethodPost, a.drainHost(false)},
 		sendPath:       {http.MethodPost, a.send},
+		"/v1/command":  {http.MethodPost, a.command},
 		"/v1/stop":     {http.MethodPost, a.stop},
 		"/v1/logs":     {"", notBuilt},
 		"/v1/upgrade":  {"", notBuilt},

@@ -30,7 +30,6 @@ type Log struct {
 	exits  []exit
 	rolls  []control.RollRecord
 
-	Pending PendingCommand   // from the fleet, that is carried out now
 	Waiting map[int][]string // commands that asked for a generation, by their ids
 
 	readyAt  map[pool.ID]time.Time
@@ -72,24 +71,25 @@ func (l *Log) After(seq uint64) control.EventPage {
 func (l *Log) Add(e control.Event) {
 	l.seq++
 	e.Seq, e.Time, e.Host = l.seq, time.Now(), l.host
-	if l.Pending.ID != "" && e.Type == l.Pending.Type {
-		e.Reason = CommandReason(l.Pending.ID, e.Reason)
-		l.Pending = PendingCommand{}
-	}
 	l.events = push(l.events, e, maxEvents)
 	close(l.more)
 	l.more = make(chan struct{})
 }
 
-// A PendingCommand is one that the next event of a type answers.
-type PendingCommand struct{ ID, Type string }
+// Seq returns the number of the newest event.
+func (l *Log) Seq() uint64 { return l.seq }
 
-// CommandReason is the reason of an event that answers a command.
-func CommandReason(id, why string) string {
-	if why == "" {
-		return "command " + id
+// Attribute gives the newest event of a type, if it came after a sequence number,
+// the id of a command. It reports whether there was one. The loop calls it before
+// anybody reads the event.
+func (l *Log) Attribute(after uint64, kind, command string) bool {
+	for i := len(l.events) - 1; i >= 0 && l.events[i].Seq > after; i-- {
+		if l.events[i].Type == kind {
+			l.events[i].Command = command
+			return true
+		}
 	}
-	return "command " + id + ": " + why
+	return false
 }
 
 // push appends to a list of at most n, the oldest going first.

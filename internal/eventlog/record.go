@@ -120,10 +120,11 @@ func (l *Log) rollProgress(a pool.RollProgress) {
 		if a.Reload {
 			why += ", the configuration read anew"
 		}
+		command := ""
 		if ids := l.Waiting[a.To]; len(ids) > 0 {
-			why = CommandReason(ids[0], why)
+			command = ids[0]
 		}
-		l.Add(control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why})
+		l.Add(control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why, Command: command})
 	}
 }
 
@@ -135,10 +136,10 @@ func (l *Log) rollEnded(a pool.RollEnded) {
 	ids := l.Waiting[a.Generation]
 	delete(l.Waiting, a.Generation)
 	if len(ids) == 0 {
-		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why})
+		ids = []string{""}
 	}
 	for _, id := range ids {
-		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: CommandReason(id, why)})
+		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why, Command: id})
 	}
 	l.rolls = push(l.rolls, control.RollRecord{
 		Generation: a.Generation, Result: string(a.Result), Error: a.Why,

@@ -185,6 +185,9 @@ func appendEvent(a []any, host, boot string, e control.Event) []any {
 	if e.Reason != "" {
 		a = append(a, "reason", cut(e.Reason, maxReason))
 	}
+	if e.Command != "" {
+		a = append(a, "command", e.Command)
+	}
 	a[at-1] = len(a) - at
 	return a
 }

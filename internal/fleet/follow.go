@@ -236,7 +236,7 @@ func (e *Entry) read(values map[string]any) error {
 		}
 		return err
 	}
-	var errs [8]error
+	var errs [9]error
 	e.Host, errs[0] = text("host", mostText)
 	if errs[0] == nil && !validHost(e.Host) {
 		e.Host, errs[0] = "", fmt.Errorf("its host is %s", short(e.Host))
@@ -256,6 +256,7 @@ func (e *Entry) read(values map[string]any) error {
 	var seq, at *int64
 	seq, errs[6] = whole("seq")
 	at, errs[7] = whole("time")
+	e.Command, errs[8] = text("command", mostWord)
 	for _, err := range errs {
 		if err != nil {
 			return err

@@ -1,21 +1,22 @@
 package fleet
 
 import (
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
 func TestParseOrder(t *testing.T) {
 	at := time.Date(2026, 11, 21, 7, 0, 0, 0, time.UTC)
 	for text, want := range map[string]Command{
-		`{"id":"a.B-1_","op":"scale","args":{"workers":"cpus-1"},"expires_at":"2026-11-21T07:00:00Z"}`: {ID: "a.B-1_", Op: OpScale, Args: Args{Workers: "cpus-1"}, ExpiresAt: at},
-		`{"id":"1","op":"shed","args":{"count":1,"seconds":3},"expires_at":1795244400000}`:             {ID: "1", Op: OpShed, Args: Args{Count: 1, Seconds: 3}, ExpiresAt: at},
-		` {"id":"1","op":"shed","args":{"count":1},"expires_at":1795244400000} `:                       {ID: "1", Op: OpShed, Args: Args{Count: 1, Seconds: 10}, ExpiresAt: at},
-		`{"id":"1","op":"resume","args":null,"expires_at":1795244400000}`:                              {ID: "1", Op: OpResume, ExpiresAt: at},
+		`{"id":"a.B-1_","op":"scale","args":{"workers":"cpus-1"},"expires_at":"2026-11-21T07:00:00Z"}`: {control.Command{ID: "a.B-1_", Op: control.OpScale, Args: control.Args{Workers: "cpus-1"}}, at},
+		`{"id":"1","op":"shed","args":{"count":1,"seconds":3},"expires_at":1795244400000}`:             {control.Command{ID: "1", Op: control.OpShed, Args: control.Args{Count: 1, Seconds: 3}}, at},
+		` {"id":"1","op":"shed","args":{"count":1},"expires_at":1795244400000} `:                       {control.Command{ID: "1", Op: control.OpShed, Args: control.Args{Count: 1, Seconds: 10}}, at},
+		`{"id":"1","op":"resume","args":null,"expires_at":1795244400000}`:                              {control.Command{ID: "1", Op: control.OpResume}, at},
 	} {
 		got, err := parseOrder(text)
 		if err != nil {
@@ -53,16 +54,4 @@ func FuzzOrder(f *testing.F) {
 			t.Fatalf("%+v", c)
 		}
 	})
-}
-
-func TestIDsAreRememberedForAWhile(t *testing.T) {
-	var s idSet
-	for i := range 10 * ordersKept {
-		if !s.add(strconv.Itoa(i)) || s.add(strconv.Itoa(i)) || s.add(strconv.Itoa(max(0, i-ordersKept+1))) {
-			t.Fatal(i)
-		}
-		if len(s.ids) > ordersKept || len(s.ring) > ordersKept {
-			t.Fatalf("%d ids are kept", len(s.ids))
-		}
-	}
 }

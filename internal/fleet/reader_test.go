@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 )
 
@@ -234,7 +235,7 @@ func TestSend(t *testing.T) {
 	r := open(t, fleet.Settings{URL: "redis://" + s.address, ReadFrom: fleet.FromReplica})
 	ctx := bounded(t)
 	soon := time.UnixMilli(s.now()).Add(30 * time.Second)
-	good := fleet.Command{ID: "c1", Op: fleet.OpShed, Args: fleet.Args{Count: 5, Seconds: 20}, ExpiresAt: soon}
+	good := fleet.Command{Command: control.Command{ID: "c1", Op: control.OpShed, Args: control.Args{Count: 5, Seconds: 20}}, ExpiresAt: soon}
 	for range 64 {
 		if err := r.Send(ctx, "shop", "web-1", good); err != nil {
 			t.Fatal(err)
@@ -259,11 +260,11 @@ func TestSend(t *testing.T) {
 	}{
 		"app":   {"sh}op", "web-3", good},
 		"host":  {"shop", "web 3", good},
-		"id":    {"shop", "web-3", fleet.Command{ID: "a b", Op: "drain", ExpiresAt: soon}},
-		"op":    {"shop", "web-3", fleet.Command{ID: "c", Op: "explode", ExpiresAt: soon}},
-		"args":  {"shop", "web-3", fleet.Command{ID: "c", Op: "drain", Args: fleet.Args{Count: 1}, ExpiresAt: soon}},
-		"scale": {"shop", "web-3", fleet.Command{ID: "c", Op: "scale", Args: fleet.Args{Workers: "many"}, ExpiresAt: soon}},
-		"time":  {"shop", "web-3", fleet.Command{ID: "c", Op: "drain"}},
+		"id":    {"shop", "web-3", fleet.Command{Command: control.Command{ID: "a b", Op: "drain"}, ExpiresAt: soon}},
+		"op":    {"shop", "web-3", fleet.Command{Command: control.Command{ID: "c", Op: "explode"}, ExpiresAt: soon}},
+		"args":  {"shop", "web-3", fleet.Command{Command: control.Command{ID: "c", Op: "drain", Args: control.Args{Count: 1}}, ExpiresAt: soon}},
+		"scale": {"shop", "web-3", fleet.Command{Command: control.Command{ID: "c", Op: "scale", Args: control.Args{Workers: "many"}}, ExpiresAt: soon}},
+		"time":  {"shop", "web-3", fleet.Command{Command: control.Command{ID: "c", Op: "drain"}}},
 	} {
 		if err := r.Send(ctx, bad.app, bad.host, bad.c); err == nil {
 			t.Errorf("%s: it is sent", what)

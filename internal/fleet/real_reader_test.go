@@ -108,12 +108,12 @@ func TestRealReader(t *testing.T) {
 	defer cancel()
 	var types []string
 	send := sync.OnceValue(func() error {
-		return boss.Send(ctx, "shop", "web-1", fleet.Command{ID: "c1", Op: fleet.OpScale, Args: fleet.Args{Workers: "+1"}, ExpiresAt: time.UnixMilli(s.now()).Add(time.Minute)})
+		return boss.Send(ctx, "shop", "web-1", fleet.Command{Command: control.Command{ID: "c1", Op: control.OpScale, Args: control.Args{Workers: "+1"}}, ExpiresAt: time.UnixMilli(s.now()).Add(time.Minute)})
 	})
 	done := errors.New("answered")
 	err := boss.Events(ctx, "shop", "", true, func(e fleet.Entry) error {
 		types = append(types, e.Type)
-		if strings.HasPrefix(e.Reason, "command c1: ") {
+		if e.Command == "c1" {
 			return done
 		}
 		return send()
@@ -122,7 +122,7 @@ func TestRealReader(t *testing.T) {
 		t.Errorf("%q, %v", types, err)
 	}
 	// The reader may not.
-	if err := reader.Send(ctx, "shop", "web-1", fleet.Command{ID: "c2", Op: fleet.OpDrain, ExpiresAt: time.Now().Add(time.Minute)}); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+	if err := reader.Send(ctx, "shop", "web-1", fleet.Command{Command: control.Command{ID: "c2", Op: control.OpDrain}, ExpiresAt: time.Now().Add(time.Minute)}); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("a reader sends a command: %v", err)
 	}
 	if got := a.obeyed(); !slices.Equal(got, []string{"c1"}) {

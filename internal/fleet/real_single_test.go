@@ -295,7 +295,7 @@ func TestRealCommands(t *testing.T) {
 		return nil
 	})
 	a.mu.Lock()
-	if got := a.commands[1]; got.Op != fleet.OpShed || got.Args != (fleet.Args{Count: 5, Seconds: 3}) || got.ExpiresAt.IsZero() {
+	if got := a.commands[1]; got.Op != control.OpShed || got.Args != (control.Args{Count: 5, Seconds: 3}) {
 		t.Errorf("%+v", got)
 	}
 	a.mu.Unlock()

@@ -377,10 +377,7 @@ func TestOrders(t *testing.T) {
 		)
 		after(3 * time.Second)
 		got := w.app.obeyed()
-		for i := range got {
-			got[i].ExpiresAt = time.Time{}
-		}
-		want := []Command{{ID: "1", Op: OpScale, Args: Args{Workers: "+2"}}, {ID: "2", Op: OpShed, Args: Args{Count: 5, Seconds: 10}}, {ID: "4", Op: OpRoll}}
+		want := []control.Command{{ID: "1", Op: control.OpScale, Args: control.Args{Workers: "+2"}}, {ID: "2", Op: control.OpShed, Args: control.Args{Count: 5, Seconds: 10}}, {ID: "4", Op: control.OpRoll}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
@@ -388,7 +385,7 @@ func TestOrders(t *testing.T) {
 			t.Error("orders are left on the list")
 		}
 		w.app.mu.Lock()
-		if late := w.app.refused; len(late) != 1 || late[0].ID != "3" || !strings.HasPrefix(late[0].Refused, "the order came too late: it expired ") {
+		if late := w.app.refused; len(late) != 1 || late[0].ID != "3" || !strings.HasPrefix(late[0].Refused, "it came too late: it expired ") {
 			t.Errorf("refused: %+v", late)
 		}
 		w.app.mu.Unlock()

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -331,7 +332,6 @@ func (r *reporting) forgetTwin(now time.Time) {
 // One that comes again though it has been acknowledged just now can't be taken away:
 // that is for the next beat to try, in its time.
 func (r *reporting) obey(a answer, acknowledged []string) {
-	var orders []Command
 	bad, why, shown := 0, "", ""
 	for _, text := range a.orders {
 		r.done = append(r.done, text)
@@ -341,16 +341,13 @@ func (r *reporting) obey(a answer, acknowledged []string) {
 			bad, why, shown = bad+1, err.Error(), cut(text, shownOfOrders)
 			continue
 		}
-		if !r.memory.obeyed.add(c.ID) {
-			continue
-		}
 		switch {
 		case err != nil:
-			c.Refused = "the order " + err.Error()
+			c.Refused = "it " + err.Error()
 		case !c.ExpiresAt.After(a.now):
-			c.Refused = "the order came too late: it expired " + a.now.Sub(c.ExpiresAt).Round(time.Millisecond).String() + " ago"
+			c.Refused = "it came too late: it expired " + a.now.Sub(c.ExpiresAt).Round(time.Millisecond).String() + " ago"
 		}
-		orders = append(orders, c)
+		r.execute(c.Command)
 	}
 	if len(a.orders) > 0 {
 		r.ordersAt = time.Now()
@@ -358,13 +355,15 @@ func (r *reporting) obey(a answer, acknowledged []string) {
 	if bad > 0 {
 		r.log.Warn("orders from Redis are not understood", "orders", bad, "why", why, "order", shown)
 	}
-	if len(orders) == 0 {
-		return
-	}
+}
+
+// execute hands a command to the app. A refusal is in its events.
+func (r *reporting) execute(c control.Command) {
 	ctx, cancel := context.WithTimeout(r.life, patience)
 	defer cancel()
-	if err := r.source.Obey(ctx, orders); err != nil {
-		r.log.Warn("orders from Redis are lost", "orders", len(orders), "why", err)
+	err := r.source.Execute(ctx, c)
+	if _, refused := errors.AsType[*control.Error](err); err != nil && !refused {
+		r.log.Warn("a command from Redis is lost", "id", c.ID, "why", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
 const (
@@ -15,7 +17,7 @@ const (
 )
 
 // Send puts an order for a host into its list, where the host's next beat finds
-// it; the answer is an event whose reason begins "command ID: ". It fails when the
+// it; the answers are events with its id. It fails when the
 // order makes no sense or has expired by Redis's clock, or 64 wait already. Only a
 // host with redis.control obeys.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
@@ -64,10 +66,10 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 // text is the order as it stands in the list. What a host would not take is an error.
 func (c Command) text() (string, error) {
 	b, err := json.Marshal(struct {
-		ID        string `json:"id"`
-		Op        string `json:"op"`
-		Args      Args   `json:"args"`
-		ExpiresAt int64  `json:"expires_at"` // ms since the epoch
+		ID        string       `json:"id"`
+		Op        string       `json:"op"`
+		Args      control.Args `json:"args"`
+		ExpiresAt int64        `json:"expires_at"` // ms since the epoch
 	}{c.ID, c.Op, c.Args, c.ExpiresAt.UnixMilli()})
 	if err != nil {
 		return "", fmt.Errorf("cannot write the order: %v", err)

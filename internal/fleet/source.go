@@ -24,9 +24,8 @@ type Source interface {
 	Status(ctx context.Context) (control.App, error)
 	// Events returns what has happened after a number. It works after the app's end.
 	Events(ctx context.Context, after uint64) (control.EventPage, error)
-	// Obey carries out orders from Redis, one after the other. Its answers are
-	// events whose reason begins with "command ID".
-	Obey(ctx context.Context, orders []Command) error
+	// Execute runs a command from Redis. What comes of it are events with its id.
+	Execute(ctx context.Context, c control.Command) error
 }
 
 // Glance is what is worth a beat ahead of its time when it changes.
@@ -38,35 +37,16 @@ type Glance struct {
 	Generation  int
 }
 
-// Command is an order by way of Redis.
+// Command is a command for a host, by way of Redis.
 type Command struct {
-	ID        string // 1 to 64 of [A-Za-z0-9._-]
-	Op        string
-	Args      Args
+	control.Command
+
 	ExpiresAt time.Time // by Redis's clock
-	Refused   string    // why it must not be carried out, only answered; "": it may
 }
 
 // Memory is what a reporter leaves to the next one of the same app, which reports
 // by other settings.
 type Memory struct {
-	obeyed idSet
-	acked  uint64 // the last event that is in the stream
-	where  string // the URL and the host that this holds for
+	acked uint64 // the last event that is in the stream
+	where string // the URL and the host that this holds for
 }
-
-// Args are what an order needs to be carried out.
-type Args struct {
-	Workers string `json:"workers,omitempty"` // scale: "N", "+N", "-N", "cpus"
-	Count   int    `json:"count,omitempty"`   // shed: so many connections, from 1
-	Seconds int    `json:"seconds,omitempty"` // shed: spread over so many, from 1; 10 when it is left out
-}
-
-// The orders that there are.
-const (
-	OpScale  = "scale"
-	OpRoll   = "roll"
-	OpDrain  = "drain"
-	OpResume = "resume"
-	OpShed   = "shed"
-)

@@ -24,7 +24,7 @@ type app struct {
 	events   []control.Event
 	forgot   uint64 // of the events, the first so many are not kept any more
 	more     chan struct{}
-	commands []fleet.Command
+	commands []control.Command
 	statuses int
 }
 
@@ -74,22 +74,30 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 	return page, nil
 }
 
-func (a *app) Obey(_ context.Context, orders []fleet.Command) error {
+func (a *app) Execute(_ context.Context, c control.Command) error {
+	if c.Refused != "" {
+		return nil
+	}
 	a.mu.Lock()
-	carried := slices.DeleteFunc(slices.Clone(orders), func(c fleet.Command) bool { return c.Refused != "" })
-	a.commands = append(a.commands, carried...)
+	known := slices.ContainsFunc(a.commands, func(b control.Command) bool { return b.ID == c.ID })
+	if !known {
+		a.commands = append(a.commands, c)
+	}
 	a.mu.Unlock()
-	for _, c := range carried {
-		a.happen("scaled", "command "+c.ID+": done")
+	if !known {
+		a.record(control.Event{Type: "scaled", Reason: "done", Command: c.ID})
 	}
 	return nil
 }
 
 // happen adds an event.
-func (a *app) happen(kind, reason string) {
+func (a *app) happen(kind, reason string) { a.record(control.Event{Type: kind, Reason: reason}) }
+
+func (a *app) record(e control.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.events = append(a.events, control.Event{Seq: uint64(len(a.events) + 1), Time: time.Now(), Host: "web-1", Type: kind, Reason: reason})
+	e.Seq, e.Time, e.Host = uint64(len(a.events)+1), time.Now(), "web-1"
+	a.events = append(a.events, e)
 	close(a.more)
 	a.more = make(chan struct{})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,8 +26,8 @@ type app struct {
 	app      control.App
 	events   []control.Event
 	more     chan struct{}
-	orders   []Command
-	refused  []Command
+	orders   []control.Command
+	refused  []control.Command
 	statuses int           // how often it was asked
 	longest  time.Duration // since the last glance
 	asked    time.Time
@@ -87,15 +88,15 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 	return page, nil
 }
 
-func (a *app) Obey(_ context.Context, orders []Command) error {
+func (a *app) Execute(_ context.Context, c control.Command) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, c := range orders {
-		if c.Refused == "" {
-			a.orders = append(a.orders, c)
-		} else {
-			a.refused = append(a.refused, c)
-		}
+	switch {
+	case slices.ContainsFunc(a.orders, func(b control.Command) bool { return b.ID == c.ID }):
+	case c.Refused == "":
+		a.orders = append(a.orders, c)
+	default:
+		a.refused = append(a.refused, c)
 	}
 	return nil
 }
@@ -118,10 +119,10 @@ func (a *app) happen(n int) {
 	a.more = make(chan struct{})
 }
 
-func (a *app) obeyed() []Command {
+func (a *app) obeyed() []control.Command {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append([]Command(nil), a.orders...)
+	return append([]control.Command(nil), a.orders...)
 }
 
 func (a *app) end() {

@@ -1,0 +1,163 @@
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/ipc"
+)
+
+// maxRollWaiters is how many commands may wait for one roll.
+const maxRollWaiters = 16
+
+// Execute implements control.Backend. The events that a command causes carry its
+// id: one of its own type when it was executed, "refused" when it was not. A roll
+// has one when it begins and one when it has ended.
+func (b *backend) Execute(ctx context.Context, c control.Command) error {
+	return order(ctx, b, func() error {
+		l := b.loop
+		if !l.executed.add(c.ID) {
+			return nil
+		}
+		err := errors.New(c.Refused)
+		if c.Refused == "" {
+			err = b.execute(c)
+		}
+		if err != nil {
+			l.log.Warn("a command of the fleet is refused", "op", c.Op, "id", c.ID, "why", err)
+			l.events.Add(control.Event{Type: control.EventRefused, Reason: err.Error(), Command: c.ID})
+			return conflict(err)
+		}
+		l.log.Info("a command of the fleet is executed", "op", c.Op, "id", c.ID)
+		return nil
+	})
+}
+
+// execute runs on the loop's goroutine.
+func (b *backend) execute(c control.Command) error {
+	l := b.loop
+	if l.pool.Stopping() {
+		return errors.New("the app is stopping")
+	}
+	switch c.Op {
+	case control.OpScale:
+		scale, err := control.ParseScale(c.Args.Workers)
+		if err != nil {
+			return err
+		}
+		return b.attributed(c, control.EventScaled, "there are as many workers already", func() error { _, err := b.scale(scale); return err })
+	case control.OpDrain:
+		return b.attributed(c, control.EventDraining, "the host drains already", func() error { return b.drain(true) })
+	case control.OpResume:
+		return b.attributed(c, control.EventResumed, "the host serves already", func() error { return b.drain(false) })
+	case control.OpShed:
+		n := b.host.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
+		l.events.Add(control.Event{Type: control.EventShed, Reason: fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds), Command: c.ID})
+		return nil
+	case control.OpRoll:
+		return b.roll(c.ID)
+	default:
+		return fmt.Errorf("there is no command %q", c.Op)
+	}
+}
+
+// attributed calls do, whose event of a type gets the command's id. Where it
+// changes nothing, an event says that.
+func (b *backend) attributed(c control.Command, kind, unchanged string, do func() error) error {
+	log := b.loop.events
+	before := log.Seq()
+	err := do()
+	if err == nil && !log.Attribute(before, kind, c.ID) {
+		log.Add(control.Event{Type: kind, Reason: unchanged, Command: c.ID})
+	}
+	return err
+}
+
+// roll asks for a roll, whose events will carry the id. Where it has to wait for
+// another roll, or was asked for before, an event says so at once.
+func (b *backend) roll(id string) error {
+	l := b.loop
+	busy := l.pool.Summary().Roll != nil
+	l.step(pool.RollRequested{})
+	generation := l.pool.Requested()
+	commands := l.events.Waiting
+	if len(commands[generation]) == maxRollWaiters {
+		return fmt.Errorf("%d commands wait for the roll to generation %d already", maxRollWaiters, generation)
+	}
+	commands[generation] = append(commands[generation], id)
+	if busy {
+		l.events.Add(control.Event{
+			Type: control.EventRollStarted, Generation: &generation, Command: id,
+			Reason: "after the roll that is under way, to generation " + strconv.Itoa(generation),
+		})
+	}
+	return nil
+}
+
+// commandIDs remembers the last ids that it was given.
+type commandIDs struct {
+	ids  map[string]struct{}
+	ring [1024]string
+	next int // in ring: the oldest
+}
+
+// add reports whether id is new.
+func (s *commandIDs) add(id string) bool {
+	if _, known := s.ids[id]; known {
+		return false
+	}
+	if s.ids == nil {
+		s.ids = map[string]struct{}{}
+	}
+	delete(s.ids, s.ring[s.next])
+	s.ids[id], s.ring[s.next] = struct{}{}, id
+	s.next = (s.next + 1) % len(s.ring)
+	return true
+}
+
+// connections counts what all workers have open that count. Those of an app are
+// all of one program: who does not count is starting, or none does.
+func (h *host) connections() (open int64, known bool) {
+	for _, w := range h.workers {
+		if c, counts := w.counters(); counts {
+			open += int64(c.Open)
+			known = true
+		}
+	}
+	return open, known
+}
+
+// shed asks workers to close so many of their connections, those that have most
+// the most. It returns how many it has asked for.
+func (h *host) shed(count int, over time.Duration) (asked int) {
+	type holder struct {
+		w    *worker
+		open int
+	}
+	var all []holder
+	total := 0
+	for _, w := range h.workers {
+		if c, counts := w.counters(); counts && c.Open > 0 && w.channel != nil {
+			all = append(all, holder{w, int(min(c.Open, maxShed))})
+			total += all[len(all)-1].open
+		}
+	}
+	slices.SortFunc(all, func(a, b holder) int { return cmp.Compare(b.open, a.open) })
+	left := min(count, total)
+	for _, one := range all {
+		// Of what is left to ask for, its share of what is left to ask of.
+		n := (left*one.open + total - 1) / total
+		left, total = left-n, total-one.open
+		if n > 0 && one.w.channel.send(ipc.Shed{Count: n, Over: over}) == nil {
+			asked += n
+		}
+	}
+	return asked
+}

@@ -40,6 +40,7 @@ func rules() []rule {
 		{from: "internal/pool", to: []string{"..."}, why: leaf},
 		{from: "ipc", to: []string{"..."}, why: leaf},
 		{from: "systemd", to: []string{"..."}, why: leaf},
+		{from: "internal/placeholder", to: []string{"..."}, why: leaf},
 		{from: "internal/closing", to: []string{"..."}, why: leaf},
 		{from: "internal/pace", to: []string{"..."}, why: leaf},
 		{from: "internal/safefile", to: []string{"..."}, why: leaf},
@@ -60,7 +61,12 @@ func rules() []rule {
 		{from: "worker/httpserve", to: []string{"worker/fasthttpserve"}, why: "whoever wants one kind of server must not get the others with it"},
 		{from: "worker/fasthttpserve", to: []string{"worker/httpserve"}, why: "whoever wants one kind of server must not get the others with it"},
 		{from: "supervisor", to: []string{"worker/...", "internal/config"}, why: "the master and its workers meet in ipc only, and the master is told its settings, it does not read them"},
-		{from: "internal/config", to: []string{"..."}, except: []string{"supervisor", "internal/cgroup"}, why: "it fills in a supervisor.Config and does nothing else"},
+		{
+			from:   "internal/config",
+			to:     []string{"..."},
+			except: []string{"supervisor", "internal/pool", "internal/sockets", "internal/fleet", "internal/process", "internal/control", "internal/placeholder", "internal/cgroup", "ipc"},
+			why:    "it fills the settings of these in, in their words and by their checks, and starts none of them",
+		},
 		{
 			from:   "cmd/forkd",
 			to:     []string{"..."},

@@ -1,9 +1,11 @@
 package supervisor
 
 import (
-	"io/fs"
 	"syscall"
-	"time"
+
+	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/sockets"
 )
 
 // Config is one app, ready to run: every default filled in, every name looked
@@ -22,7 +24,7 @@ type Config struct {
 
 	StopSignal syscall.Signal // asks a worker to drain
 	Channel    bool           // give each worker the message channel and the page of counters
-	Systemd    bool           // give each worker LISTEN_FDS and its companions (protocols = ["systemd"])
+	Protocols  []string       // how sockets are handed over beside {fd}: ProtocolSystemd, or none
 	PIDFile    string         // "": none
 	Listeners  []Listener
 
@@ -58,6 +60,14 @@ type Setting struct {
 	Source string // "default", "/etc/forkd/shop.toml:12", "--workers"
 }
 
+// ProtocolSystemd gives each worker LISTEN_FDS and its companions (sd_listen_fds(3)).
+const ProtocolSystemd = "systemd"
+
+// core is what the pool needs of the configuration.
+func (c Config) core() pool.Settings {
+	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain}
+}
+
 // MaxWorkers bounds Config.Workers: beyond it, a typing mistake is likelier
 // than a machine.
 const MaxWorkers = 1024
@@ -71,55 +81,16 @@ type User struct {
 	Home   string
 }
 
-// Listener is one [[listen]] of the file.
-type Listener struct {
-	Name        string      // unique in the app
-	Network     string      // "tcp" (dual-stack), "tcp4", "tcp6", "unix"
-	Host        string      // "": every address
-	Port        int         // 0: one that the kernel picks, the same for all slots; of mode each, slot 0's
-	Path        string      // of unix: absolute
-	Perm        fs.FileMode // of unix: the socket file's, 0 for what the umask leaves
-	Mode        string      // "reuseport": a socket for each slot; "shared": one for all; "each": a port for each slot
-	Balance     string      // "hash", "source"; of mode reuseport
-	Backlog     int         // of each socket
-	Nonblocking bool        // O_NONBLOCK at the start
-	Freebind    bool        // of tcp: the host may get the address later
-}
-
-// Ready says when a worker counts as ready.
-type Ready struct {
-	Mode    string // "auto", "notify", "delay"
-	Delay   time.Duration
-	Timeout time.Duration
-}
-
-// Restart says what follows when a worker ends by itself.
-type Restart struct {
-	Condition   string // "any", "on-failure", "none"
-	Delay       time.Duration
-	MaxDelay    time.Duration
-	MaxAttempts int // 0: never give up
-	Window      time.Duration
-	CleanResets bool  // an end with status 0 is no failure in a row
-	Prevent     []int // exit codes after which a slot is not started again
-}
-
-// Update says how a roll goes.
-type Update struct {
-	Parallelism   int // 0: all slots at once
-	Delay         time.Duration
-	Order         string // "start-first", "stop-first"
-	Monitor       time.Duration
-	FailureAction string // "rollback", "pause"
-}
-
-// Drain bounds how long a worker may take to finish.
-type Drain struct {
-	Timeout       time.Duration
-	Idle          time.Duration
-	Delay         time.Duration // at a stop: how long the host is said to drain before the workers do
-	ShedPerSecond int           // long-lived connections that a draining worker is asked to close each second; 0: none
-}
+// The parts of a Config have the types of the packages that act on them. Modes,
+// conditions and orders are the words of the configuration file.
+type (
+	Listener = sockets.Listener
+	Ready    = pool.Ready
+	Restart  = pool.Restart
+	Update   = pool.Update
+	Drain    = pool.Drain
+	Redis    = fleet.Settings
+)
 
 // Log says where the workers' output goes.
 type Log struct {
@@ -129,32 +100,18 @@ type Log struct {
 // Defaults is the Config of an empty file, but for Name, Command, Directory and
 // Workers, which have no default without a place and a machine.
 func Defaults() Config {
+	core := pool.Defaults()
 	return Config{
 		Umask:        -1,
 		ControlGroup: -1,
 		StopSignal:   syscall.SIGTERM,
 		Channel:      true,
-		Systemd:      true,
-		Ready:        Ready{Mode: "auto", Delay: time.Second, Timeout: 30 * time.Second},
-		Restart: Restart{
-			Condition:   "any",
-			Delay:       100 * time.Millisecond,
-			MaxDelay:    30 * time.Second,
-			Window:      5 * time.Second,
-			CleanResets: true,
-		},
-		Update: Update{
-			Parallelism:   1,
-			Order:         "start-first",
-			Monitor:       5 * time.Second,
-			FailureAction: "rollback",
-		},
-		Drain: Drain{Timeout: 30 * time.Second, Idle: time.Second},
-		Log:   Log{Mode: "capture"},
-		Redis: Redis{Interval: 2 * time.Second, ReadFrom: "primary"},
+		Protocols:    []string{ProtocolSystemd},
+		Ready:        core.Ready,
+		Restart:      core.Restart,
+		Update:       core.Update,
+		Drain:        core.Drain,
+		Log:          Log{Mode: "capture"},
+		Redis:        Redis{Interval: fleet.DefaultInterval, ReadFrom: fleet.FromPrimary},
 	}
 }
-
-// DefaultBacklog is what [[listen]] starts from; the kernel cuts it to
-// net.core.somaxconn (listen(2)).
-const DefaultBacklog = 4096

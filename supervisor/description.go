@@ -52,10 +52,10 @@ func readiness(cfg Config, v pool.View) string {
 			}
 		}
 	}
-	mode := map[string]string{
-		"auto":   "auto: a worker that says hello on its channel, or whose slot's last one sent READY=1, says itself when it is ready; another is when alive for " + cfg.Ready.Delay.String(),
-		"notify": "notify: a worker says itself when it is ready",
-		"delay":  "delay: a worker is ready when alive for " + cfg.Ready.Delay.String(),
+	mode := map[pool.ReadyMode]string{
+		pool.ReadyAuto:   "auto: a worker that says hello on its channel, or whose slot's last one sent READY=1, says itself when it is ready; another is when alive for " + cfg.Ready.Delay.String(),
+		pool.ReadyNotify: "notify: a worker says itself when it is ready",
+		pool.ReadyDelay:  "delay: a worker is ready when alive for " + cfg.Ready.Delay.String(),
 	}[cfg.Ready.Mode]
 	switch {
 	case notified > 0 && alive == 0:

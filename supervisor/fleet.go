@@ -136,14 +136,13 @@ func (m *member) begin(r Redis) bool {
 	}
 	if m.failed.Load() == nil {
 		m.log.Error("cannot report to Redis: it is tried again", "why", err)
-		m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: MaskRedisURL(r.URL)})
+		m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: fleet.MaskURL(r.URL)})
 	}
 	return false
 }
 
 func (m *member) start(r Redis) error {
-	s := fleet.Settings(r)
-	if r.URL == RedisEmbedded {
+	if r.URL == fleet.Embedded {
 		if m.embedded == nil {
 			e, err := embed(m.children, m.command, m.log)
 			if err != nil {
@@ -151,9 +150,9 @@ func (m *member) start(r Redis) error {
 			}
 			m.embedded = e
 		}
-		s.URL = m.embedded.url()
+		r.URL = m.embedded.url()
 	}
-	reporter, err := fleet.Start(s, m.app, m.source, m.log)
+	reporter, err := fleet.Start(r, m.app, m.source, m.log)
 	if err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func (h *host) adopt(generation int, r *release, before int) pool.Event {
 	h.releases[generation] = r
 	h.notices()
 	h.checkStopTime(r.cfg)
-	return pool.Prepared{Generation: generation, Settings: settings(r.cfg), Slots: r.cfg.Workers}
+	return pool.Prepared{Generation: generation, Settings: r.cfg.core(), Slots: r.cfg.Workers}
 }
 
 // notices logs what the sockets have to say of themselves.

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,31 +26,24 @@ func (h *host) listeners(cfg Config) []sockets.Listener {
 	if len(cfg.Listeners) == 0 {
 		return h.implied
 	}
-	ls := make([]sockets.Listener, len(cfg.Listeners))
-	for i, l := range cfg.Listeners {
-		ls[i] = l.of(cfg)
+	ls := slices.Clone(cfg.Listeners)
+	for i := range ls {
+		giveTo(&ls[i], cfg)
 	}
 	return ls
 }
 
-// of is the listener of an app: its unix socket's file is the workers', as if one
-// of them had made it.
-func (l Listener) of(cfg Config) sockets.Listener {
-	s := sockets.Listener{
-		Name: l.Name, Network: l.Network, Host: l.Host, Port: l.Port, Path: l.Path, Perm: l.Perm,
-		Mode: l.Mode, Balance: l.Balance, Backlog: l.Backlog, Nonblocking: l.Nonblocking,
-		Freebind: l.Freebind,
-	}
+// giveTo gives a unix socket's file to the workers, as if one of them had made it.
+func giveTo(l *Listener, cfg Config) {
 	if l.Network != "unix" {
-		return s
+		return
 	}
 	if cfg.User != nil {
-		s.Owner = &sockets.Owner{UID: cfg.User.UID, GID: cfg.User.GID}
+		l.Owner = &sockets.Owner{UID: cfg.User.UID, GID: cfg.User.GID}
 	}
 	if cfg.Umask >= 0 && l.Perm == 0 {
-		s.Perm = fs.ModePerm &^ fs.FileMode(cfg.Umask)
+		l.Perm = fs.ModePerm &^ fs.FileMode(cfg.Umask)
 	}
-	return s
 }
 
 // current is a generation's release. The pool keeps that of the newest that a

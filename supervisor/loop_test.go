@@ -46,7 +46,7 @@ func (e *fakeEdge) perform(action pool.Action) {
 			e.after(time.Millisecond, pool.PrepareFailed{Generation: a.Generation, Reason: e.bad})
 			return
 		}
-		e.after(time.Millisecond, pool.Prepared{Generation: a.Generation, Settings: settings(Defaults()), Slots: 2})
+		e.after(time.Millisecond, pool.Prepared{Generation: a.Generation, Settings: Defaults().core(), Slots: 2})
 	case pool.CheckRelease:
 		e.after(time.Millisecond, pool.ReleaseChecked{Generation: a.Generation})
 	case pool.Start:
@@ -73,7 +73,7 @@ func (e *fakeEdge) perform(action pool.Action) {
 func inBubble(t *testing.T, e *fakeEdge, cfg Config, f func(l *loop)) (quit pool.AppExited) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
-		l := newLoop(pool.New(settings(cfg), 2, 2), slog.New(slog.DiscardHandler))
+		l := newLoop(pool.New(cfg.core(), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
 		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run(func() {}) }()
@@ -187,7 +187,7 @@ func TestDrainEndsInKill(t *testing.T) {
 func TestSecondSignalStopsAtOnce(t *testing.T) {
 	e := &fakeEdge{drain: -1}
 	synctest.Test(t, func(t *testing.T) {
-		l := newLoop(pool.New(settings(Defaults()), 2, 2), slog.New(slog.DiscardHandler))
+		l := newLoop(pool.New(Defaults().core(), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
 		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run(func() {}) }()
@@ -215,7 +215,7 @@ func TestSystemdIsToldOnceUpAndOnceStopping(t *testing.T) {
 	var told []string
 	e := &fakeEdge{drain: time.Second}
 	synctest.Test(t, func(*testing.T) {
-		l := newLoop(pool.New(settings(Defaults()), 2, 2), slog.New(slog.DiscardHandler))
+		l := newLoop(pool.New(Defaults().core(), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
 		l.manager.tell = func(state string) { told = append(told, state) }
 		ended := make(chan pool.AppExited)
@@ -314,7 +314,7 @@ func TestSystemdIsToldOfAReload(t *testing.T) {
 	var told []string
 	e := &fakeEdge{drain: time.Second}
 	synctest.Test(t, func(*testing.T) {
-		l := newLoop(pool.New(settings(Defaults()), 2, 2), slog.New(slog.DiscardHandler))
+		l := newLoop(pool.New(Defaults().core(), 2, 2), slog.New(slog.DiscardHandler))
 		l.edge, e.loop = e, l
 		l.manager.tell = func(state string) { told = append(told, state) }
 		l.manager.alive = 10 * time.Second

@@ -46,7 +46,7 @@ func newMaster(cfg Config, place *control.RuntimeDir, out Output) *master {
 	if cfg.Log.Mode != "inherit" {
 		m.stdout = output.New(out.Stdout)
 	}
-	m.loop = newLoop(pool.New(settings(cfg), cfg.Workers, cfg.Workers), m.log)
+	m.loop = newLoop(pool.New(cfg.core(), cfg.Workers, cfg.Workers), m.log)
 	m.loop.terminal = hasTerminal
 	files := output.LogFiles(out.Stdout, out.Stderr)
 	m.loop.reopen = func() { go output.Reopen(files, m.log) }
@@ -117,7 +117,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 	// A number of slots that was set by hand holds over the master's death.
 	if n := min(m.host.sockets.StoredSlots(), MaxWorkers); n > m.cfg.Workers && checkLimits(m.cfg, n, 0) == nil && checkSlots(m.cfg, n) == nil {
 		m.host.slots = n
-		m.loop.pool = pool.New(settings(m.cfg), n, m.cfg.Workers)
+		m.loop.pool = pool.New(m.cfg.core(), n, m.cfg.Workers)
 	}
 	if m.cfg.Metrics != "" {
 		if m.health, err = net.Listen("tcp", m.cfg.Metrics); err != nil {
@@ -316,33 +316,4 @@ func hasTerminal() bool {
 	}
 	unix.Close(fd)
 	return true
-}
-
-// settings is what the pool needs of a configuration. The words have been
-// checked where they were read.
-func settings(cfg Config) pool.Settings {
-	return pool.Settings{
-		Ready: pool.Readiness{
-			Mode:    map[string]pool.ReadyMode{"auto": pool.ReadyAuto, "notify": pool.ReadyNotify, "delay": pool.ReadyDelay}[cfg.Ready.Mode],
-			Delay:   cfg.Ready.Delay,
-			Timeout: cfg.Ready.Timeout,
-		},
-		Restart: pool.Restart{
-			Condition:   map[string]pool.Condition{"any": pool.RestartAny, "on-failure": pool.RestartOnFailure, "none": pool.RestartNone}[cfg.Restart.Condition],
-			Delay:       cfg.Restart.Delay,
-			MaxDelay:    cfg.Restart.MaxDelay,
-			MaxAttempts: cfg.Restart.MaxAttempts,
-			Window:      cfg.Restart.Window,
-			CleanResets: cfg.Restart.CleanResets,
-			Prevent:     cfg.Restart.Prevent,
-		},
-		Update: pool.Update{
-			Parallelism:   cfg.Update.Parallelism,
-			Delay:         cfg.Update.Delay,
-			Order:         map[string]pool.Order{"start-first": pool.StartFirst, "stop-first": pool.StopFirst}[cfg.Update.Order],
-			Monitor:       cfg.Update.Monitor,
-			FailureAction: map[string]pool.FailureAction{"rollback": pool.Rollback, "pause": pool.Pause}[cfg.Update.FailureAction],
-		},
-		Drain: pool.Drain{Timeout: cfg.Drain.Timeout, Delay: cfg.Drain.Delay},
-	}
 }

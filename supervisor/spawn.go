@@ -12,6 +12,7 @@ import (
 
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/output"
+	"github.com/forkd/forkd/internal/placeholder"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -104,7 +105,7 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 	scope := s.scope()
 	args := make([]string, len(s.cfg.Command))
 	for i, arg := range s.cfg.Command {
-		expanded, err := scope.expand(arg)
+		expanded, err := scope.Expand(arg)
 		if err != nil {
 			return process.Spec{}, err
 		}
@@ -133,19 +134,21 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 	return spec, nil
 }
 
-func (s spawn) passesSockets() bool { return s.cfg.Systemd && len(s.sockets) > 0 }
+func (s spawn) passesSockets() bool {
+	return slices.Contains(s.cfg.Protocols, ProtocolSystemd) && len(s.sockets) > 0
+}
 
-func (s spawn) scope() scope {
-	sc := newScope(s.id.Slot, s.id.Generation)
+func (s spawn) scope() placeholder.Scope {
+	sc := placeholder.NewScope(s.id.Slot, s.id.Generation)
 	for i, l := range s.listeners {
-		sc.add(l.Name, l.Network, ipc.FirstFD+i, l.Port)
+		sc.Add(l.Name, l.Network, ipc.FirstFD+i, l.Port)
 	}
 	return sc
 }
 
 // environment is what a worker inherits, then the configured one, then what the contract promises
 // (docs/contract.md, section 3). Later entries win.
-func (s spawn) environment(scope scope, notify string) ([]string, error) {
+func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, error) {
 	vars := map[string]string{}
 	for _, entry := range inherited(s.cfg.User) {
 		key, value, _ := strings.Cut(entry, "=")
@@ -154,11 +157,11 @@ func (s spawn) environment(scope scope, notify string) ([]string, error) {
 	if u := s.cfg.User; u != nil {
 		vars["USER"], vars["LOGNAME"], vars["HOME"] = u.Name, u.Name, u.Home
 	}
-	if port, ok := scope.ports[scope.firstTCP]; ok {
+	if port, ok := scope.Port(); ok {
 		vars[ipc.EnvPort] = strconv.Itoa(port)
 	}
 	for key, value := range s.cfg.Env {
-		expanded, err := scope.expand(value)
+		expanded, err := scope.Expand(value)
 		if err != nil {
 			return nil, fmt.Errorf("env %s: %w", key, err)
 		}

@@ -185,5 +185,5 @@ func redisOfApp(app *control.App, foreign bool) (fleet.Settings, error) {
 // redisOf reads from an app's file how it finds Redis.
 func redisOf(file string) (fleet.Settings, error) {
 	r, err := config.LoadRedis(file)
-	return fleet.Settings(r), err
+	return r, err
 }

@@ -90,7 +90,7 @@ func summary(cfg supervisor.Config) string {
 		if i > 0 {
 			separator = " and "
 		}
-		text.WriteString(separator + config.Address(l))
+		text.WriteString(separator + l.Address())
 	}
 	return text.String()
 }

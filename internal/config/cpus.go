@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/cgroup"
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -31,7 +32,7 @@ func (v value) count(cpus int) (int, error) {
 		n, err := v.number()
 		return int(min(n, math.MaxInt32)), err
 	}
-	if n, ok := supervisor.Share(v.text, cpus); ok {
+	if n, ok := control.Share(v.text, cpus); ok {
 		return n, nil
 	}
 	n, err := strconv.ParseUint(v.text, 10, 32) // +2 and -1 are changes, not numbers

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/forkd/forkd/supervisor"
+	"github.com/forkd/forkd/internal/control"
 )
 
 // Each bad file has one line that says where and what.
@@ -67,7 +67,7 @@ func TestBadFiles(t *testing.T) {
 		{"[env]\nA.B = 'x'", `2:3: env.A: must be text, not a table`},
 
 		// Values.
-		{"name = '-x'", `1:8: name: "-x" is not a name: ` + supervisor.NameRule},
+		{"name = '-x'", `1:8: name: "-x" is not a name: ` + control.NameRule},
 		{"name = 5", `1:8: name: must be text: write "5"`},
 		{"command = './shop --port 80'", `1:11: command: must be a list, not "./shop --port 80": write ["./shop", "--port", "80"]`},
 		{"command = ['./shop',\n  80]", `2:3: command: must be text: write "80"`},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/placeholder"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -126,7 +130,7 @@ func (d *draft) setMetrics(v value) error {
 		d.config.Metrics = ""
 		return err
 	}
-	l, err := parseTCP(address)
+	l, err := sockets.ParseTCP(address)
 	if err != nil {
 		return fmt.Errorf("%q: %w", address, err)
 	}
@@ -151,9 +155,13 @@ func (d *draft) setChannel(v value) error {
 }
 
 func (d *draft) setProtocols(v value) error {
+	later := []string{"server-starter", "einhorn"}
 	if v.kind == typed {
-		protocol, err := v.choice([]string{"systemd", "none"}, []string{"server-starter", "einhorn"})
-		d.config.Systemd = protocol == "systemd"
+		word, err := v.choice([]string{supervisor.ProtocolSystemd, "none"}, later)
+		d.config.Protocols = nil
+		if word == supervisor.ProtocolSystemd {
+			d.config.Protocols = []string{word}
+		}
 		return err
 	}
 	words, err := v.strings()
@@ -164,11 +172,11 @@ func (d *draft) setProtocols(v value) error {
 		at := v.items[i].at
 		at.label = v.at.label
 		item := value{kind: text, text: word, at: at}
-		if _, err := item.choice([]string{"systemd"}, []string{"server-starter", "einhorn"}); err != nil {
+		if _, err := item.choice([]string{supervisor.ProtocolSystemd}, later); err != nil {
 			return at.wrap(err)
 		}
 	}
-	d.config.Systemd = slices.Contains(words, "systemd")
+	d.config.Protocols = words
 	return nil
 }
 
@@ -203,7 +211,7 @@ func (d *draft) finishWorkers() {
 		d.config.Workers = min(d.config.CPUs, supervisor.MaxWorkers)
 	}
 	n, most := d.config.Workers, d.config.WorkersMax
-	_, share := supervisor.Share(d.workers, 1)
+	_, share := control.Share(d.workers, 1)
 	switch {
 	case most > 0 && n > most && share:
 		d.config.Workers = most
@@ -263,11 +271,22 @@ func (d *draft) finishCommand() {
 
 func (d *draft) checkArguments(at origin) {
 	for i, word := range d.config.Command {
-		if err := supervisor.CheckPlaceholders(word, d.config.Listeners); err != nil {
+		if err := d.checkPlaceholders(word); err != nil {
 			d.report(at, fmt.Errorf("argument %d: %w", i, err))
 			return
 		}
 	}
+}
+
+// checkPlaceholders checks a word of the command or a variable. It needs the
+// listeners.
+func (d *draft) checkPlaceholders(text string) error {
+	scope := placeholder.NewScope(0, 0)
+	for _, l := range d.config.Listeners {
+		scope.Add(l.Name, l.Network, 0, 0)
+	}
+	_, err := scope.Expand(text)
+	return err
 }
 
 func (d *draft) noCommand() *Error {
@@ -285,8 +304,8 @@ func (d *draft) noCommand() *Error {
 func (d *draft) finishName() {
 	at, named := d.given("name")
 	switch {
-	case named && !supervisor.ValidName(d.name):
-		d.report(at, fmt.Errorf("%q is not a name: %s", d.name, supervisor.NameRule))
+	case named && !control.ValidName(d.name):
+		d.report(at, fmt.Errorf("%q is not a name: %s", d.name, control.NameRule))
 	case named && !at.flagged() && d.app != "" && d.app != d.name:
 		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.name, d.app, d.app))
 	case named:
@@ -314,11 +333,9 @@ func (d *draft) finishRest() {
 		d.report(at, fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
 	}
 	if _, given := d.given("protocols"); !given {
-		d.config.Systemd = !slices.ContainsFunc(d.config.Command, supervisor.HasFD)
-		for _, value := range d.config.Env {
-			if supervisor.HasFD(value) {
-				d.config.Systemd = false
-			}
+		words := slices.AppendSeq(slices.Clone(d.config.Command), maps.Values(d.config.Env))
+		if slices.ContainsFunc(words, placeholder.HasFD) {
+			d.config.Protocols = nil
 		}
 	}
 }

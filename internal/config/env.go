@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-
-	"github.com/forkd/forkd/supervisor"
 )
 
 // No error of this file shows a variable's value: it may be a secret.
@@ -130,7 +128,7 @@ func (d *draft) envPath(file value) (path string, optional bool) {
 // checkVariables checks the placeholders, once the listeners are known.
 func (d *draft) checkVariables() {
 	for _, name := range slices.Sorted(maps.Keys(d.env)) {
-		if supervisor.CheckPlaceholders(d.env[name], d.config.Listeners) != nil {
+		if d.checkPlaceholders(d.env[name]) != nil {
 			d.report(d.at["env."+name], d.badPlaceholder())
 		}
 	}

@@ -150,15 +150,20 @@ func exitCodes(into func(*draft) *[]int) field {
 	}
 }
 
-func choice(into func(*draft) *string, built []string, later ...string) field {
+// choice is one of the words in built; those in later are promised, and refused.
+func choice[T ~string](into func(*draft) *T, built []T, later ...string) field {
 	return field{
 		set: func(d *draft, v value) error {
-			set, err := v.choice(built, later)
+			words := make([]string, len(built))
+			for i, word := range built {
+				words[i] = string(word)
+			}
+			set, err := v.choice(words, later)
 			if err == nil {
-				*into(d) = set
+				*into(d) = T(set)
 			}
 			return err
 		},
-		show: func(d *draft) string { return *into(d) },
+		show: func(d *draft) string { return string(*into(d)) },
 	}
 }

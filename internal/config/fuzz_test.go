@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -62,22 +64,22 @@ func FuzzTOML(f *testing.F) {
 // usable fails where cfg is not what supervisor.Config promises.
 func usable(t *testing.T, cfg supervisor.Config) {
 	t.Helper()
-	if !supervisor.ValidName(cfg.Name) || len(cfg.Command) == 0 || cfg.Workers < 1 || cfg.Workers > supervisor.MaxWorkers {
+	if !control.ValidName(cfg.Name) || len(cfg.Command) == 0 || cfg.Workers < 1 || cfg.Workers > supervisor.MaxWorkers {
 		t.Errorf("%+v", cfg)
 	}
 	var names []string
 	for _, l := range cfg.Listeners {
-		if !supervisor.ValidName(l.Name) || slices.Contains(names, l.Name) {
+		if !control.ValidName(l.Name) || slices.Contains(names, l.Name) {
 			t.Errorf("listener's name %q", l.Name)
 		}
 		names = append(names, l.Name)
-		again, err := parseAddress(Address(l))
+		again, err := sockets.ParseAddress(l.Address())
 		if err != nil || again.Network != l.Network || again.Host != l.Host || again.Port != l.Port || again.Path != l.Path || again.Perm != l.Perm {
 			t.Errorf("%+v reads back as %+v, %v", l, again, err)
 		}
 		unix := l.Network == "unix"
 		if unix && (l.Mode != "shared" || l.Path[0] != '/' || len(l.Path) > maxPath || l.Perm > 0o777) ||
-			!unix && lastPort(l, cfg.Workers) > maxPort || (l.Mode == "reuseport") != (l.Balance != "") {
+			!unix && l.Mode == "each" && l.Port+cfg.Workers-1 > maxPort || (l.Mode == "reuseport") != (l.Balance != "") {
 			t.Errorf("listener %+v", l)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -43,7 +45,7 @@ func keys() []key {
 
 		{
 			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, notify or delay",
-			choice(func(d *draft) *string { return &d.config.Ready.Mode }, []string{"auto", "notify", "delay"}, "accepting"),
+			choice(func(d *draft) *pool.ReadyMode { return &d.config.Ready.Mode }, []pool.ReadyMode{pool.ReadyAuto, pool.ReadyNotify, pool.ReadyDelay}, "accepting"),
 		},
 		{
 			"ready.delay", "ready-delay", "a worker alive for `TIME` is ready, without a notification",
@@ -56,7 +58,7 @@ func keys() []key {
 
 		{
 			"restart.condition", "restart", "start again after `WHICH` ends: any, on-failure or none",
-			choice(func(d *draft) *string { return &d.config.Restart.Condition }, []string{"any", "on-failure", "none"}),
+			choice(func(d *draft) *pool.Condition { return &d.config.Restart.Condition }, []pool.Condition{pool.RestartAny, pool.RestartOnFailure, pool.RestartNone}),
 		},
 		{"restart.delay", "", "", duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Restart.Delay })},
 		{"restart.max_delay", "", "", duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Restart.MaxDelay })},
@@ -78,7 +80,7 @@ func keys() []key {
 		},
 		{
 			"update.order", "order", "of old and new in a roll: `ORDER` is start-first or stop-first",
-			choice(func(d *draft) *string { return &d.config.Update.Order }, []string{"start-first", "stop-first"}),
+			choice(func(d *draft) *pool.Order { return &d.config.Update.Order }, []pool.Order{pool.StartFirst, pool.StopFirst}),
 		},
 		{
 			"update.monitor", "monitor", "a roll is done when all have been ready for `TIME`",
@@ -86,7 +88,7 @@ func keys() []key {
 		},
 		{
 			"update.failure_action", "failure-action", "after a failed roll: `ACTION` is rollback or pause",
-			choice(func(d *draft) *string { return &d.config.Update.FailureAction }, []string{"rollback", "pause"}),
+			choice(func(d *draft) *pool.FailureAction { return &d.config.Update.FailureAction }, []pool.FailureAction{pool.Rollback, pool.Pause}),
 		},
 
 		{
@@ -110,21 +112,21 @@ func keys() []key {
 
 		{
 			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
-			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return supervisor.MaskRedisURL(d.config.Redis.URL) }},
+			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return fleet.MaskURL(d.config.Redis.URL) }},
 		},
 		{"redis.username", "", "", word(func(d *draft) *string { return &d.config.Redis.Username })},
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
 		{"redis.ca_file", "", "", path("redis.ca_file", func(d *draft) *string { return &d.redisCA })},
 		{
 			"redis.interval", "", "",
-			duration(minRedisInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
+			duration(fleet.MinInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
 		},
 		{"redis.ttl", "", "", field{duration(0, func(d *draft) *time.Duration { return &d.config.Redis.TTL }).set, (*draft).showRedisTTL}},
 		{"redis.host_id", "", "", word(func(d *draft) *string { return &d.config.Redis.HostID })},
 		{"redis.advertise", "", "", field{(*draft).setAdvertise, (*draft).showAdvertise}},
 		{
 			"redis.read_from", "", "",
-			choice(func(d *draft) *string { return &d.config.Redis.ReadFrom }, []string{"primary", "replica"}),
+			choice(func(d *draft) *string { return &d.config.Redis.ReadFrom }, []string{fleet.FromPrimary, fleet.FromReplica}),
 		},
 		{"redis.control", "", "", yesNo(func(d *draft) *bool { return &d.config.Redis.Control })},
 		{"redis.connection_limit_per_host", "", "", count(func(d *draft) *int64 { return &d.config.Redis.ConnectionLimit })},
@@ -151,7 +153,7 @@ type listenKey struct {
 func listenKeys() []listenKey {
 	return []listenKey{
 		{"name", (*listener).setName, func(l *listener) string { return l.Name }},
-		{"address", (*listener).setAddress, func(l *listener) string { return Address(l.Listener) }},
+		{"address", (*listener).setAddress, func(l *listener) string { return l.Address() }},
 		{"mode", (*listener).setMode, func(l *listener) string { return l.Mode }},
 		{"balance", (*listener).setBalance, func(l *listener) string { return l.Balance }},
 		{"backlog", (*listener).setBacklog, func(l *listener) string { return strconv.Itoa(l.Backlog) }},

@@ -8,12 +8,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/forkd/forkd/supervisor"
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/sockets"
 )
 
 // listener is one [[listen]] in the making.
 type listener struct {
-	supervisor.Listener
+	sockets.Listener
 	at    origin            // of the header, or of the flag
 	keys  map[string]origin // where each key was set
 	valid bool              // its address could be read
@@ -21,7 +22,7 @@ type listener struct {
 
 func newListener(at origin) listener {
 	return listener{
-		Listener: supervisor.Listener{Backlog: supervisor.DefaultBacklog, Nonblocking: true},
+		Listener: sockets.Listener{Backlog: sockets.DefaultBacklog, Nonblocking: true},
 		at:       at,
 		keys:     map[string]origin{},
 	}
@@ -41,8 +42,8 @@ func (l *listener) given(key string) (origin, bool) {
 
 func (l *listener) setName(v value) (err error) {
 	l.Name, err = v.string()
-	if err == nil && !supervisor.ValidName(l.Name) {
-		err = fmt.Errorf("%q is not a name: %s", l.Name, supervisor.NameRule)
+	if err == nil && !control.ValidName(l.Name) {
+		err = fmt.Errorf("%q is not a name: %s", l.Name, control.NameRule)
 	}
 	return err
 }
@@ -55,7 +56,7 @@ func (l *listener) setAddress(v value) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := parseAddress(address)
+	parsed, err := sockets.ParseAddress(address)
 	if err != nil {
 		return err
 	}
@@ -152,6 +153,35 @@ func maxBacklog() int {
 	return n
 }
 
+// checkOverlaps refuses listeners that would take each other's connections, or
+// each other's place: the kernel would let some of them bind.
+func (d *draft) checkOverlaps() {
+	for i, l := range d.listeners {
+		for _, earlier := range d.listeners[:i] {
+			if shared := sockets.Overlap(earlier.Listener, l.Listener, d.config.Workers); shared != "" {
+				d.report(l.at, fmt.Errorf("listeners %q and %q overlap: both take %s", earlier.Name, l.Name, shared))
+				return
+			}
+		}
+	}
+	d.checkHealth()
+}
+
+// checkHealth does the same for the port of the health check.
+func (d *draft) checkHealth() {
+	health, err := sockets.ParseAddress(d.config.Metrics)
+	if d.config.Metrics == "" || err != nil {
+		return
+	}
+	at, _ := d.given("metrics.address")
+	for _, l := range d.listeners {
+		if shared := sockets.Overlap(health, l.Listener, d.config.Workers); shared != "" {
+			d.report(at, fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
+			return
+		}
+	}
+}
+
 // finishListener does what needs several keys of one listener.
 func (d *draft) finishListener(l *listener) {
 	at, bound := l.given("address")
@@ -185,10 +215,10 @@ func (d *draft) finishMode(l *listener) {
 		d.report(at, fmt.Errorf(`%q is for tcp: a unix socket is always "shared"`, l.Mode))
 	case l.Mode == "each" && l.Port == 0:
 		d.report(at, errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
-	case l.Mode == "each" && lastPort(l.Listener, d.config.Workers) > maxPort:
+	case l.Mode == "each" && l.Port+d.config.Workers-1 > maxPort:
 		address, _ := l.given("address")
 		d.report(address, fmt.Errorf("%d workers with a port each would take %d to %d: the highest port is %d",
-			d.config.Workers, l.Port, lastPort(l.Listener, d.config.Workers), maxPort))
+			d.config.Workers, l.Port, l.Port+d.config.Workers-1, maxPort))
 	}
 }
 
@@ -238,7 +268,7 @@ func checkPath(path string) error {
 
 // placeName is what a listener is called that nobody has named: its port or
 // its socket's file.
-func placeName(l supervisor.Listener) string {
+func placeName(l sockets.Listener) string {
 	if l.Network != "unix" {
 		return strconv.Itoa(l.Port)
 	}
@@ -250,7 +280,7 @@ func freeName(name string, taken map[string]bool) string {
 	free := name
 	for i := 2; taken[free]; i++ {
 		number := "-" + strconv.Itoa(i)
-		free = name[:min(len(name), supervisor.MaxName-len(number))] + number
+		free = name[:min(len(name), control.MaxName-len(number))] + number
 	}
 	return free
 }

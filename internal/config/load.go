@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -23,8 +24,8 @@ func Load(f *Flags, app string, command []string) (supervisor.Config, error) {
 }
 
 func (h host) load(f *Flags, app string, command []string) (supervisor.Config, error) {
-	if app != "" && !supervisor.ValidName(app) {
-		return supervisor.Config{}, &Error{Text: fmt.Sprintf("%q is not the name of an app: %s", app, supervisor.NameRule)}
+	if app != "" && !control.ValidName(app) {
+		return supervisor.Config{}, &Error{Text: fmt.Sprintf("%q is not the name of an app: %s", app, control.NameRule)}
 	}
 	file, err := h.find(f.file, app, len(command) > 0)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -159,8 +163,8 @@ func TestEveryKey(t *testing.T) {
 	want := supervisor.Config{
 		Name: "shop", Command: []string{"./shop", "--fd={fd:http}"}, Directory: h.etc, Workers: 3, Umask: 0o27, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"RAILS_ENV": "production", "PORT": "{port}", "SECRET": `{{"a": 1}`},
-		StopSignal: syscall.SIGQUIT, Systemd: true, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
-		Listeners: []supervisor.Listener{
+		StopSignal: syscall.SIGQUIT, Protocols: []string{"systemd"}, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
+		Listeners: []sockets.Listener{
 			{Name: "http", Network: "tcp", Port: 8080, Mode: "reuseport", Balance: "source", Backlog: 1024, Freebind: true},
 			{Name: "9090", Network: "tcp6", Host: "::1", Port: 9090, Mode: "each", Backlog: 4096, Nonblocking: true},
 			{
@@ -175,7 +179,7 @@ func TestEveryKey(t *testing.T) {
 		Update: supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
 		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "inherit"},
-		Redis: supervisor.Redis{
+		Redis: fleet.Settings{
 			URL: "rediss://10.0.0.5:6380/1", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
 			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},
@@ -252,7 +256,7 @@ func TestFlagsWin(t *testing.T) {
 		Name: "other", Command: []string{"./bin/server", "{slot}"}, Directory: h.directory, Workers: 2, Umask: 0o77, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"A": "x\ny", "B": "c=d", "RAILS_ENV": "", "PORT": "{port}"},
 		StopSignal: syscall.SIGINT, Channel: true, PIDFile: filepath.Join(h.directory, "p"),
-		Listeners: []supervisor.Listener{
+		Listeners: []sockets.Listener{
 			{Name: "8081", Network: "tcp", Host: "127.0.0.2", Port: 8081, Mode: "reuseport", Balance: "source", Backlog: 4096, Nonblocking: true},
 			{Name: "8081-2", Network: "tcp", Host: "127.0.0.1", Port: 8081, Mode: "reuseport", Balance: "source", Backlog: 4096, Nonblocking: true},
 		},
@@ -263,7 +267,7 @@ func TestFlagsWin(t *testing.T) {
 		Update: supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
 		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "capture"},
-		Redis: supervisor.Redis{
+		Redis: fleet.Settings{
 			URL: "rediss://other", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
 			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},
@@ -287,7 +291,7 @@ func TestBadFlags(t *testing.T) {
 		{"", nil, "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"},
 		{"--workers 0", server, `--workers: "0" is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`},
 		{"--workers 2000", server, `--workers: 2000 is 2000 workers: the most is 1024`},
-		{"--listen x", server, `--listen: "x": the port is missing: ` + addressForms},
+		{"--listen x", server, `--listen: "x": the port is missing: ` + sockets.AddressForms},
 		{"--drain-timeout 30", server, `--drain-timeout: "30" has no unit: write "30s" for seconds`},
 		{"--env A", server, `--env: "A" has no value: write --env A=VALUE`},
 		{"--env A={", server, "--env: a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and there is no listener: write {{ for a brace"},
@@ -301,7 +305,7 @@ func TestBadFlags(t *testing.T) {
 		{"--balance least --listen 1", server, `--balance: "least" is not built yet: use "hash" or "source"`},
 		{"--order stop", server, `--order: "stop" is not valid: use "start-first" or "stop-first"`},
 		{"--user nosuch", server, `--user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them)`},
-		{"--name a/b", server, `--name: "a/b" is not a name: ` + supervisor.NameRule},
+		{"--name a/b", server, `--name: "a/b" is not a name: ` + control.NameRule},
 		{"-c none.toml", server, "none.toml: cannot read it: no such file or directory"},
 		{"-c .", server, ".: cannot read it: it is a directory"},
 		{"-c /dev/null", server, "/dev/null: cannot read it: it is not a regular file"},
@@ -336,7 +340,7 @@ func TestFind(t *testing.T) {
 		`write one, or say what to run: forkd run shop --listen :8080 -- ./server`)
 	expect(load("shop", "x"), "shop of ./.")
 	expect(load("", "bin/run.sh"), "run of ./.")
-	expect(load("../shop"), `"../shop" is not the name of an app: `+supervisor.NameRule)
+	expect(load("../shop"), `"../shop" is not the name of an app: `+control.NameRule)
 	write(t, filepath.Join(h.directory, "forkd.toml"), "name = 'here'\ncommand = ['x']")
 	expect(load(""), "here of work/forkd.toml")
 	expect(load("here"), "here of work/forkd.toml")
@@ -401,8 +405,8 @@ func TestProtocolsDefault(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Systemd != want {
-			t.Errorf("%s: systemd is %v", content, got.Systemd)
+		if systemd := slices.Contains(got.Protocols, "systemd"); systemd != want {
+			t.Errorf("%s: systemd is %v", content, systemd)
 		}
 	}
 }

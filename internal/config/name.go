@@ -3,11 +3,11 @@ package config
 import (
 	"strings"
 
-	"github.com/forkd/forkd/supervisor"
+	"github.com/forkd/forkd/internal/control"
 )
 
 // inName reports whether a name may hold r, behind its first character.
-func inName(r rune) bool { return supervisor.ValidName("a" + string(r)) }
+func inName(r rune) bool { return control.ValidName("a" + string(r)) }
 
 // asName makes a valid name of any text: other where nothing is left of it.
 func asName(text, other string) string {
@@ -18,7 +18,7 @@ func asName(text, other string) string {
 		return '-'
 	}, text)
 	name = strings.TrimLeft(name, "._-")
-	name = strings.TrimRight(name[:min(len(name), supervisor.MaxName)], "._-")
+	name = strings.TrimRight(name[:min(len(name), control.MaxName)], "._-")
 	if name == "" {
 		return other
 	}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/forkd/forkd/supervisor"
+	"github.com/forkd/forkd/internal/control"
 )
 
 func TestAsName(t *testing.T) {
@@ -20,7 +20,7 @@ func TestAsName(t *testing.T) {
 		strings.Repeat("a", 47) + ".b": strings.Repeat("a", 47),
 	} {
 		got := asName(text, "app")
-		if got != want || !supervisor.ValidName(got) {
+		if got != want || !control.ValidName(got) {
 			t.Errorf("%q becomes %q, not %q", text, got, want)
 		}
 	}
@@ -29,7 +29,7 @@ func TestAsName(t *testing.T) {
 func FuzzAsName(f *testing.F) {
 	f.Add("a b")
 	f.Fuzz(func(t *testing.T, text string) {
-		if name := asName(text, "app"); !supervisor.ValidName(name) || asName(name, "app") != name {
+		if name := asName(text, "app"); !control.ValidName(name) || asName(name, "app") != name {
 			t.Errorf("%q becomes %q", text, name)
 		}
 	})

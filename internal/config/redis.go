@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/forkd/forkd/supervisor"
+	"github.com/forkd/forkd/internal/fleet"
 )
-
-// minRedisInterval is the shortest time between two reports.
-const minRedisInterval = 100 * time.Millisecond
 
 func (d *draft) setAdvertise(v value) (err error) {
 	d.config.Redis.Advertise, err = v.strings()
@@ -34,17 +30,17 @@ func (d *draft) showRedisTTL() string {
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
 	d.placeRedis()
-	if at, given := d.given("redis.url"); given && at.flagged() && supervisor.MaskRedisURL(r.URL) != r.URL { // proc_pid_cmdline(5)
+	if at, given := d.given("redis.url"); given && at.flagged() && fleet.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
 	}
 	const limit = "redis.max_connections_per_host"
 	if at, given := d.given(limit); given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
 		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
 	}
-	if at, given := d.given("redis.control"); given && r.Control && r.URL == supervisor.RedisEmbedded {
+	if at, given := d.given("redis.control"); given && r.Control && r.URL == fleet.Embedded {
 		d.report(at, errors.New("is not to be had with the embedded Redis: every user of this machine could give orders there"))
 	}
-	bad, ok := errors.AsType[*supervisor.BadRedis](supervisor.CheckRedis(*r))
+	bad, ok := errors.AsType[*fleet.BadSetting](checkRedis(*r))
 	if !ok {
 		return
 	}
@@ -55,6 +51,18 @@ func (d *draft) finishRedis() {
 		}
 	}
 	d.report(at, errors.New(bad.Text))
+}
+
+// checkRedis checks what can be known without connecting, also where nobody connects
+// by the URL.
+func checkRedis(r fleet.Settings) error {
+	if r.URL == "" && r.HostID == "" {
+		r.HostID = "localhost" // nobody needs one
+	}
+	if r.URL == "" || r.URL == fleet.Embedded {
+		r.URL = "rediss://localhost" // one that all other settings go with
+	}
+	return r.Check()
 }
 
 // placeRedis makes the paths of files absolute.
@@ -68,31 +76,31 @@ func (d *draft) placeRedis() {
 }
 
 // LoadRedis reads from an app's file how it finds Redis, and nothing else: what the
-// app runs, and as whom, need not be on this machine. supervisor.CheckRedis has not
-// been asked. The error is an *Error.
-func LoadRedis(file string) (supervisor.Redis, error) {
+// app runs, and as whom, need not be on this machine. They have
+// not been checked. The error is an *Error.
+func LoadRedis(file string) (fleet.Settings, error) {
 	h, err := thisHost()
 	if err != nil {
-		return supervisor.Redis{}, err
+		return fleet.Settings{}, err
 	}
 	return h.loadRedis(file)
 }
 
-func (h host) loadRedis(file string) (supervisor.Redis, error) {
+func (h host) loadRedis(file string) (fleet.Settings, error) {
 	d := newDraft(h)
 	d.file = file
 	stdin, err := h.readStdin(file)
 	if err != nil {
-		return supervisor.Redis{}, err
+		return fleet.Settings{}, err
 	}
 	settings, err := d.parseFile(stdin)
 	if err != nil {
-		return supervisor.Redis{}, err
+		return fleet.Settings{}, err
 	}
 	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return s.path[0].name != "redis" }))
 	d.placeRedis()
 	if len(d.failures) > 0 {
-		return supervisor.Redis{}, first(d.failures)
+		return fleet.Settings{}, first(d.failures)
 	}
 	return d.config.Redis, nil
 }

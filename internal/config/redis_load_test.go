@@ -5,9 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/forkd/forkd/internal/fleet"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/forkd/forkd/supervisor"
 )
 
 // How an app finds Redis is read on machines that can't run it.
@@ -28,7 +27,7 @@ ttl = "1m"
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := supervisor.Redis{
+	want := fleet.Settings{
 		URL: "redis://me@x", PasswordFile: filepath.Join(h.directory, "secret"), Interval: 2 * time.Second, TTL: time.Minute, ReadFrom: "primary",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

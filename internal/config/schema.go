@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/forkd/forkd/supervisor"
+	"github.com/forkd/forkd/internal/control"
 )
 
 // schema is every key that a file may hold or will one day, by name.
@@ -217,8 +217,8 @@ func nearest(wrong string, words []string) string {
 // distance is how many letters must be added, taken away, replaced or swapped
 // with their neighbour to make b of a.
 func distance(a, b string) int {
-	if len(a) > supervisor.MaxName || len(b) > supervisor.MaxName {
-		return supervisor.MaxName // nothing is that near
+	if len(a) > control.MaxName || len(b) > control.MaxName {
+		return control.MaxName // nothing is that near
 	}
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -94,13 +94,16 @@ func (d *draft) showStopSignal() string {
 	return strings.TrimPrefix(unix.SignalName(d.config.StopSignal), "SIG")
 }
 
-func (d *draft) showChannel() string { return oneOrNone("forkd", d.config.Channel) }
-
-func (d *draft) showProtocols() string { return oneOrNone("systemd", d.config.Systemd) }
-
-func oneOrNone(word string, one bool) string {
-	if one {
-		return word
+func (d *draft) showChannel() string {
+	if d.config.Channel {
+		return "forkd"
 	}
 	return "none"
+}
+
+func (d *draft) showProtocols() string {
+	if len(d.config.Protocols) == 0 {
+		return "none"
+	}
+	return strings.Join(d.config.Protocols, " ")
 }

@@ -165,7 +165,7 @@ func TestNothingGrowsWhileDown(t *testing.T) {
 			tries <- struct{}{}
 		}
 	}()
-	s := Settings{URL: "redis://" + ln.Addr().String(), HostID: "web-1", Interval: minInterval}
+	s := Settings{URL: "redis://" + ln.Addr().String(), HostID: "web-1", Interval: MinInterval}
 	before := descriptors(t)
 	r, err := Start(s, App{Name: "shop", Boot: "a"}, newApp(1), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -201,7 +201,7 @@ func descriptors(t *testing.T) int {
 
 // A reporter of a real Redis comes, sees it stop and go on, and leaves.
 func TestReporterOnRedis(t *testing.T) {
-	s := Settings{URL: redisServer(t), HostID: "web-1", Interval: minInterval, Control: true}
+	s := Settings{URL: redisServer(t), HostID: "web-1", Interval: MinInterval, Control: true}
 	w := wired(t, s.URL)
 	source := newApp(4)
 	source.happen(3)

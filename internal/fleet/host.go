@@ -209,10 +209,10 @@ func (r *report) derive(now time.Time) {
 	if r.Capacity != nil && r.Connections != nil {
 		r.Utilization = new(100 * float64(*r.Connections) / float64(*r.Capacity))
 	}
-	interval := defaultInterval
+	interval := DefaultInterval
 	if ms := r.interval; ms != nil {
-		if *ms < minInterval.Milliseconds() || *ms > maxInterval.Milliseconds() {
-			r.bad("interval_ms %d is not from %d to %d", *ms, minInterval.Milliseconds(), maxInterval.Milliseconds())
+		if *ms < MinInterval.Milliseconds() || *ms > maxInterval.Milliseconds() {
+			r.bad("interval_ms %d is not from %d to %d", *ms, MinInterval.Milliseconds(), maxInterval.Milliseconds())
 		} else {
 			interval = time.Duration(*ms) * time.Millisecond
 			r.Interval = new(interval.Seconds())

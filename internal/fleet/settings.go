@@ -12,9 +12,9 @@ import (
 )
 
 // Settings is how an app finds Redis and what it does there (docs/contract.md,
-// section 8). supervisor.Redis has the same fields in the same order.
+// section 8).
 type Settings struct {
-	URL             string // redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// (and rediss+); "": none
+	URL             string // redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// (and rediss+); Embedded; "": none
 	Username        string
 	PasswordFile    string        // absolute; its first line, read again at each connect
 	CAFile          string        // absolute; PEM; "": the system's
@@ -34,13 +34,19 @@ const (
 	FromReplica = "replica"
 )
 
+// Embedded is the URL of a small Redis that the master starts itself. Whoever
+// connects has put that one's own in its place.
+const Embedded = "embedded"
+
+// DefaultInterval is what no interval means.
+const DefaultInterval = 2 * time.Second
+
 const (
-	defaultInterval = 2 * time.Second
-	minInterval     = 100 * time.Millisecond
-	maxInterval     = time.Hour
-	maxTTL          = 30 * 24 * time.Hour
-	maxSecret       = 4 << 10  // bytes of a password file
-	maxCA           = 16 << 20 // bytes of a CA file: the system's own bundles are 0.3 MB
+	MinInterval = 100 * time.Millisecond
+	maxInterval = time.Hour
+	maxTTL      = 30 * 24 * time.Hour
+	maxSecret   = 4 << 10  // bytes of a password file
+	maxCA       = 16 << 20 // bytes of a CA file: the system's own bundles are 0.3 MB
 )
 
 // BadSetting is what is wrong with one of the Settings.
@@ -62,7 +68,7 @@ func (s Settings) Check() error {
 		{"username", s.checkUsername},
 		{"password_file", s.checkPassword},
 		{"ca_file", s.checkCA},
-		{"interval", func() error { return between(s.interval(), minInterval, maxInterval) }},
+		{"interval", func() error { return between(s.interval(), MinInterval, maxInterval) }},
 		{"ttl", s.checkTTL},
 		{"host_id", func() error { _, err := s.hostID(); return err }},
 		{"advertise", s.checkAdvertise},
@@ -79,7 +85,7 @@ func (s Settings) Check() error {
 
 func (s Settings) interval() time.Duration {
 	if s.Interval == 0 {
-		return defaultInterval
+		return DefaultInterval
 	}
 	return s.Interval
 }

@@ -147,8 +147,11 @@ func (e *endpoint) database(text string) error {
 }
 
 // MaskURL returns a URL of Redis with *** for its password, and "(not a URL)" for
-// what is none.
+// other text. No URL and Embedded stay as they are.
 func MaskURL(text string) string {
+	if text == "" || text == Embedded {
+		return text
+	}
 	e, err := parseURL(text)
 	switch {
 	case err != nil:

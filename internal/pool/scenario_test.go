@@ -88,9 +88,9 @@ func play(t *testing.T, script string) string {
 
 func testSettings() Settings {
 	return Settings{
-		Ready:   Readiness{Delay: time.Second, Timeout: 30 * time.Second},
-		Restart: Restart{Delay: 100 * time.Millisecond, MaxDelay: 30 * time.Second, Window: 5 * time.Second},
-		Update:  Update{Parallelism: 1, Monitor: 5 * time.Second},
+		Ready:   Ready{Mode: ReadyAuto, Delay: time.Second, Timeout: 30 * time.Second},
+		Restart: Restart{Condition: RestartAny, Delay: 100 * time.Millisecond, MaxDelay: 30 * time.Second, Window: 5 * time.Second},
+		Update:  Update{Parallelism: 1, Order: StartFirst, FailureAction: Rollback, Monitor: 5 * time.Second},
 		Drain:   Drain{Timeout: 30 * time.Second},
 	}
 }
@@ -110,9 +110,9 @@ func (p *player) set(key, value string) {
 	case "slots":
 		p.slots = n
 	case "ready.mode":
-		s.Ready.Mode = map[string]ReadyMode{"auto": ReadyAuto, "notify": ReadyNotify, "delay": ReadyDelay}[value]
+		s.Ready.Mode = ReadyMode(value)
 	case "restart.condition":
-		s.Restart.Condition = map[string]Condition{"any": RestartAny, "on-failure": RestartOnFailure, "none": RestartNone}[value]
+		s.Restart.Condition = Condition(value)
 	case "restart.clean_resets":
 		s.Restart.CleanResets = value == "true"
 	case "restart.prevent":
@@ -126,9 +126,9 @@ func (p *player) set(key, value string) {
 	case "update.monitor":
 		s.Update.Monitor = p.duration(value)
 	case "update.order":
-		s.Update.Order = map[string]Order{"start-first": StartFirst, "stop-first": StopFirst}[value]
+		s.Update.Order = Order(value)
 	case "update.failure_action":
-		s.Update.FailureAction = map[string]FailureAction{"rollback": Rollback, "pause": Pause}[value]
+		s.Update.FailureAction = FailureAction(value)
 	case "drain.timeout":
 		s.Drain.Timeout = p.duration(value)
 	case "drain.delay":

@@ -2,40 +2,58 @@ package pool
 
 import "time"
 
-// Settings is the core's part of a configuration. The values have been checked:
-// counts and durations are at least 0. Each generation has its own.
+// Settings is the core's part of a configuration. supervisor.Config has these types
+// and internal/config fills them. The values have been checked: counts and durations
+// are at least 0. Each generation has its own.
 type Settings struct {
-	Ready   Readiness
+	Ready   Ready
 	Restart Restart
 	Update  Update
 	Drain   Drain
 }
 
-// ReadyMode is what makes a worker ready.
-type ReadyMode int
+// Defaults are the settings of an empty configuration file.
+func Defaults() Settings {
+	return Settings{
+		Ready: Ready{Mode: ReadyAuto, Delay: time.Second, Timeout: 30 * time.Second},
+		Restart: Restart{
+			Condition:   RestartAny,
+			Delay:       100 * time.Millisecond,
+			MaxDelay:    30 * time.Second,
+			Window:      5 * time.Second,
+			CleanResets: true,
+		},
+		Update: Update{Parallelism: 1, Order: StartFirst, Monitor: 5 * time.Second, FailureAction: Rollback},
+		Drain:  Drain{Timeout: 30 * time.Second, Idle: time.Second},
+	}
+}
+
+// ReadyMode is what makes a worker ready. Its values are the configuration's words,
+// as are those of Condition, Order and FailureAction.
+type ReadyMode string
 
 // The modes (docs/contract.md, section 3).
 const (
-	ReadyAuto   ReadyMode = iota // notify for a worker that is expected to, else delay
-	ReadyNotify                  // READY=1, or ready on the channel
-	ReadyDelay                   // alive for Ready.Delay
+	ReadyAuto   ReadyMode = "auto"   // notify for a worker that is expected to, else delay
+	ReadyNotify ReadyMode = "notify" // READY=1, or ready on the channel
+	ReadyDelay  ReadyMode = "delay"  // alive for Ready.Delay
 )
 
-// Readiness says when a worker is ready.
-type Readiness struct {
+// Ready says when a worker is ready.
+type Ready struct {
 	Mode    ReadyMode
 	Delay   time.Duration
 	Timeout time.Duration
 }
 
 // Condition says after which exits a worker is restarted.
-type Condition int
+type Condition string
 
 // The conditions of Docker Swarm's restart policy.
 const (
-	RestartAny Condition = iota
-	RestartOnFailure
-	RestartNone
+	RestartAny       Condition = "any"
+	RestartOnFailure Condition = "on-failure"
+	RestartNone      Condition = "none"
 )
 
 // Restart is the policy for workers that end by themselves.
@@ -50,22 +68,22 @@ type Restart struct {
 }
 
 // Order says whether the successor starts before its predecessor stops.
-type Order int
+type Order string
 
 // The orders of Docker Swarm's update policy.
 const (
-	StartFirst Order = iota
-	StopFirst
+	StartFirst Order = "start-first"
+	StopFirst  Order = "stop-first"
 )
 
 // FailureAction says what follows a failed roll.
-type FailureAction int
+type FailureAction string
 
 // Rollback returns the rolled slots to their previous generation; Pause leaves every
 // slot as it is.
 const (
-	Rollback FailureAction = iota
-	Pause
+	Rollback FailureAction = "rollback"
+	Pause    FailureAction = "pause"
 )
 
 // Update is the policy for rolls.
@@ -77,11 +95,12 @@ type Update struct {
 	FailureAction FailureAction
 }
 
-// Drain bounds a drain. Delay is how long the host is advertised as draining before
-// a stop.
+// Drain bounds how long a worker may take to finish.
 type Drain struct {
-	Timeout time.Duration
-	Delay   time.Duration
+	Timeout       time.Duration
+	Delay         time.Duration // at a stop: how long the host reports draining before the workers drain
+	Idle          time.Duration // after which a draining worker closes idle connections
+	ShedPerSecond int           // long-lived connections that a draining worker is asked to close each second; 0: none
 }
 
 // steerAfter is how long a slot may be without a ready worker before new

@@ -63,13 +63,13 @@ func newWorld(t *testing.T, seed uint64) *world {
 	dice := rand.New(rand.NewPCG(seed, 1))
 	pick := func(ds ...time.Duration) time.Duration { return ds[dice.IntN(len(ds))] }
 	s := Settings{
-		Ready: Readiness{
-			Mode:    ReadyMode(dice.IntN(3)),
+		Ready: Ready{
+			Mode:    []ReadyMode{ReadyAuto, ReadyNotify, ReadyDelay}[dice.IntN(3)],
 			Delay:   pick(0, 100*time.Millisecond, time.Second),
 			Timeout: pick(time.Second, 5*time.Second),
 		},
 		Restart: Restart{
-			Condition:   Condition(dice.IntN(3)),
+			Condition:   []Condition{RestartAny, RestartOnFailure, RestartNone}[dice.IntN(3)],
 			Delay:       pick(0, 100*time.Millisecond),
 			MaxDelay:    pick(time.Second, 10*time.Second),
 			MaxAttempts: dice.IntN(4),
@@ -80,9 +80,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 		Update: Update{
 			Parallelism:   dice.IntN(4),
 			Delay:         pick(0, 500*time.Millisecond),
-			Order:         Order(dice.IntN(2)),
+			Order:         []Order{StartFirst, StopFirst}[dice.IntN(2)],
 			Monitor:       pick(0, time.Second),
-			FailureAction: FailureAction(dice.IntN(2)),
+			FailureAction: []FailureAction{Rollback, Pause}[dice.IntN(2)],
 		},
 		Drain: Drain{Timeout: pick(0, 2*time.Second, 5*time.Second), Delay: pick(0, 0, 3*time.Second)},
 	}

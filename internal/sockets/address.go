@@ -175,6 +175,25 @@ func (s spot) same(o spot) bool {
 	return s.mode == o.mode && s.end == o.end && s.path == o.path
 }
 
+// Overlap is what two listeners, each with so many slots, would both take: a port or
+// a path, a unix socket's second name too; "" for nothing.
+func Overlap(a, b Listener, slots int) string {
+	a.Balance, b.Balance = BalanceHash, BalanceHash // of no matter here
+	one, err := resolve(a, slots, true)
+	other, err2 := resolve(b, slots, true)
+	switch {
+	case err != nil || err2 != nil:
+		return ""
+	case one.path != "" && (one.path == other.path || one.path == fileAt(other.path).spare):
+		return one.path
+	case other.path != "" && fileAt(one.path).spare == other.path:
+		return other.path
+	case one.overlaps(other):
+		return fmt.Sprintf("port %d of an address", max(one.end.port, other.end.port))
+	}
+	return ""
+}
+
 // overlaps reports whether a client could reach both.
 func (s spot) overlaps(o spot) bool {
 	if s.path != "" || o.path != "" {

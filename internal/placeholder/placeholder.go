@@ -1,4 +1,7 @@
-package supervisor
+// Package placeholder replaces {fd}, {port}, {slot} and {generation} in a worker's
+// command and environment (docs/contract.md, section 3). It knows no listener, only
+// names and numbers.
+package placeholder
 
 import (
 	"fmt"
@@ -6,23 +9,23 @@ import (
 	"strings"
 )
 
-// scope is what the placeholders of one worker stand for.
-type scope struct {
+// Scope holds the values of one worker's placeholders.
+type Scope struct {
+	slot       int
+	generation int
 	fds        map[string]int // by listener name
 	ports      map[string]int // without those of unix sockets
 	first      string         // name of the first listener, "" without one
-	firstTCP   string         // of the first that has a port, which PORT is too
-	slot       int
-	generation int
+	firstTCP   string         // of the first that has a port
 }
 
-// newScope is a scope without listeners yet.
-func newScope(slot, generation int) scope {
-	return scope{fds: map[string]int{}, ports: map[string]int{}, slot: slot, generation: generation}
+// NewScope returns a scope without listeners.
+func NewScope(slot, generation int) Scope {
+	return Scope{fds: map[string]int{}, ports: map[string]int{}, slot: slot, generation: generation}
 }
 
-// add is for each listener, in their order.
-func (s *scope) add(name, network string, fd, port int) {
+// Add adds the next listener. The port of a unix socket does not count.
+func (s *Scope) Add(name, network string, fd, port int) {
 	if len(s.fds) == 0 {
 		s.first = name
 	}
@@ -36,27 +39,22 @@ func (s *scope) add(name, network string, fd, port int) {
 	s.ports[name] = port
 }
 
-// CheckPlaceholders says what is wrong with the placeholders of a command or of
-// an environment value. internal/config calls it while it still knows the line.
-func CheckPlaceholders(text string, listeners []Listener) error {
-	s := newScope(0, 0)
-	for _, l := range listeners {
-		s.add(l.Name, l.Network, 0, 0)
-	}
-	_, err := s.expand(text)
-	return err
+// Port returns the port of the first listener that has one.
+func (s *Scope) Port() (port int, ok bool) {
+	port, ok = s.ports[s.firstTCP]
+	return port, ok
 }
 
-// HasFD reports whether text hands a socket to the program by number. Such a
+// HasFD reports whether text passes a socket to the program by number. Such a
 // program gets no LISTEN_FDS unless protocols asks for it: some die of both.
 func HasFD(text string) bool {
 	text = strings.ReplaceAll(text, "{{", "")
 	return strings.Contains(text, "{fd}") || strings.Contains(text, "{fd:")
 }
 
-// expand replaces the placeholders of docs/contract.md, section 3: {fd},
-// {fd:NAME}, {port}, {port:NAME}, {slot}, {generation}; "{{" is a brace.
-func (s scope) expand(text string) (string, error) {
+// Expand replaces {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} and {generation};
+// "{{" is a brace.
+func (s Scope) Expand(text string) (string, error) {
 	var out strings.Builder
 	for {
 		before, rest, found := strings.Cut(text, "{")
@@ -82,7 +80,7 @@ func (s scope) expand(text string) (string, error) {
 	}
 }
 
-func (s scope) value(placeholder string) (int, error) {
+func (s Scope) value(placeholder string) (int, error) {
 	kind, name, named := strings.Cut(placeholder, ":")
 	var of map[string]int
 	first := s.first

@@ -1,4 +1,4 @@
-package config
+package sockets
 
 import (
 	"errors"
@@ -10,18 +10,19 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-
-	"github.com/forkd/forkd/supervisor"
 )
 
 const (
-	addressForms = `write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`
+	AddressForms = `write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`
 	schemes      = "use tcp://, tcp4://, tcp6:// or unix://"
 )
 
-// Address is where l listens, in the form that parseAddress reads: for people,
-// and the same for the same place.
-func Address(l supervisor.Listener) string {
+// DefaultBacklog is what a listener of a configuration starts from; the kernel cuts
+// it to net.core.somaxconn (listen(2)).
+const DefaultBacklog = 4096
+
+// Address is where l listens, in the form that ParseAddress reads.
+func (l Listener) Address() string {
 	if l.Network != "unix" {
 		return l.Network + "://" + net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
 	}
@@ -32,23 +33,23 @@ func Address(l supervisor.Listener) string {
 	return address
 }
 
-// parseAddress reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT, and
+// ParseAddress reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT, and
 // unix:///PATH, unix:PATH, /PATH, ./PATH or ../PATH with ?mode=OCTAL after it.
 // It fills in Network, Host, Port, Path (as it was written) and Perm.
-func parseAddress(address string) (l supervisor.Listener, err error) {
-	if path, ok := socketPath(address); ok {
+func ParseAddress(address string) (l Listener, err error) {
+	if path, ok := cutUnix(address); ok {
 		l, err = parseUnix(path)
 	} else {
-		l, err = parseTCP(address)
+		l, err = ParseTCP(address)
 	}
 	if err != nil {
-		return supervisor.Listener{}, fmt.Errorf("%q: %w", address, err)
+		return Listener{}, fmt.Errorf("%q: %w", address, err)
 	}
 	return l, nil
 }
 
-// socketPath tells a unix socket's address, and takes the scheme off.
-func socketPath(address string) (string, bool) {
+// cutUnix tells a unix socket's address, and takes the scheme off.
+func cutUnix(address string) (string, bool) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return path, true
 	}
@@ -62,16 +63,16 @@ func socketPath(address string) (string, bool) {
 
 // parseUnix reads what follows "unix:". The first question mark ends the path,
 // and nothing in the path stands for something else.
-func parseUnix(rest string) (supervisor.Listener, error) {
+func parseUnix(rest string) (Listener, error) {
 	if path, full := strings.CutPrefix(rest, "//"); full {
 		if !strings.HasPrefix(path, "/") {
 			host, _, _ := strings.Cut(path, "/")
-			return supervisor.Listener{}, fmt.Errorf("%q stands where a host's name would: write unix:///PATH, or unix:PATH for a relative one", host)
+			return Listener{}, fmt.Errorf("%q stands where a host's name would: write unix:///PATH, or unix:PATH for a relative one", host)
 		}
 		rest = path
 	}
 	path, query, asked := strings.Cut(rest, "?")
-	l := supervisor.Listener{Network: "unix", Path: path}
+	l := Listener{Network: "unix", Path: path}
 	switch filepath.Base(path) {
 	case ".", "..", "/":
 		return l, errors.New("the socket's path is missing: write unix:///run/shop.sock")
@@ -115,7 +116,7 @@ func parseQuery(query string) (fs.FileMode, error) {
 	return perm, nil
 }
 
-func parseTCP(address string) (l supervisor.Listener, err error) {
+func ParseTCP(address string) (l Listener, err error) {
 	network, rest, schemed := strings.Cut(address, "://")
 	if !schemed {
 		network, rest = "tcp", address
@@ -130,15 +131,15 @@ func parseTCP(address string) (l supervisor.Listener, err error) {
 	if !strings.Contains(rest, ":") {
 		if _, err := strconv.Atoi(rest); err != nil {
 			if strings.Contains(rest, "/") {
-				return l, errors.New(`a unix socket's path begins with "/" or "./": ` + addressForms)
+				return l, errors.New(`a unix socket's path begins with "/" or "./": ` + AddressForms)
 			}
-			return l, errors.New("the port is missing: " + addressForms)
+			return l, errors.New("the port is missing: " + AddressForms)
 		}
 		rest = ":" + rest
 	}
 	host, digits, err := net.SplitHostPort(rest)
 	if err != nil {
-		return l, errors.New("not an address: " + addressForms)
+		return l, errors.New("not an address: " + AddressForms)
 	}
 	port, err := strconv.ParseUint(digits, 10, 16)
 	if err != nil {

@@ -126,7 +126,7 @@ func (s *commandIDs) add(id string) bool {
 // all of one program: who does not count is starting, or none does.
 func (h *host) connections() (open int64, known bool) {
 	for _, w := range h.workers {
-		if c, counts := w.counters(); counts {
+		if c, counts := w.link.Counters(); counts {
 			open += int64(c.Open)
 			known = true
 		}
@@ -144,7 +144,7 @@ func (h *host) shed(count int, over time.Duration) (asked int) {
 	var all []holder
 	total := 0
 	for _, w := range h.workers {
-		if c, counts := w.counters(); counts && c.Open > 0 && w.channel != nil {
+		if c, counts := w.link.Counters(); counts && c.Open > 0 && w.link.HasChannel() {
 			all = append(all, holder{w, int(min(c.Open, maxShed))})
 			total += all[len(all)-1].open
 		}
@@ -155,7 +155,7 @@ func (h *host) shed(count int, over time.Duration) (asked int) {
 		// Of what is left to ask for, its share of what is left to ask of.
 		n := (left*one.open + total - 1) / total
 		left, total = left-n, total-one.open
-		if n > 0 && one.w.channel.send(ipc.Shed{Count: n, Over: over}) == nil {
+		if n > 0 && one.w.link.Send(ipc.Shed{Count: n, Over: over}) == nil {
 			asked += n
 		}
 	}

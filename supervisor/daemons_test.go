@@ -123,7 +123,7 @@ func TestOutputOfTheDead(t *testing.T) {
 	h.bereave(&worker{stdout: read, cfg: Config{Drain: Drain{Timeout: -lastOutput}}}, time.Now())
 	select {
 	case <-done:
-	case <-time.After(enough):
+	case <-time.After(time.Minute):
 		t.Fatal("it is read still")
 	}
 	if _, err := holder.WriteString("a line\n"); err != nil {

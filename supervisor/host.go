@@ -262,7 +262,7 @@ func borrow(lineup *sockets.ListenerSet, slot int) ([]int, error) {
 }
 
 func (h *host) exited(w *worker, e process.Exit) pool.Event {
-	w.forget()
+	w.link.Close()
 	h.bereave(w, time.Now())
 	words := e.String()
 	if e.Signal == syscall.SIGKILL && !w.killed && h.oom.Took(time.Now()) {

@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/workerlink"
 )
 
 // A worker's end is the OOM killer's where it was SIGKILL, not sent by the master,
@@ -40,7 +42,11 @@ func TestEndByTheOOMKiller(t *testing.T) {
 		write("sys/fs/cgroup/app/memory.events", "oom_kill 0\n")
 		h := &host{oom: process.NewOOMKills(root), daemons: newDaemons()}
 		write("sys/fs/cgroup/app/memory.events", c.counted)
-		ev := h.exited(&worker{page: -1, killed: c.ordered}, process.Exit{At: time.Now(), Code: -1, Signal: c.sig})
+		link, err := workerlink.Open(workerlink.Config{Dir: t.TempDir(), Name: "notify", UID: -1, GID: -1, Closer: new(closing.Closer)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev := h.exited(&worker{link: link, killed: c.ordered}, process.Exit{At: time.Now(), Code: -1, Signal: c.sig})
 		if got := ev.(pool.Exited).Exit; got.Words != c.want || got.Signal != int(c.sig) {
 			t.Errorf("%s: got %+v, want %q", name, got, c.want)
 		}

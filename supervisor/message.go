@@ -41,10 +41,10 @@ func (h *host) relay(from pool.ID, message ipc.App) {
 // counts those that it was handed to; why is the last refusal.
 func (h *host) deliver(line []byte, wanted func(*worker) bool) (workers int, why error) {
 	for _, w := range h.workers {
-		if w.channel == nil || !wanted(w) {
+		if !w.link.HasChannel() || !wanted(w) {
 			continue
 		}
-		if err := w.channel.deliver(line); err != nil {
+		if err := w.link.Deliver(line); err != nil {
 			h.dropped++
 			why = err
 			continue

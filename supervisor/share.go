@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/forkd/forkd/internal/pool"
-	"github.com/forkd/forkd/ipc"
 )
 
 // share is how many of so many connections of the host a slot may have: the
@@ -41,7 +40,7 @@ func (h *host) shareAgain(slots int) {
 // share tells a worker its share by its page. What it has beyond that stays.
 func (w *worker) share(id pool.ID, slots int) {
 	most := w.cfg.Redis.MaxConnections
-	if most > 0 && w.page >= 0 && id.Slot < slots {
-		_ = ipc.SetLimit(w.page, share(most, id.Slot, slots)) // it has one from its environment
+	if most > 0 && id.Slot < slots {
+		w.link.SetLimit(share(most, id.Slot, slots))
 	}
 }

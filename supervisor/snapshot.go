@@ -108,7 +108,7 @@ func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
 	if !known.ReadyAt.IsZero() {
 		out.ReadyAt = &known.ReadyAt
 	}
-	if c, counts := w.counters(); counts {
+	if c, counts := w.link.Counters(); counts {
 		out.Counted = "worker"
 		out.Connections, out.Accepted, out.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
 		out.Refused = new(int64(c.Refused))

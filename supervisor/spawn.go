@@ -16,6 +16,7 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/internal/workerlink"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -37,67 +38,57 @@ type spawn struct {
 // run makes what the worker gets and starts it. It blocks; the loop has it run
 // beside itself. What it returns is the loop's.
 func (s spawn) run(children *process.Children) (*worker, error) {
-	w := &worker{id: s.id, cfg: s.cfg, page: -1, output: new(output.Tail)}
-	spec, passed, err := s.equip(w)
+	uid, gid := s.cfg.User.ids()
+	link, err := workerlink.Open(workerlink.Config{
+		Dir: s.notifyDir, Name: fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt),
+		UID: uid, GID: gid, Channel: s.cfg.Channel, Closer: s.closer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{id: s.id, cfg: s.cfg, link: link, output: new(output.Tail)}
+	var passed []int
+	spec, err := s.spec(link.NotifyAddress())
+	if err == nil {
+		spec.Files = append(spec.Files, link.Files()...)
+		passed, err = s.outputs(w, &spec)
+	}
 	if err == nil {
 		w.process, err = children.Start(spec)
 	}
 	for _, fd := range passed {
 		unix.Close(fd) // the worker has its own, or there is none
 	}
+	link.Passed()
 	if err != nil {
-		w.forget()
+		link.Close()
 		return nil, err
 	}
 	return w, nil
 }
 
-// equip makes both ends of what connects worker and master. The master's are
-// w's, also where it fails; the worker's are in spec, and in passed for the
-// caller to close.
-func (s spawn) equip(w *worker) (spec process.Spec, passed []int, err error) {
-	name := fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt)
-	if w.notify, err = newNotifySocket(s.notifyDir, name, s.cfg.User, s.closer); err != nil {
-		return spec, nil, err
-	}
-	if spec, err = s.spec(w.notify.address); err != nil {
-		return spec, nil, err
-	}
-	if s.output != nil {
-		read, write, err := output.NewPipe(s.cfg.User.ids())
-		if err != nil {
-			return spec, passed, err
-		}
-		passed = append(passed, write)
-		spec.Files[1], spec.Files[2] = write, write
-		w.stdout = read
-		w.pipe, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write))
-		// It ends with the last holder of the other end, at once if no worker starts.
-		go output.Capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
-	} else {
+// outputs gives the worker its standard output and error: a pipe, or the master's
+// own. The caller closes what it returns.
+func (s spawn) outputs(w *worker, spec *process.Spec) (passed []int, err error) {
+	if s.output == nil {
 		for _, fd := range []int{1, 2} {
 			if terminal, err := openTerminal(fd); err == nil {
 				passed = append(passed, terminal)
 				spec.Files[fd] = terminal
 			}
 		}
+		return passed, nil
 	}
-	if !s.cfg.Channel {
-		return spec, passed, nil
-	}
-	channel, theirs, err := newChannel(s.closer)
+	read, write, err := output.NewPipe(s.cfg.User.ids())
 	if err != nil {
-		return spec, passed, err
+		return nil, err
 	}
-	w.channel = channel
-	passed = append(passed, theirs)
-	page, err := ipc.NewPage()
-	if err != nil {
-		return spec, passed, err
-	}
-	w.page = page
-	spec.Files = append(spec.Files, theirs, page)
-	return spec, passed, nil
+	spec.Files[1], spec.Files[2] = write, write
+	w.stdout = read
+	w.pipe, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write))
+	// It ends with the last holder of the other end, at once if no worker starts.
+	go output.Capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
+	return []int{write}, nil
 }
 
 // spec is the worker without what is made anew for it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/workerlink"
 )
 
 // upkeep looks after the app's place: somebody may remove the directory, or what is
@@ -28,16 +29,14 @@ func (h *host) keepPlace() {
 	if !h.upkeep.look.TryLock() {
 		return
 	}
-	var notify []*notifySocket
+	links := make([]*workerlink.Link, 0, len(h.workers))
 	for _, w := range h.workers {
-		if w.notify != nil {
-			notify = append(notify, w.notify)
-		}
+		links = append(links, w.link)
 	}
 	go func() {
 		defer h.upkeep.look.Unlock()
 		if h.upkeep.due() {
-			h.lookAfterPlace(notify)
+			h.lookAfterPlace(links)
 		}
 	}()
 }
@@ -52,16 +51,16 @@ func (u *upkeep) due() bool {
 	return err != nil || u.failed != "" || u.looks%10 == 0 || !os.SameFile(now, before) || !now.ModTime().Equal(before.ModTime())
 }
 
-func (h *host) lookAfterPlace(notify []*notifySocket) {
+func (h *host) lookAfterPlace(links []*workerlink.Link) {
 	restored, err := h.upkeep.place.Inspect()
 	h.upkeep.moved = h.upkeep.moved || len(restored) > 0
 	if err == nil && h.upkeep.moved {
 		err = h.moveRecords()
 		h.upkeep.moved = err != nil
 	}
-	for _, s := range notify {
+	for _, l := range links {
 		if err == nil {
-			err = s.renew()
+			err = l.RenewNotify()
 		}
 	}
 	failed := ""

@@ -2,28 +2,22 @@ package supervisor
 
 import (
 	"errors"
-	"net"
 	"os"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/workerlink"
 	"github.com/forkd/forkd/ipc"
 )
 
-// worker is the master's side of one worker: the process and the master's ends
-// of all that it was given. The loop owns it once it has started.
+// worker is the master's side of one worker. The loop owns it once it has started.
 type worker struct {
 	id      pool.ID
 	cfg     Config // what it was started with
 	process *process.Process
-	notify  *notifySocket // nil: not given
-	channel *channel      // nil: not given, or closed
-	page    int           // -1: not given
+	link    *workerlink.Link
 	output  *output.Tail
 	killed  bool // SIGKILL has been sent
 
@@ -32,83 +26,54 @@ type worker struct {
 	endedAt time.Time // zero: it lives
 }
 
-// listen starts the readers of a worker that runs. They end when the master
-// closes its ends. What a worker says over and over reaches the loop once, but
-// for what it says to other workers.
+// listen starts the readers of a worker that runs.
 func (w *worker) listen(h *host) {
-	once := func(ev pool.Event) func() {
-		return sync.OnceFunc(func() { h.tell(func() pool.Event { return ev }) })
-	}
-	ready, greeted := once(pool.Notified{ID: w.id}), once(pool.HelloReceived{ID: w.id})
-	if w.notify != nil {
-		var once sync.Once // a flood is told of once
-		ignored := func(sender int) {
-			once.Do(func() {
-				h.log.Warn("notify message ignored: its sender is none of the worker's processes", "slot", w.id.Slot, "pid", w.process.PID(), "sender", sender)
-			})
-		}
-		counts := func(sender int) bool { return ofWorker(sender, w.process.PID(), h.children.Leads) }
-		go w.notify.receive(counts, func(n notification) {
-			if n.ready {
-				ready()
+	log := h.log.With("slot", w.id.Slot, "pid", w.process.PID())
+	w.link.Listen(w.process.PID(), h.children.Leads, log, func(m ipc.Message) {
+		h.tell(func() pool.Event {
+			switch m := m.(type) {
+			case ipc.Ready:
+				return pool.Notified{ID: w.id}
+			case ipc.Hello:
+				return pool.HelloReceived{ID: w.id}
+			case ipc.App:
+				h.relay(w.id, m)
 			}
-		}, ignored)
-	}
-	if c := w.channel; c != nil {
-		go func() {
-			err := c.receive(func(m ipc.Message) {
-				switch m := m.(type) {
-				case ipc.Hello:
-					greeted()
-				case ipc.Ready:
-					ready()
-				case ipc.App:
-					h.tell(func() pool.Event { h.relay(w.id, m); return nil })
-				case ipc.Pulse, ipc.Drain, ipc.Shed, ipc.Reserved:
-					// A pulse has no reader yet; the others are the master's own words.
-				}
-			})
-			if err != nil {
-				h.log.Warn("channel closed", "slot", w.id.Slot, "pid", w.process.PID(), "why", err)
-			}
-			c.close()
-		}()
-	}
+			return nil
+		})
+	})
 }
 
-// lastMoment is how much earlier than SIGKILL a worker is told to be done, at
-// most, so that it can say itself what it had to cut.
-const lastMoment = 250 * time.Millisecond
+// drainMargin is how much earlier than SIGKILL a worker is told to be done, at most,
+// so that it can say itself what it had to cut.
+const drainMargin = 250 * time.Millisecond
 
 // retire asks the worker to drain until it is killed: on the channel first, so
 // that whoever gets the signal finds the reason and the deadline there.
 func (w *worker) retire(reason pool.Reason, kill time.Time) error {
-	drain := w.cfg.Drain
-	var told error
-	if w.channel != nil {
-		told = w.channel.sendDrain(string(reason), kill.Add(-min(lastMoment, drain.Timeout/10)), drain.Idle)
-	}
+	deadline := kill.Add(-min(drainMargin, w.cfg.Drain.Timeout/10))
+	told := w.link.Send(ipc.Drain{Reason: string(reason), Deadline: deadline, Idle: w.cfg.Drain.Idle})
 	if err := w.process.Signal(w.cfg.StopSignal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	if errors.Is(told, unix.EPIPE) || errors.Is(told, net.ErrClosed) {
-		return nil // it has closed the channel: the signal will do
+	if errors.Is(told, workerlink.ErrClosed) {
+		return nil // the signal will do
 	}
 	return told
 }
 
-// shed asks a worker that has been told to drain to close the connections that it
-// has at drain.shed_per_second, so that the clients of long-lived ones do not come
-// back all at once. It returns how many: 0 where it does not ask.
+// shed asks a worker that drains to close its connections at drain.shed_per_second,
+// so that the clients of long-lived ones do not come back all at once. It returns
+// how many: 0 where it does not ask.
 func (w *worker) shed() (connections int) {
-	c, counts := w.counters()
+	c, counts := w.link.Counters()
 	perSecond := w.cfg.Drain.ShedPerSecond
-	if perSecond <= 0 || !counts || c.Open == 0 || w.channel == nil {
+	if perSecond <= 0 || !counts || c.Open == 0 {
 		return 0
 	}
 	connections = int(min(c.Open, maxShed))
 	seconds := float64(connections) / float64(perSecond)
-	if w.channel.send(ipc.Shed{Count: connections, Over: time.Duration(seconds * float64(time.Second))}) != nil {
+	if w.link.Send(ipc.Shed{Count: connections, Over: time.Duration(seconds * float64(time.Second))}) != nil {
 		return 0 // it has closed the channel: the stop signal will do
 	}
 	return connections
@@ -116,26 +81,3 @@ func (w *worker) shed() (connections int) {
 
 // maxShed bounds what a worker's own page can make the master say.
 const maxShed = 1 << 30
-
-// counters is what the worker counts, where it does.
-func (w *worker) counters() (c ipc.Counters, known bool) {
-	if w.page < 0 {
-		return c, false
-	}
-	c, err := ipc.ReadPage(w.page)
-	return c, err == nil && c.Attached
-}
-
-// forget closes the master's ends, once the process is gone.
-func (w *worker) forget() {
-	if w.notify != nil {
-		w.notify.close()
-	}
-	if w.channel != nil {
-		w.channel.close()
-	}
-	if w.page >= 0 {
-		unix.Close(w.page)
-	}
-	w.notify, w.channel, w.page = nil, nil, -1
-}

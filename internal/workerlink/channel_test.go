@@ -1,4 +1,4 @@
-package supervisor
+package workerlink
 
 import (
 	"bytes"
@@ -93,7 +93,7 @@ func TestChannelSendsWhole(t *testing.T) {
 	if err := c.deliver([]byte("2\n")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.sendDrain(drain.Reason, drain.Deadline, drain.Idle); err != nil {
+	if err := c.send(drain); err != nil {
 		t.Fatal(err)
 	}
 	in := ipc.NewReader(theirs)
@@ -111,7 +111,7 @@ func TestChannelSendsWhole(t *testing.T) {
 // that follows finds it there.
 func TestChannelSendsAtOnce(t *testing.T) {
 	c, theirs := pair(t)
-	if err := c.sendDrain(ipc.ReasonStop, time.Now(), 0); err != nil {
+	if err := c.send(ipc.Drain{Reason: ipc.ReasonStop, Deadline: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := theirs.SetReadDeadline(time.Now()); err != nil {

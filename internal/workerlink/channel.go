@@ -1,4 +1,4 @@
-package supervisor
+package workerlink
 
 import (
 	"errors"
@@ -24,8 +24,8 @@ const (
 	bytesPerSecond    = 8 << 20
 )
 
-// channel is the master's end of a worker's message channel. Its methods are for
-// any goroutine, but receive, which is for one. None but receive blocks.
+// channel is the master's end of a worker's message channel. It is safe for
+// concurrent use; receive is for one goroutine, and alone may block.
 type channel struct {
 	conn *closing.Conn
 	raw  syscall.RawConn
@@ -76,9 +76,8 @@ func (c *channel) close() {
 	c.conn.Close()
 }
 
-// receive calls heard for each message, at the pace that a worker may have, until
-// the channel ends. It returns why the master has to close it, nil when the
-// worker did.
+// receive calls heard for each message until the channel ends. It returns why the
+// master has to close it; nil: the worker did.
 func (c *channel) receive(heard func(ipc.Message)) error {
 	messages := ipc.NewReader(&pacedReader{channel: c, bytes: pace.New(bytesPerSecond, time.Now())})
 	lines := pace.New(messagesPerSecond, time.Now())
@@ -110,16 +109,10 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sendDrain tells a worker to drain, with what it needs to spread its goodbyes.
-func (c *channel) sendDrain(reason string, deadline time.Time, idle time.Duration) error {
-	return c.send(ipc.Drain{Reason: reason, Deadline: deadline, Idle: idle})
-}
-
-// send hands a worker a message, whole or not at all. What the socket has room
-// for is there when send returns; the rest follows as the worker reads, forkd's
-// own messages before those of applications. The error is errFull where too much
-// waits already, which never happens to forkd's own; net.ErrClosed or EPIPE where
-// the channel has ended.
+// send hands over a message, whole or not at all. What the socket has no room for
+// follows as the worker reads, forkd's own messages before those of applications.
+// The error is errFull where too much waits already, which never happens to forkd's
+// own; net.ErrClosed or EPIPE where the channel has ended.
 func (c *channel) send(m ipc.Message) error {
 	line, err := ipc.Encode(m)
 	if err != nil {
@@ -131,9 +124,8 @@ func (c *channel) send(m ipc.Message) error {
 	return c.put(line, func() error { c.outbox.putOwn(m, line); return nil })
 }
 
-// deliver is send for an application's message that is a line already, as
-// ipc.Encode makes it. It may be shared between channels: nobody writes to it,
-// and as long as it waits it is kept.
+// deliver is send for an application's message that is encoded already. The line
+// may be shared between channels: nobody writes to it.
 func (c *channel) deliver(line []byte) error {
 	return c.put(line, func() error { return c.outbox.put(line) })
 }

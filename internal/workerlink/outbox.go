@@ -1,4 +1,4 @@
-package supervisor
+package workerlink
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 const maxWaiting = 2 << 20
 
 // maxDrains bounds how many drains wait for one worker. There are as many as
-// stop signals, for each must find its own (see worker's orders): a roll's, a
+// stop signals, for each must find its own (see package worker's drain): a roll's, a
 // stop's, hardly more.
 const maxDrains = 4
 
@@ -77,13 +77,6 @@ func (o *outbox) putOwn(m ipc.Message, line []byte) {
 		if drains >= maxDrains {
 			o.own[at] = letter{m, line}
 			return
-		}
-	default:
-		for i, l := range o.own {
-			if l.message == m { // no others than comparable ones come here
-				o.own[i] = letter{m, line}
-				return
-			}
 		}
 	}
 	o.own = append(o.own, letter{m, line})

@@ -1,4 +1,4 @@
-package supervisor
+package workerlink
 
 import (
 	"bufio"
@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -22,50 +21,15 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-func TestParseNotification(t *testing.T) {
-	for text, want := range map[string]notification{
-		"":                                     {},
-		"READY=1":                              {ready: true},
-		"READY=1\nSTATUS=serving\n":            {ready: true, stated: true, status: "serving"},
-		"STATUS=one\nSTATUS=":                  {stated: true},
-		"STOPPING=1\nWATCHDOG=1":               {stopping: true, alive: true},
-		"READY=0\nready=1\n READY=1\nREADY=1 ": {},
-		"MAINPID=1\nFDSTORE=1\nBARRIER=1\nX_Y": {},
-		"STATUS=\x1b[31mred\x00\xff":           {stated: true, status: " [31mred \uFFFD"},
-		"STATUS=" + strings.Repeat("é", 400):   {stated: true, status: strings.Repeat("é", maxStatus/2)},
-		"STATUS=" + strings.Repeat("x", 4000):  {stated: true, status: strings.Repeat("x", maxStatus)},
-		"STATUS=x" + strings.Repeat("é", 400):  {stated: true, status: "x" + strings.Repeat("é", maxStatus/2-1)},
-	} {
-		if diff := cmp.Diff(want, parseNotification([]byte(text)), cmp.AllowUnexported(notification{})); diff != "" {
-			t.Errorf("%.40q: %s", text, diff)
-		}
+// open makes a notify socket of the master's user.
+func open(t *testing.T, dir string) *notifySocket {
+	t.Helper()
+	s, err := newNotifySocket(Config{Dir: dir, Name: "notify.0.1", UID: -1, GID: -1, Closer: new(closing.Closer)})
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// Whatever a datagram holds, what it says is bounded and fit to be shown, and
-// nothing is heard that is not a line of its own.
-func FuzzNotify(f *testing.F) {
-	for _, text := range []string{
-		"READY=1", "READY=1\nSTATUS=serving\nMAINPID=7", "STATUS=\x1b]0;x\a\xff", "WATCHDOG=1\nSTOPPING=1\n", "\n\n=",
-		"STATUS=" + strings.Repeat("\U0001F600", 200),
-	} {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		n := parseNotification(data)
-		if len(n.status) > maxStatus || !utf8.ValidString(n.status) || strings.ContainsFunc(n.status, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			t.Errorf("status %q", n.status)
-		}
-		lines := "\n" + string(data) + "\n"
-		for word, said := range map[string]bool{"READY=1": n.ready, "STOPPING=1": n.stopping, "WATCHDOG=1": n.alive} {
-			if said != strings.Contains(lines, "\n"+word+"\n") {
-				t.Errorf("%s: %t", word, said)
-			}
-		}
-		if n.stated != strings.Contains(lines, "\nSTATUS=") || !n.stated && n.status != "" {
-			t.Errorf("stated %t %q", n.stated, n.status)
-		}
-	})
+	t.Cleanup(s.close)
+	return s
 }
 
 // speaker sends each line of its input as a datagram. It says first that it is
@@ -157,11 +121,7 @@ func adopt(t *testing.T) {
 
 func TestNotifyCountsFromThisWorkerAlone(t *testing.T) {
 	adopt(t)
-	s, err := newNotifySocket(t.TempDir(), "notify.0.1", nil, new(closing.Closer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s := open(t, t.TempDir())
 
 	const alone = `exec "$0" -c "$1" "$2"`
 	other := newVoice(t, alone, s.address)
@@ -176,6 +136,7 @@ func TestNotifyCountsFromThisWorkerAlone(t *testing.T) {
 	gone.says("STATUS=gone")
 	gone.end()
 	worker.says("STATUS=worker\nMAINPID=1")
+	worker.hears("sent") // two lines
 	myself, err := net.Dial("unixgram", s.address)
 	if err != nil {
 		t.Fatal(err)
@@ -188,13 +149,13 @@ func TestNotifyCountsFromThisWorkerAlone(t *testing.T) {
 
 	var got []string
 	var ignored []int
-	s.receive(countsFor(worker.pid, others.pid, other.pid), func(n notification) {
-		got = append(got, n.status)
-		if n.ready {
+	s.receive(countsFor(worker.pid, others.pid, other.pid), func(text string) {
+		got = append(got, text)
+		if text == "READY=1" {
 			s.close()
 		}
 	}, func(pid int) { ignored = append(ignored, pid) })
-	if diff := cmp.Diff([]string{"an orphan", "gone", "worker", ""}, got); diff != "" {
+	if diff := cmp.Diff([]string{"STATUS=an orphan", "STATUS=gone", "STATUS=worker", "MAINPID=1", "READY=1"}, got); diff != "" {
 		t.Error(diff)
 	}
 	if len(ignored) != 3 || ignored[0] != other.pid || ignored[1] == others.pid || ignored[2] != os.Getpid() {
@@ -212,17 +173,13 @@ func TestNotifyCountsFromAFamily(t *testing.T) {
 		"below a session": `setsid sh -c '"$0" -c "$1" "$2"; exit' "$0" "$1" "$2"; exit`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := newNotifySocket(t.TempDir(), "n", nil, new(closing.Closer))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.close()
+			s := open(t, t.TempDir())
 			v := newVoice(t, script, s.address)
 			v.says("READY=1")
 			late := time.AfterFunc(enough, s.close)
 			defer late.Stop()
 			heard := false
-			s.receive(countsFor(v.pid), func(n notification) { heard = n.ready; s.close() }, func(int) { s.close() })
+			s.receive(countsFor(v.pid), func(text string) { heard = text == "READY=1"; s.close() }, func(int) { s.close() })
 			if !heard {
 				t.Error("does not count")
 			}
@@ -232,11 +189,7 @@ func TestNotifyCountsFromAFamily(t *testing.T) {
 
 // What comes along is closed, and a datagram that was cut says nothing.
 func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
-	s, err := newNotifySocket(t.TempDir(), "n", nil, new(closing.Closer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s := open(t, t.TempDir())
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -264,10 +217,14 @@ func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
 	if _, err := conn.Write([]byte("READY=1")); err != nil {
 		t.Fatal(err)
 	}
-	heard := 0
-	s.receive(func(int) bool { return true }, func(notification) { heard++; s.close() }, func(int) {})
-	if heard != 1 {
-		t.Errorf("heard %d, want the last", heard)
+	var heard []string
+	s.receive(func(int) bool { return true }, func(text string) {
+		if heard = append(heard, text); text == "READY=1" {
+			s.close()
+		}
+	}, func(int) {})
+	if diff := cmp.Diff([]string{"BARRIER=1", "READY=1"}, heard); diff != "" {
+		t.Error(diff)
 	}
 	if err := read.SetReadDeadline(time.Now().Add(enough)); err != nil {
 		t.Fatal(err)
@@ -289,8 +246,8 @@ func TestNotifySocketGivesNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"victim", "link"} {
-		s := &notifySocket{address: filepath.Join(dir, name)}
-		if _, err := s.give(nil); err == nil {
+		s := &notifySocket{address: filepath.Join(dir, name), gid: -1}
+		if _, err := s.chown(); err == nil {
 			t.Errorf("%s was given away", name)
 		}
 	}
@@ -302,10 +259,7 @@ func TestNotifySocketGivesNoOther(t *testing.T) {
 // A directory that somebody has removed keeps no worker from being started.
 func TestNotifySocketWithoutADirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
-	s, err := newNotifySocket(dir, "notify.0.1", nil, new(closing.Closer))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := open(t, dir)
 	if !s.abstract() {
 		t.Errorf("its address is %s", s.address)
 	}
@@ -317,16 +271,12 @@ func TestNotifySocketWithoutADirectory(t *testing.T) {
 
 // When its file is removed it is made again, and the worker heard.
 func TestNotifySocketIsRenewed(t *testing.T) {
-	s, err := newNotifySocket(t.TempDir(), "notify.0.1", nil, new(closing.Closer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
+	s := open(t, t.TempDir())
 	heard := make(chan string, 10)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		s.receive(func(int) bool { return true }, func(n notification) { heard <- n.status }, func(pid int) { heard <- fmt.Sprint("of ", pid) })
+		s.receive(func(int) bool { return true }, func(text string) { heard <- strings.TrimPrefix(text, "STATUS=") }, func(pid int) { heard <- fmt.Sprint("of ", pid) })
 	}()
 	say := func(status string) {
 		t.Helper()

@@ -1,4 +1,4 @@
-package supervisor
+package workerlink
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -21,15 +20,14 @@ import (
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
 const maxDatagram = 4096
 
-// notifySocket receives the sd_notify(3) messages of one worker: a socket of its
-// own, with a file that only the worker's user may write to. Where no file can be
-// made, as on a full disk or where somebody has removed the directory, it has an
-// abstract name instead (unix(7)): anybody may write to that, and counts as little
-// as ever.
+// notifySocket receives the sd_notify(3) messages of one worker. Only the worker's
+// user may write to its file. Where no file can be made (a full disk, a removed
+// directory) it has an abstract name (unix(7)): anybody may write to that, but
+// only the worker's processes count.
 type notifySocket struct {
 	address string // as NOTIFY_SOCKET has it: a path, or @name
-	user    *User  // nil: the master's
-	uid     uint32 // whose messages count
+	uid     uint32 // whose messages count, and whose the file is
+	gid     int
 	closer  *closing.Closer
 
 	mu     sync.Mutex // of what follows: renew runs beside receive and the loop
@@ -38,14 +36,14 @@ type notifySocket struct {
 	closed bool
 }
 
-func newNotifySocket(dir, name string, user *User, closer *closing.Closer) (*notifySocket, error) {
-	s := &notifySocket{address: filepath.Join(dir, name), user: user, uid: uint32(os.Geteuid()), closer: closer}
-	if user != nil {
-		s.uid = user.UID
+func newNotifySocket(cfg Config) (*notifySocket, error) {
+	s := &notifySocket{address: filepath.Join(cfg.Dir, cfg.Name), uid: uint32(os.Geteuid()), gid: cfg.GID, closer: cfg.Closer}
+	if cfg.UID >= 0 {
+		s.uid = uint32(cfg.UID)
 	}
 	conn, inode, err := s.listen()
 	if err != nil {
-		s.address = fmt.Sprintf("@forkd/%d/%s", os.Getpid(), name)
+		s.address = fmt.Sprintf("@forkd/%d/%s", os.Getpid(), cfg.Name)
 		conn, inode, err = s.listen()
 	}
 	if err != nil {
@@ -67,7 +65,7 @@ func (s *notifySocket) listen() (*closing.Conn, uint64, error) {
 	})
 	var inode uint64
 	if err == nil && !s.abstract() {
-		inode, err = s.give(s.user)
+		inode, err = s.chown()
 	}
 	if err != nil {
 		conn.Close()
@@ -114,9 +112,9 @@ func (s *notifySocket) current() *closing.Conn {
 	return s.conn
 }
 
-// give makes the socket's file the worker's alone: the very file that bind(2) has
+// chown makes the socket's file the worker's alone: the very file that bind(2) has
 // made, and no other that has come into its place.
-func (s *notifySocket) give(user *User) (inode uint64, err error) {
+func (s *notifySocket) chown() (inode uint64, err error) {
 	fd, err := unix.Open(s.address, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
@@ -130,10 +128,10 @@ func (s *notifySocket) give(user *User) (inode uint64, err error) {
 		return 0, errors.New("somebody else's file is at its path: set FORKD_RUNTIME_DIR to a directory that others can't write to")
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", fd)
-	if err := unix.Chmod(path, 0o600); err != nil || user == nil {
+	if err := unix.Chmod(path, 0o600); err != nil || s.uid == stat.Uid && s.gid < 0 {
 		return stat.Ino, err
 	}
-	return stat.Ino, unix.Chown(path, int(user.UID), int(user.GID))
+	return stat.Ino, unix.Chown(path, int(s.uid), s.gid)
 }
 
 func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@") }
@@ -150,63 +148,14 @@ func (s *notifySocket) close() {
 	_ = s.conn.Close() // or again
 }
 
-// notification is what one datagram said of what the master listens to
-// (sd_notify(3)). Its zero value is nothing.
-type notification struct {
-	ready    bool
-	stopping bool
-	alive    bool   // WATCHDOG=1
-	stated   bool   // there was a STATUS
-	status   string // at most maxStatus bytes of one line of UTF-8
-}
-
-// maxStatus is where a worker's STATUS is cut, in bytes.
-const maxStatus = 512
-
-// parseNotification reads a datagram. What it does not know, MAINPID and
-// descriptors for a store among it, it lets pass.
-func parseNotification(data []byte) (n notification) {
-	for line := range strings.SplitSeq(string(data), "\n") {
-		switch line {
-		case "READY=1":
-			n.ready = true
-		case "STOPPING=1":
-			n.stopping = true
-		case "WATCHDOG=1":
-			n.alive = true
-		default:
-			if status, ok := strings.CutPrefix(line, "STATUS="); ok {
-				n.stated, n.status = true, presentable(status)
-			}
-		}
-	}
-	return n
-}
-
-// presentable is a text from a worker without what could disturb a terminal or a
-// log, cut to maxStatus.
-func presentable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "\uFFFD"))
-	if len(text) > maxStatus {
-		text = strings.ToValidUTF8(text[:maxStatus], "") // a rune may be cut in two
-	}
-	return text
-}
-
-// receive calls heard for each message that says something and counts, until the
-// socket is closed. counts says whether a sender of the right uid may speak for the
-// worker, by its pid; those that may not are told to ignored.
+// receive calls heard for each datagram that counts, until the socket is closed.
+// counts says whether a sender of the right uid may speak for the worker, by its
+// pid; ignored gets the pids of those that may not.
 //
 // Descriptors that came along are closed at once, which is also how BARRIER=1 is
 // answered: that is why the kernel is not to refuse them (closing.RefuseRights). A
-// message that was cut counts for nothing. A flood is read at the pace that a
-// worker may have.
-func (s *notifySocket) receive(counts func(sender int) bool, heard func(notification), ignored func(pid int)) {
+// datagram that was cut counts for nothing.
+func (s *notifySocket) receive(counts func(sender int) bool, heard func(text string), ignored func(pid int)) {
 	data := make([]byte, maxDatagram)
 	messages := pace.New(messagesPerSecond, time.Now())
 	for {
@@ -217,13 +166,11 @@ func (s *notifySocket) receive(counts func(sender int) bool, heard func(notifica
 			continue
 		case err != nil:
 			return
-		}
-		switch said := parseNotification(data[:n]); {
-		case sender == nil || flags&unix.MSG_TRUNC != 0 || said == (notification{}):
+		case sender == nil || flags&unix.MSG_TRUNC != 0:
 		case sender.Uid != s.uid || !counts(int(sender.Pid)):
 			ignored(int(sender.Pid))
 		default:
-			heard(said)
+			heard(string(data[:n]))
 		}
 		pace.Rest(messages.Take(1, time.Now()), conn.Closed())
 	}

@@ -1,0 +1,177 @@
+// Package workerlink is the master's end of what one worker talks by: a notify
+// socket, a message channel and the counters page. Reading is paced and writing
+// never blocks, whatever the worker does. It must not know what the words mean for
+// the app.
+package workerlink
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/ipc"
+)
+
+// A Link is the master's ends. Listen starts their readers; all methods but
+// RenewNotify are for one goroutine, the loop's, and none of those blocks.
+type Link struct {
+	notify  *notifySocket
+	channel *channel // nil: not given, or closed
+	page    int      // -1: not given, or closed
+	theirs  int      // the worker's end of the channel; -1: not given, or closed
+}
+
+// Config is what a Link is made of.
+type Config struct {
+	Dir, Name string // of the notify socket's file
+	UID, GID  int    // whom the worker runs as; -1: as the master
+	Channel   bool   // the channel and the counters page too
+	Closer    *closing.Closer
+}
+
+// Open makes both ends.
+func Open(cfg Config) (l *Link, err error) {
+	l = &Link{page: -1, theirs: -1}
+	if l.notify, err = newNotifySocket(cfg); err == nil && cfg.Channel {
+		if l.channel, l.theirs, err = newChannel(cfg.Closer); err == nil {
+			l.page, err = ipc.NewPage()
+		}
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Files are the worker's ends, which stay the Link's: the channel and the page, or
+// none.
+func (l *Link) Files() []int {
+	if l.channel == nil {
+		return nil
+	}
+	return []int{l.theirs, l.page}
+}
+
+// Passed closes the worker's end of the channel in the master, once the worker has
+// it.
+func (l *Link) Passed() {
+	if l.theirs >= 0 {
+		unix.Close(l.theirs)
+		l.theirs = -1
+	}
+}
+
+// NotifyAddress is the worker's NOTIFY_SOCKET: a path, or @name.
+func (l *Link) NotifyAddress() string { return l.notify.address }
+
+// Listen starts the readers, which end with Close. heard is called on their
+// goroutines: with ipc.Ready (also for READY=1 of sd_notify(3)) and ipc.Hello once
+// each, and with every ipc.App. pid is the worker's; leads says which processes are
+// workers.
+func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard func(ipc.Message)) {
+	ready := sync.OnceFunc(func() { heard(ipc.Ready{}) })
+	hello := sync.OnceFunc(func() { heard(ipc.Hello{}) })
+	var once sync.Once // a flood is logged once
+	ignored := func(sender int) {
+		once.Do(func() {
+			log.Warn("notify message ignored: its sender is none of the worker's processes", "sender", sender)
+		})
+	}
+	go l.notify.receive(func(sender int) bool { return ofWorker(sender, pid, leads) }, func(text string) {
+		if slices.Contains(strings.Split(text, "\n"), "READY=1") {
+			ready()
+		}
+	}, ignored)
+	c := l.channel
+	if c == nil {
+		return
+	}
+	go func() {
+		err := c.receive(func(m ipc.Message) {
+			switch m.(type) {
+			case ipc.Hello:
+				hello()
+			case ipc.Ready:
+				ready()
+			case ipc.App:
+				heard(m)
+			case ipc.Pulse, ipc.Drain, ipc.Shed, ipc.Reserved:
+				// A pulse has no reader yet; the others are the master's own words.
+			}
+		})
+		if err != nil {
+			log.Warn("channel closed", "why", err)
+		}
+		c.close()
+	}()
+}
+
+// HasChannel reports whether the worker was given a channel, and lives.
+func (l *Link) HasChannel() bool { return l.channel != nil }
+
+// ErrClosed says that a worker has no channel, or has closed it.
+var ErrClosed = errors.New("the worker has closed its channel")
+
+// Send hands one of forkd's own messages to the worker. It is in the socket when
+// Send returns, where that has room. The error is ErrClosed, or that of send(2).
+func (l *Link) Send(m ipc.Message) error {
+	if l.channel == nil {
+		return ErrClosed
+	}
+	err := l.channel.send(m)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+// Deliver hands an application's message to the worker: a line as ipc.Encode makes
+// it, which may be shared between Links. An error says why it is dropped.
+func (l *Link) Deliver(line []byte) error {
+	if l.channel == nil {
+		return ErrClosed
+	}
+	return l.channel.deliver(line)
+}
+
+// Counters is what the worker counts on its page; known is false where it does not.
+func (l *Link) Counters() (c ipc.Counters, known bool) {
+	if l.page < 0 {
+		return c, false
+	}
+	c, err := ipc.ReadPage(l.page)
+	return c, err == nil && c.Attached
+}
+
+// SetLimit writes to the page how many connections the worker may take.
+func (l *Link) SetLimit(connections int64) {
+	if l.page >= 0 {
+		_ = ipc.SetLimit(l.page, connections) // it has one from its environment
+	}
+}
+
+// RenewNotify makes the notify socket's file again if it is gone. It may block on
+// the file system, and is for any goroutine.
+func (l *Link) RenewNotify() error { return l.notify.renew() }
+
+// Close closes the master's ends. The worker is gone. Closing again does nothing.
+func (l *Link) Close() {
+	if l.notify != nil {
+		l.notify.close()
+	}
+	if l.channel != nil {
+		l.channel.close()
+	}
+	if l.page >= 0 {
+		unix.Close(l.page)
+	}
+	l.Passed()
+	l.channel, l.page = nil, -1
+}

@@ -11,22 +11,21 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// writeTimeout bounds a write to a master that does not read. It is long for a
-// healthy one and short against ready.timeout.
+// writeTimeout bounds a write to a master that does not read.
 const writeTimeout = 5 * time.Second
 
 // channel is the worker's end of the message channel.
 type channel struct {
-	conn net.Conn
-	in   *ipc.Reader // for Worker.read alone
-	gone chan struct{}
-	end  sync.Once
+	conn   net.Conn
+	in     *ipc.Reader   // for Worker.read alone
+	closed chan struct{} // by the master
+	once   sync.Once
 
 	mu  sync.Mutex
 	err error // of the write that failed: a line may be half out
 }
 
-// openChannel takes the passed descriptor over.
+// openChannel takes ownership of the passed descriptor.
 func openChannel(fd int) (*channel, error) {
 	f := os.NewFile(uintptr(fd), "channel")
 	defer f.Close()
@@ -34,13 +33,13 @@ func openChannel(fd int) (*channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open channel to the master: %w", err)
 	}
-	return &channel{conn: conn, in: ipc.NewReader(conn), gone: make(chan struct{})}, nil
+	return &channel{conn: conn, in: ipc.NewReader(conn), closed: make(chan struct{})}, nil
 }
 
-// isGone reports whether the master has closed its end.
-func (c *channel) isGone() bool {
+// isClosed reports whether the master has closed its end.
+func (c *channel) isClosed() bool {
 	select {
-	case <-c.gone:
+	case <-c.closed:
 		return true
 	default:
 		return false
@@ -64,10 +63,9 @@ func (c *channel) write(m ipc.Message) error {
 	return c.err
 }
 
-// read takes what the master says until its end of the channel closes, or says
-// what can't be understood: then nothing after it could be either.
+// read handles the master's messages until the channel closes or a line is invalid.
 func (w *Worker) read() {
-	defer w.masterGone()
+	defer w.closeChannel()
 	for {
 		m, err := w.channel.in.Read()
 		if err != nil {
@@ -75,26 +73,26 @@ func (w *Worker) read() {
 		}
 		switch m := m.(type) {
 		case ipc.Drain:
-			w.orders.announce(m)
+			w.drain.onMessage(m)
 		case ipc.App:
 			select {
 			case w.messages <- json.RawMessage(m):
 			default:
 			}
 		case ipc.Shed:
-			w.ask(m)
+			w.startShed(m)
 		case ipc.Hello, ipc.Ready, ipc.Pulse, ipc.Reserved:
-			// A worker's own words, or a newer master's.
+			// From a worker, or from a newer master.
 		}
 	}
 }
 
-// masterGone drains a worker whose master has closed the channel: nobody would
-// replace it, and its successor under a new master waits for its sockets.
-func (w *Worker) masterGone() {
-	w.channel.end.Do(func() {
-		close(w.channel.gone)
+// closeChannel drains the worker: without a master nobody would replace it, and its
+// successor under a new master waits for its sockets.
+func (w *Worker) closeChannel() {
+	w.channel.once.Do(func() {
+		close(w.channel.closed)
 		w.channel.conn.Close()
-		w.orders.fallback()
+		w.drain.begin()
 	})
 }

@@ -14,19 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lingerTime is how long a connection that a draining worker has closed is read
-// on for the client's own close. Closed with a pipelined request unread, the
-// kernel would send a reset, which may overtake the response.
-const lingerTime = 500 * time.Millisecond
+// lingerTimeout bounds the lingering close of a draining worker. If a connection is
+// closed with a pipelined request unread, the kernel sends a reset, which may
+// overtake the response.
+const lingerTimeout = 500 * time.Millisecond
 
-// Phase is what a connection is at, as far as a drain must know.
+// Phase is what a connection does, as far as a drain must know.
 type Phase int32
 
 const (
-	fresh Phase = iota // accepted; a TLS handshake at most
+	phaseNew Phase = iota // accepted; a TLS handshake at most
 
-	// Expecting is a connection whose server waits for the first byte of its
-	// first request.
+	// Expecting waits for the first byte of the first request.
 	Expecting
 	// Busy is within a request.
 	Busy
@@ -36,11 +35,11 @@ const (
 	Hijacked
 
 	closing   // was idle; its server is told that the client has closed
-	lingering // closed by its server, half closed by us, read on
+	lingering // closed by its server, half closed, read until the client closes
 )
 
-// conn is what is kept of each accepted connection. Its server's goroutine moves
-// the phase; the drain's moves idle ones to closing.
+// conn is the state of an accepted connection. The server's goroutine sets the
+// phase; a drain or a shed sets idle ones to closing.
 type conn struct {
 	accepted time.Time
 	raw      net.Conn
@@ -48,15 +47,16 @@ type conn struct {
 	set      *set
 	phase    atomic.Int32
 	closed   atomic.Bool // by its server
-	ended    atomic.Bool // really
-	refused  bool        // not counted as open; before it is in the set it is settled
+	ended    atomic.Bool // its socket is closed
+	refused  bool        // over the limit, not counted as open; set before it is in its set
 
-	streams atomic.Bool  // it carries several requests at a time, see Multiplexed
-	heard   atomic.Int64 // nanoseconds from accepted to when such a one was last heard between requests
+	multiplexed atomic.Bool  // see Multiplexed
+	lastRead    atomic.Int64 // of a multiplexed one: the last bytes between requests, in ns from accepted
 
-	leaving atomic.Int32 // what a shed has done: kept, chosen, going
-	restful atomic.Int64 // since when a shed has seen it idle; 0: not
-	shed    *shed        // whose member it is; only that one's goroutine knows
+	served    atomic.Bool  // by Worker.Serve
+	mark      atomic.Int32 // see unmarked
+	idleSince atomic.Int64 // as a shed saw it, in ns from accepted; 0: not idle
+	listed    bool         // in shedder.conns, under the shedder's lock
 
 	mu sync.Mutex // orders the read deadlines of expire and resume
 
@@ -67,10 +67,9 @@ func (c *conn) load() Phase { return Phase(c.phase.Load()) }
 
 func (c *conn) move(from, to Phase) bool { return c.phase.CompareAndSwap(int32(from), int32(to)) }
 
-// Mark says what a connection is at. Serve packages call it, for one connection
-// on one goroutine, from the server's hook for connection states. nc is as the
-// server has it: a TLS connection or another wrapper around one accepted here.
-// Other connections are let pass.
+// Mark sets the phase of a connection. Serve packages call it from the server's
+// connection state callback, for one connection on one goroutine. nc may be a
+// wrapper (TLS) around a connection accepted here. Others are ignored.
 func Mark(nc net.Conn, p Phase) {
 	c := tracked(nc)
 	if c == nil {
@@ -78,33 +77,32 @@ func Mark(nc net.Conn, p Phase) {
 	}
 	switch p {
 	case Expecting:
-		if !c.move(fresh, Expecting) {
-			c.busy()
+		if !c.move(phaseNew, Expecting) {
+			c.setBusy()
 		}
 	case Busy:
-		c.busy()
+		c.setBusy()
 	case Idle:
 		c.move(Busy, Idle)
 	case Hijacked:
-		c.busy()
+		c.setBusy()
 		c.move(Busy, Hijacked)
-	case fresh, closing, lingering:
-		// Nobody else's to say.
+	case phaseNew, closing, lingering:
+		// Only this package sets these.
 	}
 }
 
 // Multiplexed says that a connection carries several requests at a time, as in
-// HTTP/2. Serve packages call it when they know. What the client of such a one
-// sends between requests need not be the beginning of one, and none may follow:
-// only Mark says what it is at.
+// HTTP/2. Bytes between requests then need not be the beginning of one: only Mark
+// makes the connection busy.
 func Multiplexed(nc net.Conn) {
-	if c := tracked(nc); c != nil && !c.streams.Load() {
-		c.streams.Store(true)
+	if c := tracked(nc); c != nil && !c.multiplexed.Load() {
+		c.multiplexed.Store(true)
 	}
 }
 
-// busy: a request has begun.
-func (c *conn) busy() {
+// setBusy follows the beginning of a request.
+func (c *conn) setBusy() {
 	for {
 		switch p := c.load(); p {
 		case Busy, Hijacked, lingering:
@@ -117,20 +115,19 @@ func (c *conn) busy() {
 	}
 }
 
-// expire makes the server of an idle connection believe that the client has
-// closed: the read it waits in ends, and the phase turns that into EOF. So the
-// server closes it in its own time, and a request that was faster is served.
+// expire closes an idle connection by way of its server: the server's read ends
+// with EOF, as if the client had closed. A request that is faster is served.
 func (c *conn) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.load()
 	if p == closing || p.idle() && c.move(p, closing) {
-		// Again for a closing one: its server may have set a deadline since.
+		// Again if it is closing: the server may have set a deadline since.
 		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// resume takes expire back: the client was faster. The phase becomes to.
+// resume undoes expire: the client was faster.
 func (c *conn) resume(to Phase) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,33 +136,33 @@ func (c *conn) resume(to Phase) {
 	}
 }
 
-// idle reports whether nothing is lost when a connection is closed now.
-func (p Phase) idle() bool { return p == fresh || p == Expecting || p == Idle }
+// idle reports whether nothing is lost if the connection is closed in this phase.
+func (p Phase) idle() bool { return p == phaseNew || p == Expecting || p == Idle }
 
-// read follows what a read into p returned.
+// read follows the result of a read into p.
 func (c *conn) read(p []byte, n int, err error) (int, error) {
 	phase := c.load()
 	if n == 0 && phase == closing && errors.Is(err, os.ErrDeadlineExceeded) {
-		if n, err = c.already(p), nil; n == 0 {
+		if n, err = c.readQueued(p), nil; n == 0 {
 			return 0, io.EOF
 		}
 	}
 	switch {
-	case n == 0 || phase == fresh:
-	case c.streams.Load():
+	case n == 0 || phase == phaseNew:
+	case c.multiplexed.Load():
 		if phase == Idle || phase == closing {
-			c.heard.Store(int64(time.Since(c.accepted)))
+			c.lastRead.Store(int64(time.Since(c.accepted)))
 			c.resume(Idle)
 		}
 	default:
-		c.busy()
+		c.setBusy()
 	}
 	return n, err
 }
 
-// already reads what has arrived, as net.Conn does not after its deadline: a
-// request that was here when the connection was told to close is still served.
-func (c *conn) already(p []byte) (n int) {
+// readQueued reads what has arrived, which net.Conn does not do after its deadline:
+// a request that came before the close is served.
+func (c *conn) readQueued(p []byte) (n int) {
 	sc, ok := c.raw.(syscall.Conn)
 	if !ok {
 		return 0
@@ -178,14 +175,15 @@ func (c *conn) already(p []byte) (n int) {
 	return max(0, n)
 }
 
-// close is Close for the server. While the worker drains, or sheds it, it
-// half-closes and lingers; a hijacked connection is the application's, and closed as it is.
+// close is Close for the server. In a drain or a shed it is a lingering close, but
+// for hijacked connections.
 func (c *conn) close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	half, ok := c.raw.(interface{ CloseWrite() error })
-	if ok && !c.refused && (c.worker.orders.draining() || c.leaving.Load() == going) && c.load() != Hijacked && half.CloseWrite() == nil {
+	leaving := c.worker.drain.active() || c.mark.Load() == told
+	if ok && leaving && !c.refused && c.load() != Hijacked && half.CloseWrite() == nil {
 		c.phase.Store(int32(lingering))
 		go c.linger()
 		return nil
@@ -194,7 +192,7 @@ func (c *conn) close() error {
 }
 
 func (c *conn) linger() {
-	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime))
+	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
 	var sink [4096]byte
 	for {
 		if _, err := c.raw.Read(sink[:]); err != nil {
@@ -204,13 +202,13 @@ func (c *conn) linger() {
 	}
 }
 
-// cut closes a connection whatever it is at.
+// cut closes a connection in any phase.
 func (c *conn) cut() {
 	c.closed.Store(true)
 	_ = c.end()
 }
 
-// end really closes a connection and forgets it.
+// end closes the socket and removes the connection from its set.
 func (c *conn) end() error {
 	if c.ended.Swap(true) {
 		return net.ErrClosed
@@ -224,8 +222,7 @@ func (c *conn) end() error {
 }
 
 // The accepted connections as a server sees them. Embedding the concrete types
-// keeps their other methods: ReadFrom, and with it sendfile(2), CloseWrite,
-// SyscallConn.
+// keeps ReadFrom (sendfile(2)), CloseWrite and SyscallConn.
 type (
 	tcpConn struct {
 		*net.TCPConn
@@ -263,9 +260,9 @@ func (c *tcpConn) Close() error   { return c.conn.close() }
 func (c *unixConn) Close() error  { return c.conn.close() }
 func (c *otherConn) Close() error { return c.conn.close() }
 
-// tracked finds what is kept of a connection, through wrappers: those with a
-// NetConn method (crypto/tls) and structs that embed a net.Conn (fasthttp's
-// MaxConnsPerIP, x/net/netutil). It is nil for one that was not accepted here.
+// tracked returns the state of a connection, nil if it was not accepted here. It
+// looks through wrappers: those with a NetConn method (crypto/tls) and structs that
+// embed a net.Conn (fasthttp's MaxConnsPerIP, x/net/netutil).
 func tracked(nc net.Conn) *conn {
 	for nc != nil {
 		switch c := nc.(type) {

@@ -8,19 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AwaitData has the kernel hand out the TCP connections of ln once their client
-// has said something (TCP_DEFER_ACCEPT, tcp(7)), which spares the server a round
-// of waiting for each. Serve packages call it, for listeners of [Worker.Listen]
-// and protocols in which the client speaks first. One that stays silent is
-// handed out after a second all the same.
+// AwaitData makes Accept return TCP connections of ln when their first data has come
+// (TCP_DEFER_ACCEPT, tcp(7)), after a second at the latest. That saves a wait for
+// each connection. Serve packages call it, for listeners of [Worker.Listen] and
+// protocols in which the client speaks first.
 func AwaitData(ln net.Listener) {
 	if l, ok := ln.(*listener); ok && l.deferAccept(1) {
 		l.deferred.Store(true)
 	}
 }
 
-// deferAccept reports whether it could be set: everything works as well without,
-// only slower.
+// deferAccept sets the option and reports whether it could.
 func (l *listener) deferAccept(seconds int) bool {
 	tcp, ok := l.Listener.(*net.TCPListener)
 	if !ok {
@@ -36,14 +34,14 @@ func (l *listener) deferAccept(seconds int) bool {
 	return err == nil
 }
 
-// looks is how often a listener that stops looks for the silent in vain before
-// it closes: a table that changes while it is read may lack a line.
-const looks = 3
+// maxEmptyPolls is how often a stopping listener looks for silent clients and finds
+// none before it closes: a table that changes while it is read may lack a line.
+const maxEmptyPolls = 3
 
-// awaited reports whether a listener that stops has clients still that have
-// connected and not spoken, as far as can be seen. They are in no queue yet, and
-// lost if it closes. Only Accept calls it.
-func (l *listener) awaited() bool {
+// hasSilentClients reports whether clients of a stopping listener have connected and
+// sent nothing yet. They are in no queue, and get a reset if it closes. Only Accept
+// calls it.
+func (l *listener) hasSilentClients() bool {
 	if !l.deferred.Load() || time.Now().UnixNano() >= l.stopBy.Load() {
 		return false
 	}
@@ -51,17 +49,17 @@ func (l *listener) awaited() bool {
 	if !ok {
 		return false
 	}
-	l.inVain++
+	l.emptyPolls++
 	if halfOpen(unix.AF_INET, addr.Port) || addr.IP.To4() == nil && halfOpen(unix.AF_INET6, addr.Port) {
-		l.inVain = 0
+		l.emptyPolls = 0
 	}
-	return l.inVain < looks
+	return l.emptyPolls < maxEmptyPolls
 }
 
-// halfOpen reports whether a connection to the port is in state SYN_RECV, where
-// a deferred one stays until its client speaks. It asks sock_diag(7) for these
-// alone: a table of /proc/net would be read whole, in 100 ms where there are
-// 15,000 connections. What cannot be asked has none: then nobody is waited for.
+// halfOpen reports whether a connection to the port is in state SYN_RECV, where a
+// deferred one stays until its first data. It asks sock_diag(7) for these alone:
+// reading /proc/net/tcp takes 100 ms with 15,000 connections. If it cannot ask,
+// there are none.
 func halfOpen(family uint8, port int) bool {
 	const (
 		byFamily = 20                       // SOCK_DIAG_BY_FAMILY of linux/sock_diag.h
@@ -83,7 +81,7 @@ func halfOpen(family uint8, port int) bool {
 	if _, err := unix.Write(fd, m[:]); err != nil {
 		return false
 	}
-	// The first message of the answer is a connection, or says that there is none.
+	// The first message of the reply is a connection, or says that there is none.
 	n, _, err := unix.Recvfrom(fd, m[:], 0)
 	return err == nil && n >= unix.SizeofNlMsghdr && binary.NativeEndian.Uint16(m[4:]) == byFamily
 }

@@ -6,21 +6,20 @@ import (
 	"strconv"
 )
 
-// flagExiting is PF_EXITING of the kernel's flags word (include/linux/sched.h):
-// set when a thread begins to end, before it hands on its children.
+// flagExiting is PF_EXITING of include/linux/sched.h: a thread has begun to end, and
+// has not yet handed on its children.
 const flagExiting = 0x4
 
-// exiting reports whether the first thread of a process is ending or has ended:
-// of a process that was killed it may be gone long before the last one is, and
-// with that the process's descriptors. Where /proc hides the process (hidepid),
-// that is not known, and false.
+// exiting reports whether the first thread of a process has begun to end. In a killed
+// process that is long before the last thread ends and descriptors are closed. It is
+// false if /proc hides the process (hidepid).
 func exiting(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return false
 	}
-	// pid (comm) state ppid pgrp session tty_nr tpgid flags ...: proc(5). The name
-	// may hold anything, a parenthesis too.
+	// pid (comm) state ppid pgrp session tty_nr tpgid flags ...: proc(5). comm may
+	// contain parentheses.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 7 {
 		return false

@@ -2,54 +2,52 @@ package worker
 
 import "net"
 
-// maxRefusals bounds how many connections a worker turns away at a time with an
-// answer. Further ones are closed without.
+// maxRefusals is how many refused connections are answered at a time. More are
+// closed unanswered.
 const maxRefusals = 256
 
-// Refuse sets what answers the connections of ln that come while this worker has
-// as many open as the master lets it have (FORKD_MAX_CONNECTIONS: its share of
-// redis.max_connections_per_host). Those of all its listeners count, hijacked
-// ones too. Serve packages call it with the listener that they are to serve,
-// before its first Accept. A worker without such a limit stays as it is; so do
-// listeners for which nobody calls it: their connections count, and are served.
+// Refuse sets the function that answers new connections of ln while this worker is
+// at its limit (FORKD_MAX_CONNECTIONS: its part of redis.max_connections_per_host).
+// Open connections of all its listeners count, hijacked ones too. Serve packages call
+// it with the listener that they serve, before its first Accept. Other listeners
+// refuse nothing, and neither does a worker without a limit.
 //
-// answer runs on a goroutine of its own, on at most 256 connections at a time: more
-// are closed unanswered. It must end by itself, soon, whatever the client does;
-// then the connection is closed. A drain waits for it.
+// answer runs on a goroutine of its own, for at most 256 connections at a time: more
+// are closed unanswered. It must end soon, whatever the client does; then the
+// connection is closed. A drain waits for it.
 func Refuse(ln net.Listener, answer func(net.Conn)) {
 	if l, ok := ln.(*listener); ok && l.worker.limit > 0 {
-		l.refuse = answer
+		l.answer = answer
 	}
 }
 
-// most is how many connections this worker may have now: the master writes it to
-// the page when the number of slots changes.
-func (w *Worker) most() int64 {
+// connLimit is the limit now: the master writes a new one to the page when the
+// number of slots changes.
+func (w *Worker) connLimit() int64 {
 	if n := w.page.Limit(); n > 0 {
 		return n
 	}
 	return w.limit
 }
 
-// admit counts a new connection, and reports whether it may stay.
-func (l *listener) admit() bool {
-	if l.refuse == nil {
+// countNew counts a new connection and reports whether it may stay.
+func (l *listener) countNew() bool {
+	if l.answer == nil {
 		l.worker.page.Opened()
 		return true
 	}
-	return l.worker.page.Admit(l.worker.most())
+	return l.worker.page.Admit(l.worker.connLimit())
 }
 
-// expel reports whether a connection that a listener further in has counted must
-// go all the same: there was nobody who could answer it.
-func (l *listener) expel() bool {
-	return l.refuse != nil && l.worker.page.Expel(l.worker.most())
+// overLimit reports whether a connection that an inner listener has counted, and
+// could not answer, is over the limit. Then it is no longer counted as open.
+func (l *listener) overLimit() bool {
+	return l.answer != nil && l.worker.page.Expel(l.worker.connLimit())
 }
 
-// turnAway has a connection answered that does not count as open, and closed. It
-// does not block. In the set it is one that its server has closed: no drain takes
-// it for idle or in use.
-func (l *listener) turnAway(c *conn, nc net.Conn) {
+// refuse has a connection over the limit answered and closed. It does not block. A
+// drain takes the connection for neither idle nor in use.
+func (l *listener) refuse(c *conn, nc net.Conn) {
 	c.refused = true
 	c.phase.Store(int32(lingering))
 	l.set.add(c)
@@ -61,10 +59,10 @@ func (l *listener) turnAway(c *conn, nc net.Conn) {
 	}
 	go func() {
 		defer func() {
-			_ = recover() // of the program's own TLS hooks: net/http ends no more than the connection either
+			_ = recover() // from the program's TLS callbacks: net/http too closes the connection only
 			nc.Close()
 			<-l.worker.refusals
 		}()
-		l.refuse(nc)
+		l.answer(nc)
 	}()
 }

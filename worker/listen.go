@@ -14,14 +14,13 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// Listen returns the passed socket that a listener's name or address means:
-// the one of that name, else the one on that port (or path), else the only one
-// that nobody has claimed yet. A program with several listeners should use the
-// names of its configuration. Without such a socket it binds the address itself:
-// ":8080", "127.0.0.1:8080" or "unix:/run/shop.sock".
+// Listen returns a passed socket: the one of this name, else the one on this port
+// (or path), else the last one that is not yet taken. A program with several
+// listeners should use the names of its configuration. If there is no such socket,
+// Listen binds the address: ":8080", "127.0.0.1:8080" or "unix:/run/shop.sock".
 //
-// Connections accepted from it are counted for the master. Whoever calls Listen
-// owns the listener; Serve closes it.
+// Its connections are counted for the master. The caller owns the listener; Serve
+// closes it.
 func (w *Worker) Listen(name, address string) (net.Listener, error) {
 	ln, err := w.listen(name, address)
 	if err != nil {
@@ -31,11 +30,11 @@ func (w *Worker) Listen(name, address string) (net.Listener, error) {
 }
 
 func (w *Worker) listen(name, address string) (net.Listener, error) {
-	if w.wrong != nil {
-		return nil, w.wrong
+	if w.err != nil {
+		return nil, w.err
 	}
-	if s, ok := w.claim(name, address); ok {
-		// FileListener duplicates the descriptor and leaves us ours.
+	if s, ok := w.takeSocket(name, address); ok {
+		// FileListener duplicates the descriptor.
 		f := os.NewFile(uintptr(s.FD), s.Name)
 		defer f.Close()
 		return net.FileListener(f)
@@ -48,8 +47,8 @@ func (w *Worker) listen(name, address string) (net.Listener, error) {
 	return lc.Listen(context.Background(), "tcp", address)
 }
 
-// claim takes a passed socket out of those that are left.
-func (w *Worker) claim(name, address string) (ipc.Socket, bool) {
+// takeSocket takes one of the passed sockets that are left.
+func (w *Worker) takeSocket(name, address string) (ipc.Socket, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	i := slices.IndexFunc(w.sockets, func(s ipc.Socket) bool { return name != "" && s.Name == name })
@@ -67,8 +66,8 @@ func (w *Worker) claim(name, address string) (ipc.Socket, bool) {
 	return s, true
 }
 
-// boundTo reports whether a socket is on an address's port or path. The host is
-// left aside: what the master was told counts.
+// boundTo reports whether a socket is on an address's port or path. The host does
+// not matter: the master's configuration decides it.
 func boundTo(fd int, address string) bool {
 	name, err := unix.Getsockname(fd)
 	if err != nil {

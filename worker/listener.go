@@ -10,41 +10,41 @@ import (
 )
 
 const (
-	// quiet ends the last accepts of a listener: nothing came for so long.
-	quiet = 10 * time.Millisecond
-	// lastAccepts bounds them where something always comes.
-	lastAccepts = 500 * time.Millisecond
+	// A listener that stops accepts what is queued until nothing came for
+	// acceptIdleTimeout, for stopTimeout at most.
+	acceptIdleTimeout = 10 * time.Millisecond
+	stopTimeout       = 500 * time.Millisecond
 )
 
-// listener counts what it accepts and keeps it in its set.
+// listener counts its connections and keeps them in its set.
 type listener struct {
 	net.Listener
 	worker *Worker
 	set    set
+	served atomic.Bool // by Worker.Serve
 
-	deferred atomic.Bool // see AwaitData
-	inVain   int         // see awaited
+	deferred   atomic.Bool // see AwaitData
+	emptyPolls int         // see hasSilentClients
 
-	first     sync.Once
-	accepting func() // called when the first Accept begins
+	first    sync.Once
+	onAccept func() // called when the first Accept begins
 
-	refuse func(net.Conn) // answers what is over the worker's limit; nil: there is none
+	answer func(net.Conn) // answers connections over the worker's limit; nil: there is no limit
 
 	stopping atomic.Bool
 	stopBy   atomic.Int64 // Unix nanoseconds
 }
 
-// track makes a listener of w's out of any other. One of w's own stays what it
-// is.
+// track wraps a listener, unless it is one of w's already.
 func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	return &listener{Listener: ln, worker: w, set: newSet(&w.all), accepting: func() {}}
+	return &listener{Listener: ln, worker: w, set: newSet(&w.all), onAccept: func() {}}
 }
 
-// Plain reports whether a listener's connections come as the kernel gave them:
-// with no TLS or other protocol around them yet.
+// Plain reports whether a listener's connections are the kernel's, with no TLS or
+// other protocol around them.
 func Plain(ln net.Listener) bool {
 	switch l := ln.(type) {
 	case *net.TCPListener, *net.UnixListener:
@@ -55,9 +55,9 @@ func Plain(ln net.Listener) bool {
 	return false
 }
 
-// Accept is net.Listener's.
+// Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	l.first.Do(l.accepting)
+	l.first.Do(l.onAccept)
 	for {
 		if l.stopping.Load() {
 			l.extend()
@@ -70,17 +70,17 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 		case !l.stopping.Load() || !errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, err
-		case !l.awaited():
+		case !l.hasSilentClients():
 			l.Close()
 			return nil, net.ErrClosed
 		}
 	}
 }
 
-// keep counts a connection and puts it into the set. One that a listener further
-// in has counted already (this one was made around it, for TLS perhaps) moves
-// to this set: here is who drains it. It returns nil where the worker has as many
-// connections as it may have, and this one is turned away.
+// keep counts a connection and adds it to the set. A connection that an inner
+// listener has counted already (this one wraps it, for TLS perhaps) moves to this
+// set, which drains it. keep returns nil if the connection is refused: the worker is
+// at its limit.
 func (l *listener) keep(nc net.Conn) net.Conn {
 	var (
 		c       *conn
@@ -96,8 +96,9 @@ func (l *listener) keep(nc net.Conn) net.Conn {
 	default:
 		if c := tracked(nc); c != nil {
 			c.set.remove(c)
-			if l.expel() {
-				l.turnAway(c, nc)
+			c.served.Store(l.served.Load())
+			if l.overLimit() {
+				l.refuse(c, nc)
 				return nil
 			}
 			l.set.add(c)
@@ -107,35 +108,35 @@ func (l *listener) keep(nc net.Conn) net.Conn {
 		c, wrapped = &o.conn, o
 	}
 	c.raw, c.worker, c.accepted = nc, l.worker, time.Now()
-	if !l.admit() {
-		l.turnAway(c, wrapped)
+	c.served.Store(l.served.Load())
+	if !l.countNew() {
+		l.refuse(c, wrapped)
 		return nil
 	}
 	l.set.add(c)
 	return wrapped
 }
 
-// stop ends accepting. Where another process serves the socket from now on, at
-// once: what is queued is its. Where none does (last), what is queued now is
-// accepted first, until nothing more comes.
+// stop ends accepting: at once if another process serves the socket from now on,
+// and gets what is queued. If none does (last), what is queued is accepted first.
 func (l *listener) stop(last bool, idle time.Duration) {
 	if _, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); !ok || !last {
 		l.Close()
 		return
 	}
-	patience := lastAccepts
+	timeout := stopTimeout
 	if l.deferred.Load() {
 		l.deferAccept(0)
-		patience = max(patience, idle)
+		timeout = max(timeout, idle)
 	}
-	l.stopBy.Store(time.Now().Add(patience).UnixNano())
+	l.stopBy.Store(time.Now().Add(timeout).UnixNano())
 	l.stopping.Store(true)
 	l.extend()
 }
 
-// extend lets Accept wait a little longer. A new deadline also undoes one that
-// has passed, with which Accept would not even look at the queue.
+// extend lets Accept wait a little longer. With a deadline that has passed, Accept
+// would not even look at the queue.
 func (l *listener) extend() {
-	until := min(time.Now().Add(quiet).UnixNano(), l.stopBy.Load())
+	until := min(time.Now().Add(acceptIdleTimeout).UnixNano(), l.stopBy.Load())
 	_ = l.Listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Unix(0, until))
 }

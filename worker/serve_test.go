@@ -25,7 +25,7 @@ func TestPlan(t *testing.T) {
 		"stop at once":            {ipc.ReasonStop, 30 * time.Second, 0, 0, 0},
 		"stop, idle past the end": {ipc.ReasonStop, 10 * time.Second, time.Hour, 9 * time.Second, 9500 * time.Millisecond},
 	} {
-		got := planned(order{reason: c.reason, began: began, deadline: at(c.whole), idle: c.idle})
+		got := planFor(drain{reason: c.reason, began: began, deadline: at(c.whole), idle: c.idle})
 		if want := (plan{at(c.from), at(c.until)}); got != want {
 			t.Errorf("%s: from %v until %v, want %v and %v", name,
 				got.from.Sub(began), got.until.Sub(began), c.from, c.until)
@@ -33,23 +33,23 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// Shares add up to all connections by until, evenly.
-func TestShare(t *testing.T) {
+// Quotas add up to all connections by until, evenly.
+func TestQuota(t *testing.T) {
 	began := time.Now()
-	p := plan{from: began, until: began.Add(40 * step)}
+	p := plan{from: began, until: began.Add(40 * drainInterval)}
 	left := 1000
-	for now := began; now.Before(p.until); now = now.Add(step) {
-		n := p.share(left, now)
+	for now := began; now.Before(p.until); now = now.Add(drainInterval) {
+		n := p.quota(left, now)
 		if n > 30 {
 			t.Fatalf("%d of 1000 at once", n)
 		}
 		left -= n
 	}
-	if left > 30 || p.share(left, p.until) != left {
+	if left > 30 || p.quota(left, p.until) != left {
 		t.Errorf("%d connections are left at the end", left)
 	}
-	if n := p.share(0, began); n != 0 {
-		t.Errorf("a share of nothing is %d", n)
+	if n := p.quota(0, began); n != 0 {
+		t.Errorf("the quota of nothing is %d", n)
 	}
 }
 
@@ -106,7 +106,7 @@ func TestQueueAtTheEnd(t *testing.T) {
 	for reason, want := range map[string]int{ipc.ReasonStop: 5, ipc.ReasonScale: 5, ipc.ReasonRoll: 0, ipc.ReasonRecycle: 0} {
 		w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
 		addr, accept, accepted, served := queued(t, w, 5)
-		w.orders.announce(ipc.Drain{Reason: reason, Deadline: time.Now().Add(time.Minute)})
+		w.drain.onMessage(ipc.Drain{Reason: reason, Deadline: time.Now().Add(time.Minute)})
 		if want == 0 {
 			refused(t, addr)
 		}

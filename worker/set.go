@@ -4,26 +4,22 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// set holds one listener's connections. Its lock is taken when a connection
-// comes and goes and by a drain or a shed, never per request.
+// set is the connections of one listener. No request takes its lock.
 type set struct {
 	mu    sync.Mutex
 	first *conn
 	last  *conn
 	n     int
-	empty chan struct{} // one token, whenever the last connection goes
-
-	served atomic.Bool // by Worker.Serve
-	all    *sets
+	empty chan struct{} // one token whenever the last connection closes
+	all   *sets
 }
 
 func newSet(all *sets) set { return set{empty: make(chan struct{}, 1), all: all} }
 
-// sets are those of a worker's sets that have connections.
+// sets is the sets of a worker that have connections.
 type sets struct {
 	mu sync.Mutex
 	in map[*set]struct{}
@@ -46,17 +42,14 @@ func (a *sets) drop(s *set) {
 	delete(a.in, s)
 }
 
-// open returns the worker's open connections, which may be shed.
-func (w *Worker) open() []*member {
+// openConns returns the connections that may be shed.
+func (w *Worker) openConns() []*conn {
 	w.all.mu.Lock()
 	all := slices.Collect(maps.Keys(w.all.in))
 	w.all.mu.Unlock()
-	var open []*member
+	open := []*conn{}
 	for _, s := range all {
-		unserved := !s.served.Load()
-		for _, c := range s.pick(func(c *conn) bool { return !c.refused && !c.closed.Load() }) {
-			open = append(open, &member{conn: c, unserved: unserved})
-		}
+		open = append(open, s.pick(func(c *conn) bool { return !c.refused && !c.closed.Load() })...)
 	}
 	return open
 }
@@ -120,34 +113,33 @@ func (s *set) pick(match func(*conn) bool) []*conn {
 	return picked
 }
 
-// expire closes a share of the idle connections, and repeats itself to those
-// that it has told before.
-func (s *set) expire(share func(idle int) int) {
+// expire closes some of the idle connections, and repeats that for those that it
+// has closed before.
+func (s *set) expire(quota func(idle int) int) {
 	for _, c := range s.pick(func(c *conn) bool { return c.load() == closing }) {
 		c.expire()
 	}
 	idle := s.pick((*conn).idle)
-	for _, c := range idle[:share(len(idle))] {
+	for _, c := range idle[:quota(len(idle))] {
 		c.expire()
 	}
 }
 
-// arrival is how long after it was accepted a connection that has brought no
-// request yet is no idle one: its client may be about to speak, or has spoken and
-// its server has not come to read it. A drain accepts until it closes its idle
-// connections, so there are such ones at that very moment.
-// The same goes for a multiplexed one that has just been heard.
-const arrival = time.Second
+// newConnGrace is how long a connection without a request counts as busy after
+// accept: its first request may be in flight, or not yet read. The same goes for a
+// multiplexed one after each read.
+const newConnGrace = time.Second
 
-// idle reports whether nothing is lost when the connection is closed now.
+// idle reports whether nothing is lost if the connection is closed now.
 func (c *conn) idle() bool {
 	p := c.load()
-	arriving := (p == fresh || p == Expecting) && time.Since(c.accepted) < arrival
-	heard := c.streams.Load() && time.Since(c.accepted)-time.Duration(c.heard.Load()) < arrival
-	return p.idle() && !arriving && !heard
+	age := time.Since(c.accepted)
+	isNew := (p == phaseNew || p == Expecting) && age < newConnGrace
+	justRead := c.multiplexed.Load() && age-time.Duration(c.lastRead.Load()) < newConnGrace
+	return p.idle() && !isNew && !justRead
 }
 
-// cut closes all that is left, and returns how many of them were in use.
+// cut closes all connections and returns how many of them were in use.
 func (s *set) cut() int {
 	used := 0
 	for _, c := range s.pick(func(*conn) bool { return true }) {

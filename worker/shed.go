@@ -11,425 +11,246 @@ import (
 )
 
 const (
-	// portionTime is the part of a shed's time that a portion of its connections
-	// is for.
-	portionTime = time.Second
-
-	// ownersTime is how long the program has for a portion before the worker acts
-	// on what is left of it.
-	ownersTime = time.Second
-
-	// afterTime is how long after its last portion a shed still counts what goes
-	// by itself: time for those that are idle to have gone. Responses may take
-	// hours, and the worker's other connections are not looked at for so long.
-	afterTime = 5 * time.Second
-
-	// lookTime is how often a shed looks after the connections that it has chosen.
-	lookTime = 250 * time.Millisecond
+	shedInterval   = 250 * time.Millisecond // between two steps of a shed
+	programTime    = time.Second            // for the program to close connections itself
+	shedSettleTime = 5 * time.Second        // after the last portion, what closes by itself still counts
 )
 
-// What a shed has done with a connection.
+// Marks of a connection, in conn.mark.
 const (
-	kept   int32 = iota
-	chosen       // its next response is to be the last
-	going        // has been told, or is being closed as idle: nothing takes that back
+	unmarked int32 = iota
+	marked         // its next response is to be the last
+	told           // its client has been told, or it is being closed: this is final
 )
 
-// shed closes the longest-lived connections of a worker: so many as it was asked
-// for, of those that were open then. All that go meanwhile count, whoever closes
-// them. It is its goroutine's alone, and made by Worker.ask.
-//
-// It repeats one decision: those that should have gone by now, less those that
-// have, are the ones to choose, the oldest first. So what the program or clients
-// close needs no case of its own: a connection that is not needed any more is
-// spared.
-type shed struct {
-	random func() float64
-	began  time.Time
-	list   []*member // of those open when the shed came, oldest first
-	spread []*spread
-	owed   []portion
-	until  time.Time // what goes by then counts, whether chosen or not
+// shedder closes the longest-lived connections of a worker. Each step marks the n
+// oldest, n = due - closed - told, and removes marks that are no longer needed.
+type shedder struct {
+	mu       sync.Mutex
+	running  bool
+	draining bool // only the program is told
+	requests []shedRequest
+	conns    []*conn   // those that were open at the last request, oldest first
+	closed   int       // how many of them have closed
+	asked    int       // how many the program was asked for
+	until    time.Time // after this only marked connections are kept in conns
 
-	count int // connections to go, in all
-	asked int // of them, in portions that have come
-	due   int // of them, those that the worker acts on
-	cut   int // of them, those for which it closes the program's own too
-	gone  int // connections that have gone
+	onShed  func(n int)
+	pending int // connections to call onShed for
+	calling bool
 }
 
-// member is a connection that was open when the shed came.
-type member struct {
-	*conn
-	unserved bool // of a listener that nobody serves by Serve
-
-	// As the last look found it.
-	phase Phase
-	sure  bool // it is going
+// shedRequest is n connections to close in equal portions, one in each second, all
+// at the same random moment of it.
+type shedRequest struct {
+	n, portions int
+	first       time.Time
+	interval    time.Duration
+	close, cut  time.Duration // from its portion until a connection is closed, a hijacked one cut
 }
 
-// portion is one part of what a shed is to close.
-type portion struct {
-	n    int
-	due  time.Time // the program's time for it is over; zero: was counted
-	last time.Time // the program's own connections are cut
+func newShedRequest(now time.Time, n int, over time.Duration, random float64) shedRequest {
+	portions := max(1, min(n, int(over/time.Second)))
+	interval := over / time.Duration(portions)
+	return shedRequest{n: n, portions: portions, first: now.Add(time.Duration(random * float64(interval))), interval: interval}
 }
 
-// add asks for n more connections, of those open now.
-func (s *shed) add(now time.Time, n int, over time.Duration, open []*member) {
-	for _, m := range open {
-		if m.shed != s {
-			m.shed = s
-			s.list = append(s.list, m)
-		}
+// due returns how many connections are in the portions up to t.
+func (r shedRequest) due(t time.Time) int {
+	since := t.Sub(r.first)
+	switch {
+	case since < 0:
+		return 0
+	case r.interval == 0:
+		return r.n
 	}
-	slices.SortStableFunc(s.list, func(a, b *member) int { return a.accepted.Compare(b.accepted) })
-	s.look()
-	// What has gone beyond an earlier shed's count is none of this one's.
-	s.gone = min(s.gone, s.count)
-	n = min(n, len(s.list)-(s.count-s.gone))
-	if n > 0 {
-		s.count += n
-		s.spread = append(s.spread, newSpread(now, n, over, s.random))
-	}
+	return r.n * min(r.portions, 1+int(since/r.interval)) / r.portions
 }
 
-// look drops the connections that have gone, counts them, and returns how many
-// more are sure to go.
-func (s *shed) look() (sure int) {
-	before := len(s.list)
-	s.list = slices.DeleteFunc(s.list, func(m *member) bool { return m.closed.Load() })
-	s.gone += before - len(s.list)
-	for _, m := range s.list {
-		m.phase = m.load()
-		m.sure = m.leaving.Load() == going && !m.owned()
-		if m.sure {
-			sure++
-		}
-	}
-	return sure
-}
-
-// owned reports whether a connection is the program's own.
-func (m *member) owned() bool { return m.phase == Hijacked || m.unserved && m.phase == fresh }
-
-// step does what is due: it closes connections, and returns how many the program
-// is to be told of (told: whether there is anybody to tell), and when to step
-// again; zero when all is done.
-func (s *shed) step(now time.Time, told bool) (tell int, next time.Time) {
-	sure := s.look()
-	before := s.asked
-	for _, p := range s.spread {
-		for p.left() && !now.Before(p.at) {
-			one := portion{n: p.take(), due: now, last: now}
-			if told {
-				one.due, one.last = now.Add(ownersTime), now.Add(p.over+ownersTime)
-			}
-			s.asked += one.n
-			s.owed = append(s.owed, one)
-			if until := one.last.Add(afterTime); until.After(s.until) {
-				s.until = until
-			}
-		}
-	}
-	s.spread = slices.DeleteFunc(s.spread, func(p *spread) bool { return !p.left() })
-	if told {
-		tell = max(0, s.asked-max(before, s.gone+sure))
-	}
-	s.collect(now)
-	s.act(now, sure)
-	over := s.gone >= s.count
-	if over {
-		s.spread, s.owed = nil, nil
-	}
-	if over || len(s.spread)+len(s.owed) == 0 && now.After(s.until) {
-		// All is chosen that will be, and only those are waited for.
-		s.list = slices.DeleteFunc(s.list, func(m *member) bool {
-			rest := m.leaving.Load() == kept
-			if rest {
-				m.shed = nil
-			}
-			return rest
-		})
-	}
-	return tell, s.next(now)
-}
-
-// collect counts what is due by now.
-func (s *shed) collect(now time.Time) {
-	for i := range s.owed {
-		p := &s.owed[i]
-		if !p.due.IsZero() && !now.Before(p.due) {
-			s.due += p.n
-			p.due = time.Time{}
-		}
-		if !now.Before(p.last) {
-			s.cut += p.n
-			p.n = 0
-		}
-	}
-	s.owed = slices.DeleteFunc(s.owed, func(p portion) bool { return p.n == 0 })
-}
-
-// act chooses the connections that are due, spares the others, and closes those
-// of the chosen that it may.
-func (s *shed) act(now time.Time, sure int) {
-	choose, cut := s.due-s.gone-sure, s.cut-s.gone-sure
-	for _, m := range s.list {
-		switch {
-		case m.sure:
-		case choose > 0:
-			choose--
-			m.leaving.CompareAndSwap(kept, chosen)
-		default:
-			m.leaving.CompareAndSwap(chosen, kept)
-			continue
-		}
-		switch {
-		case m.phase == closing:
-			m.expire() // again: its server may have set a deadline since
-		case !m.owned():
-			s.rest(m, now)
-		case cut > 0:
-			cut--
-			m.cut()
-		}
-	}
-}
-
-// rest closes a connection that has been idle for long enough: no client that
-// speaks at all shall find it closed.
-func (s *shed) rest(m *member, now time.Time) {
-	since := int64(now.Sub(s.began)) + 1
-	switch first := m.restful.Load(); {
-	case !m.idle():
-		m.restful.Store(0)
-	case first == 0:
-		m.restful.Store(since)
-	case since-first >= int64(ipc.DefaultIdle):
-		m.leaving.Store(going)
-		m.expire()
-	}
-}
-
-// next is when to step again.
-func (s *shed) next(now time.Time) time.Time {
-	var next time.Time
-	at := func(t time.Time) {
-		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
-			next = t
-		}
-	}
-	for _, p := range s.spread {
-		at(p.at)
-	}
-	for _, p := range s.owed {
-		at(p.due)
-		at(p.last)
-	}
-	if slices.ContainsFunc(s.list, func(m *member) bool { return m.leaving.Load() != kept }) {
-		at(now.Add(lookTime))
-	}
-	return next
-}
-
-// end forgets the connections that are left.
-func (s *shed) end() {
-	for _, m := range s.list {
-		m.shed = nil
-	}
-}
-
-// leaves is RequestOn's answer while a shed is under way.
-func leaves(nc net.Conn) bool {
-	c := tracked(nc)
-	if c == nil || c.leaving.Load() == kept || !c.leaving.CompareAndSwap(chosen, going) && c.leaving.Load() != going {
-		return false
-	}
-	c.restful.Store(0)
-	return true
-}
-
-// spread is when the portions of a shed come: one in each of the equal parts of
-// its time, at a random moment within. How the connections fall to the portions
-// begins at a random place too, so that many workers which are to close one each
-// do not do so in the same second.
-type spread struct {
-	n, parts  int
-	over      time.Duration
-	random    func() float64
-	offset    float64 // in [0,1)
-	part      int     // the next
-	taken     int
-	beginning time.Time
-	at        time.Time // of the next
-}
-
-func newSpread(now time.Time, n int, over time.Duration, random func() float64) *spread {
-	s := &spread{n: n, parts: max(1, int(over/portionTime)), over: over, random: random, offset: random(), beginning: now}
-	s.place()
-	return s
-}
-
-// place sets when the next portion comes.
-func (s *spread) place() {
-	width := s.over / time.Duration(s.parts)
-	s.at = s.beginning.Add(time.Duration(s.part)*width + time.Duration(s.random()*float64(width)))
-}
-
-// left reports whether there are portions to come.
-func (s *spread) left() bool { return s.taken < s.n }
-
-// take is the portion whose time has come.
-func (s *spread) take() (n int) {
-	s.part++
-	upTo := s.n
-	if s.part < s.parts {
-		upTo = min(s.n, int(float64(s.n)*float64(s.part)/float64(s.parts)+s.offset))
-	}
-	n = upTo - s.taken
-	s.taken = upTo
-	s.place()
-	return n
-}
-
-// shedding is what a worker has of sheds.
-type shedding struct {
-	mu      sync.Mutex
-	f       func(n int) // OnShed's
-	asked   []ipc.Shed  // by the master, for the shed under way to take
-	running bool
-	more    chan struct{} // a token for asked
-	owed    int           // connections that the program is to be told of
-	telling bool
-}
-
-// ask follows the master's request to shed. One that comes during a drain
-// (drain.shed_per_second) is the program's alone: the drain closes connections in
-// its own way.
-func (w *Worker) ask(m ipc.Shed) {
-	s := &w.shedding
+// startShed follows the master's request. During a drain (drain.shed_per_second)
+// only the program is told: the drain closes connections in its own way.
+func (w *Worker) startShed(m ipc.Shed) {
+	s := &w.shedder
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.refresh(w.drain.active(), w.openConns())
+	total := 0
+	for _, r := range s.requests {
+		total += r.n
+	}
+	s.closed = min(s.closed, total) // a surplus does not count for this request
+	now := time.Now()
+	r := newShedRequest(now, min(m.Count, len(s.conns)-total+s.closed), m.Over, rand.Float64())
 	switch {
-	case m.Count == 0:
-	case w.orders.draining():
-		if s.f != nil {
-			go inPortions(s.f, m)
-		}
-	case s.running:
-		s.asked = append(s.asked, m)
-		select {
-		case s.more <- struct{}{}:
-		default:
-		}
-	default:
+	case s.draining:
+		r = newShedRequest(now, min(m.Count, int(w.Counters().Open)), m.Over, 0)
+	case s.onShed != nil:
+		r.close, r.cut = programTime, m.Over+programTime
+	}
+	if r.n <= 0 {
+		return
+	}
+	s.requests = append(s.requests, r)
+	if until := now.Add(m.Over + r.cut + shedSettleTime); until.After(s.until) {
+		s.until = until
+	}
+	if !s.running {
 		s.running = true
-		s.asked = append(s.asked, m)
-		w.orders.state.Or(sheds)
+		w.drain.flags.Or(flagShedding)
 		go w.shed()
 	}
 }
 
-// shed is the goroutine of a shed, with those that are asked for while it runs,
-// until all is done or a drain begins.
+// refresh adds connections and counts those that have closed. A drain ends all
+// requests from before it.
+func (s *shedder) refresh(draining bool, more []*conn) {
+	if draining {
+		if !s.draining {
+			s.requests, s.closed, s.asked, s.pending = nil, 0, 0, 0
+		}
+		s.draining, s.conns = true, nil
+		return
+	}
+	for _, c := range more {
+		if !c.listed {
+			c.listed = true
+			s.conns = append(s.conns, c)
+		}
+	}
+	if more != nil {
+		slices.SortStableFunc(s.conns, func(a, b *conn) int { return a.accepted.Compare(b.accepted) })
+	}
+	before := len(s.conns)
+	s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool { return c.closed.Load() })
+	s.closed += before - len(s.conns)
+}
+
+// shed is the goroutine that works until all requests are done.
 func (w *Worker) shed() {
-	s := &shed{random: rand.Float64, began: time.Now()}
-	defer s.end()
-	for {
-		if w.orders.draining() {
-			w.shedOver(true)
-			return
-		}
-		asked, told := w.asked()
-		now := time.Now()
-		for _, m := range asked {
-			s.add(now, m.Count, m.Over, w.open())
-		}
-		tell, next := s.step(now, told)
-		w.tell(tell)
-		if next.IsZero() {
-			if w.shedOver(false) {
-				return
-			}
-			continue
-		}
-		wake := time.NewTimer(next.Sub(now))
+	tick := time.NewTicker(shedInterval)
+	defer tick.Stop()
+	begun := w.drain.begun
+	for !w.shedStep(time.Now()) {
 		select {
-		case <-w.orders.begun:
-		case <-w.shedding.more:
-		case <-wake.C:
+		case <-tick.C:
+		case <-begun:
+			begun = nil
 		}
-		wake.Stop()
 	}
 }
 
-// asked takes what the master has asked for, and reports whether the program
-// wants to be told.
-func (w *Worker) asked() (asked []ipc.Shed, told bool) {
-	s := &w.shedding
+// shedStep does what is due and reports whether all is done.
+func (w *Worker) shedStep(now time.Time) (done bool) {
+	s := &w.shedder
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	asked, s.asked = s.asked, nil
-	return asked, s.f != nil
-}
-
-// shedOver ends the shed, unless the master has asked for another; drained, that
-// goes with it, and so does what the program has not been told yet.
-func (w *Worker) shedOver(drained bool) bool {
-	s := &w.shedding
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if drained {
-		s.asked, s.owed = nil, 0
+	s.refresh(w.drain.active(), nil)
+	var total, asked, due, cut int
+	for _, r := range s.requests {
+		total += r.n
+		asked += r.due(now)
+		due += r.due(now.Add(-r.close))
+		cut += r.due(now.Add(-r.cut))
 	}
-	if len(s.asked) > 0 {
+	s.callProgram(min(asked-s.asked, asked-s.closed))
+	s.asked = asked
+	s.mark(now, due-s.closed, cut-s.closed)
+	if s.closed >= total || now.After(s.until) {
+		s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool {
+			c.listed = c.mark.Load() != unmarked
+			return !c.listed
+		})
+	}
+	if len(s.conns) > 0 || asked < total && s.closed < total {
 		return false
 	}
-	s.running = false
-	w.orders.state.And(^sheds)
+	s.requests, s.closed, s.asked, s.running = nil, 0, 0, false
+	w.drain.flags.And(^flagShedding)
 	return true
 }
 
-// tell tells the program to let go of n connections, without waiting for it. What
-// comes while it is still busy with others is added up.
-func (w *Worker) tell(n int) {
-	s := &w.shedding
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owed += n
-	if s.owed == 0 || s.telling {
-		return
-	}
-	s.telling = true
-	go func() {
-		for {
-			s.mu.Lock()
-			n, f := s.owed, s.f
-			s.owed = 0
-			s.telling = n > 0 && f != nil
-			more := s.telling
-			s.mu.Unlock()
-			if !more {
-				return
-			}
-			f(n)
+// mark marks the oldest connections, so many as are due with those that were told.
+// Of the marked ones it closes those that are idle, and the first so many hijacked.
+func (s *shedder) mark(now time.Time, due, cut int) {
+	var rest []*conn
+	for _, c := range s.conns {
+		if c.mark.Load() != told || c.programsOwn() {
+			rest = append(rest, c)
+			continue
 		}
-	}()
+		due, cut = due-1, cut-1
+		c.closeIdle(now)
+	}
+	for i, c := range rest {
+		if i >= due {
+			c.mark.CompareAndSwap(marked, unmarked)
+			continue
+		}
+		c.mark.CompareAndSwap(unmarked, marked)
+		if !c.programsOwn() {
+			c.closeIdle(now)
+		} else if i < cut {
+			c.cut()
+		}
+	}
 }
 
-// inPortions calls f with a portion per second until the whole count is asked
-// for. Nothing but the end of the process ends it.
-func inPortions(f func(int), m ipc.Shed) {
-	seconds := max(1, int(m.Over/time.Second))
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for left := m.Count; left > 0; seconds-- {
-		n := (left + seconds - 1) / seconds
-		left -= n
-		f(n)
-		if left > 0 {
-			<-tick.C
-		}
+// programsOwn reports whether only the program knows how to end the connection: it
+// is hijacked, or its listener is not served by Serve and nobody has called Mark.
+func (c *conn) programsOwn() bool {
+	p := c.load()
+	return p == Hijacked || p == phaseNew && !c.served.Load()
+}
+
+// closeIdle closes a connection that has been idle for ipc.DefaultIdle: a client
+// that asks more often is told by a response.
+func (c *conn) closeIdle(now time.Time) {
+	age := int64(now.Sub(c.accepted)) + 1
+	since := c.idleSince.Load()
+	switch {
+	case c.load() == closing:
+		c.expire() // again: its server may have set a deadline since
+	case !c.idle():
+		c.idleSince.Store(0)
+	case since == 0:
+		c.idleSince.Store(age)
+	case age-since >= int64(ipc.DefaultIdle):
+		c.mark.Store(told)
+		c.expire()
 	}
+}
+
+// isShed reports whether a response should be the last of its connection.
+func isShed(nc net.Conn) bool {
+	c := tracked(nc)
+	if c == nil || !c.mark.CompareAndSwap(marked, told) && c.mark.Load() != told {
+		return false
+	}
+	c.idleSince.Store(0)
+	return true
+}
+
+// callProgram has onShed called for n more connections, without waiting for it. The
+// caller holds the lock.
+func (s *shedder) callProgram(n int) {
+	if n <= 0 || s.onShed == nil {
+		return
+	}
+	s.pending += n
+	if s.calling {
+		return
+	}
+	s.calling = true
+	go func() {
+		s.mu.Lock()
+		for s.pending > 0 && s.onShed != nil {
+			n, f := s.pending, s.onShed
+			s.pending = 0
+			s.mu.Unlock()
+			f(n)
+			s.mu.Lock()
+		}
+		s.calling = false
+		s.mu.Unlock()
+	}()
 }

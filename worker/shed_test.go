@@ -26,7 +26,7 @@ type crowd struct {
 func gather(t *testing.T, idle int) *crowd {
 	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
 	g := &crowd{t: t, worker: w, served: w.track(noListener{})}
-	g.served.set.served.Store(true)
+	g.served.served.Store(true)
 	for range idle {
 		g.come(Idle)
 	}
@@ -79,7 +79,7 @@ func (g *crowd) gone() (gone []int) {
 // marked is which connections are open and shall go.
 func (g *crowd) marked() (marked []int) {
 	for i, c := range g.conns {
-		if !c.conn.closed.Load() && c.conn.leaving.Load() != kept {
+		if !c.conn.closed.Load() && c.conn.mark.Load() != unmarked {
 			marked = append(marked, i)
 		}
 	}
@@ -97,14 +97,14 @@ func (g *crowd) want(what string, got []int, want ...int) {
 func (g *crowd) over() {
 	g.t.Helper()
 	synctest.Wait()
-	if g.worker.shedding.running || g.worker.orders.state.Load()&sheds != 0 {
+	if g.worker.shedder.running || g.worker.drain.flags.Load()&flagShedding != 0 {
 		g.t.Error("the shed is not over")
 	}
 }
 
 // The whole settles after this: all portions have come, the program's time is
 // over, and what is idle has been for long enough.
-const settled = ownersTime + ipc.DefaultIdle + 2*lookTime
+const settled = programTime + ipc.DefaultIdle + 2*shedInterval
 
 func upTo(n int) (all []int) {
 	for i := range n {
@@ -116,7 +116,7 @@ func upTo(n int) (all []int) {
 func TestShedTakesTheOldest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather(t, 20)
-		g.worker.ask(ipc.Shed{Count: 8, Over: 4 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 8, Over: 4 * time.Second})
 		for second := range 4 {
 			g.after(time.Second)
 			if n := len(g.gone()) + len(g.marked()); n != 2*(second+1) {
@@ -134,7 +134,7 @@ func TestShedTakesTheOldest(t *testing.T) {
 func TestShedLeavesTheNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather(t, 3)
-		g.worker.ask(ipc.Shed{Count: 100, Over: 3 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 100, Over: 3 * time.Second})
 		synctest.Wait()
 		g.come(Idle)
 		g.come(Hijacked)
@@ -142,7 +142,7 @@ func TestShedLeavesTheNew(t *testing.T) {
 		g.want("gone", g.gone(), 0, 1, 2)
 		g.over()
 		alone := gather(t, 0)
-		alone.worker.ask(ipc.Shed{Count: 1, Over: time.Hour})
+		alone.worker.startShed(ipc.Shed{Count: 1, Over: time.Hour})
 		alone.over()
 	})
 }
@@ -167,7 +167,7 @@ func TestShedByTheProgram(t *testing.T) {
 					g.conns[len(g.conns)-1-len(g.gone())].Close()
 				}
 			})
-			g.worker.ask(ipc.Shed{Count: 4, Over: 2 * time.Second})
+			g.worker.startShed(ipc.Shed{Count: 4, Over: 2 * time.Second})
 			g.after(2*time.Second + settled)
 			g.want("gone", g.gone(), want...)
 			if told != 4 {
@@ -184,11 +184,11 @@ func TestShedTellsFirst(t *testing.T) {
 		g := gather(t, 4)
 		told := make(chan int, 1)
 		g.worker.OnShed(func(n int) { told <- n })
-		g.worker.ask(ipc.Shed{Count: 2})
+		g.worker.startShed(ipc.Shed{Count: 2})
 		if n := <-told; n != 2 {
 			t.Errorf("told of %d", n)
 		}
-		g.after(ownersTime - time.Millisecond)
+		g.after(programTime - time.Millisecond)
 		g.want("chosen", g.marked())
 		g.after(time.Millisecond)
 		g.want("chosen", g.marked(), 0, 1)
@@ -214,9 +214,9 @@ func TestShedCutsTheHijacked(t *testing.T) {
 			wait := time.Duration(0)
 			if told {
 				g.worker.OnShed(func(int) {})
-				wait = over + ownersTime
+				wait = over + programTime
 			}
-			g.worker.ask(ipc.Shed{Count: 4, Over: over})
+			g.worker.startShed(ipc.Shed{Count: 4, Over: over})
 			g.after(wait)
 			for second := range 4 {
 				if n := len(g.gone()); n > second {
@@ -224,7 +224,7 @@ func TestShedCutsTheHijacked(t *testing.T) {
 				}
 				g.after(time.Second)
 			}
-			g.after(lookTime)
+			g.after(shedInterval)
 			g.want("cut", g.gone(), 0, 1, 2, 3)
 			g.over()
 		})
@@ -239,14 +239,14 @@ func TestShedCountsWhatClientsClose(t *testing.T) {
 		for range 6 {
 			g.come(Busy)
 		}
-		g.worker.ask(ipc.Shed{Count: 3})
+		g.worker.startShed(ipc.Shed{Count: 3})
 		synctest.Wait()
 		g.want("chosen", g.marked(), 0, 1, 2)
 		g.conns[5].Close()
 		g.conns[4].Close()
-		g.after(lookTime)
+		g.after(shedInterval)
 		g.want("chosen", g.marked(), 0)
-		if !leaves(g.conns[0]) || leaves(g.conns[1]) {
+		if !isShed(g.conns[0]) || isShed(g.conns[1]) {
 			t.Error("the wrong one is told")
 		}
 		// Told, it goes, though another goes now.
@@ -254,14 +254,14 @@ func TestShedCountsWhatClientsClose(t *testing.T) {
 		g.after(settled)
 		g.want("to go", g.marked(), 0)
 		g.conns[0].Close()
-		g.after(lookTime)
+		g.after(shedInterval)
 		g.over()
 
 		// When all were chosen long ago, what goes by itself is another matter.
-		g.worker.ask(ipc.Shed{Count: 1})
+		g.worker.startShed(ipc.Shed{Count: 1})
 		g.after(time.Hour)
 		g.conns[2].Close()
-		g.after(lookTime)
+		g.after(shedInterval)
 		g.want("to go", g.marked(), 1)
 		Mark(g.conns[1], Idle)
 		g.after(settled)
@@ -275,7 +275,7 @@ func TestShedWaitsForRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather(t, 0)
 		long, odd := g.come(Busy), g.come(Idle)
-		g.worker.ask(ipc.Shed{Count: 2})
+		g.worker.startShed(ipc.Shed{Count: 2})
 		for range 20 { // more often than once in its idle time
 			g.after(ipc.DefaultIdle * 2 / 3)
 			if !g.worker.RequestOn(func() net.Conn { return odd }) {
@@ -303,19 +303,19 @@ func TestShedWaitsForRequests(t *testing.T) {
 func TestShedDuringAShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather(t, 4)
-		g.worker.ask(ipc.Shed{Count: 3, Over: 3 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 3, Over: 3 * time.Second})
 		g.after(1500 * time.Millisecond)
 		g.come(Idle)
 		g.come(Idle)
-		g.worker.ask(ipc.Shed{Count: 1})
-		g.worker.ask(ipc.Shed{Count: 1, Over: time.Second})
+		g.worker.startShed(ipc.Shed{Count: 1})
+		g.worker.startShed(ipc.Shed{Count: 1, Over: time.Second})
 		synctest.Wait()
 		g.come(Idle)
 		g.after(3*time.Second + settled)
 		g.want("gone", g.gone(), 0, 1, 2, 3, 4)
 		g.over()
 		// And there may be one after it.
-		g.worker.ask(ipc.Shed{Count: 1})
+		g.worker.startShed(ipc.Shed{Count: 1})
 		g.after(settled)
 		g.want("gone", g.gone(), 0, 1, 2, 3, 4, 5)
 		g.over()
@@ -326,12 +326,12 @@ func TestShedDuringAShed(t *testing.T) {
 func TestShedAfterASurplus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather(t, 10)
-		g.worker.ask(ipc.Shed{Count: 1, Over: 10 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 1, Over: 10 * time.Second})
 		synctest.Wait()
 		for i := range 3 {
 			g.conns[9-i].Close()
 		}
-		g.worker.ask(ipc.Shed{Count: 2, Over: 2 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 2, Over: 2 * time.Second})
 		g.after(10*time.Second + settled)
 		g.want("gone", g.gone(), 0, 1, 7, 8, 9)
 		g.over()
@@ -347,9 +347,9 @@ func TestShedEndsWithADrain(t *testing.T) {
 		}
 		calls, release := 0, make(chan struct{})
 		g.worker.OnShed(func(int) { calls++; <-release })
-		g.worker.ask(ipc.Shed{Count: 8, Over: 8 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 8, Over: 8 * time.Second})
 		g.after(4500 * time.Millisecond)
-		g.worker.orders.announce(ipc.Drain{Reason: ipc.ReasonRoll, Deadline: time.Now().Add(time.Hour)})
+		g.worker.drain.onMessage(ipc.Drain{Reason: ipc.ReasonRoll, Deadline: time.Now().Add(time.Hour)})
 		g.over()
 		close(release)
 		g.after(time.Hour)
@@ -368,7 +368,7 @@ func TestShedOfABusyProgram(t *testing.T) {
 		release := make(chan struct{})
 		var told []int
 		g.worker.OnShed(func(n int) { told = append(told, n); <-release })
-		g.worker.ask(ipc.Shed{Count: 8, Over: 8 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 8, Over: 8 * time.Second})
 		g.after(8*time.Second + settled)
 		g.want("gone", g.gone(), upTo(8)...)
 		g.over()
@@ -383,11 +383,11 @@ func TestShedOfABusyProgram(t *testing.T) {
 func TestShedOfTheUnserved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather(t, 0)
-		g.served.set.served.Store(false)
-		g.come(fresh)
+		g.served.served.Store(false)
+		g.come(phaseNew)
 		g.come(Idle)
 		g.worker.OnShed(func(int) {})
-		g.worker.ask(ipc.Shed{Count: 2, Over: 10 * time.Second})
+		g.worker.startShed(ipc.Shed{Count: 2, Over: 10 * time.Second})
 		g.after(10*time.Second + settled)
 		g.want("gone", g.gone(), 1)
 		g.after(10 * time.Second)
@@ -414,7 +414,7 @@ func TestShedLingers(t *testing.T) {
 		t.Fatal(err)
 	}
 	Mark(c, Busy)
-	tracked(c).leaving.Store(going)
+	tracked(c).mark.Store(told)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -426,37 +426,37 @@ func TestShedLingers(t *testing.T) {
 	}
 }
 
-// Portions come each in its part of the time, add up, and are even; where there
-// are fewer connections than parts, workers do not all begin with the first.
-func TestSpread(t *testing.T) {
+// Portions come one in each second, at the same random moment of it, are equal, and
+// add up. Single connections of many workers do not all close in the first second.
+func TestShedRequest(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
 		n    int
 		over time.Duration
-	}{{5, 2 * time.Second}, {1, 10 * time.Second}, {3, 0}, {7, 300 * time.Millisecond}, {1 << 30, time.Minute}, {99, 1500 * time.Millisecond}} {
+	}{{5, 2 * time.Second}, {1, 10 * time.Second}, {3, 0}, {7, 300 * time.Millisecond}, {1 << 30, time.Minute}, {99, 1500 * time.Millisecond}, {3, time.Hour}} {
 		first := map[int]bool{}
 		for seed := range uint64(200) {
-			s := newSpread(now, c.n, c.over, rand.New(rand.NewPCG(seed, seed)).Float64)
-			parts := max(1, int(c.over/time.Second))
-			width := c.over / time.Duration(parts)
-			total := 0
-			for part := 0; s.left(); part++ {
-				from := now.Add(time.Duration(part) * width)
-				if s.at.Before(from) || s.at.After(from.Add(width)) {
-					t.Fatalf("%+v: part %d comes %v after its beginning", c, part, s.at.Sub(from))
-				}
-				n := s.take()
-				if even := c.n / parts; n < even-1 || n > even+1 {
-					t.Fatalf("%+v: %d in part %d", c, n, part)
-				}
-				if n > 0 && total == 0 {
-					first[part] = true
-				}
-				total += n
+			r := newShedRequest(now, c.n, c.over, rand.New(rand.NewPCG(seed, seed)).Float64())
+			if n := r.due(r.first.Add(-1)); n != 0 {
+				t.Fatalf("%+v: %d before the first portion", c, n)
 			}
-			if total != c.n {
-				t.Fatalf("%+v: %d in all", c, total)
+			before := 0
+			for part := range r.portions {
+				from := now.Add(time.Duration(part) * r.interval)
+				at := r.first.Add(time.Duration(part) * r.interval)
+				if at.Before(from) || at.After(from.Add(r.interval)) {
+					t.Fatalf("%+v: portion %d comes %v after its beginning", c, part, at.Sub(from))
+				}
+				n := r.due(at) - before
+				if even := c.n / r.portions; n < even || n > even+1 {
+					t.Fatalf("%+v: %d in portion %d", c, n, part)
+				}
+				before += n
 			}
+			if n := r.due(now.Add(c.over)); before != c.n || n != c.n {
+				t.Fatalf("%+v: %d in all, %d at the end", c, before, n)
+			}
+			first[int(r.first.Sub(now)/time.Second)] = true
 		}
 		if c.n == 1 && len(first) < 5 {
 			t.Errorf("all begin in %v", first)

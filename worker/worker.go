@@ -15,44 +15,40 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// messageQueue is how many messages wait for a program that is slow to take
-// them from Messages.
+// messageQueue is how many messages wait for a slow receiver of Messages.
 const messageQueue = 256
 
-// Worker is this process as a worker. Its methods are for any goroutine.
+// Worker is this process as a worker. Its methods may be called on any goroutine.
 type Worker struct {
 	page     *ipc.Page
-	channel  *channel // nil without a master's
-	orders   orders
+	channel  *channel // nil if there is none
+	drain    drainState
 	messages chan json.RawMessage
-	notify   string // NOTIFY_SOCKET, for a supervisor that gave no channel
+	notify   string // NOTIFY_SOCKET, used if there is no channel
 	ready    sync.Once
 	prepared sync.Map // of *sync.Once, by server
-	shedding shedding
+	shedder  shedder
 	all      sets
 
-	limit    int64         // of connections open at a time, at the start; 0: none
-	refusals chan struct{} // a token for each connection that is being turned away
+	limit    int64         // of open connections, at the start; 0: none
+	refusals chan struct{} // a token for each refused connection that is being answered
 
-	// What was passed and makes no sense, for the first Listen to return.
-	wrong error
+	err error // what was passed and is invalid, for Listen to return
 
 	mu      sync.Mutex
-	sockets []ipc.Socket // passed and not yet claimed
+	sockets []ipc.Socket // passed and not yet taken
 }
 
 // New makes this process a worker. A program calls it once, early in main. It
-// takes what the master passed out of the environment, so that programs which it
-// starts itself do not take it for theirs; FORKD_APP, FORKD_SLOT, FORKD_SLOTS and
-// FORKD_GENERATION stay. From now on SIGTERM and SIGINT drain, and a second one
-// ends the process at once.
+// removes from the environment what is for this process alone, so that its children
+// do not use it; FORKD_APP, FORKD_SLOT, FORKD_SLOTS and FORKD_GENERATION stay. From
+// now on SIGTERM and SIGINT drain, and a second one ends the process at once.
 //
-// It never fails: without a master this is a plain program, and what a master
-// passed that makes no sense is reported by Listen.
+// New never fails: without a master this is a plain program, and Listen returns an
+// error for invalid descriptors or variables.
 //
-// It sets GOMAXPROCS to the processors divided by the slots, rounded up, so that
-// the workers together use the machine once; GOMAXPROCS in the environment wins.
-// (fasthttp's own prefork sets 1, whatever the number of children.)
+// It sets GOMAXPROCS to the processors divided by the slots, rounded up, unless
+// GOMAXPROCS is in the environment. (fasthttp's own prefork sets 1.)
 func New() *Worker {
 	passed, err := ipc.Inherited(os.LookupEnv, os.Getpid())
 	notify := os.Getenv(ipc.EnvNotifySocket)
@@ -66,77 +62,76 @@ func New() *Worker {
 		runtime.GOMAXPROCS(procs(runtime.GOMAXPROCS(0), passed.Slots))
 	}
 	w := start(passed, err, notify)
-	go w.obey(listenSignals(os.Getenv(ipc.EnvStopSignal)), os.Getppid())
+	go w.handleSignals(listenSignals(os.Getenv(ipc.EnvStopSignal)), os.Getppid())
 	return w
 }
 
-// procs is how many processors one worker of so many uses.
+// procs is GOMAXPROCS of one of so many workers.
 func procs(cpus, slots int) int { return max(1, (cpus+slots-1)/slots) }
 
-// start is New without what belongs to the whole process.
-func start(passed ipc.Passed, wrong error, notify string) *Worker {
+// start is New without the changes to the process.
+func start(passed ipc.Passed, err error, notify string) *Worker {
 	w := &Worker{
 		page:     new(ipc.Page),
-		orders:   newOrders(),
+		drain:    newDrainState(),
 		messages: make(chan json.RawMessage, messageQueue),
 		notify:   notify,
-		wrong:    wrong,
+		err:      err,
 		limit:    int64(passed.MaxConnections),
 		refusals: make(chan struct{}, maxRefusals),
-		shedding: shedding{more: make(chan struct{}, 1)},
 	}
 	for _, s := range passed.Sockets {
-		w.keepFromChildren(s.FD)
+		w.setCloseOnExec(s.FD)
 	}
 	w.sockets = passed.Sockets
-	if passed.Page >= 0 && w.keepFromChildren(passed.Page) {
+	if passed.Page >= 0 && w.setCloseOnExec(passed.Page) {
 		page, err := ipc.OpenPage(passed.Page)
 		if err == nil {
 			w.page = page
 			page.Attach()
 		}
-		w.blame(err)
+		w.fail(err)
 		unix.Close(passed.Page)
 	}
-	if passed.Channel >= 0 && w.keepFromChildren(passed.Channel) {
+	if passed.Channel >= 0 && w.setCloseOnExec(passed.Channel) {
 		c, err := openChannel(passed.Channel)
-		w.blame(err)
+		w.fail(err)
 		if err == nil {
 			w.channel = c
 			go w.read()
 			if err := c.write(ipc.Hello{Version: ipc.ProtocolVersion}); err != nil {
-				w.masterGone()
+				w.closeChannel()
 			}
 		}
 	}
 	return w
 }
 
-// keepFromChildren sets close-on-exec on a passed descriptor and reports whether
-// it is open at all.
-func (w *Worker) keepFromChildren(fd int) bool {
+// setCloseOnExec keeps a passed descriptor from children, and reports whether it is
+// open.
+func (w *Worker) setCloseOnExec(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
 	if err != nil {
-		w.blame(fmt.Errorf("cannot use passed descriptor %d: %w", fd, err))
+		w.fail(fmt.Errorf("cannot use passed descriptor %d: %w", fd, err))
 	}
 	return err == nil
 }
 
-func (w *Worker) blame(err error) {
-	if w.wrong == nil {
-		w.wrong = err
+func (w *Worker) fail(err error) {
+	if w.err == nil {
+		w.err = err
 	}
 }
 
-// Ready tells the supervisor that this worker serves from now on: the master by
-// the channel, or whoever set NOTIFY_SOCKET by sd_notify(3). Only the first call
-// counts. The Serve functions call it when their server begins to accept.
+// Ready says that this worker serves from now on: on the channel, or on NOTIFY_SOCKET
+// (sd_notify(3)). Only the first call counts. The Serve functions call it when their
+// server begins to accept.
 func (w *Worker) Ready() {
 	w.ready.Do(func() {
 		switch {
 		case w.channel != nil:
 			if err := w.channel.write(ipc.Ready{}); err != nil {
-				w.masterGone()
+				w.closeChannel()
 			}
 		case w.notify != "":
 			notifyReady(w.notify)
@@ -144,8 +139,8 @@ func (w *Worker) Ready() {
 	})
 }
 
-// notifyReady is sd_notify(3) with READY=1. Whoever waits for it gives up by
-// itself, so there is nobody to tell of an error.
+// notifyReady is sd_notify(3) with READY=1. Errors are ignored: the receiver has a
+// timeout of its own.
 func notifyReady(socket string) {
 	c, err := net.Dial("unixgram", socket)
 	if err != nil {
@@ -155,47 +150,44 @@ func notifyReady(socket string) {
 	_, _ = c.Write([]byte("READY=1"))
 }
 
-// Draining is closed when this worker is to stop accepting and to finish what it
-// has by Deadline. Handlers of long-lived and hijacked connections watch it.
-func (w *Worker) Draining() <-chan struct{} { return w.orders.begun }
+// Draining is closed when this worker is to stop accepting and to finish by
+// Deadline. Handlers of long-lived and hijacked connections watch it.
+func (w *Worker) Draining() <-chan struct{} { return w.drain.begun }
 
-// Reason is why the worker drains: "roll", "scale", "recycle" or "stop"; "" as
-// long as it does not.
-func (w *Worker) Reason() string { return w.orders.current().reason }
+// Reason is why the worker drains: "roll", "scale", "recycle" or "stop"; "" if it
+// does not drain.
+func (w *Worker) Reason() string { return w.drain.get().reason }
 
-// Deadline is when a draining worker will be killed; zero as long as it does not
-// drain.
-func (w *Worker) Deadline() time.Time { return w.orders.current().deadline }
+// Deadline is when a draining worker will be killed; zero if it does not drain.
+func (w *Worker) Deadline() time.Time { return w.drain.get().deadline }
 
 // Request counts a request and reports whether the worker drains, so that the
 // response should close its connection. Serve packages call it per request.
 func (w *Worker) Request() (draining bool) {
 	w.page.Request()
-	return w.orders.draining()
+	return w.drain.active()
 }
 
-// RequestOn counts a request and reports whether its response should be the last
-// of its connection: the worker drains, or the connection is one of those that
-// the master wants shed. Serve packages call it per request, in place of Request,
-// when the response can still say so. conn is called only when the answer depends
-// on it; what it returns is as for [Mark].
+// RequestOn counts a request and reports whether its response should be the last of
+// the connection, because the worker drains or sheds it. Serve packages call it per
+// request, in place of Request, before the response is sent. conn is called only
+// during a shed; for its result see [Mark].
 func (w *Worker) RequestOn(conn func() net.Conn) (last bool) {
 	w.page.Request()
-	state := w.orders.state.Load()
-	return state != 0 && (state&drains != 0 || leaves(conn()))
+	flags := w.drain.flags.Load()
+	return flags != 0 && (flags&flagDraining != 0 || isShed(conn()))
 }
 
-// Counters is what this worker has counted so far.
+// Counters returns what this worker has counted so far.
 func (w *Worker) Counters() ipc.Counters { return w.page.Counters() }
 
-// Send sends v, encoded as JSON, as an application's message: through the master
-// to every other worker of the app that has a channel. They
-// get it from Messages, in the order in which one worker sent; a worker that does
-// not read misses what the master can't keep for it. The sender gets nothing back.
+// Send sends v as JSON, through the master, to every other worker of the app that has
+// a channel. They get it from Messages, in the order in which one worker sent. A
+// worker that does not read misses what is beyond the master's buffer.
 //
-// It fails without a master's channel, and for what is over 1 MiB or has a "cmd"
-// that begins with FORKD_ or NODE_. The master reads a worker's channel at up to
-// 1,000 messages and 8 MiB a second; where more is sent, Send waits.
+// It fails without a channel, for a message over 1 MiB, and for one with a "cmd" that
+// begins with FORKD_ or NODE_. The master reads up to 1,000 messages and 8 MiB a
+// second from a worker; beyond that, Send blocks.
 func (w *Worker) Send(v any) error {
 	if w.channel == nil {
 		return errors.New("cannot send message: no master")
@@ -207,39 +199,36 @@ func (w *Worker) Send(v any) error {
 	return w.channel.write(ipc.App(raw))
 }
 
-// Messages delivers the application's messages: what other workers of the app
-// Send, and what `forkd send` sends to one or all. Some wait for a slow receiver;
-// beyond those, further ones are dropped: the master's own never wait behind
-// them. It is never closed; without a master nothing comes.
+// Messages delivers what other workers of the app Send and what `forkd send` sends.
+// It buffers some; further ones are dropped, so that they never delay the master's
+// own messages. It is never closed.
 func (w *Worker) Messages() <-chan json.RawMessage { return w.messages }
 
-// OnShed sets what is told when the master wants the worker to shed n of its
-// long-lived connections: before the worker does so itself, so that f may end them
-// politely (a WebSocket with a close frame). A shed that is to take some seconds
-// comes in portions, one in each second, at a random moment of it.
+// OnShed sets a callback for when the master wants the worker to close n long-lived
+// connections, before the worker does so itself: f may end them in their own protocol
+// (a WebSocket with a close frame). A shed over some seconds comes in portions, one in
+// each second.
 //
-// The worker waits for a second. What has closed by then, of the connections that
-// were open when the shed came and whoever closed it, counts. For the rest it
-// chooses those that were accepted first. Of a connection that serves HTTP the next
-// response is the last (Connection: close; GOAWAY in HTTP/2); one that has been
-// idle for a second is closed. A response that is under way is never cut: one
-// without an end is f's to end. A hijacked connection is cut if it is still there
-// when it has had as long as the whole shed was to take, and a second. Without an
-// f there is nobody to wait for, and hijacked connections are cut at once.
+// The worker waits for a second. Of the connections that were open when the shed
+// came, all that have closed by then count. For the rest the worker takes those that
+// were accepted first. On an HTTP connection the next response is the last
+// (Connection: close; GOAWAY in HTTP/2); one that has been idle for a second is
+// closed. A response is never cut: f must end one that is endless. A hijacked
+// connection is cut if it is still open after the time of the whole shed and a
+// second; without an f, at once.
 //
-// f is called on a goroutine of its own, one call at a time: what is asked for
-// while it runs comes in one call after. A drain ends a shed. While the worker
-// drains the master asks for more where drain.shed_per_second is set: then f alone
-// is told, with an equal portion each second, to close connections that clients
-// would keep beyond the deadline; without an f that is ignored.
+// f is called on a goroutine of its own, one call at a time; numbers that come while
+// it runs are added up. A drain ends a shed. With drain.shed_per_second the master
+// also sends sheds during a drain: then only f is called, with an equal portion each
+// second, to close connections that clients would keep beyond the deadline.
 func (w *Worker) OnShed(f func(n int)) {
-	w.shedding.mu.Lock()
-	defer w.shedding.mu.Unlock()
-	w.shedding.f = f
+	w.shedder.mu.Lock()
+	defer w.shedder.mu.Unlock()
+	w.shedder.onShed = f
 }
 
-// Prepare runs wrap once for each server, however often it is served. Serve
-// packages call it to put themselves around a server's handler and hooks.
+// Prepare runs wrap once for each server, however often it is served. Serve packages
+// call it to wrap a server's handler and callbacks.
 func (w *Worker) Prepare(server any, wrap func()) {
 	once, _ := w.prepared.LoadOrStore(server, new(sync.Once))
 	once.(*sync.Once).Do(wrap)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Two deliveries of one wish are one: the second comes too early to end the worker.
+// Two deliveries of one request count once: the second is too early to end the worker.
 func TestSecondSignal(t *testing.T) {
 	first := time.Now()
 	for _, test := range []struct {
@@ -16,10 +16,10 @@ func TestSecondSignal(t *testing.T) {
 		{time.Time{}, time.Hour, false},
 		{first, 0, false},
 		{first, time.Millisecond, false},
-		{first, sameWish, true},
+		{first, repeatWindow, true},
 		{first, time.Hour, true},
 	} {
-		if got := second(test.first, first.Add(test.after)); got != test.want {
+		if got := isSecond(test.first, first.Add(test.after)); got != test.want {
 			t.Errorf("%v after the first: %v", test.after, got)
 		}
 	}

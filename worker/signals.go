@@ -1,0 +1,101 @@
+package worker
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// messageTimeout is how long a signal waits for its drain message. The master
+	// writes the message first, so only this process's own reader can be late.
+	messageTimeout = 100 * time.Millisecond
+
+	// masterDeathWindow is how long after the master's death signals are taken for
+	// parent-death signals: there is one for each thread of the master's that ends.
+	masterDeathWindow = 5 * time.Second
+
+	// repeatWindow is how long after the first signal others count as the same
+	// request: a service manager may signal all processes of a unit, and the master
+	// then signals its workers too.
+	repeatWindow = 500 * time.Millisecond
+)
+
+// listenSignals takes over the signals that start a drain: TERM, INT, and the
+// one that the master is configured to send (FORKD_STOP_SIGNAL).
+func listenSignals(configured string) <-chan os.Signal {
+	stop := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if s := unix.SignalNum("SIG" + configured); s != 0 {
+		stop = append(stop, s)
+	}
+	signals := make(chan os.Signal, 4)
+	for _, s := range stop {
+		if !signal.Ignored(s) { // as under nohup and in a shell's background jobs
+			signal.Notify(signals, s)
+		}
+	}
+	return signals
+}
+
+// handleSignals runs for the life of the process. parent is the pid of the
+// process that started this one.
+//
+// A signal that follows a drain message belongs to it. The first other signal
+// drains, a second one after repeatWindow ends the process. Parent-death signals
+// (PR_SET_PDEATHSIG, prctl(2)) do not count: they must not cut a drain. The kernel
+// sends one for each ending thread of the master that hands this process on to
+// another thread, so the first may come while the parent is still the old one.
+func (w *Worker) handleSignals(signals <-chan os.Signal, parent int) {
+	var first, died time.Time
+	for s := range signals {
+		now := time.Now()
+		expected := w.takeDrainMessage()
+		if died.IsZero() && w.channel != nil && (w.channel.isClosed() || os.Getppid() != parent || exiting(parent)) {
+			died = time.Now()
+		}
+		masterDying := !died.IsZero() && time.Since(died) < masterDeathWindow
+		if isSecond(first, now) && !expected && !masterDying {
+			exitBy(s)
+		}
+		if first.IsZero() {
+			first = now
+		}
+		w.drain.begin()
+	}
+}
+
+// isSecond reports whether a signal at now is a new request after the one at first;
+// zero: there was none.
+func isSecond(first, now time.Time) bool { return !first.IsZero() && now.Sub(first) >= repeatWindow }
+
+// takeDrainMessage reports whether there is a drain message that has not had its
+// signal yet.
+func (w *Worker) takeDrainMessage() bool {
+	select {
+	case <-w.drain.messages:
+		return true
+	default:
+	}
+	if w.channel == nil {
+		return false
+	}
+	timeout := time.NewTimer(messageTimeout)
+	defer timeout.Stop()
+	select {
+	case <-w.drain.messages:
+		return true
+	case <-w.channel.closed:
+	case <-timeout.C:
+	}
+	return false
+}
+
+// exitBy ends the process by the default action of a signal.
+func exitBy(s os.Signal) {
+	signal.Reset(s)
+	_ = unix.Kill(os.Getpid(), s.(syscall.Signal))
+	select {}
+}

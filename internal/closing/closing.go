@@ -85,6 +85,7 @@ type Conn struct {
 	closer *Closer
 	ending sync.Once
 	closed chan struct{}
+	limit  sync.Mutex   // on deadlines: the last one is that of Close
 	parked sync.RWMutex // held for reading by who waits in the poller
 }
 
@@ -103,10 +104,12 @@ func (c *Conn) Closed() <-chan struct{} { return c.closed }
 func (c *Conn) Close() (err error) {
 	err = net.ErrClosed
 	c.ending.Do(func() {
+		c.limit.Lock()
+		defer c.limit.Unlock()
 		close(c.closed)
 		// Whoever is parked goes first: the last to let go of a net.UnixConn is the
 		// one that closes it, and that must be the goroutine in Run.
-		err = c.SetDeadline(time.Unix(1, 0))
+		err = c.UnixConn.SetDeadline(time.Unix(1, 0))
 		go func() {
 			c.parked.Lock()
 			defer c.parked.Unlock()
@@ -114,6 +117,26 @@ func (c *Conn) Close() (err error) {
 		}()
 	})
 	return err
+}
+
+// SetDeadline implements net.Conn. After Close it changes nothing.
+func (c *Conn) SetDeadline(t time.Time) error { return c.set(c.UnixConn.SetDeadline, t) }
+
+// SetReadDeadline is SetDeadline for Read and Receive.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.set(c.UnixConn.SetReadDeadline, t) }
+
+// SetWriteDeadline is SetDeadline for Write.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.set(c.UnixConn.SetWriteDeadline, t) }
+
+func (c *Conn) set(deadline func(time.Time) error, t time.Time) error {
+	c.limit.Lock()
+	defer c.limit.Unlock()
+	select {
+	case <-c.closed:
+		return net.ErrClosed
+	default:
+		return deadline(t)
+	}
 }
 
 // Receive is recvmsg(2). sender is nil where the kernel does not say (SO_PASSCRED).

@@ -1,13 +1,13 @@
 package control
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -21,7 +21,9 @@ type Client struct {
 	pid   int
 	uid   uint32
 	pidfd int           // -1: the master can't be seen from this pid namespace
-	wait  time.Duration // for an answer, but of a reload that is waited for
+	wait  time.Duration // for an answer, unless it is a reload's that is waited for
+
+	transport *http.Transport
 }
 
 // What one answer may cost. Whoever has a directory that clients look in can
@@ -49,17 +51,23 @@ func (e *NoAnswerError) Error() string {
 // Connect reaches the app's master. The error is a *NoAppError when it is gone,
 // a *NoAnswerError when it takes no more connections.
 func Connect(at Location) (*Client, error) {
-	c := &Client{at: at, pidfd: -1, wait: answerTime}
+	c := &Client{at: at, pidfd: -1, wait: answerTime, transport: &http.Transport{
+		DialContext:            func(context.Context, string, string) (net.Conn, error) { return dial(at) },
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+		Protocols:              http1(),
+	}}
 	conn, err := dial(at)
 	if err != nil {
-		return nil, c.silent(err)
+		return nil, c.translateError(err)
 	}
 	defer conn.Close()
-	peer, err := peerOf(conn.UnixConn)
+	master, err := credentials(conn.UnixConn)
 	if err != nil {
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}
-	c.pid, c.uid = int(peer.Pid), peer.Uid
+	c.pid, c.uid = int(master.Pid), master.Uid
 	if c.pid > 0 {
 		if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
 			c.pidfd = fd
@@ -87,37 +95,26 @@ func (c *Client) Foreign() bool { return c.uid != 0 && int(c.uid) != os.Geteuid(
 func (c *Client) PID() int { return c.pid }
 
 // Status asks what GET /v1/status answers.
-func (c *Client) Status(ctx context.Context) (App, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
-	var app App
-	err := c.ask(ctx, http.MethodGet, "/v1/status", nil, &app)
+func (c *Client) Status(ctx context.Context) (app App, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/status", nil, &app)
 	return app, err
 }
 
 // Describe asks what GET /v1/describe answers.
-func (c *Client) Describe(ctx context.Context) (Description, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
-	var d Description
-	err := c.ask(ctx, http.MethodGet, "/v1/describe", nil, &d)
+func (c *Client) Describe(ctx context.Context) (d Description, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/describe", nil, &d)
 	return d, err
 }
 
 // Scale asks for another number of slots. It returns when that is wanted; poll
 // Status to see them come and go.
-func (c *Client) Scale(ctx context.Context, s Scale) (Scaled, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
-	var scaled Scaled
-	err := c.ask(ctx, http.MethodPost, "/v1/scale", s.body(), &scaled)
+func (c *Client) Scale(ctx context.Context, s Scale) (scaled Scaled, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/scale", s.body(), &scaled)
 	return scaled, err
 }
 
 // DrainHost asks balancers to send nothing more here, or to send again.
 func (c *Client) DrainHost(ctx context.Context, draining bool) error {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
 	path := "/v1/resume"
 	if draining {
 		path = "/v1/drain"
@@ -126,42 +123,33 @@ func (c *Client) DrainHost(ctx context.Context, draining bool) error {
 }
 
 // Send hands a message to workers.
-func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
-	var sent Sent
-	err := c.ask(ctx, http.MethodPost, sendPath, m, &sent)
+func (c *Client) Send(ctx context.Context, m Message) (sent Sent, err error) {
+	err = c.ask(ctx, http.MethodPost, sendPath, m, &sent)
 	return sent, err
 }
 
 // Execute hands over a command of the fleet. A refusal is an *Error.
 func (c *Client) Execute(ctx context.Context, command Command) error {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
 	return c.ask(ctx, http.MethodPost, "/v1/command", command, nil)
 }
 
 // Reload asks for a roll. With r.Wait it returns when that has ended, however
 // it did: the Result tells. Poll Status beside it to notice a master that hangs.
-func (c *Client) Reload(ctx context.Context, r Reload) (Rolled, error) {
-	if !r.Wait {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.wait)
-		defer cancel()
+func (c *Client) Reload(ctx context.Context, r Reload) (rolled Rolled, err error) {
+	ask := c.ask
+	if r.Wait {
+		ask = c.askWithoutTimeout
 	}
-	var rolled Rolled
-	err := c.ask(ctx, http.MethodPost, "/v1/reload", r, &rolled)
+	err = ask(ctx, http.MethodPost, "/v1/reload", r, &rolled)
 	return rolled, err
 }
 
 // Stop asks the master to end, at once with now. It returns when that has
 // begun; Gone waits for the end.
 func (c *Client) Stop(ctx context.Context, now bool) error {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
 	err := c.ask(ctx, http.MethodPost, "/v1/stop", Stop{Now: now}, nil)
 	const exiting = 1000 // ms: a process that ends closes its files before its end is seen
-	if _, silent := errors.AsType[*NoAnswerError](err); silent && c.ended(exiting) {
+	if _, ok := errors.AsType[*NoAnswerError](err); ok && c.ended(exiting) {
 		return nil // it was quicker to end than to answer
 	}
 	return err
@@ -173,8 +161,8 @@ func (c *Client) Gone(ctx context.Context) error {
 	if c.pidfd < 0 {
 		return fmt.Errorf("cannot see the master of %s from here: it has been asked to end, and is not waited for", c.at.Name)
 	}
-	const look = 100 // ms between looks at ctx; the end itself is noticed at once
-	for !c.ended(look) {
+	const poll = 100 // ms, of ctx; the end itself is noticed at once
+	for !c.ended(poll) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -195,40 +183,66 @@ func (c *Client) ended(ms int) bool {
 // ask sends one request, body as JSON unless it is nil, and decodes the answer
 // into answer unless that is nil. A refusal is an *Error.
 func (c *Client) ask(ctx context.Context, method, path string, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	return c.askWithoutTimeout(ctx, method, path, body, answer)
+}
+
+func (c *Client) askWithoutTimeout(ctx context.Context, method, path string, body, answer any) error {
 	var payload io.Reader
 	if body != nil {
 		var data bytes.Buffer
 		encoder := json.NewEncoder(&data)
-		encoder.SetEscapeHTML(false) // a message may be as large as it may, and must not grow
+		encoder.SetEscapeHTML(false) // the largest message must not grow
 		if err := encoder.Encode(body); err != nil {
 			return fmt.Errorf("cannot ask: %v", err)
 		}
 		payload = &data
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://forkd"+path, payload)
+	request, err := http.NewRequestWithContext(ctx, method, baseURL+path, payload)
 	if err != nil {
 		return err
 	}
-	status, _, data, err := c.persist(ctx, request)
+	_, err = c.exchange(request, answer)
+	return err
+}
+
+const baseURL = "http://forkd"
+
+// exchange sends a request and decodes the answer. A refusal is an *Error.
+func (c *Client) exchange(request *http.Request, answer any) (http.Header, error) {
+	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return c.silent(err)
+		return nil, c.translateError(err)
 	}
-	if err := c.refusal(status, data); err != nil {
-		return err
+	defer response.Body.Close()
+	data, err := c.readAnswer(response)
+	if err == nil && answer != nil {
+		err = c.decode(data, answer)
 	}
-	if answer == nil {
-		return nil
+	return response.Header, err
+}
+
+// readAnswer reads an answer's body, whatever its length is said to be. A refusal is
+// an *Error.
+func (c *Client) readAnswer(response *http.Response) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(response.Body, answerSize+1))
+	if len(data) > answerSize {
+		err = fmt.Errorf("its answer is larger than %d bytes", answerSize)
 	}
-	return c.decode(data, answer)
+	if err != nil {
+		return nil, c.translateError(err)
+	}
+	return data, c.refusal(response.StatusCode, data)
 }
 
 // decode reads an answer's JSON.
 func (c *Client) decode(data []byte, answer any) error {
 	if values(data) > answerValues {
-		return c.silent(fmt.Errorf("its answer has more than %d values", answerValues))
+		return c.translateError(fmt.Errorf("its answer has more than %d values", answerValues))
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
-		return c.silent(fmt.Errorf("its answer is not understood: %v", err))
+		return c.translateError(fmt.Errorf("its answer is not understood: %v", err))
 	}
 	return nil
 }
@@ -259,7 +273,7 @@ func (c *Client) refusal(status int, data []byte) error {
 		Error  string `json:"error"`
 	}
 	if err := json.Unmarshal(data, &refusal); err != nil {
-		return c.silent(fmt.Errorf("HTTP status %d without a reason", status))
+		return c.translateError(fmt.Errorf("HTTP status %d without a reason", status))
 	}
 	if refusal.Result != "" { // the answer of a roll that failed
 		return nil
@@ -267,76 +281,9 @@ func (c *Client) refusal(status int, data []byte) error {
 	return &Error{Code: status, Text: refusal.Error}
 }
 
-// persist sends a request until it is answered: with 408 a busy master says that
-// it has not waited for it.
-func (c *Client) persist(ctx context.Context, request *http.Request) (status int, header http.Header, body []byte, err error) {
-	for deadline := time.Now().Add(c.wait); ; {
-		status, header, body, err = c.exchange(ctx, request)
-		if err != nil || status != http.StatusRequestTimeout {
-			return status, header, body, err
-		}
-		if time.Now().After(deadline) {
-			return 0, nil, nil, context.DeadlineExceeded
-		}
-		if request.GetBody != nil {
-			if request.Body, err = request.GetBody(); err != nil {
-				return 0, nil, nil, err
-			}
-		}
-	}
-}
-
-// exchange sends a request on a connection of its own and reads the answer. It
-// does without http.Client for the reason that the server does without
-// http.Server: they are one program.
-func (c *Client) exchange(ctx context.Context, request *http.Request) (status int, header http.Header, body []byte, err error) {
-	conn, err := dial(c.at)
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	defer func() {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-	}()
-	sent := request.Write(conn)
-	from := &io.LimitedReader{R: conn}
-	response, err := readHeader(from, request)
-	switch {
-	case err != nil && sent != nil:
-		return 0, nil, nil, sent
-	case err != nil: // who refuses does not take all of the request first
-		return 0, nil, nil, err
-	}
-	body, err = readBody(from, response)
-	return response.StatusCode, response.Header, body, err
-}
-
-// readHeader reads an answer's status line and headers.
-func readHeader(from *io.LimitedReader, request *http.Request) (*http.Response, error) {
-	from.N = maxHeader
-	response, err := http.ReadResponse(bufio.NewReader(from), request)
-	if err != nil && from.N == 0 {
-		err = fmt.Errorf("the headers of its answer are larger than %d bytes", maxHeader)
-	}
-	return response, err
-}
-
-// readBody reads the rest, whatever its length is said to be.
-func readBody(from *io.LimitedReader, response *http.Response) ([]byte, error) {
-	from.N = answerSize + 1
-	body, err := io.ReadAll(response.Body)
-	if from.N == 0 {
-		err = fmt.Errorf("its answer is larger than %d bytes", answerSize)
-	}
-	return body, err
-}
-
-// silent puts a failed exchange into words: the master is gone, or it does not
-// answer.
-func (c *Client) silent(err error) error {
+// translateError puts a failed exchange into words: the master is gone, or it does
+// not answer.
+func (c *Client) translateError(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err

@@ -3,14 +3,13 @@ package control
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
-	"os"
 	"time"
 )
 
@@ -29,7 +28,7 @@ func (c *Client) Events(ctx context.Context, after string, follow bool, f func(i
 	if follow {
 		path, accept = "/v1/events?follow=1", "text/event-stream"
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://forkd"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+path, nil)
 	if err != nil {
 		return err
 	}
@@ -38,19 +37,13 @@ func (c *Client) Events(ctx context.Context, after string, follow bool, f func(i
 		request.Header.Set(lastEventID, after)
 	}
 	if follow {
-		return c.stream(ctx, request, f)
+		return c.follow(request, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	status, header, data, err := c.persist(ctx, request)
-	if err != nil {
-		return c.silent(err)
-	}
-	if err := c.refusal(status, data); err != nil {
-		return err
-	}
 	var events []Event
-	if err := c.decode(data, &events); err != nil {
+	header, err := c.exchange(request.WithContext(ctx), &events)
+	if err != nil {
 		return err
 	}
 	last := parsePosition(header.Get(lastEventID))
@@ -62,67 +55,44 @@ func (c *Client) Events(ctx context.Context, after string, follow bool, f func(i
 	return nil
 }
 
-// stream reads server-sent events until they end. With 408 a busy master says
-// that it has not waited for the request: it is sent again.
-func (c *Client) stream(ctx context.Context, request *http.Request, f func(id string, e Event) error) error {
-	for deadline := time.Now().Add(c.wait); ; {
-		err := c.streamOnce(ctx, request, f)
-		if !errors.Is(err, errTooSlow) {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return c.silent(context.DeadlineExceeded)
-		}
-	}
-}
+var errSilent = errors.New("it has fallen silent")
 
-// streamOnce is stream on one connection; errTooSlow for 408.
-func (c *Client) streamOnce(ctx context.Context, request *http.Request, f func(id string, e Event) error) error {
-	conn, err := dial(c.at)
-	if err != nil {
-		return c.silent(err)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+// follow reads server-sent events until they end.
+func (c *Client) follow(request *http.Request, f func(id string, e Event) error) error {
+	ctx, cancel := context.WithCancelCause(request.Context())
+	defer cancel(nil)
+	timeout := time.AfterFunc(c.wait, func() { cancel(errSilent) })
+	defer timeout.Stop()
 	failed := func(err error) error {
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			err = errors.New("it has fallen silent")
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
 		}
-		return c.silent(err)
+		return c.translateError(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(c.wait))
-	if err := request.Write(conn); err != nil {
-		return failed(err)
-	}
-	from := &io.LimitedReader{R: conn}
-	response, err := readHeader(from, request)
+	response, err := c.transport.RoundTrip(request.WithContext(ctx))
 	if err != nil {
 		return failed(err)
 	}
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusRequestTimeout:
-		return errTooSlow
-	default:
-		data, err := readBody(from, response)
-		if err != nil {
-			return failed(err)
-		}
-		return c.refusal(response.StatusCode, data)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		_, err := c.readAnswer(response)
+		return err
 	}
-	from.N = math.MaxInt64 // no end, but of each line
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEventLine)
 	var id string
 	var data []byte
-	down := false
-	for {
-		_ = conn.SetDeadline(time.Now().Add(silence))
+	for down := false; ; {
+		timeout.Reset(silence)
 		if !lines.Scan() {
-			break
+			switch err := cmp.Or(lines.Err(), io.EOF); {
+			case down:
+				return nil
+			case errors.Is(err, bufio.ErrTooLong):
+				return c.translateError(fmt.Errorf("it has sent a line of more than %d bytes", maxEventLine))
+			default:
+				return failed(err)
+			}
 		}
 		field, value, _ := bytes.Cut(lines.Bytes(), []byte(": "))
 		switch {
@@ -133,22 +103,12 @@ func (c *Client) streamOnce(ctx context.Context, request *http.Request, f func(i
 		case len(lines.Bytes()) == 0 && data != nil:
 			var e Event
 			if err := json.Unmarshal(data, &e); err != nil {
-				return c.silent(fmt.Errorf("its event is not understood: %v", err))
+				return c.translateError(fmt.Errorf("its event is not understood: %v", err))
 			}
 			if err := f(id, e); err != nil {
 				return err
 			}
 			data, down = nil, e.Type == EventDown
 		}
-	}
-	switch err := lines.Err(); {
-	case down:
-		return nil
-	case errors.Is(err, bufio.ErrTooLong):
-		return c.silent(fmt.Errorf("it has sent a line of more than %d bytes", maxEventLine))
-	case err != nil:
-		return failed(err)
-	default:
-		return failed(io.EOF)
 	}
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,18 +16,39 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// wire is a connection on which a client has sent all that it will.
+// wire is a connection on which a client has sent all that it will, and the listener
+// that accepts it.
 type wire struct {
 	net.Conn // nil: what is not below is not called
 
-	in  *bytes.Reader
-	out bytes.Buffer
+	in     *bytes.Reader
+	out    bytes.Buffer
+	accept chan net.Conn
+	done   context.Context
+	close  context.CancelFunc
 }
 
 func (w *wire) Read(p []byte) (int, error)       { return w.in.Read(p) }
 func (w *wire) Write(p []byte) (int, error)      { return w.out.Write(p) }
 func (w *wire) SetReadDeadline(time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+func (w *wire) LocalAddr() net.Addr              { return &net.UnixAddr{} }
+func (w *wire) RemoteAddr() net.Addr             { return &net.UnixAddr{} }
+func (w *wire) Addr() net.Addr                   { return &net.UnixAddr{} }
+
+func (w *wire) Accept() (net.Conn, error) {
+	select {
+	case c := <-w.accept:
+		return c, nil
+	case <-w.done.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+func (w *wire) Close() error {
+	w.close()
+	return nil
+}
 
 // FuzzControl sends what clients may send through the parsing of requests and
 // every route. Whatever it is, it ends, without a panic, with nothing or with one
@@ -78,12 +100,16 @@ func FuzzControl(f *testing.F) {
 		b.happen("up", "")
 		l := patient()
 		l.heartbeat = time.Minute
-		conn := &wire{in: bytes.NewReader(sent)}
-		s := newServer(b, l, door{owner: 0, group: -1})
+		ctx, cancel := context.WithCancel(t.Context())
+		conn := &wire{in: bytes.NewReader(sent), accept: make(chan net.Conn, 1), done: ctx, close: cancel}
+		conn.accept <- conn
+		a := newAPI(b, l, access{everybody: true})
 		hung := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("hangs on %q", sent)) })
-		s.answer(asRoot(t), conn, &guest{conn: conn, since: time.Now()})
+		if err := a.serve(ctx, conn); err != nil {
+			t.Error(err)
+		}
 		hung.Stop()
-		if len(s.large) != 0 {
+		if len(a.large) != 0 {
 			t.Error("a place among the large bodies is not given back")
 		}
 		if conn.out.Len() > 16<<10 {

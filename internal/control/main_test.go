@@ -77,8 +77,8 @@ func master(dir, app string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &fake{app: sample(), stop: func(bool) { cancel() }}
 	b.happen("up", "")
-	s := newServer(b, patient(), door{owner: os.Geteuid(), group: -1})
-	s.keep()
+	l := newListener(&place.listener, patient(), false)
+	l.reserve()
 	if os.Getenv(fullVariable) != "" {
 		err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64})
 		for err == nil {
@@ -86,7 +86,7 @@ func master(dir, app string) error {
 		}
 	}
 	fmt.Println(child.Process.Pid)
-	return s.serve(ctx, &place.listener)
+	return newAPI(b, patient(), access{owner: os.Geteuid(), group: -1}).serveOn(ctx, l)
 }
 
 // startMaster runs the master of shop in a process of its own. Its child is killed when

@@ -1,146 +1,146 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 )
 
-func (a *api) status(w http.ResponseWriter, r *http.Request) error {
-	app, err := a.backend.Status(r.Context())
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, app.whole())
-	return nil
+// route is what a path does.
+type route struct {
+	method string // "": any
+	handle handler
+	body   int64 // bytes at most; 0: limits.body
 }
 
-func (a *api) describe(w http.ResponseWriter, r *http.Request) error {
-	d, err := a.backend.Describe(r.Context())
-	if err != nil {
-		return err
-	}
+// handler answers a request whose body has been read: answer goes out as JSON. With
+// code 0 the answer has been written.
+type handler func(w http.ResponseWriter, r *http.Request, body []byte) (code int, answer any, err error)
+
+const sendPath = "/v1/send"
+
+// allRoutes has every path, exactly: http.ServeMux would redirect others, and
+// refuse them in plain text.
+func (a *api) allRoutes() map[string]route {
+	routes := a.healthRoutes()
+	routes["/v1/status"] = get(a.status)
+	routes["/v1/describe"] = get(a.describe)
+	routes["/v1/events"] = route{method: http.MethodGet, handle: a.events}
+	routes["/v1/reload"] = post(Reload{Wait: true}, a.reload)
+	routes["/v1/scale"] = post(scaling{}, a.scale)
+	routes["/v1/drain"] = post(struct{}{}, a.drainHost(true))
+	routes["/v1/resume"] = post(struct{}{}, a.drainHost(false))
+	routes["/v1/command"] = post(Command{}, a.command)
+	routes["/v1/stop"] = post(Stop{}, a.stop)
+	send := post(Message{}, a.send)
+	send.body = MaxMessage + 4<<10
+	routes[sendPath] = send
+	routes["/v1/logs"] = route{handle: notBuilt}
+	routes["/v1/upgrade"] = route{handle: notBuilt}
+	return routes
+}
+
+func (a *api) healthRoutes() map[string]route {
+	return map[string]route{"/healthz": get(a.health), "/metrics": {handle: notBuilt}}
+}
+
+// get is the route of a query.
+func get[T any](query func(context.Context) (T, error)) route {
+	return route{method: http.MethodGet, handle: func(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
+		answer, err := query(r.Context())
+		return http.StatusOK, answer, err
+	}}
+}
+
+// post is the route of a command, whose body is a T; what it leaves out is as in
+// defaults.
+func post[T any](defaults T, do func(context.Context, T) (code int, answer any, err error)) route {
+	return route{method: http.MethodPost, handle: func(_ http.ResponseWriter, r *http.Request, body []byte) (int, any, error) {
+		request := defaults
+		if err := decode(body, &request); err != nil {
+			return 0, nil, err
+		}
+		return do(r.Context(), request)
+	}}
+}
+
+func notBuilt(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
+	return 0, nil, &Error{http.StatusServiceUnavailable, r.URL.Path + " is not built yet"}
+}
+
+func (a *api) status(ctx context.Context) (App, error) {
+	app, err := a.backend.Status(ctx)
+	return app.whole(), err
+}
+
+func (a *api) describe(ctx context.Context) (Description, error) {
+	d, err := a.backend.Describe(ctx)
 	d.App = d.App.whole()
-	answer(w, http.StatusOK, d)
-	return nil
+	return d, err
 }
 
-func (a *api) health(w http.ResponseWriter, r *http.Request) error {
-	health, err := a.backend.Health(r.Context())
-	if err != nil {
-		return err
+func (a *api) health(ctx context.Context) (map[string]string, error) {
+	state, err := a.backend.Health(ctx)
+	if err == nil && state != StateReady {
+		err = &Error{http.StatusServiceUnavailable, state}
 	}
-	if health != StateReady {
-		return &Error{http.StatusServiceUnavailable, health}
-	}
-	answer(w, http.StatusOK, map[string]string{"state": StateReady})
-	return nil
+	return map[string]string{"state": state}, err
 }
 
-func (a *api) reload(w http.ResponseWriter, r *http.Request) error {
-	request := Reload{Wait: true}
-	if err := read(r, &request); err != nil {
-		return err
-	}
+func (a *api) reload(ctx context.Context, request Reload) (int, any, error) {
 	if request.Wait {
 		select {
 		case a.waiting <- struct{}{}:
 			defer func() { <-a.waiting }()
 		default:
-			return &Error{http.StatusServiceUnavailable, fmt.Sprintf(`%d clients wait for a reload already: send {"wait":false}`, a.limits.waiting)}
+			return 0, nil, &Error{http.StatusServiceUnavailable, fmt.Sprintf(`%d clients wait for a reload already: send {"wait":false}`, a.limits.waiting)}
 		}
 	}
-	rolled, err := a.backend.Reload(r.Context(), request)
-	if err != nil {
-		return err
-	}
-	code := http.StatusConflict
+	rolled, err := a.backend.Reload(ctx, request)
 	switch {
 	case !request.Wait:
-		code = http.StatusAccepted
+		return http.StatusAccepted, rolled, err
 	case rolled.Result == ResultDone:
-		code = http.StatusOK
+		return http.StatusOK, rolled, err
+	default:
+		return http.StatusConflict, rolled, err
 	}
-	answer(w, code, rolled)
-	return nil
 }
 
-func (a *api) scale(w http.ResponseWriter, r *http.Request) error {
-	var request scaling
-	if err := read(r, &request); err != nil {
-		return err
-	}
+func (a *api) scale(ctx context.Context, request scaling) (int, any, error) {
 	to, err := request.wanted()
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	scaled, err := a.backend.Scale(r.Context(), to)
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, scaled)
-	return nil
+	scaled, err := a.backend.Scale(ctx, to)
+	return http.StatusOK, scaled, err
 }
 
-func (a *api) drainHost(draining bool) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := read(r, &struct{}{}); err != nil {
-			return err
-		}
-		if err := a.backend.DrainHost(r.Context(), draining); err != nil {
-			return err
-		}
-		answer(w, http.StatusOK, map[string]bool{"host_draining": draining})
-		return nil
+func (a *api) drainHost(draining bool) func(context.Context, struct{}) (int, any, error) {
+	return func(ctx context.Context, _ struct{}) (int, any, error) {
+		return http.StatusOK, map[string]bool{"host_draining": draining}, a.backend.DrainHost(ctx, draining)
 	}
 }
 
-func (a *api) send(w http.ResponseWriter, r *http.Request) error {
-	var message Message
-	if err := read(r, &message); err != nil {
-		return err
-	}
+func (a *api) send(ctx context.Context, message Message) (int, any, error) {
 	if err := message.Check(); err != nil {
-		return err
+		return 0, nil, err
 	}
-	sent, err := a.backend.Send(r.Context(), message)
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, sent)
-	return nil
+	sent, err := a.backend.Send(ctx, message)
+	return http.StatusOK, sent, err
 }
 
-func (a *api) command(w http.ResponseWriter, r *http.Request) error {
-	var c Command
-	if err := read(r, &c); err != nil {
-		return err
-	}
+func (a *api) command(ctx context.Context, c Command) (int, any, error) {
 	err := c.CheckID()
 	if err == nil && c.Refused == "" {
 		err = c.Check()
 	}
 	if err != nil {
-		return &Error{http.StatusBadRequest, "the command " + err.Error()}
+		return 0, nil, &Error{http.StatusBadRequest, "the command " + err.Error()}
 	}
-	if err := a.backend.Execute(r.Context(), c); err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, map[string]string{"id": c.ID})
-	return nil
+	return http.StatusOK, map[string]string{"id": c.ID}, a.backend.Execute(ctx, c)
 }
 
-func (a *api) stop(w http.ResponseWriter, r *http.Request) error {
-	var request Stop
-	if err := read(r, &request); err != nil {
-		return err
-	}
-	if err := a.backend.Stop(r.Context(), request.Now); err != nil {
-		return err
-	}
-	answer(w, http.StatusAccepted, map[string]string{"state": StateStopping})
-	return nil
-}
-
-func notBuilt(_ http.ResponseWriter, r *http.Request) error {
-	return &Error{http.StatusServiceUnavailable, r.URL.Path + " is not built yet"}
+func (a *api) stop(ctx context.Context, request Stop) (int, any, error) {
+	return http.StatusAccepted, map[string]string{"state": StateStopping}, a.backend.Stop(ctx, request.Now)
 }

@@ -291,7 +291,7 @@ func TestInspect(t *testing.T) {
 	b := &fake{app: sample()}
 	b.happen("up", "")
 	go func() {
-		served <- serve(ctx, &p.listener, b, patient(), door{owner: os.Geteuid(), group: -1})
+		served <- newAPI(b, patient(), access{owner: os.Geteuid(), group: -1}).serve(ctx, &p.listener)
 	}()
 	at := Location{Name: "shop", Dir: dir}
 	follower := connect(t, at)

@@ -10,21 +10,21 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 // limits bound what clients can cost a master.
 type limits struct {
-	read      time.Duration // to send a request, from the beginning of a connection on
-	hurry     time.Duration // the same where another client waits for the place
-	linger    time.Duration // to take in what a refused client goes on sending
+	read      time.Duration // to send a request
+	busyRead  time.Duration // the same while every connection is taken and another client waits
 	write     time.Duration // to take an answer, or the next piece of a stream
 	finish    time.Duration // for answers under way when the server is closed
-	heartbeat time.Duration // between signs of life of a stream
-	body      int64         // bytes of a request's body
-	message   int64         // the same of /v1/send
-	large     int           // bodies between these two at once
+	heartbeat time.Duration // between comments on a stream
+	body      int64         // bytes of a request's body, unless its route has another limit
+	large     int           // bodies beyond that at once
 	clients   int           // connections at once; more wait in the socket's queue
 	waiting   int           // of these, reloads that are waited for
 	streams   int           // of these, readers that follow the events
@@ -33,13 +33,11 @@ type limits struct {
 func standard() limits {
 	return limits{
 		read:      2 * time.Second,
-		hurry:     20 * time.Millisecond,
-		linger:    300 * time.Millisecond,
+		busyRead:  100 * time.Millisecond,
 		write:     5 * time.Second,
 		finish:    time.Second,
 		heartbeat: 15 * time.Second,
 		body:      64 << 10,
-		message:   MaxMessage + 4<<10,
 		large:     8,
 		clients:   128,
 		waiting:   64,
@@ -47,146 +45,224 @@ func standard() limits {
 	}
 }
 
-// bodyOf is the most bytes that a request's body may have.
-func (l limits) bodyOf(r *http.Request) int64 {
-	if r.URL.Path == sendPath {
-		return l.message
-	}
-	return l.body
-}
+// maxHeader bounds the line and headers of a request, and of an answer, in bytes.
+const maxHeader = 16 << 10
 
-// Serve answers on the place's control socket until ctx ends, then finishes the
-// answers under way, a second at most, and closes the socket. Beside root and
-// this process's user the members of a group may ask, unless it is -1. The
+// Serve answers on the app's control socket until ctx ends, then finishes the
+// answers under way, a second at most, and closes the socket. Root and this
+// process's user may ask, and the members of a group, unless it is -1. The
 // supervisor runs it in a goroutine beside the loop. It returns nil when ctx
 // ended it.
-func Serve(ctx context.Context, p *RuntimeDir, b Backend, group int) error {
-	return serve(ctx, &p.listener, b, standard(), door{owner: os.Geteuid(), group: group})
+func Serve(ctx context.Context, d *RuntimeDir, b Backend, group int) error {
+	return newAPI(b, standard(), access{owner: os.Geteuid(), group: group}).serve(ctx, &d.listener)
 }
 
 // ServeHealth answers GET /healthz to whoever asks, as a balancer does, until ctx
 // ends; then it closes the listener. The supervisor runs it beside the loop.
 func ServeHealth(ctx context.Context, ln net.Listener, b Backend) error {
-	l := standard()
-	a := &api{backend: b, limits: l}
-	open := func(*http.Request) error { return nil }
-	handler := answering(open, map[string]route{
-		"/healthz": {http.MethodGet, a.health},
-		"/metrics": {"", notBuilt},
-	})
-	return (&server{handler: handler, limits: l, large: make(chan struct{}, l.large)}).serve(ctx, ln)
-}
-
-func serve(ctx context.Context, ln net.Listener, b Backend, l limits, d door) error {
-	return newServer(b, l, d).serve(ctx, ln)
-}
-
-func newServer(b Backend, l limits, d door) *server {
-	a := &api{
-		backend: b, limits: l, door: d,
-		waiting: make(chan struct{}, l.waiting),
-		streams: make(chan struct{}, l.streams),
-	}
-	return &server{handler: a.routes(), limits: l, groups: d.group >= 0, large: make(chan struct{}, l.large)}
+	a := newAPI(b, standard(), access{everybody: true, group: -1})
+	a.routes = a.healthRoutes()
+	return a.serve(ctx, ln)
 }
 
 // api turns requests into calls of the backend.
 type api struct {
 	backend Backend
 	limits  limits
-	door    door
+	access  access
+	routes  map[string]route
 	waiting chan struct{} // one for each reload that is waited for
 	streams chan struct{} // one for each reader that follows
+	large   chan struct{} // one for each large body
 }
 
-type handler func(w http.ResponseWriter, r *http.Request) error
-
-// route is what a path does, for one method ("": any).
-type route struct {
-	method string
-	handle handler
+func newAPI(b Backend, l limits, who access) *api {
+	a := &api{
+		backend: b, limits: l, access: who,
+		waiting: make(chan struct{}, l.waiting),
+		streams: make(chan struct{}, l.streams),
+		large:   make(chan struct{}, l.large),
+	}
+	a.routes = a.allRoutes()
+	return a
 }
 
-const sendPath = "/v1/send"
-
-// routes is every path, exactly: there are few, and http.ServeMux would answer
-// some others by itself, in HTML.
-func (a *api) routes() http.Handler {
-	return answering(a.door.admit, map[string]route{
-		"/v1/status":   {http.MethodGet, a.status},
-		"/v1/describe": {http.MethodGet, a.describe},
-		"/v1/events":   {http.MethodGet, a.events},
-		"/healthz":     {http.MethodGet, a.health},
-		"/v1/reload":   {http.MethodPost, a.reload},
-		"/v1/scale":    {http.MethodPost, a.scale},
-		"/v1/drain":    {http.MethodPost, a.drainHost(true)},
-		"/v1/resume":   {http.MethodPost, a.drainHost(false)},
-		sendPath:       {http.MethodPost, a.send},
-		"/v1/command":  {http.MethodPost, a.command},
-		"/v1/stop":     {http.MethodPost, a.stop},
-		"/v1/logs":     {"", notBuilt},
-		"/v1/upgrade":  {"", notBuilt},
-		"/metrics":     {"", notBuilt},
-	})
+func (a *api) serve(ctx context.Context, ln net.Listener) error {
+	return a.serveOn(ctx, newListener(ln, a.limits, a.access.group >= 0))
 }
 
-// answering has the routes answer whom admit lets in.
-func answering(admit func(*http.Request) error, routes map[string]route) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := admit(r)
-		if err == nil {
-			err = dispatch(routes, w, r)
-		}
-		switch e, refused := errors.AsType[*Error](err); {
-		case err == nil:
-		case refused:
-			fail(w, e.Code, e.Text)
-		case r.Context().Err() != nil:
-			why := errEnds
-			if errors.Is(context.Cause(r.Context()), errLeft) {
-				why = errLeft // which somebody reads who has closed one direction only
+type connKey struct{}
+
+// serveOn answers one request on each connection.
+func (a *api) serveOn(ctx context.Context, ln *listener) error {
+	base, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	defer func() { ln.spare.Close() }() // or nothing, if it is nil
+	var open sync.WaitGroup
+	server := &http.Server{
+		Handler:                      http.AllowQuerySemicolons(a), // else each is a line on stderr
+		DisableGeneralOptionsHandler: true,
+		Protocols:                    http1(),
+		ReadTimeout:                  a.limits.read,
+		WriteTimeout:                 a.limits.write,
+		MaxHeaderBytes:               maxHeader - 4096, // net/http adds that
+		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state { //nolint:exhaustive // each connection has one of both, once
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed:
+				open.Done()
 			}
-			fail(w, why.Code, why.Text)
-		default:
-			fail(w, http.StatusServiceUnavailable, err.Error())
+		},
+	}
+	server.SetKeepAlivesEnabled(false)
+	down := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(down)
+		end(errEnds)
+		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.limits.finish)
+		defer cancel()
+		if server.Shutdown(finish) != nil {
+			server.Close()
 		}
 	})
+	err := server.Serve(ln)
+	if cancel() {
+		server.Close()
+		err = fmt.Errorf("cannot serve %s: %v", ln.Addr(), err)
+	} else {
+		<-down
+		err = nil
+	}
+	open.Wait()
+	return err
 }
 
-// errEnds is for who waits when the server is closed.
-var errEnds = &Error{http.StatusServiceUnavailable, "the app ends"}
+// http1 is HTTP/1.1 alone: HTTP/2 costs memory.
+func http1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
 
-func dispatch(routes map[string]route, w http.ResponseWriter, r *http.Request) error {
-	to, ok := routes[r.URL.Path]
+var (
+	errEnds = &Error{http.StatusServiceUnavailable, "the app ends"}
+	errLeft = &Error{http.StatusServiceUnavailable, "the client has closed the connection before the answer"} // for one that reads on
+	errLate = &Error{http.StatusRequestTimeout, "the request did not come in time: send it again"}
+)
+
+// ServeHTTP implements http.Handler: it answers with JSON, errors too.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	code, answer, err := a.handle(w, r)
+	if err != nil {
+		e := refusal(r.Context(), err)
+		code, answer = e.Code, map[string]string{"error": e.Text}
+	}
+	if code == 0 {
+		return // it was a stream
+	}
+	data, err := json.Marshal(answer)
+	if err != nil {
+		panic(fmt.Sprintf("control: cannot write %T as JSON: %v", answer, err))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)+1))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.limits.write))
+	w.WriteHeader(code)
+	_, _ = w.Write(append(data, '\n')) // a client that does not take it has left
+}
+
+// refusal is what the client is told of an error. It may quote what the client has
+// sent: it is cut.
+func refusal(ctx context.Context, err error) Error {
+	const most = 2048 // bytes
+	e, ok := errors.AsType[*Error](err)
+	if !ok && ctx.Err() != nil {
+		if e, ok = errors.AsType[*Error](context.Cause(ctx)); !ok {
+			e, ok = errLeft, true
+		}
+	}
+	if !ok {
+		e = &Error{http.StatusServiceUnavailable, err.Error()}
+	}
+	if len(e.Text) > most {
+		e = &Error{e.Code, strings.ToValidUTF8(e.Text[:most], "") + "..."}
+	}
+	return *e
+}
+
+// handle takes all of a request, then calls its route's handler.
+func (a *api) handle(w http.ResponseWriter, r *http.Request) (code int, answer any, err error) {
+	c := r.Context().Value(connKey{}).(*conn)
+	c.handled.Store(true)
+	to, found := a.routes[r.URL.Path]
+	limit := max(a.limits.body, to.body)
+	if limit > a.limits.body && (r.ContentLength < 0 || r.ContentLength > a.limits.body) {
+		select {
+		case a.large <- struct{}{}:
+			defer func() { <-a.large }()
+		case <-r.Context().Done():
+			return 0, nil, r.Context().Err()
+		case <-time.After(a.limits.read):
+			return 0, nil, &Error{http.StatusServiceUnavailable, fmt.Sprintf("%d large messages are on their way already: try again", a.limits.large)}
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.limits.read)) // the wait was not the client's
+	}
+	body, err := readBody(w, r, limit)
+	if err == nil && !c.decide() {
+		err = errLate
+	}
+	if err == nil {
+		err = a.access.authorize(c.peer)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // from now on it notices that the client leaves
 	switch {
-	case !ok:
-		return &Error{http.StatusNotFound, fmt.Sprintf("no such path: %s", r.URL.Path)}
+	case !found:
+		return 0, nil, &Error{http.StatusNotFound, fmt.Sprintf("no such path: %s", r.URL.Path)}
 	case to.method == "", r.Method == to.method, r.Method == http.MethodHead && to.method == http.MethodGet:
-		return to.handle(w, r)
+		return to.handle(w, r, body)
 	}
 	w.Header().Set("Allow", to.method)
-	return &Error{http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s", r.URL.Path, to.method)}
+	return 0, nil, &Error{http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s", r.URL.Path, to.method)}
 }
 
-// fail answers an error. Its text may quote what the client has sent: it is cut.
-func fail(w http.ResponseWriter, code int, text string) {
-	const most = 2048 // bytes
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "..."
+// readBody takes a request's body. An *Error is for the client.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	tooLarge := &Error{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", limit)}
+	if r.ContentLength > limit && r.Header.Get("Expect") != "" {
+		return nil, tooLarge
 	}
-	answer(w, code, map[string]string{"error": text})
+	if r.ContentLength > limit {
+		limit = 0 // the reader's way to let the client read the answer before the connection is closed
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLarge
+	}
+	switch {
+	case err == nil:
+		return data, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errLate
+	default:
+		return nil, &Error{http.StatusBadRequest, "cannot read the body: " + err.Error()}
+	}
 }
 
-// read takes the body into v, strictly; an empty one leaves v as it is.
-func read(r *http.Request, v any) error {
-	data, err := io.ReadAll(r.Body)
-	if err != nil {
-		return err
-	}
-	if len(bytes.TrimSpace(data)) == 0 {
+// decode reads a body into v, strictly; an empty one leaves v as it is.
+func decode(body []byte, v any) error {
+	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		return &Error{http.StatusBadRequest, "cannot read the body: " + err.Error()}
@@ -195,16 +271,4 @@ func read(r *http.Request, v any) error {
 		return &Error{http.StatusBadRequest, "cannot read the body: more than one JSON value"}
 	}
 	return nil
-}
-
-// answer writes v as JSON.
-func answer(w http.ResponseWriter, code int, v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("control: cannot write %T as JSON: %v", v, err))
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(code)
-	_, _ = w.Write(append(data, '\n')) // kept until the handler is done: it can't fail
 }

@@ -19,24 +19,24 @@ import (
 // and without a goroutine left.
 func serving(t *testing.T, b Backend, l limits, owner int) Location {
 	t.Helper()
-	return servingAt(t, b, l, door{owner: owner, group: -1})
+	return servingAt(t, b, l, access{owner: owner, group: -1})
 }
 
-func servingAt(t *testing.T, b Backend, l limits, d door) Location {
+func servingAt(t *testing.T, b Backend, l limits, who access) Location {
 	t.Helper()
 	files := openFiles(t)
 	before := goleak.IgnoreCurrent()
 	dir := t.TempDir()
-	if d.group >= 0 {
+	if who.group >= 0 {
 		open(t, dir)
 	}
-	place, err := createIn(dir, "shop", d.group)
+	place, err := createIn(dir, "shop", who.group)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, &place.listener, b, l, d) }()
+	go func() { ended <- newAPI(b, l, who).serve(ctx, &place.listener) }()
 	t.Cleanup(func() {
 		cancel()
 		select {
@@ -77,7 +77,7 @@ func quick() limits {
 // runs into none.
 func patient() limits {
 	l := standard()
-	l.read, l.write = time.Minute, time.Minute
+	l.read, l.busyRead, l.write = time.Minute, time.Minute, time.Minute
 	return l
 }
 

@@ -15,14 +15,14 @@ const lastEventID = "Last-Event-Id"
 
 // events answers with what is kept, then follows: server-sent events. With
 // ?follow=0, or for who accepts JSON, it is a list, and ends.
-func (a *api) events(w http.ResponseWriter, r *http.Request) error {
+func (a *api) events(w http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
 	follow, err := follows(r)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	seen, page, err := a.since(r)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	if !follow {
 		if page.Events == nil {
@@ -31,23 +31,22 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) error {
 		if n := len(page.Events); n > 0 {
 			w.Header().Set(lastEventID, position{page.Boot, page.Events[n-1].Seq}.String())
 		}
-		answer(w, http.StatusOK, page.Events)
-		return nil
+		return http.StatusOK, page.Events, nil
 	}
 	select {
 	case a.streams <- struct{}{}:
 		defer func() { <-a.streams }()
 	default:
-		return &Error{http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow the events already: ask for those that are kept, with ?follow=0", a.limits.streams)}
+		return 0, nil, &Error{http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow the events already: ask for those that are kept, with ?follow=0", a.limits.streams)}
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Transfer-Encoding", "identity") // as long as the connection lasts: lines without chunks between
 	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead {
-		return nil
+	if r.Method != http.MethodHead {
+		_ = a.follow(w, r, seen, page) // a client that does not take it has left, and the status is sent already
 	}
-	_ = a.follow(w, r, seen, page) // who does not take it has left, and the status is sent already
-	return nil
+	return 0, nil, nil
 }
 
 // follows reports whether a request wants a stream.
@@ -88,6 +87,7 @@ func (a *api) follow(w http.ResponseWriter, r *http.Request, at uint64, page Eve
 	alive := time.NewTicker(a.limits.heartbeat)
 	defer alive.Stop()
 	for ctx := r.Context(); ; {
+		_ = stream.SetWriteDeadline(time.Now().Add(a.limits.write))
 		at = max(at, write(w, page))
 		if err := stream.Flush(); err != nil || ctx != r.Context() {
 			return err

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/closing/closingtest"
 )
 
 // What comes after a request does not end it; the client's leaving does, and the
@@ -61,14 +64,12 @@ func TestOnlyLeavingEndsARequest(t *testing.T) {
 			t.Errorf("with %.9q after a request: %s", after, text)
 		}
 	}
-	for _, after := range []string{"", "\r\n"} {
-		conn, _ := reload(after)
-		if err := conn.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
-		if text := answer(conn); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.Contains(text, errLeft.Text) {
-			t.Errorf("who has left got: %s", text)
-		}
+	conn, _ := reload("")
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if text := answer(conn); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.Contains(text, errLeft.Text) {
+		t.Errorf("who has left got: %s", text)
 	}
 }
 
@@ -96,12 +97,9 @@ func TestTroubleDoesNotEndTheServer(t *testing.T) {
 	}
 	l := patient()
 	l.finish = 10 * time.Millisecond
-	open := func(*http.Request) error { return nil }
-	a := &api{backend: &fake{app: sample()}, limits: l}
-	s := &server{handler: answering(open, map[string]route{"/healthz": {http.MethodGet, a.health}}), limits: l, large: make(chan struct{}, 1)}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- s.serve(t.Context(), &troubled{local, []error{
+		ended <- newAPI(&fake{app: sample()}, l, access{everybody: true}).serve(t.Context(), &troubled{local, []error{
 			unix.EPROTO, unix.ENETDOWN, unix.EHOSTUNREACH, unix.ENOBUFS, unix.EPERM, unix.EOPNOTSUPP,
 			unix.ENONET, unix.ETIMEDOUT, unix.EMFILE, errors.New("something new"),
 		}})
@@ -136,5 +134,74 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Descriptors whose close(2) blocks, sent along with a request or after it, hold up
+// neither the next client nor the end.
+func TestDescriptorsThatLinger(t *testing.T) {
+	silent := closingtest.Silent(t)
+	path := filepath.Join(t.TempDir(), "control.sock")
+	ln, err := net.Listen("unix", path) // as on a kernel without SO_PASSRIGHTS
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- newAPI(&fake{app: sample()}, patient(), access{owner: os.Geteuid(), group: -1}).serve(ctx, ln)
+	}()
+	const ask = "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, text := range []string{"G", ask, ask + strings.Repeat(ask, 1000), ask} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		err = control(conn.(*net.UnixConn), func(fd int) error { return closingtest.Send(fd, 3, text, silent) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text == "G" {
+			continue // and says no more
+		}
+		closingtest.Returns(t, "the answer", func() {
+			if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
+				t.Errorf("%q, %v", line, err)
+			}
+		})
+	}
+	cancel()
+	closingtest.Returns(t, "the server", func() {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Bytes that are no request get an error in JSON too.
+func TestNoRequest(t *testing.T) {
+	at := serving(t, &fake{app: sample()}, patient(), os.Geteuid())
+	for sent, want := range map[string]string{
+		"hello\r\n\r\n":                 `400 {"error":"400 Bad Request"}`,
+		"GET /healthz HTTP/1.1\r\n\r\n": `400 {"error":"400 Bad Request: missing required Host header"}`,
+		"GET / HTTP/1.1\r\nA: " + strings.Repeat("x", maxHeader) + "\r\n\r\n": `431 {"error":"431 Request Header Fields Too Large"}`,
+		"POST / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n":                  `417 {"error":"417 Expectation Failed"}`,
+	} {
+		conn, err := dial(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		fmt.Fprint(conn, sent)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		if got := fmt.Sprint(response.StatusCode, " ", string(body)); err != nil || got != want+"\n" {
+			t.Errorf("%.20q: %s, %v; want %s", sent, got, err, want)
+		}
+		conn.Close()
 	}
 }

@@ -2,7 +2,6 @@ package control
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -79,7 +78,7 @@ func become(as somebody) error {
 }
 
 // open lets everybody reach what is in a directory of a test's: the mode of a
-// socket there is the first door.
+// socket there is checked first.
 func open(t *testing.T, dir string) {
 	t.Helper()
 	for path := dir; path != os.TempDir(); path = filepath.Dir(path) {
@@ -124,7 +123,7 @@ func TestGroupIsAdmitted(t *testing.T) {
 		many[i] = uint32(20000 + i)
 	}
 	stops := 0
-	at := servingAt(t, &fake{app: sample(), stop: func(bool) { stops++ }}, patient(), door{owner: other(), group: group})
+	at := servingAt(t, &fake{app: sample(), stop: func(bool) { stops++ }}, patient(), access{owner: other(), group: group})
 	info, err := os.Stat(at.socket())
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
@@ -223,9 +222,4 @@ func TestGroupThatIsShutOut(t *testing.T) {
 			t.Errorf("left behind: %v", left)
 		}
 	}
-}
-
-// asRoot is the context of a request that root makes.
-func asRoot(t *testing.T) context.Context {
-	return context.WithValue(t.Context(), visitorKey{}, visitor{})
 }

@@ -1,0 +1,152 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
+)
+
+// listener is what the server accepts from. It bounds the open connections, outlives
+// errors of accept(2), and never blocks in close(2).
+type listener struct {
+	net.Listener
+
+	limits  limits
+	groups  bool // look up the peers' supplementary groups
+	closed  context.Context
+	close   context.CancelFunc
+	slots   chan struct{} // one for each open connection
+	pending []*conn       // those without a whole request, the oldest first
+	spare   *os.File      // a descriptor for when there are none; nil: not available now
+	closer  closing.Closer
+}
+
+func newListener(ln net.Listener, l limits, groups bool) *listener {
+	closed, closeIt := context.WithCancel(context.Background())
+	return &listener{Listener: ln, limits: l, groups: groups, closed: closed, close: closeIt, slots: make(chan struct{}, l.clients)}
+}
+
+// Accept implements net.Listener. The error is net.ErrClosed or the like: what
+// accept(2) passes on of a shortage or of the network's trouble does not last.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.accept()
+		switch {
+		case err == nil:
+			return l.open(accepted)
+		case errors.Is(err, net.ErrClosed):
+			return nil, err
+		}
+		select { // the client waits in the socket's queue
+		case <-time.After(l.limits.finish / 10):
+		case <-l.closed.Done():
+		}
+	}
+}
+
+// accept uses the spare descriptor where there is no other, so that a master which
+// has run out of them can be asked why, and stopped.
+func (l *listener) accept() (net.Conn, error) {
+	l.reserve()
+	accepted, err := l.Listener.Accept()
+	if l.spare != nil && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
+		l.spare.Close()
+		l.spare = nil
+		accepted, err = l.Listener.Accept()
+	}
+	return accepted, err
+}
+
+// reserve opens the spare descriptor, again if it has been used.
+func (l *listener) reserve() {
+	if l.spare == nil {
+		l.spare, _ = os.Open(os.DevNull) // nil: there is none
+	}
+}
+
+// open waits for a slot. When all are taken, the connection that has waited for
+// longest without a whole request is closed after limits.busyRead.
+func (l *listener) open(accepted net.Conn) (net.Conn, error) {
+	c := &conn{Conn: accepted, since: time.Now()}
+	c.release = sync.OnceFunc(func() { <-l.slots })
+	if local, ok := accepted.(*net.UnixConn); ok {
+		c.peer, _ = peerOf(local, l.groups) // nil: the request is refused
+		c.Conn = closing.NewConn(local, &l.closer)
+	}
+	for {
+		l.pending = slices.DeleteFunc(l.pending, func(c *conn) bool { return c.decided.Load() })
+		var late <-chan time.Time
+		if len(l.pending) > 0 && len(l.slots) == cap(l.slots) {
+			late = time.After(time.Until(l.pending[0].since.Add(l.limits.busyRead)))
+		}
+		select {
+		case l.slots <- struct{}{}:
+			l.pending = append(l.pending, c)
+			return c, nil
+		case <-late:
+			if l.pending[0].decide() {
+				l.pending[0].Close()
+			}
+		case <-l.closed.Done():
+			c.Conn.Close()
+			return nil, net.ErrClosed
+		}
+	}
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.close()
+	return l.Listener.Close()
+}
+
+// conn is a client's connection.
+type conn struct {
+	net.Conn
+
+	peer    *peer // nil: not known
+	since   time.Time
+	release func()      // of the slot
+	handled atomic.Bool // a request has been read, up to its body
+	decided atomic.Bool // all of the request is here, or the connection was closed for lack of it
+}
+
+// decide reports whether the caller is the first to decide what becomes of a
+// connection: it is served, or closed.
+func (c *conn) decide() bool { return !c.decided.Swap(true) }
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.decided.Store(true)
+	err := c.Conn.Close()
+	c.release()
+	return err
+}
+
+// Write implements net.Conn. What net/http itself answers to bytes that are no
+// request is plain text: here it becomes JSON, as every error.
+func (c *conn) Write(p []byte) (int, error) {
+	const version = "HTTP/1.1 "
+	line, _, _ := bytes.Cut(p, []byte("\r\n"))
+	if c.handled.Load() || !bytes.HasPrefix(line, []byte(version)) {
+		return c.Conn.Write(p)
+	}
+	status := string(line[len(version):]) // "400 Bad Request: why"
+	text, err := json.Marshal(map[string]string{"error": status})
+	if err == nil {
+		_, err = fmt.Fprintf(c.Conn, "%s%s\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s\n", version, status, len(text)+1, text)
+	}
+	return len(p), err
+}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,10 +27,11 @@ const (
 	inetDiagUntilIf = 36 // of that, ports and addresses
 	inetDiagV6Only  = 11 // attribute: u8
 	unixDiagMessage = 16 // sizeof struct unix_diag_msg
+	unixDiagName    = 0  // attribute: the path
 	unixDiagVFS     = 1  // attribute: struct unix_diag_vfs
 	unixDiagRQLen   = 4  // attribute: struct unix_diag_rqlen
-	unixDiagShow    = 1<<unixDiagVFS | 1<<unixDiagRQLen
 	anyCookie       = 0xffffffff
+	anyState        = 0xffffffff
 	reqSizeInetOld  = 60
 	reqSizeUnix     = 24
 
@@ -156,38 +158,52 @@ func listeners(port int) (found []listening, err error) {
 	return append(v4, found...), err
 }
 
-// unixState is what the kernel says of a listening unix socket.
-type unixState struct {
-	queue   int    // connections that wait to be accepted
-	backlog uint32 // how many may
-	inode   uint64 // of its file, 0: not known
-}
-
-// inspectUnix asks for one socket by its own inode.
-func inspectUnix(inode uint64) (unixState, error) {
+// diagnoseUnix asks for one unix socket by its own inode, or, where that is 0, for
+// all that listen, and hands over the attributes that show asks for.
+func diagnoseUnix(inode uint64, show uint32, each func(inode uint64, kind uint16, value []byte)) error {
+	flags, states := uint16(0), uint32(anyState)
+	if inode == 0 {
+		flags, states = unix.NLM_F_DUMP, listenState
+	}
 	request := make([]byte, reqSizeUnix) // struct unix_diag_req
 	request[0] = unix.AF_UNIX
-	binary.NativeEndian.PutUint32(request[4:], 0xffffffff)
+	binary.NativeEndian.PutUint32(request[4:], states)
 	binary.NativeEndian.PutUint32(request[8:], uint32(inode))
-	binary.NativeEndian.PutUint32(request[12:], unixDiagShow)
+	binary.NativeEndian.PutUint32(request[12:], show)
 	binary.NativeEndian.PutUint32(request[16:], anyCookie)
 	binary.NativeEndian.PutUint32(request[20:], anyCookie)
-	var state unixState
-	counted := false
-	err := diagnose(sockDiagByFamily, request, 0, unixDiagMessage, func(said []byte) {
+	return diagnose(sockDiagByFamily, request, flags, unixDiagMessage, func(said []byte) {
 		for kind, value := range attributes(said[unixDiagMessage:]) {
-			switch {
-			case kind == unixDiagRQLen && len(value) >= 8:
-				state.queue = int(binary.NativeEndian.Uint32(value))
-				state.backlog = binary.NativeEndian.Uint32(value[4:])
-				counted = true
-			case kind == unixDiagVFS && len(value) >= 8:
-				state.inode = uint64(binary.NativeEndian.Uint32(value))
-			}
+			each(uint64(binary.NativeEndian.Uint32(said[4:])), kind, value)
 		}
 	})
-	if err == nil && !counted {
+}
+
+// inspectUnix asks for the state of one socket by its own inode.
+func inspectUnix(inode uint64) (said state, err error) {
+	err = diagnoseUnix(max(inode, 1), 1<<unixDiagVFS|1<<unixDiagRQLen, func(_ uint64, kind uint16, value []byte) {
+		switch {
+		case kind == unixDiagRQLen && len(value) >= 8:
+			said.listens = true
+			said.queue = int(binary.NativeEndian.Uint32(value))
+			said.backlog = binary.NativeEndian.Uint32(value[4:])
+		case kind == unixDiagVFS && len(value) >= 8:
+			said.inode = uint64(binary.NativeEndian.Uint32(value))
+		}
+	})
+	if err == nil && !said.listens {
 		err = errors.New("cannot read sock_diag: no queue in its answer")
 	}
-	return state, err
+	return said, err
+}
+
+// unixListeners returns the inodes of the sockets that listen at a path, under
+// which their file was made. The kernel writes the zero at its end.
+func unixListeners(path string) (inodes []uint64, err error) {
+	err = diagnoseUnix(0, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
+		if kind == unixDiagName && strings.TrimSuffix(string(value), "\x00") == path {
+			inodes = append(inodes, inode)
+		}
+	})
+	return inodes, err
 }

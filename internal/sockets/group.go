@@ -3,7 +3,6 @@ package sockets
 import (
 	"cmp"
 	"errors"
-	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -12,19 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is one listener's sockets, a reuseport group of the kernel's.
+// group is a socket for each slot, in one reuseport group of the kernel's.
 type group struct {
-	set      *Set
-	listener Listener // Port is the actual one
-	end      endpoint
-	seed     uint32
-	members  []*socket // by slot
-	order    order
-	fresh    map[int]fresh    // by slot: for those whose socket cannot be mended
-	others   map[uint64]Other // that are not the Set's, by cookie
-	accept   []bool           // by slot, as steer was told
-	beside   bool             // another place of the Set's has part of the address: the first joins too
-	lent     bool             // all are systemd's and none can be bound beside them: slots share them
+	plain
+
+	seed        uint32
+	order       order
+	others      map[uint64]Other // sockets that are not the Set's, by cookie
+	overlapping bool             // another bound address has part of this one: the first socket joins too
 }
 
 // order is the kernel's view of a group: the slots by index in the group, in
@@ -48,9 +42,14 @@ func (o order) slots() []int {
 	return slices.DeleteFunc(slices.Clone(o), func(id int) bool { return id < 0 })
 }
 
-func newGroup(s *Set, l Listener, end endpoint, beside bool) *group {
-	g := &group{set: s, listener: l, end: end, beside: beside, seed: seed(l), others: map[uint64]Other{}, fresh: map[int]fresh{}}
-	g.listener.Port = end.port
+func newGroup(b *boundAddress, given []*passed, overlapping bool) *group {
+	g := &group{plain: plain{b}, seed: seed(b.listener), others: map[uint64]Other{}, overlapping: overlapping}
+	g.order = b.set.orders.sort(b.at.end, given)
+	for _, p := range given {
+		if !slices.Contains(g.order, p.slot) {
+			g.order.join(p.slot)
+		}
+	}
 	return g
 }
 
@@ -63,136 +62,63 @@ func seed(l Listener) uint32 {
 	return rand.Uint32()
 }
 
-// adopt takes over passed sockets, in the kernel's order.
-func (g *group) adopt(given []*passed) error {
-	for _, p := range given {
-		sock, err := p.adopted(g.listener)
-		if err != nil {
-			return err
-		}
-		sock.parked, sock.cookie = true, cookie(p.fd)
-		g.members = grow(g.members, p.slot, noSocket)
-		g.members[p.slot] = &sock
-		if !slices.Contains(g.order, p.slot) {
-			g.order.join(p.slot)
-		}
-	}
-	return nil
-}
-
-// open binds the slot's socket and listens: it is the last of the group then.
-// The first listens before the second is bound, to be exclusive for as short a
-// time as can be.
-func (g *group) open(slot int) error {
-	if g.file(slot) >= 0 {
-		return nil
-	}
-	g.members = grow(g.members, slot, noSocket)
-	if m := g.members[slot]; m.fd >= 0 {
-		m.parked = false
-		return nil
-	}
-	m, err := g.bind()
+// bind makes the slot's socket: it is the last of the group when it listens. Where
+// systemd's sockets cannot be joined, the slots share them.
+func (g *group) bind(slot int) (*socket, error) {
+	m, err := g.join()
 	switch {
 	case err == nil:
-		g.members[slot] = m
-		if g.accept == nil { // steer is still to come, once for all slots
-			return nil
-		}
-		return g.refresh()
-	case g.lendable() && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE):
-		g.lent = true
-		return nil
+		m.slot = slot
+		return m, nil
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), len(g.sockets) == 0,
+		slices.ContainsFunc(g.sockets, func(m *socket) bool { return m == nil || !m.unitOwned }):
+		return nil, g.at.end.explain(g.listener, err)
 	default:
-		return g.end.explain(g.listener, err)
+		return g.sockets[slot%len(g.sockets)], nil
 	}
 }
 
-// bind makes the next member. Those of systemd's have to be told first that others
-// may join.
-func (g *group) bind() (m *socket, err error) {
+// join binds another socket of the group. Others may join systemd's only when
+// these have SO_REUSEPORT.
+func (g *group) join() (*socket, error) {
+	members := 0 // one that a worker has shut down has the port as well
 	for _, m := range g.all() {
-		if m.held {
+		members++
+		if m.unitOwned {
 			_ = share(m.fd) // without, bind fails
 		}
 	}
-	m = noSocket()
-	if m.fd, err = g.end.bind(g.beside || g.isOpen(), g.listener); err != nil {
+	fd, err := g.at.end.bind(g.overlapping || members > 0, g.listener)
+	if err != nil {
 		return nil, err
 	}
-	if g.end.port, err = boundPort(m.fd); err == nil {
+	m := newSocket(fd)
+	if g.at.end.port, err = boundPort(fd); err == nil {
 		err = m.listen(g.listener.Backlog)
 	}
 	if err != nil {
-		unix.Close(m.fd)
+		unix.Close(fd)
 		return nil, err
 	}
-	g.listener.Port, m.cookie = g.end.port, cookie(m.fd)
+	g.listener.Port = g.at.end.port
 	return m, nil
 }
 
-// isOpen reports whether any member is bound: one that a worker has shut down, and
-// that is out of the kernel's order by that, has the port as well.
-func (g *group) isOpen() bool {
-	return slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 })
+func (g *group) configure(before Listener) {
+	if g.listener.Balance != before.Balance {
+		g.seed = seed(g.listener)
+	}
 }
 
-// lendable reports whether the group is systemd's alone.
-func (g *group) lendable() bool {
-	return g.isOpen() && !slices.ContainsFunc(g.members, func(m *socket) bool { return m.fd >= 0 && !m.held })
-}
-
-// lender is the slot whose socket a slot uses: its own, but where slots share.
-// -1: it has none.
-func (g *group) lender(slot int) int {
-	switch {
-	case slot < len(g.members) && g.members[slot].fd >= 0 && (g.lent || !g.members[slot].parked):
-		return slot
-	case !g.lent:
-		return -1
-	}
-	lenders := g.order.slots()
-	if len(lenders) == 0 {
-		return -1
-	}
-	slices.Sort(lenders)
-	return lenders[slot%len(lenders)]
-}
-
-func (g *group) file(slot int) int {
-	if lender := g.lender(slot); lender >= 0 {
-		return g.members[lender].fd
-	}
-	return -1
-}
-
-func (g *group) actual(int) (mode string, port int) {
-	if g.lent {
-		return ModeShared, g.end.port
-	}
-	return ModeReuseport, g.end.port
-}
-
-func (g *group) configure(l Listener) {
-	if l.Balance != g.listener.Balance {
-		g.seed = seed(l)
-	}
-	l.Port = g.end.port
-	for slot, m := range g.all() {
-		m.reconfigure(g.set, g.listener, l, ofSlot(slot))
-	}
-	g.listener = l
-}
-
-// look follows what has become of the group: a socket that does not listen any more
-// has left it, one that has begun to listen is its last. Any number may have joined
-// since the last look; of several that have left it is not known which was first,
-// and slots may change places in the group.
-func (g *group) look() {
+// refresh re-reads which sockets listen: one that no longer does has left the
+// group, one that has begun is its last. Any number may have joined since the last
+// refresh. Of several that have left it is not known which was first: then slots
+// may change places in the group.
+func (g *group) refresh() {
 	there, err := g.listening()
 	if err != nil {
-		// The members that are known are taken to be all that there are.
-		g.set.blind.Do(func() { g.set.notice("cannot see who else listens on the app's ports: %v", err) })
+		// The known members are taken to be all that there are.
+		g.set.noDiag.Do(func() { g.set.notice("cannot see who else listens on the app's ports: %v", err) })
 		there = slices.Clone(g.order)
 		for slot := range g.all() {
 			if !slices.Contains(there, slot) {
@@ -212,10 +138,10 @@ func (g *group) look() {
 	}
 }
 
-// listening returns the group's sockets that listen, in the order of their listen(2),
-// and notes the others that there are.
+// listening returns the group's sockets that listen, in the order of their
+// listen(2), and notes sockets of others.
 func (g *group) listening() (there []int, err error) {
-	all, err := listeners(g.end.port)
+	all, err := listeners(g.at.end.port)
 	if err != nil {
 		return nil, err
 	}
@@ -240,12 +166,12 @@ func (g *group) listening() (there []int, err error) {
 			continue
 		case within:
 			there = append(there, -int(l.cookie))
-		case !g.end.losesTo(l.kin):
+		case !g.at.end.losesTo(l.kin):
 			continue
 		}
 		if _, known := g.others[l.cookie]; !known && !g.set.owns(l.cookie) {
 			o := Other{
-				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr, uint16(g.end.port)),
+				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr, uint16(g.at.end.port)),
 				inode: l.inode, uid: l.kin.uid, within: within,
 			}
 			g.others[l.cookie] = o
@@ -260,23 +186,15 @@ func (g *group) listening() (there []int, err error) {
 	return there, nil
 }
 
-// refresh steers anew even where nothing has changed: what program the group has
-// cannot be read, and every worker can give it another.
-func (g *group) refresh() error {
-	g.look()
-	return g.attach()
-}
-
-func (g *group) mend(slot int) (undone string, err error) {
-	m := at(g.members, slot)
-	undone, revived, err := m.mend(g.set, g.listener, slot)
+func (g *group) mend(m *socket) (undone string, err error) {
+	undone, revived, err := m.mend(g.boundAddress)
 	if revived {
-		if slices.Contains(g.order, slot) { // shut down since the last look
-			g.order.leave(slot)
+		if slices.Contains(g.order, m.slot) { // shut down since the last refresh
+			g.order.leave(m.slot)
 		}
-		err = cmp.Or(err, g.refresh())
+		err = cmp.Or(err, g.steer())
 	}
-	if m.fd < 0 || m.held {
+	if m.unitOwned {
 		return undone, err
 	}
 	on, failed := m.keepShared()
@@ -286,122 +204,119 @@ func (g *group) mend(slot int) (undone string, err error) {
 	return undone, cmp.Or(err, failed)
 }
 
-func (g *group) reset(slot int) (changed []string, err error) {
-	g.swap(slot)
-	changed, replace, err := at(g.members, slot).reset(g.set, g.listener, slot, g.end)
-	if replace {
-		err = cmp.Or(err, g.renew(slot, nil))
-		g.swap(slot)
-		err = cmp.Or(err, g.refresh())
-	}
-	return changed, err
-}
-
-func (g *group) queue(slot int) (waiting int, listens bool) {
-	return at(g.members, slot).waiting()
-}
-
-func (g *group) leaving(slot int) (e endpoint, own bool) {
-	return g.end, !g.lent && at(g.members, slot).fd >= 0
-}
-
-func (g *group) all() iter.Seq2[int, *socket] { return openOf(g.members) }
-
-// openOf yields the sockets that are open, by slot.
-func openOf(members []*socket) iter.Seq2[int, *socket] {
-	return func(yield func(int, *socket) bool) {
-		for slot, m := range members {
-			if m.fd >= 0 && !yield(slot, m) {
-				return
-			}
-		}
-	}
-}
-
-// closeSlot ends the slot's socket, or parks it where systemd has it too: one
-// with a reader elsewhere would keep its share.
-func (g *group) closeSlot(slot int) error {
-	if slot < len(g.accept) {
-		g.accept[slot] = false
-	}
-	g.dropFresh(func(f fresh) bool { return f.slot == slot })
-	g.look()
-	if g.lent {
-		return g.attach()
-	}
-	m := at(g.members, slot)
-	if m.held {
-		m.parked = true
-		return cmp.Or(g.flush(slot), g.attach())
-	}
-	g.set.forget(m)
-	if slices.Contains(g.order, slot) {
-		g.vacate(slot)
+// end closes the slot's socket while neither it nor the one that takes its index
+// gets connections.
+func (g *group) end(m *socket) error {
+	g.refresh()
+	g.dropNext(m)
+	if slices.Contains(g.order, m.slot) {
+		g.vacate(m.slot)
 		m.end()
-		g.order.leave(slot)
+		g.order.leave(m.slot)
 	}
 	m.close()
 	return g.attach()
 }
 
-// flush resets what is queued in a parked socket, if anything is: it leaves the
-// group for a moment and is its last then.
-func (g *group) flush(slot int) error {
-	m := g.members[slot]
-	if n, listens := m.waiting(); !listens || n == 0 {
-		return nil
+// flush resets a queue in the same way: the socket leaves the group for a moment
+// and is its last then. With another reader it would keep its share.
+func (g *group) flush(m *socket) (err error) {
+	g.refresh()
+	if n, listens := m.waiting(); listens && n > 0 {
+		g.vacate(m.slot)
+		err = m.flushQueued(g.boundAddress)
+		g.order.leave(m.slot)
 	}
-	g.vacate(slot)
-	err := m.flushQueued(g.listener, slot)
-	g.order.leave(slot)
-	g.look()
-	return err
+	return cmp.Or(err, g.steer())
 }
 
-func (g *group) finish() {
-	g.dropFresh(func(fresh) bool { return true })
-	for _, m := range g.all() {
-		g.set.forget(m)
-		g.set.disown(m)
-		m.close()
-	}
-	g.order = nil
+func (g *group) drop(m *socket) {
+	g.dropNext(m)
+	g.set.disown(m)
+	m.close()
 }
 
-// giveBack hands the passed sockets over in the order that the kernel will have
-// them in when the others are gone.
-func (g *group) giveBack() []*passed {
-	held := false
+// dropNextFor gives up those of a set that is released.
+func (g *group) dropNextFor(l *ListenerSet) {
 	for _, m := range g.all() {
-		held = held || m.held
+		if m.nextFor == l {
+			g.dropNext(m)
+		}
 	}
-	if !held {
-		return nil
+	g.refresh()
+}
+
+// leave ends all sockets but those of a socket unit, and returns the slots of these
+// in the group's order.
+func (g *group) leave() []int {
+	for _, m := range g.all() {
+		g.dropNext(m)
 	}
-	g.dropFresh(func(fresh) bool { return true })
-	g.look()
+	g.refresh()
 	for slot, m := range g.all() {
-		if !m.held && slices.Contains(g.order, slot) {
+		if !m.unitOwned && slices.Contains(g.order, slot) {
 			g.order.leave(slot)
 			g.set.forget(m)
 			m.end()
+			g.sockets[slot] = nil
 		}
 	}
-	var back []*passed
-	for _, slot := range g.order.slots() {
-		back = append(back, passedOf(g.members[slot], g.listener, g.end, slot))
-		g.members[slot] = noSocket()
-	}
-	g.order = nil
-	return back
+	return g.order.slots()
 }
 
-func (g *group) close() {
-	for _, f := range g.fresh {
-		f.sock.close()
+// fileFor returns the socket for a worker of the set: the slot's own, but where
+// that cannot be mended another one. The slot's connections go there when the set
+// serves the slot. Until then the old one is the slot's.
+func (g *group) fileFor(m *socket, l *ListenerSet) int {
+	if m.next == nil {
+		if m.unitOwned || !isLocked(m.fd) {
+			return m.fd
+		}
+		next, err := g.join()
+		if err != nil {
+			g.set.notice("cannot replace the socket of %s yet: %v", g.describe(m), err)
+			return m.fd
+		}
+		g.set.disown(next) // it is nobody else's
+		m.next = next
 	}
-	for _, m := range g.members {
-		m.close()
+	m.nextFor = l
+	g.refresh()
+	return m.next.fd
+}
+
+// swap makes the other socket, if there is one, the slot's. The old one is its
+// worker's alone then.
+func (g *group) swap(m *socket) {
+	next := m.next
+	if next == nil {
+		return
 	}
-	g.order = nil
+	for at, id := range g.order {
+		switch id {
+		case m.slot:
+			g.order[at] = -int(m.cookie)
+		case -int(next.cookie):
+			g.order[at] = m.slot
+		}
+	}
+	g.set.disown(m)
+	g.replace(m, next)
+}
+
+// swapServing does so where the set serves by now.
+func (g *group) swapServing() {
+	for slot, m := range g.all() {
+		if m.next != nil && slot < len(g.set.serving) && g.set.serving[slot] == m.nextFor {
+			g.swap(m)
+		}
+	}
+}
+
+// dropNext gives up one that no worker will serve. refresh has to follow.
+func (g *group) dropNext(m *socket) {
+	if m.next != nil {
+		m.next.close()
+		m.next, m.nextFor = nil, nil
+	}
 }

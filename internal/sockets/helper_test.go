@@ -280,7 +280,7 @@ func acceptFrom(s *testApp, n int) ([]int, error) {
 	counts := make([]int, s.slots)
 	var fds []unix.PollFd
 	var slots []int
-	for _, p := range s.places {
+	for _, p := range s.bound {
 		for slot, m := range p.all() {
 			fds, slots = append(fds, unix.PollFd{Fd: int32(m.fd), Events: unix.POLLIN}), append(slots, slot)
 		}

@@ -1,11 +1,9 @@
 package sockets
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -96,17 +94,15 @@ func holders(end endpoint) []Holder {
 	return holdersOf(owners)
 }
 
-// pathHolders finds who listens behind a socket file of this network namespace.
-// The table does not say whose user it is: only processes that can be seen are
-// found.
+// pathHolders finds who listens behind a socket file of this network namespace. The
+// kernel does not say whose user it is: only processes that can be seen are found.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
-	if table, err := os.Open("/proc/thread-self/net/unix"); err == nil {
-		defer table.Close()
-		readUnix(table, path, owners)
+	inodes, _ := unixListeners(path) // where the kernel can't be asked nobody is named
+	for _, inode := range inodes {
+		owners[inode] = 0
 	}
-	found := holdersOf(owners)
-	return slices.DeleteFunc(found, func(h Holder) bool { return h.PID == 0 })
+	return slices.DeleteFunc(holdersOf(owners), func(h Holder) bool { return h.PID == 0 })
 }
 
 // holdersOf finds the processes that have sockets, by inode.
@@ -144,28 +140,6 @@ func rank(h Holder) int {
 		return 1
 	default:
 		return 2
-	}
-}
-
-// readUnix adds the sockets that listen behind the path: Num, RefCount,
-// Protocol, Flags, Type, St, Inode and Path. In Flags, SO_ACCEPTCON is 0x10000.
-func readUnix(table io.Reader, path string, owners map[uint64]uint32) {
-	rows := bufio.NewScanner(table)
-	rows.Scan() // the heading
-	for rows.Scan() {
-		row := strings.TrimLeft(rows.Text(), " ")
-		var fields [7]string
-		for i := range fields {
-			fields[i], row, _ = strings.Cut(row, " ")
-			row = strings.TrimLeft(row, " ")
-		}
-		flags, err := strconv.ParseUint(fields[3], 16, 32)
-		if err != nil || flags&0x10000 == 0 || row != path {
-			continue
-		}
-		if inode, _ := strconv.ParseUint(fields[6], 10, 64); inode != 0 {
-			owners[inode] = 0
-		}
 	}
 }
 

@@ -16,12 +16,12 @@ import (
 func (s *Set) Implied() []Listener {
 	var leads []*passed // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {
-		at := slices.IndexFunc(leads, func(lead *passed) bool { return lead.end == p.end && lead.path == p.path })
+		at := slices.IndexFunc(leads, func(lead *passed) bool { return lead.at == p.at && lead.path == p.path })
 		switch {
 		case p.unix && p.path == "":
 		case at < 0:
 			leads = append(leads, p)
-		case leads[at].stored != "" && p.held:
+		case leads[at].stored != "" && p.unitOwned:
 			leads[at] = p
 		}
 	}
@@ -29,11 +29,10 @@ func (s *Set) Implied() []Listener {
 	for _, p := range leads {
 		l := p.implies()
 		taken := func() bool { return slices.ContainsFunc(ls, func(other Listener) bool { return other.Name == l.Name }) }
-		if l.Name == "" || taken() {
-			l.Name = p.plainName()
-		}
-		for n := 2; taken(); n++ {
-			l.Name = p.plainName() + "-" + strconv.Itoa(n)
+		for n := 1; l.Name == "" || taken(); n++ {
+			if l.Name = p.plainName(); n > 1 {
+				l.Name += "-" + strconv.Itoa(n)
+			}
 		}
 		ls = append(ls, l)
 	}
@@ -42,33 +41,26 @@ func (s *Set) Implied() []Listener {
 
 // implies makes a listener of a passed socket.
 func (p *passed) implies() Listener {
-	l := Listener{Nonblocking: true, Network: "unix", Path: p.path, Mode: ModeShared}
-	if p.held {
+	l := Listener{Name: p.listener, Nonblocking: true, Network: "unix", Path: p.path, Mode: ModeShared}
+	if p.unitOwned {
 		if l.Name = strings.TrimSuffix(p.name, ".socket"); slices.Contains([]string{"unknown", "stored", "connection"}, l.Name) {
 			l.Name = ""
 		}
-	} else {
-		l.Name = p.listener
 	}
-	if p.unix {
-		state, err := inspectUnix(inode(p.fd))
-		if err == nil {
-			l.Backlog = int(state.backlog)
-		}
-	} else {
+	if !p.unix {
 		l.Mode, l.Balance = ModeReuseport, BalanceHash
-		l.Network, l.Host, l.Port = "tcp", netip.MustParseAddrPort(p.end.String()).Addr().String(), p.end.port
+		l.Network, l.Host, l.Port = "tcp", netip.MustParseAddrPort(p.at.String()).Addr().String(), p.at.port
 		switch {
-		case p.end.dual:
+		case p.at.dual:
 			l.Host = ""
-		case p.end.addr.Is4():
+		case p.at.addr.Is4():
 			l.Network = "tcp4"
 		default:
 			l.Network = "tcp6"
 		}
-		if state, err := inspect(p.fd); err == nil {
-			l.Backlog = int(state.backlog)
-		}
+	}
+	if state, err := p.inspect(); err == nil {
+		l.Backlog = int(state.backlog)
 	}
 	l.Backlog = cmp.Or(l.Backlog, 4096)
 	return l
@@ -79,5 +71,5 @@ func (p *passed) plainName() string {
 	if p.unix {
 		return strings.TrimSuffix(filepath.Base(p.path), ".sock")
 	}
-	return strconv.Itoa(p.end.port)
+	return strconv.Itoa(p.at.port)
 }

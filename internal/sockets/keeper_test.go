@@ -95,7 +95,7 @@ func unitSockets(t *testing.T, name string, n int, at endpoint) (given []Passed,
 			fd, err = at.bindAlone(Listener{Nonblocking: true})
 		}
 		check(t, err)
-		_, err = listen(fd, 128)
+		err = unix.Listen(fd, 128)
 		check(t, err)
 		at.port, err = boundPort(fd)
 		check(t, err)

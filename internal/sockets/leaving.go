@@ -11,9 +11,10 @@ type Leaving struct {
 // away from it.
 func (s *Set) Leave(slot int) *Leaving {
 	l := &Leaving{}
-	for _, p := range s.places {
-		if end, own := p.leaving(slot); own {
-			l.ports = append(l.ports, end.port)
+	for _, b := range s.bound {
+		if b.at.path == "" && b.own(slot) != nil { // what a shared one leaves is served by others
+			_, port := b.actual(slot)
+			l.ports = append(l.ports, port)
 		}
 	}
 	return l

@@ -56,9 +56,9 @@ func TestHalfOpen(t *testing.T) {
 			}
 			wantHalf(leaving, false) // what came later is not waited for
 			wantHalf(s.Leave(0), true)
-			end, _ := s.places[0].leaving(0) // nor is another port
-			if tuples, err := halfOpen(end.port); len(tuples) != 0 || err != nil {
-				t.Errorf("half open on %s: %v, %v", end, tuples, err)
+			port := s.port("http") // nor is another port
+			if tuples, err := halfOpen(port); len(tuples) != 0 || err != nil {
+				t.Errorf("half open on port %d: %v, %v", port, tuples, err)
 			}
 			later()
 			if counts := accept(t, s, 5); !slices.Equal(counts, []int{1, 4}) {

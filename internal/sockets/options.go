@@ -121,17 +121,14 @@ func (m *socket) setBack(want [][]byte) (changed []string) {
 
 // reset sets the options and O_NONBLOCK as they were before a worker had the socket:
 // as they are on another that is made alike, or as systemd had set them. It returns
-// which were different. replace: one can't be set back, and the slot, -1 for all,
-// is to get another socket.
-func (m *socket) reset(s *Set, l Listener, slot int, end endpoint) (changed []string, replace bool, err error) {
-	if m.fd < 0 {
-		return nil, false, nil
-	}
+// which were different. replace: one can't be set back, and the slot is to get
+// another socket.
+func (m *socket) reset(b *boundAddress) (changed []string, replace bool, err error) {
 	want := m.options
 	if want == nil {
-		fd, err := alike(l, end)
+		fd, err := alike(b.listener, b.at.end)
 		if err != nil {
-			return nil, false, fmt.Errorf("cannot look at the options of %s%s: %w", ofSlot(slot), l, err)
+			return nil, false, fmt.Errorf("cannot look at the options of %s: %w", b.describe(m), err)
 		}
 		want = readOptions(fd)
 		unix.Close(fd)
@@ -142,16 +139,15 @@ func (m *socket) reset(s *Set, l Listener, slot int, end endpoint) (changed []st
 		changed, stuck = append(changed, lockFilter), append(stuck, lockFilter)
 	}
 	switch {
-	case len(stuck) > 0 && slot >= 0 && !m.held:
+	case len(stuck) > 0 && !b.forAll() && !m.unitOwned:
 		return changed, true, nil
 	case len(stuck) > 0:
-		m.spoil(s, l, slot, strings.Join(stuck, " "))
+		m.reportDamage(b, strings.Join(stuck, " "))
 		return nil, false, nil
 	}
-	flags, err := unix.FcntlInt(uintptr(m.fd), unix.F_GETFL, 0)
-	if err == nil && flags&unix.O_NONBLOCK != 0 != l.Nonblocking {
+	different, err := setNonblocking(m.fd, b.listener.Nonblocking)
+	if different {
 		changed = append(changed, "O_NONBLOCK")
-		_, err = unix.FcntlInt(uintptr(m.fd), unix.F_SETFL, flags^unix.O_NONBLOCK)
 	}
 	return changed, false, os.NewSyscallError("fcntl", err)
 }
@@ -165,22 +161,22 @@ func isLocked(fd int) bool {
 	return err == nil && locked != 0
 }
 
-// spoil tells once of what cannot be set back, and how the socket is replaced.
-func (m *socket) spoil(s *Set, l Listener, slot int, what string) {
-	if m.spoilt {
+// reportDamage tells once of what cannot be set back, and how the socket is replaced.
+func (m *socket) reportDamage(b *boundAddress, what string) {
+	if m.damaged {
 		return
 	}
-	m.spoilt = true
+	m.damaged = true
 	remedy := "it gets another with the next reload, or when it has no worker"
 	switch {
-	case m.held:
+	case m.unitOwned:
 		remedy = "stop the app and restart the socket unit"
-	case l.Mode == ModeShared, l.Network == "unix":
+	case b.forAll():
 		remedy = "stop the app and run it again"
-	case l.Mode == ModeEach:
+	case b.at.mode == ModeEach:
 		remedy = "it gets another when it has no worker"
 	}
-	s.spoilt = append(s.spoilt, Restored{slot, fmt.Sprintf("a worker has set %s, which cannot be set back: %s", what, remedy)})
+	b.set.damaged = append(b.set.damaged, Restored{b.slotOf(m), fmt.Sprintf("a worker has set %s, which cannot be set back: %s", what, remedy)})
 }
 
 // alike makes a socket with the options of the listener's.

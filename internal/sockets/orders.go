@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,9 +76,8 @@ func parseOrders(text []byte) record {
 }
 
 // proves reports whether an earlier master has stored the socket.
-func (o *orders) proves(fd int) bool {
-	known := cookie(fd)
-	return known != 0 && slices.Contains(o.read.Stored, known)
+func (o *orders) proves(cookie uint64) bool {
+	return cookie != 0 && slices.Contains(o.read.Stored, cookie)
 }
 
 // cookie is the kernel's name for a socket, never used again; 0: not known.
@@ -104,11 +105,11 @@ func (o *orders) sort(end endpoint, given []*passed) order {
 			return slices.Index(known, a.slot) - slices.Index(known, b.slot)
 		}
 		switch {
-		case a.held && b.held:
+		case a.unitOwned && b.unitOwned:
 			return 0
-		case a.held:
+		case a.unitOwned:
 			return -1
-		case b.held:
+		case b.unitOwned:
 			return 1
 		default:
 			return a.slot - b.slot
@@ -120,26 +121,74 @@ func (o *orders) sort(end endpoint, given []*passed) order {
 	return known
 }
 
-// write keeps the record up to date. It is for the fd store alone, and gets there
-// before the sockets of which it tells.
-func (o *orders) write(s *Set) {
+// store brings the fd store up to date with the sockets of some addresses, and the
+// record with all: it gets there before the sockets of which it tells.
+func (s *Set) store(bound []*boundAddress) {
 	if s.keeper == nil || s.closed {
 		return
 	}
-	r := record{Orders: map[string][]int{}}
-	for _, p := range s.places {
-		if g, ok := p.bound.(*group); ok && len(g.order) > 1 {
-			r.Orders[g.end.key()] = g.order
-		}
-		for _, sock := range p.all() {
-			if sock.stored != "" {
-				r.Stored = append(r.Stored, sock.cookie)
+	added := map[*socket]string{}
+	for _, b := range bound {
+		for slot, m := range b.all() {
+			if name := storeName(b.listener.Name, slot); !m.unitOwned && m.stored != name {
+				s.forget(m)
+				added[m] = name
 			}
 		}
 	}
-	for _, p := range s.passed {
-		if p.stored != "" {
-			r.Stored = append(r.Stored, p.cookie)
+	for m, name := range added {
+		m.stored = name
+	}
+	s.orders.write(s)
+	for m, name := range added {
+		s.keeper.Store(name, m.fd)
+	}
+}
+
+// forget takes a socket out of the fd store. Others of the same name, as of a
+// listener that has moved to another port, go with it and are put back.
+func (s *Set) forget(m *socket) {
+	name := m.stored
+	if s.keeper == nil || name == "" {
+		return
+	}
+	m.stored = ""
+	s.keeper.Remove(name)
+	for other := range s.all() {
+		if other.stored == name {
+			s.keeper.Store(name, other.fd)
+		}
+	}
+}
+
+// storeName is what the fd store knows a socket by.
+func storeName(listener string, slot int) string { return listener + "." + strconv.Itoa(slot) }
+
+// storedName reads LISTENER.SLOT. That a socket has such a name does not say that
+// it is from the fd store.
+func storedName(name string) (listener string, slot int, ok bool) {
+	dot := strings.LastIndexByte(name, '.')
+	if dot <= 0 {
+		return "", 0, false
+	}
+	slot, err := strconv.Atoi(name[dot+1:])
+	if err != nil || slot < 0 || slot >= maxSlots || strconv.Itoa(slot) != name[dot+1:] {
+		return "", 0, false
+	}
+	return name[:dot], slot, true
+}
+
+// write keeps the record up to date.
+func (o *orders) write(s *Set) {
+	r := record{Orders: map[string][]int{}}
+	for _, b := range s.bound {
+		if g, ok := b.mode.(*group); ok && len(g.order) > 1 {
+			r.Orders[b.at.end.key()] = g.order
+		}
+	}
+	for m := range s.all() {
+		if m.stored != "" {
+			r.Stored = append(r.Stored, m.cookie)
 		}
 	}
 	text, err := json.Marshal(r)

@@ -89,15 +89,8 @@ func (s *Set) owns(id uint64) bool {
 	if s.former[id] {
 		return true
 	}
-	for _, p := range s.places {
-		for _, sock := range p.all() {
-			if cookie(sock.fd) == id {
-				return true
-			}
-		}
-	}
-	for _, p := range s.passed {
-		if cookie(p.fd) == id {
+	for m := range s.all() {
+		if m.cookie == id {
 			return true
 		}
 	}
@@ -105,9 +98,9 @@ func (s *Set) owns(id uint64) bool {
 }
 
 // disown remembers a socket that is given up to the workers that have it.
-func (s *Set) disown(sock *socket) {
+func (s *Set) disown(m *socket) {
 	if s.former == nil || len(s.former) >= 4*maxSlots {
 		s.former = map[uint64]bool{}
 	}
-	s.former[cookie(sock.fd)] = true
+	s.former[m.cookie] = true
 }

@@ -98,14 +98,16 @@ func onlySlot(slots, only int) []bool {
 func TestOtherBetweenTheFirst(t *testing.T) {
 	for _, addr := range []netip.Addr{ipv4Loopback, netip.IPv6Loopback()} {
 		a := open(t, 1, tcp("elsewhere", "127.0.0.1", 0))
-		g := newGroup(a.Set, tcp("http", addr.String(), 0), endpoint{addr: addr}, false)
-		defer g.close()
-		check(t, g.open(0))
-		other := joinAt(t, g.end)
+		b := &boundAddress{set: a.Set, at: spot{mode: ModeReuseport, end: endpoint{addr: addr}}, listener: tcp("http", addr.String(), 0)}
+		g := newGroup(b, nil, false)
+		b.mode = g
+		defer b.close()
+		check(t, b.open(0))
+		other := joinAt(t, b.at.end)
 		defer unix.Close(other)
-		check(t, g.open(1))
-		check(t, g.open(2))
-		check(t, g.steer([]bool{true, true, true}))
+		check(t, b.open(1))
+		check(t, b.open(2))
+		check(t, b.steer())
 		if len(g.order) != 4 || g.order[0] != 0 || g.order[1] >= 0 || g.order[2] != 1 || g.order[3] != 2 {
 			t.Errorf("%s: order %v", addr, g.order)
 		}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,8 +13,7 @@ type passed struct {
 	socket
 	name     string // as it was passed
 	listener string // of LISTENER.SLOT
-	slot     int    // of LISTENER.SLOT, else the one it is adopted for
-	end      endpoint
+	at       endpoint
 	path     string // of unix; "" where the socket has no file
 	unix     bool
 }
@@ -32,28 +29,13 @@ func (p *passed) address() string {
 		return "a unix socket without a path"
 	case p.unix:
 		return "unix://" + p.path
-	case p.end.dual:
-		return "tcp://" + p.end.String()
-	case p.end.addr.Is4():
-		return "tcp4://" + p.end.String()
+	case p.at.dual:
+		return "tcp://" + p.at.String()
+	case p.at.addr.Is4():
+		return "tcp4://" + p.at.String()
 	default:
-		return "tcp6://" + p.end.String()
+		return "tcp6://" + p.at.String()
 	}
-}
-
-// adopted is the socket as one of the listener's.
-func (p *passed) adopted(l Listener) (socket, error) {
-	sock := p.socket
-	if err := sock.listen(l.Backlog); err != nil {
-		return sock, fmt.Errorf("cannot listen on %s, %s: %w", l, p, err)
-	}
-	return sock, nil
-}
-
-// passedOf is what is left of a socket of systemd's whose listener is gone.
-func passedOf(sock *socket, l Listener, end endpoint, slot int) *passed {
-	p := &passed{socket: *sock, name: sock.unit, end: end, slot: slot, unix: l.Network == "unix"}
-	return p
 }
 
 // MisfitError says that what systemd passed and what is configured can't go
@@ -61,20 +43,6 @@ func passedOf(sock *socket, l Listener, end endpoint, slot int) *passed {
 type MisfitError struct{ text string }
 
 func (e *MisfitError) Error() string { return e.text }
-
-// storedName reads LISTENER.SLOT. That a socket has such a name does not say that
-// it is from the fd store.
-func storedName(name string) (listener string, slot int, ok bool) {
-	dot := strings.LastIndexByte(name, '.')
-	if dot <= 0 {
-		return "", 0, false
-	}
-	slot, err := strconv.Atoi(name[dot+1:])
-	if err != nil || slot < 0 || slot >= maxSlots || strconv.Itoa(slot) != name[dot+1:] {
-		return "", 0, false
-	}
-	return name[:dot], slot, true
-}
 
 // take examines what was passed, and takes it over.
 func (s *Set) take(given []Passed) error {
@@ -87,12 +55,12 @@ func (s *Set) take(given []Passed) error {
 		return record
 	})
 	for _, g := range given {
-		p := &passed{name: g.Name, socket: socket{fd: g.FD}}
+		p := &passed{name: g.Name, socket: *newSocket(g.FD)}
 		listener, slot, stored := storedName(g.Name)
-		if stored = stored && s.orders.proves(g.FD); stored {
-			p.stored, p.cookie, p.listener, p.slot = g.Name, cookie(g.FD), listener, slot
+		if stored = stored && s.orders.proves(p.cookie); stored {
+			p.stored, p.listener, p.slot = g.Name, listener, slot
 		} else {
-			p.held, p.unit, p.options = true, g.Name, readOptions(g.FD)
+			p.unitOwned, p.unit, p.options = true, g.Name, readOptions(g.FD)
 		}
 		what, listens := p.examine()
 		if p.unix {
@@ -161,11 +129,11 @@ func (p *passed) examine() (what string, listens bool) {
 	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		p.end = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
+		p.at = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
 	case *unix.SockaddrInet6:
-		p.end = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
+		p.at = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
 		only, err := unix.GetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-		p.end.dual = err == nil && only == 0 && p.end.addr == netip.IPv6Unspecified()
+		p.at.dual = err == nil && only == 0 && p.at.addr == netip.IPv6Unspecified()
 	case *unix.SockaddrUnix:
 		p.path = name.Name
 	}
@@ -180,11 +148,11 @@ func (p *passed) unfit(l Listener, want spot) bool {
 	case p.unix:
 		return false
 	case l.Network == "tcp4":
-		return !p.end.addr.Is4()
+		return !p.at.addr.Is4()
 	case l.Network == "tcp6":
-		return p.end.addr.Is4() || p.end.dual
+		return p.at.addr.Is4() || p.at.dual
 	default:
-		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.end.addr.Is4()
+		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.at.addr.Is4()
 	}
 }
 
@@ -194,8 +162,8 @@ func (p *passed) in(at spot) bool {
 		return p.unix && p.path != "" && p.path == at.path
 	}
 	base := at.end
-	base.port = p.end.port
-	return base == p.end && p.end.port >= at.end.port && p.end.port < at.end.port+at.ports
+	base.port = p.at.port
+	return base == p.at && p.at.port >= at.end.port && p.at.port < at.end.port+at.ports
 }
 
 // choice is what a listener takes of the passed sockets.
@@ -215,7 +183,7 @@ func pick(l Listener, want spot, names []string, from []*passed) (choice, error)
 		return c, err
 	}
 	if len(units) > 0 {
-		c.at.end, c.at.path = units[0].end, units[0].path
+		c.at.end, c.at.path = units[0].at, units[0].path
 		if units[0].unix {
 			c.at.end = endpoint{}
 		}
@@ -230,7 +198,7 @@ func pick(l Listener, want spot, names []string, from []*passed) (choice, error)
 		// The kernel has picked a port for an earlier master.
 		for _, p := range from {
 			if at := c.at.end; mine(p) && p.listener == l.Name {
-				if at.port = p.end.port; at == p.end {
+				if at.port = p.at.port; at == p.at {
 					c.at.end = at
 					break
 				}
@@ -239,7 +207,7 @@ func pick(l Listener, want spot, names []string, from []*passed) (choice, error)
 	}
 	taken := map[int]bool{}
 	for _, p := range from {
-		if !mine(p) || !p.in(c.at) || taken[p.slot] || c.at.mode == ModeEach && p.end.port != c.at.end.port+p.slot ||
+		if !mine(p) || !p.in(c.at) || taken[p.slot] || c.at.mode == ModeEach && p.at.port != c.at.end.port+p.slot ||
 			c.at.mode == ModeShared && (p.slot != 0 || len(units) > 0) {
 			continue
 		}
@@ -252,7 +220,7 @@ func pick(l Listener, want spot, names []string, from []*passed) (choice, error)
 	free := 0
 	for _, p := range units {
 		if c.at.mode == ModeEach {
-			free = p.end.port - c.at.end.port
+			free = p.at.port - c.at.end.port
 		}
 		for taken[free] && c.at.mode != ModeEach {
 			free++
@@ -281,7 +249,7 @@ func pickUnits(l Listener, want spot, names []string, from []*passed) ([]*passed
 		case slices.Contains(names, p.name):
 		case p.in(want):
 			there = append(there, p)
-		case !p.unix && want.path == "" && p.end.port == want.end.port && p.end.meets(want.end):
+		case !p.unix && want.path == "" && p.at.port == want.end.port && p.at.meets(want.end):
 			near = append(near, p)
 		}
 	}
@@ -302,7 +270,7 @@ func pickUnits(l Listener, want spot, names []string, from []*passed) ([]*passed
 	if lead.unfit(l, want) {
 		return nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, scheme(l), lead)}
 	}
-	at := spot{end: lead.end, path: lead.path, ports: want.ports}
+	at := spot{end: lead.at, path: lead.path, ports: want.ports}
 	if lead.in(want) {
 		at = want
 	}

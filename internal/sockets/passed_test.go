@@ -72,7 +72,7 @@ func TestPassedElsewhere(t *testing.T) {
 	}
 	again, err := s.Open([]Listener{l}, 1)
 	check(t, err)
-	if again.places[0] != s.line.places[0] {
+	if again.bound[0] != s.line.bound[0] {
 		t.Error("another place")
 	}
 }
@@ -175,7 +175,7 @@ func helpLent() error {
 					return err
 				}
 			}
-			if _, err = listen(fd, 128); err != nil {
+			if err = unix.Listen(fd, 128); err != nil {
 				return err
 			}
 			if at.port, err = boundPort(fd); err != nil {

@@ -12,48 +12,38 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// socket is one that listens, and whose it is.
+// socket is one that listens, and what is known of it.
 type socket struct {
-	fd      int             // -1: closed
-	backlog uint32          // what the kernel made of the configured one
-	closer  *closing.Closer // of a unix socket; nil: TCP
-	held    bool            // a socket unit of systemd's has it too: it is never ended
-	parked  bool            // kept open for no slot: steered away from
-	stored  string          // its name in the fd store, "": it is not there
-	cookie  uint64          // of one in the fd store, or in a group
-	unit    string          // its name from the socket unit
-	spoilt  bool            // a worker has set what cannot be set back: told
-	options [][]byte        // of one of a socket unit's, as it was passed
+	fd        int             // -1: closed
+	slot      int             // that it was made for; 0 for all
+	cookie    uint64          // the kernel's name for it
+	backlog   uint32          // what the kernel made of the configured one
+	closer    *closing.Closer // of a unix socket; nil: TCP
+	stored    string          // its name in the fd store, "": it is not there
+	unitOwned bool            // a socket unit of systemd's has it too: it is never ended
+	unit      string          // its name from the socket unit
+	options   [][]byte        // of a socket unit's, as it was passed
+	damaged   bool            // a worker has set what cannot be set back: told
+
+	next    *socket      // of a group: another one for the slot, see group.fileFor
+	nextFor *ListenerSet // whose workers have that
 }
 
-func noSocket() *socket { return &socket{fd: -1} }
+func newSocket(fd int) *socket { return &socket{fd: fd, cookie: cookie(fd)} }
 
-// at is the slot's member, a closed one where it has none.
-func at(members []*socket, slot int) *socket {
-	if slot >= len(members) {
-		return noSocket()
+// listen sets the backlog (again), and remembers what the kernel made of it. A unix
+// socket's is not known, and never looked after, where the kernel cannot be asked.
+func (m *socket) listen(backlog int) error {
+	if err := unix.Listen(m.fd, backlog); err != nil {
+		return os.NewSyscallError("listen", err)
 	}
-	return members[slot]
-}
-
-// listen sets the backlog (again), and remembers what the kernel made of it.
-func (m *socket) listen(backlog int) (err error) {
-	if m.closer != nil {
-		return m.listenUnix(backlog)
+	state, err := m.inspect()
+	if m.closer != nil && err != nil {
+		m.backlog = 0
+		return nil
 	}
-	m.backlog, err = listen(m.fd, backlog)
+	m.backlog = state.backlog
 	return err
-}
-
-// reconfigure takes over a listener's new backlog. Where that cannot be had, the
-// one that it has stays.
-func (m *socket) reconfigure(s *Set, before, now Listener, of string) {
-	if m.fd < 0 || now.Backlog == before.Backlog {
-		return
-	}
-	if err := m.listen(now.Backlog); err != nil {
-		s.notice("cannot set the backlog of %s%s: %v", of, now, err)
-	}
 }
 
 // ofSlot says, before a listener's name, that one slot's socket is meant; that for
@@ -65,13 +55,10 @@ func ofSlot(slot int) string {
 	return fmt.Sprintf("slot %d on ", slot)
 }
 
-// mend undoes what a worker did to it, and says what that was. revived: it had left
-// its group.
-func (m *socket) mend(s *Set, l Listener, slot int) (undone string, revived bool, err error) {
-	if m.fd < 0 {
-		return "", false, nil
-	}
-	state, err := inspect(m.fd)
+// mend undoes what a worker did to a TCP socket, and says what that was. revived: it
+// had left its group.
+func (m *socket) mend(b *boundAddress) (undone string, revived bool, err error) {
+	state, err := m.inspect()
 	if err != nil || !state.listens || state.backlog != m.backlog {
 		undone = "a worker had changed the backlog"
 		if revived = !state.listens; revived {
@@ -81,10 +68,10 @@ func (m *socket) mend(s *Set, l Listener, slot int) (undone string, revived bool
 			err = disconnect(m.fd)
 		}
 		if err == nil {
-			err = m.listen(l.Backlog)
+			err = m.listen(b.listener.Backlog)
 		}
 		if err != nil {
-			return "", false, fmt.Errorf("cannot listen again on %s%s: %w", ofSlot(slot), l, err)
+			return "", false, fmt.Errorf("cannot listen again on %s: %w", b.describe(m), err)
 		}
 	}
 	// A filter can drop every new connection (socket(7)).
@@ -92,7 +79,7 @@ func (m *socket) mend(s *Set, l Listener, slot int) (undone string, revived bool
 	case err == nil:
 		undone = joinWords(undone, "a worker had set a filter (SO_ATTACH_FILTER)")
 	case errors.Is(err, unix.EPERM):
-		m.spoil(s, l, slot, lockFilter)
+		m.reportDamage(b, lockFilter)
 	}
 	return undone, revived, nil
 }
@@ -115,43 +102,64 @@ func (m *socket) keepShared() (changed bool, err error) {
 	return true, share(m.fd)
 }
 
-// waiting counts its queue. It is false where it does not listen.
+// waiting counts its queue. It is false where it does not listen. A kernel that was
+// not built to say what a unix socket's is counts as one that something is in it.
 func (m *socket) waiting() (n int, listens bool) {
-	if m.fd < 0 {
+	if m.closer != nil && hungUp(m.fd) {
 		return 0, false
 	}
-	state, err := inspect(m.fd)
+	state, err := m.inspect()
+	if m.closer != nil && err != nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, 0)
+		return n, err == nil
+	}
 	return state.queue, err == nil && state.listens
 }
 
-// flush resets what is queued in a TCP socket that has to go on listening.
-func (m *socket) flush(backlog int) error {
-	unix.Shutdown(m.fd, unix.SHUT_RDWR) // fails only where it does not listen
-	if err := disconnect(m.fd); err != nil {
-		return err
-	}
-	_, err := listen(m.fd, backlog)
-	return err
-}
-
-// flushQueued does so if anything is queued.
-func (m *socket) flushQueued(l Listener, slot int) error {
+// flushQueued resets what is queued, if anything is, in a TCP socket that has to go
+// on listening.
+func (m *socket) flushQueued(b *boundAddress) error {
 	if n, listens := m.waiting(); !listens || n == 0 {
 		return nil
 	}
-	if err := m.flush(l.Backlog); err != nil {
-		return fmt.Errorf("cannot reset the queue of slot %d on %s: %w", slot, l, err)
+	unix.Shutdown(m.fd, unix.SHUT_RDWR) // fails only where it does not listen
+	err := disconnect(m.fd)
+	if err == nil {
+		err = m.listen(b.listener.Backlog)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot reset the queue of slot %d on %s: %w", m.slot, b.listener, err)
 	}
 	return nil
 }
 
 // end closes it for every holder and resets its queue: a copy in a process that
 // outlived its worker would else keep the queue hanging, and its share.
+//
+// A unix socket refuses new connections then but keeps those that are queued, for as
+// long as somebody has a copy: they are taken and closed. accept(2) does not block
+// after shutdown(2).
 func (m *socket) end() {
-	if m.fd >= 0 {
-		unix.Shutdown(m.fd, unix.SHUT_RDWR) // fails only where a worker has done it
-		m.close()
+	if m.fd < 0 {
+		return
 	}
+	shut := unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil // fails only where a worker has done it
+	if m.closer == nil {
+		m.close()
+		return
+	}
+	fd := m.fd
+	m.fd = -1
+	go m.closer.Run(func() {
+		for shut {
+			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+			if err != nil {
+				break
+			}
+			unix.Close(conn)
+		}
+		unix.Close(fd)
+	})
 }
 
 // close gives the descriptor up, and never waits. Clients can queue descriptors in
@@ -206,16 +214,17 @@ func (e endpoint) bindAlone(l Listener) (fd int, err error) {
 }
 
 // listenAlone makes a socket that listens, and that nobody can join.
-func (e endpoint) listenAlone(l Listener) (sock socket, err error) {
-	if sock.fd, err = e.bindAlone(l); err == nil {
-		if err = sock.listen(l.Backlog); err != nil {
-			unix.Close(sock.fd)
-		}
-	}
+func (e endpoint) listenAlone(l Listener) (*socket, error) {
+	fd, err := e.bindAlone(l)
 	if err != nil {
-		return socket{fd: -1}, e.explain(l, err)
+		return nil, e.explain(l, err)
 	}
-	return sock, nil
+	m := newSocket(fd)
+	if err = m.listen(l.Backlog); err != nil {
+		m.close()
+		return nil, e.explain(l, err)
+	}
+	return m, nil
 }
 
 func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err error) {
@@ -294,20 +303,19 @@ func share(fd int) error {
 	return os.NewSyscallError("setsockopt SO_REUSEPORT", reuseport.Control("tcp", "", rawConn(fd)))
 }
 
-// listen (again), and say what backlog the kernel made of it.
-func listen(fd, backlog int) (uint32, error) {
-	if err := unix.Listen(fd, backlog); err != nil {
-		return 0, os.NewSyscallError("listen", err)
-	}
-	state, err := inspect(fd)
-	return state.backlog, err
-}
-
 // state is what the kernel says of a listening socket.
 type state struct {
 	listens bool
 	queue   int    // connections that wait to be accepted
 	backlog uint32 // how many may
+	inode   uint64 // of a unix socket's file, 0: not known
+}
+
+func (m *socket) inspect() (state, error) {
+	if m.closer == nil {
+		return inspect(m.fd)
+	}
+	return inspectUnix(inode(m.fd))
 }
 
 // inspect reads TCP_INFO, where a listening socket shows its queue in

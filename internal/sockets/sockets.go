@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -84,7 +85,7 @@ const maxSlots = 1024
 const maxNotices = 100
 
 // Set is every socket of an app. It has one owner: its methods and those of its
-// lineups must not be called from two goroutines at once. All are short system
+// ListenerSets must not be called from two goroutines at once. All are short system
 // calls.
 type Set struct {
 	app     string
@@ -92,67 +93,49 @@ type Set struct {
 	keeper  Keeper            // nil: none
 	closer  closing.Closer
 	passed  []*passed
-	places  []*place
-	lineups []*ListenerSet
+	bound   []*boundAddress
+	sets    []*ListenerSet
 	serving []*ListenerSet // by slot, as Steer was last told
 	steered bool           // Steer has been called: until then every slot accepts
-	opened  bool           // the first lineup has taken what it wanted of passed
+	opened  bool           // the first set has taken what it wanted of passed
 	closed  bool
+	busy    map[int]bool // slots that have a worker
 	orders  orders
 	notices []string
 	others  []Other
-	spoilt  []Restored
+	damaged []Restored
 	former  map[uint64]bool // sockets that workers may have still, by cookie
-	vacant  slots           // of Reset
-	blind   sync.Once       // a look at the ports has failed
+	noDiag  sync.Once       // sock_diag has failed
 }
 
 // New takes over the sockets passed to the master: the descriptors are the
 // Set's from then on, close-on-exec. keeper is nil where there is no fd store.
 // own knows the workers of this app, and those that a killed master has left, by
-// more than their own word. The error says which descriptor is no listening stream socket, and what it is;
-// nothing is taken over then.
+// more than their own word. The error says which descriptor is no listening stream
+// socket, and what it is; nothing is taken over then.
 func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Set, error) {
-	s := &Set{app: app, own: own, keeper: keeper}
+	s := &Set{app: app, own: own, keeper: keeper, busy: map[int]bool{}}
 	if err := s.take(passed); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// Steer says which lineup's worker gets each slot's new connections, one entry
+// Steer says which set's worker gets each slot's new connections, one entry
 // per slot; nil: the slot gets none. A listener's connections go to the slots
-// whose lineup has it. Where none of them can take any, all open slots get some.
+// whose set has it. Where none of them can take any, all open slots get some.
 // What waits in a queue stays there.
 func (s *Set) Steer(serving []*ListenerSet) error {
 	s.serving, s.steered = slices.Clone(serving), true
 	var failed error
-	for _, p := range s.places {
-		if g, ok := p.bound.(*group); ok {
-			g.takeFresh(serving)
-			s.keepAll(p)
-			failed = cmp.Or(failed, g.steer(s.accepting(p)))
+	for _, b := range s.bound {
+		if g, ok := b.mode.(*group); ok {
+			g.swapServing()
+			failed = cmp.Or(failed, g.steer())
 		}
 	}
-	s.orders.write(s)
+	s.store(s.bound)
 	return failed
-}
-
-// refresh brings up to date what the slots have in common; it comes before mend.
-func (p *place) refresh() error {
-	if g, ok := p.bound.(*group); ok {
-		return g.refresh()
-	}
-	return nil
-}
-
-// accepting is what Steer was told, for one place.
-func (s *Set) accepting(p *place) []bool {
-	accept := make([]bool, len(s.serving))
-	for slot, l := range s.serving {
-		accept[slot] = l != nil && l.has(p)
-	}
-	return accept
 }
 
 // Restored is what was undone of a slot's sockets, for a person.
@@ -168,33 +151,35 @@ type Restored struct {
 // for nothing; of a group's program that cannot be known. The queue of a socket
 // that was shut down is lost; that of one with another backlog is not.
 func (s *Set) Restore(slot int) (undone string, err error) {
-	for _, p := range s.places {
-		err = cmp.Or(err, p.refresh())
-		what, failed := p.mend(slot)
-		err = cmp.Or(err, failed)
-		undone = joinWords(undone, what)
-		s.keepAll(p)
+	restored, err := s.restore(func(b *boundAddress, m *socket) bool { return entry(b.users, slot) == m })
+	for _, r := range restored {
+		undone = joinWords(undone, r.Why)
 	}
-	s.orders.write(s)
 	return undone, err
 }
 
 // RestoreAll does the same for every slot, with three or four system calls for
 // each socket. What is undone of a socket for all slots counts as slot 0's.
 func (s *Set) RestoreAll() (restored []Restored, err error) {
+	return s.restore(func(*boundAddress, *socket) bool { return true })
+}
+
+func (s *Set) restore(wanted func(*boundAddress, *socket) bool) (restored []Restored, err error) {
 	undone := map[int]string{}
-	for _, p := range s.places {
-		err = cmp.Or(err, p.refresh())
-		for slot := range p.all() {
-			what, failed := p.mend(slot)
+	for _, b := range s.bound {
+		err = cmp.Or(err, b.steer())
+		for slot, m := range b.all() {
+			if !wanted(b, m) {
+				continue
+			}
+			what, failed := b.mode.mend(m)
 			err = cmp.Or(err, failed)
 			if what != "" {
 				undone[slot] = joinWords(undone[slot], what)
 			}
 		}
-		s.keepAll(p)
 	}
-	s.orders.write(s)
+	s.store(s.bound)
 	for _, slot := range slices.Sorted(maps.Keys(undone)) {
 		restored = append(restored, Restored{slot, undone[slot]})
 	}
@@ -204,9 +189,9 @@ func (s *Set) RestoreAll() (restored []Restored, err error) {
 // Damaged returns, since the last call, which slots' sockets workers have made what
 // cannot be undone, and how they are replaced; slot -1: the one for all slots.
 func (s *Set) Damaged() []Restored {
-	spoilt := s.spoilt
-	s.spoilt = nil
-	return spoilt
+	damaged := s.damaged
+	s.damaged = nil
+	return damaged
 }
 
 // Reset sets the options of the slot's sockets back that workers have changed, and
@@ -215,18 +200,17 @@ func (s *Set) Damaged() []Restored {
 // socket for all slots is set back when none of them has a worker. A slot's socket
 // on which something cannot be set back is replaced.
 func (s *Set) Reset(slot int) (changed []string, err error) {
-	s.vacant.set(slot, true)
-	for _, p := range s.places {
-		options, failed := p.reset(slot)
+	delete(s.busy, slot)
+	for _, b := range s.bound {
+		options, failed := b.reset(slot)
 		err = cmp.Or(err, failed)
-		s.keepAll(p)
 		for _, name := range options {
 			if !slices.Contains(changed, name) {
 				changed = append(changed, name)
 			}
 		}
 	}
-	s.orders.write(s)
+	s.store(s.bound)
 	return changed, err
 }
 
@@ -234,9 +218,11 @@ func (s *Set) Reset(slot int) (changed []string, err error) {
 // One socket for all slots counts for the first of them alone. It is false where
 // no socket of the slot's own listens.
 func (s *Set) Queue(slot int) (waiting int, known bool) {
-	for _, p := range s.places {
-		if n, listens := p.queue(slot); listens {
-			waiting, known = waiting+n, true
+	for _, b := range s.bound {
+		if m := b.counted(slot); m != nil {
+			if n, listens := m.waiting(); listens {
+				waiting, known = waiting+n, true
+			}
 		}
 	}
 	return waiting, known
@@ -244,7 +230,7 @@ func (s *Set) Queue(slot int) (waiting int, known bool) {
 
 // CloseSlot ends a slot's sockets for every holder and resets what is queued.
 // Called when the slot has failed for good or has left, after Steer has led new
-// connections elsewhere. A socket that a socket unit of systemd's holds stays
+// connections elsewhere. A socket that a socket unit of systemd's owns stays
 // open and gets nothing; one for all slots ends with the last of them. A slot
 // closed already stays so. An error is about steering the others: the slot is
 // closed all the same.
@@ -253,10 +239,10 @@ func (s *Set) CloseSlot(slot int) error {
 		s.serving[slot] = nil
 	}
 	var failed error
-	for _, p := range s.places {
-		failed = cmp.Or(failed, p.closeSlot(slot))
+	for _, b := range s.bound {
+		failed = cmp.Or(failed, b.closeSlot(slot))
 	}
-	s.orders.write(s)
+	s.store(nil)
 	return failed
 }
 
@@ -274,16 +260,11 @@ func (s *Set) StoredSlots() int {
 	return n
 }
 
-// CloseListeners begins a stop: the fd store is to forget the sockets, and the master
-// gives up its descriptors. Workers go on serving from their own copies.
+// CloseListeners begins a stop: the fd store is to forget the sockets, and the
+// master gives up its descriptors. Workers go on serving from their own copies.
 func (s *Set) CloseListeners() {
-	for _, p := range s.places {
-		for _, sock := range p.all() {
-			s.forget(sock)
-		}
-	}
-	for _, p := range s.passed {
-		s.forget(&p.socket)
+	for m := range s.all() {
+		s.forget(m)
 	}
 	s.orders.forget(s)
 	s.Close()
@@ -293,14 +274,32 @@ func (s *Set) CloseListeners() {
 // files of the unix sockets that it made. A worker that is still alive goes on
 // serving from its own copies. The fd store keeps what it has.
 func (s *Set) Close() {
-	for _, p := range s.places {
-		p.close()
+	for _, b := range s.bound {
+		b.close()
 	}
 	for _, p := range s.passed {
 		p.close()
 	}
 	s.orders.close()
-	s.places, s.passed, s.lineups, s.closed = nil, nil, nil, true
+	s.bound, s.passed, s.sets, s.closed = nil, nil, nil, true
+}
+
+// all yields every open socket, those that no listener has too.
+func (s *Set) all() iter.Seq[*socket] {
+	return func(yield func(*socket) bool) {
+		for _, b := range s.bound {
+			for _, m := range b.all() {
+				if !yield(m) {
+					return
+				}
+			}
+		}
+		for _, p := range s.passed {
+			if !yield(&p.socket) {
+				return
+			}
+		}
+	}
 }
 
 // Notices returns what an operator should know and nobody asked for, a line
@@ -314,52 +313,6 @@ func (s *Set) Notices() []string {
 func (s *Set) notice(format string, args ...any) {
 	if len(s.notices) < maxNotices {
 		s.notices = append(s.notices, fmt.Sprintf(format, args...))
-	}
-}
-
-// keepAll brings the fd store up to date with a place's sockets.
-func (s *Set) keepAll(p *place) {
-	if s.keeper == nil {
-		return
-	}
-	var fresh []*socket
-	for slot, sock := range p.all() {
-		name := storeName(p.settings.Name, slot)
-		if sock.held || sock.stored == name {
-			continue
-		}
-		s.forget(sock)
-		sock.stored, sock.cookie = name, cookie(sock.fd)
-		fresh = append(fresh, sock)
-	}
-	if len(fresh) > 0 {
-		s.orders.write(s)
-	}
-	for _, sock := range fresh {
-		s.keeper.Store(sock.stored, sock.fd)
-	}
-}
-
-// forget takes a socket out of the fd store. Others of the same name, as of a
-// listener that has moved to another port, go with it and are put back.
-func (s *Set) forget(sock *socket) {
-	if s.keeper == nil || sock.stored == "" {
-		return
-	}
-	name := sock.stored
-	sock.stored = ""
-	s.keeper.Remove(name)
-	for _, p := range s.places {
-		for _, other := range p.all() {
-			if other.stored == name {
-				s.keeper.Store(name, other.fd)
-			}
-		}
-	}
-	for _, p := range s.passed {
-		if p.stored == name {
-			s.keeper.Store(name, p.fd)
-		}
 	}
 }
 

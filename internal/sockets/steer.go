@@ -245,10 +245,11 @@ func setProgram(fd, option int, program []bpf.Instruction) error {
 	return os.NewSyscallError("setsockopt", err)
 }
 
-// steer takes over which slots accept, and attaches the program for them.
-func (g *group) steer(accept []bool) error {
-	g.accept = slices.Clone(accept)
-	return g.refresh()
+// steer refreshes the group and attaches the program, even where nothing has
+// changed: the kernel does not show it, and every worker can replace it.
+func (g *group) steer() error {
+	g.refresh()
+	return g.attach()
 }
 
 // attach steers the connections as things are.
@@ -270,40 +271,30 @@ func (g *group) load(accepting []bool) error {
 	balance := program(g.listener.Balance, g.seed, g.order, accepting)
 	var err error
 	for _, slot := range g.order.slots() {
-		if err = attach(g.members[slot].fd, balance); !errors.Is(err, unix.EPERM) {
+		if err = attach(g.sockets[slot].fd, balance); !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
 	return fmt.Errorf("workers have locked every socket (SO_LOCK_FILTER): a reload gives them others: %w", err)
 }
 
-// accepting says which members get new connections: those of the slots that
-// accept, else all that are open. At least one is true.
+// accepting says which sockets get new connections: those of the slots that
+// accept, else those of all open slots, else all. At least one is true.
 func (g *group) accepting() []bool {
-	slots := g.order.slots()
-	accepting := make([]bool, max(len(g.accept), slices.Max(slots)+1))
-	if g.lent {
-		accepting = accepting[:slices.Max(slots)+1]
-	}
-	for slot, accepts := range g.accept {
-		if lender := g.lender(slot); accepts && lender >= 0 {
-			accepting[lender] = true
+	listening := g.order.slots()
+	accepting := make([]bool, max(len(g.set.serving), slices.Max(listening)+1))
+	for _, accepts := range []func(slot int) bool{g.accepts, func(int) bool { return true }} {
+		for slot, m := range g.users {
+			if m != nil && accepts(slot) && slices.Contains(listening, m.slot) {
+				accepting[m.slot] = true
+			}
 		}
-	}
-	listening := make([]bool, len(accepting))
-	for _, slot := range slots {
-		listening[slot] = true
-	}
-	for slot := range accepting {
-		accepting[slot] = accepting[slot] && listening[slot]
-	}
-	for _, parkedToo := range []bool{false, true} {
 		if slices.Contains(accepting, true) {
-			break
+			return accepting
 		}
-		for _, slot := range slots {
-			accepting[slot] = parkedToo || g.lent || !g.members[slot].parked
-		}
+	}
+	for _, slot := range listening {
+		accepting[slot] = true
 	}
 	return accepting
 }

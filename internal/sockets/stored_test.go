@@ -170,7 +170,7 @@ func TestStoredIsRecordedFirst(t *testing.T) {
 		o.take(g)
 	}
 	for _, g := range given {
-		if g.Name != ordersName && !o.proves(g.FD) {
+		if g.Name != ordersName && !o.proves(cookie(g.FD)) {
 			t.Errorf("%s is not in the record", g.Name)
 		}
 		unix.Close(g.FD)

@@ -11,63 +11,28 @@ import (
 
 // unixSocket is one unix socket for all slots, and its file.
 type unixSocket struct {
-	single
-	at   socketFile
+	*boundAddress
+
+	file socketFile
 	said string // the last complaint that still holds
 }
 
-func newUnix(s *Set, l Listener, path string) *unixSocket {
-	return &unixSocket{single: single{set: s, listener: l, sock: socket{fd: -1}}, at: fileAt(path)}
-}
-
-func (u *unixSocket) adopt(given []*passed) (err error) {
-	u.sock, err = given[0].adopted(u.listener)
-	if !u.sock.held {
-		u.at.recognise(u.sock.fd)
-	}
-	return err
-}
-
-// listenUnix sets the backlog and reads back what the kernel made of it. Where
-// the kernel cannot be asked, that is not known and never looked after.
-func (m *socket) listenUnix(backlog int) error {
-	if err := unix.Listen(m.fd, backlog); err != nil {
-		return os.NewSyscallError("listen", err)
-	}
-	state, err := inspectUnix(inode(m.fd))
-	if err != nil {
-		state.backlog = 0
-	}
-	m.backlog = state.backlog
-	return nil
-}
-
-// inode is a socket's own, as /proc shows it; not that of its file.
-func inode(fd int) uint64 {
-	var stat unix.Stat_t
-	if unix.Fstat(fd, &stat) != nil {
-		return 0
-	}
-	return stat.Ino
-}
-
-func (u *unixSocket) open(slot int) error {
-	if u.sock.fd < 0 {
-		if err := u.bind(); err != nil {
-			return err
+func newUnix(b *boundAddress, given []*passed) *unixSocket {
+	u := &unixSocket{boundAddress: b, file: fileAt(b.at.path)}
+	for _, p := range given {
+		if !p.unitOwned {
+			u.file.recognise(p.fd)
 		}
 	}
-	u.sock.parked = false
-	u.slots.set(slot, true)
-	return nil
+	return u
 }
 
 // bind makes the socket and its file, and changes nothing when it fails. Nobody
 // can connect before it listens, and then its permissions are set.
-func (u *unixSocket) bind() error {
-	at := fileAt(u.at.path)
-	if err := at.clear(u.listener, u.set.own, &u.set.closer); err != nil {
-		return err
+func (u *unixSocket) bind(int) (*socket, error) {
+	file := fileAt(u.at.path)
+	if err := file.clear(u.listener, u.set.own, &u.set.closer); err != nil {
+		return nil, err
 	}
 	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
 	if u.listener.Nonblocking {
@@ -75,115 +40,99 @@ func (u *unixSocket) bind() error {
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
 	if err != nil {
-		return at.explain(u.listener, os.NewSyscallError("socket", err))
+		return nil, file.explain(u.listener, os.NewSyscallError("socket", err))
 	}
-	sock := socket{fd: fd, closer: &u.set.closer}
-	if err = at.bind(fd, u.listener.Perm); err == nil {
-		if err = sock.listen(u.listener.Backlog); err != nil {
-			at.remove()
+	m := newSocket(fd)
+	m.closer = &u.set.closer
+	if err = file.bind(fd, u.listener.Perm); err == nil {
+		if err = m.listen(u.listener.Backlog); err != nil {
+			file.remove()
 		}
 	}
 	if err != nil {
-		sock.close()
-		return at.explain(u.listener, err)
+		m.close()
+		return nil, file.explain(u.listener, err)
 	}
-	u.sock, u.at = sock, at
+	u.file = file
 	if u.listener.Owner != nil {
-		u.give()
+		u.setOwner()
 	}
-	return nil
+	return m, nil
 }
 
-func (u *unixSocket) configure(l Listener) {
-	before := u.listener
-	u.listener = l
-	if u.sock.fd < 0 {
+func (u *unixSocket) configure(before Listener) {
+	if u.file.id == (fileID{}) {
 		return
 	}
-	u.sock.reconfigure(u.set, before, l, "")
-	if u.sock.held {
-		return
-	}
-	if l.Perm != before.Perm {
-		perm, err := l.mode()
+	if u.listener.Perm != before.Perm {
+		perm, err := u.listener.mode()
 		if err == nil {
-			err = u.at.chmod(perm)
+			err = u.file.chmod(perm)
 		}
 		if err != nil {
-			u.set.notice("cannot set the mode of %s: %v", l, err)
+			u.set.notice("cannot set the mode of %s: %v", u.listener, err)
 		}
 	}
-	if l.owner() != before.owner() {
-		u.give()
+	if u.listener.owner() != before.owner() {
+		u.setOwner()
 	}
 }
 
-// give has the file belong to whom it should. Nothing depends on it but who may
+// setOwner has the file belong to whom it should. Nothing depends on it but who may
 // connect, and remove it.
-func (u *unixSocket) give() {
-	if err := u.at.chown(u.listener.owner()); err != nil {
+func (u *unixSocket) setOwner() {
+	if err := u.file.chown(u.listener.owner()); err != nil {
 		u.set.notice("cannot set the owner of %s: %v", u.listener, err)
 	}
 }
 
 // mend brings back what a worker took: the file, the backlog, and, where it has
 // shut the socket down, the socket, which cannot be revived as TCP's can.
-func (u *unixSocket) mend(int) (undone string, err error) {
-	if u.sock.fd < 0 {
+func (u *unixSocket) mend(m *socket) (undone string, err error) {
+	switch {
+	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
+		u.complain("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
+			u.listener.Name, m.unit, u.listener.Path)
 		return "", nil
+	case hungUp(m.fd):
+		return u.bindAgain(m, "a worker has shut the socket down, which nothing undoes", "have the dead one"), nil
 	}
-	if hungUp(u.sock.fd) {
-		return u.mendShut(), nil
-	}
-	if state, err := inspectUnix(inode(u.sock.fd)); err == nil && state.backlog != u.sock.backlog {
-		if err := u.sock.listen(u.listener.Backlog); err != nil {
+	if state, err := m.inspect(); err == nil && state.backlog != m.backlog {
+		if err := m.listen(u.listener.Backlog); err != nil {
 			return "", fmt.Errorf("cannot listen again on %s: %w", u.listener, err)
 		}
 		undone = "a worker had changed the backlog"
 	}
-	if u.sock.held {
+	if m.unitOwned {
 		return undone, nil
 	}
-	switch now, err := u.at.look(); {
-	case err != nil:
-		u.complain("cannot look after %s: %v", u.listener, err)
-	case now == fileOurs:
+	switch ours, err := u.file.isAt(u.file.path); {
+	case ours:
 		u.said = ""
-	case now == fileStrange:
+	case err == nil:
 		u.complain("listener %s: somebody else has put a file at %s: new connections do not reach the app until it is gone", u.listener.Name, u.listener.Path)
+	case !errors.Is(err, fs.ErrNotExist):
+		u.complain("cannot look after %s: %v", u.listener, err)
 	default:
-		if bound := u.mendFile(); bound != "" {
-			undone = joinWords(undone, bound)
-		}
+		undone = joinWords(undone, u.mendFile(m))
 	}
 	return undone, nil
 }
 
-// mendFile brings the public name back, by the other one where that is there.
-func (u *unixSocket) mendFile() (undone string) {
-	switch err := u.at.link(); {
+// mendFile brings the path back, from the second name where that is there.
+func (u *unixSocket) mendFile(m *socket) (undone string) {
+	switch err := u.file.link(u.file.second, u.file.path); {
 	case err == nil:
 		return fmt.Sprintf("listener %s: unix path bound again: %s was unlinked", u.listener.Name, u.listener.Path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotOurs):
-		return u.bindAnew("the path was unlinked", "have the old one")
+		return u.bindAgain(m, "the path was unlinked", "have the old one")
 	default:
 		u.complain("listener %s: the path was unlinked, and cannot be linked again yet: %v: it is tried again each second", u.listener.Name, err)
 		return ""
 	}
 }
 
-// mendShut is for a socket that a worker has shut down: it refuses connections
-// for ever. systemd's can be replaced by systemd alone.
-func (u *unixSocket) mendShut() (undone string) {
-	if u.sock.held {
-		u.complain("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
-			u.listener.Name, u.sock.unit, u.listener.Path)
-		return ""
-	}
-	return u.bindAnew("a worker has shut the socket down, which nothing undoes", "have the dead one")
-}
-
-// complain gives a notice that is true at every look once.
+// complain gives a notice once that is true at every refresh.
 func (u *unixSocket) complain(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); text != u.said {
 		u.said = text
@@ -191,19 +140,35 @@ func (u *unixSocket) complain(format string, args ...any) {
 	}
 }
 
-// bindAnew replaces the socket by another one, that only workers started from
+// bindAgain replaces the socket by another one, that only workers started from
 // now on have. The old one stays until there is a new one, and is the workers'
 // then: what is queued there is served, if it still can be.
-func (u *unixSocket) bindAnew(why, theyHave string) (undone string) {
-	old := u.sock
-	if err := u.bind(); err != nil {
+func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone string) {
+	next, err := u.bind(0)
+	if err != nil {
 		u.complain("listener %s: %s, and no other can be bound yet: %v: it is tried again each second", u.listener.Name, why, err)
 		return ""
 	}
-	u.set.forget(&old)
-	old.close()
+	u.replace(m, next)
 	u.said = ""
 	return fmt.Sprintf("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)
+}
+
+// flush leaves the queue to systemd.
+func (u *unixSocket) flush(*socket) error { return nil }
+
+func (u *unixSocket) end(m *socket) error {
+	u.file.remove()
+	m.end()
+	return nil
+}
+
+// drop leaves the file of a socket that the fd store keeps.
+func (u *unixSocket) drop(m *socket) {
+	if !m.unitOwned && m.stored == "" {
+		u.file.remove()
+	}
+	m.close()
 }
 
 // hungUp reports whether somebody has called shutdown on a listening unix
@@ -214,81 +179,11 @@ func hungUp(fd int) bool {
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-// queue asks the kernel, which may not have been built to say: then one means
-// that there is something.
-func (u *unixSocket) queue(slot int) (waiting int, listens bool) {
-	if u.sock.fd < 0 || slot != u.slots.first() || hungUp(u.sock.fd) {
-		return 0, false
+// inode is a socket's own, as /proc shows it; not that of its file.
+func inode(fd int) uint64 {
+	var stat unix.Stat_t
+	if unix.Fstat(fd, &stat) != nil {
+		return 0
 	}
-	if state, err := inspectUnix(inode(u.sock.fd)); err == nil {
-		return state.queue, true
-	}
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(u.sock.fd), Events: unix.POLLIN}}, 0)
-	return n, err == nil
-}
-
-// closeSlot ends the socket with the last slot.
-func (u *unixSocket) closeSlot(slot int) error {
-	if !u.slots.has(slot) {
-		return nil
-	}
-	u.slots.set(slot, false)
-	switch {
-	case u.slots.first() >= 0:
-	case u.sock.held:
-		u.sock.parked = true
-	default:
-		u.vanish()
-		u.sock.endUnix()
-	}
-	return nil
-}
-
-func (u *unixSocket) finish() {
-	u.vanish()
-	u.sock.close()
-}
-
-// vanish takes the socket's name away, everywhere.
-func (u *unixSocket) vanish() {
-	if u.sock.fd >= 0 {
-		u.set.forget(&u.sock)
-		u.at.remove()
-	}
-}
-
-func (u *unixSocket) giveBack() []*passed {
-	back := u.single.giveBack()
-	for _, p := range back {
-		p.path = u.at.path
-	}
-	return back
-}
-
-func (u *unixSocket) close() {
-	if u.sock.fd >= 0 && !u.sock.held && u.sock.stored == "" {
-		u.at.remove()
-	}
-	u.sock.close()
-}
-
-// endUnix closes a unix socket for every holder. Shutting it down refuses new
-// connections but keeps those that are queued, for as long as somebody has a
-// copy: they are taken and closed. accept(2) does not block after shutdown(2).
-func (m *socket) endUnix() {
-	if m.fd < 0 {
-		return
-	}
-	fd, shut := m.fd, unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil
-	m.fd = -1
-	go m.closer.Run(func() {
-		for shut {
-			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
-			if err != nil {
-				break
-			}
-			unix.Close(conn)
-		}
-		unix.Close(fd)
-	})
+	return stat.Ino
 }

@@ -140,7 +140,7 @@ func TestUnixMode(t *testing.T) {
 func TestUnixStale(t *testing.T) {
 	sameFiles(t)
 	path := socketPath(t)
-	for _, name := range []string{path, fileAt(path).spare} {
+	for _, name := range []string{path, fileAt(path).second} {
 		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 		check(t, err)
 		ln.SetUnlinkOnClose(false)
@@ -252,7 +252,7 @@ func TestUnixUnlinked(t *testing.T) {
 	// Both names gone: another socket, for workers to come.
 	s.Notices()
 	check(t, os.Remove(path))
-	check(t, os.Remove(fileAt(path).spare))
+	check(t, os.Remove(fileAt(path).second))
 	wantRestored(t, s.Set, 0, "workers that run have the old one: `forkd reload shop` starts others")
 	wantServed(t, s, path)
 }
@@ -356,10 +356,10 @@ func TestUnixClosesWhatClientsSend(t *testing.T) {
 	silent := closingtest.Silent(t)
 	for name, end := range map[string]func(*testApp) error{
 		"slot":     func(s *testApp) error { return s.CloseSlot(0) },
-		"listener": func(s *testApp) error { s.Release(s.lineups[0]); return nil },
+		"listener": func(s *testApp) error { s.Release(s.sets[0]); return nil },
 		"app":      func(s *testApp) error { s.Close(); return nil },
 		"shut down": func(s *testApp) error {
-			if err := unix.Shutdown(s.places[0].file(0), unix.SHUT_RD); err != nil {
+			if err := unix.Shutdown(s.bound[0].file(0), unix.SHUT_RD); err != nil {
 				return err
 			}
 			_, err := s.RestoreAll()

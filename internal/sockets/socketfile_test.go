@@ -45,7 +45,7 @@ func TestUnixModeFollowsNoLink(t *testing.T) {
 	check(t, err)
 	wantNotices(t, s.Set, "cannot set the mode of unix://"+path+": somebody else's file is at its path")
 	untouched()
-	info, err := os.Lstat(fileAt(path).spare)
+	info, err := os.Lstat(fileAt(path).second)
 	check(t, err)
 	if info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v", info.Mode())
@@ -72,28 +72,27 @@ func TestUnixClaimsItsOwnFile(t *testing.T) {
 			check(t, err)
 			defer unix.Close(fd)
 			check(t, unix.Bind(fd, &unix.SockaddrUnix{Name: f.path}))
-			check(t, f.claim(fd))
-			check(t, f.linkFrom(f.path, f.spare))
-			f.anchored = true
+			check(t, f.identify(fd, f.path))
+			check(t, f.link(f.path, f.second))
 
 			check(t, os.Remove(f.path))
 			replace(f.path)
-			for what, err := range map[string]error{"claim": f.claim(fd), "chmod": f.chmod(0o666), "link": f.linkFrom(f.path, f.spare+"2")} {
+			for what, err := range map[string]error{"claim": f.identify(fd, f.path), "chmod": f.chmod(0o666), "link": f.link(f.path, f.second+"2")} {
 				if !errors.Is(err, errNotOurs) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
 			check(t, os.Remove(f.path))
-			check(t, os.Remove(f.spare))
-			replace(f.spare)
-			if err := f.link(); !errors.Is(err, errNotOurs) {
+			check(t, os.Remove(f.second))
+			replace(f.second)
+			if err := f.link(f.second, f.path); !errors.Is(err, errNotOurs) {
 				t.Errorf("the path back: %v", err)
 			}
 			untouched()
 		})
 	}
 	wantError(t, (&socketFile{path: "/run/app.sock"}).explain(unixAt("/run/app.sock"), errNotOurs), "somebody has just made a file there")
-	if _, _, err := pin("/nonexistent"); !errors.Is(err, os.ErrNotExist) {
+	if err := (&socketFile{}).on("/nonexistent", nil); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

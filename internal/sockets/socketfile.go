@@ -1,0 +1,269 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
+)
+
+// socketFile is the file of a unix socket. A worker may unlink its path, and a
+// socket without a name cannot be given one: a second name beside it, where the
+// file system has hard links, is what the path is linked from again.
+//
+// The socket is bound to the path and not to the second name, because that is what
+// getsockname(2) says for ever: nginx, puma and php-fpm take a passed socket only if
+// it has the very address of their configuration.
+//
+// Whoever may write to the directory can put another file at either name at any
+// moment, and a master that is root must not be led by it: the file is known by its
+// inode.
+type socketFile struct {
+	path   string
+	second string
+	id     fileID // zero: not bound
+}
+
+// fileID is what tells a file from another.
+type fileID struct{ device, inode uint64 }
+
+// errNotOurs says that a name leads to another file than the socket's.
+var errNotOurs = errors.New("somebody else's file is at its path")
+
+func fileAt(path string) socketFile {
+	return socketFile{path: path, second: filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".forkd")}
+}
+
+// lstat is lstat(2).
+func lstat(name string) (stat unix.Stat_t, id fileID, err error) {
+	if err := unix.Lstat(name, &stat); err != nil {
+		return stat, id, &fs.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	return stat, fileID{stat.Dev, stat.Ino}, nil
+}
+
+// unlink removes a name, and never a directory that has come into its place, as
+// os.Remove would.
+func unlink(name string) error {
+	if err := unix.Unlink(name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &fs.PathError{Op: "unlink", Path: name, Err: err}
+	}
+	return nil
+}
+
+// clear makes room at both names. At the path, a socket that nobody listens on is
+// removed, and so is that of workers of this app, own, that a dead master has left.
+// Others are refused, as a *HeldError where somebody listens.
+func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Closer) error {
+	for _, name := range []string{f.path, f.second} {
+		stat, _, err := lstat(name)
+		kind := stat.Mode & unix.S_IFMT
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return f.explain(l, err)
+		case kind != unix.S_IFSOCK && name == f.path:
+			return fmt.Errorf("cannot listen on %s: there is %s, and no socket: remove it or choose another path", l, kindOf(kind))
+		case kind != unix.S_IFSOCK:
+			return fmt.Errorf("cannot listen on %s: forkd needs the name %s, and there is %s: remove it or choose another path", l, name, kindOf(kind))
+		case name == f.path && alive(name, closer):
+			held := &HeldError{Listener: l, Holders: pathHolders(name)}
+			if !held.Only(own) {
+				return held
+			}
+		}
+		if err := unlink(name); err != nil {
+			return f.explain(l, err)
+		}
+	}
+	return nil
+}
+
+// alive reports whether somebody listens behind a socket file. It is taken to be
+// so where it cannot be told, as with a file that may not be written to.
+func alive(path string, closer *closing.Closer) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return true
+	}
+	defer func() { go closer.Run(func() { unix.Close(fd) }) }() // who listens there may have sent something
+	closing.RefuseRights(fd)
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT)
+}
+
+func kindOf(kind uint32) string {
+	switch kind {
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFREG:
+		return "a regular file"
+	case unix.S_IFIFO:
+		return "a pipe"
+	case unix.S_IFCHR:
+		return "a character device"
+	default:
+		return "a file of another kind"
+	}
+}
+
+// bind gives the socket its names.
+func (f *socketFile) bind(fd int, perm fs.FileMode) error {
+	if perm != 0 { // the file begins with no more than that
+		if err := unix.Fchmod(fd, uint32(perm.Perm())); err != nil {
+			return os.NewSyscallError("fchmod", err)
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: f.path}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	if err := f.identify(fd, f.path); err != nil {
+		return err
+	}
+	if perm != 0 {
+		if err := f.chmod(perm); err != nil {
+			f.remove()
+			return err
+		}
+	}
+	_ = f.link(f.path, f.second) // without it another socket is bound when the path is gone
+	return nil
+}
+
+// recognise finds the file of a socket that an earlier master has bound.
+func (f *socketFile) recognise(fd int) {
+	if f.identify(fd, f.second) != nil && f.identify(fd, f.path) == nil {
+		_ = f.link(f.path, f.second)
+	}
+}
+
+// identify takes the file at a name for the socket's own, if it is. The kernel is
+// asked what the socket's is; where it was not built to say, a socket that this user
+// has made is taken for it.
+func (f *socketFile) identify(fd int, name string) error {
+	stat, id, err := lstat(name)
+	if err != nil {
+		return err
+	}
+	state, err := inspectUnix(inode(fd))
+	known := err == nil && state.inode != 0
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || known && uint32(state.inode) != uint32(stat.Ino) || !known && int(stat.Uid) != os.Geteuid() {
+		return errNotOurs
+	}
+	f.id = id
+	return nil
+}
+
+// isAt reports whether a name leads to the socket's own file.
+func (f *socketFile) isAt(name string) (bool, error) {
+	_, id, err := lstat(name)
+	return err == nil && id == f.id, err
+}
+
+// remove takes the names away, as far as they are this socket's. What stays is
+// stale, and replaced by whoever binds next.
+func (f *socketFile) remove() {
+	for _, name := range []string{f.path, f.second} {
+		if ours, _ := f.isAt(name); ours {
+			_ = unlink(name)
+		}
+	}
+	f.id = fileID{}
+}
+
+// on acts on the socket's own file, if the name leads to it: by a path of /proc that
+// stays the file's, whatever becomes of the name meanwhile. Errors are without it.
+func (f *socketFile) on(name string, act func(path string) error) error {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || (fileID{stat.Dev, stat.Ino}) != f.id {
+		return errNotOurs
+	}
+	return act(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
+
+// chmod sets the mode of the socket's own file.
+func (f *socketFile) chmod(perm fs.FileMode) error {
+	return f.on(f.path, func(path string) error { return unix.Chmod(path, uint32(perm.Perm())) })
+}
+
+// chown gives the socket's own file to a user and group, where it is not theirs.
+func (f *socketFile) chown(to Owner) error {
+	return f.on(f.path, func(path string) error {
+		var stat unix.Stat_t
+		if err := unix.Stat(path, &stat); err != nil || stat.Uid == to.UID && stat.Gid == to.GID {
+			return err
+		}
+		if err := unix.Chown(path, int(to.UID), int(to.GID)); err != nil {
+			return fmt.Errorf("chown to uid %d and gid %d: %w", to.UID, to.GID, err)
+		}
+		return nil
+	})
+}
+
+// link gives the socket's own file another name.
+func (f *socketFile) link(from, to string) error {
+	return f.on(from, func(path string) error {
+		return unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW) // the link of /proc alone
+	})
+}
+
+// owner is whose the listener's file is to be.
+func (l Listener) owner() Owner {
+	if l.Owner != nil {
+		return *l.Owner
+	}
+	return Owner{uint32(os.Geteuid()), uint32(os.Getegid())}
+}
+
+// mode is what the listener's file is to have: without ?mode= what bind(2) gives.
+func (l Listener) mode() (fs.FileMode, error) {
+	if l.Perm != 0 {
+		return l.Perm, nil
+	}
+	// umask(2) cannot be read without changing it.
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the umask: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nUmask:")
+	digits, _, _ := strings.Cut(rest, "\n")
+	mask, err := strconv.ParseUint(strings.TrimSpace(digits), 8, 32)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the umask: %w", err)
+	}
+	return fs.ModePerm &^ fs.FileMode(mask), nil
+}
+
+// explain says what to do about a file that cannot be made.
+func (f *socketFile) explain(l Listener, err error) error {
+	dir := filepath.Dir(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("cannot listen on %s: there is no directory %s: make it (RuntimeDirectory= in a systemd unit does)", l, dir)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("cannot listen on %s: a part of %s is no directory: choose another path", l, dir)
+	case errors.Is(err, unix.EADDRINUSE), errors.Is(err, errNotOurs):
+		return fmt.Errorf("cannot listen on %s: somebody has just made a file there: try again or choose another path", l)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("cannot listen on %s: %s is read-only: choose a path under /run", l, dir)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("cannot listen on %s: no permission to make or remove files in %s: give it to the master's user or choose another path", l, dir)
+	default:
+		return fmt.Errorf("cannot listen on %s: %w", l, err)
+	}
+}

@@ -78,7 +78,7 @@ func usable(t *testing.T, cfg supervisor.Config) {
 			t.Errorf("%+v reads back as %+v, %v", l, again, err)
 		}
 		unix := l.Network == "unix"
-		if unix && (l.Mode != "shared" || l.Path[0] != '/' || len(l.Path) > maxPath || l.Perm > 0o777) ||
+		if unix && (l.Mode != "shared" || l.Path[0] != '/' || len(l.Path) > sockets.MaxPath || l.Perm > 0o777) ||
 			!unix && l.Mode == "each" && l.Port+cfg.Workers-1 > maxPort || (l.Mode == "reuseport") != (l.Balance != "") {
 			t.Errorf("listener %+v", l)
 		}

@@ -255,13 +255,11 @@ func (d *draft) checkBalance() {
 	}
 }
 
-// maxPath is how long a unix socket's path can be (unix(7)). Its hidden name is
+// checkPath knows the path's length only now that it is absolute. The second name is
 // a link's, which may be longer.
-const maxPath = 107
-
 func checkPath(path string) error {
-	if over := len(path) - maxPath; over > 0 {
-		return fmt.Errorf("%q is %d bytes too long: a unix socket's path has at most %d", path, over, maxPath)
+	if over := len(path) - sockets.MaxPath; over > 0 {
+		return fmt.Errorf("%q is %d bytes too long: a unix socket's path has at most %d", path, over, sockets.MaxPath)
 	}
 	return nil
 }

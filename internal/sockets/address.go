@@ -22,8 +22,8 @@ type endpoint struct {
 	scope uint32     // interface of a link-local v6 address
 }
 
-// spot is where a listener wants to be, resolved.
-type spot struct {
+// bindAddr is where a listener wants to be, resolved.
+type bindAddr struct {
 	mode  string
 	end   endpoint // of TCP
 	ports int      // how many, from the endpoint's on
@@ -49,88 +49,84 @@ func (e endpoint) String() string {
 
 // resolveAll resolves every listener and refuses two that would compete for
 // the same connections.
-func resolveAll(ls []Listener, slots int) ([]spot, error) {
+func resolveAll(ls []Listener, slots int) ([]bindAddr, error) {
 	ipv6 := hasIPv6()
-	spots := make([]spot, 0, len(ls))
+	all := make([]bindAddr, 0, len(ls))
 	for _, l := range ls {
 		at, err := resolve(l, slots, ipv6)
 		if err != nil {
 			return nil, fmt.Errorf("cannot listen on %s: %w", l, err)
 		}
-		for j, other := range spots {
+		for j, other := range all {
 			switch {
 			case ls[j].Name == l.Name:
 				return nil, fmt.Errorf("cannot listen on %s: two listeners are named %q: give one another name", l, l.Name)
-			case at.overlaps(other):
+			case at.overlap(other) != "":
 				return nil, fmt.Errorf("cannot listen on %s: listeners %q and %q overlap: give one another address", l, ls[j].Name, l.Name)
 			}
 		}
-		spots = append(spots, at)
+		all = append(all, at)
 	}
-	return spots, nil
+	return all, nil
 }
 
 const maxPort = 1<<16 - 1
 
 // resolve checks a listener.
-func resolve(l Listener, slots int, ipv6 bool) (spot, error) {
+func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 	if l.Network == "unix" {
 		return resolvePath(l)
 	}
-	mode := cmp.Or(l.Mode, ModeReuseport)
-	switch {
+	at = bindAddr{mode: cmp.Or(l.Mode, ModeReuseport), ports: 1}
+	if at.mode == ModeEach {
+		at.ports = slots
+	}
+	switch last := l.Port + at.ports - 1; {
 	case l.Network != "tcp" && l.Network != "tcp4" && l.Network != "tcp6":
-		return spot{}, fmt.Errorf("unknown network %q", l.Network)
-	case mode != ModeReuseport && mode != ModeShared && mode != ModeEach:
-		return spot{}, fmt.Errorf("unknown mode %q", l.Mode)
-	case mode == ModeReuseport && l.Balance != BalanceHash && l.Balance != BalanceSource:
-		return spot{}, fmt.Errorf("unknown balance %q", l.Balance)
+		return at, fmt.Errorf("unknown network %q", l.Network)
+	case at.mode != ModeReuseport && at.mode != ModeShared && at.mode != ModeEach:
+		return at, fmt.Errorf("unknown mode %q", l.Mode)
+	case at.mode == ModeReuseport && l.Balance != BalanceHash && l.Balance != BalanceSource:
+		return at, fmt.Errorf("unknown balance %q", l.Balance)
 	case l.Port < 0 || l.Port > maxPort:
-		return spot{}, fmt.Errorf("no such port: 0 to 65535")
-	case mode == ModeEach && l.Port == 0:
-		return spot{}, fmt.Errorf("mode %q needs the port of the first slot: give one", mode)
-	case mode == ModeEach && l.Port+slots-1 > maxPort:
-		return spot{}, fmt.Errorf("mode %q with %d slots needs the ports %d to %d, and 65535 is the last: start lower", mode, slots, l.Port, l.Port+slots-1)
+		return at, fmt.Errorf("no such port: 0 to 65535")
+	case at.mode == ModeEach && l.Port == 0:
+		return at, fmt.Errorf("mode %q needs the port of the first slot: give one", at.mode)
+	case last > maxPort:
+		return at, fmt.Errorf("mode %q with %d slots needs the ports %d to %d, and 65535 is the last: start lower", at.mode, slots, l.Port, last)
 	}
-	end, err := resolveEndpoint(l, ipv6)
-	ports := 1
-	if mode == ModeEach {
-		ports = slots
-	}
-	return spot{mode: mode, end: end, ports: ports}, err
+	at.end, err = resolveEndpoint(l, ipv6)
+	return at, err
 }
 
-// maxPath is how long a unix socket's path may be: sun_path of unix(7), with a
+// MaxPath is how many bytes a unix socket's path may have: sun_path of unix(7), with a
 // zero at its end.
-const maxPath = 107
+const MaxPath = 107
 
-func resolvePath(l Listener) (spot, error) {
+func resolvePath(l Listener) (bindAddr, error) {
+	path := filepath.Clean(l.Path)
 	switch {
 	case l.Mode != "" && l.Mode != ModeShared:
-		return spot{}, fmt.Errorf("a unix socket is always %s: mode %q cannot be had", ModeShared, l.Mode)
-	case !filepath.IsAbs(l.Path):
-		return spot{}, errors.New("the path is not absolute")
-	case strings.ContainsRune(l.Path, 0):
-		return spot{}, errors.New("the path has a zero byte in it")
-	case len(filepath.Clean(l.Path)) > maxPath:
-		return spot{}, fmt.Errorf("the path has %d bytes, and the kernel takes %d: choose a shorter one", len(filepath.Clean(l.Path)), maxPath)
+		return bindAddr{}, fmt.Errorf("a unix socket is always %s: mode %q cannot be had", ModeShared, l.Mode)
+	case !filepath.IsAbs(path):
+		return bindAddr{}, errors.New("the path is not absolute")
+	case strings.ContainsRune(path, 0):
+		return bindAddr{}, errors.New("the path has a zero byte in it")
+	case len(path) > MaxPath:
+		return bindAddr{}, fmt.Errorf("the path has %d bytes, and the kernel takes %d: choose a shorter one", len(path), MaxPath)
 	case strings.HasSuffix(l.Path, "/"):
-		return spot{}, errors.New("the path is a directory's: name a file in it")
+		return bindAddr{}, errors.New("the path is a directory's: name a file in it")
 	}
-	return spot{mode: ModeShared, path: filepath.Clean(l.Path)}, nil
+	return bindAddr{mode: ModeShared, path: path}, nil
 }
 
 func resolveEndpoint(l Listener, ipv6 bool) (endpoint, error) {
-	addr, err := address(l)
+	addr, err := parseHost(l.Network, l.Host)
 	if err != nil {
 		return endpoint{}, err
 	}
 	dual := l.Network == "tcp" && addr == netip.IPv6Unspecified()
 	switch {
-	case l.Network == "tcp4" && !addr.Is4():
-		return endpoint{}, errors.New("not an IPv4 address: use tcp:// or tcp6://")
-	case l.Network == "tcp6" && !addr.Is6():
-		return endpoint{}, errors.New("not an IPv6 address: use tcp:// or tcp4://")
 	case addr.Is6() && !ipv6 && !dual:
 		return endpoint{}, errors.New("this host has no IPv6: listen on an IPv4 address")
 	case !ipv6 && dual:
@@ -138,25 +134,9 @@ func resolveEndpoint(l Listener, ipv6 bool) (endpoint, error) {
 	}
 	end := endpoint{addr: addr.WithZone(""), port: l.Port, dual: dual}
 	if addr.Zone() != "" {
-		if end.scope, err = scope(addr.Zone()); err != nil {
-			return endpoint{}, err
-		}
+		end.scope, err = scope(addr.Zone())
 	}
-	return end, nil
-}
-
-// address is the listener's, never v4-mapped.
-func address(l Listener) (netip.Addr, error) {
-	if l.Host == "" {
-		if l.Network == "tcp4" {
-			return netip.IPv4Unspecified(), nil
-		}
-		return netip.IPv6Unspecified(), nil
-	}
-	if addr, err := netip.ParseAddr(l.Host); err == nil {
-		return addr.Unmap(), nil
-	}
-	return netip.Addr{}, fmt.Errorf("%q is no IP address", l.Host)
+	return end, err
 }
 
 func scope(zone string) (uint32, error) {
@@ -171,8 +151,8 @@ func scope(zone string) (uint32, error) {
 }
 
 // same reports whether two serve the same, in the same way.
-func (s spot) same(o spot) bool {
-	return s.mode == o.mode && s.end == o.end && s.path == o.path
+func (a bindAddr) same(b bindAddr) bool {
+	return a.mode == b.mode && a.end == b.end && a.path == b.path
 }
 
 // Overlap is what two listeners, each with so many slots, would both take: a port or
@@ -181,28 +161,25 @@ func Overlap(a, b Listener, slots int) string {
 	a.Balance, b.Balance = BalanceHash, BalanceHash // of no matter here
 	one, err := resolve(a, slots, true)
 	other, err2 := resolve(b, slots, true)
-	switch {
-	case err != nil || err2 != nil:
+	if err != nil || err2 != nil {
 		return ""
-	case one.path != "" && (one.path == other.path || one.path == fileAt(other.path).spare):
-		return one.path
-	case other.path != "" && fileAt(one.path).spare == other.path:
-		return other.path
-	case one.overlaps(other):
-		return fmt.Sprintf("port %d of an address", max(one.end.port, other.end.port))
 	}
-	return ""
+	return one.overlap(other)
 }
 
-// overlaps reports whether a client could reach both.
-func (s spot) overlaps(o spot) bool {
-	if s.path != "" || o.path != "" {
-		return s.path == o.path
+func (a bindAddr) overlap(b bindAddr) string {
+	port := max(a.end.port, b.end.port)
+	switch {
+	case a.path != "" && (a.path == b.path || a.path == fileAt(b.path).second):
+		return a.path
+	case b.path != "" && b.path == fileAt(a.path).second:
+		return b.path
+	case a.path != "" || b.path != "" || a.end.port == 0 || b.end.port == 0:
+		return ""
+	case port < a.end.port+a.ports && port < b.end.port+b.ports && a.end.meets(b.end):
+		return fmt.Sprintf("port %d of an address", port)
 	}
-	if s.end.port == 0 || o.end.port == 0 || s.end.port+s.ports <= o.end.port || o.end.port+o.ports <= s.end.port {
-		return false
-	}
-	return s.end.meets(o.end)
+	return ""
 }
 
 // meets reports whether there is a client that reaches both, if on one port.

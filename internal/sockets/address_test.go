@@ -53,9 +53,9 @@ func TestAddressErrors(t *testing.T) {
 	}{
 		{"tcp", "203.0.113.7", []string{"cannot listen on 203.0.113.7:8080: ", "no address of this host", "set freebind = true"}},
 		{"tcp", "2001:db8::7", []string{"cannot listen on [2001:db8::7]:8080: ", "no address of this host"}},
-		{"tcp", "name.invalid", []string{`cannot listen on name.invalid:8080: "name.invalid" is no IP address`}},
-		{"tcp4", "::1", []string{"not an IPv4 address"}},
-		{"tcp6", "127.0.0.1", []string{"not an IPv6 address"}},
+		{"tcp", "name.invalid", []string{`cannot listen on name.invalid:8080: "name.invalid" is not an IP address`}},
+		{"tcp4", "::1", []string{"tcp4:// needs an IPv4 address"}},
+		{"tcp6", "127.0.0.1", []string{"tcp6:// needs an IPv6 address"}},
 		{"tcp6", "fe80::1%nowhere", []string{`no network interface "nowhere"`}},
 		{"udp", "", []string{`unknown network "udp"`}},
 	} {

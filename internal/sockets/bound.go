@@ -12,8 +12,8 @@ import (
 type boundAddress struct {
 	set      *Set
 	mode     mode
-	want     spot      // as configured; the port may be 0
-	at       spot      // where it is
+	want     bindAddr  // as configured; the port may be 0
+	at       bindAddr  // where it is
 	listener Listener  // of the latest set that has it, with the actual port
 	sockets  []*socket // by the slot that each was made for; one for all slots is slot 0's
 	users    []*socket // by slot: the socket that an open slot is served from, nil: closed
@@ -82,7 +82,7 @@ func (b *boundAddress) slotOf(m *socket) int {
 }
 
 // serves reports whether the address is what a listener asks for.
-func (b *boundAddress) serves(want spot, l Listener) bool {
+func (b *boundAddress) serves(want bindAddr, l Listener) bool {
 	if want.path == "" && want.end.port == 0 {
 		return b.want.same(want) && b.listener.Name == l.Name
 	}

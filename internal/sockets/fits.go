@@ -24,7 +24,7 @@ func (l *ListenerSet) Fits(slots int) error {
 			if l.has(other) && taken.mode == ModeEach {
 				taken.ports = max(taken.ports, slots)
 			}
-			if other != p && grown.overlaps(taken) {
+			if other != p && grown.overlap(taken) != "" {
 				return fmt.Errorf("cannot have %s: listener %q takes a port for each, %d to %d, and listener %q has port %d: give one another port",
 					count(slots, "slot"), p.listener.Name, grown.end.port, grown.end.port+slots-1, other.listener.Name, max(grown.end.port, taken.end.port))
 			}
@@ -34,7 +34,7 @@ func (l *ListenerSet) Fits(slots int) error {
 }
 
 // takes is where it is, with the ports of all slots that it has by now.
-func (b *boundAddress) takes() spot {
+func (b *boundAddress) takes() bindAddr {
 	at := b.at
 	if at.mode == ModeEach {
 		at.ports = 1

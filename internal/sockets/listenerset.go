@@ -29,13 +29,13 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	if s.closed {
 		return nil, errors.New("cannot open sockets: they have been given up for a stop")
 	}
-	spots, err := resolveAll(ls, slots)
+	wants, err := resolveAll(ls, slots)
 	if err != nil {
 		return nil, err
 	}
 	l := &ListenerSet{set: s, listeners: slices.Clone(ls), bound: make([]*boundAddress, len(ls))}
 	for i := range ls {
-		at := slices.IndexFunc(s.bound, func(b *boundAddress) bool { return b.serves(spots[i], ls[i]) && !l.has(b) })
+		at := slices.IndexFunc(s.bound, func(b *boundAddress) bool { return b.serves(wants[i], ls[i]) && !l.has(b) })
 		if at < 0 {
 			continue
 		}
@@ -50,7 +50,7 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 		if l.bound[i] != nil {
 			continue
 		}
-		if err := d.add(i, spots[i]); err != nil {
+		if err := d.add(i, wants[i]); err != nil {
 			d.undo()
 			s.notices = noticed
 			s.markDraining(err)
@@ -253,7 +253,7 @@ type draft struct {
 }
 
 // add binds the address of the i-th listener.
-func (d *draft) add(i int, want spot) error {
+func (d *draft) add(i int, want bindAddr) error {
 	l := d.lineup.listeners[i]
 	var names []string
 	for _, other := range d.lineup.listeners {
@@ -339,9 +339,9 @@ func (d *draft) undo() {
 // overlaps refuses what another set serves in another way. It is true where that
 // serves a part of the address in the same way: the sockets may stand side by side
 // until it is released.
-func (s *Set) overlaps(l Listener, want spot) (overlapping bool, err error) {
+func (s *Set) overlaps(l Listener, want bindAddr) (overlapping bool, err error) {
 	for _, b := range s.bound {
-		if !b.takes().overlaps(want) {
+		if b.takes().overlap(want) == "" {
 			continue
 		}
 		if b.at.mode != ModeReuseport || want.mode != ModeReuseport || b.at.end == want.end {

@@ -98,7 +98,7 @@ func onlySlot(slots, only int) []bool {
 func TestOtherBetweenTheFirst(t *testing.T) {
 	for _, addr := range []netip.Addr{ipv4Loopback, netip.IPv6Loopback()} {
 		a := open(t, 1, tcp("elsewhere", "127.0.0.1", 0))
-		b := &boundAddress{set: a.Set, at: spot{mode: ModeReuseport, end: endpoint{addr: addr}}, listener: tcp("http", addr.String(), 0)}
+		b := &boundAddress{set: a.Set, at: bindAddr{mode: ModeReuseport, end: endpoint{addr: addr}}, listener: tcp("http", addr.String(), 0)}
 		g := newGroup(b, nil, false)
 		b.mode = g
 		defer b.close()

@@ -146,32 +146,36 @@ func ParseTCP(address string) (l Listener, err error) {
 		return l, fmt.Errorf("the port must be a number from 0 to 65535, not %q", digits)
 	}
 	l.Network, l.Port = network, int(port)
-	l.Host, err = hostAddress(network, host)
+	ip, err := parseHost(network, host)
+	if err == nil && host != "" && host != "*" {
+		l.Host = ip.String()
+	}
 	return l, err
 }
 
-// hostAddress is the host as an address, "" for every one. Names are not
-// looked up: what they mean may change, and a bound socket does not.
-func hostAddress(network, host string) (string, error) {
-	switch host {
-	case "", "*":
-		return "", nil
-	case "localhost":
-		if network == "tcp6" {
-			return "::1", nil
-		}
-		return "127.0.0.1", nil
+// parseHost reads a host as an address, never v4-mapped; "" and "*" are every one of
+// the host's. Names are not looked up: what they mean may change, and a bound socket
+// does not.
+func parseHost(network, host string) (ip netip.Addr, err error) {
+	switch {
+	case (host == "" || host == "*") && network == "tcp4":
+		return netip.IPv4Unspecified(), nil
+	case host == "" || host == "*":
+		return netip.IPv6Unspecified(), nil
+	case host == "localhost" && network == "tcp6":
+		return netip.IPv6Loopback(), nil
+	case host == "localhost":
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return "", fmt.Errorf("%q is not an IP address: use one of this machine, or none for every one", host)
+	if ip, err = netip.ParseAddr(host); err != nil {
+		return ip, fmt.Errorf("%q is not an IP address: use one of this machine, or none for every one", host)
 	}
 	ip = ip.Unmap()
 	switch {
 	case network == "tcp4" && !ip.Is4():
-		return "", errors.New("tcp4:// needs an IPv4 address")
+		return ip, errors.New("tcp4:// needs an IPv4 address")
 	case network == "tcp6" && ip.Is4():
-		return "", errors.New("tcp6:// needs an IPv6 address")
+		return ip, errors.New("tcp6:// needs an IPv6 address")
 	}
-	return ip.String(), nil
+	return ip, nil
 }

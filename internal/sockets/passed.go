@@ -141,7 +141,7 @@ func (p *passed) examine() (what string, listens bool) {
 }
 
 // unfit reports whether a socket cannot be the listener's, whatever its name.
-func (p *passed) unfit(l Listener, want spot) bool {
+func (p *passed) unfit(l Listener, want bindAddr) bool {
 	switch {
 	case p.unix != (l.Network == "unix"):
 		return true
@@ -157,7 +157,7 @@ func (p *passed) unfit(l Listener, want spot) bool {
 }
 
 // in reports whether the socket is at the very address, for any of its ports.
-func (p *passed) in(at spot) bool {
+func (p *passed) in(at bindAddr) bool {
 	if p.unix || at.path != "" {
 		return p.unix && p.path != "" && p.path == at.path
 	}
@@ -168,7 +168,7 @@ func (p *passed) in(at spot) bool {
 
 // choice is what a listener takes of the passed sockets.
 type choice struct {
-	at     spot // where they are: the listener's own address but for those of its name
+	at     bindAddr // where they are: the listener's own address but for those of its name
 	chosen []*passed
 	units  int // of a socket unit
 	rest   []*passed
@@ -176,7 +176,7 @@ type choice struct {
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of
 // its name, those at its address. names are those of all listeners.
-func pick(l Listener, want spot, names []string, from []*passed) (choice, error) {
+func pick(l Listener, want bindAddr, names []string, from []*passed) (choice, error) {
 	c := choice{at: want}
 	units, err := pickUnits(l, want, names, from)
 	if err != nil {
@@ -239,7 +239,7 @@ func pick(l Listener, want spot, names []string, from []*passed) (choice, error)
 
 // pickUnits chooses those of socket units, all at one address: of the listener's
 // name, rather at its address; else at its address.
-func pickUnits(l Listener, want spot, names []string, from []*passed) ([]*passed, error) {
+func pickUnits(l Listener, want bindAddr, names []string, from []*passed) ([]*passed, error) {
 	var named, there, near []*passed
 	for _, p := range from {
 		switch {
@@ -270,7 +270,7 @@ func pickUnits(l Listener, want spot, names []string, from []*passed) ([]*passed
 	if lead.unfit(l, want) {
 		return nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, scheme(l), lead)}
 	}
-	at := spot{end: lead.at, path: lead.path, ports: want.ports}
+	at := bindAddr{end: lead.at, path: lead.path, ports: want.ports}
 	if lead.in(want) {
 		at = want
 	}

@@ -16,7 +16,7 @@ func TestImports(t *testing.T) {
 	for dep := range strings.Lines(string(out)) {
 		dep = strings.TrimSpace(dep)
 		own, ours := strings.CutPrefix(dep, "github.com/forkd/forkd/")
-		if ours && own != "ipc" && own != "worker" && own != "worker/httpserve" && own != "worker/internal/refusal" {
+		if ours && own != "ipc" && own != "worker" && own != "worker/httpserve" && own != "worker/internal/serve" {
 			t.Errorf("imports %s", dep)
 		}
 		first, _, _ := strings.Cut(dep, "/") // a dot in it: not the standard library's

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -77,7 +76,8 @@ func boundTo(fd int, address string) bool {
 		local, ok := name.(*unix.SockaddrUnix)
 		return ok && local.Name == path
 	}
-	port, err := portOf(address)
+	_, service, _ := net.SplitHostPort(address)
+	port, err := net.LookupPort("tcp", service)
 	if err != nil || port == 0 {
 		return false
 	}
@@ -88,17 +88,6 @@ func boundTo(fd int, address string) bool {
 		return local.Port == port
 	}
 	return false
-}
-
-func portOf(address string) (int, error) {
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return 0, err
-	}
-	if port == "" {
-		return 0, errors.New("no port")
-	}
-	return net.LookupPort("tcp", port)
 }
 
 // unixPath is the path of unix:/path and unix:///path.

@@ -40,7 +40,11 @@ func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	return &listener{Listener: ln, worker: w, set: newSet(&w.all), onAccept: func() {}}
+	l := &listener{Listener: ln, worker: w, set: set{empty: make(chan struct{}, 1)}, onAccept: func() {}}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sets = append(w.sets, &l.set)
+	return l
 }
 
 // Plain reports whether a listener's connections are the kernel's, with no TLS or

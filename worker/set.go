@@ -1,8 +1,6 @@
 package worker
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"time"
 )
@@ -14,41 +12,14 @@ type set struct {
 	last  *conn
 	n     int
 	empty chan struct{} // one token whenever the last connection closes
-	all   *sets
-}
-
-func newSet(all *sets) set { return set{empty: make(chan struct{}, 1), all: all} }
-
-// sets is the sets of a worker that have connections.
-type sets struct {
-	mu sync.Mutex
-	in map[*set]struct{}
-}
-
-// put is called with s's lock, when its first connection comes.
-func (a *sets) put(s *set) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.in == nil {
-		a.in = map[*set]struct{}{}
-	}
-	a.in[s] = struct{}{}
-}
-
-// drop is called with s's lock, when its last connection has gone.
-func (a *sets) drop(s *set) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.in, s)
 }
 
 // openConns returns the connections that may be shed.
 func (w *Worker) openConns() []*conn {
-	w.all.mu.Lock()
-	all := slices.Collect(maps.Keys(w.all.in))
-	w.all.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	open := []*conn{}
-	for _, s := range all {
+	for _, s := range w.sets {
 		open = append(open, s.pick(func(c *conn) bool { return !c.refused && !c.closed.Load() })...)
 	}
 	return open
@@ -65,9 +36,7 @@ func (s *set) add(c *conn) {
 		s.first = c
 	}
 	s.last = c
-	if s.n++; s.n == 1 {
-		s.all.put(s)
-	}
+	s.n++
 }
 
 func (s *set) remove(c *conn) {
@@ -86,7 +55,6 @@ func (s *set) remove(c *conn) {
 	c.prev, c.next = nil, nil
 	s.n--
 	if s.n == 0 {
-		s.all.drop(s)
 		select {
 		case s.empty <- struct{}{}:
 		default:

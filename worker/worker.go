@@ -28,7 +28,6 @@ type Worker struct {
 	ready    sync.Once
 	prepared sync.Map // of *sync.Once, by server
 	shedder  shedder
-	all      sets
 
 	limit    int64         // of open connections, at the start; 0: none
 	refusals chan struct{} // a token for each refused connection that is being answered
@@ -37,6 +36,7 @@ type Worker struct {
 
 	mu      sync.Mutex
 	sockets []ipc.Socket // passed and not yet taken
+	sets    []*set       // of all listeners
 }
 
 // New makes this process a worker. A program calls it once, early in main. It

@@ -1,8 +1,8 @@
 // Package httpserve serves a net/http server as a worker of forkd.
 //
-// It keeps one invariant: while the worker drains, no request of a client that
-// keeps its connection goes unanswered. It must not call the server's
-// SetKeepAlivesEnabled, Shutdown or Close: each closes idle connections at once.
+// While the worker drains, every request on a kept connection is answered. So this
+// package must not call the server's SetKeepAlivesEnabled, Shutdown or Close: each
+// closes idle connections at once.
 package httpserve
 
 import (
@@ -12,51 +12,33 @@ import (
 	"net/http"
 
 	"github.com/forkd/forkd/worker"
-	"github.com/forkd/forkd/worker/internal/refusal"
+	"github.com/forkd/forkd/worker/internal/serve"
 )
 
-// Serve serves srv on ln, says ready, and when the worker is to drain finishes
-// and returns nil; see [worker.Worker.Serve] for its errors. It puts itself
-// around srv's Handler, ConnState and ConnContext: do not change them afterwards. One server
-// may be served on several listeners.
+// Serve serves srv on ln, says ready, and returns nil when the worker has drained; see
+// [worker.Worker.Serve] for its errors. It wraps srv's Handler, ConnState and
+// ConnContext: do not change them afterwards. One server may be served on several
+// listeners.
 //
-// A server whose TLSConfig has certificates is served with TLS, and HTTP/2,
-// unless ln makes TLS connections already.
+// A server whose TLSConfig has certificates is served with TLS and HTTP/2, unless ln
+// makes TLS connections already.
 //
-// What comes while the worker has as many connections as it may have
-// (FORKD_MAX_CONNECTIONS) is turned away, without a call of the handler: 503 with
-// Connection: close and Retry-After: 1; a WebSocket's handshake is completed, and
-// closed with 1013, try again later. A client of TLS gets that within TLS. One of
-// HTTP/2 is offered HTTP/1.1 first; where it insists, it gets a GOAWAY. Beyond 256
-// at a time they are closed unanswered.
+// Connections over the worker's limit (FORKD_MAX_CONNECTIONS) are refused, without a
+// call of the handler: 503 with Connection: close and Retry-After: 1; a WebSocket is
+// accepted and closed with 1013, try again later; a client that speaks nothing but
+// HTTP/2 gets a GOAWAY. With TLS the answer comes after the handshake. Beyond 256 at
+// a time they are closed unanswered.
 func Serve(w *worker.Worker, srv *http.Server, ln net.Listener) error {
 	w.Prepare(srv, func() {
 		srv.Handler = handler{w, srv.Handler}
-		srv.ConnState = hook(srv.ConnState)
-		srv.ConnContext = know(srv.ConnContext)
+		srv.ConnState = connState(srv.ConnState)
+		srv.ConnContext = connContext(srv.ConnContext)
 	})
-	worker.AwaitData(ln)
-	encrypt := worker.Plain(ln) && hasCertificates(srv.TLSConfig)
-	var config *tls.Config
-	if encrypt {
-		config = refusal.TLS(srv.TLSConfig)
-	}
-	refuse := func(c net.Conn) { refusal.Answer(c, config) }
-	return w.Serve(ln, func(ln net.Listener) error {
-		worker.Refuse(ln, refuse)
-		if encrypt {
-			return srv.ServeTLS(ln, "", "")
-		}
-		return srv.Serve(ln)
-	})
+	return serve.Serve(w, srv, srv.TLSConfig, ln)
 }
 
-func hasCertificates(c *tls.Config) bool {
-	return c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil)
-}
-
-// handler counts requests and lets the responses of a draining worker, or on a
-// connection that is shed, close their connection; of this header net/http makes a GOAWAY in HTTP/2.
+// handler counts requests and closes connections by their response in a drain or a
+// shed. In HTTP/2 net/http makes a GOAWAY of the header.
 type handler struct {
 	worker *worker.Worker
 	next   http.Handler // nil: http.DefaultServeMux, as in http.Server
@@ -85,25 +67,25 @@ func (h handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // connKey is the key of the connection in the context of its requests.
 type connKey struct{}
 
-// know puts the connection into the context that the program's own function made.
-func know(own func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
+// connContext adds the connection to the context that the program's own function made.
+func connContext(own func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
 	return func(ctx context.Context, c net.Conn) context.Context {
 		if own != nil {
 			if ctx = own(ctx, c); ctx == nil {
-				return nil // net/http has a word for that
+				return nil // net/http panics with a message
 			}
 		}
 		return context.WithValue(ctx, connKey{}, c)
 	}
 }
 
-// hook marks connections and calls the program's own hook.
-func hook(own func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
+// connState marks connections and calls the program's own callback.
+func connState(own func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
 	return func(c net.Conn, s http.ConnState) {
 		switch s {
 		case http.StateNew:
-			// net/http calls a connection active when it has read the headers of
-			// a request; the first byte counts. Of TLS it belongs to the handshake.
+			// In net/http a connection is active when the head of a request has been
+			// read; here its first byte counts. With TLS that is the handshake's.
 			if _, ok := c.(*tls.Conn); !ok {
 				worker.Mark(c, worker.Expecting)
 			}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
-	"github.com/forkd/forkd/worker/internal/refusal"
+	"github.com/forkd/forkd/worker/internal/serve"
 )
 
 // Master is the master of one worker. It starts and kills nothing.
@@ -30,7 +30,7 @@ type Master struct {
 }
 
 //nolint:gochecknoglobals // what it sets is the process's
-var waitLonger = sync.OnceFunc(func() { refusal.AskTime, refusal.LingerTime = Timeout, Timeout })
+var waitLonger = sync.OnceFunc(func() { serve.RequestTimeout, serve.LingerTimeout = Timeout, Timeout })
 
 // NewMaster makes a master without a worker.
 func NewMaster(t testing.TB) *Master {

@@ -1,10 +1,4 @@
-// Package refusal answers HTTP connections that are more than a worker may have:
-// 503 with Retry-After, close code 1013 for a WebSocket (RFC 6455, IANA's registry
-// of close codes: "try again later"), GOAWAY in HTTP/2.
-//
-// It keeps one invariant: whatever the client does, an answer takes a bounded
-// time and memory. It must not call the program's handler, or import a server.
-package refusal
+package serve
 
 import (
 	"bufio"
@@ -21,22 +15,18 @@ import (
 	"time"
 )
 
-// Variables only for tests, where a client may be slow because the machine is.
-//
-//nolint:gochecknoglobals // see above
+//nolint:gochecknoglobals // variables for tests, where a client may be slow because the machine is
 var (
-	// AskTime is how long a client may take to say what it wants, with the TLS
-	// handshake before that.
-	AskTime = 2 * time.Second
+	// RequestTimeout is for the TLS handshake and the head of the request.
+	RequestTimeout = 2 * time.Second
 
-	// LingerTime is for writing the answer and then for the client's close.
-	// Closed with a request unread, the kernel would send a reset, which may
+	// LingerTimeout is for writing the answer and then for the client's close. If the
+	// connection is closed with a request unread, the kernel sends a reset, which may
 	// overtake the answer.
-	LingerTime = 500 * time.Millisecond
+	LingerTimeout = 500 * time.Millisecond
 )
 
-// maxHead is how much of a request is looked at. One that is longer gets a 503,
-// whatever it is.
+// maxHead is how much of a request is read. A longer one gets a 503.
 const maxHead = 8 << 10
 
 const (
@@ -46,22 +36,23 @@ const (
 	tryLater    = 1013
 )
 
-// Answer refuses what the client of nc asks for, and returns when the client has
-// gone or its time is over. The caller closes nc. With a config the client speaks
-// TLS, which nc does not yet.
+// refuse answers a connection over the limit: 503 with Retry-After, close code 1013
+// for a WebSocket (RFC 6455 and IANA's registry: "try again later"), GOAWAY in HTTP/2.
+// With a config it speaks TLS. It takes a bounded time and memory, whatever the client
+// does. The caller closes nc.
 //
-// A client that says nothing gets no answer: one that nobody has asked for would
-// be taken for that to its next request.
-func Answer(nc net.Conn, config *tls.Config) {
+// A client that sends nothing gets no answer: it would take it for the response to
+// its next request.
+func refuse(nc net.Conn, config *tls.Config) {
 	if config != nil {
 		nc = tls.Server(nc, config)
 	}
-	_ = nc.SetDeadline(time.Now().Add(AskTime))
-	head := read(nc)
+	_ = nc.SetDeadline(time.Now().Add(RequestTimeout))
+	head := readHead(nc)
 	if len(head) == 0 {
 		return
 	}
-	_ = nc.SetDeadline(time.Now().Add(LingerTime))
+	_ = nc.SetDeadline(time.Now().Add(LingerTimeout))
 	if _, err := nc.Write(answer(head)); err != nil {
 		return
 	}
@@ -70,10 +61,10 @@ func Answer(nc net.Conn, config *tls.Config) {
 	}
 }
 
-// TLS is what is needed of a server's configuration to refuse. HTTP/1.1 comes
-// first, for it can say more; clients' certificates are not asked for. The fields
-// are copied one by one: servers change others while they start.
-func TLS(c *tls.Config) *tls.Config {
+// refusalConfig is the part of a server's configuration that refuse needs. HTTP/1.1
+// is preferred, and clients need no certificate. It is no Clone: servers change some
+// fields while they start.
+func refusalConfig(c *tls.Config) *tls.Config {
 	return &tls.Config{
 		Rand:                        c.Rand,
 		Time:                        c.Time,
@@ -92,9 +83,9 @@ func TLS(c *tls.Config) *tls.Config {
 	}
 }
 
-// read returns the head of the client's request, or what has come of it when its
-// time or the room for it is over.
-func read(nc net.Conn) []byte {
+// readHead returns the head of a request, or the part of it that came in time and
+// fits.
+func readHead(nc net.Conn) []byte {
 	head := make([]byte, 0, maxHead)
 	for len(head) < cap(head) {
 		n, err := nc.Read(head[len(head):cap(head)])
@@ -110,14 +101,14 @@ func answer(head []byte) []byte {
 	if bytes.HasPrefix(head, []byte("PRI * HTTP/2.0\r\n")) {
 		return goAway()
 	}
-	if key, err := handshake(head); err == nil {
-		return closed(key)
+	if key, err := websocketKey(head); err == nil {
+		return websocketClose(key)
 	}
 	return []byte(unavailable)
 }
 
-// goAway is an empty SETTINGS frame, as a server must begin, and a GOAWAY that
-// has not seen any stream: ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
+// goAway is an empty SETTINGS frame, which must come first, and a GOAWAY for no
+// stream: ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
 func goAway() []byte {
 	const settings, goaway, calm = 4, 7, 0xb
 	b := []byte{0, 0, 0, settings, 0, 0, 0, 0, 0}
@@ -126,9 +117,9 @@ func goAway() []byte {
 	return append(b, reason...)
 }
 
-// handshake returns the key of a WebSocket's opening handshake, or an error where
-// head is none (RFC 6455, section 4.2.1).
-func handshake(head []byte) (key string, err error) {
+// websocketKey returns the key of a WebSocket's opening handshake (RFC 6455, section
+// 4.2.1), or an error if head is none.
+func websocketKey(head []byte) (key string, err error) {
 	r := textproto.NewReader(bufio.NewReader(bytes.NewReader(head)))
 	line, err := r.ReadLine()
 	if err != nil {
@@ -147,7 +138,7 @@ func handshake(head []byte) (key string, err error) {
 	return key, nil
 }
 
-// has reports whether a word is in lists of them, in upper or lower case.
+// has reports whether a word is in comma-separated lists, in upper or lower case.
 func has(lists []string, word string) bool {
 	for _, list := range lists {
 		for one := range strings.SplitSeq(list, ",") {
@@ -159,9 +150,9 @@ func has(lists []string, word string) bool {
 	return false
 }
 
-// closed is the answer to a handshake and a close frame (RFC 6455, sections
+// websocketClose is the answer to a handshake and a close frame (RFC 6455, sections
 // 4.2.2 and 5.5.1).
-func closed(key string) []byte {
+func websocketClose(key string) []byte {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	b := []byte(upgraded + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
 	b = append(b, 0x88, byte(2+len(reason)))

@@ -1,4 +1,4 @@
-package refusal
+package serve
 
 import (
 	"bytes"
@@ -69,8 +69,8 @@ func TestBounded(t *testing.T) {
 				ours, theirs := net.Pipe()
 				began := time.Now()
 				go client(theirs)
-				Answer(ours, nil)
-				if took := time.Since(began); took > AskTime+LingerTime {
+				refuse(ours, nil)
+				if took := time.Since(began); took > RequestTimeout+LingerTimeout {
 					t.Errorf("took %v", took)
 				}
 				ours.Close()

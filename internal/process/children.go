@@ -13,37 +13,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Children is every child of this process, the workers and the strangers. There
-// is one per program: two would reap each other's workers.
+// Children is all children of this process: workers and foreign children. There is
+// one per program: two would reap each other's workers.
 type Children struct {
-	forks  chan fork     // to Serve
+	forks  chan func()   // to Serve
 	served chan struct{} // closed when Serve has returned
 	woken  chan struct{} // to the reaper: look again
 	closed chan struct{} // to the reaper: end
 	ended  chan struct{} // closed when the reaper has ended
 
-	burials sync.WaitGroup
-	burying sync.Mutex // one at a time
-	// mu is held over each fork and each sweep, so that a sweep never takes a
-	// worker that is being born for a stranger, and over each signal, so that
-	// nobody is reaped between the check and the kill.
+	releases  sync.WaitGroup
+	releasing sync.Mutex // one at a time
+	// mu is held during each fork and each sweep, so that a sweep never takes a new
+	// worker for a foreign child, and during each signal, so that no process is reaped
+	// between the check and the kill.
 	mu      sync.Mutex
 	workers map[int]*Process // by pid, until reaped
-	before  map[int]bool     // children by pid, from before this was a master: not its to end
+	before  map[int]bool     // pids of children older than the master: not to be killed
 	shared  bool             // orphans may come from others than workers
 	orphans map[int]*Orphan  // by pid, until reaped
 	fewer   chan struct{}    // holds one: an orphan was reaped
-	calls   []func()         // what the reaper has to tell, in order
-	relist  time.Time        // when a sweep may look through all processes again
-	records *Records         // nil: nothing is recorded
-	listed  *os.File         // the main thread's children; nil: not to be had
+	calls   []func()         // callbacks for the reaper to run, in order
+	relist  time.Time        // when a sweep may list all processes again
+	records *Records         // nil: no worker is recorded
+	listed  *os.File         // the main thread's children; nil: unavailable
 }
 
-// New makes this process the one that its orphaned descendants fall to
-// (PR_SET_CHILD_SUBREAPER, kernel 3.4) and starts the reaper.
+// New makes this process the subreaper of its descendants (PR_SET_CHILD_SUBREAPER,
+// kernel 3.4) and starts the reaper.
 func New() *Children {
 	c := &Children{
-		forks:   make(chan fork),
+		forks:   make(chan func()),
 		served:  make(chan struct{}),
 		woken:   make(chan struct{}, 1),
 		closed:  make(chan struct{}),
@@ -53,7 +53,7 @@ func New() *Children {
 		fewer:   make(chan struct{}, 1),
 		listed:  openChildren(),
 	}
-	// Every kernel that has pidfds, without which nothing starts, has it.
+	// Every kernel with pidfds has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	if os.Getpid() != 1 {
 		c.before = childrenNow()
@@ -61,52 +61,50 @@ func New() *Children {
 	c.shared = os.Getpid() == 1 || len(c.before) > 0
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
-	c.wake() // what ended before: as PID 1, or after an exec
+	c.wake() // for children that ended before: of PID 1, or before an exec
 	go c.reaper(died)
 	return c
 }
 
-// Serve forks the workers that Start asks for, until ctx is done. The master
-// calls it once, on its main thread: a worker's parent-death signal comes when
-// the thread that forked it ends (PR_SET_PDEATHSIG(2const)), so Serve keeps its
-// thread to itself, and gives it back alive.
+// Serve forks the workers for Start, until ctx is done. The master calls it once, on
+// its main thread: a worker gets its parent-death signal when the thread that forked it
+// ends (PR_SET_PDEATHSIG(2const)), so Serve locks its thread, and unlocks it alive.
 func (c *Children) Serve(ctx context.Context) {
 	defer close(c.served)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
 		select {
-		case f := <-c.forks:
-			f.done <- c.fork(f)
+		case fork := <-c.forks:
+			fork()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Close ends the reaper: what dies from now on stays a zombie. Call it when
-// nothing is watched any more, after Serve has returned.
+// Close ends the reaper: children that die later stay zombies. Call it after Serve has
+// returned.
 func (c *Children) Close() {
 	close(c.closed)
 	<-c.ended
-	c.burials.Wait()
+	c.releases.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sweepStrangers()   // those that died behind the last worker
-	_ = c.listed.Close() // there may be none
+	c.reapForeign()      // those that died after the last worker
+	_ = c.listed.Close() // it may be nil
 }
 
-// Shared reports whether orphans fall to this process that no worker has left: it
-// is PID 1 of a container, or had children when it became a master.
+// Shared reports whether orphans may come from others than workers: this process is PID 1
+// of a container, or had children when it became a master.
 func (c *Children) Shared() bool { return c.shared }
 
-// Adopted lists the strangers that live as children of this process: what left
-// its worker's group and lost its parent. Whoever is in a worker's group, or in a
-// living one's session, is that worker's affair.
+// Adopted lists the living foreign children: processes that have lost their parent and
+// are in no worker's group and no living worker's session.
 func (c *Children) Adopted() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.adopted(readPIDs())
+	return c.adopted(PIDs())
 }
 
 // Leads reports whether pid is a worker's leader, alive or not yet reaped.
@@ -116,9 +114,8 @@ func (c *Children) Leads(pid int) bool {
 	return c.workers[pid] != nil
 }
 
-// OldestStart is when the first of the workers that live was forked, those that are
-// being started among them, in clock ticks after boot. None of their processes is
-// older. The greatest number where there is none.
+// OldestStart is when the oldest living worker was forked, in clock ticks after boot.
+// No process of the workers is older. The greatest number if no worker lives.
 func (c *Children) OldestStart() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,25 +128,24 @@ func (c *Children) OldestStart() uint64 {
 	return oldest
 }
 
-// KillAdopted signals every stranger there is and returns how many there were.
-// Their own children fall to this process when they die: repeat until none.
+// KillAdopted signals all foreign children and returns their number. When they die this
+// process inherits their children: repeat until there are none.
 func (c *Children) KillAdopted(sig syscall.Signal) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pids := c.adopted(readPIDs())
+	pids := c.adopted(PIDs())
 	for _, pid := range pids {
-		// Only this process can reap it, and not while mu is held: the pid is
-		// still its own. One that ended meanwhile does not mind.
+		// Only this process can reap it, and only with mu: the pid is still its own.
 		_ = kill(pid, sig)
 	}
 	return len(pids)
 }
 
-// childrenNow lists what this process, or the program that became it by an exec,
-// has started.
+// childrenNow lists the living children: those of the program that has become the master
+// by an exec.
 func childrenNow() map[int]bool {
 	children := map[int]bool{}
-	for _, pid := range readPIDs() {
+	for _, pid := range PIDs() {
 		if hasLivingChild(unix.P_PID, pid) {
 			children[pid] = true
 		}
@@ -157,7 +153,7 @@ func childrenNow() map[int]bool {
 	return children
 }
 
-// adopted picks the strangers among some processes.
+// adopted picks the foreign children among some processes.
 func (c *Children) adopted(among []int) (pids []int) {
 	for _, pid := range among {
 		if c.workers[pid] != nil || c.before[pid] || !hasLivingChild(unix.P_PID, pid) {
@@ -175,10 +171,10 @@ func (c *Children) adopted(among []int) (pids []int) {
 	return pids
 }
 
-// wake makes the reaper look again, soon.
+// wake makes the reaper sweep.
 func (c *Children) wake() {
 	select {
 	case c.woken <- struct{}{}:
-	default: // it will look anyhow
+	default: // it will anyway
 	}
 }

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exit is how a worker's leader ended: with a status (Signal is 0), or by a
-// signal (Code is -1).
+// Exit is how a worker's leader ended: with a status (Signal is 0), or by a signal (Code
+// is -1).
 type Exit struct {
-	At     time.Time // when the master saw it
+	At     time.Time // when the master noticed
 	Code   int
 	Signal syscall.Signal
 	Core   bool // it dumped core
-	Traced bool // a tracer holds it, and has its status
-	// Leftovers says that others of its group still live. The leader is reaped
-	// when they are gone, and groupEnded follows (see Process.Watch).
+	Traced bool // a tracer has its status and has not released it
+	// Leftovers: other processes of its group live. The leader is reaped after their end,
+	// and groupEnded follows (see Process.Watch).
 	Leftovers bool
 }
 
@@ -43,7 +43,7 @@ func signalName(sig syscall.Signal) string {
 	return fmt.Sprintf("signal %d", int(sig)) // a real-time signal
 }
 
-// siginfoChild is siginfo_t as waitid(2) fills it in on 64-bit Linux.
+// siginfoChild is siginfo_t of waitid(2) on 64-bit Linux.
 type siginfoChild struct {
 	signo, errno, code int32
 	_                  int32
@@ -58,7 +58,7 @@ const (
 	cldDumped = 3
 )
 
-// exit reads what waitid said about a dead child.
+// exit converts the result of waitid.
 func (s siginfoChild) exit(at time.Time) Exit {
 	if s.code == cldExited {
 		return Exit{At: at, Code: int(s.status)}

@@ -12,22 +12,21 @@ import (
 	"github.com/forkd/forkd/internal/cgroup"
 )
 
-// OOMKills tells a worker that the kernel's OOM killer has ended from one that
-// somebody sent SIGKILL: by oom_kill of this process's memory cgroup, which its
-// workers share (memory.events in v2, memory.oom_control in v1). Not for more than
-// one goroutine. Its zero value knows of none.
+// OOMKills finds out whether a SIGKILL came from the kernel's OOM killer: by the counter
+// oom_kill of the memory cgroup that this process shares with its workers (memory.events
+// in v2, memory.oom_control in v1). Not for concurrent use. The zero value finds none.
 type OOMKills struct {
 	file    *os.File // nil: there is none
 	counted int
-	unknown int       // kills that no worker's end has been told from
-	at      time.Time // when the last of them was seen
+	open    int       // kills not yet attributed to a worker
+	at      time.Time // when the last of them was counted
 }
 
-// oomDelay bounds the time between a kill and the news of that worker's end.
+// oomDelay is the most time between the count of a kill and the worker's end.
 const oomDelay = 5 * time.Second
 
-// NewOOMKills counts from now on. root is "/", but in tests. It keeps the file open:
-// a look costs one system call.
+// NewOOMKills counts kills from now on, with one system call for each Look. root is "/",
+// except in tests.
 func NewOOMKills(root string) (o OOMKills) {
 	for _, group := range cgroup.Own(root, "memory") {
 		name := "memory.oom_control"
@@ -47,33 +46,33 @@ func NewOOMKills(root string) (o OOMKills) {
 	return OOMKills{}
 }
 
-// Look takes note of kills. Call it each second, so that Took knows which are new.
+// Look counts kills. Call it each second, so that Took knows which are new.
 func (o *OOMKills) Look(now time.Time) {
 	n := o.read()
 	if now.Sub(o.at) > oomDelay {
-		o.unknown = 0
+		o.open = 0
 	}
 	if n > o.counted {
-		o.unknown += n - o.counted
+		o.open += n - o.counted
 		o.counted, o.at = n, now
 	}
 }
 
-// Took reports whether a worker that has just ended by SIGKILL, which this process
-// had not sent, was one of those killed. Each kill is told of one end.
+// Took reports whether the OOM killer killed a worker that has just ended by a SIGKILL
+// which this process did not send. Each kill is attributed to one worker.
 func (o *OOMKills) Took(now time.Time) bool {
 	o.Look(now)
-	if o.unknown == 0 {
+	if o.open == 0 {
 		return false
 	}
-	o.unknown--
+	o.open--
 	return true
 }
 
-// Close gives the file up.
-func (o *OOMKills) Close() { _ = o.file.Close() } // there may be none
+// Close closes the file.
+func (o *OOMKills) Close() { _ = o.file.Close() } // it may be nil
 
-// read finds the line "oom_kill N"; -1: there is none.
+// read returns N of the line "oom_kill N"; -1: there is none.
 func (o *OOMKills) read() int {
 	text := make([]byte, 1<<10)
 	n, _ := o.file.ReadAt(text, 0) // an error is the end of the file

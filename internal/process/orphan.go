@@ -13,22 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Orphan is a process that has left its worker's group, lost its parent and fallen
-// to this process as subreaper. All but PID is what was seen when it was found, and
-// what the kernel says: arguments and environment are the process's own words.
+// Orphan is a process that has left its worker's group and session and lost its parent,
+// so that this process, a subreaper, has become its parent. All but PID is the state
+// when it was found, from the kernel; nothing is taken from its arguments or environment.
 type Orphan struct {
 	PID     int
 	Session int
-	Start   uint64    // clock ticks after boot; the greatest number where not known
-	Outputs [2]string // what descriptors 1 and 2 are, "pipe:[4711]"; "" where not known
+	Start   uint64    // clock ticks after boot; the greatest number if unknown
+	Outputs [2]string // descriptors 1 and 2: "pipe:[4711]"; "" if unknown
 
 	children *Children
 	gone     bool // reaped: Children.mu
 	line     int  // of its record; 0: none. Children.mu
 }
 
-// Orphans lists those that live. One that was listed before is the same again, a new
-// one may be missed while another ends. Not for more than one goroutine.
+// Orphans lists the orphans that live. An orphan listed before is the same pointer; a new
+// one may be missed while another ends. Not for concurrent use.
 func (c *Children) Orphans() []*Orphan {
 	c.mu.Lock()
 	var orphans, found []*Orphan
@@ -48,22 +48,22 @@ func (c *Children) Orphans() []*Orphan {
 		orphans = append(orphans, o)
 	}
 	c.mu.Unlock()
-	for _, o := range found { // not with mu held: there may be thousands
+	for _, o := range found { // without mu: there may be thousands
 		o.look()
 		c.recordOrphan(o)
 	}
 	return orphans
 }
 
-// recordOrphan has the successor of a killed master know it: no session or parent
-// leads back to a worker.
+// recordOrphan records an orphan for the successor of a killed master, which can't find
+// its worker by session or parent.
 func (c *Children) recordOrphan(o *Orphan) {
 	if c.shared || o.StartedAt().IsZero() {
 		return
 	}
 	line, fd, err := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: Sockets(o.PID)})
 	if err != nil {
-		return // it is without a record, as a worker would be
+		return // workers start without a record too
 	}
 	unix.Close(fd)
 	c.mu.Lock()
@@ -76,8 +76,8 @@ func (c *Children) recordOrphan(o *Orphan) {
 }
 
 // openChildren opens the list of the main thread's children: the workers, and the
-// orphans, which the kernel gives to the first thread that lives (find_new_reaper in
-// kernel/exit.c). It is kept open, so that a look costs little. nil: a kernel without
+// orphans, which the kernel gives to the first living thread (find_new_reaper in
+// kernel/exit.c). It stays open to make reads cheap. nil: a kernel without
 // CONFIG_PROC_CHILDREN, or another pid namespace's /proc.
 func openChildren() *os.File {
 	if !ownProc() {
@@ -94,7 +94,7 @@ func (c *Children) childrenOfMain() (pids []int) {
 	const most = 1 << 20 // bytes: more pids than there can be
 	text, err := io.ReadAll(io.NewSectionReader(c.listed, 0, most))
 	if err != nil {
-		return readPIDs()
+		return PIDs()
 	}
 	for word := range strings.FieldsSeq(string(text)) {
 		if child, err := strconv.Atoi(word); err == nil {
@@ -104,11 +104,11 @@ func (c *Children) childrenOfMain() (pids []int) {
 	return pids
 }
 
-// OrphanEnded receives when one of the orphans that were listed has ended.
+// OrphanEnded receives when a listed orphan has ended.
 func (c *Children) OrphanEnded() <-chan struct{} { return c.fewer }
 
-// look fills in what is known of it. Should it be reaped meanwhile, what is read
-// may be another's: then nobody asks any more, as it can't be signaled.
+// look fills in the rest. If the orphan is reaped meanwhile, this may be of another
+// process; the orphan can't be signaled then.
 func (o *Orphan) look() {
 	o.Start = ^uint64(0)
 	o.Session, _ = unix.Getsid(o.PID)
@@ -119,19 +119,13 @@ func (o *Orphan) look() {
 		o.Start = s.start
 	}
 	for i := range o.Outputs {
-		// Reading the link asks no file system, which might hang.
+		// Reading the link does not ask a file system, which might hang.
 		o.Outputs[i], _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", o.PID, i+1))
 	}
 }
 
-// StartedAt is when it began, by the clock as it goes now; zero where not known.
-func (o *Orphan) StartedAt() time.Time {
-	now := ticksNow()
-	if o.Start > now {
-		return time.Time{}
-	}
-	return time.Now().Add(-time.Duration(now-o.Start) * time.Second / clockTicks)
-}
+// StartedAt is when it began; zero if unknown.
+func (o *Orphan) StartedAt() time.Time { return timeOf(o.Start) }
 
 // Signal sends it a signal. os.ErrProcessDone: it has ended.
 func (o *Orphan) Signal(sig syscall.Signal) error {
@@ -140,15 +134,6 @@ func (o *Orphan) Signal(sig syscall.Signal) error {
 	if o.gone {
 		return os.ErrProcessDone
 	}
-	// Only this process can reap it, and not while mu is held.
+	// Only this process can reap it, and only with mu.
 	return os.NewSyscallError("kill", kill(o.PID, sig))
-}
-
-// ticksNow is the time since boot in clock ticks.
-func ticksNow() uint64 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0
-	}
-	return uint64(t.Sec)*clockTicks + uint64(t.Nsec)/(uint64(time.Second)/clockTicks)
 }

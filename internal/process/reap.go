@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	// pollHeld is how often a group that has outlived its leader is looked at:
-	// who in it is no child of ours ends without a SIGCHLD.
-	pollHeld = 200 * time.Millisecond
-	// listGap bounds what it costs to look through all processes of the machine
-	// while children come and go beside such a group.
-	listGap = 50 * time.Millisecond
+	// groupInterval is how often to poll a group that has outlived its leader: members
+	// that are no children of this process end without a SIGCHLD.
+	groupInterval = 200 * time.Millisecond
+	// listInterval is the least time between two listings of all processes, if other
+	// children come and go meanwhile.
+	listInterval = 50 * time.Millisecond
 )
 
-// reaper sweeps whenever a child may have died, and tells who watches. died is
-// its SIGCHLD.
+// reaper sweeps whenever a child may have died, and runs the callbacks. died receives
+// SIGCHLD.
 func (c *Children) reaper(died chan os.Signal) {
 	defer close(c.ended)
 	defer signal.Stop(died)
-	timer := time.NewTimer(pollHeld)
+	timer := time.NewTimer(groupInterval)
 	defer timer.Stop()
 	for {
 		select {
@@ -37,7 +37,7 @@ func (c *Children) reaper(died chan os.Signal) {
 			call()
 		}
 		if len(dead) > 0 {
-			c.burials.Go(func() { c.bury(dead) })
+			c.releases.Go(func() { c.release(dead) })
 		}
 		if again > 0 {
 			timer.Reset(again)
@@ -47,8 +47,8 @@ func (c *Children) reaper(died chan os.Signal) {
 	}
 }
 
-// sweep takes note of every death since the last one. It returns what to tell,
-// whom to bury after that, and, while a group outlives its leader, when to look
+// sweep records all deaths since the last sweep. It returns the callbacks to run, the
+// leaders to reap after that, and, while a group outlives its leader, when to sweep
 // again.
 func (c *Children) sweep(now time.Time) (calls []func(), dead []*Process, again time.Duration) {
 	c.mu.Lock()
@@ -58,27 +58,32 @@ func (c *Children) sweep(now time.Time) (calls []func(), dead []*Process, again 
 	held, dead := c.sweepWorkers(now, rested, &l)
 	switch {
 	case !held:
-		c.sweepStrangers()
-	case rested || l.read:
-		c.sweepStrangersBeside(l.all())
-		again = pollHeld
+		c.reapForeign()
+	case rested || l.pids != nil:
+		// waitid would return only the dead leader again and again.
+		for _, pid := range l.all() {
+			if c.workers[pid] == nil {
+				c.reapChild(pid)
+			}
+		}
+		again = groupInterval
 	default:
 		again = c.relist.Sub(now)
 	}
-	if l.read {
-		c.relist = now.Add(listGap)
+	if l.pids != nil {
+		c.relist = now.Add(listInterval)
 	}
 	calls, c.calls = c.calls, nil
 	return calls, dead, again
 }
 
-// sweepWorkers notes which leaders have ended and returns those whose group is
-// empty. It reports whether any is held back. A new death is looked into at
-// once, since somebody waits for it; a held one when rested.
+// sweepWorkers records which leaders have ended and returns those whose group is
+// empty. held: a group outlives its leader. The group of a new death is searched at
+// once, those of older ones only when rested.
 func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bool, dead []*Process) {
 	for _, p := range c.workers {
 		if p.over {
-			continue // being buried
+			continue // being reaped
 		}
 		if p.exit == nil {
 			exit, ended := peekExit(p.pid, now)
@@ -92,7 +97,7 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 			}
 			exit.Leftovers = exit.Traced || groupLives(p.pid, l)
 			p.exit = &exit
-			c.tellExited(p)
+			c.queueExited(p)
 			if exit.Leftovers {
 				held = true
 				continue
@@ -102,14 +107,14 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 			continue
 		}
 		p.over = true
-		c.tellGroupEnded(p)
+		c.queueGroupEnded(p)
 		dead = append(dead, p)
 	}
 	return held, dead
 }
 
-// Inspect has the reaper look where a leader has ended without SIGCHLD: of one that
-// is traced only the tracer gets it (ptrace(2)). Call it each second.
+// Inspect looks for leaders that have ended without a SIGCHLD: only the tracer gets it
+// for a traced one (ptrace(2)). Call it each second.
 func (c *Children) Inspect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,79 +129,64 @@ func (c *Children) Inspect() {
 	}
 }
 
-// bury reaps leaders whose group is empty, beside everything else: the kernel
-// may take seconds over it where somebody has just looked into the process's
-// /proc (proc_flush_pid in fs/proc/base.c). Until then they are known, so that a
-// sweep does not take them for strangers.
-func (c *Children) bury(dead []*Process) {
-	c.burying.Lock() // one blocks a thread
-	defer c.burying.Unlock()
+// release reaps leaders whose group is empty, on its own goroutine: the kernel may take
+// seconds if the process's /proc has just been read (proc_flush_pid in fs/proc/base.c).
+// Until then they stay in c.workers, so that a sweep does not take them for foreign.
+func (c *Children) release(dead []*Process) {
+	c.releasing.Lock() // each blocks a thread
+	defer c.releasing.Unlock()
 	for _, p := range dead {
 		reapHandle(p.handle)
 		c.mu.Lock()
 		unix.Close(p.handle)
-		if c.workers[p.pid] == p { // else the number has found a new worker
+		if c.workers[p.pid] == p { // else a new worker has the same pid
 			delete(c.workers, p.pid)
 		}
 		c.freeLine(p.line)
 		c.mu.Unlock()
 		close(p.gone)
 	}
-	c.wake() // for strangers behind them in the kernel's list
+	c.wake() // for foreign children after them in the kernel's list
 }
 
-// sweepStrangers reaps every dead child that is no worker. A leader that died
-// since sweepWorkers ends it: its own SIGCHLD is on the way.
-func (c *Children) sweepStrangers() {
+// reapForeign reaps every dead child that is no worker. It ends at a leader that died
+// since sweepWorkers, for which a SIGCHLD follows.
+func (c *Children) reapForeign() {
 	for {
 		info, dead := peek(unix.P_ALL, 0)
 		if !dead || c.workers[int(info.pid)] != nil {
 			return
 		}
-		c.reapStranger(int(info.pid))
+		c.reapChild(int(info.pid))
 	}
 }
 
-// sweepStrangersBeside does the same while a leader is held: waitid would show
-// only that one, over and over.
-func (c *Children) sweepStrangersBeside(pids []int) {
-	for _, pid := range pids {
-		if c.workers[pid] == nil {
-			c.reapStranger(pid)
-		}
-	}
-}
-
-func (c *Children) reapStranger(pid int) {
+func (c *Children) reapChild(pid int) {
 	if !reap(pid) {
 		return
 	}
-	delete(c.before, pid) // the number may come again, with another behind it
+	delete(c.before, pid) // another process may get this pid
 	if o := c.orphans[pid]; o != nil {
 		o.gone = true
 		c.freeLine(o.line)
 		delete(c.orphans, pid)
 		select {
 		case c.fewer <- struct{}{}:
-		default: // it says so already
+		default:
 		}
 	}
 }
 
-// tellExited queues the news that the leader has ended.
-func (c *Children) tellExited(p *Process) {
-	if p.exited == nil || p.abandoned {
-		return // Watch comes later, or never
+// queueExited queues the exited callback, if Watch has set it.
+func (c *Children) queueExited(p *Process) {
+	if exited, exit := p.exited, *p.exit; exited != nil && !p.abandoned {
+		c.calls = append(c.calls, func() { exited(exit) })
 	}
-	exited, exit := p.exited, *p.exit
-	c.calls = append(c.calls, func() { exited(exit) })
 }
 
-// tellGroupEnded queues the news that the last of the group is gone, where
-// exited promised it.
-func (c *Children) tellGroupEnded(p *Process) {
-	if p.groupEnded == nil || p.abandoned || !p.exit.Leftovers {
-		return
+// queueGroupEnded queues the groupEnded callback, if Exit.Leftovers announced it.
+func (c *Children) queueGroupEnded(p *Process) {
+	if p.groupEnded != nil && !p.abandoned && p.exit.Leftovers {
+		c.calls = append(c.calls, p.groupEnded)
 	}
-	c.calls = append(c.calls, p.groupEnded)
 }

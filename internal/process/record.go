@@ -12,37 +12,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Record says which process a worker is, for the successor of a killed master: a
-// pid may be given to another process, a pid with its start time is not.
+// Record identifies a worker for the successor of a killed master: by pid and start time,
+// since a pid alone may be reused.
 type Record struct {
 	PID     int
 	Start   uint64 // clock ticks after boot, field 22 of proc_pid_stat(5)
-	Slot    int    // -1: not known
+	Slot    int    // -1: unknown
 	Sockets []uint64
 }
 
-// Records is the file in which a master records its workers: lines of recordSize
-// bytes, each written at once. The first is the master's own. Whoever is started
-// has a line before it is forked, with the inodes of its sockets, and the shim
-// adds pid and start time before it becomes the program: no worker runs that is
-// not recorded. A line is used again when the worker's group has ended.
+// Records is the file in which a master records its workers, a line of recordSize bytes
+// for each, written at once. The first line is the master's own. A line is written before
+// the fork, with the inodes of the worker's sockets; the shim adds pid and start time
+// before it becomes the program. So every running worker is recorded. A line is used again
+// when the worker's group has ended.
 //
-// Its fields belong to Children.mu once it is given to Remember.
+// Children.mu guards its fields once it is given to Remember.
 type Records struct {
 	file *os.File
 	used []bool // by line
 }
 
-// The layout of a line: pid and start time, which the shim writes, then slot and
-// inodes.
+// A line has pid and start time, written by the shim, then slot and inodes.
 const (
 	recordSize = 128
 	recordPID  = "%10d %20d "
-	maxSockets = 8 // inodes of 10 digits at most: they are 32-bit (get_next_ino in fs/inode.c)
+	maxSockets = 8        // inodes of 10 digits: they have 32 bits (get_next_ino in fs/inode.c)
+	maxRecords = 64 << 10 // more than a master with the most workers has during a roll
 )
 
-// NewRecords makes the file this process's own. Of what it holds only keep
-// stays, those of its predecessor's workers that live.
+// NewRecords starts new records in file, with keep: the predecessor's workers that live.
 func NewRecords(file *os.File, keep []Record) (*Records, error) {
 	boot, err := bootID()
 	if err != nil {
@@ -63,7 +62,7 @@ func NewRecords(file *os.File, keep []Record) (*Records, error) {
 }
 
 func (r Record) line() []byte {
-	rest := fmt.Append(nil, r.Slot+1) // 0: not known
+	rest := fmt.Append(nil, r.Slot+1) // 0: unknown
 	for _, inode := range r.Sockets[:min(len(r.Sockets), maxSockets)] {
 		rest = fmt.Appendf(rest, " %d", inode)
 	}
@@ -74,15 +73,15 @@ func line(pid int, start uint64, rest string) []byte {
 	return fmt.Appendf(nil, "%-*s\n", recordSize-1, fmt.Sprintf(recordPID, pid, start)+rest)
 }
 
-// Remember has every worker that is started from now on recorded.
+// Remember sets the records for all later starts.
 func (c *Children) Remember(r *Records) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.records = r
 }
 
-// MoveRecords has the workers recorded in another file, which it takes over: the one
-// so far has lost its name. It may block on the file system.
+// MoveRecords moves the records to another file and takes it over: the old one has been
+// removed. It may block on the file system.
 func (c *Children) MoveRecords(to *os.File) error {
 	c.mu.Lock()
 	r := c.records
@@ -94,7 +93,7 @@ func (c *Children) MoveRecords(to *os.File) error {
 		}
 		return err
 	}
-	from := r.file // nobody else replaces it
+	from := r.file // only this function replaces it
 	old, _ := from.Stat()
 	if now, err := to.Stat(); err != nil || os.SameFile(old, now) {
 		to.Close()
@@ -109,13 +108,13 @@ func (c *Children) MoveRecords(to *os.File) error {
 	r.file = to
 	c.mu.Unlock()
 	defer from.Close()
-	_, err = copyRecords(to, from, text) // of shims that were forked before
+	_, err = copyRecords(to, from, text) // written since by shims forked before
 	return err
 }
 
-// copyRecords copies the lines that are not as they were before.
+// copyRecords copies the lines that differ from before, the result of an earlier copy.
 func copyRecords(to, from *os.File, before []byte) (text []byte, err error) {
-	text, err = io.ReadAll(io.NewSectionReader(from, 0, maxRecords))
+	text, err = readRecords(from)
 	for at := 0; at < len(text) && err == nil; at += recordSize {
 		line := text[at:min(at+recordSize, len(text))]
 		if at >= len(before) || !bytes.HasPrefix(before[at:], line) {
@@ -128,11 +127,14 @@ func copyRecords(to, from *os.File, before []byte) (text []byte, err error) {
 	return text, nil
 }
 
-// reserve takes a line for a worker that is about to be forked. fd is for the shim to
-// write pid and start time.
+func readRecords(file *os.File) ([]byte, error) {
+	return io.ReadAll(io.NewSectionReader(file, 0, maxRecords*recordSize))
+}
+
+// reserve takes a line for a worker before the fork. fd is the file, for the shim.
 func (c *Children) reserve(spec *Spec) (line, fd int, err error) {
 	worker := Record{Slot: spec.Slot}
-	const standard = 3 // input, output, error: no sockets of the app's
+	const standard = 3 // input, output, error
 	for _, file := range spec.Files[min(standard, len(spec.Files)):] {
 		var stat unix.Stat_t
 		if unix.Fstat(file, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
@@ -142,9 +144,8 @@ func (c *Children) reserve(spec *Spec) (line, fd int, err error) {
 	return c.takeLine(worker)
 }
 
-// takeLine writes a record into a free line, and returns the file for the caller to
-// close. Line 0 and -1: nothing is recorded. A line that can't be written, on a full
-// disk, keeps nobody from starting.
+// takeLine writes a record into a free line, and returns the file for the caller to close;
+// line 0 and -1 if there are no records. A failed write, on a full disk, is no error.
 func (c *Children) takeLine(r Record) (line, fd int, err error) {
 	c.mu.Lock()
 	if c.records == nil {
@@ -165,15 +166,15 @@ func (c *Children) takeLine(r Record) (line, fd int, err error) {
 	return line, fd, nil
 }
 
-// freeLine gives a line back; 0: there was none. It is called with mu held.
+// freeLine frees a line; 0: there is none. The caller holds mu.
 func (c *Children) freeLine(line int) {
 	if line > 0 {
 		c.records.used[line] = false
 	}
 }
 
-// record adds to the line who this is. It is called in the shim, which has no
-// business in the file any more when the master is dead: it may be its successor's.
+// record adds pid and start time to the line; called in the shim. If the master has died,
+// the file may be its successor's and is left alone.
 func (p *plan) record(line int) {
 	self, known := readStat(os.Getpid())
 	if line > 0 && known && ownProc() && unix.Getppid() == p.Parent {
@@ -181,21 +182,15 @@ func (p *plan) record(line int) {
 	}
 }
 
-// Predecessor is what a master that was killed has recorded. It is nothing after
-// a clean end.
+// Predecessor is what a killed master has recorded; empty after a clean end.
 type Predecessor struct {
 	Master  Record
-	Workers []Record // whose sockets count even where they live no more
+	Workers []Record // with those that have ended, for their sockets
 }
 
-// maxRecords bounds what is read of a file of records: more than a master with
-// the most workers has, in the middle of a roll.
-const maxRecords = 64 << 10 * recordSize
-
-// ReadPredecessor reads a file of records. What was written before the last boot
-// is of nobody who lives.
+// ReadPredecessor reads a file of records. Records from before the last boot are ignored.
 func ReadPredecessor(file *os.File) (p Predecessor) {
-	text, _ := io.ReadAll(io.NewSectionReader(file, 0, maxRecords)) // what could be read counts
+	text, _ := readRecords(file) // a part of it is used too
 	head, rest, _ := bytes.Cut(text, []byte("\n"))
 	written := ""
 	_, _ = fmt.Sscan(string(head), &p.Master.PID, &p.Master.Start, &written)
@@ -225,47 +220,37 @@ func parseRecord(line []byte) (r Record, ok bool) {
 	return Record{PID: int(numbers[0]), Start: numbers[1], Slot: int(numbers[2]) - 1, Sockets: numbers[3:]}, true
 }
 
-// Find returns the record of the worker that a process is or belongs to: by its
-// pid and start time, by its session or process group, or by those of a process
-// that it descends from. The number of a session or group is not given to another
-// process while there is a member, so that a leader that lives must be the one
-// that was recorded. Where it has ended, the process must have one of its sockets,
-// or beside says that it stands where nobody else's can: in the unit's cgroup.
-func (p *Predecessor) Find(pid int, beside bool) (worker Record, found bool) {
-	if !ownProc() {
-		return Record{}, false
-	}
-	for range maxAncestors {
-		s, known := readStat(pid)
-		if !known || pid <= 1 {
-			return Record{}, false
-		}
+// Find returns the record of the worker that a process is or belongs to: by pid and start
+// time, by session or process group, or by those of an ancestor. The kernel gives the
+// number of a session or group to no other process while it has a member, so a living
+// leader must be the recorded process. If the leader has ended, the process must have one
+// of the worker's sockets, or inUnit says that it is in the unit's cgroup.
+func (p *Predecessor) Find(pid int, inUnit bool) (worker Record, found bool) {
+	for pid, s := range ancestors(pid) {
 		for _, r := range p.Workers {
-			if r.PID > 0 && r.has(pid, s, beside) {
+			if r.PID > 0 && r.has(pid, s, inUnit) {
 				return r, true
 			}
 		}
-		pid = s.parent
 	}
 	return Record{}, false
 }
 
-func (r Record) has(pid int, s stat, beside bool) bool {
+func (r Record) has(pid int, s stat, inUnit bool) bool {
 	switch {
 	case r.PID == pid:
 		return r.Start == s.start
 	case r.PID != s.session && r.PID != s.group:
 		return false
 	}
-	leader, lives := readStat(r.PID)
-	if lives {
+	if leader, lives := readStat(r.PID); lives {
 		return leader.start == r.Start
 	}
-	return beside || slices.ContainsFunc(Sockets(pid), func(inode uint64) bool { return slices.Contains(r.Sockets, inode) })
+	return inUnit || haveCommon(r.Sockets, Sockets(pid))
 }
 
-// Add records a process that is known to be the predecessor's by its place, with
-// its session and process group: whoever joins them is too.
+// Add records a process that is the predecessor's because it is in the unit's cgroup, and
+// its session and process group: later members belong to the predecessor too.
 func (p *Predecessor) Add(pid int) (worker Record, added bool) {
 	s, known := readStat(pid)
 	if !known {
@@ -275,16 +260,15 @@ func (p *Predecessor) Add(pid int) (worker Record, added bool) {
 	p.Workers = append(p.Workers, worker)
 	for _, leader := range []int{s.group, s.session} {
 		if leader != pid && leader > 0 {
-			p.Workers = append(p.Workers, Record{PID: leader, Slot: -1}) // who has ended, or is no leftover
+			p.Workers = append(p.Workers, Record{PID: leader, Slot: -1}) // it has ended, or is found by itself
 		}
 	}
 	return worker, true
 }
 
-// Members returns the processes that are in the session or process group of a
-// worker, by the numbers alone.
+// Members returns the processes with the session or process group number of a worker.
 func (p *Predecessor) Members() (pids []int) {
-	for _, pid := range readPIDs() {
+	for _, pid := range PIDs() {
 		group, err := unix.Getpgid(pid)
 		if err != nil {
 			continue
@@ -303,16 +287,18 @@ func (p *Predecessor) IsMaster(pid int) bool {
 	return known && ownProc() && pid == p.Master.PID && s.start == p.Master.Start
 }
 
-// Had reports whether one of the sockets was a worker's. Whoever holds such a one
-// has it from the predecessor, directly or not. That is no reason to signal it: a
-// descriptor can be sent to anybody.
+// Had reports whether one of the sockets was a worker's. Its holder has it from the
+// predecessor, directly or not, but must not be signaled: a descriptor can be sent to
+// any process.
 func (p *Predecessor) Had(sockets []uint64) bool {
-	return slices.ContainsFunc(p.Workers, func(r Record) bool {
-		return slices.ContainsFunc(r.Sockets, func(inode uint64) bool { return slices.Contains(sockets, inode) })
-	})
+	return slices.ContainsFunc(p.Workers, func(r Record) bool { return haveCommon(r.Sockets, sockets) })
 }
 
-// bootID tells this boot of the machine from others.
+func haveCommon(a, b []uint64) bool {
+	return slices.ContainsFunc(a, func(inode uint64) bool { return slices.Contains(b, inode) })
+}
+
+// bootID is different after each boot of the machine.
 func bootID() (string, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return string(bytes.TrimSpace(text)), err

@@ -8,27 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CommandError says why a command is nothing that can be run.
+// CommandError says why a command can't be run.
 type CommandError struct{ Command, Reason string }
 
 func (e *CommandError) Error() string {
 	return "cannot run " + e.Command + ": " + e.Reason
 }
 
-// defaultPath is where execvp(3) looks without PATH.
+// defaultPath is used by execvp(3) without PATH.
 const defaultPath = "/bin:/usr/bin"
 
-// Resolve finds the program that execvp(3) would run: command itself, relative
-// to dir, where it has a slash, else the first executable file of that name in
-// the directories of pathEnv. The path that it returns is absolute where dir is.
-// Errors are *CommandError.
+// Resolve finds the program that execvp(3) would run: command itself, relative to dir, if
+// it has a slash, else the first executable file of that name in pathEnv. The path is
+// absolute if dir is. Errors are *CommandError.
 func Resolve(command, dir, pathEnv string) (path string, err error) {
 	if command == "" {
 		return "", &CommandError{Command: "a worker", Reason: "the command is empty"}
 	}
 	if strings.Contains(command, "/") {
 		path = under(dir, command)
-		switch err := obstacle(path, nil); {
+		switch err := checkExecutable(path, nil); {
 		case errors.Is(err, unix.ENOENT):
 			return "", &CommandError{command, "command not found (no file " + path + ")"}
 		case err != nil:
@@ -40,9 +39,9 @@ func Resolve(command, dir, pathEnv string) (path string, err error) {
 		pathEnv = defaultPath
 	}
 	var refused error
-	for _, place := range filepath.SplitList(pathEnv) {
-		path = under(dir, filepath.Join(place, command)) // "": the working directory
-		err := obstacle(path, nil)
+	for _, folder := range filepath.SplitList(pathEnv) {
+		path = under(dir, filepath.Join(folder, command)) // "": the working directory
+		err := checkExecutable(path, nil)
 		if err == nil {
 			return path, nil
 		}

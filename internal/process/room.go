@@ -12,22 +12,22 @@ import (
 	"github.com/forkd/forkd/internal/cgroup"
 )
 
-// Room is how many processes and threads a limit leaves, and the limit.
+// Room is a limit on processes and threads, and how many of them are free.
 type Room struct {
 	Free, Limit int
-	Of          string // for a person: the file or the user that it is of
+	Of          string // in words: the file or the user of the limit
 }
 
-// unlimited is the Room where nothing limits.
+// unlimited is the Room without a limit.
 func unlimited() Room { return Room{Free: math.MaxInt, Limit: math.MaxInt} }
 
-// GroupRoom is the least that pids.max leaves in a control group of this process
-// or in one above it. root is "/", but in tests.
+// GroupRoom is the least Room by pids.max of this process's control groups and those
+// above. root is "/", except in tests.
 func GroupRoom(root string) Room {
 	least := unlimited()
 	for _, g := range cgroup.Own(root, "pids") {
 		file := filepath.Join(g.Dir, "pids.max")
-		limit, err := readNumber(file) // of "max", too
+		limit, err := readNumber(file) // an error for "max", too
 		if err != nil {
 			continue
 		}
@@ -47,9 +47,9 @@ func readNumber(path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
-// UserRoom is what RLIMIT_NPROC leaves a user, as far as their processes can be
-// seen here (getrlimit(2)). It binds no root, and of others none who is
-// privileged, but at an exec behind a change of user.
+// UserRoom is a user's Room by RLIMIT_NPROC (getrlimit(2)), counting the processes that
+// /proc shows. The limit does not apply to root, nor to a privileged process, except at
+// an exec after a change of user.
 func UserRoom(uid uint32) Room {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil || limit.Cur > math.MaxInt32 || uid == 0 {
@@ -59,8 +59,8 @@ func UserRoom(uid uint32) Room {
 		return unlimited()
 	}
 	used := 0
-	for _, pid := range readPIDs() {
-		var tasks unix.Stat_t // a directory for each thread, and two links as every directory has
+	for _, pid := range PIDs() {
+		var tasks unix.Stat_t // a directory for each thread, and two more links
 		if unix.Stat("/proc/"+strconv.Itoa(pid)+"/task", &tasks) == nil && tasks.Uid == uid {
 			used += int(tasks.Nlink) - 2
 		}
@@ -68,14 +68,13 @@ func UserRoom(uid uint32) Room {
 	return Room{Free: int(limit.Cur) - used, Limit: int(limit.Cur), Of: "the limit on processes of uid " + strconv.Itoa(int(uid))}
 }
 
-// mayExceed reports whether this process is beyond RLIMIT_NPROC
-// (CAP_SYS_RESOURCE, CAP_SYS_ADMIN, capabilities(7)).
+// mayExceed reports whether this process may exceed RLIMIT_NPROC (capabilities(7)).
 func mayExceed() bool {
 	held, err := capabilities()
 	return err == nil && held[0].Effective&(1<<unix.CAP_SYS_RESOURCE|1<<unix.CAP_SYS_ADMIN) != 0
 }
 
-// Threads is how many this process has now.
+// Threads is the number of this process's threads.
 func Threads() int {
 	var tasks unix.Stat_t
 	if err := unix.Stat("/proc/self/task", &tasks); err != nil {

@@ -14,72 +14,65 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shimName is the argv[0] by which the master's binary knows that it is the
-// shim, and what ps shows for the moment that this lasts.
+// shimName is argv[0] of the shim, by which the master's binary recognizes its role. ps
+// shows it for a moment.
 const shimName = "forkd: starting a worker"
 
-// shimEnv keeps the shim's runtime small. One P: no thread is made during the
-// exec, which would fail (go.dev/issue/19546). No worker variable reaches it:
-// GODEBUG or LD_PRELOAD are the worker's affair. Where the runtime itself fails,
-// a line says so.
+// shimEnv is the shim's environment, without the worker's variables (GODEBUG, LD_PRELOAD).
+// With one P the runtime creates no thread during the exec, which would fail
+// (go.dev/issue/19546). A failing runtime prints one line.
 func shimEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"} }
 
-// Shim is the first thing that main does, and TestMain. In the master it returns
-// at once. In the shim it never does: the process becomes the worker's program,
-// or ends after it has told the master why it can't.
+// Shim must be called first in main and TestMain. In the master it returns at once. In the
+// shim it does not return: the process becomes the worker's program, or reports to the
+// master why it failed and exits.
 func Shim() {
 	if len(os.Args) != 3 || os.Args[0] != shimName {
 		return
 	}
-	runtime.LockOSThread() // what follows is this thread's, until the exec makes it the process's
+	runtime.LockOSThread() // the changes below are made to this thread only, until the exec
 	first, err := strconv.Atoi(os.Args[1])
 	line, bad := strconv.Atoi(os.Args[2])
 	if err != nil || bad != nil {
 		os.Exit(127)
 	}
-	at, err := become(first, line)
+	doing, err := become(first, line)
 	errno := unix.EIO
 	errors.As(err, &errno)
-	_, _ = unix.Write(first+planStatus, encodeFailure(at, errno))
-	os.Exit(127) // as a shell says that a command did not begin
+	_, _ = unix.Write(first+planStatus, []byte(failureStatus(errno, doing)))
+	os.Exit(127) // a shell's status for a command that it can't start
 }
 
-// become turns this process into the worker's program, and returns only where
-// that failed. The order matters: what needs the master's privileges comes
-// before the change of user, and what that undoes (prctl(2)) after it.
-func become(first, line int) (step, error) {
+// become turns this process into the worker's program, and returns only if that failed,
+// with what it was doing. The order matters: steps that need the master's privileges come
+// before the change of user, steps that it undoes (prctl(2)) after it.
+func become(first, line int) (doing string, err error) {
 	p, err := readPlan(first + planText)
 	if err != nil {
-		return stepPlan, err
+		return "read its plan", err
 	}
 	p.record(line)
-	for _, s := range []struct {
-		step step
-		do   func(*plan) error
-	}{
-		{stepUmask, setUmask},
-		{stepDir, enterDir},
-		{stepOOM, resetOOMScore},
-		{stepCapabilities, dropInheritable},
-		{stepUser, changeUser},
-		{stepCapabilities, dropHeld},
-		{stepSignals, resetSignals},
-		{stepParent, followParent},
-		{stepDescriptors, closeRest},
-		{stepExec, execute},
-	} {
-		if err := s.do(p); err != nil {
-			return s.step, err
-		}
-	}
-	return stepExec, unix.EIO // an exec that succeeds does not return
-}
-
-func setUmask(p *plan) error {
 	if p.Umask >= 0 {
 		unix.Umask(p.Umask)
 	}
-	return nil
+	for _, step := range []struct {
+		doing string
+		do    func(*plan) error
+	}{
+		{enteringDirectory, enterDir},
+		{"reset its OOM score", resetOOMScore},
+		{"drop the master's capabilities", dropInheritable},
+		{changingUser, changeUser},
+		{"drop the master's capabilities", dropHeld},
+		{"reset its signals", resetSignals},
+		{"tie it to its master", setParentDeath},
+		{"close the master's descriptors", closeRest},
+	} {
+		if err := step.do(p); err != nil {
+			return step.doing, err
+		}
+	}
+	return executing, execute(p)
 }
 
 func enterDir(p *plan) error {
@@ -89,9 +82,8 @@ func enterDir(p *plan) error {
 	return unix.Chdir(string(p.Dir))
 }
 
-// resetOOMScore makes the worker as killable as any other process, where the
-// master was spared or offered. To go lower than one was born may be forbidden
-// (proc_pid_oom_score_adj(5)): then it stays.
+// resetOOMScore gives the worker the default score. Lowering it may be forbidden
+// (proc_pid_oom_score_adj(5)); then it stays.
 func resetOOMScore(*plan) error {
 	const file = "/proc/self/oom_score_adj"
 	if score, err := os.ReadFile(file); err == nil && string(score) != "0\n" {
@@ -100,9 +92,9 @@ func resetOOMScore(*plan) error {
 	return nil
 }
 
-// dropInheritable clears what an exec would pass on: the ambient and the
-// inheritable capabilities (capabilities(7)). The bounding set stays: it is a
-// limit and no privilege, and without it no setuid program works (sendmail).
+// dropInheritable clears the ambient and the inheritable capabilities, which an exec
+// passes on (capabilities(7)). The bounding set stays: it is no privilege, and setuid
+// programs (sendmail) need it.
 func dropInheritable(*plan) error {
 	err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: older than Linux 4.3, has none
@@ -119,8 +111,8 @@ func dropInheritable(*plan) error {
 	return setCapabilities(held)
 }
 
-// dropHeld clears the rest, unless the worker is root: then the exec gives it
-// root's own. A change of user has done it, but for securebits.
+// dropHeld clears the others, unless the worker is root, to whom the exec gives root's
+// own. A change of user has done it already, unless securebits are set.
 func dropHeld(*plan) error {
 	if unix.Geteuid() == 0 {
 		return nil
@@ -138,9 +130,8 @@ func setCapabilities(to [2]unix.CapUserData) error {
 	return unix.Capset(&header, &to[0])
 }
 
-// changeUser sets groups, group and user. The calls are raw: this thread alone
-// is about to be the process. A master that is that user already needs no
-// privilege.
+// changeUser sets groups, group and user, for this thread only. A master that runs as
+// that user already needs no privilege.
 func changeUser(p *plan) error {
 	u := p.User
 	if u == nil || alreadyIs(u) {
@@ -163,37 +154,31 @@ func changeUser(p *plan) error {
 	return nil
 }
 
-// alreadyIs reports whether there is nothing to change. The primary group among
-// the supplementary ones makes no difference.
+// alreadyIs reports whether there is nothing to change. The primary group may also be
+// among the supplementary ones.
 func alreadyIs(u *Credential) bool {
 	ruid, euid, suid := unix.Getresuid()
 	rgid, egid, sgid := unix.Getresgid()
-	if slices.ContainsFunc([]int{ruid, euid, suid}, func(id int) bool { return id != int(u.UID) }) ||
-		slices.ContainsFunc([]int{rgid, egid, sgid}, func(id int) bool { return id != int(u.GID) }) {
-		return false
-	}
+	uid, gid := int(u.UID), int(u.GID)
 	have, err := unix.Getgroups()
-	if err != nil {
+	if err != nil || [...]int{ruid, euid, suid, rgid, egid, sgid} != [...]int{uid, uid, uid, gid, gid, gid} {
 		return false
 	}
-	for _, g := range have {
-		if g != int(u.GID) && !slices.Contains(u.Groups, uint32(g)) {
-			return false
-		}
-	}
+	want := []int{gid}
 	for _, g := range u.Groups {
-		if g != u.GID && !slices.Contains(have, int(g)) {
-			return false
-		}
+		want = append(want, int(g))
 	}
-	return true
+	have = append(have, gid)
+	slices.Sort(want)
+	slices.Sort(have)
+	return slices.Equal(slices.Compact(have), slices.Compact(want))
 }
 
 // signals is one more than the highest signal number.
 const signals = 65
 
-// resetSignals gives every signal its default action, ignored ones too, and
-// blocks none: a program may rely on that (execve(2) keeps both).
+// resetSignals sets every signal to its default action, ignored ones too, and unblocks
+// all: execve(2) keeps ignored and blocked signals.
 func resetSignals(*plan) error {
 	for sig := unix.Signal(1); sig < signals; sig++ {
 		if sig == unix.SIGKILL || sig == unix.SIGSTOP {
@@ -209,8 +194,8 @@ func resetSignals(*plan) error {
 // sigDefault is SIG_DFL.
 const sigDefault = 0
 
-// setAction sets what a signal does, below the runtime, which keeps SIGHUP and
-// SIGINT ignored where they were (rt_sigaction(2)).
+// setAction sets the action of a signal (rt_sigaction(2)), past the runtime, which would
+// keep SIGHUP and SIGINT ignored.
 func setAction(sig unix.Signal, handler uintptr) error {
 	action := [8]uintptr{handler} // the kernel's struct sigaction begins with it
 	const maskSize = 8
@@ -221,10 +206,9 @@ func setAction(sig unix.Signal, handler uintptr) error {
 	return nil
 }
 
-// followParent asks for the parent-death signal, which a change of user clears.
-// A master that died before has another process as our parent by now: that
-// signal would never come.
-func followParent(p *plan) error {
+// setParentDeath requests the parent-death signal, which a change of user clears. If the
+// master has died already, it would never come.
+func setParentDeath(p *plan) error {
 	if p.ParentDeath == 0 {
 		return nil
 	}
@@ -237,7 +221,7 @@ func followParent(p *plan) error {
 	return nil
 }
 
-// closeRest has the exec close all but the worker's own descriptors.
+// closeRest marks all descriptors but the worker's own close-on-exec.
 func closeRest(p *plan) error {
 	if p.Files > 2 {
 		if err := unix.Dup3(p.Files+planStderr, 2, 0); err != nil {
@@ -269,8 +253,8 @@ func executeFile(fd int, args, env []string) error {
 	if err != nil {
 		return err
 	}
-	// The runtime has raised this process's limit of open files, and only
-	// syscall.Exec can put it back. It does so before it fails.
+	// The runtime has raised the limit of open files. syscall.Exec, although it fails,
+	// restores it; nothing else can.
 	_ = syscall.Exec("", args, env)
 	var empty byte
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&empty)),

@@ -215,7 +215,7 @@ func TestParentDeath(t *testing.T) {
 func TestMasterDiedBefore(t *testing.T) {
 	p := &plan{ParentDeath: syscall.SIGTERM, Parent: os.Getppid() + 1}
 	defer unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
-	if err := followParent(p); !errors.Is(err, unix.ESRCH) {
+	if err := setParentDeath(p); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package process
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"syscall"
@@ -10,18 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Spec is a worker to be: the program, and what it is given. It inherits what
-// is not named here (limits, nice value, working directory where Dir
-// is empty).
+// Spec is the program of a worker and what it is given. The worker inherits from the
+// master what is not named here (limits, nice value, working directory if Dir is empty).
 type Spec struct {
-	Path string   // the program, as Resolve gives it
-	File *os.File // run this open ELF file instead of what is at Path now; nil: run Path
-	Args []string // with the program's name first
-	Env  []string // all of it, "KEY=value"; LISTEN_PID is added by ListenPID
+	Path string   // the program, from Resolve
+	File *os.File // run this open ELF file instead of the one at Path; nil: run Path
+	Args []string // the program's name first
+	Env  []string // all of it, "KEY=value"; ListenPID adds LISTEN_PID
 
 	Dir   string      // entered before the user changes
 	Slot  int         // for the records
-	Files []int       // become descriptors 0, 1, 2, ...; borrowed until Start returns
+	Files []int       // become descriptors 0, 1, 2, ...; must stay open until Start returns
 	User  *Credential // nil: the master's
 	Umask int         // -1: the master's
 
@@ -29,14 +29,13 @@ type Spec struct {
 	ListenPID   bool           // set LISTEN_PID to the worker's own pid (sd_listen_fds(3))
 }
 
-// Credential is whom a worker runs as. All of it is set: no group of the
-// master's stays.
+// Credential is the user of a worker. No group of the master's stays.
 type Credential struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary
 }
 
-// check finds what no kernel call would refuse in words.
+// check finds mistakes for which no kernel error has clear words.
 func (s *Spec) check() error {
 	if len(s.Args) == 0 {
 		return fmt.Errorf("cannot start %s: it has no arguments, not even its name", s.Path)
@@ -52,8 +51,8 @@ func (s *Spec) check() error {
 	return nil
 }
 
-// plan is a Spec on its way to the shim. Its strings are bytes, because JSON
-// keeps no string that is not UTF-8, and arguments may be anything.
+// plan is a Spec for the shim. Its strings are bytes: arguments need not be UTF-8, JSON
+// strings must.
 type plan struct {
 	Path, Dir []byte
 	Args, Env [][]byte
@@ -67,19 +66,23 @@ type plan struct {
 	Parent      int // the master's pid
 }
 
-// What the shim finds after the worker's own descriptors, in this order. None
-// of it outlives the exec.
+// The shim's descriptors after the worker's own, in this order. The exec closes them.
 const (
-	planStatus = iota // a pipe: how it failed; closed by the exec
+	planStatus = iota // a pipe for the failure
 	planText          // the plan
-	planStderr        // the worker's: until then 2 is the pipe, for the runtime's last words
-	planRecord        // the records, where it has a line of them
-	planFile          // the program, where Spec.File was set
+	planStderr        // the worker's: until then 2 is the pipe, for the runtime's messages
+	planRecord        // the records, if there are any
+	planFile          // the program, if Spec.File is set
 )
 
-// memfd writes the plan for the shim and returns its descriptor.
-func (s *Spec) memfd() (fd int, err error) {
-	text, err := json.Marshal(plan{
+// write makes a memfd with the plan.
+func (s *Spec) write() (*os.File, error) {
+	fd, err := unix.MemfdCreate("forkd-plan", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	file := os.NewFile(uintptr(fd), "plan")
+	err = json.NewEncoder(file).Encode(plan{
 		Path:        []byte(s.Path),
 		Dir:         []byte(s.Dir),
 		Args:        byteSlices(s.Args),
@@ -93,42 +96,16 @@ func (s *Spec) memfd() (fd int, err error) {
 		Parent:      os.Getpid(),
 	})
 	if err != nil {
-		return -1, err
-	}
-	fd, err = unix.MemfdCreate("forkd-plan", unix.MFD_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("memfd_create", err)
-	}
-	for len(text) > 0 {
-		n, err := unix.Write(fd, text)
-		if err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("write", err)
-		}
-		text = text[n:]
-	}
-	return fd, nil
-}
-
-// readPlan is memfd's other side.
-func readPlan(fd int) (*plan, error) {
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
+		file.Close()
 		return nil, err
 	}
-	text := make([]byte, stat.Size)
-	for at := 0; at < len(text); {
-		n, err := unix.Pread(fd, text[at:], int64(at))
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			return nil, unix.EIO
-		}
-		at += n
-	}
+	return file, nil
+}
+
+func readPlan(fd int) (*plan, error) {
+	file := os.NewFile(uintptr(fd), "plan")
 	p := new(plan)
-	return p, json.Unmarshal(text, p)
+	return p, json.NewDecoder(io.NewSectionReader(file, 0, math.MaxInt64)).Decode(p)
 }
 
 func byteSlices(all []string) [][]byte {

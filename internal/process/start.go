@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -12,12 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beginTimeout bounds how long a program may take to be loaded, from a network
-// file system at its worst.
-const beginTimeout = 30 * time.Second
+// loadTimeout bounds how long loading a program may take, from a network file system.
+const loadTimeout = 30 * time.Second
 
-// CheckProc says what to do where there is no /proc: nothing can be started there.
-// A master asks first of all.
+// CheckProc returns an error that says what to do if there is no /proc, without which
+// nothing can be started.
 func CheckProc() error {
 	if _, err := os.Readlink(ownProgram); err != nil {
 		return errors.New("cannot start workers without /proc: mount -t proc proc /proc")
@@ -25,47 +25,24 @@ func CheckProc() error {
 	return nil
 }
 
-// ownProgram is the master's own binary, even where another has taken its place on
-// disk.
+// ownProgram is the master's own binary, even if it was replaced on disk.
 const ownProgram = "/proc/self/exe"
 
-// Start makes a worker of spec, as the leader of a new session, without a terminal. It blocks
-// until the program runs or can't (a *StartError says why in words), needs Serve
-// to be running, and may be called from many goroutines at once. A worker that
-// was not started leaves nothing behind.
+// Start starts a worker, as the leader of a new session without a terminal. It blocks until
+// the program runs or has failed to (*StartError: the kernel's error). Serve must be
+// running. For concurrent use. A failed start leaves nothing behind.
 func (c *Children) Start(spec Spec) (*Process, error) {
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
-	text, err := spec.memfd()
-	if err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
+	p, status, err := c.startShim(&spec)
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, limitError(&spec)
 	}
-	defer unix.Close(text)
-	status, told, err := statusPipe()
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
 	defer status.Close()
-	line, record, err := c.reserve(&spec)
-	if err != nil {
-		unix.Close(told)
-		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
-	}
-	p, err := c.forkOnThread(&spec, told, text, line, record)
-	unix.Close(told)
-	unix.Close(record)
-	if err != nil {
-		c.mu.Lock()
-		c.freeLine(line)
-		c.mu.Unlock()
-	}
-	if errors.Is(err, unix.EAGAIN) {
-		return nil, &StartError{Path: spec.Path, Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot start %s: cannot make a process: %w", spec.Path, err)
-	}
 	if err := readStatus(status, &spec); err != nil {
 		c.abandon(p)
 		return nil, err
@@ -73,8 +50,35 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// statusPipe is how the shim tells how it failed. The master's end can be
-// waited for with a deadline, and costs no thread.
+// startShim forks the shim. status is where it reports a failure.
+func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error) {
+	plan, err := spec.write()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer plan.Close()
+	status, told, err := statusPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(told)
+	line, record, err := c.reserve(spec)
+	if err == nil {
+		defer unix.Close(record)
+		p, err = c.forkOnThread(spec, told, int(plan.Fd()), line, record)
+	}
+	if err != nil {
+		status.Close()
+		c.mu.Lock()
+		c.freeLine(line)
+		c.mu.Unlock()
+		return nil, nil, err
+	}
+	return p, status, nil
+}
+
+// statusPipe makes the pipe for a failure of the shim. The master's end has deadlines and
+// blocks no thread.
 func statusPipe() (status *os.File, told int, err error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
@@ -88,39 +92,26 @@ func statusPipe() (status *os.File, told int, err error) {
 	return os.NewFile(uintptr(ends[0]), "status"), ends[1], nil
 }
 
-// readStatus waits until the shim has become the program (the exec closes its
-// end of the pipe), or says why it can't.
+// readStatus waits until the exec has closed the shim's end of the pipe, or the shim has
+// written why it failed.
 func readStatus(status *os.File, spec *Spec) error {
-	if err := status.SetReadDeadline(time.Now().Add(beginTimeout)); err != nil {
+	if err := status.SetReadDeadline(time.Now().Add(loadTimeout)); err != nil {
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
-	words, err := io.ReadAll(io.LimitReader(status, maxWords))
+	text, err := io.ReadAll(io.LimitReader(status, maxStatus))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("cannot start %s: it could not be loaded within %v", spec.Path, beginTimeout)
+		return fmt.Errorf("cannot start %s: it could not be loaded within %v", spec.Path, loadTimeout)
 	case err != nil:
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
-	case len(words) > 0:
-		return startError(spec, words)
+	case len(text) > 0:
+		return startError(spec, string(text))
 	}
 	return nil
 }
 
-// fork asks Serve for a process.
-type fork struct {
-	attr syscall.ProcAttr
-	argv []string
-	line int         // of the records
-	done chan forked // of capacity 1
-}
-
-type forked struct {
-	process *Process
-	err     error
-}
-
 // forkOnThread has Serve fork the shim.
-func (c *Children) forkOnThread(spec *Spec, told, text, line, record int) (*Process, error) {
+func (c *Children) forkOnThread(spec *Spec, told, text, line, record int) (p *Process, err error) {
 	var files []uintptr
 	for _, fd := range spec.Files {
 		files = append(files, uintptr(fd))
@@ -131,67 +122,52 @@ func (c *Children) forkOnThread(spec *Spec, told, text, line, record int) (*Proc
 	}
 	files = append(files, uintptr(told), uintptr(text), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
 	if spec.File != nil {
-		raw, err := spec.File.SyscallConn()
-		if err != nil {
-			return nil, err
-		}
-		var process *Process
-		var forkErr error
-		err = raw.Control(func(fd uintptr) { // planFile; stays open during the call
-			process, forkErr = c.forkFiles(append(files, fd), len(spec.Files), line)
-		})
-		if err != nil {
-			return nil, err
-		}
-		return process, forkErr
+		files = append(files, spec.File.Fd()) // planFile
+		defer runtime.KeepAlive(spec.File)
 	}
-	return c.forkFiles(files, len(spec.Files), line)
-}
-
-func (c *Children) forkFiles(files []uintptr, first, line int) (*Process, error) {
-	f := fork{
-		attr: syscall.ProcAttr{Env: shimEnv(), Files: files},
-		argv: []string{shimName, strconv.Itoa(first), strconv.Itoa(line)},
-		line: line,
-		done: make(chan forked, 1),
+	argv := []string{shimName, strconv.Itoa(len(spec.Files)), strconv.Itoa(line)}
+	done := make(chan struct{})
+	fork := func() {
+		p, err = c.fork(argv, files, line)
+		close(done)
 	}
 	select {
-	case c.forks <- f:
+	case c.forks <- fork:
+		<-done
+		return p, err
 	case <-c.served:
 		return nil, errors.New("this master starts nothing any more")
 	}
-	got := <-f.done
-	return got.process, got.err
 }
 
 // fork runs on Serve's thread.
-func (c *Children) fork(f fork) forked {
+func (c *Children) fork(argv []string, files []uintptr, line int) (*Process, error) {
 	handle := -1
-	f.attr.Sys = &syscall.SysProcAttr{Setsid: true, PidFD: &handle}
+	attr := syscall.ProcAttr{Env: shimEnv(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &handle}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	start := ticksNow()
-	pid, err := syscall.ForkExec(ownProgram, f.argv, &f.attr)
+	pid, err := syscall.ForkExec(ownProgram, argv, &attr)
 	if err != nil {
-		return forked{err: err}
+		return nil, fmt.Errorf("cannot make a process: %w", err)
 	}
-	p := &Process{children: c, pid: pid, start: start, handle: handle, line: f.line, gone: make(chan struct{})}
+	p := &Process{children: c, pid: pid, start: start, handle: handle, line: line, gone: make(chan struct{})}
 	c.workers[pid] = p
-	return forked{process: p}
+	return p, nil
 }
 
-// abandon ends a shim that did not become the worker, and waits until it is
-// reaped, but not for one that is stuck in the kernel.
+// abandon kills a shim that did not become the worker and waits until it is reaped, but
+// not if it hangs in the kernel.
 func (c *Children) abandon(p *Process) {
 	c.mu.Lock()
 	p.abandoned = true
 	c.mu.Unlock()
 	_ = p.Signal(unix.SIGKILL) // it has ended, or is about to
-	stuck := time.NewTimer(time.Second)
-	defer stuck.Stop()
+	timeout := time.NewTimer(time.Second)
+	defer timeout.Stop()
 	select {
 	case <-p.gone:
 	case <-c.ended:
-	case <-stuck.C:
+	case <-timeout.C:
 	}
 }

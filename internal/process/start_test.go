@@ -28,14 +28,11 @@ func writeProgram(t *testing.T, name, text string, mode os.FileMode) string {
 
 func TestStartFails(t *testing.T) {
 	c := newChildren(t)
-	elfWithoutLoader := func() string {
-		sh := readFile(t, interpretedELF)
-		loader := interpreterOf(interpretedELF)
-		if loader == "" {
-			t.Fatalf("%s has no loader", interpretedELF)
-		}
-		return strings.Replace(sh, loader+"\x00", strings.Repeat("x", len(loader))+"\x00", 1)
-	}()
+	loader, _ := interpreterOf(interpretedELF)
+	if loader == "" {
+		t.Fatalf("%s has no loader", interpretedELF)
+	}
+	elfWithoutLoader := strings.Replace(readFile(t, interpretedELF), loader+"\x00", strings.Repeat("x", len(loader))+"\x00", 1)
 	noexec := t.TempDir()
 	if err := unix.Mount("tmpfs", noexec, "tmpfs", unix.MS_NOEXEC, ""); err != nil {
 		t.Fatal(err)
@@ -72,7 +69,7 @@ func TestStartFails(t *testing.T) {
 		{"bad interpreter", Spec{Path: writeProgram(t, "p", "#!/etc/passwd\n", 0o755)}, "cannot execute %s: its interpreter /etc/passwd can't be run: not executable: chmod +x /etc/passwd", unix.EACCES},
 		{"noexec interpreter", Spec{Path: writeProgram(t, "p", "#!"+noexec+"/sh\n", 0o755)}, "cannot execute %s: its interpreter " + noexec + "/sh can't be run: the file system of " + noexec + "/sh is mounted noexec: mount it with exec, or put the program elsewhere", unix.EACCES},
 		{"Windows line ends", Spec{Path: writeProgram(t, "p", "#!/bin/sh\r\necho\r\n", 0o755)}, `cannot execute %s: its first line ends in a carriage return, as Windows writes it: sed -i 's/\r$//' %s`, unix.ENOENT},
-		{"no loader", Spec{Path: writeProgram(t, "p", elfWithoutLoader, 0o755)}, "cannot execute %s: its interpreter " + strings.Repeat("x", len(interpreterOf(interpretedELF))) + " is missing", unix.ENOENT},
+		{"no loader", Spec{Path: writeProgram(t, "p", elfWithoutLoader, 0o755)}, "cannot execute %s: its interpreter " + strings.Repeat("x", len(loader)) + " is missing", unix.ENOENT},
 		{"no program", Spec{Path: writeProgram(t, "p", "echo hello\n", 0o755)}, "cannot execute %s: it is no program for this machine, and no script that begins with #!", unix.ENOEXEC},
 		{"another machine", Spec{Path: writeProgram(t, "p", string(foreign), 0o755)}, "cannot execute %s: it is no program for this machine, and no script that begins with #!", unix.ENOEXEC},
 		{"too long", Spec{Path: "/bin/true", Env: []string{"A=" + strings.Repeat("x", 1<<20)}}, "cannot execute %s: its arguments and environment are too long", unix.E2BIG},

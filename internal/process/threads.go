@@ -5,35 +5,33 @@ import (
 	"sync"
 )
 
-// Tasks is the most threads that a master comes to, so what of a limit on
-// processes is its own. They run Go code (maxProcs), are the runtime's, signals',
-// the main one and the network poller's (6), or may be in system calls that
-// block: the loop, the reaper, a burial, starts (4), the two outputs, a
-// preparation, a look at sockets, at who has a port, at figures (2), at leftovers,
-// at daemons, the reports to systemd and Redis, a close (3), the memory's return;
-// and some are over, for calls that are only short.
+// Tasks is the most threads of a master, its part of a limit on processes. They run Go
+// code (maxProcs), belong to the runtime, to signals, to the main function and the network
+// poller (6), or may be in a blocking system call: loop, reaper, release of a dead worker,
+// starts (4), two outputs, a preparation, queries of sockets, of a port's holder, of
+// figures (2), of leftovers, of daemons, reports to systemd and Redis, closes (3), the
+// return of memory. The rest is for short calls.
 //
-// ShimTasks is what a start takes until the program runs.
+// ShimTasks is the number of threads of a start until the program runs.
 const (
 	Tasks     = 33
 	ShimTasks = 5
 
 	maxProcs = 4
-	idle     = Tasks - 4 // beside those that are busy at the start
+	idle     = Tasks - 4 // without those that are busy at the start
 )
 
-// StartThreads has the runtime make all the threads that this process may need,
-// while it can be refused. It would make them when they are needed, and end the
-// program where it can't ("newosproc"). It keeps them: it frees only those whose
-// goroutine ends locked. Called once, before anything is started; whatever may
-// block a thread later is bounded by what they are for.
+// StartThreads has the runtime create all threads that this process may need. Created
+// later, a refused thread would end the program ("newosproc"). The runtime keeps them: it
+// ends only threads whose goroutine ends locked. Call it once, before any start. New code
+// that may block a thread must be added to Tasks.
 func StartThreads() {
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcs))
 	var all, ended sync.WaitGroup
 	all.Add(idle)
 	for range idle {
 		ended.Go(func() {
-			runtime.LockOSThread() // from here on it has a thread to itself
+			runtime.LockOSThread() // each goroutine takes a thread
 			defer runtime.UnlockOSThread()
 			all.Done()
 			all.Wait()

@@ -1,55 +1,51 @@
 package process
 
 import (
-	"os"
 	"runtime"
-	"strconv"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
 	"golang.org/x/sys/unix"
 )
 
-// Figures is what one worker uses: its leader and all processes of its session.
-// Those that made a session of their own are daemons, and no longer its own.
+// Figures is the usage of one worker: its leader and all processes of its session.
+// Processes with a session of their own (daemons) are not included.
 type Figures struct {
-	RSS     uint64    // bytes resident, summed: a page that two share counts twice
-	Stopped bool      // the leader, by SIGSTOP or the like
+	RSS     uint64    // resident bytes, summed: shared pages count several times
+	Stopped bool      // the leader is stopped by a signal
 	At      time.Time // when they were read
-	CPU     float64   // seconds of user and system time, with that of children that were waited for
+	CPU     float64   // seconds, user and system, including children that were waited for
 }
 
-// CPUSince is how many seconds of CPU time were used since an earlier look, the
-// zero one for all time. A process that has ended without anybody of the session
-// waiting for it takes its time with it: then it may be too little, and never
-// negative.
+// CPUSince is the CPU time in seconds since earlier figures; zero figures: since the
+// start. It may be too little, but never negative: the time of a process that nobody
+// has waited for is lost with it.
 func (f Figures) CPUSince(before Figures) float64 {
 	seconds := f.CPU - before.CPU
 	if !before.At.IsZero() {
-		// A child that had left the session, and is waited for, brings its whole
-		// life: more than the machine has in this time is none of ours.
+		// Waiting for a child that had left the session adds all of the child's time:
+		// limit it to what the machine could have used.
 		seconds = min(seconds, f.At.Sub(before.At).Seconds()*float64(runtime.NumCPU()))
 	}
 	return max(0, seconds)
 }
 
-// Usage reads figures of workers. Sample takes the pids of their leaders and
-// leaves out those that it can't read: what is not known is absent, never 0. Not
-// for more than one goroutine.
+// Usage reads figures of workers by the pids of their leaders. Those that can't be read
+// are absent. Not for concurrent use.
 type Usage interface {
 	Sample(leaders []int) map[int]Figures
 }
 
 // NewUsage returns a Usage that reads /proc through gopsutil.
 func NewUsage() Usage {
-	process.EnableBootTimeCache(true) // it is read for each process, and not used here
+	process.EnableBootTimeCache(true) // else it is read for each process, unused
 	return sampler{}
 }
 
 type sampler struct{}
 
-// Sample implements Usage. One listing of /proc serves for all leaders: whose each
-// process is costs a system call, and only theirs are read.
+// Sample implements Usage. It lists /proc once, finds each process's leader by a system
+// call, and reads only the members' files.
 func (sampler) Sample(leaders []int) map[int]Figures {
 	figures := make(map[int]Figures, len(leaders))
 	if len(leaders) == 0 || !ownProc() {
@@ -59,7 +55,7 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 	for _, pid := range leaders {
 		members[pid] = nil
 	}
-	for _, pid := range readPIDs() {
+	for _, pid := range PIDs() {
 		if leader, known := leaderOf(pid, members); known {
 			members[leader] = append(members[leader], pid)
 		}
@@ -71,7 +67,7 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 			s, known := readStat(pid)
 			cpu, rss, err := usedBy(pid)
 			if !known || err != nil {
-				continue // it has ended since
+				continue // it has ended
 			}
 			if pid == leader {
 				alive, f.Stopped = true, s.state == 'T'
@@ -86,10 +82,10 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 	return figures
 }
 
-// leaderOf finds out in whose session a process is. It stays the same when programs
-// make groups of their own in it (nginx, a shell with job control).
+// leaderOf finds a process's leader by its session, which stays the same when programs
+// make process groups in it (nginx, a shell with job control).
 func leaderOf[T any](pid int, leaders map[int]T) (leader int, known bool) {
-	if _, known := leaders[pid]; known { // also of who is no worker
+	if _, known := leaders[pid]; known { // not only workers are asked for
 		return pid, true
 	}
 	leader, err := unix.Getsid(pid)
@@ -97,8 +93,8 @@ func leaderOf[T any](pid int, leaders map[int]T) (leader int, known bool) {
 	return leader, known && err == nil
 }
 
-// usedBy reads what one process uses. CPU and memory only: gopsutil's scan for
-// connections costs milliseconds for each process.
+// usedBy reads CPU time and memory of one process, and nothing else: gopsutil's scan
+// for connections takes milliseconds for each process.
 func usedBy(pid int) (cpu float64, rss uint64, err error) {
 	of := process.Process{Pid: int32(pid)}
 	times, err := of.Times()
@@ -110,10 +106,4 @@ func usedBy(pid int) (cpu float64, rss uint64, err error) {
 		return 0, 0, err
 	}
 	return times.User + times.System, memory.RSS, nil
-}
-
-// ownProc reports whether /proc shows this process's pid namespace.
-func ownProc() bool {
-	self, err := os.Readlink("/proc/self")
-	return err == nil && self == strconv.Itoa(os.Getpid())
 }

@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peek looks for a dead child and leaves it unreaped. idType and id select as
-// in waitid(2): unix.P_PID with a pid, unix.P_ALL with 0.
+// peek looks for a dead child and leaves it unreaped. idType and id are those of
+// waitid(2): unix.P_PID with a pid, or unix.P_ALL with 0.
 func peek(idType, id int) (siginfoChild, bool) {
 	return waitid(idType, id, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
 }
 
-// peekExit looks whether the child pid is dead and leaves it unreaped.
+// peekExit is peek for one pid.
 func peekExit(pid int, now time.Time) (Exit, bool) {
 	info, dead := peek(unix.P_PID, pid)
 	return info.exit(now), dead
@@ -26,23 +26,20 @@ func isReapable(pid int) bool {
 	return dead
 }
 
-// reap takes pid out of the process table if it is a dead child, and reports
-// whether it was.
+// reap reaps pid if it is a dead child, and reports whether it was.
 func reap(pid int) bool {
 	_, dead := waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
 	return dead
 }
 
-// reapHandle does the same for the child behind a pidfd (kernel 5.4), of which
-// there is never another.
+// reapHandle reaps the child behind a pidfd (kernel 5.4).
 func reapHandle(handle int) {
 	waitid(unix.P_PIDFD, handle, unix.WEXITED|unix.WNOHANG)
 }
 
-// hasLivingChild reports whether a living child of ours is pid (unix.P_PID) or
-// in a group (unix.P_PGID). The kernel answers ECHILD where nothing could ever
-// satisfy the wait, and a dead child can't be stopped any more
-// (wait_consider_task in kernel/exit.c).
+// hasLivingChild reports whether pid is a living child (unix.P_PID), or one is in a
+// group (unix.P_PGID). The kernel returns ECHILD if nothing could satisfy the wait, and
+// a dead child can't be stopped any more (wait_consider_task in kernel/exit.c).
 func hasLivingChild(idType, id int) bool {
 	var info unix.Siginfo
 	err := retry(func() error {
@@ -58,7 +55,7 @@ func waitid(idType, id, options int) (siginfoChild, bool) {
 	return child, err == nil && child.pid != 0
 }
 
-// retry calls again what a signal has interrupted.
+// retry repeats a call that a signal has interrupted.
 func retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// obstacle says what keeps a user (nil: this process's) from executing the file at
-// path, as far as a look can tell: the kernel's errors are few, and each has many
-// causes (execve(2)). ENOENT: there is no file.
-func obstacle(path string, who *Credential) error {
-	if err := reach(path, who); err != nil {
+// checkExecutable says why a user (nil: this process's) can't execute the file at path,
+// as far as it can be found out: execve(2) has few errors for many causes. ENOENT: there
+// is no file.
+func checkExecutable(path string, who *Credential) error {
+	if err := checkDirectories(path, who); err != nil {
 		return err
 	}
 	info, err := os.Stat(path)
@@ -37,16 +37,19 @@ func obstacle(path string, who *Credential) error {
 		return fmt.Errorf("the file system of %s is mounted noexec: mount it with exec, or put the program elsewhere", path)
 	case forbidden(path, who):
 		return fmt.Errorf("user %d may not execute %s: chmod o+x %s, or give it to a group of that user", uid(who), path, path)
-	case windowsLine(path):
+	}
+	// A carriage return becomes part of the interpreter's name, or of the one that env
+	// looks for.
+	interpreter, line := interpreterOf(path)
+	if strings.HasSuffix(interpreter, "\r") || filepath.Base(interpreter) == "env" && strings.HasSuffix(line, "\r") {
 		return fmt.Errorf(`its first line ends in a carriage return, as Windows writes it: sed -i 's/\r$//' %s`, path)
 	}
 	return nil
 }
 
-// reach says which directory on the way to path, symlinks followed, a user may not
-// enter. nil: none.
-func reach(path string, who *Credential) error {
-	real, _ := filepath.EvalSymlinks(path) // "" where it is not there
+// checkDirectories says which directory of path, symlinks followed, a user may not enter.
+func checkDirectories(path string, who *Credential) error {
+	real, _ := filepath.EvalSymlinks(path) // "" if it does not exist
 	for _, path := range []string{path, real} {
 		for i, c := range path {
 			if c == '/' && forbidden(path[:i+1], who) {
@@ -58,9 +61,9 @@ func reach(path string, who *Credential) error {
 	return nil
 }
 
-// forbidden reports whether a user may not execute a file or enter a directory, "x/".
-// Of a user that this process is not, it knows the mode, and no access control list
-// (acl(5)).
+// forbidden reports whether a user may not execute a file or enter a directory ("x/").
+// For another user than this process's it looks at the mode only, not at an access
+// control list (acl(5)).
 func forbidden(path string, who *Credential) bool {
 	if who == nil || int(who.UID) == os.Geteuid() {
 		return errors.Is(unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS), unix.EACCES)
@@ -84,51 +87,29 @@ func uid(who *Credential) int {
 	return int(who.UID)
 }
 
-// windowsLine reports whether a script's first line ends in a carriage return, which
-// then is part of a name that there is not: the interpreter's, or the one that env
-// looks for.
-func windowsLine(path string) bool {
-	interpreter := interpreterOf(path)
-	return strings.HasSuffix(interpreter, "\r") || filepath.Base(interpreter) == "env" && strings.HasSuffix(firstLine(path), "\r")
-}
-
-// firstLine is a script's, without the #!, as far as the kernel reads it; "" where
-// path leads to none that can be read.
-func firstLine(path string) string {
+// interpreterOf is what the kernel loads to run the file at path: the program in a
+// script's first line, or the loader of an ELF file; "" if there is none. line is a
+// script's first line after "#!".
+func interpreterOf(path string) (interpreter, line string) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	defer file.Close()
 	head := make([]byte, 256)    // BINPRM_BUF_SIZE
 	n, _ := file.ReadAt(head, 0) // an error is the end of the file
-	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	line, _, _ = strings.Cut(string(head[:n]), "\n")
 	line, script := strings.CutPrefix(line, "#!")
 	if !script {
-		return ""
+		return loaderOf(file), ""
 	}
-	return strings.TrimLeft(line, " \t")
+	line = strings.TrimLeft(line, " \t")
+	interpreter, _, _ = strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
+	return interpreter, line
 }
 
-// interpreterOf is what the kernel loads to run the file at path: the program in
-// a script's first line, as it stands there, the loader of an ELF file, "" where
-// there is none.
-func interpreterOf(path string) string {
-	if line := firstLine(path); line != "" {
-		line, _, _ = strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
-		return line
-	}
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	return loaderOf(file)
-}
-
-// loaderOf is the PT_INTERP of a 64-bit little-endian ELF file (elf(5)), ""
-// where there is none. It does without debug/elf, which would bring DWARF and
-// three kinds of decompression into the master.
+// loaderOf is the PT_INTERP of a 64-bit little-endian ELF file (elf(5)); "": none. It
+// does not use debug/elf, which would link DWARF and three decompressors.
 func loaderOf(file io.ReaderAt) string {
 	const class64, little, interp = 2, 1, 3
 	var head [64]byte

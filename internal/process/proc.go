@@ -1,0 +1,151 @@
+package process
+
+import (
+	"bytes"
+	"iter"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PIDs returns every process that /proc shows.
+func PIDs() []int {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1) // a partial list is used too
+	pids := make([]int, 0, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// ownProc reports whether /proc shows this process's pid namespace.
+func ownProc() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
+// ancestors yields a process, its parent and so on, at most 64 and not PID 1. None if
+// /proc shows another pid namespace.
+func ancestors(pid int) iter.Seq2[int, stat] {
+	return func(yield func(int, stat) bool) {
+		const most = 64
+		for n := 0; n < most && pid > 1 && (n > 0 || ownProc()); n++ {
+			s, known := readStat(pid)
+			if !known || !yield(pid, s) {
+				return
+			}
+			pid = s.parent
+		}
+	}
+}
+
+// Descends reports whether a process is a descendant of another one, or that one. False
+// if unknown. (A subreaper keeps orphans below it.)
+func Descends(pid, ancestor int) bool {
+	for p, s := range ancestors(pid) {
+		if p == ancestor || s.parent == ancestor {
+			return true
+		}
+	}
+	return pid == ancestor
+}
+
+// Parent returns a process's parent. Unknown if the process has ended, or /proc shows
+// another pid namespace.
+func Parent(pid int) (parent int, known bool) {
+	if !ownProc() {
+		return 0, false
+	}
+	s, known := readStat(pid)
+	return s.parent, known
+}
+
+// stat is a part of /proc/PID/stat (proc_pid_stat(5)).
+type stat struct {
+	state                  byte // 'T': stopped by a signal
+	parent, group, session int
+
+	reaped float64 // CPU seconds of children that it has waited for
+	start  uint64  // clock ticks after boot
+}
+
+// clockTicks is USER_HZ, which is 100 on all platforms of Go on Linux.
+const clockTicks = 100
+
+func readStat(pid int) (s stat, known bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return s, false
+	}
+	// pid (name) state parent ..., and the name may contain anything.
+	_, rest, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
+	fields := bytes.Fields(rest)
+	const parent, group, session, cutime, cstime, starttime = 1, 2, 3, 13, 14, 19
+	if len(fields) <= starttime {
+		return s, false
+	}
+	var numbers [starttime + 1]uint64
+	for _, i := range []int{parent, group, session, cutime, cstime, starttime} {
+		if numbers[i], err = strconv.ParseUint(string(fields[i]), 10, 64); err != nil {
+			return s, false
+		}
+	}
+	return stat{
+		state:  fields[0][0],
+		parent: int(numbers[parent]), group: int(numbers[group]), session: int(numbers[session]),
+		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
+		start:  numbers[starttime],
+	}, true
+}
+
+// Sockets returns the inodes of a process's sockets; none if this process may not look.
+func Sockets(pid int) (inodes []uint64) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	entries, _ := os.ReadDir(dir) // a partial list is used too
+	for _, entry := range entries {
+		target, _ := os.Readlink(filepath.Join(dir, entry.Name()))
+		number, isSocket := strings.CutPrefix(target, "socket:[")
+		if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); isSocket && err == nil {
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
+}
+
+// StartedAt is when a process began; zero if unknown.
+func StartedAt(pid int) time.Time {
+	s, known := readStat(pid)
+	if !known {
+		return time.Time{}
+	}
+	return timeOf(s.start)
+}
+
+// timeOf converts clock ticks after boot; zero if they are in the future.
+func timeOf(ticks uint64) time.Time {
+	now := ticksNow()
+	if ticks > now {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(now-ticks) * time.Second / clockTicks)
+}
+
+// ticksNow is the time since boot in clock ticks.
+func ticksNow() uint64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return uint64(t.Sec)*clockTicks + uint64(t.Nsec)/(uint64(time.Second)/clockTicks)
+}

@@ -1,0 +1,135 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the shim was doing when it failed, completing "cannot ...", where the error needs
+// more words than these.
+const (
+	enteringDirectory = "enter its directory"
+	changingUser      = "change its user"
+	executing         = "execute it"
+)
+
+// maxStatus bounds what is read from a failed shim: its Go runtime may print a trace.
+const maxStatus = 1 << 10
+
+// noRoom explains EAGAIN of fork(2), clone(2), setuid(2) and execve(2).
+const noRoom = "the limit on processes is reached: raise pids.max of the cgroup (TasksMax= in a unit) or the user's (LimitNPROC=, ulimit -u)"
+
+// StartError says why a program could not be started. Errno is the kernel's error.
+type StartError struct {
+	Errno syscall.Errno
+	text  string
+}
+
+func (e *StartError) Error() string { return e.text }
+
+// Unwrap returns Errno.
+func (e *StartError) Unwrap() error { return e.Errno }
+
+func limitError(spec *Spec) error {
+	return &StartError{unix.EAGAIN, fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
+}
+
+// failureStatus is what a shim writes to the status pipe.
+func failureStatus(errno syscall.Errno, doing string) string {
+	return strconv.Itoa(int(errno)) + " " + doing
+}
+
+// startError explains what a failed shim has written.
+func startError(spec *Spec, status string) error {
+	number, doing, _ := strings.Cut(status, " ")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return runtimeError(spec, status)
+	}
+	errno := syscall.Errno(n)
+	text := fmt.Sprintf("cannot start %s: cannot %s: %v", spec.Path, doing, errno)
+	switch doing {
+	case enteringDirectory:
+		text = fmt.Sprintf("cannot enter directory %s: %v", spec.Dir, errno)
+	case changingUser:
+		text = fmt.Sprintf("cannot change to user %d, group %d: %v%s", spec.User.UID, spec.User.GID, errno, explainUser(errno))
+	case executing:
+		text = fmt.Sprintf("cannot execute %s: %s", spec.Path, explainExec(spec, errno))
+	}
+	return &StartError{errno, text}
+}
+
+// runtimeError explains what the shim's Go runtime printed before it ended. It has one
+// text for a thread that it can't create, and another with cgo.
+func runtimeError(spec *Spec, printed string) error {
+	if strings.Contains(printed, "failed to create new OS thread") || strings.Contains(printed, "pthread_create failed") {
+		return limitError(spec)
+	}
+	line, _, _ := strings.Cut(printed, "\n")
+	return fmt.Errorf("cannot start %s: its launcher failed: %s", spec.Path, line)
+}
+
+// explainUser says why the user can't be changed (user_namespaces(7)).
+func explainUser(errno syscall.Errno) string {
+	denied, _ := os.ReadFile("/proc/self/setgroups")
+	switch {
+	case errno == unix.EPERM && os.Geteuid() != 0:
+		return ": only root may change the user; leave out user and group, or start as root"
+	case errno == unix.EPERM && strings.TrimSpace(string(denied)) == "deny":
+		return ": this user namespace forbids setgroups: map a range of groups (newgidmap), or leave out user and group"
+	case errno == unix.EPERM:
+		return ": this root is without CAP_SETUID or CAP_SETGID, as in a container that drops them"
+	case errno == unix.EINVAL:
+		return ": this user namespace has no such number: see /proc/self/uid_map and gid_map"
+	case errno == unix.EAGAIN:
+		return ": " + noRoom
+	}
+	return ""
+}
+
+// explainExec finds the cause of an error of execve(2).
+func explainExec(spec *Spec, errno syscall.Errno) string {
+	switch errno {
+	case unix.ENOENT, unix.EACCES, unix.ENOTDIR:
+		if why := explainPath(spec); why != "" {
+			return why
+		}
+	case unix.ENOEXEC:
+		return "it is no program for this machine, and no script that begins with #!"
+	case unix.EAGAIN: // the new user has too many
+		return noRoom
+	case unix.E2BIG:
+		return "its arguments and environment are too long"
+	case unix.ETXTBSY:
+		return "it is open for writing: wait until it is written, and replace a program by rename, not in place"
+	default:
+	}
+	return errno.Error()
+}
+
+// explainPath says what is wrong with the program or its interpreter; "": no fault found.
+func explainPath(spec *Spec) string {
+	if spec.File == nil {
+		if err := checkExecutable(spec.Path, spec.User); err != nil {
+			return err.Error()
+		}
+	}
+	interpreter, _ := interpreterOf(spec.Path)
+	if interpreter == "" {
+		return ""
+	}
+	err := checkExecutable(interpreter, spec.User)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Sprintf("its interpreter %s is missing", interpreter)
+	case err != nil:
+		return fmt.Sprintf("its interpreter %s can't be run: %v", interpreter, err)
+	}
+	return ""
+}

@@ -122,18 +122,6 @@ func (s *commandIDs) add(id string) bool {
 	return true
 }
 
-// connections counts what all workers have open that count. Those of an app are
-// all of one program: who does not count is starting, or none does.
-func (h *host) connections() (open int64, known bool) {
-	for _, w := range h.workers {
-		if c, counts := w.link.Counters(); counts {
-			open += int64(c.Open)
-			known = true
-		}
-	}
-	return open, known
-}
-
 // shed asks workers to close so many of their connections, those that have most
 // the most. It returns how many it has asked for.
 func (h *host) shed(count int, over time.Duration) (asked int) {

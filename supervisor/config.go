@@ -3,8 +3,8 @@ package supervisor
 import (
 	"syscall"
 
-	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
 )
 
@@ -89,7 +89,7 @@ type (
 	Restart  = pool.Restart
 	Update   = pool.Update
 	Drain    = pool.Drain
-	Redis    = fleet.Settings
+	Redis    = redisconfig.Settings
 )
 
 // Log says where the workers' output goes.
@@ -112,6 +112,6 @@ func Defaults() Config {
 		Update:       core.Update,
 		Drain:        core.Drain,
 		Log:          Log{Mode: "capture"},
-		Redis:        Redis{Interval: fleet.DefaultInterval, ReadFrom: fleet.FromPrimary},
+		Redis:        Redis{Interval: redisconfig.DefaultInterval, ReadFrom: redisconfig.FromPrimary},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // farewellToFleet is how long the host has to take itself out of Redis.
@@ -42,7 +43,7 @@ type member struct {
 func (m *master) join() *member {
 	b := &backend{loop: m.loop, host: m.host, tell: m.loop.glance, meter: meter{usage: process.Sparing(process.NewUsage())}}
 	of := &member{
-		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.events.Boot(), StartedAt: m.host.startedAt, Memory: new(fleet.Memory)},
+		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.events.Boot(), StartedAt: m.host.startedAt},
 		source:   &source{backend: b},
 		log:      m.log,
 		settings: make(chan Redis, 1),
@@ -136,13 +137,13 @@ func (m *member) begin(r Redis) bool {
 	}
 	if m.failed.Load() == nil {
 		m.log.Error("cannot report to Redis: it is tried again", "why", err)
-		m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: fleet.MaskURL(r.URL)})
+		m.failed.Store(&control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: redisconfig.MaskURL(r.URL)})
 	}
 	return false
 }
 
 func (m *member) start(r Redis) error {
-	if r.URL == fleet.Embedded {
+	if r.URL == redisconfig.Embedded {
 		if m.embedded == nil {
 			e, err := embed(m.children, m.command, m.log)
 			if err != nil {
@@ -178,13 +179,3 @@ func (m *member) end() {
 // for. The backend is one of its own: two that measure at their own pace would
 // disturb each other's figures per second.
 type source struct{ *backend }
-
-// Glance implements fleet.Source.
-func (s *source) Glance(ctx context.Context) (fleet.Glance, error) {
-	return ask(ctx, s.backend, func() fleet.Glance {
-		v := s.loop.pool.Summary()
-		g := fleet.Glance{State: v.State, Generation: v.Generation, Ready: v.Ready}
-		g.Connections, g.Known = s.host.connections()
-		return g
-	})
-}

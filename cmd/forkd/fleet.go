@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // fleetReader is what the commands of the fleet need of a *fleet.Reader.
@@ -66,7 +67,7 @@ func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx conte
 	if err != nil {
 		return err
 	}
-	where := fleet.MaskURL(s.URL)
+	where := redisconfig.MaskURL(s.URL)
 	reader, err := fleet.Open(s)
 	if err != nil {
 		return redisFailed(where, err)

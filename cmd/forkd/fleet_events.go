@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 func fleetEventsCommand(std stdio) *cobra.Command {
@@ -26,7 +27,7 @@ or the end of what reads it.`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			app := args[0]
-			if err := fleet.CheckApp(app); err != nil {
+			if err := redisconfig.CheckApp(app); err != nil {
 				return usage("%v", err)
 			}
 			return from.withFleet(cmd.Context(), app, func(ctx context.Context, r fleetReader, where string) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // orderFlags are what the commands that order hosts about have in common.
@@ -196,10 +197,10 @@ func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []st
 	case o.within < time.Second || o.within > time.Hour:
 		return usage("--within %s: use 1s to 1h", o.within)
 	}
-	if err := fleet.CheckApp(app); err != nil {
+	if err := redisconfig.CheckApp(app); err != nil {
 		return usage("%v", err)
 	}
-	o.from.readFrom = fleet.FromPrimary // a replica takes no orders
+	o.from.readFrom = redisconfig.FromPrimary // a replica takes no orders
 	return o.from.withFleet(cmd.Context(), app, func(ctx context.Context, from fleetReader, where string) error {
 		f, err := from.Fleet(ctx, app, false)
 		switch {
@@ -245,7 +246,7 @@ func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error
 	for i := range hosts {
 		h := &hosts[i]
 		switch {
-		case h.Vanished, len(names) > 0 && !slices.Contains(names, h.ID), fleet.CheckHost(h.ID) != nil:
+		case h.Vanished, len(names) > 0 && !slices.Contains(names, h.ID), redisconfig.CheckHost(h.ID) != nil:
 			continue
 		case h.Twin != "":
 			twins = append(twins, h.ID)

@@ -14,6 +14,7 @@ import (
 	"github.com/forkd/forkd/internal/config"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // redisVariable names Redis in the environment.
@@ -32,7 +33,7 @@ func (r *redisFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.passwordFile, "password-file", "", "a `FILE` with the password, instead of in the URL")
 	cmd.Flags().StringVar(&r.caFile, "ca-file", "", "a `FILE` with the certificates to trust, for rediss://")
 	cmd.PreRun = func(cmd *cobra.Command, _ []string) {
-		if strings.Contains(fleet.MaskURL(r.url), ":***@") {
+		if strings.Contains(redisconfig.MaskURL(r.url), ":***@") {
 			fmt.Fprintln(cmd.ErrOrStderr(), "forkd: warning: every user of this machine can read the password on the command line: leave it out of the URL, and give --password-file FILE, or set "+redisVariable)
 		}
 	}
@@ -173,7 +174,7 @@ func redisOfApp(app *control.App, foreign bool) (fleet.Settings, error) {
 		return s, fmt.Errorf("cannot read how %s reaches Redis: %w", app.App, err)
 	case err != nil:
 		return fleet.Settings{URL: url}, nil //nolint:nilerr // it may do without the rest; if not, Redis says so
-	case fleet.MaskURL(s.URL) == url:
+	case redisconfig.MaskURL(s.URL) == url:
 		return s, nil
 	case secret:
 		return s, usage("%s reports to %s, which is not what its file says, and tells nobody the password: say --redis URL", app.App, url)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // reportsTo is an app that runs here.
@@ -66,12 +67,12 @@ func TestWhereRedisIs(t *testing.T) {
 	}
 	s, err = (&redisFlags{file: file}).settings(t.Context(), "shop")
 	wantSettings(t, s, err, "redis://file:1", filepath.Join(filepath.Dir(file), "password"), "")
-	if s.ReadFrom != fleet.FromReplica {
+	if s.ReadFrom != redisconfig.FromReplica {
 		t.Errorf("reads from %q", s.ReadFrom)
 	}
 	s, err = (&redisFlags{file: file, passwordFile: password, readFrom: "primary"}).settings(t.Context(), "shop")
 	wantSettings(t, s, err, "redis://file:1", password, "")
-	if s.ReadFrom != fleet.FromPrimary {
+	if s.ReadFrom != redisconfig.FromPrimary {
 		t.Errorf("reads from %q", s.ReadFrom)
 	}
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // fleetView is what `fleet status` shows, and how.
@@ -44,7 +45,7 @@ that is not the newest.`,
 				return usage("use only one of --json and --watch: see forkd fleet status --help")
 			case len(args) == 1:
 				v.app = args[0]
-				if err := fleet.CheckApp(v.app); err != nil {
+				if err := redisconfig.CheckApp(v.app); err != nil {
 					return usage("%v", err)
 				}
 			}

@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -112,21 +112,21 @@ func keys() []key {
 
 		{
 			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
-			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return fleet.MaskURL(d.config.Redis.URL) }},
+			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return redisconfig.MaskURL(d.config.Redis.URL) }},
 		},
 		{"redis.username", "", "", word(func(d *draft) *string { return &d.config.Redis.Username })},
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
 		{"redis.ca_file", "", "", path("redis.ca_file", func(d *draft) *string { return &d.redisCA })},
 		{
 			"redis.interval", "", "",
-			duration(fleet.MinInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
+			duration(redisconfig.MinInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
 		},
 		{"redis.ttl", "", "", field{duration(0, func(d *draft) *time.Duration { return &d.config.Redis.TTL }).set, (*draft).showRedisTTL}},
 		{"redis.host_id", "", "", word(func(d *draft) *string { return &d.config.Redis.HostID })},
 		{"redis.advertise", "", "", field{(*draft).setAdvertise, (*draft).showAdvertise}},
 		{
 			"redis.read_from", "", "",
-			choice(func(d *draft) *string { return &d.config.Redis.ReadFrom }, []string{fleet.FromPrimary, fleet.FromReplica}),
+			choice(func(d *draft) *string { return &d.config.Redis.ReadFrom }, []string{redisconfig.FromPrimary, redisconfig.FromReplica}),
 		},
 		{"redis.control", "", "", yesNo(func(d *draft) *bool { return &d.config.Redis.Control })},
 		{"redis.connection_limit_per_host", "", "", count(func(d *draft) *int64 { return &d.config.Redis.ConnectionLimit })},

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/supervisor"
 )
@@ -179,7 +179,7 @@ func TestEveryKey(t *testing.T) {
 		Update: supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
 		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "inherit"},
-		Redis: fleet.Settings{
+		Redis: redisconfig.Settings{
 			URL: "rediss://10.0.0.5:6380/1", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
 			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},
@@ -267,7 +267,7 @@ func TestFlagsWin(t *testing.T) {
 		Update: supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
 		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
 		Log:    supervisor.Log{Mode: "capture"},
-		Redis: fleet.Settings{
+		Redis: redisconfig.Settings{
 			URL: "rediss://other", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
 			Interval: time.Second, TTL: 10 * time.Second, HostID: "web-1", Advertise: []string{"10.0.0.5:8080", "[fd00::5]:8080"},

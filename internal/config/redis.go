@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 func (d *draft) setAdvertise(v value) (err error) {
@@ -30,17 +30,17 @@ func (d *draft) showRedisTTL() string {
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
 	d.placeRedis()
-	if at, given := d.given("redis.url"); given && at.flagged() && fleet.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
+	if at, given := d.given("redis.url"); given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
 	}
 	const limit = "redis.max_connections_per_host"
 	if at, given := d.given(limit); given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
 		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
 	}
-	if at, given := d.given("redis.control"); given && r.Control && r.URL == fleet.Embedded {
+	if at, given := d.given("redis.control"); given && r.Control && r.URL == redisconfig.Embedded {
 		d.report(at, errors.New("is not to be had with the embedded Redis: every user of this machine could give orders there"))
 	}
-	bad, ok := errors.AsType[*fleet.BadSetting](checkRedis(*r))
+	bad, ok := errors.AsType[*redisconfig.BadSetting](checkRedis(*r))
 	if !ok {
 		return
 	}
@@ -55,11 +55,11 @@ func (d *draft) finishRedis() {
 
 // checkRedis checks what can be known without connecting, also where nobody connects
 // by the URL.
-func checkRedis(r fleet.Settings) error {
+func checkRedis(r redisconfig.Settings) error {
 	if r.URL == "" && r.HostID == "" {
 		r.HostID = "localhost" // nobody needs one
 	}
-	if r.URL == "" || r.URL == fleet.Embedded {
+	if r.URL == "" || r.URL == redisconfig.Embedded {
 		r.URL = "rediss://localhost" // one that all other settings go with
 	}
 	return r.Check()
@@ -78,29 +78,29 @@ func (d *draft) placeRedis() {
 // LoadRedis reads from an app's file how it finds Redis, and nothing else: what the
 // app runs, and as whom, need not be on this machine. They have
 // not been checked. The error is an *Error.
-func LoadRedis(file string) (fleet.Settings, error) {
+func LoadRedis(file string) (redisconfig.Settings, error) {
 	h, err := thisHost()
 	if err != nil {
-		return fleet.Settings{}, err
+		return redisconfig.Settings{}, err
 	}
 	return h.loadRedis(file)
 }
 
-func (h host) loadRedis(file string) (fleet.Settings, error) {
+func (h host) loadRedis(file string) (redisconfig.Settings, error) {
 	d := newDraft(h)
 	d.file = file
 	stdin, err := h.readStdin(file)
 	if err != nil {
-		return fleet.Settings{}, err
+		return redisconfig.Settings{}, err
 	}
 	settings, err := d.parseFile(stdin)
 	if err != nil {
-		return fleet.Settings{}, err
+		return redisconfig.Settings{}, err
 	}
 	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return s.path[0].name != "redis" }))
 	d.placeRedis()
 	if len(d.failures) > 0 {
-		return fleet.Settings{}, first(d.failures)
+		return redisconfig.Settings{}, first(d.failures)
 	}
 	return d.config.Redis, nil
 }

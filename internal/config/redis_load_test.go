@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -27,7 +27,7 @@ ttl = "1m"
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fleet.Settings{
+	want := redisconfig.Settings{
 		URL: "redis://me@x", PasswordFile: filepath.Join(h.directory, "secret"), Interval: 2 * time.Second, TTL: time.Minute, ReadFrom: "primary",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -83,7 +83,7 @@ func BeatScript() *redis.Script { return redis.NewScript(beatSource) }
 func Beat(s Settings, app App, status control.App, seq uint64, news []control.Event) (k []string, args []any) {
 	w := wire{keys: keys{app.Name}}
 	return w.input(beat{
-		kind: beatReport, host: s.HostID, boot: app.Boot, ttl: s.ttl(), load: loadOf(s, status),
+		kind: beatReport, host: s.HostID, boot: app.Boot, ttl: s.Expiry(), load: loadOf(s, status),
 		changed: len(news) > 0, news: news, fields: hostFields(s, s.HostID, app, status, seq, ""),
 	})
 }
@@ -218,7 +218,7 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, twi
 	f = append(
 		f, "schema", schema, "host", host, "boot", app.Boot, "seq", seq, "addresses", list,
 		"state", a.State, "version", a.Version, "generation", a.Generation, "wanted", a.Totals.Wanted, "ready", a.Totals.Ready,
-		"restarts", a.Totals.Restarts, "started_at", app.StartedAt.UnixMilli(), "interval_ms", s.interval().Milliseconds(),
+		"restarts", a.Totals.Restarts, "started_at", app.StartedAt.UnixMilli(), "interval_ms", s.Every().Milliseconds(),
 		"workers", appendColumns(make([]byte, 0, 512+64*len(a.Slots)), a.Slots),
 	)
 	if s.ConnectionLimit > 0 {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 const (
@@ -42,15 +44,15 @@ func direct() dialer {
 // dialThrough is dial by other means. The connections end with life.
 func dialThrough(life context.Context, s Settings, reader bool, through dialer) (redis.UniversalClient, error) {
 	redis.SetLogger(silent{})
-	e, err := parseURL(s.URL)
+	e, err := redisconfig.ParseURL(s.URL)
 	if err != nil {
 		return nil, &BadSetting{Key: "url", Text: err.Error()}
 	}
 	o := &redis.UniversalOptions{
-		Addrs:                      e.addresses,
-		DB:                         e.db,
-		MasterName:                 e.master,
-		CredentialsProviderContext: s.credentials(e),
+		Addrs:                      e.Addresses,
+		DB:                         e.DB,
+		MasterName:                 e.Master,
+		CredentialsProviderContext: credentials(s, e),
 		Protocol:                   2,
 		DisableIdentity:            true,
 		MaintNotificationsConfig:   &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
@@ -72,12 +74,12 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		limit = readerLimits()
 		o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = readerPatience, readerPatience, readerPatience
 		o.ReadBufferSize = 64 << 10
-		o.ReadOnly = s.ReadFrom == FromReplica && (e.kind == sentinel || e.kind == cluster)
-		o.RouteRandomly = o.ReadOnly && e.kind == cluster
+		o.ReadOnly = s.ReadFrom == redisconfig.FromReplica && (e.Kind == redisconfig.Sentinel || e.Kind == redisconfig.Cluster)
+		o.RouteRandomly = o.ReadOnly && e.Kind == redisconfig.Cluster
 	}
 	var over *tls.Config
-	if e.tls {
-		if over, err = s.tls(); err != nil {
+	if e.TLS {
+		if over, err = tlsConfig(s); err != nil {
 			return nil, err
 		}
 	}
@@ -85,7 +87,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(life, cancel)()
-		if e.kind == sentinel && slices.Contains(e.addresses, address) {
+		if e.Kind == redisconfig.Sentinel && slices.Contains(e.Addresses, address) {
 			hurried, cancel := context.WithTimeout(ctx, sentinelPatience)
 			defer cancel()
 			conn, err := connect(hurried, through, network, address, over)
@@ -100,12 +102,12 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		}
 		return guarded(life, conn, limit), nil
 	}
-	switch e.kind {
-	case sentinel:
+	switch e.Kind {
+	case redisconfig.Sentinel:
 		return redis.NewFailoverClient(o.Failover()), nil
-	case cluster:
+	case redisconfig.Cluster:
 		return redis.NewClusterClient(o.Cluster()), nil
-	case unixSocket:
+	case redisconfig.UnixSocket:
 		simple := o.Simple()
 		simple.Network = "unix"
 		return redis.NewClient(simple), nil
@@ -136,12 +138,12 @@ func connect(ctx context.Context, through dialer, network, address string, over 
 	return secure, nil
 }
 
-func (s Settings) tls() (*tls.Config, error) {
+func tlsConfig(s Settings) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CAFile == "" {
 		return c, nil
 	}
-	pool, err := readCA(s.CAFile)
+	pool, err := redisconfig.ReadCA(s.CAFile)
 	if err != nil {
 		return nil, &BadSetting{Key: "ca_file", Text: err.Error()}
 	}
@@ -150,15 +152,15 @@ func (s Settings) tls() (*tls.Config, error) {
 }
 
 // credentials returns what is asked for the user and password of each connection.
-func (s Settings) credentials(e endpoint) func(context.Context) (username, password string, err error) {
+func credentials(s Settings, e redisconfig.Endpoint) func(context.Context) (username, password string, err error) {
 	user := s.Username
 	if user == "" {
-		user = e.username
+		user = e.Username
 	}
 	reading := make(chan struct{}, 1) // on a disk that hangs, one blocks a thread and not each
 	return func(ctx context.Context) (string, string, error) {
 		if s.PasswordFile == "" {
-			return user, e.password, nil
+			return user, e.Password, nil
 		}
 		select {
 		case reading <- struct{}{}:
@@ -166,7 +168,7 @@ func (s Settings) credentials(e endpoint) func(context.Context) (username, passw
 		case <-ctx.Done():
 			return "", "", &BadSetting{Key: "password_file", Text: "it is still being read"}
 		}
-		password, err := readSecret(s.PasswordFile)
+		password, err := redisconfig.ReadSecret(s.PasswordFile)
 		if err != nil {
 			return "", "", &BadSetting{Key: "password_file", Text: err.Error()}
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // The password is read again at each connection, and never said.
@@ -102,7 +103,7 @@ func TestTLS(t *testing.T) {
 func TestDialDoesNotConnect(t *testing.T) {
 	for _, url := range []string{"redis://127.0.0.1:1", "rediss://127.0.0.1:1", "unix:///nowhere", "redis+sentinel://127.0.0.1:1/mine", "redis+cluster://127.0.0.1:1,127.0.0.1:2"} {
 		for _, reader := range []bool{false, true} {
-			client, err := dial(Settings{URL: url, ReadFrom: FromReplica}, reader)
+			client, err := dial(Settings{URL: url, ReadFrom: redisconfig.FromReplica}, reader)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,7 +166,7 @@ func TestNothingGrowsWhileDown(t *testing.T) {
 			tries <- struct{}{}
 		}
 	}()
-	s := Settings{URL: "redis://" + ln.Addr().String(), HostID: "web-1", Interval: MinInterval}
+	s := Settings{URL: "redis://" + ln.Addr().String(), HostID: "web-1", Interval: redisconfig.MinInterval}
 	before := descriptors(t)
 	r, err := Start(s, App{Name: "shop", Boot: "a"}, newApp(1), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -201,7 +202,7 @@ func descriptors(t *testing.T) int {
 
 // A reporter of a real Redis comes, sees it stop and go on, and leaves.
 func TestReporterOnRedis(t *testing.T) {
-	s := Settings{URL: redisServer(t), HostID: "web-1", Interval: MinInterval, Control: true}
+	s := Settings{URL: redisServer(t), HostID: "web-1", Interval: redisconfig.MinInterval, Control: true}
 	w := wired(t, s.URL)
 	source := newApp(4)
 	source.happen(3)

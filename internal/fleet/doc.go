@@ -10,3 +10,11 @@
 // It must not decide anything about workers: what Redis asks for is handed to the
 // [Source].
 package fleet
+
+import "github.com/forkd/forkd/internal/redisconfig"
+
+// The settings are those of redisconfig.
+type (
+	Settings   = redisconfig.Settings
+	BadSetting = redisconfig.BadSetting
+)

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 const (
@@ -42,7 +43,7 @@ type Entry struct {
 // Redis is away comes when it is back, as far as it is kept. Nothing is read ahead
 // of each by more than 500 events. An error of each is returned as it is.
 func (r *Reader) Events(ctx context.Context, app, after string, follow bool, each func(Entry) error) error {
-	if err := CheckApp(app); err != nil {
+	if err := redisconfig.CheckApp(app); err != nil {
 		return err
 	}
 	if after != "" && after != fromNow && !validEntry(after) {
@@ -238,7 +239,7 @@ func (e *Entry) read(values map[string]any) error {
 	}
 	var errs [9]error
 	e.Host, errs[0] = text("host", mostText)
-	if errs[0] == nil && !validHost(e.Host) {
+	if errs[0] == nil && !redisconfig.ValidHost(e.Host) {
 		e.Host, errs[0] = "", fmt.Errorf("its host is %s", short(e.Host))
 	}
 	e.Boot, errs[1] = text("boot", mostText)

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // Host is what a reader makes of a host's hash. A figure that is not known is
@@ -209,10 +210,10 @@ func (r *report) derive(now time.Time) {
 	if r.Capacity != nil && r.Connections != nil {
 		r.Utilization = new(100 * float64(*r.Connections) / float64(*r.Capacity))
 	}
-	interval := DefaultInterval
+	interval := redisconfig.DefaultInterval
 	if ms := r.interval; ms != nil {
-		if *ms < MinInterval.Milliseconds() || *ms > maxInterval.Milliseconds() {
-			r.bad("interval_ms %d is not from %d to %d", *ms, MinInterval.Milliseconds(), maxInterval.Milliseconds())
+		if *ms < redisconfig.MinInterval.Milliseconds() || *ms > redisconfig.MaxInterval.Milliseconds() {
+			r.bad("interval_ms %d is not from %d to %d", *ms, redisconfig.MinInterval.Milliseconds(), redisconfig.MaxInterval.Milliseconds())
 		} else {
 			interval = time.Duration(*ms) * time.Millisecond
 			r.Interval = new(interval.Seconds())

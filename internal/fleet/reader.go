@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // How much of a fleet is read.
@@ -48,8 +50,8 @@ func Open(s Settings) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{settings: s, from: from, to: from}
-	if s.ReadFrom == FromReplica {
-		s.ReadFrom = FromPrimary
+	if s.ReadFrom == redisconfig.FromReplica {
+		s.ReadFrom = redisconfig.FromPrimary
 		if r.to, err = dial(s, true); err != nil {
 			_ = from.Close()
 			return nil, err
@@ -73,7 +75,7 @@ func (r *Reader) Apps(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", appsKey, err)
 	}
-	apps := slices.DeleteFunc(listed, func(name string) bool { return CheckApp(name) != nil })
+	apps := slices.DeleteFunc(listed, func(name string) bool { return redisconfig.CheckApp(name) != nil })
 	slices.Sort(apps)
 	return apps, nil
 }
@@ -82,7 +84,7 @@ func (r *Reader) Apps(ctx context.Context) ([]string, error) {
 // report is in its Problem. An error says that the list itself can't be read. An
 // app that nobody reports has no hosts.
 func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet, error) {
-	if err := CheckApp(app); err != nil {
+	if err := redisconfig.CheckApp(app); err != nil {
 		return Fleet{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -247,7 +249,7 @@ func (l *look) hosts(ctx context.Context, listed []member) ([]Host, error) {
 	hosts := make([]Host, 0, len(listed))
 	asked := make([]member, 0, len(listed))
 	for _, m := range listed {
-		if validHost(m.id) {
+		if redisconfig.ValidHost(m.id) {
 			asked = append(asked, m)
 		} else {
 			hosts = append(hosts, Host{ID: strings.Clone(cut(m.id, mostText)), Problem: "its id " + short(m.id) + " is none: forkd writes no such thing"})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // A list of too many hosts is read as far as it makes sense, and said to be one.
@@ -232,7 +233,7 @@ func TestEventsUnreadable(t *testing.T) {
 func TestSend(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{})
-	r := open(t, fleet.Settings{URL: "redis://" + s.address, ReadFrom: fleet.FromReplica})
+	r := open(t, fleet.Settings{URL: "redis://" + s.address, ReadFrom: redisconfig.FromReplica})
 	ctx := bounded(t)
 	soon := time.UnixMilli(s.now()).Add(30 * time.Second)
 	good := fleet.Command{Command: control.Command{ID: "c1", Op: control.OpShed, Args: control.Args{Count: 5, Seconds: 20}}, ExpiresAt: soon}

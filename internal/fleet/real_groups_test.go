@@ -12,6 +12,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // busy changes an app and has things happen in it, on and on, until the returned
@@ -171,7 +172,7 @@ func TestRealSentinelHandOver(t *testing.T) {
 	a.happen("up", "")
 	r := startReport(t, a, fleet.Settings{URL: g.url(), CAFile: ca.file, Username: "forkd", PasswordFile: secret(t)})
 	r.seen(t, g.servers[0])
-	reader := open(t, fleet.Settings{URL: g.url(), CAFile: ca.file, Username: "forkd-reader", PasswordFile: secret(t), ReadFrom: fleet.FromReplica})
+	reader := open(t, fleet.Settings{URL: g.url(), CAFile: ca.file, Username: "forkd-reader", PasswordFile: secret(t), ReadFrom: redisconfig.FromReplica})
 	shows(t, reader, a)
 	if stats := fmt.Sprint(g.servers[0].do("INFO", "commandstats")); strings.Contains(stats, "cmdstat_zcard:") {
 		t.Errorf("the primary was read, not a replica: %s", stats)
@@ -221,7 +222,7 @@ func TestRealClusterFailover(t *testing.T) {
 		}
 		return nil
 	})
-	reader := open(t, fleet.Settings{URL: g.url(), Username: "forkd-reader", PasswordFile: secret(t), ReadFrom: fleet.FromReplica})
+	reader := open(t, fleet.Settings{URL: g.url(), Username: "forkd-reader", PasswordFile: secret(t), ReadFrom: redisconfig.FromReplica})
 	shows(t, reader, a)
 	rest := busy(t, a)
 	defer rest()

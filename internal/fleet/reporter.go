@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // Reporter reports an app to Redis: one goroutine, which asks the [Source], sends
@@ -43,10 +44,10 @@ func start(s Settings, app App, source Source, log *slog.Logger, through dialer)
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	if err := CheckApp(app.Name); err != nil {
+	if err := redisconfig.CheckApp(app.Name); err != nil {
 		return nil, err
 	}
-	host, err := s.hostID()
+	host, err := s.Host()
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func start(s Settings, app App, source Source, log *slog.Logger, through dialer)
 		settings: s, app: app, host: host, source: source, through: through,
 		log:     log,
 		leaving: make(chan struct{}), done: make(chan struct{}),
-		health: control.Redis{State: control.RedisConnecting, Since: time.Now(), URL: MaskURL(s.URL), Host: host},
+		health: control.Redis{State: control.RedisConnecting, Since: time.Now(), URL: redisconfig.MaskURL(s.URL), Host: host},
 	}
 	r.life, r.kill = context.WithCancel(context.Background())
 	go newReporting(r).run()
@@ -98,11 +99,11 @@ func (r *Reporter) said(err error) string {
 		return fmt.Sprintf("no answer within %s", patience)
 	}
 	text := err.Error()
-	if e, bad := parseURL(r.settings.URL); bad == nil {
-		text = hide(text, e.password)
+	if e, bad := redisconfig.ParseURL(r.settings.URL); bad == nil {
+		text = hide(text, e.Password)
 	}
 	if r.settings.PasswordFile != "" {
-		if password, bad := readSecret(r.settings.PasswordFile); bad == nil {
+		if password, bad := redisconfig.ReadSecret(r.settings.PasswordFile); bad == nil {
 			text = hide(text, password)
 		}
 	}

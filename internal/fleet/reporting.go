@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 const (
-	glanceEvery  = 100 * time.Millisecond // and so at most ten beats a second
-	mostQuiet    = 500 * time.Millisecond // between looks at an app on which nothing moves
+	turnEvery    = 100 * time.Millisecond // and so at most ten beats a second
+	pollInterval = 500 * time.Millisecond // between polls of the status
+	mostQuiet    = time.Second            // the same while nothing changes
 	orderPace    = 500 * time.Millisecond // between beats that are due for orders only: up to 16 each
 	burst        = 3                      // beats that are due for connections only, and one more each half interval
 	firstBackoff = 200 * time.Millisecond
@@ -23,18 +25,17 @@ const (
 // reporting is what the reporter's goroutine knows. Nothing else touches it.
 type reporting struct {
 	*Reporter
-	memory *Memory
 
 	wire     *wire         // nil: none is open
 	next     time.Time     // the next beat is due at the latest; after a failure, at the earliest
 	backoff  time.Duration // 0: the last beat went well
 	answered bool          // one has
 	seq      uint64        // of beats
-	sent     Glance        // with the last beat that went well
-	told     Glance        // with the last one that was published
+	sent     snapshot      // with the last beat that went well
+	told     snapshot      // with the last one that was published
 	allowed  float64       // beats ahead of their time, of burst
 	refilled time.Time     // when that was reckoned
-	seen     Glance        // with the last look
+	seen     snapshot      // with the last look
 	quiet    time.Duration // from that to the next
 	lookAt   time.Time
 
@@ -53,25 +54,15 @@ type reporting struct {
 	twinSeen   time.Time
 }
 
-// newReporting goes on where the app's last reporter has ended.
+// newReporting begins with nothing: which events are in the stream, Redis knows. An
+// agent before this one may have sent some whose answer is not known.
 func newReporting(r *Reporter) *reporting {
-	m := r.app.Memory
-	if m == nil {
-		m = &Memory{}
-	}
-	where := r.settings.URL + " " + r.host
-	if m.where != where { // all events are news there
-		m.where, m.acked = where, 0
-	}
-	// What a reporter of this life sent before this one may have arrived. While the
-	// life is younger than what it left, Redis knows.
-	uncertain := time.Since(r.app.StartedAt) >= r.settings.ttl()
-	return &reporting{Reporter: r, memory: m, acked: m.acked, uncertain: uncertain, allowed: burst, refilled: time.Now()}
+	uncertain := time.Since(r.app.StartedAt) >= r.settings.Expiry() // while the master is younger, Redis has not forgotten
+	return &reporting{Reporter: r, uncertain: uncertain, allowed: burst, refilled: time.Now()}
 }
 
 func (r *reporting) run() {
 	defer close(r.Reporter.done)
-	defer func() { r.memory.acked = r.acked }()
 	defer r.hangUp()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -86,7 +77,7 @@ func (r *reporting) run() {
 		}
 		began := time.Now()
 		r.turn(began)
-		timer.Reset(max(0, glanceEvery-time.Since(began)))
+		timer.Reset(max(0, turnEvery-time.Since(began)))
 	}
 }
 
@@ -102,16 +93,14 @@ func (r *reporting) turn(now time.Time) {
 	}
 	ctx, cancel := context.WithTimeout(r.life, patience)
 	defer cancel()
-	glance, err := r.source.Glance(ctx)
-	if err != nil {
-		return // an app that does not say how it is has nothing to report
-	}
-	r.looked(now, glance)
-	if !due && !r.early(now, glance) {
-		return
-	}
 	app, err := r.source.Status(ctx)
 	if err != nil {
+		r.lookAt = now.Add(mostQuiet)
+		return // without a status there is nothing to report
+	}
+	glance := snapshotOf(app)
+	r.looked(now, glance)
+	if !due && !r.early(now, glance) {
 		return
 	}
 	page, err := r.source.Events(ctx, r.acked)
@@ -123,11 +112,11 @@ func (r *reporting) turn(now time.Time) {
 
 // looked sets when to look again: later each time, as long as nothing moves. A look
 // costs the master a system call for each worker.
-func (r *reporting) looked(now time.Time, g Glance) {
+func (r *reporting) looked(now time.Time, g snapshot) {
 	if g == r.seen {
 		r.quiet = min(2*r.quiet, mostQuiet)
 	} else {
-		r.quiet = glanceEvery
+		r.quiet = pollInterval
 	}
 	r.seen, r.lookAt = g, now.Add(r.quiet)
 }
@@ -149,8 +138,8 @@ func (r *reporting) due(now time.Time) bool {
 // always is. Connections come and go all the time, by more than 5 % where they are
 // few: they get a burst of beats, and then so many that a beat's load on Redis is at
 // most three times the planned one.
-func (r *reporting) early(now time.Time, g Glance) bool {
-	half := r.settings.interval() / 2
+func (r *reporting) early(now time.Time, g snapshot) bool {
+	half := r.settings.Every() / 2
 	r.allowed = min(burst, r.allowed+float64(now.Sub(r.refilled))/float64(half))
 	r.refilled = now
 	if !changed(r.sent, g) {
@@ -171,14 +160,14 @@ func (r *reporting) early(now time.Time, g Glance) bool {
 
 // changed reports whether a look is worth it: the state is another, or the
 // connections have moved by over 5 % and at least one.
-func changed(was, now Glance) bool {
+func changed(was, now snapshot) bool {
 	moved := max(now.Connections-was.Connections, was.Connections-now.Connections)
 	enough := now.Known && moved > 0 && 20*moved > was.Connections
 	was.Connections = now.Connections
 	return now != was || enough
 }
 
-func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
+func (r *reporting) beat(g snapshot, app control.App, page control.EventPage) {
 	r.seq++
 	b := beat{
 		kind:    beatReport,
@@ -208,13 +197,13 @@ func (r *reporting) beat(g Glance, app control.App, page control.EventPage) {
 	r.obey(a, b.done)
 	r.register(a)
 	r.well(a)
-	r.backoff, r.next = 0, time.Now().Add(jitter(r.settings.interval(), 0.1))
+	r.backoff, r.next = 0, time.Now().Add(jitter(r.settings.Every(), 0.1))
 }
 
 // fill adds what every kind of beat has: the events that are not in the stream yet,
 // as many as fit, and what is done.
 func (r *reporting) fill(b *beat, page control.EventPage) {
-	b.host, b.boot, b.seq, b.ttl = r.host, r.app.Boot, r.seq, r.settings.ttl()
+	b.host, b.boot, b.seq, b.ttl = r.host, r.app.Boot, r.seq, r.settings.Expiry()
 	b.uncertain, b.acked, b.newest = r.uncertain, r.acked, r.acked
 	if n := len(page.Events); n > 0 {
 		b.newest = page.Events[n-1].Seq
@@ -268,7 +257,7 @@ func (r *reporting) failed(err error) {
 		return
 	}
 	first := r.backoff == 0
-	most := max(firstBackoff, min(maxBackoff, r.settings.interval()))
+	most := max(firstBackoff, min(maxBackoff, r.settings.Every()))
 	r.backoff = min(max(2*r.backoff, firstBackoff), most)
 	now := time.Now()
 	r.next = now.Add(jitter(r.backoff, 0.2))
@@ -280,7 +269,7 @@ func (r *reporting) failed(err error) {
 		h.Error = why
 	})
 	if first {
-		r.log.Warn("cannot report to Redis: it is tried again", "redis", MaskURL(r.settings.URL), "why", why)
+		r.log.Warn("cannot report to Redis: it is tried again", "redis", redisconfig.MaskURL(r.settings.URL), "why", why)
 	}
 }
 
@@ -302,7 +291,7 @@ func (r *reporting) well(a answer) {
 		h.Error, h.Twin = why, r.twin != ""
 	})
 	if was != control.RedisUp {
-		r.log.Info("reporting to Redis", "redis", MaskURL(r.settings.URL), "host", r.host)
+		r.log.Info("reporting to Redis", "redis", redisconfig.MaskURL(r.settings.URL), "host", r.host)
 	}
 }
 
@@ -320,7 +309,7 @@ func (r *reporting) meet(a answer) {
 
 // forgetTwin, when it has not been seen for so long that it would have expired.
 func (r *reporting) forgetTwin(now time.Time) {
-	if r.twin == "" || now.Sub(r.twinSeen) < r.settings.ttl() {
+	if r.twin == "" || now.Sub(r.twinSeen) < r.settings.Expiry() {
 		return
 	}
 	r.twin, r.next = "", now
@@ -376,11 +365,11 @@ func (r *reporting) register(a answer) {
 	}
 	ctx, cancel := context.WithTimeout(r.life, patience)
 	defer cancel()
-	if err := r.wire.register(ctx, a.now, 2*r.settings.ttl()); err != nil {
+	if err := r.wire.register(ctx, a.now, 2*r.settings.Expiry()); err != nil {
 		r.unlisted = "cannot put the app on the list of apps: " + r.said(err)
 		return
 	}
-	r.unlisted, r.registerAt = "", now.Add(r.settings.ttl())
+	r.unlisted, r.registerAt = "", now.Add(r.settings.Expiry())
 }
 
 // leave sends the events that are left, and takes the host off the list.

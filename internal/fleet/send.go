@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 const (
@@ -21,10 +22,10 @@ const (
 // order makes no sense or has expired by Redis's clock, or 64 wait already. Only a
 // host with redis.control obeys.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
-	if err := CheckApp(app); err != nil {
+	if err := redisconfig.CheckApp(app); err != nil {
 		return err
 	}
-	if err := CheckHost(host); err != nil {
+	if err := redisconfig.CheckHost(host); err != nil {
 		return err
 	}
 	text, err := c.text()

@@ -12,24 +12,21 @@ type App struct {
 	Name      string    // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
 	Boot      string    // names this life of the master: letters and digits
 	StartedAt time.Time // of the master
-	Memory    *Memory   // what the app's last reporter knew, which has been closed; nil: nothing
 }
 
-// Source is the app that is reported. Its methods are called by the reporter's
-// goroutine, one at a time.
+// Source is the app that is reported: its master, but for tests. Its methods are
+// called by the reporter's goroutine, one at a time.
 type Source interface {
-	// Glance is asked up to ten times a second: it must be cheap.
-	Glance(ctx context.Context) (Glance, error)
-	// Status is the whole, measured; asked at each beat.
+	// Status is polled once or twice a second, and at each beat.
 	Status(ctx context.Context) (control.App, error)
-	// Events returns what has happened after a number. It works after the app's end.
+	// Events returns the events after a number. It works after the app's end.
 	Events(ctx context.Context, after uint64) (control.EventPage, error)
 	// Execute runs a command from Redis. What comes of it are events with its id.
 	Execute(ctx context.Context, c control.Command) error
 }
 
-// Glance is what is worth a beat ahead of its time when it changes.
-type Glance struct {
+// snapshot is the part of a status that causes an early beat when it changes.
+type snapshot struct {
 	Connections int64
 	Known       bool // Connections is
 	State       string
@@ -37,16 +34,17 @@ type Glance struct {
 	Generation  int
 }
 
+func snapshotOf(a control.App) snapshot {
+	s := snapshot{State: a.State, Ready: a.Totals.Ready, Generation: a.Generation}
+	if n := a.Totals.Connections; n != nil {
+		s.Connections, s.Known = *n, true
+	}
+	return s
+}
+
 // Command is a command for a host, by way of Redis.
 type Command struct {
 	control.Command
 
 	ExpiresAt time.Time // by Redis's clock
-}
-
-// Memory is what a reporter leaves to the next one of the same app, which reports
-// by other settings.
-type Memory struct {
-	acked uint64 // the last event that is in the stream
-	where string // the URL and the host that this holds for
 }

@@ -45,13 +45,6 @@ func newApp(boot string, workers int) *app {
 	return a
 }
 
-func (a *app) Glance(context.Context) (fleet.Glance, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.status
-	return fleet.Glance{Connections: *s.Totals.Connections, Known: true, State: s.State, Ready: s.Totals.Ready, Generation: s.Generation}, nil
-}
-
 func (a *app) Status(context.Context) (control.App, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 // app is a Source that a test changes as it goes.
 type app struct {
 	mu       sync.Mutex
-	glance   Glance
+	glance   snapshot
 	app      control.App
 	events   []control.Event
 	more     chan struct{}
@@ -35,7 +35,7 @@ type app struct {
 }
 
 func newApp(slots int) *app {
-	a := &app{more: make(chan struct{}), glance: Glance{Connections: 100, Known: true, State: control.StateReady, Ready: slots, Generation: 1}}
+	a := &app{more: make(chan struct{}), glance: snapshot{Connections: 100, Known: true, State: control.StateReady, Ready: slots, Generation: 1}}
 	a.app = control.App{App: "shop", Version: "v1", State: control.StateReady, Generation: 1, Listeners: []control.Listener{{Address: "tcp://:8080"}}}
 	for i := range slots {
 		a.app.Slots = append(a.app.Slots, control.Slot{Slot: i, State: control.StateReady, Restarts: i % 3, Workers: []control.Worker{{
@@ -46,23 +46,14 @@ func newApp(slots int) *app {
 	return a
 }
 
-func (a *app) Glance(context.Context) (Glance, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.asked.IsZero() {
-		a.longest = max(a.longest, time.Since(a.asked))
-	}
-	a.asked = time.Now()
-	if a.ended {
-		return Glance{}, errors.New("the app has stopped")
-	}
-	return a.glance, nil
-}
-
 func (a *app) Status(context.Context) (control.App, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.statuses++
+	if !a.asked.IsZero() {
+		a.longest = max(a.longest, time.Since(a.asked))
+	}
+	a.asked = time.Now()
 	if a.ended {
 		return control.App{}, errors.New("the app has stopped")
 	}
@@ -101,7 +92,7 @@ func (a *app) Execute(_ context.Context, c control.Command) error {
 	return nil
 }
 
-func (a *app) change(f func(*Glance)) {
+func (a *app) change(f func(*snapshot)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f(&a.glance)

@@ -1,4 +1,4 @@
-package fleet
+package redisconfig
 
 import (
 	"errors"
@@ -68,8 +68,5 @@ func TestNames(t *testing.T) {
 		if err := CheckApp(name); (err == nil) != good {
 			t.Errorf("app %q: %v", name, err)
 		}
-	}
-	if got := (keys{"shop"}).host("web-1"); got != "forkd:{shop}:host:web-1" {
-		t.Error(got)
 	}
 }

@@ -1,4 +1,4 @@
-package fleet
+package redisconfig
 
 import (
 	"crypto/x509"
@@ -43,7 +43,7 @@ const DefaultInterval = 2 * time.Second
 
 const (
 	MinInterval = 100 * time.Millisecond
-	maxInterval = time.Hour
+	MaxInterval = time.Hour
 	maxTTL      = 30 * 24 * time.Hour
 	maxSecret   = 4 << 10  // bytes of a password file
 	maxCA       = 16 << 20 // bytes of a CA file: the system's own bundles are 0.3 MB
@@ -68,9 +68,9 @@ func (s Settings) Check() error {
 		{"username", s.checkUsername},
 		{"password_file", s.checkPassword},
 		{"ca_file", s.checkCA},
-		{"interval", func() error { return between(s.interval(), MinInterval, maxInterval) }},
+		{"interval", func() error { return between(s.Every(), MinInterval, MaxInterval) }},
 		{"ttl", s.checkTTL},
-		{"host_id", func() error { _, err := s.hostID(); return err }},
+		{"host_id", func() error { _, err := s.Host(); return err }},
 		{"advertise", s.checkAdvertise},
 		{"read_from", s.checkReadFrom},
 		{"connection_limit_per_host", func() error { return notNegative(s.ConnectionLimit) }},
@@ -83,60 +83,60 @@ func (s Settings) Check() error {
 	return nil
 }
 
-func (s Settings) interval() time.Duration {
+func (s Settings) Every() time.Duration {
 	if s.Interval == 0 {
 		return DefaultInterval
 	}
 	return s.Interval
 }
 
-func (s Settings) ttl() time.Duration {
+func (s Settings) Expiry() time.Duration {
 	if s.TTL == 0 {
-		return 4 * s.interval()
+		return 4 * s.Every()
 	}
 	return s.TTL
 }
 
 func (s Settings) checkURL() error {
-	_, err := parseURL(s.URL)
+	_, err := ParseURL(s.URL)
 	return err
 }
 
 func (s Settings) checkUsername() error {
-	e, err := parseURL(s.URL)
-	if err == nil && s.Username != "" && e.username != "" && e.username != s.Username {
-		return fmt.Errorf("is %q, and the url has %q", s.Username, e.username)
+	e, err := ParseURL(s.URL)
+	if err == nil && s.Username != "" && e.Username != "" && e.Username != s.Username {
+		return fmt.Errorf("is %q, and the url has %q", s.Username, e.Username)
 	}
 	return nil
 }
 
 func (s Settings) checkPassword() error {
-	e, err := parseURL(s.URL)
+	e, err := ParseURL(s.URL)
 	if err != nil || s.PasswordFile == "" {
 		return nil
 	}
-	if e.password != "" {
+	if e.Password != "" {
 		return errors.New("the url has a password too: leave one of them out")
 	}
-	_, err = readSecret(s.PasswordFile)
+	_, err = ReadSecret(s.PasswordFile)
 	return err
 }
 
 func (s Settings) checkCA() error {
-	e, err := parseURL(s.URL)
+	e, err := ParseURL(s.URL)
 	if err != nil || s.CAFile == "" {
 		return nil
 	}
-	if !e.tls {
+	if !e.TLS {
 		return errors.New("is of use with rediss:// only, and the url is without TLS")
 	}
-	_, err = readCA(s.CAFile)
+	_, err = ReadCA(s.CAFile)
 	return err
 }
 
 func (s Settings) checkTTL() error {
-	if ttl := s.ttl(); ttl <= s.interval() || ttl > maxTTL {
-		return fmt.Errorf("is %s: must be more than the interval of %s, and at most 30 days", ttl, s.interval())
+	if ttl := s.Expiry(); ttl <= s.Every() || ttl > maxTTL {
+		return fmt.Errorf("is %s: must be more than the interval of %s, and at most 30 days", ttl, s.Every())
 	}
 	return nil
 }
@@ -176,9 +176,9 @@ func notNegative(n int64) error {
 	return nil
 }
 
-// readSecret returns the first line of a file. Only a plain file will do: opening
+// ReadSecret returns the first line of a file. Only a plain file will do: opening
 // any other can block.
-func readSecret(path string) (string, error) {
+func ReadSecret(path string) (string, error) {
 	b, err := readPlain(path, maxSecret)
 	if err != nil {
 		return "", err
@@ -191,7 +191,7 @@ func readSecret(path string) (string, error) {
 	return line, nil
 }
 
-func readCA(path string) (*x509.CertPool, error) {
+func ReadCA(path string) (*x509.CertPool, error) {
 	b, err := readPlain(path, maxCA)
 	if err != nil {
 		return nil, err

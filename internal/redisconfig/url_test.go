@@ -1,4 +1,4 @@
-package fleet
+package redisconfig
 
 import (
 	"strings"
@@ -8,25 +8,25 @@ import (
 )
 
 func TestParseURL(t *testing.T) {
-	for text, want := range map[string]endpoint{
-		"redis://h":                                 {addresses: []string{"h:6379"}},
-		"redis://h:7/3":                             {addresses: []string{"h:7"}, db: 3},
-		"redis://[::1]:7":                           {addresses: []string{"[::1]:7"}},
-		"redis://[::1]":                             {addresses: []string{"[::1]:6379"}},
-		"rediss://ann:s%2Fc%40t@h":                  {tls: true, username: "ann", password: "s/c@t", addresses: []string{"h:6379"}},
-		"redis://:a:b@h":                            {password: "a:b", addresses: []string{"h:6379"}},
-		"unix:///run/r%20s?db=2":                    {kind: unixSocket, addresses: []string{"/run/r s"}, db: 2},
-		"unix://ann:pw@/run/r":                      {kind: unixSocket, username: "ann", password: "pw", addresses: []string{"/run/r"}},
-		"redis+sentinel://:pw@a,b:7,[::1]:8/mine/2": {kind: sentinel, password: "pw", addresses: []string{"a:26379", "b:7", "[::1]:8"}, master: "mine", db: 2},
-		"rediss+sentinel://a/mine":                  {kind: sentinel, tls: true, addresses: []string{"a:26379"}, master: "mine"},
-		"redis+cluster://a:1,b":                     {kind: cluster, addresses: []string{"a:1", "b:6379"}},
-		"rediss+cluster://a/":                       {kind: cluster, tls: true, addresses: []string{"a:6379"}},
+	for text, want := range map[string]Endpoint{
+		"redis://h":                                 {Addresses: []string{"h:6379"}},
+		"redis://h:7/3":                             {Addresses: []string{"h:7"}, DB: 3},
+		"redis://[::1]:7":                           {Addresses: []string{"[::1]:7"}},
+		"redis://[::1]":                             {Addresses: []string{"[::1]:6379"}},
+		"rediss://ann:s%2Fc%40t@h":                  {TLS: true, Username: "ann", Password: "s/c@t", Addresses: []string{"h:6379"}},
+		"redis://:a:b@h":                            {Password: "a:b", Addresses: []string{"h:6379"}},
+		"unix:///run/r%20s?db=2":                    {Kind: UnixSocket, Addresses: []string{"/run/r s"}, DB: 2},
+		"unix://ann:pw@/run/r":                      {Kind: UnixSocket, Username: "ann", Password: "pw", Addresses: []string{"/run/r"}},
+		"redis+sentinel://:pw@a,b:7,[::1]:8/mine/2": {Kind: Sentinel, Password: "pw", Addresses: []string{"a:26379", "b:7", "[::1]:8"}, Master: "mine", DB: 2},
+		"rediss+sentinel://a/mine":                  {Kind: Sentinel, TLS: true, Addresses: []string{"a:26379"}, Master: "mine"},
+		"redis+cluster://a:1,b":                     {Kind: Cluster, Addresses: []string{"a:1", "b:6379"}},
+		"rediss+cluster://a/":                       {Kind: Cluster, TLS: true, Addresses: []string{"a:6379"}},
 	} {
-		got, err := parseURL(text)
+		got, err := ParseURL(text)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(endpoint{})); diff != "" {
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", text, diff)
 		}
 	}
@@ -36,7 +36,7 @@ func TestParseURL(t *testing.T) {
 		"unix://", "unix:///", "unix://h/run", "unix:///r?x=1", "unix:///r?db=x", "unix:///r%00",
 		"redis+sentinel://a", "redis+sentinel://a/", "redis+sentinel://a/m/x", "redis+cluster://a/1", "redis+cluster://", "redis+cluster://a,,b",
 	} {
-		if e, err := parseURL(text); err == nil {
+		if e, err := ParseURL(text); err == nil {
 			t.Errorf("%q is taken: %+v", text, e)
 		}
 	}

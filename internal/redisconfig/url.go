@@ -1,0 +1,151 @@
+package redisconfig
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Endpoint is what a URL of Redis names.
+type Endpoint struct {
+	Kind               Kind
+	TLS                bool
+	Username, Password string
+	Addresses          []string // HOST:PORT, or the one path of a unix socket
+	Master             string   // the primary, as Sentinel calls it
+	DB                 int
+}
+
+// Kind is how Redis is reached.
+type Kind int
+
+// The kinds of endpoints.
+const (
+	Single Kind = iota
+	UnixSocket
+	Sentinel
+	Cluster
+)
+
+// ParseURL parses a URL of Redis. Its errors contain no part that may be a password.
+//
+//	redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]
+//	unix://[USER[:PASSWORD]@]/PATH[?db=DB]
+//	redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/NAME[/DB]
+//	redis+cluster://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]
+//
+// [redis.ParseURL] takes one host, and for a wrong host, port or database it takes a
+// default. [url.Parse] refuses passwords with characters such as ^.
+func ParseURL(text string) (Endpoint, error) {
+	scheme, rest, _ := strings.Cut(text, "://")
+	of, known := map[string]Kind{
+		"redis": Single, "unix": UnixSocket, "redis+sentinel": Sentinel, "redis+cluster": Cluster,
+	}[strings.Replace(scheme, "rediss", "redis", 1)]
+	e := Endpoint{Kind: of, TLS: strings.HasPrefix(scheme, "rediss")}
+	hosts, path := rest, ""
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		hosts, path = rest[:end], rest[end:]
+	}
+	switch {
+	case !known:
+		return e, errors.New("is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host")
+	case strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return e, errors.New("has a space or a control character: write it as %XX")
+	case strings.Contains(path, "@"):
+		return e, errors.New("has a / or ? in the user or password, or an @ after the host: write it as %2F, %3F or %40")
+	}
+	if at := strings.LastIndexByte(hosts, '@'); at >= 0 {
+		e.Username, e.Password, _ = strings.Cut(hosts[:at], ":")
+		hosts = hosts[at+1:]
+	}
+	path, query, _ := strings.Cut(path, "?")
+	for i, part := range []*string{&e.Username, &e.Password, &path} {
+		decoded, err := url.PathUnescape(*part)
+		if err != nil {
+			where := []string{"the user or password", "the user or password", "its path"}[i]
+			return e, errors.New("has a % in " + where + " that begins no %XX: write it as %25")
+		}
+		*part = decoded
+	}
+	return e, e.parse(hosts, path, query)
+}
+
+// parse parses what follows the user and password.
+func (e *Endpoint) parse(hosts, path, query string) error {
+	db := strings.TrimPrefix(path, "/")
+	switch e.Kind {
+	case UnixSocket:
+		if hosts != "" || len(path) < 2 || strings.ContainsRune(path, 0) {
+			return errors.New("names no socket: unix:///run/redis.sock")
+		}
+		e.Addresses = []string{path}
+		if text, ok := strings.CutPrefix(query, "db="); ok || query == "" {
+			db, query = text, ""
+		}
+	case Sentinel:
+		if e.Master, db, _ = strings.Cut(db, "/"); e.Master == "" {
+			return errors.New("names no primary: redis+sentinel://HOST:26379/NAME, as it is called in sentinel.conf")
+		}
+	case Cluster:
+		if db != "" {
+			return errors.New("has a path: a Cluster has only one database")
+		}
+	}
+	n, err := strconv.ParseUint(db, 10, 16)
+	switch {
+	case query != "" && e.Kind == UnixSocket:
+		return errors.New("has options after a ?: only db=N is known")
+	case query != "":
+		return errors.New("has options after a ?: none are known")
+	case err != nil && db != "":
+		return fmt.Errorf("%q is no number of a database", db)
+	case e.Kind == UnixSocket:
+		e.DB = int(n)
+		return nil
+	}
+	e.DB = int(n)
+	return e.setAddresses(hosts)
+}
+
+func (e *Endpoint) setAddresses(list string) error {
+	port := "6379"
+	if e.Kind == Sentinel {
+		port = "26379"
+	}
+	for host := range strings.SplitSeq(list, ",") {
+		name, number, err := net.SplitHostPort(host)
+		if err != nil {
+			name, number, err = net.SplitHostPort(host + ":" + port)
+		}
+		n, bad := strconv.ParseUint(number, 10, 16)
+		if err != nil || bad != nil || n == 0 || name == "" || strings.ContainsAny(name, "[]") {
+			return errors.New("names a host that is no HOST or HOST:PORT") // it may be a password, without a host
+		}
+		e.Addresses = append(e.Addresses, net.JoinHostPort(name, number))
+	}
+	if e.Kind == Single && len(e.Addresses) > 1 {
+		return errors.New("names several hosts: that is for redis+sentinel:// and redis+cluster://")
+	}
+	return nil
+}
+
+// MaskURL returns a URL of Redis with *** for its password, and "(not a URL)" for
+// other text. No URL and Embedded stay as they are.
+func MaskURL(text string) string {
+	if text == "" || text == Embedded {
+		return text
+	}
+	e, err := ParseURL(text)
+	switch {
+	case err != nil:
+		return "(not a URL)"
+	case e.Password == "":
+		return text
+	}
+	scheme, rest, _ := strings.Cut(text, "://")
+	user, _, _ := strings.Cut(rest, ":")
+	return scheme + "://" + user + ":***" + text[strings.LastIndexByte(text, '@'):]
+}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
@@ -42,7 +43,7 @@ type host struct {
 
 	releases  map[int]*release
 	workers   map[pool.ID]*worker // those that run, and those whose group does
-	leftovers map[pool.ID]*leftover
+	leftovers map[pool.ID]*adopt.Leftover
 	leaving   map[int]int   // slots whose sockets are watched, and for which turn
 	starts    chan struct{} // one for each worker that is being started
 	looks     sync.Mutex    // one look at half-open connections at a time
@@ -375,7 +376,7 @@ func (h *host) signalGroup(id pool.ID, sig syscall.Signal) {
 	case w != nil:
 		err = w.process.SignalGroup(sig)
 	case l != nil:
-		err = l.signal(sig)
+		err = l.Signal(sig)
 	case d != nil:
 		err = d.signal(sig)
 	}
@@ -388,7 +389,7 @@ func (h *host) bury(id pool.ID) {
 	delete(h.workers, id)
 	delete(h.daemons.left, id)
 	if l := h.leftovers[id]; l != nil {
-		l.close()
+		l.Close()
 		delete(h.leftovers, id)
 	}
 }

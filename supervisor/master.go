@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
@@ -34,7 +35,7 @@ type master struct {
 	loop     *loop
 	host     *host
 	notifier *systemd.Notifier
-	left     *leftovers        // by a master that was killed
+	left     *adopt.Leftovers  // by a master that was killed
 	records  *process.Records  // of the workers; nil: none can be kept
 	pidFile  *safefile.PIDFile // nil: none is wanted
 	health   net.Listener      // nil: metrics.address is not set
@@ -55,7 +56,7 @@ func newMaster(cfg Config, place *control.RuntimeDir, out Output) *master {
 	m.host = &host{
 		app: cfg.Name, startedAt: time.Now(), log: m.log, tell: m.loop.tell, upkeep: upkeep{place: place}, null: -1,
 		output: m.stdout, releases: map[int]*release{}, workers: map[pool.ID]*worker{},
-		oom: process.NewOOMKills("/"), leftovers: map[pool.ID]*leftover{}, leaving: map[int]int{}, others: map[uint64]string{},
+		oom: process.NewOOMKills("/"), leftovers: map[pool.ID]*adopt.Leftover{}, leaving: map[int]int{}, others: map[uint64]string{},
 		starts:  make(chan struct{}, maxStarting),
 		daemons: newDaemons(),
 		events:  m.loop.events, slots: cfg.Workers, serving: func() []int { return m.loop.pool.Serving() },
@@ -108,7 +109,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 	if m.notifier.Managed() {
 		keeper = m.notifier
 	}
-	if m.host.sockets, err = sockets.New(m.cfg.Name, m.left.owns, own, keeper); err != nil {
+	if m.host.sockets, err = sockets.New(m.cfg.Name, m.left.Owns, own, keeper); err != nil {
 		return &UsageError{err.Error()}
 	}
 	if len(m.cfg.Listeners) == 0 {
@@ -124,7 +125,7 @@ func (m *master) open(ctx context.Context, first *release) (err error) {
 			return fmt.Errorf("cannot answer /healthz on %s: %w: choose another metrics.address", m.cfg.Metrics, err)
 		}
 	}
-	lineup, err := openSockets(ctx, m.host.sockets, m.host.listeners(m.cfg), m.host.slots, m.cfg, m.left, m.log)
+	lineup, err := m.left.Listen(ctx, m.loop.signals, m.host.sockets, m.host.listeners(m.cfg), m.host.slots, m.cfg.Drain.Timeout, m.log)
 	if misfit, ok := errors.AsType[*sockets.MisfitError](err); ok {
 		return &UsageError{misfit.Error()}
 	}
@@ -167,7 +168,6 @@ func (m *master) run(ctx context.Context) error {
 	m.children = process.New()
 	m.children.Remember(m.records)
 	m.host.children = m.children
-	m.loop.signals = listenForSignals()
 
 	stopped := context.AfterFunc(ctx, func() {
 		m.loop.tell(func() pool.Event { return pool.StopRequested{} })
@@ -184,7 +184,7 @@ func (m *master) run(ctx context.Context) error {
 		m.log.Info("running", "app", m.cfg.Name, "workers", m.cfg.Workers, "listen", m.host.addresses(), "pid", os.Getpid())
 		fleet := m.join()
 		go m.host.watchDaemons(m.loop.glance, m.loop.step, m.loop.done)
-		quit = m.loop.run(m.inherit)
+		quit = m.loop.run(func() { go m.host.inherit(m.left, m.loop.step) })
 		fleet.leave()
 		if quit.Code == 0 {
 			m.host.sockets.CloseListeners() // there will be no successor
@@ -207,9 +207,6 @@ func warn(log *slog.Logger, cfg Config) {
 		log.Warn(text)
 	}
 }
-
-// inherit is the loop's first act after its beginning.
-func (m *master) inherit() { m.host.inherit(m.left, m.loop.step) }
 
 // serveControl answers the control socket until the function that it returns is
 // called.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/process"
 )
@@ -54,14 +55,29 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		first.close()
 		return err
 	}
-	defer place.Remove()
+	keep := false // for the next master, as when this one is killed: its records name workers that live
+	defer func() {
+		if !keep {
+			place.Remove()
+		}
+	}()
 	m := newMaster(cfg, place, out)
 	defer m.close()
 	if place.Unsure != "" {
 		m.log.Warn("should the app's directory be removed, a second master of this name could start", "why", place.Unsure)
 	}
-	m.remember(killAt)
-	if err := m.open(ctx, first); err != nil {
+	m.left, m.records, err = adopt.Find(place, killAt)
+	if err != nil {
+		m.log.Warn("cannot record the workers: should this master be killed, the next one will not know them", "why", err)
+	}
+	m.loop.signals = listenForSignals()
+	err = m.open(ctx, first)
+	keep = err != nil && m.left.Alive()
+	if errors.Is(err, adopt.ErrStopped) {
+		m.log.Info("stopped while waiting for the workers of a killed master: they finish what they have")
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return m.run(ctx)

@@ -41,7 +41,7 @@ func (h *host) snapshot(v pool.View) control.App {
 		app.Slots = append(app.Slots, h.slot(s))
 	}
 	for _, l := range h.leftovers {
-		app.Leftovers = append(app.Leftovers, l.show())
+		app.Leftovers = append(app.Leftovers, showLeftover(l))
 	}
 	slices.SortFunc(app.Leftovers, func(a, b control.Leftover) int { return a.PID - b.PID })
 	return app

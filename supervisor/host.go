@@ -225,7 +225,10 @@ func (h *host) start(a pool.Start) {
 			}
 		})
 		if err != nil {
-			h.tell(func() pool.Event { return pool.StartFailed{ID: id, Reason: startFailure(err)} })
+			start, known := errors.AsType[*process.StartError](err)
+			h.tell(func() pool.Event {
+				return pool.StartFailed{ID: id, Reason: startFailure(err), Final: known && start.Final}
+			})
 			return
 		}
 		h.tell(func() pool.Event {

@@ -195,10 +195,13 @@ func (m *master) run(ctx context.Context) error {
 	m.children.Serve(forking)
 	m.children.Close()
 	m.log.Info("ended", "code", quit.Code, "why", quit.Why)
-	if quit.Code != 0 {
-		return errors.New(quit.Why)
+	switch quit.Code {
+	case 0:
+		return nil
+	case 2:
+		return &UsageError{quit.Why}
 	}
-	return nil
+	return errors.New(quit.Why)
 }
 
 // warn logs what whoever read a configuration had to say of it.

@@ -28,10 +28,12 @@ type (
 	}
 	// Started says that the worker's program runs.
 	Started struct{ ID ID }
-	// StartFailed says why the program could not be started. There is no process.
+	// StartFailed says why the program could not be started. There is no process. Final:
+	// trying again would not help. If no worker has ever run, the app ends then.
 	StartFailed struct {
 		ID     ID
 		Reason string
+		Final  bool
 	}
 	// HelloReceived says that the worker sent hello on its channel: it will report when
 	// it is ready.

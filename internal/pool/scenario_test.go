@@ -166,7 +166,7 @@ func (p *player) event(words []string) Event {
 	case "started":
 		return Started{id}
 	case "start-failed":
-		return StartFailed{id, values["why"]}
+		return StartFailed{ID: id, Reason: values["why"], Final: values["final"] == "yes"}
 	case "hello-received":
 		return HelloReceived{id}
 	case "notified":

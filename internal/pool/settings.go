@@ -103,6 +103,10 @@ type Drain struct {
 	ShedPerSecond int           // long-lived connections that a draining worker is asked to close each second; 0: none
 }
 
+// exitUsage is the exit code of a command that can't be executed (docs/contract.md,
+// section 5).
+const exitUsage = 2
+
 // steerAfter is how long a slot may be without a ready worker before new
 // connections are steered away from it (docs/contract.md, section 2).
 const steerAfter = 100 * time.Millisecond

@@ -129,17 +129,19 @@ type Pool struct {
 	reload    bool // that one reads the configuration
 	lastRoll  RollEnded
 
-	standby   bool      // no workers are wanted until the next roll
-	hostDrain bool      // the host is advertised as draining
-	stopAt    time.Time // when the requested stop begins; zero: not requested, or begun
-	stop      stop
-	killedAt  time.Time // of the last SIGKILL
-	began     bool
-	bootBy    time.Time // deadline for the first ready worker; zero once the app is up
-	up        bool
-	failure   string // why the app stops by itself with exit code 1
-	steering  []int
-	exited    bool
+	standby     bool      // no workers are wanted until the next roll
+	hostDrain   bool      // the host is advertised as draining
+	stopAt      time.Time // when the requested stop begins; zero: not requested, or begun
+	stop        stop
+	killedAt    time.Time // of the last SIGKILL
+	began       bool
+	bootBy      time.Time // deadline for the first ready worker; zero once the app is up
+	up          bool
+	ran         bool   // a worker has run
+	failure     string // why the app stops by itself
+	failureCode int
+	steering    []int
+	exited      bool
 
 	now     time.Time // of the current Step
 	actions []Action

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -62,7 +63,7 @@ func (p *Pool) note(ev Event) {
 	case Started:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.started(w) })
 	case StartFailed:
-		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, Exit{Code: -1, Words: ev.Reason}, false) })
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.startFailed(s, w, ev) })
 	case HelloReceived:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.HelloReceived = true })
 	case Notified:
@@ -151,13 +152,11 @@ func (p *Pool) boot() {
 		p.bootBy = time.Time{}
 		p.do(AppUp{Ready: ready, Wanted: p.wanted})
 	case due(p.bootBy, p.now):
-		p.failure = "no worker became ready within " + p.of(p.current).Ready.Timeout.String()
-		if why := p.anyFailure(); why != "" {
-			p.failure += ": " + why
-		} else {
-			p.failure += `: none said READY=1 (ready.mode = "delay" asks for none)`
+		why := p.anyFailure()
+		if why == "" {
+			why = `none said READY=1 (ready.mode = "delay" asks for none)`
 		}
-		p.beginStop()
+		p.fail(1, fmt.Sprintf("no worker became ready within %s: %s", p.of(p.current).Ready.Timeout, why))
 	}
 }
 

@@ -42,6 +42,12 @@ func (p *Pool) beginStop() {
 	p.bootBy = time.Time{}
 }
 
+// fail stops an app that can't run.
+func (p *Pool) fail(code int, why string) {
+	p.failure, p.failureCode = why, code
+	p.beginStop()
+}
+
 // finish ends the app when no process of it lives and none will be started.
 func (p *Pool) finish() {
 	p.forget()
@@ -56,7 +62,7 @@ func (p *Pool) finish() {
 	}
 	switch {
 	case p.stop != stopNone && p.failure != "":
-		p.exit(1, p.failure)
+		p.exit(p.failureCode, p.failure)
 	case p.stop != stopNone:
 		p.exit(0, "stopped")
 	case p.roll != nil || p.requested || p.standby:

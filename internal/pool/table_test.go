@@ -32,7 +32,7 @@ func situations() []situation {
 		{"draining, the app stops", "", first, after(StopRequested{})},
 		{"killed, the app stops", "draining, the app stops", first, after(StopRequested{Now: true})},
 		{"gone, others of its group live", "", first, []Event{Began{}, Exited{ID: first, Leftovers: true}}},
-		{"backoff", "", ID{0, 1, 2}, []Event{Began{}, StartFailed{first, "no"}, StartFailed{ID{0, 1, 2}, "no"}}},
+		{"backoff", "", ID{0, 1, 2}, []Event{Began{}, StartFailed{ID: first, Reason: "no"}, StartFailed{ID: ID{0, 1, 2}, Reason: "no"}}},
 		{"exited (standby)", "backoff", first, after(StandbyRequested{}, Exited{ID: first})},
 		{"ready, roll preparing", "ready", first, after(RollRequested{})},
 		{"starting, roll rolling", "starting", second, after(RollRequested{}, prepared, Started{second})},
@@ -65,7 +65,8 @@ func rows(id ID) []row {
 		{"", Started{id}},
 		{"", HelloReceived{id}},
 		{"", Notified{id}},
-		{"", StartFailed{id, "no"}},
+		{"", StartFailed{ID: id, Reason: "no"}},
+		{"StartFailed{Final}", StartFailed{ID: id, Reason: "no", Final: true}},
 		{"", Exited{ID: id, Exit: failure}},
 		{"Exited{Leftovers}", Exited{ID: id, Exit: failure, Leftovers: true}},
 		{"", GroupEnded{id}},
@@ -192,7 +193,7 @@ func block(text *strings.Builder, title string, events []string, follows func(ev
 		for i++; i < len(events) && follows(events[i]) == what; i++ {
 		}
 		if what != "" {
-			fmt.Fprintf(text, "//\t%-33s  %s\n", strings.Join(events[from:i], ", "), what)
+			fmt.Fprintf(text, "//\t%-40s  %s\n", strings.Join(events[from:i], ", "), what)
 		}
 	}
 }
@@ -203,7 +204,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 	more := []situation{
 		{name: "not begun", id: id},
 		{name: "scaled", id: id, path: []Event{Began{}, Started{id}, Notified{id}, ScaleRequested{3}, ScaleRequested{1}}},
-		{name: "ended", id: id, path: []Event{Began{}, StartFailed{id, "no"}, StopRequested{}}},
+		{name: "ended", id: id, path: []Event{Began{}, StartFailed{ID: id, Reason: "no"}, StopRequested{}}},
 	}
 	for _, s := range append(situations(), more...) {
 		odd := []row{

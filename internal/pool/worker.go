@@ -62,6 +62,7 @@ func (p *Pool) started(w *Worker) {
 	}
 	w.Running = true
 	w.StartedAt = p.now
+	p.ran = true
 	if w.unwanted != "" {
 		p.retire(w, w.unwanted, "no longer wanted when it had started")
 	}
@@ -275,6 +276,15 @@ func (p *Pool) groupEnded(id ID) {
 		p.left = slices.Delete(p.left, i, i+1)
 		p.do(Released{ID: id})
 	}
+}
+
+// startFailed records a failed start. If no worker has run and trying again would not
+// help, the app ends, with the exit code of a command that is not found.
+func (p *Pool) startFailed(s *Slot, w *Worker, ev StartFailed) {
+	if ev.Final && !p.ran && p.stop == stopNone {
+		p.fail(exitUsage, ev.Reason)
+	}
+	p.ended(s, w, Exit{Code: -1, Words: ev.Reason}, false)
 }
 
 // ended records the end of a worker, for whatever reason.

@@ -293,7 +293,7 @@ func (w *world) start(id ID) {
 	w.open[id.Slot] = true
 	at := w.within(20 * time.Millisecond)
 	if w.unlucky(10) {
-		w.later(at, StartFailed{id, "no memory"})
+		w.later(at, StartFailed{ID: id, Reason: "no memory", Final: w.chance(20)})
 		return
 	}
 	w.later(at, Started{id})
@@ -347,7 +347,7 @@ func (w *world) stale() {
 	id := w.dead[w.dice.IntN(len(w.dead))]
 	events := []Event{
 		Started{id},
-		StartFailed{id, "late"},
+		StartFailed{ID: id, Reason: "late", Final: true},
 		HelloReceived{id},
 		Notified{id},
 		Exited{ID: id, Leftovers: true},

@@ -88,7 +88,10 @@ func TestStartFails(t *testing.T) {
 			var start *StartError
 			want := strings.ReplaceAll(test.want, "%s", test.spec.Path)
 			if !errors.As(err, &start) || err.Error() != want || !errors.Is(err, test.errno) {
-				t.Errorf("got  %v\nwant %s", err, want)
+				t.Fatalf("got  %v\nwant %s", err, want)
+			}
+			if final := test.spec.Dir == "" && test.errno != unix.E2BIG && test.errno != unix.ETXTBSY; start.Final != final {
+				t.Errorf("%v: final is %t", err, start.Final)
 			}
 		})
 	}

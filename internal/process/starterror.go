@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,9 +26,11 @@ const maxStatus = 1 << 10
 // noRoom explains EAGAIN of fork(2), clone(2), setuid(2) and execve(2).
 const noRoom = "the limit on processes is reached: raise pids.max of the cgroup (TasksMax= in a unit) or the user's (LimitNPROC=, ulimit -u)"
 
-// StartError says why a program could not be started. Errno is the kernel's error.
+// StartError says why a program could not be started. Errno is the kernel's error. Final:
+// there is no such program, or the user may not execute it, or it is none.
 type StartError struct {
 	Errno syscall.Errno
+	Final bool
 	text  string
 }
 
@@ -37,7 +40,7 @@ func (e *StartError) Error() string { return e.text }
 func (e *StartError) Unwrap() error { return e.Errno }
 
 func limitError(spec *Spec) error {
-	return &StartError{unix.EAGAIN, fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
+	return &StartError{Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
 }
 
 // failureStatus is what a shim writes to the status pipe.
@@ -52,7 +55,7 @@ func startError(spec *Spec, status string) error {
 	if err != nil {
 		return runtimeError(spec, status)
 	}
-	errno := syscall.Errno(n)
+	errno, final := syscall.Errno(n), false
 	text := fmt.Sprintf("cannot start %s: cannot %s: %v", spec.Path, doing, errno)
 	switch doing {
 	case enteringDirectory:
@@ -61,8 +64,9 @@ func startError(spec *Spec, status string) error {
 		text = fmt.Sprintf("cannot change to user %d, group %d: %v%s", spec.User.UID, spec.User.GID, errno, explainUser(errno))
 	case executing:
 		text = fmt.Sprintf("cannot execute %s: %s", spec.Path, explainExec(spec, errno))
+		final = slices.Contains([]syscall.Errno{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC}, errno)
 	}
-	return &StartError{errno, text}
+	return &StartError{errno, final, text}
 }
 
 // runtimeError explains what the shim's Go runtime printed before it ended. It has one

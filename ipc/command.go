@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// command is the reserved cmd of a line that is valid JSON, "" where it has
-// none. Of several the last counts, and the key is exact: encoding/json would
-// take "CMD" for it too. It allocates next to nothing for an application's message,
-// however many keys that has: the master asks this of every line.
+// command returns the reserved cmd of a line, which is valid JSON; "" if it has none.
+// The last of several counts, and the key is exact: encoding/json would accept "CMD"
+// too. The master calls it for every line, so it allocates next to nothing for an
+// application's message, however many keys that has.
 func command(line []byte) string {
 	i := skipSpace(line, 0)
 	if line[i] != '{' {
@@ -35,7 +35,7 @@ func command(line []byte) string {
 	}
 }
 
-// isCmd reports whether a key, with its quotes, is "cmd", however it is written.
+// isCmd reports whether a key, with its quotes, is "cmd", with or without escapes.
 func isCmd(key []byte) bool {
 	if bytes.IndexByte(key, '\\') < 0 {
 		return string(key) == `"cmd"`
@@ -44,11 +44,11 @@ func isCmd(key []byte) bool {
 	return json.Unmarshal(key, &text) == nil && text == "cmd"
 }
 
-// reserved is the text of a value, "" where it is not one of forkd's or Node's.
+// reserved returns the text of a value, "" if it is not one of forkd's or Node's.
 func reserved(value []byte) string {
 	var cmd string
 	if len(value) == 0 || value[0] != '"' || json.Unmarshal(value, &cmd) != nil {
-		return "" // none, or not a string: the application's own
+		return ""
 	}
 	if strings.HasPrefix(cmd, "FORKD_") || strings.HasPrefix(cmd, "NODE_") {
 		return cmd
@@ -56,8 +56,7 @@ func reserved(value []byte) string {
 	return ""
 }
 
-// The following find their way through valid JSON, where every string, object
-// and array has its end.
+// The following work on valid JSON, in which every string, object and array has an end.
 
 func skipSpace(line []byte, i int) int {
 	for i < len(line) && (line[i] == ' ' || line[i] == '\t' || line[i] == '\r' || line[i] == '\n') {
@@ -66,7 +65,7 @@ func skipSpace(line []byte, i int) int {
 	return i
 }
 
-// stringEnd is where the string that begins at i ends.
+// stringEnd returns the end of the string that begins at i.
 func stringEnd(line []byte, i int) int {
 	for i++; line[i] != '"'; i++ {
 		if line[i] == '\\' {
@@ -76,7 +75,7 @@ func stringEnd(line []byte, i int) int {
 	return i + 1
 }
 
-// valueEnd is where the value that begins at i, within an object, ends.
+// valueEnd returns the end of the value that begins at i, within an object.
 func valueEnd(line []byte, i int) int {
 	for depth := 0; ; {
 		switch line[i] {

@@ -1,11 +1,8 @@
-// Package ipc is the contract between the master and a worker: the names of the
-// environment variables, the numbers of the passed descriptors, the messages of
-// the channel and the page of counters. Both sides use it, and a worker in
+// Package ipc is the contract between the master and a worker: environment variables,
+// descriptor numbers, the messages of the channel, and the counters page. A worker in
 // another language may be written from it.
 //
-// It keeps one invariant: whatever the other side sends or writes, reading it is
-// bounded and ends in a value or in an error that says what was wrong.
-//
-// It decides nothing and starts no goroutine: who may send what, and what
-// follows from a message, is for the callers.
+// Whatever the other side writes, reading it takes bounded time and memory and returns a
+// value or an error that says what is wrong. The package starts no goroutine, and does
+// not know who may send what.
 package ipc

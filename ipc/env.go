@@ -6,19 +6,17 @@ import (
 	"strings"
 )
 
-// FirstFD is the number of the first passed socket (sd_listen_fds(3)). The
-// sockets follow each other in the order of the listeners, then come the channel
-// and the page.
+// FirstFD is the number of the first passed socket (sd_listen_fds(3)). The sockets come
+// in the order of the listeners, then the channel and the page.
 const FirstFD = 3
 
-// maxFDs bounds LISTEN_FDS: far more than any master passes, far less than what
-// would make the worker try numbers for long.
+// maxFDs is the limit of LISTEN_FDS: more than any master passes.
 const maxFDs = 4096
 
-// The variables that a worker is given.
+// The variables of a worker.
 const (
 	EnvListenFDs     = "LISTEN_FDS"     // how many sockets were passed, from FirstFD on
-	EnvListenPID     = "LISTEN_PID"     // the worker's own pid
+	EnvListenPID     = "LISTEN_PID"     // the worker's pid
 	EnvListenFDNames = "LISTEN_FDNAMES" // the listeners' names, joined by colons
 
 	EnvNotifySocket = "NOTIFY_SOCKET" // sd_notify(3)
@@ -29,21 +27,19 @@ const (
 	EnvSlot       = "FORKD_SLOT"        // the worker's slot, from 0
 	EnvSlots      = "FORKD_SLOTS"       // how many slots there are
 	EnvGeneration = "FORKD_GENERATION"  // the number of the roll that started it, from 1
-	EnvStopSignal = "FORKD_STOP_SIGNAL" // by which it is asked to drain: "TERM"
+	EnvStopSignal = "FORKD_STOP_SIGNAL" // the signal that starts a drain: "TERM"
 	EnvChannelFD  = "FORKD_CHANNEL_FD"  // the message channel
-	EnvPageFD     = "FORKD_PAGE_FD"     // the page of counters
+	EnvPageFD     = "FORKD_PAGE_FD"     // the counters page
 
-	EnvMaxConnections = "FORKD_MAX_CONNECTIONS" // how many the worker may have open at a time; not there: any number
+	EnvMaxConnections = "FORKD_MAX_CONNECTIONS" // how many connections may be open at a time; missing: any number
 
 	EnvNodeAppInstance = "NODE_APP_INSTANCE" // the slot, as pm2 sets it
 	EnvPort            = "PORT"              // the first tcp listener's port
 )
 
-// Private reports whether key is a variable by which a supervisor speaks to the
-// one process that it started, or one of forkd's own: FORKD_REDIS_URL may hold a
-// password. The master drops them all from what it inherited before it adds a
-// worker's own: passed on, they would name descriptors, sockets and pids of
-// somebody else. A program's own LISTEN_ADDRESS is not among them.
+// Private reports whether a variable is for one process only, from its supervisor, or
+// one of forkd's own: FORKD_REDIS_URL may hold a password. The master does not pass
+// them on: they name its own descriptors, sockets and pid.
 func Private(key string) bool {
 	switch key {
 	case EnvListenFDs, EnvListenPID, EnvListenFDNames, "LISTEN_PIDFDID",
@@ -59,11 +55,11 @@ func Private(key string) bool {
 // Socket is one passed listening socket.
 type Socket struct {
 	FD   int
-	Name string // "" where the supervisor gave none
+	Name string // "" if the supervisor gave none
 }
 
-// Passed is what the environment says a worker was given. The zero value of a
-// number means that it was not there; a descriptor that was not there is -1.
+// Passed is what a worker got, by its environment. A missing number is 0, a missing
+// descriptor -1.
 type Passed struct {
 	Sockets []Socket
 	Channel int
@@ -77,12 +73,10 @@ type Passed struct {
 	MaxConnections int // 0: no limit
 }
 
-// Inherited reads what was passed to process pid from its environment. The
-// worker calls it once, when it starts. As in sd_listen_fds(3), a LISTEN_PID of
-// another process means that nothing is meant for this one: no error and no
-// descriptors. Those that come out are each for one thing, and none of the
-// standard ones. An error says which variable makes no sense; what could be read
-// is returned beside it.
+// Inherited reads what was passed to process pid from its environment. As in
+// sd_listen_fds(3), a LISTEN_PID of another process means that nothing is for this one:
+// no error and no descriptors. The descriptors are distinct and none of the standard
+// ones. An error names the variable that is invalid; the rest is returned with it.
 func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	p := Passed{Channel: -1, Page: -1}
 	if owner, ok := lookup(EnvListenPID); ok && owner != strconv.Itoa(pid) {
@@ -90,11 +84,11 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	}
 	p.App, _ = lookup(EnvApp)
 
-	var wrong error
-	blame := func(key, want string) {
-		if wrong == nil {
+	var err error
+	invalid := func(key, want string) {
+		if err == nil {
 			text, _ := lookup(key)
-			wrong = fmt.Errorf("cannot use %s=%.100q: want %s", key, text, want)
+			err = fmt.Errorf("cannot use %s=%.100q: want %s", key, text, want)
 		}
 	}
 	number := func(key string, least, most, missing int) int {
@@ -102,9 +96,9 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 		if !ok {
 			return missing
 		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < least || n > most {
-			blame(key, fmt.Sprintf("a number from %d to %d", least, most))
+		n, notNumber := strconv.Atoi(text)
+		if notNumber != nil || n < least || n > most {
+			invalid(key, fmt.Sprintf("a number from %d to %d", least, most))
 			return missing
 		}
 		return n
@@ -117,18 +111,17 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	p.Generation = number(EnvGeneration, 0, anyNumber, 0)
 	p.MaxConnections = number(EnvMaxConnections, 1, anyNumber, 0)
 
-	// Without LISTEN_PID nobody has said that the sockets are for this process.
+	// Without LISTEN_PID the sockets may be for another process.
 	sockets := 0
 	if _, ok := lookup(EnvListenPID); ok {
 		sockets = number(EnvListenFDs, 0, maxFDs, 0)
 	}
-	// One descriptor can't be two things: whoever closes one would close both.
 	if p.Channel >= 0 && p.Channel < FirstFD+sockets {
-		blame(EnvChannelFD, "a descriptor after those of the sockets")
+		invalid(EnvChannelFD, "a descriptor after those of the sockets")
 		p.Channel = -1
 	}
 	if p.Page >= 0 && (p.Page < FirstFD+sockets || p.Page == p.Channel) {
-		blame(EnvPageFD, "a descriptor of its own, after those of the sockets")
+		invalid(EnvPageFD, "a descriptor of its own, after those of the sockets")
 		p.Page = -1
 	}
 	joined, _ := lookup(EnvListenFDNames)
@@ -140,5 +133,5 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 		}
 		p.Sockets = append(p.Sockets, s)
 	}
-	return p, wrong
+	return p, err
 }

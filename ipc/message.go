@@ -12,21 +12,20 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLine is the most bytes that one message may have, without its newline.
+// MaxLine is the longest message in bytes, without its newline.
 const MaxLine = 1 << 20
 
-// ProtocolVersion is what a worker says in its Hello.
+// ProtocolVersion is the version in a worker's Hello.
 const ProtocolVersion = 1
 
-// DefaultIdle is how long a worker keeps idle connections after a drain with
-// reason "stop" began, where the message does not say.
+// DefaultIdle is Drain.Idle if the message has none.
 const DefaultIdle = time.Second
 
 // The reasons of a Drain.
 const (
-	ReasonRoll    = "roll"    // a successor has this slot's socket
+	ReasonRoll    = "roll"    // a successor serves this slot's socket
 	ReasonScale   = "scale"   // the slot leaves
-	ReasonRecycle = "recycle" // a successor has this slot's socket
+	ReasonRecycle = "recycle" // a successor serves this slot's socket
 	ReasonStop    = "stop"    // the app ends
 )
 
@@ -35,7 +34,7 @@ const (
 type Message interface{ message() }
 
 type (
-	// Hello is a worker's first line: it speaks this protocol, and will say Ready.
+	// Hello is a worker's first line: it will send Ready.
 	Hello struct{ Version int }
 
 	// Ready says that the worker serves from now on.
@@ -44,27 +43,25 @@ type (
 	// Pulse says that the worker is alive.
 	Pulse struct{}
 
-	// Drain asks a worker to stop accepting and to finish what it has by
-	// Deadline. Idle is how long it keeps idle connections where Reason is
-	// ReasonStop.
+	// Drain asks a worker to stop accepting and to finish by Deadline. Idle is how long
+	// it keeps idle connections if Reason is ReasonStop.
 	Drain struct {
 		Reason   string
 		Deadline time.Time
 		Idle     time.Duration
 	}
 
-	// Shed asks a worker to let go of Count connections over the time Over.
+	// Shed asks a worker to close Count connections, spread over the time Over.
 	Shed struct {
 		Count int
 		Over  time.Duration
 	}
 
-	// App is an application's message: any JSON value that is not Reserved. What
-	// a Reader returns belongs to the caller.
+	// App is an application's message: any JSON value that is not Reserved.
 	App json.RawMessage
 
-	// Reserved is an object whose cmd begins with FORKD_ or NODE_ and which this
-	// version does not know. It is not the application's, and is let pass.
+	// Reserved is an object with a cmd that begins with FORKD_ or NODE_ and is unknown to
+	// this version. Receivers ignore it.
 	Reserved struct{ Cmd string }
 )
 
@@ -84,9 +81,8 @@ const (
 	cmdShed  = "FORKD_SHED"
 )
 
-// wire is the shape of every message but an application's. Durations are
-// seconds; pointers tell a missing field from a zero.
-type wire struct {
+// jsonMessage is every message but an application's. Durations are in seconds.
+type jsonMessage struct {
 	Cmd      string     `json:"cmd"`
 	Version  int        `json:"version,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
@@ -96,38 +92,37 @@ type wire struct {
 	Seconds  *float64   `json:"seconds,omitempty"`
 }
 
-// Encode is one message as a line, ending in its newline.
+// Encode is Append to an empty slice.
 func Encode(m Message) ([]byte, error) { return Append(nil, m) }
 
-// Why an application's message can't be encoded, for errors.Is. One that is not
-// JSON is neither.
+// Why an application's message cannot be encoded, for errors.Is. For one that is not
+// JSON there is none.
 var (
 	ErrTooLong  = fmt.Errorf("the line is over %d bytes", MaxLine)
 	ErrNotUTF8  = errors.New("the line is not UTF-8")
 	ErrReserved = errors.New("a cmd that begins with FORKD_ or NODE_ is reserved")
 )
 
-// Append adds a message to dst as a line, ending in its newline. An error means
-// that dst is as it was: an application's message that is not JSON, or
-// ErrTooLong, ErrNotUTF8, or ErrReserved for one that would pass for one of
-// forkd's own.
+// Append appends a message to dst as a line with its newline. On an error dst is
+// unchanged: an application's message is not JSON, or ErrTooLong, ErrNotUTF8, or
+// ErrReserved.
 func Append(dst []byte, m Message) ([]byte, error) {
-	var w wire
+	var w jsonMessage
 	switch m := m.(type) {
 	case Hello:
-		w = wire{Cmd: cmdHello, Version: m.Version}
+		w = jsonMessage{Cmd: cmdHello, Version: m.Version}
 	case Ready:
-		w = wire{Cmd: cmdReady}
+		w = jsonMessage{Cmd: cmdReady}
 	case Pulse:
-		w = wire{Cmd: cmdPulse}
+		w = jsonMessage{Cmd: cmdPulse}
 	case Drain:
 		idle := m.Idle.Seconds()
-		w = wire{Cmd: cmdDrain, Reason: m.Reason, Deadline: &m.Deadline, Idle: &idle}
+		w = jsonMessage{Cmd: cmdDrain, Reason: m.Reason, Deadline: &m.Deadline, Idle: &idle}
 	case Shed:
 		over := m.Over.Seconds()
-		w = wire{Cmd: cmdShed, Count: m.Count, Seconds: &over}
+		w = jsonMessage{Cmd: cmdShed, Count: m.Count, Seconds: &over}
 	case Reserved:
-		w = wire{Cmd: m.Cmd}
+		w = jsonMessage{Cmd: m.Cmd}
 	case App:
 		return appendApp(dst, m)
 	}
@@ -152,18 +147,18 @@ func appendApp(dst []byte, m App) ([]byte, error) {
 	return append(append(dst, line.Bytes()...), '\n'), nil
 }
 
-// Reader reads the messages of one side of the channel. It holds at most one
-// line. It is for one goroutine.
+// Reader reads the messages of one side of the channel. It holds at most one line, and
+// is for one goroutine.
 type Reader struct{ in *bufio.Reader }
 
-// NewReader reads messages from r, which stays the caller's to close.
+// NewReader reads messages from r. It never closes r.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{in: bufio.NewReaderSize(r, 4096)}
 }
 
-// Read waits for the next message. The error is io.EOF when the other side
-// closed the channel between two lines. After any error the channel is of no
-// further use: close it.
+// Read waits for the next message, which belongs to the caller. The error is io.EOF if
+// the other side closed the channel between two lines. After any error the channel is
+// useless: close it.
 func (r *Reader) Read() (Message, error) {
 	line, err := r.line()
 	if err != nil {
@@ -200,7 +195,7 @@ func (r *Reader) line() ([]byte, error) {
 
 var errTooLong = fmt.Errorf("cannot read message: %w", ErrTooLong)
 
-// check says why a line can't be a message, but for whether it is JSON.
+// check checks a line, but not whether it is JSON.
 func check(line []byte) error {
 	switch {
 	case len(line) > MaxLine:
@@ -211,7 +206,7 @@ func check(line []byte) error {
 	return nil
 }
 
-// parse is one line's message. What it returns shares no memory with line.
+// parse returns the message of a line, and keeps no reference to line.
 func parse(line []byte) (Message, error) {
 	if err := check(line); err != nil {
 		return nil, fmt.Errorf("cannot read message: %w", err)
@@ -220,12 +215,12 @@ func parse(line []byte) (Message, error) {
 		return nil, errors.New("cannot read message: the line is not JSON")
 	}
 	if cmd := command(line); cmd != "" {
-		return known(cmd, line)
+		return parseCommand(cmd, line)
 	}
 	return App(bytes.Clone(line)), nil
 }
 
-func known(cmd string, line []byte) (Message, error) {
+func parseCommand(cmd string, line []byte) (Message, error) {
 	switch cmd {
 	case cmdReady:
 		return Ready{}, nil
@@ -235,7 +230,7 @@ func known(cmd string, line []byte) (Message, error) {
 	default:
 		return Reserved{Cmd: cmd}, nil
 	}
-	var w wire
+	var w jsonMessage
 	if err := json.Unmarshal(line, &w); err != nil {
 		return nil, fmt.Errorf("cannot read message: bad %s: %w", cmd, err)
 	}
@@ -253,7 +248,7 @@ func known(cmd string, line []byte) (Message, error) {
 	}
 }
 
-// duration is a number of seconds, kept within 0 and a year.
+// duration converts seconds, within 0 and a year.
 func duration(seconds *float64, missing time.Duration) time.Duration {
 	if seconds == nil {
 		return missing

@@ -10,9 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The page is PageSize bytes of shared memory, little endian, each counter alone
-// on a cache line so that cores which add to different ones do not disturb each
-// other:
+const (
+	// PageSize is the size of a page in bytes.
+	PageSize = 4096
+
+	// PageVersion is the version of its layout.
+	PageVersion = 1
+
+	// MaxCount limits every counter that is read, so that sums cannot overflow.
+	MaxCount = 1 << 40
+
+	pageMagic = "FORKDPG1"
+	pageUsed  = 320 // bytes of it that the worker writes; then the limit
+)
+
+// Page is the counters page, as Apache's scoreboard for one worker: PageSize bytes of
+// memory that the worker and the master share, in the byte order of the machine
+// (little endian on amd64 and arm64). Each counter has a cache line of its own.
 //
 //	offset  size  what                        written by
 //	     0     8  magic "FORKDPG1"            the master
@@ -22,57 +36,38 @@ import (
 //	   128     8  accepts, unsigned           the worker
 //	   192     8  requests, unsigned          the worker
 //	   256     8  refused, unsigned           the worker
-//	   320     8  limit of open, unsigned     the master, where it has changed
+//	   320     8  limit of open, unsigned     the master, when it has changed
 //
-// The rest is zero. The worker adds with atomic instructions; the master reads.
-// Accepts are all connections that the worker has taken from its sockets; refused
-// are those of them that it has turned away because it had as many as it may
-// have (EnvMaxConnections), and they are not among the open ones. A worker that
-// knows of no refused leaves it zero, as all did at first. The limit is zero as
-// long as EnvMaxConnections holds; the master sets another when the number of
-// slots changes.
-const (
-	PageSize    = 4096
-	PageVersion = 1
-
-	pageMagic   = "FORKDPG1"
-	offVersion  = 8
-	offAttached = 12
-	offOpen     = 64
-	offAccepts  = 128
-	offRequests = 192
-	offRefused  = 256
-	offLimit    = 320
-	pageUsed    = offLimit // by the worker
-
-	// MaxCount is what a counter is cut to when it is read: no worker gets
-	// there, and sums of it stay far from overflow.
-	MaxCount = 1 << 40
-)
-
-// Page is the worker's side. Its methods are for any number of goroutines, take
-// no lock and make no system call.
+// The rest is zero. The worker adds with atomic instructions. Accepts are all accepted
+// connections. Refused are those among them that were over the limit; they are not
+// among the open ones. The limit is zero as long as EnvMaxConnections holds; the
+// master sets another when the number of slots changes.
+//
+// The methods are the worker's. They are safe for concurrent use and neither lock nor
+// make a system call.
 type Page struct {
 	magic    [8]byte
 	version  uint32
 	attached atomic.Uint32
-	_        [offOpen - offAttached - 4]byte
+	_        [48]byte
 	open     atomic.Int64
-	_        [offAccepts - offOpen - 8]byte
+	_        [56]byte
 	accepts  atomic.Uint64
-	_        [offRequests - offAccepts - 8]byte
+	_        [56]byte
 	requests atomic.Uint64
-	_        [offRefused - offRequests - 8]byte
+	_        [56]byte
 	refused  atomic.Uint64
-	_        [offLimit - offRefused - 8]byte
+	_        [56]byte
 	limit    atomic.Uint64
-	_        [PageSize - offLimit - 8]byte
+	_        [PageSize - pageUsed - 8]byte
 }
 
-// NewPage makes the page of one worker: a memfd of PageSize, close-on-exec,
-// sealed so that nobody can resize it or add seals (F_SEAL_SHRINK, GROW and
-// SEAL, fcntl(2)). The master calls it for each worker it starts, passes the
-// descriptor on and owns it: it closes it when the worker is gone.
+// bytes returns the memory of p.
+func (p *Page) bytes() []byte { return (*[PageSize]byte)(unsafe.Pointer(p))[:] }
+
+// NewPage makes the page of one worker: a memfd of PageSize, close-on-exec, sealed so
+// that nobody can resize it or add seals (F_SEAL_SHRINK, GROW and SEAL, fcntl(2)). The
+// caller owns the descriptor.
 func NewPage() (fd int, err error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err = unix.MemfdCreate("forkd-page", flags|unix.MFD_NOEXEC_SEAL)
@@ -80,54 +75,51 @@ func NewPage() (fd int, err error) {
 		fd, err = unix.MemfdCreate("forkd-page", flags)
 	}
 	if err != nil {
-		return -1, fmt.Errorf("cannot make page of counters: %w", err)
+		return -1, fmt.Errorf("cannot make counters page: %w", err)
 	}
 	if err := preparePage(fd); err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("cannot make page of counters: %w", err)
+		return -1, fmt.Errorf("cannot make counters page: %w", err)
 	}
 	return fd, nil
 }
 
 func preparePage(fd int) error {
-	head := make([]byte, PageSize)
-	copy(head, pageMagic)
-	binary.LittleEndian.PutUint32(head[offVersion:], PageVersion)
-	if n, err := unix.Pwrite(fd, head, 0); err != nil {
+	p := Page{version: PageVersion}
+	copy(p.magic[:], pageMagic)
+	if n, err := unix.Pwrite(fd, p.bytes(), 0); err != nil {
 		return err
-	} else if n != len(head) {
+	} else if n != PageSize {
 		return errors.New("short write")
 	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	return err
 }
 
-// OpenPage maps the page behind fd for the rest of the process's life. The
-// worker calls it once; it may close fd afterwards. It counts only once Attach
-// was called.
+// OpenPage maps the page behind fd for the rest of the process's life. The worker may
+// close fd afterwards. It counts only after Attach.
 func OpenPage(fd int) (*Page, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("cannot open page of counters: %w", err)
+		return nil, fmt.Errorf("cannot open counters page: %w", err)
 	}
 	// Touching a mapping beyond the end of its file is a fatal SIGBUS.
 	if st.Size != PageSize {
-		return nil, fmt.Errorf("cannot open page of counters: it has %d bytes, want %d", st.Size, PageSize)
+		return nil, fmt.Errorf("cannot open counters page: it has %d bytes, want %d", st.Size, PageSize)
 	}
 	mem, err := unix.Mmap(fd, 0, PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open page of counters: %w", err)
+		return nil, fmt.Errorf("cannot open counters page: %w", err)
 	}
 	p := (*Page)(unsafe.Pointer(unsafe.SliceData(mem)))
 	if string(p.magic[:]) != pageMagic || p.version != PageVersion {
 		_ = unix.Munmap(mem)
-		return nil, errors.New("cannot open page of counters: it is of another version")
+		return nil, errors.New("cannot open counters page: it is of another version")
 	}
 	return p, nil
 }
 
-// Attach says that somebody counts. Until then the master takes the figures for
-// unknown.
+// Attach says that the worker counts. Until then its counters are unknown.
 func (p *Page) Attach() { p.attached.Store(1) }
 
 // Opened counts an accepted connection.
@@ -136,8 +128,8 @@ func (p *Page) Opened() {
 	p.open.Add(1)
 }
 
-// Admit is Opened, unless limit connections are open already: then the
-// connection counts as refused, Admit returns false, and Closed must not follow.
+// Admit counts an accepted connection. If limit connections are open already it counts
+// as refused, Admit returns false, and Closed must not follow.
 func (p *Page) Admit(limit int64) bool {
 	p.accepts.Add(1)
 	for n := p.open.Load(); n < limit; n = p.open.Load() {
@@ -149,9 +141,8 @@ func (p *Page) Admit(limit int64) bool {
 	return false
 }
 
-// Expel takes back that a connection was Opened, where more than limit are open
-// with it: then the connection counts as refused, Expel returns true, and Closed
-// must not follow.
+// Expel makes an open connection a refused one if more than limit are open. Then it
+// returns true, and Closed must not follow.
 func (p *Page) Expel(limit int64) bool {
 	for n := p.open.Load(); n > limit; n = p.open.Load() {
 		if p.open.CompareAndSwap(n, n-1) {
@@ -162,70 +153,59 @@ func (p *Page) Expel(limit int64) bool {
 	return false
 }
 
-// Closed counts the end of a connection that was counted by Opened or Admit.
+// Closed counts the end of an open connection.
 func (p *Page) Closed() { p.open.Add(-1) }
 
 // Request counts a request.
 func (p *Page) Request() { p.requests.Add(1) }
 
-// Limit is how many connections the worker may have open, where the master has
-// set another number than EnvMaxConnections; 0 where it has not.
+// Limit is how many connections the worker may have open; 0: as many as
+// EnvMaxConnections says.
 func (p *Page) Limit() int64 { return int64(min(p.limit.Load(), MaxCount)) }
 
-// SetLimit sets the Limit of the page behind fd. The master calls it when the
-// worker's share has changed; a worker that has more connections keeps them.
+// SetLimit sets the Limit of the page behind fd, for the master. A worker that has more
+// connections keeps them.
 func SetLimit(fd int, connections int64) error {
-	_, err := unix.Pwrite(fd, binary.LittleEndian.AppendUint64(nil, uint64(max(0, connections))), offLimit)
+	_, err := unix.Pwrite(fd, binary.NativeEndian.AppendUint64(nil, uint64(max(0, connections))), pageUsed)
 	if err != nil {
-		return fmt.Errorf("cannot write to page of counters: %w", err)
+		return fmt.Errorf("cannot write to counters page: %w", err)
 	}
 	return nil
 }
 
 // Counters is what a page held at one time.
 type Counters struct {
-	Attached bool   // false: nobody counts, and the rest is not known
+	Attached bool   // false: the worker does not count, and the rest is unknown
 	Open     uint64 // connections open now
 	Accepts  uint64 // connections accepted since the worker started
 	Requests uint64 // requests since the worker started
-	Refused  uint64 // of Accepts, those turned away
+	Refused  uint64 // those of Accepts that were over the limit
 }
 
 // Counters reads a page from within the worker.
 func (p *Page) Counters() Counters {
 	return Counters{
 		Attached: p.attached.Load() == 1,
-		Open:     signed(p.open.Load()),
+		Open:     uint64(max(0, min(p.open.Load(), MaxCount))),
 		Accepts:  min(p.accepts.Load(), MaxCount),
 		Requests: min(p.requests.Load(), MaxCount),
 		Refused:  min(p.refused.Load(), MaxCount),
 	}
 }
 
-// ReadPage reads the page behind fd by pread(2), as the master does: whatever a
-// worker does to a page that it may write to, this returns figures within
-// bounds or an error.
+// ReadPage reads the page behind fd by pread(2), for the master: the result is an error
+// or within bounds, whatever a worker has written.
 func ReadPage(fd int) (Counters, error) {
-	var buf [pageUsed]byte
-	n, err := unix.Pread(fd, buf[:], 0)
+	var p Page
+	n, err := unix.Pread(fd, p.bytes()[:pageUsed], 0)
 	if err != nil {
-		return Counters{}, fmt.Errorf("cannot read page of counters: %w", err)
+		return Counters{}, fmt.Errorf("cannot read counters page: %w", err)
 	}
-	if n != len(buf) {
-		return Counters{}, fmt.Errorf("cannot read page of counters: got %d bytes, want %d", n, len(buf))
+	if n != pageUsed {
+		return Counters{}, fmt.Errorf("cannot read counters page: got %d bytes, want %d", n, pageUsed)
 	}
-	le := binary.LittleEndian
-	if string(buf[:len(pageMagic)]) != pageMagic || le.Uint32(buf[offAttached:]) != 1 {
-		return Counters{}, nil
+	if c := p.Counters(); c.Attached && string(p.magic[:]) == pageMagic {
+		return c, nil
 	}
-	return Counters{
-		Attached: true,
-		Open:     signed(int64(le.Uint64(buf[offOpen:]))),
-		Accepts:  min(le.Uint64(buf[offAccepts:]), MaxCount),
-		Requests: min(le.Uint64(buf[offRequests:]), MaxCount),
-		Refused:  min(le.Uint64(buf[offRefused:]), MaxCount),
-	}, nil
+	return Counters{}, nil
 }
-
-// signed is a signed count as it is reported: a negative one is 0.
-func signed(n int64) uint64 { return uint64(max(0, min(n, MaxCount))) }

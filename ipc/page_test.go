@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const attachedAt, openAt = 12, 64 // offsets of the layout
+
 func newPage(t *testing.T) int {
 	t.Helper()
 	fd, err := NewPage()
@@ -212,12 +214,12 @@ func TestPageHostileWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(offAttached, []byte{1, 0, 0, 0})
-	write(offAttached+4, bytes.Repeat([]byte{0xff}, PageSize-offAttached-4))
+	write(attachedAt, []byte{1, 0, 0, 0})
+	write(attachedAt+4, bytes.Repeat([]byte{0xff}, PageSize-attachedAt-4))
 	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Requests: MaxCount, Refused: MaxCount}); got != want {
 		t.Errorf("all ones: %+v, want %+v", got, want)
 	}
-	write(offOpen, binary.LittleEndian.AppendUint64(nil, 1<<62))
+	write(openAt, binary.LittleEndian.AppendUint64(nil, 1<<62))
 	if got := read(t, fd); got.Open != MaxCount {
 		t.Errorf("absurd: %+v", got)
 	}
@@ -262,10 +264,10 @@ func FuzzPage(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(bytes.Clone(head))
-	head[offAttached] = 1
+	head[attachedAt] = 1
 	f.Add(bytes.Clone(head))
-	f.Add(append(bytes.Clone(head[:offOpen]), bytes.Repeat([]byte{0xff}, pageUsed)...))
-	f.Add(append(bytes.Clone(head[:offOpen]), 0, 0, 0, 0, 0, 0, 0, 0x80))
+	f.Add(append(bytes.Clone(head[:openAt]), bytes.Repeat([]byte{0xff}, pageUsed)...))
+	f.Add(append(bytes.Clone(head[:openAt]), 0, 0, 0, 0, 0, 0, 0, 0x80))
 	f.Add([]byte("FORKDPG2"))
 	f.Fuzz(func(t *testing.T, written []byte) {
 		page := make([]byte, PageSize)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -149,18 +148,9 @@ func TestNothingRuns(t *testing.T) {
 	if lines := render(screen{}, nil, noon); len(lines) != 1 || lines[0] != nothingRuns {
 		t.Errorf("%q", lines)
 	}
-	out, err := os.CreateTemp(t.TempDir(), "out")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	if err := printApps(stdio{out: out}, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Seek(0, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := io.ReadAll(out); string(text) != "[]\n" || err != nil {
-		t.Errorf("%q, %v", text, err)
+	t.Setenv("FORKD_RUNTIME_DIR", t.TempDir())
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	if code, out, err := forkd(t, "status", "--json"); code != exitDone || out != "[]\n" || err != "" {
+		t.Errorf("exit %d, %q, %q", code, out, err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,15 +55,9 @@ func describe(ctx context.Context, std stdio, client *control.Client, slot int, 
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	if asJSON {
-		err = printJSON(std.out, d, "  ")
-	} else {
-		_, err = fmt.Fprintln(std.out, strings.Join(description(screenOf(std.out), name, &d, slot, time.Now()), "\n"))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot print the description: %v", err)
-	}
-	return nil
+	return output{to: std.out, what: "description", json: asJSON}.print(d, func(s screen) []string {
+		return description(s, name, &d, slot, time.Now())
+	})
 }
 
 // keepSlot removes from a description what is not of one slot.

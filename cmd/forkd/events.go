@@ -45,23 +45,14 @@ func events(ctx context.Context, std stdio, client *control.Client, follow, asJS
 		ctx, stop = whileRead(ctx, std.out)
 		defer stop()
 	}
-	s := screenOf(std.out)
+	out := output{to: std.out, what: "events", json: asJSON, compact: true}
 	last := uint64(0)
 	err := client.Events(ctx, "", follow, func(_ string, e control.Event) error {
 		if last != 0 && e.Seq > last+1 {
 			fmt.Fprintf(std.err, "forkd: %d events were missed: the app had more than it keeps\n", e.Seq-last-1)
 		}
 		last = e.Seq
-		var err error
-		if asJSON {
-			err = printJSON(std.out, e, "")
-		} else {
-			_, err = fmt.Fprintln(std.out, eventLine(s, e, time.Now()))
-		}
-		if err != nil {
-			return fmt.Errorf("cannot print the events: %v", err)
-		}
-		return nil
+		return out.print(e, func(s screen) []string { return []string{eventLine(s, e, time.Now())} })
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C, or | head: the user has seen enough

@@ -50,22 +50,13 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 		ctx, stop = whileRead(ctx, std.out)
 		defer stop()
 	}
-	s := screenOf(std.out)
+	out := output{to: std.out, what: "events", json: asJSON, compact: true}
 	var gaps gaps
 	err := r.Events(ctx, app, "", follow, func(e fleet.Entry) error {
 		if n := gaps.before(e); n > 0 {
 			fmt.Fprintf(std.err, "forkd: %d events of %s were missed: they are not in Redis\n", n, sanitize(e.Host))
 		}
-		var err error
-		if asJSON {
-			err = printJSON(std.out, e, "")
-		} else {
-			_, err = fmt.Fprintln(std.out, fleetEventLine(s, e, time.Now()))
-		}
-		if err != nil {
-			return &exit{exitFailed, fmt.Sprintf("cannot print the events: %v", err)}
-		}
-		return nil
+		return out.print(e, func(s screen) []string { return []string{fleetEventLine(s, e, time.Now())} })
 	})
 	if ctx.Err() != nil {
 		return nil // Ctrl-C, or | head: the user has seen enough

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -94,15 +92,7 @@ func (v *fleetView) once(ctx context.Context, std stdio, r fleetReader) error {
 	if err != nil {
 		return err
 	}
-	if v.json {
-		err = printJSON(std.out, fleets, "  ")
-	} else {
-		_, err = fmt.Fprintln(std.out, strings.Join(v.render(screenOf(std.out), fleets), "\n"))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot print the status: %v", err)
-	}
-	return nil
+	return output{to: std.out, what: "status", json: v.json}.print(fleets, func(s screen) []string { return v.render(s, fleets) })
 }
 
 func (v *fleetView) render(s screen, fleets []fleet.Fleet) []string {

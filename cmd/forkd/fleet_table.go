@@ -40,10 +40,7 @@ func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {
 		figureColumn("UTIL", func(h *fleet.Host) string { return share(h.Utilization) }),
 		figureColumn("REQS", func(h *fleet.Host) string { return count(h.Requests) }),
 		figureColumn("AGE", func(h *fleet.Host) string {
-			if h.Age == nil {
-				return unknown
-			}
-			return age(seconds(*h.Age))
+			return figure(h.Age, func(s float64) string { return age(seconds(s)) })
 		}),
 	}
 }
@@ -166,14 +163,6 @@ func hostNotes(s screen, h *fleet.Host) []string {
 		lines = append(lines, s.wrap(sanitize("cannot read all of it: "+h.Problem))...)
 	}
 	return lines
-}
-
-// share is a percentage in at most 5 characters.
-func share(p *float64) string {
-	if p == nil {
-		return unknown
-	}
-	return short(min(*p, 999e3), 10) + "%"
 }
 
 // seconds is a duration of at most 100 years.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -56,25 +55,17 @@ func printStatus(ctx context.Context, std stdio, name string, asJSON bool) error
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		err = printApps(std, apps)
-	} else {
-		_, err = fmt.Fprintln(std.out, strings.Join(render(screenOf(std.out), apps, time.Now()), "\n"))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot print the status: %v", err)
-	}
-	return firstError(apps)
-}
-
-func printApps(std stdio, apps []appStatus) error {
 	list := []control.App{}
-	for _, s := range apps {
-		if s.err == nil {
-			list = append(list, s.app)
+	for i := range apps {
+		if apps[i].err == nil {
+			list = append(list, apps[i].app)
 		}
 	}
-	return printJSON(std.out, list, "  ")
+	err = output{to: std.out, what: "status", json: asJSON}.print(list, func(s screen) []string { return render(s, apps, time.Now()) })
+	if err != nil {
+		return err
+	}
+	return firstError(apps)
 }
 
 // render draws the apps. Where two have one name, they are called by their paths.

@@ -59,14 +59,6 @@ func since(at, now time.Time) string {
 	return age(now.Sub(at))
 }
 
-// number is a number in full.
-func number[T int | int64](n *T) string {
-	if n == nil {
-		return unknown
-	}
-	return strconv.FormatInt(int64(*n), 10)
-}
-
 // known is a number in full, unknown for 0.
 func known(n int) string {
 	if n == 0 {
@@ -75,43 +67,51 @@ func known(n int) string {
 	return strconv.Itoa(n)
 }
 
-// size is a number of bytes in at most 7 characters.
-func size(bytes *int64) string {
-	if bytes == nil {
+// figure formats n, unless it is not known.
+func figure[T any](n *T, format func(T) string) string {
+	if n == nil {
 		return unknown
 	}
-	value := float64(*bytes)
-	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
-		if value < 999.5 {
-			return decimal(value, 100) + unit
-		}
-		value /= 1024
-	}
-	return decimal(value, 100) + "TiB"
+	return format(*n)
+}
+
+// number is a number in full.
+func number[T int | int64](n *T) string {
+	return figure(n, func(n T) string { return strconv.FormatInt(int64(n), 10) })
 }
 
 // count is a number of things in at most 5 characters.
 func count(n *int64) string {
-	if n == nil {
-		return unknown
-	}
-	return short(float64(*n), 1)
+	return figure(n, func(n int64) string { return short(float64(n), 1) })
 }
 
 // rate is things a second.
 func rate(r *float64) string {
-	if r == nil {
-		return unknown
-	}
-	return short(*r, 10)
+	return figure(r, func(r float64) string { return short(r, 10) })
 }
 
 // percent is a share of one core.
 func percent(p *float64) string {
-	if p == nil {
-		return unknown
-	}
-	return decimal(*p, 10) + "%"
+	return figure(p, func(p float64) string { return decimal(p, 10) + "%" })
+}
+
+// share is a percentage in at most 5 characters.
+func share(p *float64) string {
+	return figure(p, func(p float64) string { return short(min(p, 999e3), 10) + "%" })
+}
+
+// size is a number of bytes in at most 7 characters.
+func size(bytes *int64) string {
+	return figure(bytes, func(bytes int64) string {
+		value := float64(bytes)
+		for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+			if value < 999.5 {
+				return decimal(value, 100) + unit
+			}
+			value /= 1024
+		}
+		return decimal(value, 100) + "TiB"
+	})
 }
 
 // short cuts large numbers: "99999", "100k", "2M".

@@ -3,7 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
+	"os"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -28,17 +28,35 @@ func sanitize(text string) string {
 // C0 and C1 controls, and format characters such as those of bidirectional text.
 func isControl(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
 
-// printJSON writes v as JSON and a newline, indented unless indent is empty.
-func printJSON(w io.Writer, v any, indent string) error {
-	data, err := json.Marshal(v)
-	if indent != "" {
-		data, err = json.MarshalIndent(v, "", indent)
+// output prints results as JSON, or as lines for a screen.
+type output struct {
+	to      *os.File
+	what    string // for errors: "status"
+	json    bool
+	compact bool // JSON on one line
+}
+
+func (o output) print(v any, draw func(s screen) []string) error {
+	var text []byte
+	var err error
+	switch {
+	case !o.json:
+		text = []byte(strings.Join(draw(screenOf(o.to)), "\n"))
+	case o.compact:
+		text, err = json.Marshal(v)
+	default:
+		text, err = json.MarshalIndent(v, "", "  ")
+	}
+	if o.json {
+		text = sanitizeJSON(text)
+	}
+	if err == nil {
+		_, err = o.to.Write(append(text, '\n'))
 	}
 	if err != nil {
-		return err
+		return &exit{exitFailed, fmt.Sprintf("cannot print the %s: %v", o.what, err)}
 	}
-	_, err = w.Write(append(sanitizeJSON(data), '\n'))
-	return err
+	return nil
 }
 
 // sanitizeJSON escapes the control characters in JSON. encoding/json escapes only

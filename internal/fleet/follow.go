@@ -224,7 +224,7 @@ func (e *Entry) read(values map[string]any) error {
 		if !ok {
 			return nil, nil
 		}
-		n, err := wholeOf(s)
+		n, err := parseWhole(s)
 		if err != nil {
 			return nil, fmt.Errorf("its %s %v", name, err)
 		}

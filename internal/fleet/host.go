@@ -14,11 +14,11 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-// Host is what a reader makes of a host's hash. A figure that is not known is
-// nil: null in JSON, never 0. Times are by the clock of Redis.
+// Host is the report of a host. A figure that is not known is nil: null in JSON,
+// never 0. Times are by Redis's clock.
 type Host struct {
 	ID          string     `json:"host"`    // at most 256 bytes; with a Problem, it may hold anything
-	Problem     string     `json:"problem"` // in words, what is wrong with the report; "" nothing. Printable
+	Problem     string     `json:"problem"` // what is wrong with the report; "" nothing. Printable
 	Boot        string     `json:"boot"`
 	Twin        string     `json:"twin"` // the boot of another that reports by the same id; "" none is known
 	Addresses   []string   `json:"addresses"`
@@ -47,43 +47,37 @@ type Host struct {
 	Workers     []Worker   `json:"workers"`  // null: not asked for, or not known
 }
 
-// The bounds of what a hash says.
+// The bounds of the fields of a hash.
 const (
 	mostText      = 256     // bytes of a string
 	mostWord      = 64      // bytes of a worker's state
 	mostAddresses = 64      // of a host
 	mostAddress   = 8 << 10 // bytes of them all
-	mostProblems  = 3       // told of a host
+	mostProblems  = 3       // shown of a host
 	clockSlack    = time.Minute
 )
 
-const (
-	stateStarting = control.StateStarting
-	stateReady    = control.StateReady
-	stateDraining = control.StateDraining
-)
-
-// report is what is read of a host's hash.
+// report is the parsed hash of a host.
 type report struct {
 	Host
 
-	calledHost                 string // as it calls itself
+	ownName                    string
 	interval, started, updated *int64 // ms
-	wrong                      []string
+	problems                   []string
 }
 
-// field is one of a hash. What may be its value follows from the type of to:
-// *string, **int64, **float64, *[]string or *[]Worker.
+// field is a field of a hash, and where its value goes: a *string, **int64,
+// **float64, *[]string or *[]Worker.
 type field struct {
 	name string
 	to   any
 }
 
-// fields are those that are read after the schema, in the order of HMGET; workers
-// is the last, so that it can be left out.
+// fields are the fields after the schema, in the order of HMGET. workers is the last:
+// it can be left out.
 func (r *report) fields() []field {
 	return []field{
-		{"host", &r.calledHost},
+		{"host", &r.ownName},
 		{"boot", &r.Boot},
 		{"twin", &r.Twin},
 		{"addresses", &r.Addresses},
@@ -121,9 +115,9 @@ func fieldNames(withWorkers bool) []string {
 	return names
 }
 
-// parseHost makes a Host of the values of HMGET, in the order of fieldNames: "" for
-// what is not there. Both times are Redis's: now and, of the host's entry in the
-// list of hosts, when it expires.
+// parseHost parses the values of HMGET, in the order of fieldNames, with "" for
+// missing ones. Both times are by Redis's clock; at expires the host's entry in the
+// list of hosts expires.
 func parseHost(id string, values []string, now, expires time.Time) Host {
 	r := report{Host: Host{ID: cut(id, mostText)}}
 	empty := !slices.ContainsFunc(values, func(v string) bool { return v != "" })
@@ -138,52 +132,46 @@ func parseHost(id string, values []string, now, expires time.Time) Host {
 		r.read(values[1:])
 		r.derive(now)
 	}
-	r.Problem = problem(r.wrong)
+	if more := len(r.problems) - mostProblems; more > 0 {
+		r.problems = append(r.problems[:mostProblems], fmt.Sprintf("and %d more", more))
+	}
+	r.Problem = strings.Join(r.problems, "; ")
 	return r.Host
 }
 
-func problem(wrong []string) string {
-	if len(wrong) > mostProblems {
-		more := len(wrong) - mostProblems
-		return fmt.Sprintf("%s; and %d more", strings.Join(wrong[:mostProblems], "; "), more)
-	}
-	return strings.Join(wrong, "; ")
-}
-
 func (r *report) bad(format string, args ...any) {
-	r.wrong = append(r.wrong, fmt.Sprintf(format, args...))
+	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 
 func (r *report) read(values []string) {
 	for i, f := range r.fields()[:len(values)] {
-		if values[i] == "" {
-			if f.name == "updated_at" {
-				r.bad("it doesn't say when it was updated")
+		switch value := values[i]; {
+		case value != "":
+			if err := set(f.to, value); err != nil {
+				r.bad("%s: %v", f.name, err)
 			}
-			continue
-		}
-		if err := set(f.to, values[i]); err != nil {
-			r.bad("%s: %v", f.name, err)
+		case f.name == "updated_at":
+			r.bad("it doesn't say when it was updated")
 		}
 	}
-	if r.calledHost != "" && r.calledHost != r.ID {
-		r.bad("calls itself %s", short(r.calledHost))
+	if r.ownName != "" && r.ownName != r.ID {
+		r.bad("calls itself %s", short(r.ownName))
 	}
 	if r.State != "" && !knownState(r.State) {
 		r.bad("state %s is not known", short(r.State))
 	}
 }
 
-// set reads a value into a field.
+// set parses a value into a field.
 func set(to any, value string) (err error) {
 	switch to := to.(type) {
-	case *string: // to be shown: short, of one line, without what drives a terminal
+	case *string:
 		if len(value) > mostText || !printable(value) {
 			return fmt.Errorf("%s cannot be shown", short(value))
 		}
 		*to = value
 	case **int64:
-		n, err := wholeOf(value)
+		n, err := parseWhole(value)
 		if err != nil {
 			return err
 		}
@@ -202,10 +190,10 @@ func set(to any, value string) (err error) {
 	return err
 }
 
-// derive makes of what was read what follows from it.
+// derive computes what follows from the fields.
 func (r *report) derive(now time.Time) {
 	if r.Capacity != nil && *r.Capacity == 0 {
-		r.Capacity = nil // as in the settings, 0 is not known
+		r.Capacity = nil // 0 is not known, as in the settings
 	}
 	if r.Capacity != nil && r.Connections != nil {
 		r.Utilization = new(100 * float64(*r.Connections) / float64(*r.Capacity))
@@ -219,7 +207,7 @@ func (r *report) derive(now time.Time) {
 			r.Interval = new(interval.Seconds())
 		}
 	}
-	if r.started != nil { // by a clock far ahead, it is not shown
+	if r.started != nil { // not shown where the host's clock is far ahead
 		if at := time.UnixMilli(*r.started); !at.After(now.Add(clockSlack)) {
 			r.StartedAt = new(at.UTC())
 		}
@@ -237,8 +225,8 @@ func (r *report) derive(now time.Time) {
 	r.Stale = !r.Vanished && age > 2*interval+time.Second
 }
 
-// wholeOf reads a number from 0 to 2^53 in decimal digits.
-func wholeOf(s string) (int64, error) {
+// parseWhole parses a number from 0 to 2^53 in decimal digits.
+func parseWhole(s string) (int64, error) {
 	v, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || v < 0 || v > mostNumber || strconv.FormatInt(v, 10) != s {
 		return 0, fmt.Errorf("%s is not a whole number from 0 to 2^53", short(s))
@@ -246,7 +234,7 @@ func wholeOf(s string) (int64, error) {
 	return v, nil
 }
 
-// parseAddresses reads a JSON list of strings.
+// parseAddresses parses a JSON list of strings.
 func parseAddresses(text string) ([]string, error) {
 	var list []string
 	if len(text) > mostAddress || json.Unmarshal([]byte(text), &list) != nil {
@@ -265,16 +253,18 @@ func parseAddresses(text string) ([]string, error) {
 
 // knownState reports whether s is a state of an app.
 func knownState(s string) bool {
-	return slices.Contains([]string{stateReady, stateStarting, stateDraining, "stopping", "backoff", "exited", "failed"}, s)
+	return slices.Contains([]string{
+		control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping, "backoff", "exited", "failed",
+	}, s)
 }
 
-// printable reports whether s can be shown as it is: UTF-8 without control,
-// direction or other invisible characters.
+// printable reports whether s is UTF-8 without invisible characters, such as those that
+// control a terminal.
 func printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) })
 }
 
-// short quotes s for a Problem: escaped, the first 40 bytes of it.
+// short quotes the first 40 bytes of s, for a Problem.
 func short(s string) string {
 	const most = 40
 	if s == "" {

@@ -18,20 +18,20 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-// How much of a fleet is read.
+// The bounds of what is read of a fleet.
 const (
-	mostHosts   = 100_000  // of an app; of more, those that expire last
-	mostApps    = 1000     // as above
-	page        = 500      // hosts of one round trip
-	pageReaders = 3        // pages that are read at the same time
-	mostPage    = 32 << 20 // bytes of a round trip of hosts whose sizes are known
-	mostField   = 1 << 20  // bytes of a field
+	maxHosts  = 100_000  // of an app; of more, those that expire last
+	maxApps   = 1000     // as above
+	pageHosts = 500      // hosts of one round trip
+	pageReads = 3        // pages that are read at the same time
+	maxPage   = 32 << 20 // bytes of a round trip of hosts whose sizes are known
+	maxField  = 1 << 20  // bytes of a field
 
-	nodePatience = 2 * time.Second // with a node of a Cluster that is asked for the time
+	nodeTimeout = 2 * time.Second // for the time of a node of a Cluster
 )
 
-// Reader reads what hosts have written, and sends orders to them. Any goroutine
-// may use it.
+// Reader reads the reports of hosts, and sends commands to hosts. It is safe for
+// concurrent use.
 type Reader struct {
 	settings Settings
 	from     redis.UniversalClient
@@ -71,7 +71,7 @@ func (r *Reader) Close() {
 // Apps returns the names of the apps that are or were lately reported, sorted; at
 // most 1000. What is no name of an app is left out.
 func (r *Reader) Apps(ctx context.Context) ([]string, error) {
-	listed, err := r.from.ZRevRange(ctx, appsKey, 0, mostApps-1).Result()
+	listed, err := r.from.ZRevRange(ctx, appsKey, 0, maxApps-1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", appsKey, err)
 	}
@@ -80,29 +80,27 @@ func (r *Reader) Apps(ctx context.Context) ([]string, error) {
 	return apps, nil
 }
 
-// Fleet returns what is known of app's hosts: of each, what is wrong with its
-// report is in its Problem. An error says that the list itself can't be read. An
-// app that nobody reports has no hosts.
+// Fleet returns the hosts of an app. What is wrong with the report of a host is in
+// its Problem; an error says that the list of hosts can't be read. An app that nobody
+// reports has no hosts.
 func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet, error) {
 	if err := redisconfig.CheckApp(app); err != nil {
 		return Fleet{}, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l := look{client: r.from, keys: keys{app}, fields: fieldNames(withWorkers)}
+	q := query{client: r.from, keys: keys{app}, fields: fieldNames(withWorkers)}
 	var err error
-	if l.now, err = r.clock(ctx, l.keys.hosts()); err != nil {
+	if q.now, err = r.clock(ctx, q.keys.hosts()); err != nil {
 		return Fleet{}, fmt.Errorf("cannot read Redis's clock: %w", err)
 	}
-	f := Fleet{App: app, At: l.now.UTC(), Hosts: []Host{}}
-	listed, count, err := l.list(ctx)
+	f := Fleet{App: app, At: q.now.UTC()}
+	listed, count, err := q.list(ctx)
 	if err != nil {
-		return Fleet{}, fmt.Errorf("cannot read the list of hosts %s: %w", l.keys.hosts(), err)
+		return Fleet{}, fmt.Errorf("cannot read the list of hosts %s: %w", q.keys.hosts(), err)
 	}
-	if count > int64(len(listed)) && len(listed) == mostHosts {
-		f.Problem = fmt.Sprintf("the list has %d hosts: only the %d that expire last are read", count, mostHosts)
+	if count > int64(len(listed)) && len(listed) == maxHosts {
+		f.Problem = fmt.Sprintf("the list has %d hosts: only the %d that expire last are read", count, maxHosts)
 	}
-	f.Hosts, err = l.all(ctx, cancel, listed)
+	f.Hosts, err = q.all(ctx, listed)
 	if err != nil {
 		return Fleet{}, fmt.Errorf("cannot read the hosts of %s: %w", app, err)
 	}
@@ -111,60 +109,60 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	return f, nil
 }
 
-// clock returns the time of a server that has the key: those of a Cluster differ.
+// clock returns the time of the server that has the key: those of a Cluster differ.
 func (r *Reader) clock(ctx context.Context, key string) (time.Time, error) {
 	if c, ok := r.from.(*redis.ClusterClient); ok {
 		node, err := c.MasterForKey(ctx, key)
 		if err != nil {
 			return time.Time{}, err
 		}
-		asking, cancel := context.WithTimeout(ctx, nodePatience)
+		timed, cancel := context.WithTimeout(ctx, nodeTimeout)
 		defer cancel()
-		now, err := node.Time(asking).Result()
+		now, err := node.Time(timed).Result()
 		if err != nil {
-			c.ReloadState(ctx) // its successor is asked next time: on its own the client looks once a minute
+			c.ReloadState(ctx) // to find a failover; the client reloads once a minute only
 		}
 		return now, err
 	}
 	return r.from.Time(ctx).Result()
 }
 
-// look is one look at a fleet.
-type look struct {
+// query is one query of a fleet.
+type query struct {
 	client redis.UniversalClient
 	keys   keys
-	fields []string // that are asked for
+	fields []string // of each host
 	now    time.Time
 }
 
-// member is a host as it is listed.
-type member struct {
+// listedHost is an entry in the list of hosts.
+type listedHost struct {
 	id      string
 	expires time.Time
 }
 
-// list returns the hosts that expire last, and how many there are. It is one
-// command: between two, hosts would change their places.
-func (l *look) list(ctx context.Context) ([]member, int64, error) {
+// list returns the hosts that expire last, and the number of all. One command reads
+// them: hosts change their places meanwhile.
+func (q *query) list(ctx context.Context) ([]listedHost, int64, error) {
 	var count *redis.IntCmd
 	var listed *redis.ZSliceCmd
-	_, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		count = p.ZCard(ctx, l.keys.hosts())
-		listed = p.ZRevRangeWithScores(ctx, l.keys.hosts(), 0, mostHosts-1)
+	_, err := q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		count = p.ZCard(ctx, q.keys.hosts())
+		listed = p.ZRevRangeWithScores(ctx, q.keys.hosts(), 0, maxHosts-1)
 		return nil
 	})
 	if err != nil {
 		return nil, 0, err
 	}
-	members := make([]member, 0, len(listed.Val()))
+	hosts := make([]listedHost, 0, len(listed.Val()))
 	for _, z := range listed.Val() {
 		id, _ := z.Member.(string)
-		members = append(members, member{id, scoreTime(z.Score)})
+		hosts = append(hosts, listedHost{id, scoreTime(z.Score)})
 	}
-	return members, count.Val(), nil
+	return hosts, count.Val(), nil
 }
 
-// scoreTime is when a score says. Beyond what makes sense, it is the end of that.
+// scoreTime is the time of a score in ms since the epoch, within bounds.
 func scoreTime(score float64) time.Time {
 	if math.IsNaN(score) {
 		score = 0
@@ -172,40 +170,36 @@ func scoreTime(score float64) time.Time {
 	return time.UnixMilli(int64(min(max(score, 0), 1<<47)))
 }
 
-// all reads all that are listed, some pages at a time. The first failure cancels
-// the rest.
-func (l *look) all(ctx context.Context, cancel func(), listed []member) ([]Host, error) {
-	pages := make(chan []member)
+// all reads the listed hosts, some pages in parallel. The first failure cancels the
+// rest.
+func (q *query) all(ctx context.Context, listed []listedHost) ([]Host, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var mu sync.Mutex
-	var failure error
 	hosts := make([]Host, 0, len(listed))
-	var readers sync.WaitGroup
-	for range min(pageReaders, (len(listed)+page-1)/page) {
-		readers.Go(func() {
-			for listed := range pages {
-				got, err := l.page(ctx, listed)
-				mu.Lock()
-				if err != nil && failure == nil {
-					failure = err
-					cancel()
-				}
-				hosts = append(hosts, got...)
-				mu.Unlock()
+	room := make(chan struct{}, pageReads)
+	var reads sync.WaitGroup
+	for page := range slices.Chunk(listed, pageHosts) {
+		room <- struct{}{}
+		reads.Go(func() {
+			got, err := q.page(ctx, page)
+			<-room
+			if err != nil {
+				cancel(err)
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			hosts = append(hosts, got...)
 		})
 	}
-	for some := range slices.Chunk(listed, page) {
-		pages <- some
-	}
-	close(pages)
-	readers.Wait()
-	return hosts, failure
+	reads.Wait()
+	return hosts, context.Cause(ctx)
 }
 
-// page reads some hosts. One whose report is not there is looked for again in the
-// list: it may have left in the meantime, or reported.
-func (l *look) page(ctx context.Context, listed []member) ([]Host, error) {
-	hosts, err := l.hosts(ctx, listed)
+// page reads some hosts. A host without a report is looked up in the list again: it
+// may have left meanwhile, or reported.
+func (q *query) page(ctx context.Context, listed []listedHost) ([]Host, error) {
+	hosts, err := q.hosts(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
@@ -213,11 +207,11 @@ func (l *look) page(ctx context.Context, listed []member) ([]Host, error) {
 	for _, m := range listed {
 		expires[m.id] = m.expires
 	}
-	scores := map[string]*redis.FloatCmd{} // of those that are not there
-	_, err = l.client.Pipelined(ctx, func(c redis.Pipeliner) error {
+	scores := map[string]*redis.FloatCmd{} // of hosts without a report
+	_, err = q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for _, h := range hosts {
 			if h.Vanished {
-				scores[h.ID] = c.ZScore(ctx, l.keys.hosts(), h.ID)
+				scores[h.ID] = c.ZScore(ctx, q.keys.hosts(), h.ID)
 			}
 		}
 		return nil
@@ -225,7 +219,7 @@ func (l *look) page(ctx context.Context, listed []member) ([]Host, error) {
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
-	var changed []member
+	var changed []listedHost
 	hosts = slices.DeleteFunc(hosts, func(h Host) bool {
 		score, asked := scores[h.ID]
 		switch {
@@ -238,16 +232,17 @@ func (l *look) page(ctx context.Context, listed []member) ([]Host, error) {
 		if now.Equal(expires[h.ID]) {
 			return false
 		}
-		changed = append(changed, member{h.ID, now})
+		changed = append(changed, listedHost{h.ID, now})
 		return true
 	})
-	again, err := l.hosts(ctx, changed)
+	again, err := q.hosts(ctx, changed)
 	return append(hosts, again...), err
 }
 
-func (l *look) hosts(ctx context.Context, listed []member) ([]Host, error) {
+// hosts reads the hashes of hosts.
+func (q *query) hosts(ctx context.Context, listed []listedHost) ([]Host, error) {
 	hosts := make([]Host, 0, len(listed))
-	asked := make([]member, 0, len(listed))
+	asked := make([]listedHost, 0, len(listed))
 	for _, m := range listed {
 		if redisconfig.ValidHost(m.id) {
 			asked = append(asked, m)
@@ -255,94 +250,94 @@ func (l *look) hosts(ctx context.Context, listed []member) ([]Host, error) {
 			hosts = append(hosts, Host{ID: strings.Clone(cut(m.id, mostText)), Problem: "its id " + short(m.id) + " is none: forkd writes no such thing"})
 		}
 	}
-	got, err := l.ask(ctx, asked)
+	got, err := q.ask(ctx, asked)
 	if tooMuch(ctx, err) {
-		got, err = l.askCarefully(ctx, asked)
+		got, err = q.askSized(ctx, asked)
 	}
 	return append(hosts, got...), err
 }
 
-// ask reads hashes in one round trip.
-func (l *look) ask(ctx context.Context, asked []member) ([]Host, error) {
+// ask reads the hashes of hosts in one round trip.
+func (q *query) ask(ctx context.Context, asked []listedHost) ([]Host, error) {
 	if len(asked) == 0 {
 		return nil, nil
 	}
-	answers := make([]*redis.StringSliceCmd, len(asked))
-	_, err := l.client.Pipelined(ctx, func(c redis.Pipeliner) error {
+	replies := make([]*redis.StringSliceCmd, len(asked))
+	_, err := q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for i, m := range asked {
-			args := make([]any, 2, 2+len(l.fields))
-			args[0], args[1] = "hmget", l.keys.host(m.id)
-			for _, name := range l.fields {
+			args := make([]any, 2, 2+len(q.fields))
+			args[0], args[1] = "hmget", q.keys.host(m.id)
+			for _, name := range q.fields {
 				args = append(args, name)
 			}
-			answers[i] = redis.NewStringSliceCmd(ctx, args...)
-			_ = c.Process(ctx, answers[i])
+			replies[i] = redis.NewStringSliceCmd(ctx, args...)
+			_ = c.Process(ctx, replies[i])
 		}
 		return nil
 	})
-	if _, said := errors.AsType[redis.Error](err); err != nil && !said {
+	if _, reply := errors.AsType[redis.Error](err); err != nil && !reply {
 		return nil, err
 	}
 	hosts := make([]Host, 0, len(asked))
 	for i, m := range asked {
-		values, err := answers[i].Result()
+		values, err := replies[i].Result()
 		switch {
 		case wrongType(err):
 			hosts = append(hosts, Host{ID: m.id, Problem: "what Redis has under its key is no hash"})
 		case err != nil:
 			return nil, err
-		case len(values) != len(l.fields):
+		case len(values) != len(q.fields):
 			return nil, errNotRedis
 		default:
-			hosts = append(hosts, parseHost(m.id, values, l.now, m.expires))
+			hosts = append(hosts, parseHost(m.id, values, q.now, m.expires))
 		}
-		answers[i] = nil
+		replies[i] = nil
 	}
 	return hosts, nil
 }
 
-// askCarefully reads what has turned out to be too large: first the lengths of
-// all fields, then the hosts that make sense, as many at a time as fit.
-func (l *look) askCarefully(ctx context.Context, asked []member) ([]Host, error) {
-	lengths := make([]*redis.IntCmd, 0, len(asked)*len(l.fields))
-	_, err := l.client.Pipelined(ctx, func(c redis.Pipeliner) error {
+// askSized reads hosts whose hashes are too large for one round trip: first the
+// lengths of all fields, then the hosts within bounds, as many at a time as fit.
+func (q *query) askSized(ctx context.Context, asked []listedHost) ([]Host, error) {
+	lengths := make([]*redis.IntCmd, 0, len(asked)*len(q.fields))
+	_, err := q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for _, m := range asked {
-			for _, name := range l.fields {
-				length := redis.NewIntCmd(ctx, "hstrlen", l.keys.host(m.id), name)
+			for _, name := range q.fields {
+				length := redis.NewIntCmd(ctx, "hstrlen", q.keys.host(m.id), name)
 				lengths = append(lengths, length)
 				_ = c.Process(ctx, length)
 			}
 		}
 		return nil
 	})
-	if _, said := errors.AsType[redis.Error](err); err != nil && !said {
+	if _, reply := errors.AsType[redis.Error](err); err != nil && !reply {
 		return nil, err
 	}
 	var hosts []Host
-	var batch []member
+	var batch []listedHost
 	size := int64(0)
 	flush := func() error {
-		got, err := l.ask(ctx, batch)
+		got, err := q.ask(ctx, batch)
 		hosts, batch, size = append(hosts, got...), batch[:0], 0
 		return err
 	}
 	for i, m := range asked {
 		total, wrong := int64(0), ""
-		for field, name := range l.fields {
-			length := lengths[i*len(l.fields)+field]
+		for field, name := range q.fields {
+			length := lengths[i*len(q.fields)+field]
 			if err := length.Err(); err != nil && !wrongType(err) {
 				return nil, err
 			}
 			total += length.Val()
-			if length.Val() > mostField && wrong == "" {
-				wrong = name + " has " + strconv.FormatInt(length.Val(), 10) + " bytes: at most " + strconv.Itoa(mostField) + " are read"
+			if length.Val() > maxField && wrong == "" {
+				wrong = name + " has " + strconv.FormatInt(length.Val(), 10) + " bytes: at most " + strconv.Itoa(maxField) + " are read"
 			}
 		}
 		if wrong != "" {
 			hosts = append(hosts, Host{ID: m.id, Problem: wrong})
 			continue
 		}
-		if size+total > mostPage {
+		if size+total > maxPage {
 			if err := flush(); err != nil {
 				return nil, err
 			}
@@ -354,13 +349,13 @@ func (l *look) askCarefully(ctx context.Context, asked []member) ([]Host, error)
 
 func wrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }
 
-// tooMuch reports whether err may be the guard's: it is neither of the network nor
-// of the server, and nobody has given up.
+// tooMuch reports whether err may be the guard's: it is neither the network's nor
+// the server's, and ctx has not ended.
 func tooMuch(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, errNotRedis) {
 		return false
 	}
 	_, network := errors.AsType[net.Error](err)
-	_, said := errors.AsType[redis.Error](err)
-	return !network && !said
+	_, reply := errors.AsType[redis.Error](err)
+	return !network && !reply
 }

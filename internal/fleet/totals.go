@@ -3,9 +3,11 @@ package fleet
 import (
 	"slices"
 	"time"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
-// Fleet is what all hosts of an app say, at a time.
+// Fleet is an app on all its hosts, at a time.
 type Fleet struct {
 	App     string    `json:"app"`
 	At      time.Time `json:"at"`      // by Redis's clock
@@ -14,10 +16,9 @@ type Fleet struct {
 	Totals  Totals    `json:"totals"`
 }
 
-// Totals sums up the hosts of a fleet that have not vanished and whose report has
-// no Problem; Hosts, Vanished and Problems count the others too. As in
-// [control.Sum], a sum of which a part is not known is not known either, but for
-// hosts that are starting.
+// Totals sums up the hosts that have not vanished and whose report has no Problem;
+// Hosts, Vanished and Problems count all hosts. As in [control.Sum], a sum is not
+// known if a part of it is not known, but for hosts that are starting.
 type Totals struct {
 	Hosts       int      `json:"hosts"`
 	Serving     int      `json:"serving"` // in state ready, and not stale
@@ -37,7 +38,6 @@ func totals(hosts []Host) Totals {
 	t := Totals{Hosts: len(hosts), Generations: []int64{}}
 	var connections, capacity figure
 	used, room := int64(0), int64(0)
-	seen := map[int64]bool{}
 	for i := range hosts {
 		h := &hosts[i]
 		if h.Vanished {
@@ -52,24 +52,25 @@ func totals(hosts []Host) Totals {
 		switch {
 		case h.Stale:
 			t.Stale++
-		case h.State == stateReady:
+		case h.State == control.StateReady:
 			t.Serving++
 		}
 		if h.Twin != "" {
 			t.Twins++
 		}
-		t.Wanted, t.Ready = t.Wanted+known(h.Wanted), t.Ready+known(h.Ready)
+		t.Wanted += valueOr0(h.Wanted)
+		t.Ready += valueOr0(h.Ready)
 		connections.add(h.Connections, h.State)
 		capacity.add(h.Capacity, h.State)
 		if h.Connections != nil && h.Capacity != nil {
 			used, room = used+*h.Connections, room+*h.Capacity
 		}
-		if h.Generation != nil && !seen[*h.Generation] {
-			seen[*h.Generation] = true
+		if h.Generation != nil {
 			t.Generations = append(t.Generations, *h.Generation)
 		}
 	}
 	slices.Sort(t.Generations)
+	t.Generations = slices.Compact(t.Generations)
 	t.Connections, t.Capacity = connections.sum(), capacity.sum()
 	if room > 0 {
 		t.Utilization = new(100 * float64(used) / float64(room))
@@ -77,15 +78,15 @@ func totals(hosts []Host) Totals {
 	return t
 }
 
-func known(n *int64) int64 {
+func valueOr0(n *int64) int64 {
 	if n == nil {
 		return 0
 	}
 	return *n
 }
 
-// figure is a sum that may turn out not to be known. 100,000 hosts of 2^53 at most
-// would not fit: it stays at the most that JSON carries.
+// figure is a sum that may be unknown. It is at most the largest number that JSON
+// carries.
 type figure struct {
 	total   int64
 	parts   int
@@ -97,7 +98,7 @@ func (f *figure) add(n *int64, state string) {
 	case n != nil:
 		f.total = min(f.total+*n, mostNumber)
 		f.parts++
-	case state != stateStarting:
+	case state != control.StateStarting:
 		f.unknown = true
 	}
 }

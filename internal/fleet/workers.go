@@ -125,7 +125,8 @@ func at[T any](column []*T, row int) *T {
 	return column[row]
 }
 
-// check reports columns that are not equally long, and values out of bounds.
+// check returns an error for columns of different lengths, and for values out of
+// bounds.
 func (c *columns) check() error {
 	n := len(c.Slot)
 	if len(c.State) != n {
@@ -145,22 +146,12 @@ func (c *columns) check() error {
 		{"rss_bytes", c.RSSBytes},
 		{"restarts", c.Restarts},
 	} {
-		if column.list != nil && len(column.list) != n {
-			return fmt.Errorf("column %s has %d rows, slot has %d", column.name, len(column.list), n)
-		}
-		for row, v := range column.list {
-			if v != nil && (*v < 0 || *v > mostNumber) {
-				return fmt.Errorf("column %s, row %d: %d is not a whole number from 0 to 2^53", column.name, row, *v)
-			}
+		if err := checkColumn(column.name, column.list, n, mostNumber, "not a whole number from 0 to 2^53"); err != nil {
+			return err
 		}
 	}
-	if c.CPUPercent != nil && len(c.CPUPercent) != n {
-		return fmt.Errorf("column cpu_percent has %d rows, slot has %d", len(c.CPUPercent), n)
-	}
-	for row, v := range c.CPUPercent {
-		if v != nil && !(*v >= 0 && *v <= mostPercent) {
-			return fmt.Errorf("column cpu_percent, row %d: %g is no share of a processor", row, *v)
-		}
+	if err := checkColumn("cpu_percent", c.CPUPercent, n, mostPercent, "no share of a processor"); err != nil {
+		return err
 	}
 	for row, state := range c.State {
 		if len(state) > mostWord || !printable(state) {
@@ -168,6 +159,18 @@ func (c *columns) check() error {
 		}
 		if c.Slot[row] == nil {
 			return fmt.Errorf("column slot, row %d: there is none", row)
+		}
+	}
+	return nil
+}
+
+func checkColumn[T int64 | float64](name string, column []*T, rows int, most T, what string) error {
+	if column != nil && len(column) != rows {
+		return fmt.Errorf("column %s has %d rows, slot has %d", name, len(column), rows)
+	}
+	for row, v := range column {
+		if v != nil && !(*v >= 0 && *v <= most) {
+			return fmt.Errorf("column %s, row %d: %v is %s", name, row, *v, what)
 		}
 	}
 	return nil

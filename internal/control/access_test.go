@@ -42,7 +42,7 @@ func knock(t *testing.T, at Location, as somebody) string {
 				return
 			}
 		}
-		conn, err := dial(at)
+		conn, err := dial(at.socket())
 		if err != nil {
 			answers <- answer{err: err}
 			return

@@ -52,13 +52,13 @@ func (e *NoAnswerError) Error() string {
 // a *NoAnswerError when it takes no more connections.
 func Connect(at Location) (*Client, error) {
 	c := &Client{at: at, pidfd: -1, wait: answerTime, transport: &http.Transport{
-		DialContext:            func(context.Context, string, string) (net.Conn, error) { return dial(at) },
+		DialContext:            func(context.Context, string, string) (net.Conn, error) { return dial(at.socket()) },
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeader,
 		Protocols:              http1(),
 	}}
-	conn, err := dial(at)
+	conn, err := dial(at.socket())
 	if err != nil {
 		return nil, c.translateError(err)
 	}

@@ -87,24 +87,19 @@ func makeDirs(dir string) (made []string, err error) {
 		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
-		missing = append([]string{d}, missing...)
+		missing = append(missing, d)
 	}
-	for _, d := range missing {
-		switch err := os.Mkdir(d, mode); {
-		case err == nil:
+	for _, d := range slices.Backward(missing) {
+		err := os.Mkdir(d, mode)
+		if errors.Is(err, fs.ErrExist) {
+			continue // another master was faster
+		}
+		if err == nil {
 			made = append(made, d)
-			dir, err := openOwn(d)
-			if err == nil {
-				err = os.Chmod(within(dir, ""), mode) // mkdir(2) has heeded the umask
-				dir.Close()
-			}
-			if err != nil {
-				removeDirs(made)
-				return nil, err
-			}
-		case !errors.Is(err, fs.ErrExist): // another master was faster
-			removeDirs(made)
-			return nil, err
+			err = chmodOwn(d, mode) // mkdir(2) has applied the umask
+		}
+		if err != nil {
+			return made, err
 		}
 	}
 	if dir == private() {
@@ -113,36 +108,36 @@ func makeDirs(dir string) (made []string, err error) {
 	return made, nil
 }
 
+func chmodOwn(path string, mode fs.FileMode) error {
+	dir, err := openOwn(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return os.Chmod(within(dir, ""), mode)
+}
+
 // openOwn opens a directory of this user's, and no other that somebody who may
-// write beside it has put in its place: what is done in it is to be done within
-// the open one.
+// write beside it has put in its place: files in it are reached through the open
+// one.
 func openOwn(path string) (*os.File, error) {
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) {
-			err = notYours(path)
+	if err != nil && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
+		return nil, err
+	}
+	if err == nil {
+		if info, err := dir.Stat(); err == nil && owner(info) == os.Geteuid() {
+			return dir, nil
 		}
-		return nil, err
-	}
-	info, err := dir.Stat()
-	if err == nil && owner(info) != os.Geteuid() {
-		err = notYours(path)
-	}
-	if err != nil {
 		dir.Close()
-		return nil, err
 	}
-	return dir, nil
+	return nil, fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", path)
 }
 
 // within is a path to a file of an open directory, "" to the directory itself,
 // wherever that is by now.
 func within(dir *os.File, name string) string {
 	return filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), name)
-}
-
-func notYours(path string) error {
-	return fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", path)
 }
 
 // reachable says why the members of a group (-1: of none) can't come to what is
@@ -221,4 +216,28 @@ func checkPrivate(dir string) error {
 
 func owner(info fs.FileInfo) int {
 	return int(info.Sys().(*syscall.Stat_t).Uid)
+}
+
+// cause is what the kernel said, without the path.
+func cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
+// unusable puts an error on a path into words, with what to do about it.
+func unusable(path string, err error) error {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err // has its own words
+	}
+	advice := "set FORKD_RUNTIME_DIR to a directory that you may write"
+	switch errno {
+	case syscall.ENOSPC, syscall.EDQUOT:
+		advice = "free some space, or set FORKD_RUNTIME_DIR to another disk"
+	case syscall.EMFILE, syscall.ENFILE:
+		advice = "raise the limit on open files (ulimit -n)"
+	}
+	return fmt.Errorf("cannot use %s: %s: %s", path, errno.Error(), advice)
 }

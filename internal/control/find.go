@@ -112,7 +112,7 @@ func entries(dir string) []os.DirEntry {
 // alive reports whether a master listens there. One whose queue is full is
 // alive, and does not answer.
 func alive(l Location) (bool, error) {
-	conn, err := dial(l)
+	conn, err := dial(l.socket())
 	if err != nil {
 		return errors.Is(err, unix.EAGAIN), err
 	}
@@ -120,9 +120,9 @@ func alive(l Location) (bool, error) {
 	return true, nil
 }
 
-// dial connects to what may be anybody's. Close returns at once.
-func dial(l Location) (*closing.Conn, error) {
-	conn, err := (&net.Dialer{Control: closing.Refuse}).Dial("unix", l.socket())
+// dial connects to a socket that may be anybody's. Close returns at once.
+func dial(path string) (*closing.Conn, error) {
+	conn, err := (&net.Dialer{Control: closing.Refuse}).Dial("unix", path)
 	if err != nil {
 		return nil, err
 	}

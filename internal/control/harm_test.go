@@ -25,7 +25,7 @@ func TestSilentAndSlowClientsAreLetGo(t *testing.T) {
 		"half a header":    "GET /v1/status HTTP/1.1\r\nHost:",
 		"body never comes": "POST /v1/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
 	} {
-		conn, err := dial(at)
+		conn, err := dial(at.socket())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestClientThatDoesNotReadIsLetGo(t *testing.T) {
 	l := quick()
 	l.clients = 1
 	at := serving(t, &fake{app: big}, l, os.Geteuid())
-	conn, err := dial(at)
+	conn, err := dial(at.socket())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestManySilentClientsAtOnce(t *testing.T) {
 		}
 	}()
 	for i := range 1000 {
-		conn, err := dial(at)
+		conn, err := dial(at.socket())
 		if errors.Is(err, unix.EAGAIN) {
 			break // the queue is full already
 		}
@@ -189,7 +189,7 @@ func TestClientsThatLeaveMidway(t *testing.T) {
 		"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		for range 20 {
-			conn, err := dial(at)
+			conn, err := dial(at.socket())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -242,7 +242,7 @@ func TestLargeMessagesTakeTurns(t *testing.T) {
 // curl asks before it sends a large body.
 func TestExpectContinue(t *testing.T) {
 	at := serving(t, &fake{app: sample()}, patient(), os.Geteuid())
-	conn, err := dial(at)
+	conn, err := dial(at.socket())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,3 +150,44 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	return len(p), err
 }
+
+// controlListener is the control socket: another one when the file of the first has
+// been removed.
+type controlListener struct {
+	current atomic.Pointer[net.UnixListener]
+	closed  atomic.Bool
+}
+
+// Accept implements net.Listener.
+func (l *controlListener) Accept() (net.Conn, error) {
+	for {
+		ln := l.current.Load()
+		accepted, err := ln.Accept()
+		if err == nil || ln == l.current.Load() {
+			return accepted, err
+		}
+	}
+}
+
+// Close implements net.Listener.
+func (l *controlListener) Close() error {
+	l.closed.Store(true)
+	if ln := l.current.Load(); ln != nil {
+		return ln.Close()
+	}
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *controlListener) Addr() net.Addr { return l.current.Load().Addr() }
+
+// replace changes the socket. Clients of the old one are served on.
+func (l *controlListener) replace(ln *net.UnixListener) {
+	old := l.current.Swap(ln)
+	if l.closed.Load() {
+		ln.Close()
+	}
+	if old != nil {
+		old.Close()
+	}
+}

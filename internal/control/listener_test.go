@@ -36,7 +36,7 @@ func TestOnlyLeavingEndsARequest(t *testing.T) {
 	}}
 	at := serving(t, b, patient(), os.Geteuid())
 	reload := func(after string) (*closing.Conn, context.Context) {
-		conn, err := dial(at)
+		conn, err := dial(at.socket())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +188,7 @@ func TestNoRequest(t *testing.T) {
 		"GET / HTTP/1.1\r\nA: " + strings.Repeat("x", maxHeader) + "\r\n\r\n": `431 {"error":"431 Request Header Fields Too Large"}`,
 		"POST / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n":                  `417 {"error":"417 Expectation Failed"}`,
 	} {
-		conn, err := dial(at)
+		conn, err := dial(at.socket())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -424,7 +424,7 @@ func TestNameIsTakenWithoutFiles(t *testing.T) {
 // starting, and the master takes it when it is free.
 func TestNameIsSquatted(t *testing.T) {
 	dir := t.TempDir()
-	name, err := secondName(dir, "shop")
+	name, err := lockAddress(dir, "shop")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -448,7 +448,7 @@ func TestNameIsSquatted(t *testing.T) {
 			t.Errorf("a second master: %v", err)
 		}
 		end()
-		if _, err := p.Inspect(); err != nil || p.Unsure != "" || p.second.listener == nil {
+		if _, err := p.Inspect(); err != nil || p.Unsure != "" || p.nameLock.listener == nil {
 			t.Errorf("when it is free: unsure %q, %v", p.Unsure, err)
 		}
 		p.Remove()

@@ -86,7 +86,7 @@ func ask(t *testing.T, at Location, method, path, body string) (code int, header
 	t.Helper()
 	transport := &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(at) },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(at.socket()) },
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -368,12 +368,12 @@ func TestEndIsBounded(t *testing.T) {
 	answered := make(chan string, 1)
 	t.Run("serving", func(t *testing.T) {
 		at := serving(t, b, l, os.Geteuid())
-		silent, err := dial(at)
+		silent, err := dial(at.socket())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { silent.Close() })
-		waits, err := dial(at)
+		waits, err := dial(at.socket())
 		if err != nil {
 			t.Fatal(err)
 		}

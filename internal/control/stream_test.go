@@ -35,7 +35,7 @@ func listen(t *testing.T, at Location, headers ...string) *stream {
 
 func request(t *testing.T, at Location, headers ...string) *stream {
 	t.Helper()
-	conn, err := dial(at)
+	conn, err := dial(at.socket())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,19 +16,18 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// secondLock is a lock on an app's name that goes with no file: an abstract unix
-// socket (unix(7)), which dies with its master. Anybody in the network namespace
-// can bind any such name, so that it counts only while a process of this user's
-// has it.
-type secondLock struct {
+// nameLock is a lock on an app's name without a file: an abstract unix socket
+// (unix(7)), which dies with its master. Anybody in the network namespace can bind
+// any such name, so that it counts only while a process of this user's has it.
+type nameLock struct {
 	name     string
 	listener *net.UnixListener // nil: somebody else has it
 }
 
-// secondName is the name for an app in a directory, the same for all who see this
-// directory by this path. Containers that share a network have others, for theirs
-// is on another file system.
-func secondName(dir, app string) (string, error) {
+// lockAddress is the socket's name for an app in a directory, the same for all who
+// see this directory by this path. Containers that share a network have others, for
+// theirs is on another file system.
+func lockAddress(dir, app string) (string, error) {
 	var stat unix.Stat_t
 	if err := unix.Stat(dir, &stat); err != nil {
 		return "", &os.PathError{Op: "stat", Path: dir, Err: err}
@@ -41,10 +40,10 @@ func secondName(dir, app string) (string, error) {
 }
 
 // take binds the name, unless it is bound. The error is a *TakenError where a live
-// process of this user's has it, and has words where that cannot be known: then the
-// lock's file alone has to do.
-func (l *secondLock) take(dir, app string) error {
-	name, err := secondName(dir, app)
+// process of this user's has it; another says why that cannot be known: then only
+// the lock's file counts.
+func (l *nameLock) take(dir, app string) error {
+	name, err := lockAddress(dir, app)
 	if err != nil || l.listener != nil && name == l.name {
 		return err
 	}
@@ -54,24 +53,24 @@ func (l *secondLock) take(dir, app string) error {
 		return heldBy(name, app)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot bind %s: %w", name, cause(err))
+		return fmt.Errorf("cannot bind %s: %v", name, cause(err))
 	}
-	*l = secondLock{name: name, listener: ln}
-	go dismiss(ln)
+	*l = nameLock{name: name, listener: ln}
+	go closeAll(ln)
 	return nil
 }
 
-func (l *secondLock) release() {
+func (l *nameLock) release() {
 	if l.listener != nil {
 		l.listener.Close()
 	}
-	*l = secondLock{}
+	*l = nameLock{}
 }
 
-// dismiss lets go of who has connected to see whose the name is, at a pace: anybody
-// may.
-func dismiss(ln *net.UnixListener) {
-	const pace = 10 * time.Millisecond
+// closeAll closes the connections of those who look whose the name is, at a bounded
+// rate: anybody may.
+func closeAll(ln *net.UnixListener) {
+	const interval = 10 * time.Millisecond
 	var closer closing.Closer
 	for {
 		conn, err := ln.AcceptUnix()
@@ -79,25 +78,22 @@ func dismiss(ln *net.UnixListener) {
 			return
 		}
 		if err == nil {
-			closer.Run(func() { conn.Close() })
+			closing.NewConn(conn, &closer).Close()
 		}
-		time.Sleep(pace)
+		time.Sleep(interval)
 	}
 }
 
 // heldBy says who has a name that cannot be bound.
 func heldBy(name, app string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	conn, err := dial(name)
 	if err != nil {
-		return fmt.Errorf("cannot see who has %s: %w", name, err)
+		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
 	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err != nil {
-		return fmt.Errorf("cannot see who has %s: %w", name, err)
-	}
-	holder, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED) // of who called listen(2)
+	defer conn.Close()
+	holder, err := credentials(conn.UnixConn)
 	if err != nil {
-		return fmt.Errorf("cannot see who has %s: %w", name, err)
+		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
 	}
 	if int(holder.Uid) != os.Geteuid() {
 		return fmt.Errorf("a process of uid %d (pid %d) has %s", holder.Uid, holder.Pid, name)
@@ -105,9 +101,9 @@ func heldBy(name, app string) error {
 	return &TakenError{App: app, PID: int(holder.Pid)}
 }
 
-// ends reports whether a process is gone or about to be: it is given SIGKILL, or
-// gives up what it has. Locks may be held for that moment still, and by a child of
-// its that is not yet another program.
+// ends reports whether a process is gone or about to be: it has been sent SIGKILL, or
+// is exiting. Until it is gone it may hold its locks, and a child of its that has not
+// yet called execve(2) may too.
 func ends(pid int) bool {
 	if pid <= 0 {
 		return false // not known

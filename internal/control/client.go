@@ -109,7 +109,7 @@ func (c *Client) Describe(ctx context.Context) (d Description, err error) {
 // Scale asks for another number of slots. It returns when that is wanted; poll
 // Status to see them come and go.
 func (c *Client) Scale(ctx context.Context, s Scale) (scaled Scaled, err error) {
-	err = c.ask(ctx, http.MethodPost, "/v1/scale", s.body(), &scaled)
+	err = c.ask(ctx, http.MethodPost, "/v1/scale", scaling{s}, &scaled)
 	return scaled, err
 }
 

@@ -108,11 +108,10 @@ func (a *api) reload(ctx context.Context, request Reload) (int, any, error) {
 }
 
 func (a *api) scale(ctx context.Context, request scaling) (int, any, error) {
-	to, err := request.wanted()
-	if err != nil {
-		return 0, nil, err
+	if request.Workers == (Scale{}) {
+		return 0, nil, &Error{http.StatusBadRequest, `cannot scale: send {"workers":4}, or "+1", "-1", "cpus", "50%"`}
 	}
-	scaled, err := a.backend.Scale(ctx, to)
+	scaled, err := a.backend.Scale(ctx, request.Workers)
 	return http.StatusOK, scaled, err
 }
 

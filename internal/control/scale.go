@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -54,44 +55,28 @@ func noScale(text string) error {
 
 // Share is the number of slots that text, a share of a machine with cpus CPUs,
 // means: "cpus", "cpus-1", "cpus*2+1", "50%". It is at least 1, and may be too many.
-// That ok is false says that text is no share.
+// ok is false when text is no share.
 func Share(text string, cpus int) (n int, ok bool) {
 	if percent, cut := strings.CutSuffix(text, "%"); cut {
 		share := positive(percent)
 		return (cpus*share + 99) / 100, share > 0
 	}
-	rest, cut := strings.CutPrefix(text, "cpus")
-	if !cut {
+	m := regexp.MustCompile(`^cpus(\*[0-9]+)?([+-][0-9]+)?$`).FindStringSubmatch(text)
+	if m == nil {
 		return 0, false
 	}
-	if rest == "" {
-		return min(cpus, mostWorkers), true
+	n = min(cpus, mostWorkers)
+	if m[1] != "" {
+		n = cpus * positive(m[1][1:])
 	}
-	n = cpus
-	if factor, times := strings.CutPrefix(rest, "*"); times {
-		end := len(factor)
-		if sign := strings.IndexAny(factor, "+-"); sign >= 0 {
-			end = sign
-		}
-		n *= positive(factor[:end])
-		rest = factor[end:]
+	if m[2] == "" || n == 0 {
+		return n, n > 0
 	}
-	switch {
-	case n == 0: // no number behind the *
-		return 0, false
-	case rest == "":
-		return n, true
+	change := positive(m[2][1:])
+	if m[2][0] == '-' {
+		return max(1, n-change), change > 0
 	}
-	more := positive(rest[1:])
-	switch rest[0] {
-	case '+':
-		n += more
-	case '-':
-		n -= more
-	default:
-		return 0, false
-	}
-	return max(1, n), more > 0
+	return n + change, change > 0
 }
 
 // positive is a number in up to five decimal digits, 0 for anything else.
@@ -134,30 +119,30 @@ func (s Scale) String() string {
 
 // scaling is the body of POST /v1/scale: {"workers":4}, {"workers":"+2"}.
 type scaling struct {
-	Workers json.RawMessage `json:"workers"`
+	Workers Scale `json:"workers"`
 }
 
-func (s Scale) body() scaling {
+// MarshalJSON implements json.Marshaler: a number, or a string for the rest.
+func (s Scale) MarshalJSON() ([]byte, error) {
 	if s.To != 0 {
-		return scaling{json.RawMessage(s.String())}
+		return []byte(s.String()), nil
 	}
-	return scaling{json.RawMessage(strconv.Quote(s.String()))}
+	return json.Marshal(s.String())
 }
 
-// wanted reads a body; a number is never relative.
-func (b scaling) wanted() (Scale, error) {
-	text := string(b.Workers)
+// UnmarshalJSON implements json.Unmarshaler. A number is never relative.
+func (s *Scale) UnmarshalJSON(data []byte) (err error) {
+	text := string(data)
 	switch {
-	case text == "" || text == "null":
-		return Scale{}, &Error{http.StatusBadRequest, `cannot scale: send {"workers":4}, or "+1", "-1", "cpus", "50%"`}
-	case text[0] != '"':
-		if n := positive(text); n < 1 || n > mostWorkers {
-			return Scale{}, noScale(text)
+	case text == "null":
+		return nil
+	case text[0] != '"' && positive(text) == 0:
+		return noScale(text)
+	case text[0] == '"':
+		if err := json.Unmarshal(data, &text); err != nil {
+			return noScale(text)
 		}
-		return ParseScale(text)
 	}
-	if err := json.Unmarshal(b.Workers, &text); err != nil {
-		return Scale{}, noScale(text)
-	}
-	return ParseScale(text)
+	*s, err = ParseScale(text)
+	return err
 }

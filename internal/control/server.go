@@ -265,6 +265,9 @@ func decode(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
+		if e, ok := errors.AsType[*Error](err); ok {
+			return e
+		}
 		return &Error{http.StatusBadRequest, "cannot read the body: " + err.Error()}
 	}
 	if _, err := d.Token(); err != io.EOF {

@@ -1,6 +1,9 @@
 package control
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // App is one app as `forkd status --json` and GET /v1/status show it. Times are
 // RFC 3339 with fractions, sizes bytes; a figure that is not known is nil, null
@@ -142,61 +145,48 @@ type Totals struct {
 	RSSBytes          *int64   `json:"rss_bytes"`
 }
 
-// Sum makes the Totals of slots. A sum of which a part is not known is not known
-// either, but for workers that are starting: they serve nobody yet.
+// Sum makes the Totals of slots.
 func Sum(slots []Slot) Totals {
 	var t Totals
-	var connections, accepted, requests, refused, queue, rss sum[int64]
-	var rate, cpu sum[float64]
+	var all, newest []Worker
 	for _, s := range slots {
+		all = append(all, s.Workers...)
+		if n := len(s.Workers); n > 0 {
+			newest = append(newest, s.Workers[n-1])
+		}
 		t.Restarts += s.Restarts
-		ready := false
-		for i, w := range s.Workers {
-			ready = ready || w.State == StateReady
-			serves := w.State != StateStarting
-			connections.add(w.Connections, serves)
-			accepted.add(w.Accepted, serves)
-			requests.add(w.Requests, serves)
-			refused.add(w.Refused, serves)
-			rate.add(w.RequestsPerSecond, serves)
-			cpu.add(w.CPUPercent, serves)
-			rss.add(w.RSSBytes, serves)
-			if i == len(s.Workers)-1 {
-				queue.add(w.Queue, serves)
-			}
+		if s.Leaving {
+			continue
 		}
-		if !s.Leaving {
-			t.Wanted++
-		}
-		if ready && !s.Leaving {
+		t.Wanted++
+		if slices.ContainsFunc(s.Workers, func(w Worker) bool { return w.State == StateReady }) {
 			t.Ready++
 		}
 	}
-	t.Connections, t.Accepted, t.Requests = connections.value(), accepted.value(), requests.value()
-	t.RequestsPerSecond, t.CPUPercent = rate.value(), cpu.value()
-	t.Refused, t.Queue, t.RSSBytes = refused.value(), queue.value(), rss.value()
+	t.Connections = total(all, func(w *Worker) *int64 { return w.Connections })
+	t.Accepted = total(all, func(w *Worker) *int64 { return w.Accepted })
+	t.Requests = total(all, func(w *Worker) *int64 { return w.Requests })
+	t.Refused = total(all, func(w *Worker) *int64 { return w.Refused })
+	t.RequestsPerSecond = total(all, func(w *Worker) *float64 { return w.RequestsPerSecond })
+	t.Queue = total(newest, func(w *Worker) *int64 { return w.Queue })
+	t.CPUPercent = total(all, func(w *Worker) *float64 { return w.CPUPercent })
+	t.RSSBytes = total(all, func(w *Worker) *int64 { return w.RSSBytes })
 	return t
 }
 
-type sum[T int64 | float64] struct {
-	total   T
-	unknown bool
-}
-
-func (s *sum[T]) add(part *T, needed bool) {
-	switch {
-	case part != nil:
-		s.total += *part
-	case needed:
-		s.unknown = true
+// total sums up a figure of the workers. It is nil if one of them does not know it,
+// unless that one is starting: it serves nobody yet.
+func total[T int64 | float64](workers []Worker, figure func(*Worker) *T) *T {
+	var sum T
+	for i := range workers {
+		switch part := figure(&workers[i]); {
+		case part != nil:
+			sum += *part
+		case workers[i].State != StateStarting:
+			return nil
+		}
 	}
-}
-
-func (s *sum[T]) value() *T {
-	if s.unknown {
-		return nil
-	}
-	return &s.total
+	return &sum
 }
 
 // AllReady reports whether every slot that is wanted has a ready worker, in an
@@ -208,14 +198,8 @@ func (a *App) AllReady() bool {
 
 // whole makes lists of what is nil: JSON has no null for them.
 func (a App) whole() App {
-	if a.Listeners == nil {
-		a.Listeners = []Listener{}
-	}
-	if a.Slots == nil {
-		a.Slots = []Slot{}
-	}
-	if a.Leftovers == nil {
-		a.Leftovers = []Leftover{}
-	}
+	a.Listeners = append([]Listener{}, a.Listeners...)
+	a.Slots = append([]Slot{}, a.Slots...)
+	a.Leftovers = append([]Leftover{}, a.Leftovers...)
 	return a
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer is the process at the other end of a connection, as the kernel knew it when
-// it connected.
+// peer is the process at the other end of a connection: the one that connected, or
+// for a client the one that called listen(2) (unix(7), SO_PEERCRED).
 type peer struct {
-	uid    uint32
-	gid    uint32
+	unix.Ucred
+
 	groups []uint32 // supplementary; nil: not looked up
 }
 
@@ -32,70 +33,45 @@ func (a access) authorize(p *peer) error {
 		return nil
 	case p == nil:
 		return &Error{http.StatusForbidden, "cannot tell who asks"}
-	case p.uid == 0, int(p.uid) == a.owner:
+	case p.Uid == 0, int(p.Uid) == a.owner:
 		return nil
-	case a.group >= 0 && (int(p.gid) == a.group || slices.Contains(p.groups, uint32(a.group))):
+	case a.group >= 0 && (int(p.Gid) == a.group || slices.Contains(p.groups, uint32(a.group))):
 		return nil
 	}
-	text := fmt.Sprintf("uid %d may not control this app: be root or uid %d", p.uid, a.owner)
+	text := fmt.Sprintf("uid %d may not control this app: be root or uid %d", p.Uid, a.owner)
 	if a.group >= 0 {
 		text += fmt.Sprintf(", or in group %d", a.group)
 	}
 	return &Error{http.StatusForbidden, text}
 }
 
-// peerOf returns the other end of a connection. Supplementary groups are looked up
-// only if asked for.
+// peerOf looks up supplementary groups only if asked to.
 func peerOf(c *net.UnixConn, groups bool) (*peer, error) {
-	creds, err := credentials(c)
-	if err != nil {
-		return nil, err
-	}
-	p := &peer{uid: creds.Uid, gid: creds.Gid}
-	if groups {
-		err = control(c, func(fd int) (err error) {
-			p.groups, err = peerGroups(fd)
-			return err
-		})
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// credentials returns those of the process that connected, or, for a client, of the
-// one that called listen (unix(7), SO_PEERCRED).
-func credentials(c *net.UnixConn) (creds *unix.Ucred, err error) {
-	err = control(c, func(fd int) (err error) {
-		creds, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-		return err
-	})
-	return creds, err
-}
-
-// control calls f with the descriptor of a connection.
-func control(c *net.UnixConn, f func(fd int) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = f(int(fd)) }); err != nil {
-		return err
-	}
-	return failed
+	var p peer
+	closed := raw.Control(func(fd uintptr) {
+		var creds *unix.Ucred
+		if creds, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			p.Ucred = *creds
+		}
+		if groups && err == nil {
+			p.groups, err = peerGroups(fd)
+		}
+	})
+	return &p, cmp.Or(closed, err)
 }
 
-// peerGroups returns the supplementary groups of the process that connected
-// (SO_PEERGROUPS, since Linux 4.13; ERANGE tells the size that is needed:
-// sk_getsockopt in net/core/sock.c).
-func peerGroups(fd int) ([]uint32, error) {
+// peerGroups asks for SO_PEERGROUPS (Linux 4.13). ERANGE tells the size that is needed
+// (sk_getsockopt in net/core/sock.c).
+func peerGroups(fd uintptr) ([]uint32, error) {
 	const most = 65536 // NGROUPS_MAX
 	groups := make([]uint32, 32)
 	for {
 		size := uint32(len(groups)) * 4
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
 			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
 		n := int(size / 4)
 		switch {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,12 +27,12 @@ type Client struct {
 	transport *http.Transport
 }
 
-// What one answer may cost. Whoever has a directory that clients look in can
-// answer: root looks in those of all users.
+// Bounds on one answer, because any user may be the one who answers: root's clients
+// look in the directories of all.
 const (
 	answerTime   = 5 * time.Second
-	answerSize   = 8 << 20 // bytes, beside maxHeader; 1024 slots with two workers each take under 1 MiB
-	answerValues = 1 << 17 // in JSON: an element of three bytes becomes one of a hundred and more; the same take 45,000
+	answerSize   = 8 << 20 // bytes after the header; 1024 slots with two workers each take under 1 MiB
+	answerValues = 1 << 17 // of JSON: three bytes may decode to a hundred and more; 1024 such slots take 45,000
 )
 
 // NoAnswerError says that an app lives, but does not answer.
@@ -63,7 +64,7 @@ func Connect(at Location) (*Client, error) {
 		return nil, c.translateError(err)
 	}
 	defer conn.Close()
-	master, err := credentials(conn.UnixConn)
+	master, err := peerOf(conn.UnixConn, false)
 	if err != nil {
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}
@@ -76,7 +77,7 @@ func Connect(at Location) (*Client, error) {
 	return c, nil
 }
 
-// Close lets go of the master.
+// Close closes the pidfd.
 func (c *Client) Close() {
 	if c.pidfd >= 0 {
 		unix.Close(c.pidfd)
@@ -124,7 +125,7 @@ func (c *Client) DrainHost(ctx context.Context, draining bool) error {
 
 // Send hands a message to workers.
 func (c *Client) Send(ctx context.Context, m Message) (sent Sent, err error) {
-	err = c.ask(ctx, http.MethodPost, sendPath, m, &sent)
+	err = c.ask(ctx, http.MethodPost, "/v1/send", m, &sent)
 	return sent, err
 }
 
@@ -291,7 +292,8 @@ func (c *Client) translateError(err error) error {
 		return &NoAppError{c.at.Name}
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("nothing within %v", c.wait)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE),
+		strings.HasSuffix(err.Error(), "server closed idle connection"): // net/http's, before the request was sent
 		err = errors.New("it closed the connection")
 	case errors.Is(err, unix.EAGAIN):
 		err = errors.New("its queue of clients is full")

@@ -6,15 +6,12 @@ import (
 	"time"
 )
 
-// Event is something that happened to an app. Its type is one of up, ready,
-// exited, crashed, backoff, failed, roll_started, roll_done, rolled_back,
-// roll_failed, scaled, draining, resumed, shed, refused, listening_again,
-// socket_spoilt, port_shared, port_unshared, runtime_lost, runtime_restored, leftover, down.
+// Event is something that happened to an app.
 type Event struct {
 	Seq        uint64    `json:"seq"` // from 1, without gaps, in one life of the master
 	Time       time.Time `json:"time"`
 	Host       string    `json:"host"`
-	Type       string    `json:"type"`
+	Type       string    `json:"type"` // EventUp, ...
 	Slot       *int      `json:"slot"` // null: of the whole app
 	Generation *int      `json:"generation"`
 	PID        *int      `json:"pid"`
@@ -49,11 +46,11 @@ const (
 	EventDown            = "down" // the last of an app's
 )
 
-// EventPage is what a Backend has for who has seen events up to a number.
+// EventPage holds the events after a sequence number.
 type EventPage struct {
 	Boot   string          // names this life of the master: letters and digits
 	Events []Event         // the oldest first
-	Missed uint64          // that are not kept any more
+	Missed uint64          // how many are not kept any more
 	More   <-chan struct{} // closed when there is another event
 }
 
@@ -63,15 +60,11 @@ type position struct {
 	seq  uint64
 }
 
-// parsePosition reads an id. One that is no id is before everything: whoever
-// reconnects with it has no better.
+// parsePosition reads an id. One that is not valid is before everything.
 func parsePosition(id string) position {
 	dash := strings.LastIndexByte(id, '-')
-	if dash < 0 {
-		return position{}
-	}
 	seq, err := strconv.ParseUint(id[dash+1:], 10, 64)
-	if err != nil {
+	if dash < 0 || err != nil {
 		return position{}
 	}
 	return position{boot: id[:dash], seq: seq}

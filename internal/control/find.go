@@ -33,36 +33,26 @@ func (e *NoAppError) Error() string {
 	return fmt.Sprintf("no app %q is running: forkd status shows those that are", e.Name)
 }
 
-// Find looks a name up in every directory. Name may be DIR/APP too, which is
-// how to tell apart two apps of one name. The error is a *NoAppError when there
-// is none.
+// Find looks for a live app in every directory. Name may also be DIR/APP, which
+// tells apart two apps of one name. The error is a *NoAppError if there is none.
 func Find(name string) (Location, error) {
+	var candidates, live []Location
 	if strings.Contains(name, "/") {
 		path, err := filepath.Abs(name)
 		if err != nil {
 			return Location{}, fmt.Errorf("cannot find %s: %v", name, err)
 		}
-		return pick(name, []Location{{Name: filepath.Base(path), Dir: filepath.Dir(path)}})
+		candidates = []Location{{Name: filepath.Base(path), Dir: filepath.Dir(path)}}
+	} else if ValidName(name) {
+		for _, dir := range Dirs() {
+			candidates = append(candidates, Location{Name: name, Dir: dir})
+		}
 	}
-	if !ValidName(name) {
-		return Location{}, &NoAppError{name}
-	}
-	var all []Location
-	for _, dir := range Dirs() {
-		all = append(all, Location{Name: name, Dir: dir})
-	}
-	return pick(name, all)
-}
-
-// pick returns the one location where an app lives.
-func pick(name string, candidates []Location) (Location, error) {
-	var live []Location
 	forbidden := ""
 	for _, l := range candidates {
-		switch answers, err := alive(l); {
-		case answers:
+		if answers, err := alive(l); answers {
 			live = append(live, l)
-		case errors.Is(err, syscall.EACCES):
+		} else if errors.Is(err, syscall.EACCES) {
 			forbidden = l.Path()
 		}
 	}
@@ -81,9 +71,17 @@ func pick(name string, candidates []Location) (Location, error) {
 // List returns every live app that this user may control, in the order of the
 // directories, then of the names.
 func List() []Location {
+	const maxApps = 1024 // in a directory: it may be another user's
 	var live []Location
 	for _, dir := range Dirs() {
-		for _, e := range entries(dir) {
+		file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+		if err != nil {
+			continue
+		}
+		entries, _ := file.ReadDir(maxApps)
+		file.Close()
+		slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+		for _, e := range entries {
 			l := Location{Name: e.Name(), Dir: dir}
 			if answers, _ := alive(l); e.IsDir() && ValidName(e.Name()) && answers {
 				live = append(live, l)
@@ -93,24 +91,8 @@ func List() []Location {
 	return live
 }
 
-// maxApps is how many a directory may have: it may be another user's.
-const maxApps = 1024
-
-// entries returns what a directory has, by name. One that is gone or closed to us
-// holds nothing for us.
-func entries(dir string) []os.DirEntry {
-	file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	found, _ := file.ReadDir(maxApps)
-	slices.SortFunc(found, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	return found
-}
-
-// alive reports whether a master listens there. One whose queue is full is
-// alive, and does not answer.
+// alive reports whether a master listens there. One with a full queue is alive, and
+// does not answer.
 func alive(l Location) (bool, error) {
 	conn, err := dial(l.socket())
 	if err != nil {

@@ -34,12 +34,13 @@ type listener struct {
 }
 
 func newListener(ln net.Listener, l limits, groups bool) *listener {
-	closed, closeIt := context.WithCancel(context.Background())
-	return &listener{Listener: ln, limits: l, groups: groups, closed: closed, close: closeIt, slots: make(chan struct{}, l.clients)}
+	closed, cancel := context.WithCancel(context.Background())
+	spare, _ := os.Open(os.DevNull)
+	return &listener{Listener: ln, limits: l, groups: groups, closed: closed, close: cancel, slots: make(chan struct{}, l.clients), spare: spare}
 }
 
-// Accept implements net.Listener. The error is net.ErrClosed or the like: what
-// accept(2) passes on of a shortage or of the network's trouble does not last.
+// Accept fails when the listener is closed. What else accept(2) reports, a shortage
+// or trouble of the network, does not last.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.accept()
@@ -56,10 +57,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// accept uses the spare descriptor where there is no other, so that a master which
-// has run out of them can be asked why, and stopped.
+// accept uses the spare descriptor if there is no other, so that a master which has
+// run out of them can be asked why, and stopped.
 func (l *listener) accept() (net.Conn, error) {
-	l.reserve()
+	if l.spare == nil {
+		l.spare, _ = os.Open(os.DevNull)
+	}
 	accepted, err := l.Listener.Accept()
 	if l.spare != nil && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
 		l.spare.Close()
@@ -69,20 +72,15 @@ func (l *listener) accept() (net.Conn, error) {
 	return accepted, err
 }
 
-// reserve opens the spare descriptor, again if it has been used.
-func (l *listener) reserve() {
-	if l.spare == nil {
-		l.spare, _ = os.Open(os.DevNull) // nil: there is none
-	}
-}
-
 // open waits for a slot. When all are taken, the connection that has waited for
 // longest without a whole request is closed after limits.busyRead.
 func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 	c := &conn{Conn: accepted, since: time.Now()}
 	c.release = sync.OnceFunc(func() { <-l.slots })
 	if local, ok := accepted.(*net.UnixConn); ok {
-		c.peer, _ = peerOf(local, l.groups) // nil: the request is refused
+		if p, err := peerOf(local, l.groups); err == nil {
+			c.peer = p
+		}
 		c.Conn = closing.NewConn(local, &l.closer)
 	}
 	for {
@@ -106,7 +104,6 @@ func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener.
 func (l *listener) Close() error {
 	l.close()
 	return l.Listener.Close()
@@ -123,11 +120,10 @@ type conn struct {
 	decided atomic.Bool // all of the request is here, or the connection was closed for lack of it
 }
 
-// decide reports whether the caller is the first to decide what becomes of a
-// connection: it is served, or closed.
+// decide reports whether the caller is the first to decide if a connection is served
+// or closed.
 func (c *conn) decide() bool { return !c.decided.Swap(true) }
 
-// Close implements net.Conn.
 func (c *conn) Close() error {
 	c.decided.Store(true)
 	err := c.Conn.Close()
@@ -135,8 +131,8 @@ func (c *conn) Close() error {
 	return err
 }
 
-// Write implements net.Conn. What net/http itself answers to bytes that are no
-// request is plain text: here it becomes JSON, as every error.
+// Write makes JSON of what net/http itself answers, in plain text, to bytes that are
+// no request.
 func (c *conn) Write(p []byte) (int, error) {
 	const version = "HTTP/1.1 "
 	line, _, _ := bytes.Cut(p, []byte("\r\n"))
@@ -158,7 +154,6 @@ type controlListener struct {
 	closed  atomic.Bool
 }
 
-// Accept implements net.Listener.
 func (l *controlListener) Accept() (net.Conn, error) {
 	for {
 		ln := l.current.Load()
@@ -169,7 +164,6 @@ func (l *controlListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener.
 func (l *controlListener) Close() error {
 	l.closed.Store(true)
 	if ln := l.current.Load(); ln != nil {
@@ -178,7 +172,6 @@ func (l *controlListener) Close() error {
 	return nil
 }
 
-// Addr implements net.Listener.
 func (l *controlListener) Addr() net.Addr { return l.current.Load().Addr() }
 
 // replace changes the socket. Clients of the old one are served on.

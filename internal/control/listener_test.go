@@ -158,7 +158,11 @@ func TestDescriptorsThatLinger(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		err = control(conn.(*net.UnixConn), func(fd int) error { return closingtest.Send(fd, 3, text, silent) })
+		raw, err := conn.(*net.UnixConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) { err = closingtest.Send(int(fd), 3, text, silent) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -78,7 +78,6 @@ func master(dir, app string) error {
 	b := &fake{app: sample(), stop: func(bool) { cancel() }}
 	b.happen("up", "")
 	l := newListener(&place.listener, patient(), false)
-	l.reserve()
 	if os.Getenv(fullVariable) != "" {
 		err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64})
 		for err == nil {

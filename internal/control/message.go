@@ -41,7 +41,7 @@ func (m *Message) Check() error {
 	line, err := ipc.Encode(ipc.App(m.Message))
 	switch {
 	case err == nil:
-		m.Message = line[:len(line)-1] // whoever hands it on ends the line
+		m.Message = line[:len(line)-1] // without the line end
 		return nil
 	case errors.Is(err, ipc.ErrTooLong):
 		return &Error{http.StatusRequestEntityTooLarge, fmt.Sprintf("the message is larger than %d bytes", MaxMessage)}

@@ -91,7 +91,7 @@ func heldBy(name, app string) error {
 		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
 	}
 	defer conn.Close()
-	holder, err := credentials(conn.UnixConn)
+	holder, err := peerOf(conn.UnixConn, false)
 	if err != nil {
 		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
 	}

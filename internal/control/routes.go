@@ -17,27 +17,27 @@ type route struct {
 // code 0 the answer has been written.
 type handler func(w http.ResponseWriter, r *http.Request, body []byte) (code int, answer any, err error)
 
-const sendPath = "/v1/send"
-
 // allRoutes has every path, exactly: http.ServeMux would redirect others, and
 // refuse them in plain text.
 func (a *api) allRoutes() map[string]route {
-	routes := a.healthRoutes()
-	routes["/v1/status"] = get(a.status)
-	routes["/v1/describe"] = get(a.describe)
-	routes["/v1/events"] = route{method: http.MethodGet, handle: a.events}
-	routes["/v1/reload"] = post(Reload{Wait: true}, a.reload)
-	routes["/v1/scale"] = post(scaling{}, a.scale)
-	routes["/v1/drain"] = post(struct{}{}, a.drainHost(true))
-	routes["/v1/resume"] = post(struct{}{}, a.drainHost(false))
-	routes["/v1/command"] = post(Command{}, a.command)
-	routes["/v1/stop"] = post(Stop{}, a.stop)
 	send := post(Message{}, a.send)
 	send.body = MaxMessage + 4<<10
-	routes[sendPath] = send
-	routes["/v1/logs"] = route{handle: notBuilt}
-	routes["/v1/upgrade"] = route{handle: notBuilt}
-	return routes
+	return map[string]route{
+		"/healthz":     get(a.health),
+		"/v1/status":   get(a.status),
+		"/v1/describe": get(a.describe),
+		"/v1/events":   {method: http.MethodGet, handle: a.events},
+		"/v1/reload":   post(Reload{Wait: true}, a.reload),
+		"/v1/scale":    post(scaling{}, a.scale),
+		"/v1/drain":    post(struct{}{}, a.drainHost(true)),
+		"/v1/resume":   post(struct{}{}, a.drainHost(false)),
+		"/v1/stop":     post(Stop{}, a.stop),
+		"/v1/command":  post(Command{}, a.command),
+		"/v1/send":     send,
+		"/v1/logs":     {handle: notBuilt},
+		"/v1/upgrade":  {handle: notBuilt},
+		"/metrics":     {handle: notBuilt},
+	}
 }
 
 func (a *api) healthRoutes() map[string]route {
@@ -62,6 +62,16 @@ func post[T any](defaults T, do func(context.Context, T) (code int, answer any, 
 		}
 		return do(r.Context(), request)
 	}}
+}
+
+// acquire reports whether there was a free place in a semaphore.
+func acquire(semaphore chan struct{}) bool {
+	select {
+	case semaphore <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 func notBuilt(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
@@ -89,12 +99,10 @@ func (a *api) health(ctx context.Context) (map[string]string, error) {
 
 func (a *api) reload(ctx context.Context, request Reload) (int, any, error) {
 	if request.Wait {
-		select {
-		case a.waiting <- struct{}{}:
-			defer func() { <-a.waiting }()
-		default:
+		if !acquire(a.waiting) {
 			return 0, nil, &Error{http.StatusServiceUnavailable, fmt.Sprintf(`%d clients wait for a reload already: send {"wait":false}`, a.limits.waiting)}
 		}
+		defer func() { <-a.waiting }()
 	}
 	rolled, err := a.backend.Reload(ctx, request)
 	switch {

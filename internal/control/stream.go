@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// lastEventID is where a reader says how far it has come, and where a list says
+// lastEventID is the header by which a reader says how far it has come, and a list
 // how far it goes (the EventSource part of the HTML standard).
 const lastEventID = "Last-Event-Id"
 
 // events answers with what is kept, then follows: server-sent events. With
-// ?follow=0, or for who accepts JSON, it is a list, and ends.
+// ?follow=0, or if the client accepts JSON, it is a list, and ends.
 func (a *api) events(w http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
 	follow, err := follows(r)
 	if err != nil {
@@ -25,20 +25,15 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ []byte) (int, any
 		return 0, nil, err
 	}
 	if !follow {
-		if page.Events == nil {
-			page.Events = []Event{}
-		}
 		if n := len(page.Events); n > 0 {
 			w.Header().Set(lastEventID, position{page.Boot, page.Events[n-1].Seq}.String())
 		}
-		return http.StatusOK, page.Events, nil
+		return http.StatusOK, append([]Event{}, page.Events...), nil // [], never null
 	}
-	select {
-	case a.streams <- struct{}{}:
-		defer func() { <-a.streams }()
-	default:
+	if !acquire(a.streams) {
 		return 0, nil, &Error{http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow the events already: ask for those that are kept, with ?follow=0", a.limits.streams)}
 	}
+	defer func() { <-a.streams }()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Transfer-Encoding", "identity") // as long as the connection lasts: lines without chunks between
@@ -64,9 +59,8 @@ func follows(r *http.Request) (bool, error) {
 	}
 }
 
-// since is what a reader has not seen, after the event that it has seen last.
-// What another life of the master has numbered says nothing about this one: all
-// of it is new.
+// since returns what a reader has not seen: all, if the event that it has seen last
+// was in another life of the master.
 func (a *api) since(r *http.Request) (seen uint64, page EventPage, err error) {
 	at := parsePosition(r.Header.Get(lastEventID))
 	page, err = a.backend.Events(r.Context(), at.seq)
@@ -75,7 +69,7 @@ func (a *api) since(r *http.Request) (seen uint64, page EventPage, err error) {
 		at.seq = 0
 	}
 	if at == (position{}) {
-		page.Missed = 0 // who begins has missed nothing
+		page.Missed = 0 // a new reader has missed nothing
 	}
 	return at.seq, page, err
 }

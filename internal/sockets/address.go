@@ -39,12 +39,13 @@ func (l Listener) String() string {
 }
 
 // String names an endpoint as Listener.String does.
-func (e endpoint) String() string {
-	addr := e.addr
-	if e.scope != 0 {
-		addr = addr.WithZone(strconv.FormatUint(uint64(e.scope), 10))
+func (e endpoint) String() string { return net.JoinHostPort(e.host(), strconv.Itoa(e.port)) }
+
+func (e endpoint) host() string {
+	if e.scope == 0 {
+		return e.addr.String()
 	}
-	return netip.AddrPortFrom(addr, uint16(e.port)).String()
+	return e.addr.WithZone(strconv.FormatUint(uint64(e.scope), 10)).String()
 }
 
 // resolveAll resolves every listener and refuses two that would compete for

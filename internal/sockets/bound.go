@@ -94,6 +94,11 @@ func (b *boundAddress) adopt(given []*passed) error {
 	for _, p := range given {
 		m := p.socket
 		b.put(&m)
+		if m.unitOwned { // systemd has not been asked to
+			if _, err := setNonblocking(m.fd, b.listener.Nonblocking); err != nil {
+				b.set.notice("listener %s: cannot change O_NONBLOCK of its socket: %v", b.listener.Name, err)
+			}
+		}
 		if err := m.listen(b.listener.Backlog); err != nil {
 			return fmt.Errorf("cannot listen on %s, %s: %w", b.listener, p, err)
 		}
@@ -293,10 +298,10 @@ func (b *boundAddress) giveBack() []*passed {
 	}
 	var back []*passed
 	for _, slot := range slots {
-		p := &passed{socket: *b.sockets[slot], at: b.at.end, path: b.at.path, unix: b.at.path != ""}
+		p := &passed{socket: *b.sockets[slot], at: b.at, unix: b.at.path != ""}
 		p.name = p.unit
 		if b.at.mode == ModeEach {
-			p.at.port += slot
+			p.at.end.port += slot
 		}
 		back = append(back, p)
 		b.sockets[slot] = nil

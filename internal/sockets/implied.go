@@ -2,7 +2,6 @@ package sockets
 
 import (
 	"cmp"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,12 +15,12 @@ import (
 func (s *Set) Implied() []Listener {
 	var leads []*passed // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {
-		at := slices.IndexFunc(leads, func(lead *passed) bool { return lead.at == p.at && lead.path == p.path })
+		at := slices.IndexFunc(leads, func(lead *passed) bool { return lead.at == p.at })
 		switch {
-		case p.unix && p.path == "":
+		case p.unix && p.at.path == "":
 		case at < 0:
 			leads = append(leads, p)
-		case leads[at].stored != "" && p.unitOwned:
+		case p.unitOwned && !leads[at].unitOwned:
 			leads[at] = p
 		}
 	}
@@ -41,35 +40,27 @@ func (s *Set) Implied() []Listener {
 
 // implies makes a listener of a passed socket.
 func (p *passed) implies() Listener {
-	l := Listener{Name: p.listener, Nonblocking: true, Network: "unix", Path: p.path, Mode: ModeShared}
+	l := p.listens()
+	l.Name, l.Nonblocking, l.Mode, l.Balance = p.listener, true, ModeReuseport, BalanceHash
+	if p.unix {
+		l.Mode, l.Balance = ModeShared, ""
+	}
 	if p.unitOwned {
 		if l.Name = strings.TrimSuffix(p.name, ".socket"); slices.Contains([]string{"unknown", "stored", "connection"}, l.Name) {
 			l.Name = ""
 		}
 	}
-	if !p.unix {
-		l.Mode, l.Balance = ModeReuseport, BalanceHash
-		l.Network, l.Host, l.Port = "tcp", netip.MustParseAddrPort(p.at.String()).Addr().String(), p.at.port
-		switch {
-		case p.at.dual:
-			l.Host = ""
-		case p.at.addr.Is4():
-			l.Network = "tcp4"
-		default:
-			l.Network = "tcp6"
-		}
-	}
 	if state, err := p.inspect(); err == nil {
 		l.Backlog = int(state.backlog)
 	}
-	l.Backlog = cmp.Or(l.Backlog, 4096)
+	l.Backlog = cmp.Or(l.Backlog, DefaultBacklog)
 	return l
 }
 
 // plainName is what a listener is called whose name nobody has chosen.
 func (p *passed) plainName() string {
 	if p.unix {
-		return strings.TrimSuffix(filepath.Base(p.path), ".sock")
+		return strings.TrimSuffix(filepath.Base(p.at.path), ".sock")
 	}
-	return strconv.Itoa(p.at.port)
+	return strconv.Itoa(p.at.end.port)
 }

@@ -44,21 +44,66 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 			return nil, fmt.Errorf("cannot listen on %s with nonblocking = %t: its workers share the socket, and that can't change while the app runs: set it back, or stop the app and run it again", ls[i], ls[i].Nonblocking)
 		}
 	}
-	d := draft{Set: s, lineup: l, slots: slots, rest: s.passed}
-	noticed := s.notices
+	rest, noticed := s.passed, s.notices
 	for i := range ls {
 		if l.bound[i] != nil {
 			continue
 		}
-		if err := d.add(i, wants[i]); err != nil {
-			d.undo()
+		if rest, err = l.bind(i, wants[i], rest, slots); err != nil {
+			l.undo()
 			s.notices = noticed
 			s.markDraining(err)
 			return nil, explainLimit(err, len(ls)*slots)
 		}
 	}
-	s.adopt(l, &d)
+	s.passed = rest
+	s.adopt(l, slots)
 	return l, nil
+}
+
+// bind binds the address of the i-th listener. It takes passed sockets, and returns
+// the rest of them.
+func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (rest []*passed, err error) {
+	s, asked := l.set, l.listeners[i]
+	c, err := l.pick(asked, want, from)
+	if err != nil {
+		return nil, err
+	}
+	overlapping, err := s.overlaps(asked, c.at)
+	if err != nil {
+		return nil, err
+	}
+	b := &boundAddress{set: s, want: want, at: c.at, listener: asked}
+	b.listener.Port = c.at.end.port
+	b.mode = newMode(b, c.chosen, overlapping)
+	l.bound[i] = b
+	if err := b.adopt(c.chosen); err != nil {
+		return nil, err
+	}
+	for slot := range slots {
+		if err := b.open(slot); err != nil {
+			return nil, err
+		}
+	}
+	if c.units > 0 {
+		b.explainUnits(asked, c, slots)
+	}
+	return c.rest, b.steer()
+}
+
+// undo closes what Open has bound, and leaves what it was given.
+func (l *ListenerSet) undo() {
+	for _, b := range l.bound {
+		if b == nil || slices.Contains(l.set.bound, b) {
+			continue
+		}
+		for slot, m := range b.all() {
+			if slices.ContainsFunc(l.set.passed, func(given *passed) bool { return given.fd == m.fd }) {
+				b.sockets[slot] = nil
+			}
+		}
+		b.close()
+	}
 }
 
 // markDraining sets HeldError.Draining when the app's own draining workers still
@@ -71,19 +116,19 @@ func (s *Set) markDraining(err error) {
 }
 
 // adopt makes a set the latest: nothing can fail any more.
-func (s *Set) adopt(l *ListenerSet, d *draft) {
-	s.passed = d.rest
-	s.bound = append(s.bound, d.added...)
+func (s *Set) adopt(l *ListenerSet, slots int) {
 	s.sets = append(s.sets, l)
 	if !s.opened {
 		s.opened = true
 		s.dropPassed()
 	}
 	for i, b := range l.bound {
-		if !slices.Contains(d.added, b) {
+		if slices.Contains(s.bound, b) {
 			b.reconfigure(l.listeners[i])
+		} else {
+			s.bound = append(s.bound, b)
 		}
-		s.dropSurplus(b, d.slots)
+		s.dropSurplus(b, slots)
 	}
 	s.store(l.bound)
 }
@@ -97,7 +142,7 @@ func (s *Set) dropPassed() {
 			p.close()
 			continue
 		case p.unix:
-			stale := fileAt(p.path)
+			stale := fileAt(p.at.path)
 			stale.recognise(p.fd)
 			stale.remove()
 		}
@@ -188,7 +233,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 				return nil, explainLimit(err, len(l.bound))
 			}
 			if !fellBack && b.isFallback() {
-				s.noticeFallback(b, slot+1)
+				b.explainFallback(slot + 1)
 			}
 		}
 		fd := b.file(slot)
@@ -225,12 +270,35 @@ func (l *ListenerSet) Sources() []string {
 	return sources
 }
 
-func (s *Set) noticeFallback(b *boundAddress, slots int) {
+// explainUnits says what is remarkable about a socket unit's sockets.
+func (b *boundAddress) explainUnits(asked Listener, c choice, slots int) {
+	lead := c.chosen[slices.IndexFunc(c.chosen, func(p *passed) bool { return p.unitOwned })]
+	if !lead.in(b.want) {
+		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, lead.address(), asked)
+	}
+	inUse := 0
+	for _, given := range c.chosen {
+		if given.slot < slots {
+			inUse++
+		}
+	}
+	switch {
+	case b.forAll():
+	case b.isFallback():
+		b.explainFallback(slots)
+	case inUse < slots:
+		b.set.notice("listener %s: systemd passed %s for %s, the others are bound beside it", asked.Name, count(inUse, "socket"), count(slots, "slot"))
+	case len(c.chosen) > slots:
+		b.set.notice("listener %s: systemd passed %s for %s, the others get no connections", asked.Name, count(len(c.chosen), "socket"), count(slots, "slot"))
+	}
+}
+
+func (b *boundAddress) explainFallback(slots int) {
 	n := 0
 	for range b.all() {
 		n++
 	}
-	s.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", b.listener.Name, count(n, "socket"), count(slots, "slot"))
+	b.set.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", b.listener.Name, count(n, "socket"), count(slots, "slot"))
 }
 
 // count writes a number of things.
@@ -239,101 +307,6 @@ func count(n int, thing string) string {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
-}
-
-// draft is a ListenerSet in the making: what has to be undone if it fails.
-type draft struct {
-	*Set
-
-	lineup *ListenerSet
-	slots  int
-	rest   []*passed // not wanted so far
-	chosen []*passed
-	added  []*boundAddress
-}
-
-// add binds the address of the i-th listener.
-func (d *draft) add(i int, want bindAddr) error {
-	l := d.lineup.listeners[i]
-	var names []string
-	for _, other := range d.lineup.listeners {
-		names = append(names, other.Name)
-	}
-	c, err := pick(l, want, names, d.rest)
-	if err != nil {
-		return err
-	}
-	overlapping, err := d.overlaps(l, c.at)
-	if err != nil {
-		return err
-	}
-	l.Port = c.at.end.port
-	b := &boundAddress{set: d.Set, want: want, at: c.at, listener: l}
-	b.mode = newMode(b, c.chosen, overlapping)
-	d.added = append(d.added, b)
-	d.lineup.bound[i] = b
-	d.rest = c.rest
-	d.chosen = append(d.chosen, c.chosen...)
-	if err := b.adopt(c.chosen); err != nil {
-		return err
-	}
-	d.makeAlike(l, c)
-	for slot := range d.slots {
-		if err := b.open(slot); err != nil {
-			return err
-		}
-	}
-	d.explain(b, d.lineup.listeners[i], c)
-	return b.steer()
-}
-
-// makeAlike sets on a socket unit's sockets what systemd has not been asked to.
-func (d *draft) makeAlike(l Listener, c choice) {
-	for _, p := range c.chosen {
-		if !p.unitOwned {
-			continue
-		}
-		if _, err := setNonblocking(p.fd, l.Nonblocking); err != nil {
-			d.notice("listener %s: cannot change O_NONBLOCK of its socket: %v", l.Name, err)
-		}
-	}
-}
-
-// explain says what is remarkable about a socket unit's sockets.
-func (d *draft) explain(b *boundAddress, asked Listener, c choice) {
-	if c.units == 0 {
-		return
-	}
-	if lead := c.chosen[slices.IndexFunc(c.chosen, func(p *passed) bool { return p.unitOwned })]; !lead.in(b.want) {
-		d.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, lead.address(), asked)
-	}
-	inUse := 0
-	for _, given := range c.chosen {
-		if given.slot < d.slots {
-			inUse++
-		}
-	}
-	switch {
-	case b.forAll():
-	case b.isFallback():
-		d.noticeFallback(b, d.slots)
-	case inUse < d.slots:
-		d.notice("listener %s: systemd passed %s for %s, the others are bound beside it", asked.Name, count(inUse, "socket"), count(d.slots, "slot"))
-	case len(c.chosen) > d.slots:
-		d.notice("listener %s: systemd passed %s for %s, the others get no connections", asked.Name, count(len(c.chosen), "socket"), count(d.slots, "slot"))
-	}
-}
-
-// undo closes what the draft has bound, and leaves what it was given.
-func (d *draft) undo() {
-	for _, b := range d.added {
-		for slot, m := range b.all() {
-			if slices.ContainsFunc(d.chosen, func(given *passed) bool { return given.fd == m.fd }) {
-				b.sockets[slot] = nil
-			}
-		}
-		b.close()
-	}
 }
 
 // overlaps refuses what another set serves in another way. It is true where that

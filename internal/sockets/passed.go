@@ -11,10 +11,9 @@ import (
 // passed is a socket that the master was given, and where it listens.
 type passed struct {
 	socket
-	name     string // as it was passed
-	listener string // of LISTENER.SLOT
-	at       endpoint
-	path     string // of unix; "" where the socket has no file
+	name     string   // as it was passed
+	listener string   // of LISTENER.SLOT
+	at       bindAddr // without a path where a unix socket has no file
 	unix     bool
 }
 
@@ -24,18 +23,29 @@ func (p *passed) String() string {
 }
 
 func (p *passed) address() string {
-	switch {
-	case p.unix && p.path == "":
+	if p.unix && p.at.path == "" {
 		return "a unix socket without a path"
-	case p.unix:
-		return "unix://" + p.path
-	case p.at.dual:
-		return "tcp://" + p.at.String()
-	case p.at.addr.Is4():
-		return "tcp4://" + p.at.String()
-	default:
-		return "tcp6://" + p.at.String()
 	}
+	return p.listens().Address()
+}
+
+// listens is a listener at the socket's address.
+func (p *passed) listens() Listener {
+	end := p.at.end
+	l := Listener{Network: "tcp6", Port: end.port, Path: p.at.path}
+	switch {
+	case p.unix:
+		l.Network = "unix"
+		return l
+	case end.dual:
+		l.Network = "tcp"
+	case end.addr.Is4():
+		l.Network = "tcp4"
+	}
+	if !end.dual {
+		l.Host = end.host()
+	}
+	return l
 }
 
 // MisfitError says that what systemd passed and what is configured can't go
@@ -46,18 +56,11 @@ func (e *MisfitError) Error() string { return e.text }
 
 // take examines what was passed, and takes it over.
 func (s *Set) take(given []Passed) error {
+	given = slices.DeleteFunc(slices.Clone(given), s.orders.take)
 	var dead []*passed
-	given = slices.DeleteFunc(slices.Clone(given), func(g Passed) bool {
-		record := s.orders.take(g)
-		if record {
-			unix.CloseOnExec(g.FD)
-		}
-		return record
-	})
 	for _, g := range given {
 		p := &passed{name: g.Name, socket: *newSocket(g.FD)}
-		listener, slot, stored := storedName(g.Name)
-		if stored = stored && s.orders.proves(p.cookie); stored {
+		if listener, slot, ok := storedName(g.Name); ok && s.orders.proves(p.cookie) {
 			p.stored, p.listener, p.slot = g.Name, listener, slot
 		} else {
 			p.unitOwned, p.unit, p.options = true, g.Name, readOptions(g.FD)
@@ -67,15 +70,16 @@ func (s *Set) take(given []Passed) error {
 			p.closer = &s.closer
 		}
 		switch {
-		case what != "":
-			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)
-		case !listens && stored:
-			dead = append(dead, p)
-		case !listens:
-			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is a socket that does not listen: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name)
-		default:
+		case what == "" && listens:
 			s.passed = append(s.passed, p)
+			continue
+		case what == "" && p.stored != "":
+			dead = append(dead, p)
+			continue
+		case what == "":
+			what = "a socket that does not listen"
 		}
+		return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)
 	}
 	for _, g := range given {
 		unix.CloseOnExec(g.FD)
@@ -129,13 +133,13 @@ func (p *passed) examine() (what string, listens bool) {
 	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		p.at = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
+		p.at.end = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
 	case *unix.SockaddrInet6:
-		p.at = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
+		p.at.end = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
 		only, err := unix.GetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-		p.at.dual = err == nil && only == 0 && p.at.addr == netip.IPv6Unspecified()
+		p.at.end.dual = err == nil && only == 0 && p.at.end.addr == netip.IPv6Unspecified()
 	case *unix.SockaddrUnix:
-		p.path = name.Name
+		p.at.path = name.Name
 	}
 	return "", listens
 }
@@ -148,22 +152,22 @@ func (p *passed) unfit(l Listener, want bindAddr) bool {
 	case p.unix:
 		return false
 	case l.Network == "tcp4":
-		return !p.at.addr.Is4()
+		return !p.at.end.addr.Is4()
 	case l.Network == "tcp6":
-		return p.at.addr.Is4() || p.at.dual
+		return p.at.end.addr.Is4() || p.at.end.dual
 	default:
-		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.at.addr.Is4()
+		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.at.end.addr.Is4()
 	}
 }
 
 // in reports whether the socket is at the very address, for any of its ports.
 func (p *passed) in(at bindAddr) bool {
 	if p.unix || at.path != "" {
-		return p.unix && p.path != "" && p.path == at.path
+		return p.unix && p.at.path != "" && p.at.path == at.path
 	}
-	base := at.end
-	base.port = p.at.port
-	return base == p.at && p.at.port >= at.end.port && p.at.port < at.end.port+at.ports
+	base, port := at.end, p.at.end.port
+	base.port = port
+	return base == p.at.end && port >= at.end.port && port < at.end.port+at.ports
 }
 
 // choice is what a listener takes of the passed sockets.
@@ -175,18 +179,19 @@ type choice struct {
 }
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of
-// its name, those at its address. names are those of all listeners.
-func pick(l Listener, want bindAddr, names []string, from []*passed) (choice, error) {
+// its name, those at its address.
+func (ls *ListenerSet) pick(l Listener, want bindAddr, from []*passed) (choice, error) {
 	c := choice{at: want}
+	names := make([]string, len(ls.listeners))
+	for i, other := range ls.listeners {
+		names[i] = other.Name
+	}
 	units, err := pickUnits(l, want, names, from)
 	if err != nil {
 		return c, err
 	}
 	if len(units) > 0 {
-		c.at.end, c.at.path = units[0].at, units[0].path
-		if units[0].unix {
-			c.at.end = endpoint{}
-		}
+		c.at.end, c.at.path = units[0].at.end, units[0].at.path
 		if units[0].in(want) {
 			c.at.end.port = want.end.port // of ModeEach: the first slot's
 		}
@@ -197,85 +202,85 @@ func pick(l Listener, want bindAddr, names []string, from []*passed) (choice, er
 	if c.at.end.port == 0 && c.at.path == "" {
 		// The kernel has picked a port for an earlier master.
 		for _, p := range from {
-			if at := c.at.end; mine(p) && p.listener == l.Name {
-				if at.port = p.at.port; at == p.at {
-					c.at.end = at
+			if at := p.at.end; mine(p) && p.listener == l.Name {
+				if at.port = 0; at == c.at.end {
+					c.at.end = p.at.end
 					break
 				}
 			}
 		}
 	}
 	taken := map[int]bool{}
-	for _, p := range from {
-		if !mine(p) || !p.in(c.at) || taken[p.slot] || c.at.mode == ModeEach && p.at.port != c.at.end.port+p.slot ||
-			c.at.mode == ModeShared && (p.slot != 0 || len(units) > 0) {
-			continue
-		}
-		taken[p.slot] = true
+	take := func(p *passed, slot int) {
+		taken[slot] = true
+		p.slot = slot
 		c.chosen = append(c.chosen, p)
+	}
+	for _, p := range from {
+		if mine(p) && p.in(c.at) && !taken[p.slot] && (c.at.mode != ModeEach || p.at.end.port == c.at.end.port+p.slot) &&
+			(c.at.mode != ModeShared || p.slot == 0 && len(units) == 0) {
+			take(p, p.slot)
+		}
 	}
 	if c.at.mode == ModeShared && len(units) > 1 {
 		return c, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", l, len(units), ModeShared, ModeReuseport)
 	}
-	free := 0
 	for _, p := range units {
+		free := 0
 		if c.at.mode == ModeEach {
-			free = p.at.port - c.at.end.port
+			free = p.at.end.port - c.at.end.port
 		}
 		for taken[free] && c.at.mode != ModeEach {
 			free++
 		}
-		if taken[free] || free >= maxSlots {
-			continue
+		if !taken[free] && free < maxSlots {
+			take(p, free)
+			c.units++
 		}
-		taken[free] = true
-		p.slot = free
-		c.units++
-		c.chosen = append(c.chosen, p)
 	}
 	c.rest = slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return slices.Contains(c.chosen, p) })
 	return c, nil
 }
 
 // pickUnits chooses those of socket units, all at one address: of the listener's
-// name, rather at its address; else at its address.
-func pickUnits(l Listener, want bindAddr, names []string, from []*passed) ([]*passed, error) {
-	var named, there, near []*passed
-	for _, p := range from {
+// name, rather at its address; else at its address; else on its port.
+func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (best []*passed, err error) {
+	const none = 4
+	rank := func(p *passed) int {
 		switch {
-		case p.stored != "":
+		case p.stored != "", p.name != l.Name && slices.Contains(names, p.name):
+			return none
+		case p.name == l.Name && p.in(want):
+			return 0
 		case p.name == l.Name:
-			named = append(named, p)
-		case slices.Contains(names, p.name):
+			return 1
 		case p.in(want):
-			there = append(there, p)
-		case !p.unix && want.path == "" && p.at.port == want.end.port && p.at.meets(want.end):
-			near = append(near, p)
+			return 2
+		case !p.unix && want.path == "" && p.at.end.port == want.end.port && p.at.end.meets(want.end):
+			return 3
+		default:
+			return none
 		}
 	}
-	if exact := slices.DeleteFunc(slices.Clone(named), func(p *passed) bool { return !p.in(want) }); len(exact) > 0 {
-		return exact, nil
+	least := none
+	for _, p := range from {
+		if r := rank(p); r < least {
+			least, best = r, nil
+		}
+		if r := rank(p); r == least && r < none {
+			best = append(best, p)
+		}
 	}
-	candidates := named
-	if len(candidates) == 0 {
-		candidates = there
-	}
-	if len(candidates) == 0 {
-		candidates = near
-	}
-	if len(candidates) == 0 {
+	if len(best) == 0 {
 		return nil, nil
 	}
-	lead := candidates[0]
+	lead := best[0]
 	if lead.unfit(l, want) {
-		return nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, scheme(l), lead)}
+		return nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s://: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, l.Network, lead)}
 	}
-	at := bindAddr{end: lead.at, path: lead.path, ports: want.ports}
+	at := bindAddr{end: lead.at.end, path: lead.at.path, ports: want.ports}
 	if lead.in(want) {
 		at = want
 	}
-	return slices.DeleteFunc(candidates, func(p *passed) bool { return p != lead && !p.in(at) }), nil
+	return slices.DeleteFunc(best, func(p *passed) bool { return p != lead && !p.in(at) }), nil
 }
-
-// scheme is the listener's network, as its address begins.
-func scheme(l Listener) string { return l.Network + "://" }

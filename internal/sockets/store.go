@@ -50,6 +50,7 @@ func (o *orders) take(g Passed) bool {
 	if o.fd > 0 { // a second one: this is as good
 		unix.Close(o.fd)
 	}
+	unix.CloseOnExec(g.FD)
 	o.fd, o.stored = g.FD, true
 	return true
 }
@@ -100,21 +101,17 @@ func (o *orders) sort(end endpoint, given []*passed) order {
 		}
 	}
 	whole := len(known.slots()) == len(given)
-	slices.SortStableFunc(given, func(a, b *passed) int {
-		if whole {
-			return slices.Index(known, a.slot) - slices.Index(known, b.slot)
-		}
+	position := func(p *passed) int {
 		switch {
-		case a.unitOwned && b.unitOwned:
-			return 0
-		case a.unitOwned:
+		case whole:
+			return slices.Index(known, p.slot)
+		case p.unitOwned:
 			return -1
-		case b.unitOwned:
-			return 1
 		default:
-			return a.slot - b.slot
+			return p.slot
 		}
-	})
+	}
+	slices.SortStableFunc(given, func(a, b *passed) int { return position(a) - position(b) })
 	if !whole {
 		return nil
 	}

@@ -16,38 +16,38 @@ type group struct {
 	plain
 
 	seed        uint32
-	order       order
+	index       groupIndex
 	others      map[uint64]Other // sockets that are not the Set's, by cookie
 	overlapping bool             // another bound address has part of this one: the first socket joins too
 }
 
-// order is the kernel's view of a group: the slots by index in the group, in
+// groupIndex is the kernel's view of a group: the slots by index in the group, in
 // the order of their listen(2), and the sockets of others, each as its negative
 // cookie. It cannot be read back, so every change is followed here
 // (net/core/sock_reuseport.c).
-type order []int
+type groupIndex []int
 
 // join follows a socket that began to listen.
-func (o *order) join(slot int) { *o = append(*o, slot) }
+func (o *groupIndex) join(slot int) { *o = append(*o, slot) }
 
 // leave follows a socket that no longer listens: the last takes its place.
-func (o *order) leave(slot int) {
+func (o *groupIndex) leave(slot int) {
 	at, last := slices.Index(*o, slot), len(*o)-1
 	(*o)[at] = (*o)[last]
 	*o = (*o)[:last]
 }
 
 // slots returns the slots alone, in the group's order.
-func (o order) slots() []int {
+func (o groupIndex) slots() []int {
 	return slices.DeleteFunc(slices.Clone(o), func(id int) bool { return id < 0 })
 }
 
 func newGroup(b *boundAddress, given []*passed, overlapping bool) *group {
 	g := &group{plain: plain{b}, seed: seed(b.listener), others: map[uint64]Other{}, overlapping: overlapping}
-	g.order = b.set.orders.sort(b.at.end, given)
+	g.index = b.set.record.sort(b.at.end, given)
 	for _, p := range given {
-		if !slices.Contains(g.order, p.slot) {
-			g.order.join(p.slot)
+		if !slices.Contains(g.index, p.slot) {
+			g.index.join(p.slot)
 		}
 	}
 	return g
@@ -81,14 +81,18 @@ func (g *group) bind(slot int) (*socket, error) {
 // join binds another socket of the group. Others may join systemd's only when
 // these have SO_REUSEPORT.
 func (g *group) join() (*socket, error) {
-	members := 0 // one that a worker has shut down has the port as well
-	for _, m := range g.all() {
-		members++
+	join := g.overlapping
+	for _, m := range g.all() { // one that a worker has shut down has the port as well
+		join = true
 		if m.unitOwned {
 			_ = share(m.fd) // without, bind fails
 		}
 	}
-	fd, err := g.at.end.bind(g.overlapping || members > 0, g.listener)
+	bind := g.at.end.bindFirst
+	if join {
+		bind = func(l Listener) (int, error) { return g.at.end.bind(l, share) }
+	}
+	fd, err := bind(g.listener)
 	if err != nil {
 		return nil, err
 	}
@@ -119,21 +123,21 @@ func (g *group) refresh() {
 	if err != nil {
 		// The known members are taken to be all that there are.
 		g.set.noDiag.Do(func() { g.set.notice("cannot see who else listens on the app's ports: %v", err) })
-		there = slices.Clone(g.order)
+		there = slices.Clone(g.index)
 		for slot := range g.all() {
 			if !slices.Contains(there, slot) {
 				there = append(there, slot)
 			}
 		}
 	}
-	for _, id := range slices.Clone(g.order) {
+	for _, id := range slices.Clone(g.index) {
 		if !slices.Contains(there, id) {
-			g.order.leave(id)
+			g.index.leave(id)
 		}
 	}
 	for _, id := range there {
-		if !slices.Contains(g.order, id) {
-			g.order.join(id)
+		if !slices.Contains(g.index, id) {
+			g.index.join(id)
 		}
 	}
 }
@@ -159,7 +163,7 @@ func (g *group) listening() (there []int, err error) {
 	for _, l := range all {
 		delete(gone, l.cookie)
 		slot, own := slots[l.cookie]
-		within := l.kin == ours || slices.Contains(g.order, -int(l.cookie))
+		within := l.kin == ours || slices.Contains(g.index, -int(l.cookie))
 		switch {
 		case own:
 			there = append(there, slot)
@@ -189,8 +193,8 @@ func (g *group) listening() (there []int, err error) {
 func (g *group) mend(m *socket) (undone string, err error) {
 	undone, revived, err := m.mend(g.boundAddress)
 	if revived {
-		if slices.Contains(g.order, m.slot) { // shut down since the last refresh
-			g.order.leave(m.slot)
+		if slices.Contains(g.index, m.slot) { // shut down since the last refresh
+			g.index.leave(m.slot)
 		}
 		err = cmp.Or(err, g.steer())
 	}
@@ -209,10 +213,10 @@ func (g *group) mend(m *socket) (undone string, err error) {
 func (g *group) end(m *socket) error {
 	g.refresh()
 	g.dropNext(m)
-	if slices.Contains(g.order, m.slot) {
+	if slices.Contains(g.index, m.slot) {
 		g.vacate(m.slot)
 		m.end()
-		g.order.leave(m.slot)
+		g.index.leave(m.slot)
 	}
 	m.close()
 	return g.attach()
@@ -225,7 +229,7 @@ func (g *group) flush(m *socket) (err error) {
 	if n, listens := m.waiting(); listens && n > 0 {
 		g.vacate(m.slot)
 		err = m.flushQueued(g.boundAddress)
-		g.order.leave(m.slot)
+		g.index.leave(m.slot)
 	}
 	return cmp.Or(err, g.steer())
 }
@@ -254,14 +258,14 @@ func (g *group) leave() []int {
 	}
 	g.refresh()
 	for slot, m := range g.all() {
-		if !m.unitOwned && slices.Contains(g.order, slot) {
-			g.order.leave(slot)
+		if !m.unitOwned && slices.Contains(g.index, slot) {
+			g.index.leave(slot)
 			g.set.forget(m)
 			m.end()
 			g.sockets[slot] = nil
 		}
 	}
-	return g.order.slots()
+	return g.index.slots()
 }
 
 // fileFor returns the socket for a worker of the set: the slot's own, but where
@@ -292,12 +296,12 @@ func (g *group) swap(m *socket) {
 	if next == nil {
 		return
 	}
-	for at, id := range g.order {
+	for at, id := range g.index {
 		switch id {
 		case m.slot:
-			g.order[at] = -int(m.cookie)
+			g.index[at] = -int(m.cookie)
 		case -int(next.cookie):
-			g.order[at] = m.slot
+			g.index[at] = m.slot
 		}
 	}
 	g.set.disown(m)

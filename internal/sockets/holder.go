@@ -15,21 +15,19 @@ import (
 )
 
 // HeldError says that somebody else has a listener's port or path.
-// Set.Open and ListenerSet.Files return it.
 type HeldError struct {
 	Listener Listener
 	Holders  []Holder // masters first, then by pid; empty where they cannot be found
-	Draining bool     // the holders are this app's own workers, of a lineup that has been released
+	Draining bool     // the holders are this app's own workers, of a set that has been released
 }
 
 // Holder is a process that has a socket on the port, or a user where the
 // process cannot be seen.
 type Holder struct {
-	PID  int    // 0: not known
-	UID  uint32 // who made the socket
-	Comm string // the program's short name, as ps -o comm shows it
-	App  string // the forkd app whose master the process is, "" for any other
-
+	PID     int      // 0: not known
+	UID     uint32   // who made the socket
+	Comm    string   // the program's short name, as ps -o comm shows it
+	App     string   // the forkd app whose master the process is, "" for any other
 	Sockets []uint64 // the inodes of those that it has there
 }
 
@@ -82,10 +80,11 @@ func (h Holder) String() string {
 }
 
 // holders finds who listens where the endpoint cannot be bound. It reads all of
-// /proc: only for an error message. What this user may not see stays out.
+// /proc: only for an error message. What this user may not see stays out, and where
+// the kernel cannot be asked nobody is named.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
-	all, _ := listeners(end.port) // where the kernel can't be asked nobody is named
+	all, _ := listeners(end.port)
 	for _, l := range all {
 		if end.meets(l.kin.endpoint()) {
 			owners[l.inode] = l.kin.uid
@@ -98,7 +97,7 @@ func holders(end endpoint) []Holder {
 // kernel does not say whose user it is: only processes that can be seen are found.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
-	inodes, _ := unixListeners(path) // where the kernel can't be asked nobody is named
+	inodes, _ := unixListeners(path)
 	for _, inode := range inodes {
 		owners[inode] = 0
 	}
@@ -109,15 +108,28 @@ func pathHolders(path string) []Holder {
 func holdersOf(owners map[uint64]uint32) []Holder {
 	var found []Holder
 	seen := map[uint64]bool{}
-	for _, pid := range processes() {
-		held := heldBy(pid, owners)
-		if len(held) == 0 || ends(pid) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		files := openBy(pid)
+		var held []uint64
+		for _, file := range files {
+			var inode uint64
+			_, _ = fmt.Sscanf(file, "socket:[%d]", &inode) // else it is 0, which no socket has
+			if _, wanted := owners[inode]; wanted && !slices.Contains(held, inode) {
+				held = append(held, inode)
+			}
+		}
+		if len(held) == 0 || exiting(pid) {
 			continue
 		}
 		for _, inode := range held {
 			seen[inode] = true
 		}
-		found = append(found, Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid), App: app(pid), Sockets: held})
+		found = append(found, Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid), App: app(pid, files), Sockets: held})
 	}
 	for inode, uid := range owners {
 		same := func(h Holder) bool { return h.PID == 0 && h.UID == uid }
@@ -125,14 +137,12 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 			found = append(found, Holder{UID: uid})
 		}
 	}
-	slices.SortFunc(found, func(a, b Holder) int {
-		return cmp.Or(rank(a)-rank(b), cmp.Compare(a.PID, b.PID))
-	})
+	slices.SortFunc(found, func(a, b Holder) int { return cmp.Or(a.rank()-b.rank(), a.PID-b.PID) })
 	return found
 }
 
 // rank sorts those first that an operator would stop.
-func rank(h Holder) int {
+func (h Holder) rank() int {
 	switch {
 	case h.App != "":
 		return 0
@@ -143,41 +153,16 @@ func rank(h Holder) int {
 	}
 }
 
-func processes() []int {
-	names, _ := filepath.Glob("/proc/[0-9]*")
-	pids := make([]int, 0, len(names))
-	for _, name := range names {
-		if pid, err := strconv.Atoi(filepath.Base(name)); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// heldBy returns which of the inodes the process has a descriptor of.
-func heldBy(pid int, owners map[uint64]uint32) []uint64 {
-	var held []uint64
-	for _, target := range links(pid) {
-		number, isSocket := strings.CutPrefix(target, "socket:[")
-		inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
-		if _, wanted := owners[inode]; isSocket && err == nil && wanted && !slices.Contains(held, inode) {
-			held = append(held, inode)
-		}
-	}
-	return held
-}
-
-// links returns what the process's descriptors are, as far as it may be seen.
-func links(pid int) []string {
+// openBy returns what the process's descriptors are, as far as it may be seen.
+func openBy(pid int) (files []string) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, _ := os.ReadDir(dir)
-	targets := make([]string, 0, len(entries))
 	for _, entry := range entries {
-		if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
-			targets = append(targets, target)
+		if file, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
+			files = append(files, file)
 		}
 	}
-	return targets
+	return files
 }
 
 func comm(pid int) string {
@@ -185,32 +170,28 @@ func comm(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// ends reports whether a process has given up its memory but not yet its
-// descriptors, as one that ends does.
-func ends(pid int) bool {
+// exiting reports whether a process has given up its memory but not yet its
+// descriptors.
+func exiting(pid int) bool {
 	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// app finds whose master a process is, for an error message: a master holds its
-// runtime directory's lock, beside which stands its pid (docs/contract.md, section
-// 9).
-func app(pid int) string {
-	for _, target := range links(pid) {
-		if filepath.Base(target) != "lock" {
-			continue
-		}
-		dir := filepath.Dir(target)
-		if strings.TrimSpace(start(filepath.Join(dir, "pid"))) == strconv.Itoa(pid) {
+// app finds whose master a process is by its open files: a master holds its runtime
+// directory's lock, beside which stands its pid (docs/contract.md, Control socket).
+func app(pid int, files []string) string {
+	for _, file := range files {
+		dir, name := filepath.Split(file)
+		if name == "lock" && strings.TrimSpace(firstBytes(dir+"pid")) == strconv.Itoa(pid) {
 			return filepath.Base(dir)
 		}
 	}
 	return ""
 }
 
-// start is the beginning of a file that may be anybody's: a pipe is not waited
-// for, and what has no end is not read to it.
-func start(path string) string {
+// firstBytes is the beginning of a file that may be anybody's: it does not wait for a
+// pipe, nor read a file without an end.
+func firstBytes(path string) string {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""

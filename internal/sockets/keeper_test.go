@@ -44,7 +44,7 @@ func (s *store) Remove(name string) {
 func (s *store) names() []string { return slices.Sorted(maps.Keys(s.fds)) }
 
 func (s *store) sockets() string {
-	names := slices.DeleteFunc(s.names(), func(name string) bool { return name == ordersName })
+	names := slices.DeleteFunc(s.names(), func(name string) bool { return name == recordName })
 	return strings.Join(names, " ")
 }
 
@@ -62,17 +62,17 @@ func (s *store) passed() []Passed {
 // recordOf is the record that an earlier master stored these sockets.
 func recordOf(t *testing.T, given ...Passed) Passed {
 	t.Helper()
-	var r record
+	var r storeRecord
 	for _, g := range given {
 		r.Stored = append(r.Stored, cookie(g.FD))
 	}
 	text, err := json.Marshal(r)
 	check(t, err)
-	fd, err := unix.MemfdCreate(ordersName, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(recordName, unix.MFD_CLOEXEC)
 	check(t, err)
 	_, err = unix.Pwrite(fd, text, 0)
 	check(t, err)
-	return Passed{FD: fd, Name: ordersName}
+	return Passed{FD: fd, Name: recordName}
 }
 
 func dup(t *testing.T, fd int) int {
@@ -90,9 +90,9 @@ func unitSockets(t *testing.T, name string, n int, at endpoint) (given []Passed,
 		var fd int
 		var err error
 		if n > 1 {
-			fd, err = at.bind(i > 0, Listener{Nonblocking: true})
+			fd, err = bindNth(at, i)
 		} else {
-			fd, err = at.bindAlone(Listener{Nonblocking: true})
+			fd, err = at.bind(Listener{Nonblocking: true}, exclusive)
 		}
 		check(t, err)
 		err = unix.Listen(fd, 128)
@@ -104,6 +104,14 @@ func unitSockets(t *testing.T, name string, n int, at endpoint) (given []Passed,
 		given, held = append(given, Passed{FD: fd, Name: name}), append(held, copied)
 	}
 	return given, held
+}
+
+// bindNth binds a socket of a group.
+func bindNth(at endpoint, n int) (int, error) {
+	if n == 0 {
+		return at.bindFirst(Listener{Nonblocking: true})
+	}
+	return at.bind(Listener{Nonblocking: true}, share)
 }
 
 func portOf(t *testing.T, p Passed) int {

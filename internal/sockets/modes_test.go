@@ -95,8 +95,11 @@ func TestSharedIsRestored(t *testing.T) {
 func freeRange(t *testing.T, n int) int {
 	t.Helper()
 	for range 50 {
-		base, err := endpoint{addr: ipv4Loopback}.freePort(Listener{})
+		probe, err := endpoint{addr: ipv4Loopback}.bind(Listener{}, exclusive)
 		check(t, err)
+		base, err := boundPort(probe)
+		check(t, err)
+		unix.Close(probe)
 		ok := base+n < 65536
 		for port := base; ok && port < base+n; port++ {
 			ln, err := net.Listen("tcp4", loopback(port))

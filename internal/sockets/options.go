@@ -16,7 +16,6 @@ import (
 // has gone. Connections inherit most of them.
 type option struct {
 	level, name int
-	size        int // in bytes
 	label       string
 	back        func(value []byte) // makes what was read what has to be written; nil: the same
 }
@@ -25,60 +24,62 @@ type option struct {
 // back: IP_TOS sets SO_PRIORITY too, SO_BUF_LOCK undoes what SO_RCVBUF and SO_SNDBUF
 // do beside setting a size (socket(7), ip(7), ipv6(7), tcp(7)).
 func options() []option {
-	const number, linger, congestion = 4, unix.SizeofLinger, 16 // TCP_CA_NAME_MAX
-	const timeout = int(unsafe.Sizeof(unix.Timeval{}))
+	half := func(value []byte) { // the kernel makes the double of it
+		binary.NativeEndian.PutUint32(value, binary.NativeEndian.Uint32(value)/2)
+	}
+	unset := func(value []byte) { clear(value) } // the default is read where none is set
 	return []option{
-		{unix.IPPROTO_IP, unix.IP_TOS, number, "IP_TOS", nil},
-		{unix.IPPROTO_IP, unix.IP_TTL, number, "IP_TTL", nil},
-		{unix.IPPROTO_IP, unix.IP_MINTTL, number, "IP_MINTTL", nil},
-		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, number, "IP_MTU_DISCOVER", nil},
-		{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, number, "IPV6_TCLASS", nil},
-		{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, number, "IPV6_UNICAST_HOPS", nil},
-		{unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, number, "IPV6_MINHOPCOUNT", nil},
-		{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, number, "IPV6_MTU_DISCOVER", nil},
-		{unix.SOL_SOCKET, unix.SO_PRIORITY, number, "SO_PRIORITY", nil},
-		{unix.SOL_SOCKET, unix.SO_MARK, number, "SO_MARK", nil},
-		{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, number, "SO_BINDTODEVICE", nil},
-		{unix.SOL_SOCKET, unix.SO_DONTROUTE, number, "SO_DONTROUTE", nil},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, number, "SO_KEEPALIVE", nil},
-		{unix.SOL_SOCKET, unix.SO_LINGER, linger, "SO_LINGER", nil},
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE, number, "SO_OOBINLINE", nil},
-		{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, number, "SO_MAX_PACING_RATE", nil},
-		{unix.SOL_SOCKET, unix.SO_RCVTIMEO, timeout, "SO_RCVTIMEO", nil},
-		{unix.SOL_SOCKET, unix.SO_SNDTIMEO, timeout, "SO_SNDTIMEO", nil},
-		{unix.SOL_SOCKET, unix.SO_RCVLOWAT, number, "SO_RCVLOWAT", nil},
-		{unix.SOL_SOCKET, unix.SO_RCVBUF, number, "SO_RCVBUF", half},
-		{unix.SOL_SOCKET, unix.SO_SNDBUF, number, "SO_SNDBUF", half},
-		{unix.SOL_SOCKET, unix.SO_BUF_LOCK, number, "SO_BUF_LOCK", nil},
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, number, "TCP_NODELAY", nil},
-		{unix.IPPROTO_TCP, unix.TCP_CORK, number, "TCP_CORK", nil},
-		{unix.IPPROTO_TCP, unix.TCP_MAXSEG, number, "TCP_MAXSEG", zero},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, number, "TCP_KEEPIDLE", nil},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, number, "TCP_KEEPINTVL", nil},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, number, "TCP_KEEPCNT", nil},
-		{unix.IPPROTO_TCP, unix.TCP_SYNCNT, number, "TCP_SYNCNT", nil},
-		{unix.IPPROTO_TCP, unix.TCP_LINGER2, number, "TCP_LINGER2", nil},
-		{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, number, "TCP_DEFER_ACCEPT", nil},
-		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, number, "TCP_USER_TIMEOUT", nil},
-		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, number, "TCP_NOTSENT_LOWAT", nil},
-		{unix.IPPROTO_TCP, unix.TCP_SAVE_SYN, number, "TCP_SAVE_SYN", nil},
-		{unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion, "TCP_CONGESTION", nil},
+		{unix.IPPROTO_IP, unix.IP_TOS, "IP_TOS", nil},
+		{unix.IPPROTO_IP, unix.IP_TTL, "IP_TTL", nil},
+		{unix.IPPROTO_IP, unix.IP_MINTTL, "IP_MINTTL", nil},
+		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, "IP_MTU_DISCOVER", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, "IPV6_TCLASS", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, "IPV6_MINHOPCOUNT", nil},
+		{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER", nil},
+		{unix.SOL_SOCKET, unix.SO_PRIORITY, "SO_PRIORITY", nil},
+		{unix.SOL_SOCKET, unix.SO_MARK, "SO_MARK", nil},
+		{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, "SO_BINDTODEVICE", nil},
+		{unix.SOL_SOCKET, unix.SO_DONTROUTE, "SO_DONTROUTE", nil},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, "SO_KEEPALIVE", nil},
+		{unix.SOL_SOCKET, unix.SO_LINGER, "SO_LINGER", nil},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, "SO_OOBINLINE", nil},
+		{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE", nil},
+		{unix.SOL_SOCKET, unix.SO_RCVTIMEO, "SO_RCVTIMEO", nil},
+		{unix.SOL_SOCKET, unix.SO_SNDTIMEO, "SO_SNDTIMEO", nil},
+		{unix.SOL_SOCKET, unix.SO_RCVLOWAT, "SO_RCVLOWAT", nil},
+		{unix.SOL_SOCKET, unix.SO_RCVBUF, "SO_RCVBUF", half},
+		{unix.SOL_SOCKET, unix.SO_SNDBUF, "SO_SNDBUF", half},
+		{unix.SOL_SOCKET, unix.SO_BUF_LOCK, "SO_BUF_LOCK", nil},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, "TCP_NODELAY", nil},
+		{unix.IPPROTO_TCP, unix.TCP_CORK, "TCP_CORK", nil},
+		{unix.IPPROTO_TCP, unix.TCP_MAXSEG, "TCP_MAXSEG", unset},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, "TCP_KEEPIDLE", nil},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, "TCP_KEEPINTVL", nil},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, "TCP_KEEPCNT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_SYNCNT, "TCP_SYNCNT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_LINGER2, "TCP_LINGER2", nil},
+		{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT", nil},
+		{unix.IPPROTO_TCP, unix.TCP_SAVE_SYN, "TCP_SAVE_SYN", nil},
+		{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", nil},
 	}
 }
 
 // get reads the option; nil where the socket has none such.
 func (o option) get(fd int) []byte {
-	value := make([]byte, o.size)
-	size := uint32(o.size)
+	value := make([]byte, 16) // the longest: a timeval, a TCP_CA_NAME_MAX
+	size := uint32(len(value))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(o.level), uintptr(o.name),
 		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
 		return nil
 	}
-	if o.size == unix.SizeofLinger && binary.NativeEndian.Uint32(value) == 0 {
+	if o.name == unix.SO_LINGER && o.level == unix.SOL_SOCKET && binary.NativeEndian.Uint32(value) == 0 {
 		clear(value) // the time stays when lingering is switched off
 	}
-	return value
+	return value[:size]
 }
 
 // set sets what get has read. Whether it could is seen by reading it again.
@@ -89,14 +90,6 @@ func (o option) set(fd int, value []byte) {
 	}
 	_ = unix.SetsockoptString(fd, o.level, o.name, string(value))
 }
-
-// half is for a size of which the kernel makes the double.
-func half(value []byte) {
-	binary.NativeEndian.PutUint32(value, binary.NativeEndian.Uint32(value)/2)
-}
-
-// zero is for a number of which the default is read where none is set.
-func zero(value []byte) { clear(value) }
 
 // readOptions reads them all.
 func readOptions(fd int) [][]byte {

@@ -19,7 +19,7 @@ func harmOptions(t *testing.T, fd int) (harmed []string) {
 		if before == nil || os.Getuid() != 0 && (o.label == "SO_MARK" || o.label == "SO_BINDTODEVICE") {
 			continue
 		}
-		value := make([]byte, o.size)
+		value := make([]byte, len(before))
 		number := map[string]uint32{"IP_TOS": 8, "IPV6_TCLASS": 8, "SO_RCVBUF": 9000, "SO_SNDBUF": 9000, "TCP_MAXSEG": 600, "SO_BUF_LOCK": 3, "SO_RCVLOWAT": 2, "IP_MTU_DISCOVER": 2, "IPV6_MTU_DISCOVER": 2}[o.label]
 		if number == 0 {
 			number = 1
@@ -28,7 +28,7 @@ func harmOptions(t *testing.T, fd int) (harmed []string) {
 			copy(value, "reno")
 		} else {
 			binary.NativeEndian.PutUint32(value, number)
-			if o.size == 8 {
+			if len(value) == 8 && o.label == "SO_LINGER" {
 				binary.NativeEndian.PutUint32(value[4:], 1)
 			}
 		}

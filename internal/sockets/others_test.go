@@ -108,8 +108,8 @@ func TestOtherBetweenTheFirst(t *testing.T) {
 		check(t, b.open(1))
 		check(t, b.open(2))
 		check(t, b.steer())
-		if len(g.order) != 4 || g.order[0] != 0 || g.order[1] >= 0 || g.order[2] != 1 || g.order[3] != 2 {
-			t.Errorf("%s: order %v", addr, g.order)
+		if len(g.index) != 4 || g.index[0] != 0 || g.index[1] >= 0 || g.index[2] != 1 || g.index[3] != 2 {
+			t.Errorf("%s: order %v", addr, g.index)
 		}
 	}
 }

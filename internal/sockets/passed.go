@@ -56,11 +56,11 @@ func (e *MisfitError) Error() string { return e.text }
 
 // take examines what was passed, and takes it over.
 func (s *Set) take(given []Passed) error {
-	given = slices.DeleteFunc(slices.Clone(given), s.orders.take)
+	given = slices.DeleteFunc(slices.Clone(given), s.record.take)
 	var dead []*passed
 	for _, g := range given {
 		p := &passed{name: g.Name, socket: *newSocket(g.FD)}
-		if listener, slot, ok := storedName(g.Name); ok && s.orders.proves(p.cookie) {
+		if listener, slot, ok := storedName(g.Name); ok && s.record.proves(p.cookie) {
 			p.stored, p.listener, p.slot = g.Name, listener, slot
 		} else {
 			p.unitOwned, p.unit, p.options = true, g.Name, readOptions(g.FD)

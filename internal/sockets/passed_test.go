@@ -166,7 +166,7 @@ func helpLent() error {
 		var given []Passed
 		at := v4(0)
 		for i := range n {
-			fd, err := at.bind(i > 0, Listener{Nonblocking: true})
+			fd, err := bindNth(at, i)
 			if err != nil {
 				return err
 			}

@@ -181,50 +181,32 @@ func (m *socket) close() {
 	unix.Close(fd)
 }
 
-// bind makes one bound TCP socket, never MPTCP, and close-on-exec. A socket
-// that does not join is the first of its group: it is bound without
-// SO_REUSEPORT, so that a port in use by anybody, the same user included, is
-// EADDRINUSE, and lets others join only after that. (Two programs that bind
-// within the few microseconds before either listens are not told apart.)
-func (e endpoint) bind(join bool, l Listener) (fd int, err error) {
-	if e.port == 0 {
-		return e.bindAny(l, func(e endpoint) (int, error) { return e.bind(false, l) })
+// bind makes a bound TCP socket, never MPTCP, and close-on-exec. prepare decides
+// who can have the port too: exclusive or share. Port 0 is one that the kernel picks.
+//
+// A socket bound to port 0 loses its port when it is shut down (inet_csk: no
+// SOCK_BINDPORT_LOCK) and could not be restored: such a one only finds the port for
+// one bound by number. Somebody else may take that first: then it is another.
+func (e endpoint) bind(l Listener, prepare func(fd int) error) (fd int, err error) {
+	if e.port != 0 {
+		return e.bindWith(l, prepare)
 	}
-	if join {
-		return e.bindWith(l, share)
+	for range 8 {
+		scout, err := e.bindWith(l, func(int) error { return nil })
+		if err != nil {
+			return -1, err
+		}
+		e.port, err = boundPort(scout)
+		unix.Close(scout)
+		if err != nil {
+			return -1, err
+		}
+		if fd, err = e.bindWith(l, prepare); !errors.Is(err, unix.EADDRINUSE) {
+			return fd, err
+		}
+		e.port = 0
 	}
-	if fd, err = e.bindAlone(l); err != nil {
-		return -1, err
-	}
-	if err := share(fd); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// bindAlone binds a socket that nobody can join.
-func (e endpoint) bindAlone(l Listener) (fd int, err error) {
-	if e.port == 0 {
-		return e.bindAny(l, func(e endpoint) (int, error) { return e.bindAlone(l) })
-	}
-	return e.bindWith(l, func(fd int) error {
-		return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	})
-}
-
-// listenAlone makes a socket that listens, and that nobody can join.
-func (e endpoint) listenAlone(l Listener) (*socket, error) {
-	fd, err := e.bindAlone(l)
-	if err != nil {
-		return nil, e.explain(l, err)
-	}
-	m := newSocket(fd)
-	if err = m.listen(l.Backlog); err != nil {
-		m.close()
-		return nil, e.explain(l, err)
-	}
-	return m, nil
+	return -1, os.NewSyscallError("bind", unix.EADDRINUSE)
 }
 
 func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err error) {
@@ -241,33 +223,33 @@ func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err 
 	return fd, nil
 }
 
-// bindAny binds to a port that the kernel picks. Somebody else may take it
-// first: then it is another.
-func (e endpoint) bindAny(l Listener, bind func(e endpoint) (int, error)) (fd int, err error) {
-	for range 8 {
-		if e.port, err = e.freePort(l); err != nil {
-			return -1, err
-		}
-		if fd, err = bind(e); !errors.Is(err, unix.EADDRINUSE) {
-			return fd, err
-		}
+// bindFirst makes the first socket of a group: it is bound without SO_REUSEPORT, so
+// that a port in use by anybody, the same user included, is EADDRINUSE, and lets
+// others join only after that. (Two programs that bind within the few microseconds
+// before either listens are not told apart.)
+func (e endpoint) bindFirst(l Listener) (fd int, err error) {
+	if fd, err = e.bind(l, exclusive); err != nil {
+		return -1, err
 	}
-	return -1, err
+	if err := share(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
-// freePort asks the kernel for a port. A socket bound to port 0 loses its port when
-// it is shut down (inet_csk: no SOCK_BINDPORT_LOCK) and could not be restored, so
-// that such a one only finds the port for one bound by number.
-func (e endpoint) freePort(l Listener) (int, error) {
-	scout, err := e.socket(l)
+// listenAlone makes a socket that listens, and that nobody can join.
+func (e endpoint) listenAlone(l Listener) (*socket, error) {
+	fd, err := e.bind(l, exclusive)
 	if err != nil {
-		return 0, err
+		return nil, e.explain(l, err)
 	}
-	defer unix.Close(scout)
-	if err := unix.Bind(scout, e.sockaddr()); err != nil {
-		return 0, os.NewSyscallError("bind", err)
+	m := newSocket(fd)
+	if err = m.listen(l.Backlog); err != nil {
+		m.close()
+		return nil, e.explain(l, err)
 	}
-	return boundPort(scout)
+	return m, nil
 }
 
 func (e endpoint) socket(l Listener) (fd int, err error) {
@@ -275,27 +257,29 @@ func (e endpoint) socket(l Listener) (fd int, err error) {
 	if l.Nonblocking {
 		kind |= unix.SOCK_NONBLOCK
 	}
-	fd, err = unix.Socket(e.family(), kind, unix.IPPROTO_TCP)
-	if err != nil {
+	if fd, err = unix.Socket(e.family(), kind, unix.IPPROTO_TCP); err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if e.family() == unix.AF_INET6 {
-		only := 0
-		if !e.dual {
-			only = 1
+		only := 1
+		if e.dual {
+			only = 0
 		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
-		}
+		err = os.NewSyscallError("setsockopt IPV6_V6ONLY", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
 	}
-	if l.Freebind { // of IPv6 too: ip(7) and ipv6(7) have one flag
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("setsockopt IP_FREEBIND", err)
-		}
+	if err == nil && l.Freebind { // of IPv6 too: ip(7) and ipv6(7) have one flag
+		err = os.NewSyscallError("setsockopt IP_FREEBIND", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
 	}
 	return fd, nil
+}
+
+// exclusive takes a port over from connections that have ended, and from nobody else.
+func exclusive(fd int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 }
 
 // share lets sockets of the same user join: SO_REUSEADDR and SO_REUSEPORT.

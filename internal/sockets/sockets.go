@@ -7,11 +7,12 @@
 // kind form a reuseport group (socket(7)), and a classic BPF program on the
 // group picks the slot of each new connection among those that accept. The
 // invariant: while a slot is open its sockets are too, whether it has a worker
-// or not, so that the master's side never resets a connection that the kernel
-// has queued. (A worker that calls shutdown(2) on them does.)
+// or not, so that the master never resets a connection that the kernel has
+// queued. (A worker that calls shutdown(2) on them does.)
 //
-// A Set has all of them. A ListenerSet is what one configuration wants of it; two
-// that overlap, as in a roll, share the sockets that both have.
+// A Set has all sockets. A ListenerSet is the listeners of one configuration; two
+// that overlap, as in a roll, share the addresses that both have. Each address is a
+// boundAddress, what differs between the modes a mode.
 //
 // The package knows nothing of workers and never serves a connection. It keeps
 // raw descriptors and never a net.Listener or an os.File, because those change
@@ -100,7 +101,7 @@ type Set struct {
 	opened  bool           // the first set has taken what it wanted of passed
 	closed  bool
 	busy    map[int]bool // slots that have a worker
-	orders  orders
+	record  recordFile
 	notices []string
 	others  []Other
 	damaged []Restored
@@ -266,7 +267,7 @@ func (s *Set) CloseListeners() {
 	for m := range s.all() {
 		s.forget(m)
 	}
-	s.orders.forget(s)
+	s.record.forget(s)
 	s.Close()
 }
 
@@ -280,7 +281,7 @@ func (s *Set) Close() {
 	for _, p := range s.passed {
 		p.close()
 	}
-	s.orders.close()
+	s.record.close()
 	s.bound, s.passed, s.sets, s.closed = nil, nil, nil, true
 }
 

@@ -37,7 +37,7 @@ func (c *code) add(ins ...bpf.Instruction) { *c = append(*c, ins...) }
 
 // program builds the whole of it. Both order and accepting must not be empty,
 // and only members of the group may be accepting.
-func program(balance string, seed uint32, members order, accepting []bool) []bpf.Instruction {
+func program(balance string, seed uint32, members groupIndex, accepting []bool) []bpf.Instruction {
 	c := code(hashAddress(seed))
 	if balance != BalanceSource {
 		c.add(hashPort()...)
@@ -104,7 +104,7 @@ func hashPort() []bpf.Instruction {
 // slots, accepting or not; where that slot does not accept, the second is one
 // of those that do. So when a slot goes or comes back, only its own clients
 // move.
-func choose(members order, accepting []bool) []bpf.Instruction {
+func choose(members groupIndex, accepting []bool) []bpf.Instruction {
 	slots := uint32(len(accepting))
 	c := code{
 		bpf.StoreScratch{Src: bpf.RegA, N: wordHash},
@@ -120,7 +120,7 @@ func choose(members order, accepting []bool) []bpf.Instruction {
 		c.add(second...)
 	}
 	c.add(bpf.LoadScratch{Dst: bpf.RegA, N: wordSlot})
-	c.add(index(members, accepting)...)
+	c.add(returnIndex(members, accepting)...)
 	return c
 }
 
@@ -177,10 +177,10 @@ func secondChoice(accepting []bool) []bpf.Instruction {
 	return c
 }
 
-// index returns the place in the group of the accepting slot in A. With 1024
+// returnIndex returns the place in the group of the accepting slot in A. With 1024
 // slots in the worst order this is 2048 instructions of the 4096 that a
 // program may have; with slots in their first order it is three.
-func index(members order, accepting []bool) []bpf.Instruction {
+func returnIndex(members groupIndex, accepting []bool) []bpf.Instruction {
 	place := make([]int, len(accepting))
 	for at, id := range members {
 		if id >= 0 {
@@ -254,12 +254,12 @@ func (g *group) steer() error {
 
 // attach steers the connections as things are.
 func (g *group) attach() error {
-	if len(g.order.slots()) == 0 {
+	if len(g.index.slots()) == 0 {
 		return nil
 	}
 	// One alone is steered to as well, and others that join it get nothing; systemd's
 	// may be in no group.
-	if err := g.load(g.accepting()); err != nil && len(g.order) > 1 {
+	if err := g.load(g.accepting()); err != nil && len(g.index) > 1 {
 		return fmt.Errorf("cannot steer the connections of %s: %w", g.listener, err)
 	}
 	return nil
@@ -268,9 +268,9 @@ func (g *group) attach() error {
 // load gives the group the program for those that accept, by any of its sockets: by
 // one on which a worker has set SO_LOCK_FILTER it is EPERM.
 func (g *group) load(accepting []bool) error {
-	balance := program(g.listener.Balance, g.seed, g.order, accepting)
+	balance := program(g.listener.Balance, g.seed, g.index, accepting)
 	var err error
-	for _, slot := range g.order.slots() {
+	for _, slot := range g.index.slots() {
 		if err = attach(g.sockets[slot].fd, balance); !errors.Is(err, unix.EPERM) {
 			return err
 		}
@@ -281,7 +281,7 @@ func (g *group) load(accepting []bool) error {
 // accepting says which sockets get new connections: those of the slots that
 // accept, else those of all open slots, else all. At least one is true.
 func (g *group) accepting() []bool {
-	listening := g.order.slots()
+	listening := g.index.slots()
 	accepting := make([]bool, max(len(g.set.serving), slices.Max(listening)+1))
 	for _, accepts := range []func(slot int) bool{g.accepts, func(int) bool { return true }} {
 		for slot, m := range g.users {
@@ -304,7 +304,7 @@ func (g *group) accepting() []bool {
 func (g *group) vacate(slot int) {
 	accepting := g.accepting()
 	accepting[slot] = false
-	if last := g.order[len(g.order)-1]; last >= 0 {
+	if last := g.index[len(g.index)-1]; last >= 0 {
 		accepting[last] = false
 	}
 	if slices.Contains(accepting, true) {

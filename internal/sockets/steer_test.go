@@ -18,7 +18,7 @@ import (
 )
 
 // picker runs choose in x/net's own machine, with the hash as the packet.
-func picker(t *testing.T, members order, accepting []bool) func(hash uint32) uint32 {
+func picker(t *testing.T, members groupIndex, accepting []bool) func(hash uint32) uint32 {
 	t.Helper()
 	program := append([]bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 4}}, choose(members, accepting)...)
 	vm, err := bpf.NewVM(program)
@@ -36,7 +36,7 @@ func TestChoose(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		slots := 1 + random.IntN(70)
-		members := order(random.Perm(slots)[:1+random.IntN(slots)])
+		members := groupIndex(random.Perm(slots)[:1+random.IntN(slots)])
 		if random.IntN(3) == 0 {
 			slices.Sort(members)
 		}
@@ -63,7 +63,7 @@ func TestChoose(t *testing.T) {
 // The clients of a slot that goes spread over all others.
 func TestSecondChoiceSpreads(t *testing.T) {
 	accepting := []bool{true, true, false, true, true}
-	pick := picker(t, order{0, 1, 2, 3, 4}, accepting)
+	pick := picker(t, groupIndex{0, 1, 2, 3, 4}, accepting)
 	counts := make([]int, 5)
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 4000 {
@@ -81,7 +81,7 @@ func TestLongestProgram(t *testing.T) {
 	s := open(t, 1, tcp("http", "127.0.0.1", 0))
 	fds, err := s.files(0)
 	check(t, err)
-	scattered := make(order, 0, maxSlots) // no two neighbours alike
+	scattered := make(groupIndex, 0, maxSlots) // no two neighbours alike
 	for i := range maxSlots {
 		scattered = append(scattered, (i*389)%maxSlots)
 	}
@@ -100,7 +100,7 @@ func TestLongestProgram(t *testing.T) {
 		}
 	}
 	all := slices.Repeat([]bool{true}, maxSlots)
-	inOrder := order(slices.Sorted(slices.Values(scattered)))
+	inOrder := groupIndex(slices.Sorted(slices.Values(scattered)))
 	if n := len(program(BalanceHash, 1, inOrder, all)); n > 60 {
 		t.Errorf("the usual program has %d instructions", n)
 	}

@@ -10,24 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ordersName is what the fd store knows the record by. No socket has such a name:
+// recordName is what the fd store knows the record by. No socket has such a name:
 // it does not end in a number.
-const ordersName = "forkd-orders"
+const recordName = "forkd-orders"
 
-// maxOrders bounds a record that is read.
-const maxOrders = 8 << 20
+// maxRecord bounds a record that is read.
+const maxRecord = 8 << 20
 
 // orders is the record beside the sockets in the fd store, for the successor of a
 // killed master: a memory file.
-type orders struct {
+type recordFile struct {
 	fd      int // 0: none, as with descriptor 0 nobody stores anything
 	stored  bool
 	written []byte // what is in the file
-	read    record // what an earlier master has written
+	read    storeRecord // what an earlier master has written
 }
 
 // record is what cannot be asked of anybody else.
-type record struct {
+type storeRecord struct {
 	// Orders are those of the groups, by endpoint: the kernel keeps them as long
 	// as the sockets live, and does not show them.
 	Orders map[string][]int `json:"orders"`
@@ -37,15 +37,15 @@ type record struct {
 }
 
 // take reads the record, if that is what was passed, and takes it over.
-func (o *orders) take(g Passed) bool {
+func (o *recordFile) take(g Passed) bool {
 	var stat unix.Stat_t
-	if g.Name != ordersName || g.FD <= 0 || unix.Fstat(g.FD, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+	if g.Name != recordName || g.FD <= 0 || unix.Fstat(g.FD, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false
 	}
-	buffer := make([]byte, min(max(stat.Size, 0), maxOrders))
+	buffer := make([]byte, min(max(stat.Size, 0), maxRecord))
 	n, err := unix.Pread(g.FD, buffer, 0)
 	if err == nil {
-		o.read = parseOrders(buffer[:n])
+		o.read = parseRecord(buffer[:n])
 	}
 	if o.fd > 0 { // a second one: this is as good
 		unix.Close(o.fd)
@@ -55,13 +55,13 @@ func (o *orders) take(g Passed) bool {
 	return true
 }
 
-// parseOrders reads a record. What is not one is none: the order is guessed then.
-func parseOrders(text []byte) record {
-	var r record
+// parseRecord reads a record. What is not one is none: the order is guessed then.
+func parseRecord(text []byte) storeRecord {
+	var r storeRecord
 	// Only the first value counts: a writer that was killed may have left the end
 	// of a longer one behind it.
 	if json.NewDecoder(bytes.NewReader(text)).Decode(&r) != nil {
-		return record{}
+		return storeRecord{}
 	}
 	for key, slots := range r.Orders {
 		seen := map[int]bool{}
@@ -77,7 +77,7 @@ func parseOrders(text []byte) record {
 }
 
 // proves reports whether an earlier master has stored the socket.
-func (o *orders) proves(cookie uint64) bool {
+func (o *recordFile) proves(cookie uint64) bool {
 	return cookie != 0 && slices.Contains(o.read.Stored, cookie)
 }
 
@@ -93,8 +93,8 @@ func cookie(fd int) uint64 {
 // sort brings the passed sockets of a group into the kernel's order, and returns it.
 // Without a record they are taken for as new: those of the socket unit as it lists
 // them, then the others by slot.
-func (o *orders) sort(end endpoint, given []*passed) order {
-	known := order(slices.Clone(o.read.Orders[end.key()]))
+func (o *recordFile) sort(end endpoint, given []*passed) groupIndex {
+	known := groupIndex(slices.Clone(o.read.Orders[end.key()]))
 	for _, slot := range known.slots() {
 		if !slices.ContainsFunc(given, func(p *passed) bool { return p.slot == slot }) {
 			known.leave(slot) // it has been closed since
@@ -136,7 +136,7 @@ func (s *Set) store(bound []*boundAddress) {
 	for m, name := range added {
 		m.stored = name
 	}
-	s.orders.write(s)
+	s.record.write(s)
 	for m, name := range added {
 		s.keeper.Store(name, m.fd)
 	}
@@ -176,11 +176,11 @@ func storedName(name string) (listener string, slot int, ok bool) {
 }
 
 // write keeps the record up to date.
-func (o *orders) write(s *Set) {
-	r := record{Orders: map[string][]int{}}
+func (o *recordFile) write(s *Set) {
+	r := storeRecord{Orders: map[string][]int{}}
 	for _, b := range s.bound {
-		if g, ok := b.mode.(*group); ok && len(g.order) > 1 {
-			r.Orders[b.at.end.key()] = g.order
+		if g, ok := b.mode.(*group); ok && len(g.index) > 1 {
+			r.Orders[b.at.end.key()] = g.index
 		}
 	}
 	for m := range s.all() {
@@ -193,7 +193,7 @@ func (o *orders) write(s *Set) {
 		return
 	}
 	if o.fd <= 0 {
-		if o.fd, err = unix.MemfdCreate(ordersName, unix.MFD_CLOEXEC); err != nil {
+		if o.fd, err = unix.MemfdCreate(recordName, unix.MFD_CLOEXEC); err != nil {
 			s.notice("cannot record which sockets systemd keeps for a successor, which will take them for a socket unit's: memfd_create: %v", err)
 			o.fd = 0
 			return
@@ -206,19 +206,19 @@ func (o *orders) write(s *Set) {
 	o.written = text
 	if !o.stored {
 		o.stored = true
-		s.keeper.Store(ordersName, o.fd)
+		s.keeper.Store(recordName, o.fd)
 	}
 }
 
 // forget takes the record out of the fd store.
-func (o *orders) forget(s *Set) {
+func (o *recordFile) forget(s *Set) {
 	if s.keeper != nil && o.stored {
-		s.keeper.Remove(ordersName)
+		s.keeper.Remove(recordName)
 		o.stored = false
 	}
 }
 
-func (o *orders) close() {
+func (o *recordFile) close() {
 	if o.fd > 0 {
 		unix.Close(o.fd)
 		o.fd = 0

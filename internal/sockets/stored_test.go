@@ -161,16 +161,16 @@ func TestStoredIsRecordedFirst(t *testing.T) {
 	s := openGiven(t, nil, keeper, 2, tcp("http", "127.0.0.1", 0), unixAt(socketPath(t)))
 	_, err := s.files(3)
 	check(t, err)
-	if first := keeper.order[0]; first != ordersName {
+	if first := keeper.order[0]; first != recordName {
 		t.Errorf("%s was stored first", first)
 	}
-	var o orders
+	var o recordFile
 	given := keeper.passed()
 	for _, g := range given {
 		o.take(g)
 	}
 	for _, g := range given {
-		if g.Name != ordersName && !o.proves(cookie(g.FD)) {
+		if g.Name != recordName && !o.proves(cookie(g.FD)) {
 			t.Errorf("%s is not in the record", g.Name)
 		}
 		unix.Close(g.FD)

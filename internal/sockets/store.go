@@ -22,7 +22,7 @@ const maxRecord = 8 << 20
 type recordFile struct {
 	fd      int // 0: none, as with descriptor 0 nobody stores anything
 	stored  bool
-	written []byte // what is in the file
+	written []byte      // what is in the file
 	read    storeRecord // what an earlier master has written
 }
 

@@ -87,8 +87,7 @@ func (w *Worker) read() {
 	}
 }
 
-// closeChannel drains the worker: without a master nobody would replace it, and its
-// successor under a new master waits for its sockets.
+// closeChannel drains the worker: a new master waits for its sockets.
 func (w *Worker) closeChannel() {
 	w.channel.once.Do(func() {
 		close(w.channel.closed)

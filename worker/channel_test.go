@@ -46,9 +46,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// A program that does not take its messages does not keep the master's from
-// coming through.
-func TestMessagesThatNobodyTakes(t *testing.T) {
+// A program that does not receive its messages does not delay the master's.
+func TestMessagesNotReceived(t *testing.T) {
 	m := servetest.NewMaster(t)
 	w := m.Worker()
 	for range 2000 {
@@ -68,7 +67,7 @@ func TestMessagesThatNobodyTakes(t *testing.T) {
 	}
 }
 
-// What can't be understood ends the channel, and so drains.
+// An invalid line closes the channel, and so drains.
 func TestNonsenseFromTheMaster(t *testing.T) {
 	m := servetest.NewMaster(t)
 	w := m.Worker()
@@ -106,8 +105,8 @@ func hold(t *testing.T, m *servetest.Master, w *worker.Worker, n int) {
 	m.WaitFor(ipc.Counters{Attached: true, Open: uint64(n), Accepts: uint64(n)})
 }
 
-// The program is told of as many connections as it has, in portions; those that
-// only it knows how to close are cut when it does not.
+// The program is told in portions. Connections that only it can close are cut if it
+// does not.
 func TestShed(t *testing.T) {
 	m := servetest.NewMaster(t)
 	w := m.Worker()
@@ -129,8 +128,8 @@ func TestShed(t *testing.T) {
 	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 6})
 }
 
-// What the master asks for during a drain (drain.shed_per_second) is obeyed; what
-// it asked for before the drain ends with its begin.
+// A shed during a drain (drain.shed_per_second) is passed to the program; one from
+// before the drain ends when that begins.
 func TestShedDuringADrain(t *testing.T) {
 	m := servetest.NewMaster(t)
 	w := m.Worker()
@@ -157,7 +156,7 @@ func TestShedDuringADrain(t *testing.T) {
 	}
 	m.Send(ipc.Shed{Count: 7})
 	next(7)
-	// Another order for the same drain does not end it either.
+	// A second drain message does not end it.
 	m.Send(ipc.Shed{Count: 4, Over: 2 * time.Second})
 	next(2)
 	m.Drain(ipc.ReasonStop, time.Hour, time.Hour)

@@ -31,7 +31,7 @@ const helperEnv = "WORKER_TEST_HELPER"
 func TestMain(m *testing.M) {
 	switch os.Getenv(helperEnv) {
 	case "":
-		// What whoever runs the tests left open is no leak of the worker's.
+		// Descriptors that were open before are no leak of the worker's.
 		if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
@@ -235,7 +235,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	p.ends("signal: terminated")
 }
 
-// A worker takes what it is given, out of the reach of its children too.
+// A worker uses what was passed to it, and its children do not inherit it.
 func TestInherits(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -282,8 +282,8 @@ func TestInherits(t *testing.T) {
 	again.Close()
 }
 
-// Of two announced signals neither is the second: a stop comes on top of a roll.
-// The one that nobody announced is.
+// Signals that follow a drain message do not count as second ones, as a stop during a
+// roll; others do.
 func TestAnnouncedSignals(t *testing.T) {
 	t.Parallel()
 	m := servetest.NewMaster(t)

@@ -53,8 +53,8 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// queued is a served listener with connections in its queue that nobody has
-// accepted, and the way to accept them.
+// queued is a served listener with connections in its queue, and a channel that starts
+// to accept them.
 func queued(t *testing.T, w *Worker, n int) (addr string, accept chan struct{}, accepted chan net.Conn, served chan error) {
 	t.Helper()
 	ln, err := w.Listen("http", "127.0.0.1:0")
@@ -85,7 +85,7 @@ func queued(t *testing.T, w *Worker, n int) (addr string, accept chan struct{}, 
 	return ln.Addr().String(), accept, accepted, served
 }
 
-// refused waits until nobody listens any more.
+// refused waits until nothing listens any more.
 func refused(t *testing.T, addr string) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -97,11 +97,11 @@ func refused(t *testing.T, addr string) {
 			c.Close()
 		}
 	}
-	t.Fatalf("somebody still listens on %s", addr)
+	t.Fatalf("something still listens on %s", addr)
 }
 
-// A worker that nobody succeeds accepts what is queued when it stops; one that
-// has a successor leaves it to that.
+// A worker without a successor accepts what is queued when it stops; one with a
+// successor leaves it to that.
 func TestQueueAtTheEnd(t *testing.T) {
 	for reason, want := range map[string]int{ipc.ReasonStop: 5, ipc.ReasonScale: 5, ipc.ReasonRoll: 0, ipc.ReasonRecycle: 0} {
 		w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
@@ -125,8 +125,7 @@ func TestQueueAtTheEnd(t *testing.T) {
 	}
 }
 
-// What serve says when it ends by itself is Serve's error, and the worker was
-// not ready if nothing accepted.
+// If serve ends by itself, Serve returns its error and closes the listener.
 func TestServeFails(t *testing.T) {
 	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
 	ln, err := w.Listen("http", "127.0.0.1:0")

@@ -70,6 +70,9 @@ func (r shedRequest) due(t time.Time) int {
 // startShed follows the master's request. During a drain (drain.shed_per_second)
 // only the program is told: the drain closes connections in its own way.
 func (w *Worker) startShed(m ipc.Shed) {
+	if m.Count == 0 {
+		return
+	}
 	s := &w.shedder
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,8 +172,8 @@ func (w *Worker) shedStep(now time.Time) (done bool) {
 	return true
 }
 
-// mark marks the oldest connections, so many as are due with those that were told.
-// Of the marked ones it closes those that are idle, and the first so many hijacked.
+// mark marks the oldest connections: due of them, less those that were told. It closes
+// marked ones that are idle, and hijacked ones among the first cut.
 func (s *shedder) mark(now time.Time, due, cut int) {
 	var rest []*conn
 	for _, c := range s.conns {
@@ -196,7 +199,7 @@ func (s *shedder) mark(now time.Time, due, cut int) {
 }
 
 // programsOwn reports whether only the program knows how to end the connection: it
-// is hijacked, or its listener is not served by Serve and nobody has called Mark.
+// is hijacked, or its listener is not served by Serve and Mark was never called.
 func (c *conn) programsOwn() bool {
 	p := c.load()
 	return p == Hijacked || p == phaseNew && !c.served.Load()

@@ -13,19 +13,19 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// crowd is a worker with connections that a shed may take, in a synctest bubble:
-// the clock is its, and a goroutine that stays fails the test.
-type crowd struct {
+// shedTest is a worker with connections, in a synctest bubble: the clock is virtual,
+// and a leaked goroutine fails the test.
+type shedTest struct {
 	t      *testing.T
 	worker *Worker
 	served *listener
 	conns  []*otherConn // as they came
 }
 
-// gather makes a worker with so many idle connections.
-func gather(t *testing.T, idle int) *crowd {
+// newShedTest makes a worker with idle connections.
+func newShedTest(t *testing.T, idle int) *shedTest {
 	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
-	g := &crowd{t: t, worker: w, served: w.track(noListener{})}
+	g := &shedTest{t: t, worker: w, served: w.track(noListener{})}
 	g.served.served.Store(true)
 	for range idle {
 		g.come(Idle)
@@ -38,13 +38,13 @@ func gather(t *testing.T, idle int) *crowd {
 	return g
 }
 
-// noListener is one that only its connections are wanted of.
+// noListener is a listener that accepts nothing.
 type noListener struct{ net.Listener }
 
-// come adds a connection, whose server closes it when the client has closed.
-func (g *crowd) come(at Phase) *otherConn {
+// come adds a connection. Its server closes it when the client has closed.
+func (g *shedTest) come(at Phase) *otherConn {
 	g.t.Helper()
-	time.Sleep(time.Millisecond) // of the bubble's clock: one is accepted after the other
+	time.Sleep(time.Millisecond) // one is accepted after the other
 	here, there := net.Pipe()
 	g.t.Cleanup(func() { there.Close() })
 	c := g.served.keep(here).(*otherConn)
@@ -60,14 +60,14 @@ func (g *crowd) come(at Phase) *otherConn {
 	return c
 }
 
-// after lets time go by.
-func (g *crowd) after(d time.Duration) {
+// after lets time pass.
+func (g *shedTest) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// gone is which connections have closed, by number.
-func (g *crowd) gone() (gone []int) {
+// gone returns the numbers of the connections that have closed.
+func (g *shedTest) gone() (gone []int) {
 	for i, c := range g.conns {
 		if c.conn.closed.Load() {
 			gone = append(gone, i)
@@ -76,8 +76,8 @@ func (g *crowd) gone() (gone []int) {
 	return gone
 }
 
-// marked is which connections are open and shall go.
-func (g *crowd) marked() (marked []int) {
+// marked returns the numbers of the open connections that are marked or told.
+func (g *shedTest) marked() (marked []int) {
 	for i, c := range g.conns {
 		if !c.conn.closed.Load() && c.conn.mark.Load() != unmarked {
 			marked = append(marked, i)
@@ -86,7 +86,7 @@ func (g *crowd) marked() (marked []int) {
 	return marked
 }
 
-func (g *crowd) want(what string, got []int, want ...int) {
+func (g *shedTest) want(what string, got []int, want ...int) {
 	g.t.Helper()
 	if !slices.Equal(got, want) {
 		g.t.Errorf("%s: %v, want %v", what, got, want)
@@ -94,7 +94,7 @@ func (g *crowd) want(what string, got []int, want ...int) {
 }
 
 // over checks that no shed is under way.
-func (g *crowd) over() {
+func (g *shedTest) over() {
 	g.t.Helper()
 	synctest.Wait()
 	if g.worker.shedder.running || g.worker.drain.flags.Load()&flagShedding != 0 {
@@ -102,8 +102,7 @@ func (g *crowd) over() {
 	}
 }
 
-// The whole settles after this: all portions have come, the program's time is
-// over, and what is idle has been for long enough.
+// settled is the time from the last portion until idle connections are closed.
 const settled = programTime + ipc.DefaultIdle + 2*shedInterval
 
 func upTo(n int) (all []int) {
@@ -115,7 +114,7 @@ func upTo(n int) (all []int) {
 
 func TestShedTakesTheOldest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 20)
+		g := newShedTest(t, 20)
 		g.worker.startShed(ipc.Shed{Count: 8, Over: 4 * time.Second})
 		for second := range 4 {
 			g.after(time.Second)
@@ -129,11 +128,11 @@ func TestShedTakesTheOldest(t *testing.T) {
 	})
 }
 
-// Those that come when the shed has begun are none of its, however many it is
-// for; and where there are fewer than it is for, all go.
+// A shed closes no connection that came after it, even if it is for more than there
+// are.
 func TestShedLeavesTheNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 3)
+		g := newShedTest(t, 3)
 		g.worker.startShed(ipc.Shed{Count: 100, Over: 3 * time.Second})
 		synctest.Wait()
 		g.come(Idle)
@@ -141,18 +140,17 @@ func TestShedLeavesTheNew(t *testing.T) {
 		g.after(3*time.Second + settled)
 		g.want("gone", g.gone(), 0, 1, 2)
 		g.over()
-		alone := gather(t, 0)
+		alone := newShedTest(t, 0)
 		alone.worker.startShed(ipc.Shed{Count: 1, Over: time.Hour})
 		alone.over()
 	})
 }
 
-// What the program closes when it is told counts, whichever it is, and the worker
-// closes the rest.
+// Any connection that the program closes counts, and the worker closes the rest.
 func TestShedByTheProgram(t *testing.T) {
 	for willing, want := range map[int][]int{4: {6, 7, 8, 9}, 1: {0, 1, 2, 9}, 0: {0, 1, 2, 3}} {
 		synctest.Test(t, func(t *testing.T) {
-			g := gather(t, 5)
+			g := newShedTest(t, 5)
 			for range 5 {
 				g.come(Hijacked)
 			}
@@ -178,10 +176,10 @@ func TestShedByTheProgram(t *testing.T) {
 	}
 }
 
-// The worker does nothing to a portion in the program's time.
+// The worker leaves a portion to the program for programTime.
 func TestShedTellsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 4)
+		g := newShedTest(t, 4)
 		told := make(chan int, 1)
 		g.worker.OnShed(func(n int) { told <- n })
 		g.worker.startShed(ipc.Shed{Count: 2})
@@ -200,14 +198,13 @@ func TestShedTellsFirst(t *testing.T) {
 	})
 }
 
-// Hijacked connections of a program that is told and does nothing are cut when
-// they have had the time of the whole shed and a second; of one that cannot be
-// told, when they are due.
+// Hijacked connections are cut after the time of the whole shed and a second; if there
+// is no OnShed, when they are due.
 func TestShedCutsTheHijacked(t *testing.T) {
 	const over = 4 * time.Second
 	for _, told := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			g := gather(t, 0)
+			g := newShedTest(t, 0)
 			for range 8 {
 				g.come(Hijacked)
 			}
@@ -231,11 +228,10 @@ func TestShedCutsTheHijacked(t *testing.T) {
 	}
 }
 
-// What clients close meanwhile counts, and one that was chosen and has not been
-// told stays then.
+// Connections that clients close count, and a marked one that was not told stays then.
 func TestShedCountsWhatClientsClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 0)
+		g := newShedTest(t, 0)
 		for range 6 {
 			g.come(Busy)
 		}
@@ -257,7 +253,7 @@ func TestShedCountsWhatClientsClose(t *testing.T) {
 		g.after(shedInterval)
 		g.over()
 
-		// When all were chosen long ago, what goes by itself is another matter.
+		// Long after the last portion, what closes by itself does not count.
 		g.worker.startShed(ipc.Shed{Count: 1})
 		g.after(time.Hour)
 		g.conns[2].Close()
@@ -269,11 +265,11 @@ func TestShedCountsWhatClientsClose(t *testing.T) {
 	})
 }
 
-// A connection in use is told with its next response, and one whose response
-// could not say it is closed when it is idle for long enough after it.
+// A connection in use is told with its next response, and closed when it is idle for
+// long enough after that.
 func TestShedWaitsForRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 0)
+		g := newShedTest(t, 0)
 		long, odd := g.come(Busy), g.come(Idle)
 		g.worker.startShed(ipc.Shed{Count: 2})
 		for range 20 { // more often than once in its idle time
@@ -302,7 +298,7 @@ func TestShedWaitsForRequests(t *testing.T) {
 // A shed that comes during another adds to it.
 func TestShedDuringAShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 4)
+		g := newShedTest(t, 4)
 		g.worker.startShed(ipc.Shed{Count: 3, Over: 3 * time.Second})
 		g.after(1500 * time.Millisecond)
 		g.come(Idle)
@@ -322,10 +318,10 @@ func TestShedDuringAShed(t *testing.T) {
 	})
 }
 
-// What goes beyond one shed's count is none of the next one's.
+// A surplus of closed connections does not count for the next shed.
 func TestShedAfterASurplus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 10)
+		g := newShedTest(t, 10)
 		g.worker.startShed(ipc.Shed{Count: 1, Over: 10 * time.Second})
 		synctest.Wait()
 		for i := range 3 {
@@ -338,10 +334,10 @@ func TestShedAfterASurplus(t *testing.T) {
 	})
 }
 
-// A drain ends a shed, and what the program has not been told of yet.
+// A drain ends a shed; the program is not told of the rest.
 func TestShedEndsWithADrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 0)
+		g := newShedTest(t, 0)
 		for range 8 {
 			g.come(Busy)
 		}
@@ -360,11 +356,10 @@ func TestShedEndsWithADrain(t *testing.T) {
 	})
 }
 
-// A program that takes its time is told of all that came meanwhile at once, and
-// the worker does not wait for it.
+// The worker does not wait for OnShed; the next call adds up what came meanwhile.
 func TestShedOfABusyProgram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 8)
+		g := newShedTest(t, 8)
 		release := make(chan struct{})
 		var told []int
 		g.worker.OnShed(func(n int) { told = append(told, n); <-release })
@@ -378,11 +373,11 @@ func TestShedOfABusyProgram(t *testing.T) {
 	})
 }
 
-// A connection that nobody serves by Serve is the program's own, unless it says
-// what it is at.
+// A connection of a listener that is not served by Serve is the program's own, unless
+// it was marked.
 func TestShedOfTheUnserved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gather(t, 0)
+		g := newShedTest(t, 0)
 		g.served.served.Store(false)
 		g.come(phaseNew)
 		g.come(Idle)
@@ -396,7 +391,7 @@ func TestShedOfTheUnserved(t *testing.T) {
 	})
 }
 
-// A connection is closed in the way of a drain: half, and read on.
+// A shed closes with a lingering close, as a drain does.
 func TestShedLingers(t *testing.T) {
 	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
 	ln, err := w.Listen("http", "127.0.0.1:0")

@@ -66,7 +66,7 @@ func New() *Worker {
 	return w
 }
 
-// procs is GOMAXPROCS of one of so many workers.
+// procs is GOMAXPROCS of each of these workers.
 func procs(cpus, slots int) int { return max(1, (cpus+slots-1)/slots) }
 
 // start is New without the changes to the process.

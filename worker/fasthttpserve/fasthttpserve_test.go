@@ -60,7 +60,7 @@ func TestServe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			servetest.Run(t, func(w *worker.Worker, ln net.Listener, app servetest.App) error {
-				srv := &fasthttp.Server{Handler: handler(w, app), Logger: silent{}}
+				srv := &fasthttp.Server{Handler: handler(w, app), Logger: discard{}}
 				change(srv)
 				return fasthttpserve.Serve(w, srv, ln)
 			})
@@ -68,8 +68,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// A connection that is hijacked during the drain, with a response, is the
-// hijacker's all the same: closing after the response would drop it.
+// A connection that is hijacked during a drain stays with the hijacker: closing after
+// the response would drop it.
 func TestHijackDuringDrain(t *testing.T) {
 	t.Parallel()
 	m := servetest.NewMaster(t)
@@ -104,7 +104,7 @@ func TestHijackDuringDrain(t *testing.T) {
 	}
 }
 
-// A client of TLS is turned away within TLS.
+// A TLS client is refused within TLS.
 func TestLimitOfTLS(t *testing.T) {
 	t.Parallel()
 	https := httptest.NewUnstartedServer(nil)
@@ -120,7 +120,7 @@ func TestLimitOfTLS(t *testing.T) {
 	srv := &fasthttp.Server{
 		Handler:   func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok") },
 		TLSConfig: &tls.Config{Certificates: https.TLS.Certificates},
-		Logger:    silent{},
+		Logger:    discard{},
 	}
 	go func() { _ = fasthttpserve.Serve(w, srv, ln) }()
 	m.Expect(ipc.Ready{})
@@ -160,7 +160,7 @@ func TestLimitOfTLS(t *testing.T) {
 	served(in)
 }
 
-// silent keeps the errors of connections that a test cuts out of the output.
-type silent struct{}
+// discard discards the errors of connections that a test cuts.
+type discard struct{}
 
-func (silent) Printf(string, ...any) {}
+func (discard) Printf(string, ...any) {}

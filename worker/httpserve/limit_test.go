@@ -46,9 +46,8 @@ func full(t *testing.T, scheme string, srv *http.Server, client *http.Transport,
 
 func asItIs(ln net.Listener) net.Listener { return ln }
 
-// A client of TLS is turned away within TLS, in HTTP/1.1 where it knows that; one
-// that insists on HTTP/2 is told to go away. It is so too where the program has
-// put TLS around the listener itself.
+// A TLS client is refused within TLS, in HTTP/1.1 if it can; one that speaks HTTP/2
+// only gets a GOAWAY. The same if the program wraps the listener with TLS itself.
 func TestLimitOfTLS(t *testing.T) {
 	for name, own := range map[string]bool{"the server's": false, "the program's": true} {
 		t.Run(name, func(t *testing.T) {
@@ -177,8 +176,8 @@ func TestLimitOfTwoListeners(t *testing.T) {
 	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 1, Refused: 1})
 }
 
-// A listener that nobody serves by a serve package, and a worker without a
-// limit, turn nobody away.
+// A listener that is not served by a serve package, and a worker without a limit,
+// refuse nothing.
 func TestNoLimit(t *testing.T) {
 	t.Parallel()
 	m := servetest.NewMaster(t)
@@ -209,7 +208,7 @@ func TestNoLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	worker.Refuse(other, func(net.Conn) { t.Error("turned away") })
+	worker.Refuse(other, func(net.Conn) { t.Error("refused") })
 	c, err := net.Dial("tcp", other.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ type testServer struct {
 	served chan error
 }
 
-// start starts a worker that may have so many connections; 0: any number.
+// start starts a worker with a limit of connections; 0: none.
 func start(t *testing.T, serve Serve, maxConnections int) *testServer {
 	t.Helper()
 	m := NewMaster(t)

@@ -130,7 +130,7 @@ func shedHijacked(t *testing.T, s *testServer) {
 	s.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 2, Requests: 2})
 }
 
-// Where the program can't be told, hijacked connections are closed all the same.
+// Without an OnShed, hijacked connections are cut.
 func shedUntold(t *testing.T, s *testServer) {
 	first, idle, second := s.dialHijacked(), s.dialMany(1)[0], s.dialHijacked()
 	s.Send(ipc.Shed{Count: 2, Over: time.Second})

@@ -1,9 +1,7 @@
-// Package systemd is how the master and the service manager above it deal with
-// each other: what the master says (sd_notify(3)) and gives to keep (the file
-// descriptor store), what it is passed (sd_listen_fds(3)), what it can find out
-// about its unit, and the unit files themselves. The workers have notify
-// sockets and variables of the master's own and never speak to systemd.
+// Package systemd talks to the service manager of the master: notifications
+// (sd_notify(3)), the file descriptor store, passed sockets (sd_listen_fds(3)),
+// properties of its unit, and the unit files. Workers get notify sockets and variables
+// from the master and never talk to systemd.
 //
-// It keeps one invariant: whoever tells is never held up, whatever the service
-// manager does. It decides nothing.
+// The invariant: no caller blocks, whatever the service manager does.
 package systemd

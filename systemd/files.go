@@ -12,22 +12,21 @@ var template string
 // installed is where the shipped unit expects forkd.
 const installed = "/usr/bin/forkd"
 
-// UnitFile returns the text of a unit that runs forkd from the file binary: of
-// forkd@.service, or of one app's own, forkd@APP.service under any name. The
-// app's name must be valid, the path absolute and without quotes, backslashes
-// and control characters: systemd runs nothing of such a name.
+// UnitFile returns the text of a unit that runs forkd from the file binary:
+// forkd@.service, or with app a unit for that app alone. The app's name must be valid.
+// The path must be absolute, without quotes, backslashes and control characters, which
+// systemd does not allow.
 func UnitFile(app, binary string) string {
 	text := template
 	if app != "" {
 		text = strings.Replace(text, "# forkd@APP.service runs the app", "# It runs the app", 1)
 		text = strings.NewReplacer("%i", app, "/APP.toml", "/"+app+".toml").Replace(text)
 	}
-	// Last: what is in the path is its own.
+	// Last: the path must not be changed by the replacements above.
 	return strings.ReplaceAll(text, "="+installed+" ", "="+execPath(binary)+" ")
 }
 
-// execPath writes a path as the first word of a command (systemd.service(5)):
-// no specifiers, and nothing that would end the word.
+// execPath escapes a path as the first word of a command (systemd.service(5)).
 func execPath(path string) string {
 	var word strings.Builder
 	for _, c := range []byte(path) {

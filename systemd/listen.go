@@ -12,19 +12,18 @@ import (
 // FD is a descriptor that the service manager has passed.
 type FD struct {
 	Number int
-	Name   string // its FileDescriptorName= or the socket unit's; what it was stored as; "" where nobody named it
+	Name   string // FileDescriptorName=, the socket unit's name, or its name in the store; "": none
 }
 
 const (
 	firstFD = 3     // SD_LISTEN_FDS_START
-	maxFDs  = 65536 // more than any store or socket unit may hold; a number beyond it is a mistake
+	maxFDs  = 65536 // more than any store or socket unit may hold
 )
 
-// ListenFDs takes the descriptors that were passed to this process, as
-// sd_listen_fds_with_names(3) does, out of the environment: who is started from
-// here never takes them for its own. They are close-on-exec from now on. None
-// where LISTEN_PID names another process. The error is for users: what was
-// passed makes no sense, or is not there.
+// ListenFDs returns the descriptors passed to this process, as
+// sd_listen_fds_with_names(3) does, sets them close-on-exec and removes the variables, so
+// that children do not use them. None if LISTEN_PID is another process. The error, for
+// users, says that the variables are wrong or a descriptor is not open.
 func ListenFDs() ([]FD, error) {
 	fds, err := parseListen(os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES"), os.Getpid())
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"} {
@@ -41,7 +40,7 @@ func ListenFDs() ([]FD, error) {
 	return fds, nil
 }
 
-// parseListen reads the three variables for the process pid.
+// parseListen parses the three variables for the process pid.
 func parseListen(forPID, count, names string, pid int) ([]FD, error) {
 	if forPID == "" {
 		return nil, nil
@@ -62,7 +61,7 @@ func parseListen(forPID, count, names string, pid int) ([]FD, error) {
 	}
 	called := make([]string, n)
 	if names != "" {
-		// Counted before they are cut up: a long list is not worth the memory.
+		// Counted before they are split, so that a long list takes no memory.
 		if got := strings.Count(names, ":") + 1; got != n {
 			return nil, fmt.Errorf("cannot read LISTEN_FDNAMES: it has %d names for %d descriptors: unset it, or let systemd set it", got, n)
 		}
@@ -75,7 +74,7 @@ func parseListen(forPID, count, names string, pid int) ([]FD, error) {
 	return fds, nil
 }
 
-// quote shows a value, and no more of it than fits in a line.
+// quote quotes at most 32 bytes of a value.
 func quote(value string) string {
 	const enough = 32
 	if len(value) > enough {

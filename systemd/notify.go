@@ -11,58 +11,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Notifier sends state and descriptors to the service manager in the order it
-// is told. Its methods are for any goroutine, and none of them blocks but Close.
+// Notifier sends messages and descriptors to the service manager, in order. Its methods
+// are for concurrent use, and only Close blocks.
 type Notifier struct {
-	address string        // NOTIFY_SOCKET; "": there is nobody to tell
+	address string        // NOTIFY_SOCKET; "": no service manager
 	wake    chan struct{} // holds one when there is something new
 	done    chan struct{}
 
 	mu      sync.Mutex
 	waiting []message
-	states  int // of them, those that are not about the store
+	states  int // messages in waiting that are not for the store
 	closed  bool
 }
 
 // message is one datagram.
 type message struct {
 	state string
-	fd    int  // sent along, and closed then; -1: none
-	store bool // it puts something into the store, or takes it out
+	fd    int  // sent along, then closed; -1: none
+	store bool // for the store
 }
 
-// Limits for a service manager that does not read. One that is behind by more
-// is told nothing more; it goes by its own timeouts then.
+// Limits for a service manager that does not read. Messages beyond them are dropped; its
+// own timeouts apply then.
 const (
 	pendingStates = 256
-	pendingStores = 8192        // twice what forkd@.service has room for
-	patience      = time.Second // for one datagram; at the end, for all
+	pendingStores = 8192        // twice the store of forkd@.service
+	sendTimeout   = time.Second // for one datagram; after Close, for all
 )
 
-// NewNotifier starts a Notifier. Without NOTIFY_SOCKET in the environment it
-// speaks to nobody. Close ends it.
+// NewNotifier starts a Notifier. Without NOTIFY_SOCKET in the environment it sends
+// nothing. Close ends it.
 func NewNotifier() *Notifier {
 	n := &Notifier{address: os.Getenv("NOTIFY_SOCKET"), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go n.run()
 	return n
 }
 
-// Managed reports whether there is somebody to tell.
+// Managed reports whether there is a service manager.
 func (n *Notifier) Managed() bool { return n.address != "" }
 
-// Tell sends newline-separated assignments ("READY=1", "STATUS=..."): what
-// Reloading and Extend return among them.
+// Tell sends newline-separated assignments ("READY=1", "STATUS=..."), such as those of
+// Reloading and Extend.
 func (n *Notifier) Tell(state string) { n.put(message{state: state, fd: -1}) }
 
-// Store gives the service manager a copy of a descriptor, which comes back to
-// the next process of the unit under that name, and stays in the store however
-// this one ends (FDSTORE=1 in sd_notify(3); the unit needs
-// FileDescriptorStoreMax=). A name has up to 255 printable characters and no
-// colon; what is in the store already, under whatever name, keeps that one until
-// it is removed. systemd would drop a descriptor when poll(2) says that it has hung up,
-// which a listening socket does when a worker shuts it down; FDPOLL=0 keeps it.
-// The fd stays the caller's. What can't be stored, for its name or for want of
-// a descriptor, is not.
+// Store sends a copy of a descriptor to the store, which passes it under that name to the
+// next main process of the unit, however this one ends (FDSTORE=1 in sd_notify(3); the
+// unit needs FileDescriptorStoreMax=). A name has up to 255 printable characters and no
+// colon. A descriptor that is in the store already keeps its first name until it is
+// removed. FDPOLL=0: systemd would drop a listening socket that a worker has shut down.
+// An invalid name and a failed dup are ignored.
 func (n *Notifier) Store(name string, fd int) {
 	if n.address == "" || !storable(name) {
 		return
@@ -74,15 +71,15 @@ func (n *Notifier) Store(name string, fd int) {
 	n.put(message{state: "FDSTORE=1\nFDNAME=" + name + "\nFDPOLL=0", fd: kept, store: true})
 }
 
-// Remove takes every descriptor of that name out of the store.
+// Remove removes all descriptors of that name from the store.
 func (n *Notifier) Remove(name string) {
 	if storable(name) {
 		n.put(message{state: "FDSTOREREMOVE=1\nFDNAME=" + name, fd: -1, store: true})
 	}
 }
 
-// storable is fdname_is_valid of systemd's fd-util.c: of another name it would
-// make its own. And a line break would begin another assignment.
+// storable is fdname_is_valid of systemd's fd-util.c, which would replace another name.
+// A line break would begin another assignment.
 func storable(name string) bool {
 	const longest = 255
 	return name != "" && len(name) <= longest && !strings.ContainsFunc(name, func(r rune) bool {
@@ -90,9 +87,8 @@ func storable(name string) bool {
 	})
 }
 
-// Watchdog returns how often the service manager wants to hear WATCHDOG=1: half
-// the time after which it acts, as sd_watchdog_enabled(3) advises. 0: it does
-// not, or it means another process.
+// Watchdog returns the interval for WATCHDOG=1, half of the timeout, as
+// sd_watchdog_enabled(3) advises. 0: no watchdog, or for another process.
 func (n *Notifier) Watchdog() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); n.address == "" || pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
@@ -104,8 +100,8 @@ func (n *Notifier) Watchdog() time.Duration {
 	return time.Duration(usec) * time.Microsecond / 2
 }
 
-// Close ends the Notifier when what was told has been sent, or a second after a
-// service manager has stopped reading. What is told from now on is dropped.
+// Close ends the Notifier after all messages are sent, or a second after the service
+// manager has stopped reading. Later messages are dropped.
 func (n *Notifier) Close() {
 	n.mu.Lock()
 	n.closed = true
@@ -140,7 +136,7 @@ func (n *Notifier) poke() {
 	}
 }
 
-// take returns what waits, and whether that is the end.
+// take returns the waiting messages, and whether Close was called.
 func (n *Notifier) take() (batch []message, end bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -158,16 +154,16 @@ func (n *Notifier) run() {
 	defer close(n.done)
 	socket := -1
 	if n.address != "" {
-		socket = open()
+		socket = openSocket()
 	}
-	stuck := false // nobody had read for as long as patience
+	stuck := false // a message was not read within sendTimeout
 	for end := false; !end; {
 		<-n.wake
 		var batch []message
 		batch, end = n.take()
 		for _, m := range batch {
-			// Nobody could do anything about an error: without its messages the
-			// service manager goes by its own timeouts.
+			// Errors are ignored: without messages the service manager's own timeouts
+			// apply.
 			if socket >= 0 && (!stuck || !n.isClosed()) {
 				stuck = errors.Is(m.send(socket, n.address), unix.EAGAIN)
 			}
@@ -179,14 +175,14 @@ func (n *Notifier) run() {
 	}
 }
 
-// open makes the socket that everything is sent from, -1 where that fails. Not
-// a net.UnixConn: its WriteMsgUnix refuses to send descriptors when connected.
-func open() int {
+// openSocket opens the sending socket; -1: it failed. Not a net.UnixConn, whose
+// WriteMsgUnix can't send descriptors when connected.
+func openSocket() int {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1
 	}
-	limit := unix.NsecToTimeval(int64(patience))
+	limit := unix.NsecToTimeval(int64(sendTimeout))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		unix.Close(fd)
 		return -1
@@ -194,7 +190,7 @@ func open() int {
 	return fd
 }
 
-// send blocks for patience at most, and returns EAGAIN then.
+// send returns EAGAIN after sendTimeout.
 func (m message) send(socket int, address string) error {
 	var rights []byte
 	if m.fd >= 0 {
@@ -209,7 +205,7 @@ func (m message) send(socket int, address string) error {
 	}
 }
 
-// drop gives back what a message holds.
+// drop closes the message's descriptor.
 func (m message) drop() {
 	if m.fd >= 0 {
 		unix.Close(m.fd)

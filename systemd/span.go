@@ -11,8 +11,7 @@ import (
 // forever is systemd's "infinity".
 const forever = time.Duration(math.MaxInt64)
 
-// parseSpan reads a time as systemctl show prints it ("1min 30s", "infinity";
-// systemd.time(7)): whole numbers or decimal fractions with units.
+// parseSpan parses a time of systemctl show ("1min 30s", "infinity"; systemd.time(7)).
 func parseSpan(text string) (time.Duration, error) {
 	if text == "infinity" {
 		return forever, nil
@@ -41,28 +40,18 @@ func parseSpan(text string) (time.Duration, error) {
 	return time.Duration(sum), nil
 }
 
-// spanUnit is one of the units of FORMAT_TIMESPAN in systemd's time-util.c.
+// spanUnit is one of the units of FORMAT_TIMESPAN in systemd's time-util.c; 0: unknown.
 func spanUnit(name string) time.Duration {
 	const day = 24 * time.Hour
-	switch name {
-	case "us":
-		return time.Microsecond
-	case "ms":
-		return time.Millisecond
-	case "s":
-		return time.Second
-	case "min":
-		return time.Minute
-	case "h":
-		return time.Hour
-	case "d":
-		return day
-	case "w":
-		return 7 * day
-	case "month":
-		return 2629800 * time.Second
-	case "y":
-		return 31557600 * time.Second
-	}
-	return 0
+	return map[string]time.Duration{
+		"us":    time.Microsecond,
+		"ms":    time.Millisecond,
+		"s":     time.Second,
+		"min":   time.Minute,
+		"h":     time.Hour,
+		"d":     day,
+		"w":     7 * day,
+		"month": 2629800 * time.Second,
+		"y":     31557600 * time.Second,
+	}[name]
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,15 +12,11 @@ import (
 	"time"
 )
 
-// maxProc bounds what is read of a file that the kernel makes up.
-const maxProc = 1 << 20
-
-// started reports whether this process is the main one of a service, not some
-// descendant of it that has inherited its variables (SYSTEMD_EXEC_PID in
-// systemd.exec(5), since 248).
+// started reports whether this process is the main one of a service, not a descendant
+// that has inherited its variables (SYSTEMD_EXEC_PID in systemd.exec(5), since 248).
 func started() bool { return os.Getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid()) }
 
-// Unit returns the name of the service that this process is the main one of.
+// Unit returns the name of the service whose main process this is.
 func Unit() (name string, ok bool) {
 	if !started() {
 		return "", false
@@ -30,9 +25,8 @@ func Unit() (name string, ok bool) {
 	return name, name != ""
 }
 
-// StopTimeout asks the service manager for the unit's TimeoutStopSec=;
-// forever is the longest Duration. It starts systemctl: call it where a child
-// process is welcome. It takes five seconds at most.
+// StopTimeout returns the unit's TimeoutStopSec=; the longest Duration for "infinity". It
+// runs systemctl, as a child process, for five seconds at most.
 func StopTimeout(ctx context.Context) (time.Duration, error) {
 	name, ok := Unit()
 	if !ok {
@@ -52,8 +46,7 @@ func StopTimeout(ctx context.Context) (time.Duration, error) {
 			cmd.Env = append(cmd.Env, key+"="+value)
 		}
 	}
-	// What it says is what counts: another part of this process may have reaped
-	// it, and then its exit status is not known here.
+	// Only the output counts: if the reaper has reaped systemctl, its status is unknown.
 	out, err := cmd.Output()
 	if d, bad := parseSpan(strings.TrimSpace(string(out))); bad == nil {
 		return d, nil
@@ -64,11 +57,9 @@ func StopTimeout(ctx context.Context) (time.Duration, error) {
 	return 0, fmt.Errorf("cannot ask systemctl for TimeoutStopSec= of %s: %w", name, err)
 }
 
-// Leftovers returns the other processes of this service's control group. At
-// the very start of the main process, before it has children of its own, they
-// are what a main process before it has left behind. Their pids may be out of
-// date at once. nil where this is no service's main process, or where the
-// groups can't be seen.
+// Leftovers returns the other processes of this service's control group. Called at the
+// start of the main process, before it has children, these are the left-over processes of
+// an earlier one. nil if this is no service's main process, or the groups can't be read.
 func Leftovers() []int {
 	if !started() {
 		return nil
@@ -79,19 +70,19 @@ func Leftovers() []int {
 	}
 	// cgroup v2, its part of a hybrid hierarchy, and systemd's own of v1.
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
-		text, err := readBounded(filepath.Join(root, group, "cgroup.procs"))
+		text, err := os.ReadFile(filepath.Join(root, group, "cgroup.procs"))
 		if err != nil {
 			continue
 		}
-		if pids, self := others(text, os.Getpid()); self {
+		if pids, self := others(string(text), os.Getpid()); self {
 			return pids
 		}
 	}
 	return nil
 }
 
-// others are the pids of a cgroup.procs file beside one that must be among
-// them: else it is another group's.
+// others are the pids of a cgroup.procs file without self, which must be among them:
+// else it is another group's.
 func others(procs string, self int) (pids []int, found bool) {
 	for line := range strings.Lines(procs) {
 		pid, err := strconv.Atoi(strings.TrimSpace(line))
@@ -106,18 +97,14 @@ func others(procs string, self int) (pids []int, found bool) {
 	return pids, found
 }
 
-// ownGroup is this process's control group as systemd counts them, "" where it
-// can't be read.
+// ownGroup is this process's control group in systemd's hierarchy; "" if unknown.
 func ownGroup() string {
-	text, err := readBounded("/proc/self/cgroup")
-	if err != nil {
-		return ""
-	}
-	return groupIn(text)
+	text, _ := os.ReadFile("/proc/self/cgroup")
+	return groupIn(string(text))
 }
 
-// groupIn finds systemd's hierarchy in a cgroup file of proc (cgroups(7)): v2
-// where that is mounted alone, else the v1 one with its name.
+// groupIn finds the group of systemd's hierarchy in a cgroup file (cgroups(7)): of v2 if
+// that is mounted alone, else of the v1 hierarchy with systemd's name.
 func groupIn(text string) string {
 	unified := ""
 	for line := range strings.Lines(text) {
@@ -133,8 +120,8 @@ func groupIn(text string) string {
 	return unified
 }
 
-// unitIn finds the innermost service in a control group's path, and whether it
-// belongs to a user's manager.
+// unitIn finds the innermost service in a control group's path, and whether it is a user
+// manager's.
 func unitIn(group string) (name string, user bool) {
 	for part := range strings.SplitSeq(group, "/") {
 		if !strings.HasSuffix(part, ".service") {
@@ -144,14 +131,4 @@ func unitIn(group string) (name string, user bool) {
 		name = strings.TrimPrefix(part, "_") // cg_escape in systemd
 	}
 	return name, user
-}
-
-func readBounded(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxProc))
-	return string(data), err
 }

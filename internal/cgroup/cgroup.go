@@ -1,23 +1,24 @@
-// Package cgroup finds the control groups of this process, in both versions
-// (cgroups(7)). It knows no file in them: what they limit is its callers'.
+// Package cgroup finds the control groups of this process, of v1 and v2 (cgroups(7)).
+// Their files are read by its callers.
 package cgroup
 
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // Group is one control group as a directory.
 type Group struct {
 	Dir string
-	V2  bool // else it is of a v1 hierarchy, whose files have other names
+	V2  bool // false: of a v1 hierarchy, whose files have other names
 }
 
-// Own lists the groups of this process that may hold a controller ("cpu",
-// "pids", "memory"): its own first, then those above it, as far as they are
-// mounted here; v2's, and those of the controller's v1 hierarchy. root is where
-// /proc and /sys are: "/", but in tests. None where they can't be read.
+// Own lists the groups of this process that may have a controller ("cpu", "pids",
+// "memory"), of v2 and of the controller's v1 hierarchy: its own, then those above, as
+// far as they are mounted. root has /proc and /sys: "/", except in tests. None if they
+// can't be read.
 func Own(root, controller string) []Group {
 	mounts, err := os.ReadFile(filepath.Join(root, "proc/self/mountinfo"))
 	if err != nil {
@@ -52,9 +53,9 @@ func Own(root, controller string) []Group {
 	return found
 }
 
-// mountOf finds where a hierarchy is mounted, and which group is at its top:
-// the fields of proc_pid_mountinfo(5) are id, parent, device, root, mount
-// point, options, any tags, "-", type, source, super options.
+// mountOf finds the mount point of a hierarchy and the group mounted there. The fields of
+// proc_pid_mountinfo(5) are id, parent, device, root, mount point, options, any tags, "-",
+// type, source, super options.
 func mountOf(mounts, controller string, v2 bool) (point, top string, ok bool) {
 	for line := range strings.Lines(mounts) {
 		before, after, _ := strings.Cut(line, " - ")
@@ -69,8 +70,8 @@ func mountOf(mounts, controller string, v2 bool) (point, top string, ok bool) {
 	return "", "", false
 }
 
-// below is group's path under a mount whose top is another group: a container
-// sees its own as the top. A group outside of the mount counts as the top.
+// below is group's path relative to the mounted group top, which in a container is the
+// container's own. A group outside of the mount counts as the top.
 func below(top, group string) string {
 	rest, err := filepath.Rel(top, group)
 	if err != nil || rest == ".." || strings.HasPrefix(rest, "../") {
@@ -79,16 +80,9 @@ func below(top, group string) string {
 	return rest
 }
 
-func hasWord(list, word string) bool {
-	for entry := range strings.SplitSeq(list, ",") {
-		if entry == word {
-			return true
-		}
-	}
-	return false
-}
+func hasWord(list, word string) bool { return slices.Contains(strings.Split(list, ","), word) }
 
-// unescape undoes mountinfo's octal escapes of blanks and backslashes.
+// unescape decodes mountinfo's octal escapes.
 func unescape(path string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }

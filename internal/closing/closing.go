@@ -1,14 +1,14 @@
-// Package closing reads and closes unix sockets into which somebody else can send
+// Package closing reads and closes unix sockets into which another process can send
 // descriptors (SCM_RIGHTS, unix(7)).
 //
-// The kernel closes what nobody takes out of such a queue inside the recvmsg(2) or
-// close(2) that drops it. A TCP socket among it, with SO_LINGER and unsent data,
-// holds that call for as long as its sender has chosen (socket(7)). The invariant:
-// no call in here is held for longer than it takes to interrupt it, and no more
-// than one of a Closer's is held at a time, which bounds the threads that it costs.
+// Descriptors that are not received are closed inside the recvmsg(2) or close(2) that
+// drops them. If one is a TCP socket with SO_LINGER and unsent data, that call blocks for
+// a time of the sender's choice (socket(7)). The invariant: a call in here is interrupted
+// when it blocks, and only one call of a Closer blocks at a time, which bounds the
+// threads.
 //
-// A file whose close(2) cannot be interrupted, as on a network file system, still
-// holds a Closer up; nobody who calls Conn.Close waits for that.
+// A close(2) that can't be interrupted, as on a network file system, blocks a Closer, but
+// not the callers of Conn.Close.
 package closing
 
 import (
@@ -24,19 +24,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Closer runs calls that may be held, one at a time. Its zero value is ready. It
-// must not be copied.
+// Closer runs calls that may block, one at a time. Its zero value is ready. It must not
+// be copied.
 type Closer struct{ turn sync.Mutex }
 
-// How long a call may be held before it is interrupted, and how often after that:
-// once for each socket that lingers.
+// When a blocked call is interrupted, and how often after that: once for each socket that
+// lingers.
 const (
-	patience = 10 * time.Millisecond
-	again    = time.Millisecond
+	interruptAfter    = 10 * time.Millisecond
+	interruptInterval = time.Millisecond
 )
 
-// Run waits for its turn, then runs f, which makes the call. Whoever must not wait
-// runs it on a goroutine.
+// Run waits for its turn, then runs f, which makes the call.
 func (c *Closer) Run(f func()) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
@@ -44,16 +43,16 @@ func (c *Closer) Run(f func()) {
 	defer runtime.UnlockOSThread()
 	thread, done := unix.Gettid(), make(chan struct{})
 	defer close(done)
-	held := time.AfterFunc(patience, func() { interrupt(thread, done) })
+	held := time.AfterFunc(interruptAfter, func() { interrupt(thread, done) })
 	defer held.Stop()
 	f()
 }
 
-// interrupt ends the waits of a thread until done is closed: sk_stream_wait_close
-// in net/core/stream.c waits no longer than until a signal comes. SIGURG means
-// nothing to a Go program: its runtime preempts goroutines by it.
+// interrupt sends a thread SIGURG until done is closed: a signal ends the wait in
+// sk_stream_wait_close (net/core/stream.c). SIGURG is harmless: Go's runtime uses it to
+// preempt goroutines.
 func interrupt(thread int, done <-chan struct{}) {
-	ticker := time.NewTicker(again)
+	ticker := time.NewTicker(interruptInterval)
 	defer ticker.Stop()
 	for {
 		_ = unix.Tgkill(os.Getpid(), thread, unix.SIGURG) // it may have ended
@@ -65,10 +64,9 @@ func interrupt(thread int, done <-chan struct{}) {
 	}
 }
 
-// RefuseRights has the kernel refuse descriptors that are sent to a socket, with
-// EPERM for the sender. Connections have it from the socket that they were
-// accepted from. Where the kernel cannot do it (SO_PASSRIGHTS, since Linux 6.16)
-// nothing changes.
+// RefuseRights makes the kernel refuse descriptors that are sent to a socket, with EPERM
+// for the sender. Accepted connections inherit this. It does nothing before Linux 6.16
+// (SO_PASSRIGHTS).
 func RefuseRights(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
 
 // Refuse is RefuseRights for net.Dialer and net.ListenConfig.
@@ -76,44 +74,43 @@ func Refuse(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) { RefuseRights(int(fd)) })
 }
 
-// Conn is a connected or receiving unix socket. Neither Read nor Receive nor Close
-// is held by what the other side has sent along, and none of it stays open here.
+// Conn is a connected or receiving unix socket. Read, Receive and Close are not blocked by
+// descriptors that were sent along, and none of these stays open.
 type Conn struct {
 	*net.UnixConn
 
-	raw    syscall.RawConn
-	closer *Closer
-	ending sync.Once
-	closed chan struct{}
-	limit  sync.Mutex   // on deadlines: the last one is that of Close
-	parked sync.RWMutex // held for reading by who waits in the poller
+	raw     syscall.RawConn
+	closer  *Closer
+	ending  sync.Once
+	closed  chan struct{}
+	limit   sync.Mutex   // on deadlines: the last one is that of Close
+	polling sync.RWMutex // read-locked while waiting in the poller
 }
 
-// NewConn takes a connection over.
+// NewConn takes over a connection.
 func NewConn(conn *net.UnixConn, closer *Closer) *Conn {
-	raw, _ := conn.SyscallConn() // fails for nil alone
+	raw, _ := conn.SyscallConn() // fails only for nil
 	return &Conn{UnixConn: conn, raw: raw, closer: closer, closed: make(chan struct{})}
 }
 
 // Closed is closed by Close.
 func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
-// Close ends the connection, and what waits in it to read or to write. It waits
-// for neither, nor for the close(2). The error is net.ErrClosed for all calls but
-// the first.
+// Close ends the connection and pending reads and writes. It waits neither for them nor
+// for the close(2). All calls but the first return net.ErrClosed.
 func (c *Conn) Close() (err error) {
 	err = net.ErrClosed
 	c.ending.Do(func() {
 		c.limit.Lock()
 		defer c.limit.Unlock()
 		close(c.closed)
-		// Whoever is parked goes first: the last to let go of a net.UnixConn is the
-		// one that closes it, and that must be the goroutine in Run.
+		// Pending calls must return first: the last user of a net.UnixConn closes it,
+		// and that must be the goroutine in Run.
 		err = c.UnixConn.SetDeadline(time.Unix(1, 0))
 		go func() {
-			c.parked.Lock()
-			defer c.parked.Unlock()
-			c.closer.Run(func() { _ = c.UnixConn.Close() }) // nobody is there to be told
+			c.polling.Lock()
+			defer c.polling.Unlock()
+			c.closer.Run(func() { _ = c.UnixConn.Close() })
 		}()
 	})
 	return err
@@ -139,8 +136,8 @@ func (c *Conn) set(deadline func(time.Time) error, t time.Time) error {
 	}
 }
 
-// Receive is recvmsg(2). sender is nil where the kernel does not say (SO_PASSCRED).
-// The error is net.ErrClosed after Close.
+// Receive is recvmsg(2). sender is nil without SO_PASSCRED. After Close the error is
+// net.ErrClosed.
 func (c *Conn) Receive(p []byte) (n int, sender *unix.Ucred, flags int, err error) {
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	err = c.take(func(fd int) error {
@@ -165,15 +162,15 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// take calls f in its turn once there is something to receive.
+// take waits until there is something to receive, then runs f on the Closer.
 func (c *Conn) take(f func(fd int) error) (err error) {
 	for {
-		c.parked.RLock()
+		c.polling.RLock()
 		err = c.raw.Read(func(fd uintptr) bool {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 			return n > 0 || err != nil
 		})
-		c.parked.RUnlock()
+		c.polling.RUnlock()
 		if err == nil {
 			c.closer.Run(func() {
 				if failed := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); failed != nil {
@@ -187,8 +184,8 @@ func (c *Conn) take(f func(fd int) error) (err error) {
 	}
 }
 
-// credentials returns whose message it was, nil where it does not say, and closes
-// the descriptors that there was room for without them.
+// credentials returns the sender of a message, nil if there is none, and closes received
+// descriptors.
 func credentials(oob []byte) (sender *unix.Ucred) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -209,13 +206,13 @@ func credentials(oob []byte) (sender *unix.Ucred) {
 
 // Write implements io.Writer.
 func (c *Conn) Write(p []byte) (int, error) {
-	c.parked.RLock()
-	defer c.parked.RUnlock()
+	c.polling.RLock()
+	defer c.polling.RUnlock()
 	n, err := c.UnixConn.Write(p)
 	return n, c.explain(err)
 }
 
-// explain tells the deadline that Close has set from others.
+// explain returns net.ErrClosed for the deadline that Close has set.
 func (c *Conn) explain(err error) error {
 	select {
 	case <-c.closed:

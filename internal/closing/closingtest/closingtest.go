@@ -1,4 +1,4 @@
-// Package closingtest makes sockets whose close(2) is held, for tests.
+// Package closingtest makes sockets whose close(2) blocks, for tests.
 package closingtest
 
 import (
@@ -25,8 +25,8 @@ func Silent(t testing.TB) string {
 	return server.Addr().String()
 }
 
-// Send leaves descriptors of sockets that linger with who reads from a unix
-// socket, and nowhere else. to is what Silent returned.
+// Send sends the descriptors of n lingering sockets into a unix socket and keeps none. to
+// is from Silent.
 func Send(socket, n int, text, to string) error {
 	fds := make([]int, 0, n)
 	defer new(closing.Closer).Run(func() { // they may have been closed there already
@@ -47,8 +47,8 @@ func Send(socket, n int, text, to string) error {
 	return os.NewSyscallError("sendmsg", unix.Sendmsg(socket, []byte(text), unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
 }
 
-// Fill connects a TCP socket and writes until nothing more is taken. Who closes
-// it last is held for an hour.
+// Fill connects a TCP socket and writes until its buffer is full. Closing it then blocks
+// for an hour.
 func Fill(fd int, to string) error {
 	address, err := netip.ParseAddrPort(to)
 	if err != nil {

@@ -70,7 +70,7 @@ func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx conte
 	where := redisconfig.MaskURL(s.URL)
 	reader, err := fleet.Open(s)
 	if err != nil {
-		return redisFailed(where, err)
+		return redisError(where, err)
 	}
 	defer reader.Close()
 	defer context.AfterFunc(ctx, func() {
@@ -84,8 +84,8 @@ func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx conte
 	return err
 }
 
-// redisFailed says where what went wrong did, and what to do.
-func redisFailed(where string, err error) error {
+// redisError says at which Redis it happened, and what to do.
+func redisError(where string, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -64,7 +64,7 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 	if _, ours := errors.AsType[*exit](err); ours {
 		return err
 	}
-	return redisFailed(where, err)
+	return redisError(where, err)
 }
 
 // reported returns an error unless the app is known to Redis: it has hosts, or it
@@ -72,7 +72,7 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 func reported(ctx context.Context, r fleetReader, app, where string) error {
 	f, err := r.Fleet(ctx, app, false)
 	if err != nil {
-		return redisFailed(where, err)
+		return redisError(where, err)
 	}
 	if len(f.Hosts) > 0 {
 		return nil
@@ -83,7 +83,7 @@ func reported(ctx context.Context, r fleetReader, app, where string) error {
 	case errors.Is(err, known):
 		return nil
 	case err != nil:
-		return redisFailed(where, err)
+		return redisError(where, err)
 	default:
 		return unreported(app, where)
 	}

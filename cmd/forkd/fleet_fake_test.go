@@ -104,7 +104,7 @@ func (f *fakeFleet) answer(host, kind, command, reason string) {
 	f.events <- fleet.Entry{ID: id, Event: control.Event{Host: host, Type: kind, Reason: reason, Command: command, Generation: new(5), Time: time.Now()}}
 }
 
-// answers makes hosts answer an order at once, with these events.
+// answers makes hosts answer a command at once, with these events.
 func (f *fakeFleet) answers(kinds ...string) {
 	f.obey = func(host string, c fleet.Command) {
 		for _, kind := range kinds {

@@ -69,7 +69,7 @@ func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, er
 	if v.app == "" {
 		var err error
 		if apps, err = r.Apps(ctx); err != nil {
-			return nil, redisFailed(v.where, err)
+			return nil, redisError(v.where, err)
 		}
 	}
 	fleets := []fleet.Fleet{}
@@ -77,7 +77,7 @@ func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, er
 		f, err := r.Fleet(ctx, app, v.workers)
 		switch {
 		case err != nil:
-			return nil, redisFailed(v.where, err)
+			return nil, redisError(v.where, err)
 		case len(f.Hosts) > 0:
 			fleets = append(fleets, f)
 		case v.app != "":

@@ -15,27 +15,27 @@ import (
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-// ordered carries out an order in a bubble of its own and returns what was said.
-func ordered(ctx context.Context, f *fakeFleet, op string, size batch) (out string, err error) {
+// execute runs a command in a bubble of its own and returns what was printed.
+func execute(ctx context.Context, f *fakeFleet, op string, size batch) (out string, err error) {
 	var said strings.Builder
 	now, _ := f.Fleet(ctx, "shop", false)
-	o := order{
-		from: f, out: &said, app: "shop", where: "redis://x", c: fleet.Command{Command: control.Command{ID: "1f", Op: op}},
-		within: 30 * time.Second, batch: size(len(now.Hosts)), hosts: now.Hosts, at: now.At, seen: time.Now(),
+	r := commandRun{
+		from: f, out: &said, app: "shop", where: "redis://x", command: fleet.Command{Command: control.Command{ID: "1f", Op: op}},
+		within: 30 * time.Second, batch: size(len(now.Hosts)), at: now.At, seen: time.Now(), commandTracker: newTracker("1f", op, now.Hosts),
 	}
-	err = o.run(ctx)
+	err = r.run(ctx)
 	return said.String(), err
 }
 
-func TestOrderIsAnsweredByAll(t *testing.T) {
+func TestCommandIsAnsweredByAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1", "web-2")
-		f.answer("web-1", "scaled", "1e", "of another order")
+		f.answer("web-1", "scaled", "1e", "of another command")
 		f.answer("web-3", "scaled", "1f", "of no host that was asked")
 		f.say("web-1", "scaled", "by hand")
 		f.answers("scaled")
 		at := time.Now()
-		out, err := ordered(t.Context(), f, control.OpScale, everyOne)
+		out, err := execute(t.Context(), f, control.OpScale, everyOne)
 		want := "web-1: scaled: as told\nweb-2: scaled: as told\nshop: 2 hosts scaled, after 0.0s\n"
 		if err != nil || out != want {
 			t.Errorf("%v\n%s", err, cmp.Diff(want, out))
@@ -50,7 +50,7 @@ func TestOrderIsAnsweredByAll(t *testing.T) {
 	})
 }
 
-func TestOrderOfWhichSomeFail(t *testing.T) {
+func TestCommandThatFailsOnSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1", "web-2", "web-3", "web-4")
 		f.deaf = []string{"web-3"}
@@ -63,8 +63,8 @@ func TestOrderOfWhichSomeFail(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		out, err := ordered(t.Context(), f, control.OpDrain, everyOne)
-		want := `web-3: cannot send it the order: its list is full
+		out, err := execute(t.Context(), f, control.OpDrain, everyOne)
+		want := `web-3: cannot send it the command: its list is full
 web-1: draining
 web-2: refused: [2Jnot now
 web-4: it has not answered within 32s: is redis.control = true there?
@@ -106,7 +106,7 @@ func TestRollGoesBatchByBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		out, err := ordered(t.Context(), f, control.OpRoll, size)
+		out, err := execute(t.Context(), f, control.OpRoll, size)
 		if took := time.Since(began); err != nil || took != 7*time.Hour {
 			t.Errorf("%v after %v", err, took)
 		}
@@ -122,12 +122,12 @@ func TestRollStopsAtTheFirstFailure(t *testing.T) {
 		f.obey = func(host string, c fleet.Command) {
 			f.answer(host, "roll_started", c.ID, "")
 			if host == "web-02" {
-				f.say(host, "rolled_back", "slot 0: exit status 3") // which has the generation, if not the id
+				f.answer(host, "rolled_back", c.ID, "slot 0: exit status 3")
 				return
 			}
 			f.answer(host, "roll_done", c.ID, "")
 		}
-		out, err := ordered(t.Context(), f, control.OpRoll, func(int) int { return 2 })
+		out, err := execute(t.Context(), f, control.OpRoll, func(int) int { return 2 })
 		wantErr(t, err, "shop: stopped at web-02: rolled back: slot 0: exit status 3; rolled: web-00, web-01, web-03; not asked: web-04, web-05, web-06")
 		if len(f.sent) != 4 || !strings.Contains(out, "web-02: rolled back: slot 0: exit status 3\n") {
 			t.Errorf("%v\n%s", f.sent, out)
@@ -152,7 +152,7 @@ func TestRollOfAHostThatDies(t *testing.T) {
 					f.answer(host, "roll_started", o.ID, "as told")
 					c.dies(&f.hosts[0])
 				}
-				_, err := ordered(t.Context(), f, control.OpRoll, oneByOne)
+				_, err := execute(t.Context(), f, control.OpRoll, oneByOne)
 				wantErr(t, err, "shop: stopped at web-1: "+c.why+"; not asked: web-2")
 			})
 		})
@@ -163,12 +163,12 @@ func TestRollOfAHostThatDies(t *testing.T) {
 			f.answer(host, "roll_started", o.ID, "as told")
 			f.say(host, "down", "")
 		}
-		_, err := ordered(t.Context(), f, control.OpRoll, oneByOne)
+		_, err := execute(t.Context(), f, control.OpRoll, oneByOne)
 		wantErr(t, err, "shop: 1 of 1 host failed: web-1: its master has ended before the roll")
 	})
 }
 
-func TestInterruptedOrderSaysWhoHasAnswered(t *testing.T) {
+func TestInterruptedCommandSaysWhoHasAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet(many(4)...)
@@ -181,23 +181,23 @@ func TestInterruptedOrderSaysWhoHasAnswered(t *testing.T) {
 				time.AfterFunc(time.Minute, cancel)
 			}
 		}
-		_, err := ordered(ctx, f, control.OpRoll, oneByOne)
+		_, err := execute(ctx, f, control.OpRoll, oneByOne)
 		wantErr(t, err, "shop: interrupted; rolled: web-00; begun, and go on: web-01; not asked: web-02, web-03")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet("web-1", "web-2")
 		f.obey = func(string, fleet.Command) { cancel() }
-		_, err := ordered(ctx, f, control.OpDrain, everyOne)
+		_, err := execute(ctx, f, control.OpDrain, everyOne)
 		wantErr(t, err, "shop: interrupted; not answered, and may yet: web-1, web-2")
 	})
 }
 
-func TestOrderWhileRedisGoesAway(t *testing.T) {
+func TestCommandWhileRedisGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1")
 		f.broken <- errors.New("connection refused")
-		_, err := ordered(t.Context(), f, control.OpRoll, oneByOne)
+		_, err := execute(t.Context(), f, control.OpRoll, oneByOne)
 		wantErr(t, err, "shop: redis://x: connection refused: is Redis running there?; not answered, and may yet: web-1")
 	})
 }

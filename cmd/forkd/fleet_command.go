@@ -17,36 +17,36 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-// orderFlags are what the commands that order hosts about have in common.
-type orderFlags struct {
+// commandFlags are the flags of the commands for hosts.
+type commandFlags struct {
 	from   redisFlags
 	all    bool
 	within time.Duration
 }
 
-func (o *orderFlags) register(cmd *cobra.Command) {
-	o.from.register(cmd)
-	cmd.Flags().BoolVar(&o.all, "all", false, "every host")
-	cmd.Flags().DurationVar(&o.within, "within", usualWithin, "an order that a host does not take within this `TIME` is void; longer where hosts report less often")
+// defaultWithin is the validity of a command where hosts report more often.
+const defaultWithin = 30 * time.Second
+
+func (f *commandFlags) register(cmd *cobra.Command) {
+	f.from.register(cmd)
+	cmd.Flags().BoolVar(&f.all, "all", false, "every host")
+	cmd.Flags().DurationVar(&f.within, "within", defaultWithin, "a command that a host has not taken within `TIME` expires; longer where hosts report less often")
 	cmd.ValidArgsFunction = appNames
 }
 
-// usualWithin is how long an order is good for where hosts report more often.
-const usualWithin = 30 * time.Second
-
-// aboutOrders is the end of each one's help.
-const aboutOrders = `
+// aboutCommands is the end of the help of each.
+const aboutCommands = `
 
 It waits until each host has answered, and exits 1 if one has not done it. Hosts
-obey only with redis.control = true.`
+execute commands only with redis.control = true.`
 
 func fleetScaleCommand(std stdio) *cobra.Command {
-	var flags orderFlags
+	var flags commandFlags
 	cmd := &cobra.Command{
 		Use:   "scale APP N|+N|-N|cpus HOST...|--all",
 		Short: "change how many workers an app has on hosts",
 		Long: `scale changes how many workers an app has on each of the hosts: to a number, by
-so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` + aboutOrders,
+so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` + aboutCommands,
 		Example: `  forkd fleet scale shop 8 web-1 web-2
   forkd fleet scale shop -1 --all`,
 		DisableFlagParsing: true, // -1 is no flag
@@ -64,53 +64,53 @@ so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` 
 		if err != nil {
 			return usage("%v", err)
 		}
-		return flags.order(cmd, std, args[0], args[2:], control.OpScale, control.Args{Workers: to.String()}, everyOne)
+		return flags.run(cmd, std, args[0], args[2:], control.OpScale, control.Args{Workers: to.String()}, everyOne)
 	}
 	return cmd
 }
 
 func fleetDrainCommand(std stdio) *cobra.Command {
-	return simpleOrder(std, control.OpDrain, &cobra.Command{
+	return simpleCommand(std, control.OpDrain, &cobra.Command{
 		Use:   "drain APP HOST...|--all",
 		Short: "ask balancers to send nothing more to hosts",
 		Long: `drain makes the app's health checks on the hosts say that they drain, so that
 balancers send their clients elsewhere. The app serves on whoever comes, until
-forkd fleet resume.` + aboutOrders,
+forkd fleet resume.` + aboutCommands,
 		Example: `  forkd fleet drain shop web-1`,
 	})
 }
 
 func fleetResumeCommand(std stdio) *cobra.Command {
-	return simpleOrder(std, control.OpResume, &cobra.Command{
+	return simpleCommand(std, control.OpResume, &cobra.Command{
 		Use:   "resume APP HOST...|--all",
 		Short: "let balancers send to hosts again",
 		Long: `resume ends what drain began: the app's health checks on the hosts are good
-again.` + aboutOrders,
+again.` + aboutCommands,
 		Example: `  forkd fleet resume shop --all`,
 	})
 }
 
-func simpleOrder(std stdio, op string, cmd *cobra.Command) *cobra.Command {
-	var flags orderFlags
+func simpleCommand(std stdio, op string, cmd *cobra.Command) *cobra.Command {
+	var flags commandFlags
 	flags.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return usage("name an app and its hosts: write %s", cmd.UseLine())
 		}
-		return flags.order(cmd, std, args[0], args[1:], op, control.Args{}, everyOne)
+		return flags.run(cmd, std, args[0], args[1:], op, control.Args{}, everyOne)
 	}
 	return cmd
 }
 
 func fleetShedCommand(std stdio) *cobra.Command {
-	var flags orderFlags
+	var flags commandFlags
 	var over int
 	cmd := &cobra.Command{
 		Use:   "shed APP COUNT HOST...|--all",
 		Short: "make hosts close some of their oldest connections",
 		Long: `shed makes each of the hosts close so many connections, those that are open the
 longest, a few at a time, so that their clients connect anew, elsewhere. Workers
-in Go do that; others take no notice.` + aboutOrders,
+in Go do that; others take no notice.` + aboutCommands,
 		Example: `  forkd fleet shed shop 500 web-1
   forkd fleet shed shop 5000 web-1 --seconds 60`,
 	}
@@ -128,13 +128,13 @@ in Go do that; others take no notice.` + aboutOrders,
 		case over < 1 || over > mostSeconds:
 			return usage("--seconds %d: use 1 to %d", over, mostSeconds)
 		}
-		return flags.order(cmd, std, args[0], args[2:], control.OpShed, control.Args{Count: int(count), Seconds: over}, everyOne)
+		return flags.run(cmd, std, args[0], args[2:], control.OpShed, control.Args{Count: int(count), Seconds: over}, everyOne)
 	}
 	return cmd
 }
 
 func fleetRollCommand(std stdio) *cobra.Command {
-	var flags orderFlags
+	var flags commandFlags
 	var size string
 	cmd := &cobra.Command{
 		Use:   "roll APP HOST...|--all|--hosts N|N%",
@@ -142,7 +142,7 @@ func fleetRollCommand(std stdio) *cobra.Command {
 		Long: `roll has host after host replace the app's workers, as forkd reload does there:
 no request is dropped. With --hosts so many hosts, or such a share of them, roll
 at a time: of the hosts that are named, else of all. It stops at the first host
-that fails; those that roll at the same time go on.` + aboutOrders,
+that fails; those that roll at the same time go on.` + aboutCommands,
 		Example: `  forkd fleet roll shop web-1
   forkd fleet roll shop --hosts 10%`,
 	}
@@ -160,19 +160,19 @@ that fails; those that roll at the same time go on.` + aboutOrders,
 			}
 			flags.all = flags.all || len(args) == 1
 		}
-		return flags.order(cmd, std, args[0], args[1:], control.OpRoll, control.Args{}, batch)
+		return flags.run(cmd, std, args[0], args[1:], control.OpRoll, control.Args{}, batch)
 	}
 	return cmd
 }
 
-// batch says how many of so many hosts get an order at a time.
+// batch is how many of so many hosts get a command at a time.
 type batch func(hosts int) int
 
 func everyOne(hosts int) int { return hosts }
 
 func oneByOne(int) int { return 1 }
 
-// parseBatch reads "3" and "10%". A share is rounded up.
+// parseBatch parses "3" and "10%". A share is rounded up.
 func parseBatch(text string) (batch, error) {
 	digits, percent := strings.CutSuffix(text, "%")
 	n, err := strconv.ParseUint(digits, 10, 31)
@@ -187,48 +187,49 @@ func parseBatch(text string) (batch, error) {
 	}, nil
 }
 
-// order sends an order to hosts and waits for their answers.
-func (o *orderFlags) order(cmd *cobra.Command, std stdio, app string, names []string, op string, args control.Args, size batch) error {
+// run sends a command to hosts of an app and waits for the results.
+func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []string, op string, args control.Args, size batch) error {
 	switch {
-	case o.all && len(names) > 0:
+	case f.all && len(names) > 0:
 		return usage("name hosts, or use --all: write %s", cmd.UseLine())
-	case !o.all && len(names) == 0:
+	case !f.all && len(names) == 0:
 		return usage("name the hosts, or use --all: write %s", cmd.UseLine())
-	case o.within < time.Second || o.within > time.Hour:
-		return usage("--within %s: use 1s to 1h", o.within)
+	case f.within < time.Second || f.within > time.Hour:
+		return usage("--within %s: use 1s to 1h", f.within)
 	}
 	if err := redisconfig.CheckApp(app); err != nil {
 		return usage("%v", err)
 	}
-	o.from.readFrom = redisconfig.FromPrimary // a replica takes no orders
-	return o.from.withFleet(cmd.Context(), app, func(ctx context.Context, from fleetReader, where string) error {
-		f, err := from.Fleet(ctx, app, false)
+	f.from.readFrom = redisconfig.FromPrimary // a replica takes no commands
+	return f.from.withFleet(cmd.Context(), app, func(ctx context.Context, from fleetReader, where string) error {
+		all, err := from.Fleet(ctx, app, false)
 		switch {
 		case err != nil:
-			return redisFailed(where, err)
-		case len(f.Hosts) == 0:
+			return redisError(where, err)
+		case len(all.Hosts) == 0:
 			return unreported(app, where)
 		}
 		seen := time.Now()
-		hosts, err := choose(f.Hosts, app, names)
+		hosts, err := choose(all.Hosts, app, names)
 		if err != nil {
 			return err
 		}
-		within := o.within
+		longest := longestWait(hosts)
 		if !cmd.Flags().Changed("within") {
-			within = max(within, needed(hosts))
+			f.within = max(f.within, longest)
 		}
-		run := order{
-			from: from, out: std.out, app: app, where: where, c: fleet.Command{Command: control.Command{ID: newID(), Op: op, Args: args}},
-			within: within, batch: size(len(hosts)), hosts: hosts, at: f.At, seen: seen,
+		c := control.Command{ID: newID(), Op: op, Args: args}
+		run := commandRun{
+			from: from, out: std.out, app: app, where: where, command: fleet.Command{Command: c}, within: f.within, longest: longest,
+			batch: size(len(hosts)), at: all.At, seen: seen, commandTracker: newTracker(c.ID, op, hosts),
 		}
 		return run.run(ctx)
 	})
 }
 
-// needed is how long an order must be good for to reach all hosts, which look for
-// orders when they report.
-func needed(hosts []fleet.Host) time.Duration {
+// longestWait is the time in which all hosts look for commands: they do when they
+// report.
+func longestWait(hosts []fleet.Host) time.Duration {
 	slowest := 0.0
 	for i := range hosts {
 		if interval := hosts[i].Interval; interval != nil {
@@ -238,39 +239,38 @@ func needed(hosts []fleet.Host) time.Duration {
 	return time.Duration((2*slowest + 1) * float64(time.Second))
 }
 
-// choose picks the hosts of an app that are named, without names all that have not
-// vanished. They stay in the order of their ids.
+// choose returns the named hosts of an app, or all that have not vanished, by their
+// ids.
 func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error) {
-	var chosen, missing, twins []string
-	var picked []fleet.Host
+	var chosen []fleet.Host
+	var ids, missing, twins []string
 	for i := range hosts {
 		h := &hosts[i]
-		switch {
-		case h.Vanished, len(names) > 0 && !slices.Contains(names, h.ID), redisconfig.CheckHost(h.ID) != nil:
+		if h.Vanished || len(names) > 0 && !slices.Contains(names, h.ID) || redisconfig.CheckHost(h.ID) != nil {
 			continue
-		case h.Twin != "":
+		}
+		chosen, ids = append(chosen, *h), append(ids, h.ID)
+		if h.Twin != "" {
 			twins = append(twins, h.ID)
 		}
-		chosen = append(chosen, h.ID)
-		picked = append(picked, *h)
 	}
 	for _, name := range names {
-		if !slices.Contains(chosen, name) && !slices.Contains(missing, name) {
+		if !slices.Contains(ids, name) && !slices.Contains(missing, name) {
 			missing = append(missing, name)
 		}
 	}
 	switch {
 	case len(missing) > 0:
 		return nil, fmt.Errorf("%s: no such host reports: %s: forkd fleet status %s shows those that do", app, few(missing), app)
-	case len(picked) == 0:
+	case len(chosen) == 0:
 		return nil, fmt.Errorf("%s: every host has vanished: see forkd fleet status %s", app, app)
 	case len(twins) > 0:
 		return nil, fmt.Errorf("%s: two masters report as %s: give each a redis.host_id of its own, or leave it out", app, few(twins))
 	}
-	return picked, nil
+	return chosen, nil
 }
 
-// newID makes up the id of an order.
+// newID is a random id of a command.
 func newID() string {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // it never fails

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,12 +13,12 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// setting is one line of the file: a key with its value, or a table's header.
-// An inline table, a dotted key and a [table] come out the same.
+// setting is a key with its value, or the header of a table. Inline tables, dotted
+// keys and [table] give the same settings.
 type setting struct {
 	path  []part
-	item  int // which [[table]] of path[0] it belongs to, -1 outside of one
-	form  form
+	item  int           // index of the [[table]] of path[0] that it belongs to, -1: none
+	form  unstable.Kind // KeyValue, Table (an inline one too), ArrayTable
 	value value
 }
 
@@ -27,17 +28,8 @@ type part struct {
 	at   origin
 }
 
-// form is what a setting is.
-type form int
-
-const (
-	leaf        form = iota // key = value
-	tableHeader             // [key], or an inline table's opening
-	arrayHeader             // [[key]]
-)
-
-// name is the dotted key. A part that needs quotes has them, so that
-// "ready.mode" in quotes is no setting's name.
+// name is the dotted key. A part with a dot or an odd character is quoted, so that
+// "ready.mode" in quotes is not the name of a setting.
 func (s setting) name() string {
 	names := make([]string, len(s.path))
 	for i, p := range s.path {
@@ -49,210 +41,175 @@ func (s setting) name() string {
 	return strings.Join(names, ".")
 }
 
-// at is where its own name stands, without those of the tables around it.
+// at is the place of the last name of its key.
 func (s setting) at() origin { return s.path[len(s.path)-1].at }
 
-// document reads a TOML file into settings, in their order. The grammar and
-// the rules on redefinition are go-toml's; its syntax tree is read because
-// decoding loses the places of values.
+// document reads the settings of a TOML file, in their order, from go-toml's syntax
+// tree: decoding loses the places of keys and list elements, and how a number is
+// written. Grammar and redefinitions are go-toml's business.
 type document struct {
 	file     string
 	data     []byte
-	lines    []int // offsets of their first bytes
-	parser   unstable.Parser
 	settings []setting
-	seen     map[string]int // key -> line
-	items    map[string]int // table array -> number of elements so far
-	last     place          // the one asked for last
+	seen     map[string]origin // by form, item and name
+	items    map[string]int    // table array -> elements so far
+	failed   *Error            // the first
 }
 
-// place is a byte of the file and its column.
-type place struct{ offset, column int }
-
-// parse returns the settings of a file called name, or an *Error with the line
-// at fault.
+// parse returns the settings of a file called name, or an *Error with the line at
+// fault.
 func parse(name string, data []byte) ([]setting, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	// The syntax tree finds a part's place by the capacity of its slice.
+	// The parser finds the offset of a key by the capacity of its slice.
 	data = bytes.Clone(data)[:len(data):len(data)]
-	d := &document{file: name, data: data, seen: map[string]int{}, items: map[string]int{}}
-	d.lines = append(d.lines, 0)
-	for i, b := range data {
-		if b == '\n' {
-			d.lines = append(d.lines, i+1)
-		}
-	}
-	if err := d.checkText(); err != nil {
-		return nil, err
-	}
-	if err := d.read(); err != nil {
-		return nil, err
+	d := &document{file: name, data: data, seen: map[string]origin{}, items: map[string]int{}}
+	d.checkText()
+	d.read()
+	if d.failed != nil {
+		return nil, d.failed
 	}
 	return d.settings, nil
 }
 
-// checkText refuses what is no text before a parser describes it byte by byte.
-func (d *document) checkText() error {
+func (d *document) at(offset int) origin {
+	return origin{file: d.file, text: d.data, offset: offset}
+}
+
+// fail keeps the first error. Reading ends with it.
+func (d *document) fail(at origin, format string, args ...any) {
+	if d.failed == nil {
+		d.failed = at.errorf(format, args...)
+	}
+}
+
+// checkText refuses binary files before the parser describes them byte by byte.
+func (d *document) checkText() {
 	if bytes.HasPrefix(d.data, []byte("\xff\xfe")) || bytes.HasPrefix(d.data, []byte("\xfe\xff")) {
-		return d.at(0).errorf("the file is UTF-16: save it as UTF-8")
+		d.fail(d.at(0), "the file is UTF-16: save it as UTF-8")
 	}
 	for i := 0; i < len(d.data); {
 		r, size := utf8.DecodeRune(d.data[i:])
 		if r == 0 || r == utf8.RuneError && size == 1 {
-			return d.at(i).errorf("the file is not text: byte 0x%02x is not valid in UTF-8 TOML", d.data[i])
+			d.fail(d.at(i), "the file is not text: byte 0x%02x is not valid in UTF-8 TOML", d.data[i])
+			return
 		}
 		i += size
 	}
-	return nil
 }
 
-func (d *document) read() error {
+func (d *document) read() {
+	var parser unstable.Parser
 	var table []part
 	item := -1
-	d.parser.Reset(d.data)
-	for d.parser.NextExpression() {
-		node := d.parser.Expression()
+	parser.Reset(d.data)
+	for d.failed == nil && parser.NextExpression() {
+		node := parser.Expression()
 		if node.Kind == unstable.KeyValue {
-			if err := d.keyValue(table, item, node); err != nil {
-				return err
-			}
+			d.keyValue(table, item, node)
 			continue
 		}
 		table = d.key(node.Key())
-		shape := tableHeader
-		if node.Kind == unstable.ArrayTable {
-			shape = arrayHeader
-		}
-		item = d.open(table, shape)
-		if err := d.add(setting{path: table, item: item, form: shape}); err != nil {
-			return err
-		}
+		item = d.open(table, node.Kind)
 	}
-	return d.check()
+	if d.failed == nil {
+		d.check(parser.Error())
+	}
 }
 
-// open returns the element that the settings after a header belong to.
-func (d *document) open(path []part, shape form) int {
+// open adds a table's header, and returns the element that the settings after it
+// belong to.
+func (d *document) open(path []part, form unstable.Kind) int {
 	name := path[0].name
-	if shape == arrayHeader && len(path) == 1 {
+	if form == unstable.ArrayTable && len(path) == 1 {
 		d.items[name]++
 	}
-	return d.items[name] - 1
+	item := d.items[name] - 1
+	d.add(setting{path: path, item: item, form: form})
+	return item
 }
 
-// check has go-toml judge the whole file: syntax, and keys or tables written
-// twice in ways that the walk does not see.
-func (d *document) check() error {
+// check has go-toml judge the whole file: syntax, and keys or tables written twice
+// in ways that the walk does not see.
+func (d *document) check(syntax error) {
 	var all map[string]any
 	err := toml.Unmarshal(d.data, &all)
 	if err == nil {
-		err = d.parser.Error()
+		err = syntax
 	}
 	if err == nil {
-		return nil
+		return
 	}
-	at := d.at(0)
+	offset := 0
 	if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, column := wrong.Position()
-		row = min(max(row, 1), len(d.lines))
-		at = d.at(min(d.lines[row-1]+max(column, 1)-1, len(d.data)))
+		for range row - 1 {
+			offset += bytes.IndexByte(d.data[offset:], '\n') + 1
+		}
+		offset = min(offset+max(column, 1)-1, len(d.data))
 	}
-	return at.errorf("not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
+	d.fail(d.at(offset), "not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
 }
 
-// keyValue adds `key = value` under a table, and what is inside of it where
-// the value is a table or a list of tables.
-func (d *document) keyValue(table []part, item int, node *unstable.Node) error {
+// keyValue adds `key = value`, and what is inside where the value is a table or a
+// list of tables.
+func (d *document) keyValue(table []part, item int, node *unstable.Node) {
 	path := slices.Concat(table, d.key(node.Key()))
-	if len(table) == 0 {
-		item = -1
+	inside := func(item int, table *unstable.Node) {
+		for it := table.Children(); d.failed == nil && it.Next(); {
+			d.keyValue(path, item, it.Node())
+		}
 	}
-	return d.assign(path, item, node.Value(), d.valueAt(node))
-}
-
-func (d *document) assign(path []part, item int, node *unstable.Node, at origin) error {
-	switch {
-	case node.Kind == unstable.InlineTable:
-		if err := d.add(setting{path: path, item: item, form: tableHeader}); err != nil {
-			return err
+	switch v := node.Value(); {
+	case v.Kind == unstable.InlineTable:
+		d.add(setting{path: path, item: item, form: unstable.Table})
+		inside(item, v)
+	case len(path) == 1 && listOfTables(v):
+		for it := v.Children(); d.failed == nil && it.Next(); {
+			inside(d.open(path, unstable.ArrayTable), it.Node())
 		}
-		return d.members(path, item, node)
-	case len(path) == 1 && listOfTables(node):
-		for it := node.Children(); it.Next(); {
-			item := d.open(path, arrayHeader)
-			if err := d.add(setting{path: path, item: item, form: arrayHeader}); err != nil {
-				return err
-			}
-			if err := d.members(path, item, it.Node()); err != nil {
-				return err
-			}
-		}
-		return nil
 	default:
-		return d.add(setting{path: path, item: item, form: leaf, value: d.value(node, at)})
+		s := setting{path: path, item: item, form: unstable.KeyValue}
+		at := d.valueAt(node)
+		at.label = s.name()
+		s.value = d.value(v, at)
+		d.add(s)
 	}
-}
-
-func (d *document) members(path []part, item int, table *unstable.Node) error {
-	for it := table.Children(); it.Next(); {
-		member := it.Node()
-		if member.Kind != unstable.KeyValue {
-			continue // a comment
-		}
-		inner := slices.Concat(path, d.key(member.Key()))
-		if err := d.assign(inner, item, member.Value(), d.valueAt(member)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func listOfTables(node *unstable.Node) bool {
-	if node.Kind != unstable.Array {
+	if node.Kind != unstable.Array || node.Child() == nil {
 		return false
 	}
-	some := false
 	for it := node.Children(); it.Next(); {
 		if it.Node().Kind != unstable.InlineTable {
 			return false
 		}
-		some = true
 	}
-	return some
+	return true
 }
 
-// deepest bounds how many names a key has, well over the two of any setting:
-// every setting keeps those of the tables around it.
-const deepest = 8
-
-// maxSettings bounds how many there are: go-toml's check for keys written
-// twice compares every two of a table.
-const maxSettings = 4_000
+const (
+	maxNames    = 8     // of a key, well over the two of any setting: each setting keeps all of them
+	maxSettings = 4_000 // go-toml's check for keys written twice compares every two of a table
+)
 
 // add keeps a setting, once.
-func (d *document) add(s setting) error {
-	if len(d.settings) == maxSettings {
-		return s.at().errorf("the file has over %d settings: is it the right one?", maxSettings)
+func (d *document) add(s setting) {
+	switch {
+	case len(d.settings) == maxSettings:
+		d.fail(s.at(), "the file has over %d settings: is it the right one?", maxSettings)
+		return
+	case len(s.path) > maxNames:
+		d.fail(s.path[maxNames].at, "the key is nested too deep: no setting has more than two names, as ready.timeout")
+		return
 	}
-	if len(s.path) > deepest {
-		return s.path[deepest].at.errorf("the key is nested too deep: no setting has more than two names, as ready.timeout")
+	id := fmt.Sprint(s.form, s.item, s.name())
+	if before, twice := d.seen[id]; twice && s.form != unstable.ArrayTable {
+		line, _ := before.position()
+		d.fail(s.at(), "%q is written twice: it is in line %d already", s.name(), line)
 	}
-	if s.form != arrayHeader {
-		last := s.at()
-		var id strings.Builder
-		id.WriteByte(byte(s.form))
-		id.WriteString(strings.Repeat("+", s.item+1))
-		for _, p := range s.path {
-			id.WriteByte(0)
-			id.WriteString(p.name)
-		}
-		if line, twice := d.seen[id.String()]; twice {
-			return last.errorf("%q is written twice: it is in line %d already", s.name(), line)
-		}
-		d.seen[id.String()] = last.line
-	}
+	d.seen[id] = s.at()
 	d.settings = append(d.settings, s)
-	return nil
 }
 
 func (d *document) key(it unstable.Iterator) []part {
@@ -264,38 +221,22 @@ func (d *document) key(it unstable.Iterator) []part {
 	return path
 }
 
-// value copies a node out of the parser, whose memory the next expression
-// takes over.
+// value copies a node: the parser reuses its memory for the next expression.
 func (d *document) value(node *unstable.Node, at origin) value {
-	v := value{at: at, text: string(node.Data)}
-	switch node.Kind {
-	case unstable.String:
-		v.kind = text
-	case unstable.Integer:
-		v.kind = integer
-	case unstable.Bool:
-		v.kind = boolean
-	case unstable.Array:
-		v.kind = list
-		for it := node.Children(); it.Next(); {
-			item := it.Node()
-			if item.Kind == unstable.Comment {
-				continue
-			}
-			at := at
-			if item.Raw.Length > 0 {
-				at = d.at(int(item.Raw.Offset))
-			}
-			v.items = append(v.items, d.value(item, at))
+	v := value{kind: node.Kind, text: string(node.Data), at: at}
+	if node.Kind != list {
+		return v
+	}
+	for it := node.Children(); it.Next(); {
+		if raw := it.Node().Raw; raw.Length > 0 {
+			at.offset = int(raw.Offset)
 		}
-	default:
-		v.kind = other
+		v.items = append(v.items, d.value(it.Node(), at))
 	}
 	return v
 }
 
-// valueAt is where the value of a key-value node begins: some kinds of node do
-// not know it themselves.
+// valueAt is the place of a key's value: some kinds of node do not know theirs.
 func (d *document) valueAt(node *unstable.Node) origin {
 	var end int
 	for it := node.Key(); it.Next(); {
@@ -305,19 +246,4 @@ func (d *document) valueAt(node *unstable.Node) origin {
 		end++
 	}
 	return d.at(end)
-}
-
-// at is the place of a byte. Places are asked for from left to right, so a
-// long line is counted once.
-func (d *document) at(offset int) origin {
-	line, found := slices.BinarySearch(d.lines, offset)
-	if found {
-		line++
-	}
-	from := place{offset: d.lines[line-1], column: 1}
-	if d.last.offset > from.offset && d.last.offset <= offset {
-		from = d.last
-	}
-	d.last = place{offset: offset, column: from.column + utf8.RuneCount(d.data[from.offset:offset])}
-	return origin{file: d.file, line: line, column: d.last.column}
 }

@@ -169,11 +169,9 @@ func (d *draft) setProtocols(v value) error {
 		return err
 	}
 	for i, word := range words {
-		at := v.items[i].at
-		at.label = v.at.label
-		item := value{kind: text, text: word, at: at}
+		item := value{kind: text, text: word}
 		if _, err := item.choice([]string{supervisor.ProtocolSystemd}, later); err != nil {
-			return at.wrap(err)
+			return v.items[i].at.wrap(err)
 		}
 	}
 	d.config.Protocols = words

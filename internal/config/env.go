@@ -58,7 +58,6 @@ func (d *draft) setEnvFile(v value) error {
 	}
 	for i := range d.envFiles {
 		file := &d.envFiles[i]
-		file.at.label = v.at.label
 		if _, err := file.string(); err != nil {
 			return file.at.wrap(err)
 		}
@@ -160,19 +159,16 @@ func (d *draft) badPlaceholder() error {
 // around it. Nothing is replaced in it.
 func parseEnvFile(name string, data []byte) (map[string]string, error) {
 	variables := map[string]string{}
-	rest := strings.ReplaceAll(string(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))), "\r\n", "\n")
-	for number := 1; rest != ""; number++ {
-		at := origin{file: name, line: number, column: 1}
+	whole := bytes.ReplaceAll(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), []byte("\r\n"), []byte("\n"))
+	for rest := string(whole); rest != ""; {
+		at := origin{file: name, text: whole, offset: len(whole) - len(rest)}
 		from := rest
 		line, below, _ := strings.Cut(from, "\n")
 		line, rest = strings.TrimSpace(line), below
 		if line == "" || line[0] == '#' || line[0] == ';' {
 			continue
 		}
-		if after, exported := strings.CutPrefix(line, "export "); exported {
-			line = after
-		}
-		key, text, assigned := strings.Cut(line, "=")
+		key, text, assigned := strings.Cut(strings.TrimPrefix(line, "export "), "=")
 		key, text = strings.TrimSpace(key), strings.TrimSpace(text)
 		if !assigned || strings.ContainsAny(key, " \t") {
 			return nil, at.errorf("not a variable: write NAME=VALUE, one on each line")
@@ -184,15 +180,13 @@ func parseEnvFile(name string, data []byte) (map[string]string, error) {
 		switch {
 		case text != "" && (text[0] == '"' || text[0] == '\''):
 			_, quoted, _ := strings.Cut(from, "=")
-			quoted = strings.TrimLeftFunc(quoted, unicode.IsSpace)
-			value, behind, closed := unquote(quoted)
+			value, behind, closed := unquote(strings.TrimLeftFunc(quoted, unicode.IsSpace))
 			if !closed {
 				return nil, at.errorf("the quote that begins here is not closed: a value in quotes may span lines, and ends with the same quote")
 			}
-			number += strings.Count(quoted[:len(quoted)-len(behind)], "\n")
 			line, rest, _ = strings.Cut(behind, "\n")
 			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-				at.line = number
+				at.offset = bytes.LastIndexByte(whole[:len(whole)-len(behind)], '\n') + 1
 				return nil, at.errorf("there is more after the closing quote")
 			}
 			text = value

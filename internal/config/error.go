@@ -1,11 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Error is a setting that cannot be used, and where it was written. The
@@ -30,9 +32,20 @@ func (e *Error) Error() string {
 
 // origin is where something was written.
 type origin struct {
-	file         string // "" for a flag
-	line, column int
-	label        string // the key or the flag, as the reader knows it; "" for none
+	file   string // "" for a flag
+	text   []byte // of the file; nil where no line is at fault
+	offset int    // in text
+	label  string // the key or the flag, as the user knows it; "" for none
+}
+
+// position is the line and the column, in characters, both from 1; 0 without text.
+func (o origin) position() (line, column int) {
+	if o.text == nil {
+		return 0, 0
+	}
+	before := o.text[:o.offset]
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1
 }
 
 // flagged tells a flag from a key of the file.
@@ -44,7 +57,8 @@ func (o origin) errorf(format string, args ...any) *Error {
 	if o.label != "" {
 		text = o.label + ": " + text
 	}
-	return &Error{File: o.file, Line: o.line, Column: o.column, Text: text}
+	line, column := o.position()
+	return &Error{File: o.file, Line: line, Column: column, Text: text}
 }
 
 // wrap gives err the place o, unless it knows a better one.

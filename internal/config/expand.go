@@ -18,7 +18,6 @@ func (v value) expand(env func(string) (string, bool), braced bool, size *int) (
 		items := make([]value, len(v.items))
 		for i, item := range v.items {
 			var err error
-			item.at.label = v.at.label
 			if items[i], err = item.expand(env, braced, size); err != nil {
 				return v, item.at.wrap(err)
 			}

@@ -130,7 +130,6 @@ func exitCodes(into func(*draft) *[]int) field {
 			}
 			codes := make([]int, len(v.items))
 			for i, item := range v.items {
-				item.at.label = v.at.label
 				code, err := item.whole(0, 255)
 				if err != nil {
 					return item.at.wrap(err)

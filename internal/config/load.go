@@ -7,6 +7,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/supervisor"
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // Load makes the Config of an app. f is the command line's flags; app the APP
@@ -135,12 +136,12 @@ func (d *draft) acceptAll(settings []setting) {
 	all := newSchema()
 	filled := map[string]bool{}
 	for _, s := range settings {
-		if s.form == leaf {
+		if s.form == unstable.KeyValue {
 			filled[s.path[0].name] = true
 		}
 	}
 	for _, s := range settings {
-		if s.form == leaf || !all.isLater(s.name()) || !filled[s.name()] {
+		if s.form == unstable.KeyValue || !all.isLater(s.name()) || !filled[s.name()] {
 			d.accept(all, s)
 		}
 	}
@@ -149,9 +150,8 @@ func (d *draft) acceptAll(settings []setting) {
 // accept puts one setting of the file into the draft, or reports why not.
 func (d *draft) accept(all schema, s setting) {
 	name, at := s.name(), s.at()
-	s.value.at.label = name
 	table := s.path[0].name
-	if s.form == leaf {
+	if s.form == unstable.KeyValue {
 		var err error
 		if s.value, err = s.value.expand(d.host.env, name == "command" || table == "env", &d.expanded); err != nil {
 			d.report(s.value.at, err)
@@ -160,21 +160,21 @@ func (d *draft) accept(all schema, s setting) {
 	}
 	k, known := all.keys[name]
 	switch {
-	case known && s.form == leaf:
+	case known && s.form == unstable.KeyValue:
 		d.put(k, s.value)
 	case known:
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
-	case s.form == arrayHeader && name == "listen":
+	case s.form == unstable.ArrayTable && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
-	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == leaf && all.hasListen(s.path[1].name):
+	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == unstable.KeyValue && all.hasListen(s.path[1].name):
 		if err := d.listeners[s.item].put(all.listen[s.path[1].name], s.value); err != nil {
 			d.report(s.value.at, err)
 		}
-	case table == "env" && len(s.path) == 2 && s.form == leaf:
+	case table == "env" && len(s.path) == 2 && s.form == unstable.KeyValue:
 		d.setVariable(s.path[1].name, s.value)
 	case table == "env" && len(s.path) > 1:
 		d.report(labelled(at, "env."+s.path[1].name), fmt.Errorf("must be text, not a table"))
-	case s.form == tableHeader && (name == "env" || slices.Contains(all.tables, name)):
+	case s.form == unstable.Table && (name == "env" || slices.Contains(all.tables, name)):
 		// Its settings follow.
 	case all.isLater(name):
 		d.report(at, fmt.Errorf("%q is not built yet", name))

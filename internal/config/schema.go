@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // schema is every key that a file may hold or will one day, by name.
@@ -83,9 +84,9 @@ func (s schema) refuse(wrong setting) *Error {
 	table := wrong.path[0].name
 	isTable := slices.Contains(s.tables, table) || slices.Contains(s.laterTables, table)
 	switch {
-	case len(wrong.path) == 1 && wrong.form == arrayHeader && (isTable || table == "env"):
+	case len(wrong.path) == 1 && wrong.form == unstable.ArrayTable && (isTable || table == "env"):
 		return at.errorf("there is one %s only: write [%s]", table, table)
-	case len(wrong.path) == 1 && wrong.form == leaf && (isTable || table == "env"):
+	case len(wrong.path) == 1 && wrong.form == unstable.KeyValue && (isTable || table == "env"):
 		return at.errorf("%q is a table: write [%s] and its settings below", table, table)
 	case table == "listen" && (len(wrong.path) == 1 || wrong.item < 0):
 		return at.errorf("there can be several listeners: write [[listen]]")
@@ -93,7 +94,7 @@ func (s schema) refuse(wrong setting) *Error {
 		return at.errorf("%q is one value, not a table", table)
 	}
 	what := "key"
-	if wrong.form != leaf {
+	if wrong.form != unstable.KeyValue {
 		what = "table"
 	}
 	if len(wrong.path) > 1 && !isTable && table != "listen" {

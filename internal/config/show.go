@@ -54,7 +54,8 @@ func (d *draft) source(at origin, given bool) string {
 	case !given:
 		return "default"
 	case !at.flagged():
-		return fmt.Sprintf("%s:%d", cmp.Or(d.config.File, d.file), at.line)
+		line, _ := at.position()
+		return fmt.Sprintf("%s:%d", cmp.Or(d.config.File, d.file), line)
 	case strings.HasPrefix(at.label, "--"):
 		return at.label
 	default:

@@ -8,26 +8,25 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // value is what a key was set to, from either source.
 type value struct {
-	kind  kind
+	kind  unstable.Kind
 	text  string  // a string's content, else as it is written
 	items []value // of a list; of a flag: each time that it was given
 	at    origin
 }
 
-// kind is a TOML type, as far as settings tell them apart.
-type kind int
-
+// The kinds of value that settings have. Others are refused: fractions, dates, tables.
 const (
-	typed   kind = iota // from a flag or a variable: text without quotes, of whatever type is wanted
-	text                // "..."
-	integer             // 42
-	boolean             // true
-	list                // [...]
-	other               // a fraction, a date, a table: no setting is one
+	typed   = unstable.Invalid // from a flag or a variable: text without quotes, of whatever type is wanted
+	text    = unstable.String
+	integer = unstable.Integer
+	boolean = unstable.Bool
+	list    = unstable.Array
 )
 
 // String is how an error shows the value: quoted, so that it is harmless on a
@@ -69,7 +68,6 @@ func (v value) strings() ([]string, error) {
 	}
 	words := make([]string, len(v.items))
 	for i, item := range v.items {
-		item.at.label = v.at.label
 		word, err := item.string()
 		if err != nil {
 			return nil, item.at.wrap(err)
@@ -122,7 +120,7 @@ const longest = 10 * 365 * 24 * time.Hour
 // duration is text as of time.ParseDuration, at least least.
 func (v value) duration(least time.Duration) (time.Duration, error) {
 	const valid = `write "500ms", "30s", "5m" or "1h30m"`
-	if n, err := strconv.ParseInt(v.text, 10, 64); err == nil && n != 0 && v.kind != list && v.kind != other {
+	if n, err := strconv.ParseInt(v.text, 10, 64); err == nil && n != 0 {
 		return 0, fmt.Errorf("%s has no unit: write \"%ds\" for seconds", v, n)
 	}
 	if v.kind != text && v.kind != typed {

@@ -3,16 +3,13 @@ package config
 import (
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/placeholder"
-	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -23,7 +20,7 @@ type draft struct {
 	host     host
 	file     string // the file as the user would name it, "" without one
 	config   supervisor.Config
-	at       map[string]origin // where each key was set last
+	places                     // of the keys
 	failures []*Error
 	expanded int // bytes that have come of variables
 
@@ -46,7 +43,7 @@ func newDraft(h host) *draft {
 	d := &draft{
 		host:   h,
 		config: supervisor.Defaults(),
-		at:     map[string]origin{},
+		places: places{},
 		env:    map[string]string{},
 	}
 	d.config.CPUs = h.cpus()
@@ -64,15 +61,26 @@ func (d *draft) warn(format string, args ...any) {
 
 // put runs a key's setter.
 func (d *draft) put(k key, v value) {
-	d.at[k.name] = v.at
+	d.places[k.name] = v.at
 	if err := k.set(d, v); err != nil {
 		d.report(v.at, err)
 	}
 }
 
+// putListen runs the setter of a listener's key.
+func (d *draft) putListen(l *listener, k listenKey, v value) {
+	l.places[k.name] = v.at
+	if err := k.set(l, v); err != nil {
+		d.report(v.at, err)
+	}
+}
+
+// places holds where each key was set last.
+type places map[string]origin
+
 // given says whether a key was set, and where.
-func (d *draft) given(name string) (origin, bool) {
-	at, ok := d.at[name]
+func (p places) given(name string) (origin, bool) {
+	at, ok := p[name]
 	return at, ok
 }
 
@@ -105,77 +113,10 @@ func (d *draft) setCommand(v value) error {
 	return nil
 }
 
-func (d *draft) setName(v value) (err error) {
-	d.name, err = v.string()
-	return err
-}
-
-func (d *draft) setDirectory(v value) (err error) {
-	d.directory, err = v.string()
-	return err
-}
-
 func (d *draft) setWorkers(v value) (err error) {
 	d.workers = v.text
 	d.config.Workers, err = v.workers(d.config.CPUs)
 	return err
-}
-
-func (d *draft) setMetrics(v value) error {
-	if v.kind == integer { // address = 9640
-		v.kind = text
-	}
-	address, err := v.string()
-	if err != nil || address == "" {
-		d.config.Metrics = ""
-		return err
-	}
-	l, err := sockets.ParseTCP(address)
-	if err != nil {
-		return fmt.Errorf("%q: %w", address, err)
-	}
-	d.config.Metrics = net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
-	return nil
-}
-
-func (d *draft) setUmask(v value) (err error) {
-	d.config.Umask, err = v.umask()
-	return err
-}
-
-func (d *draft) setStopSignal(v value) (err error) {
-	d.config.StopSignal, err = v.signal()
-	return err
-}
-
-func (d *draft) setChannel(v value) error {
-	kind, err := v.choice([]string{"forkd", "none"}, []string{"node"})
-	d.config.Channel = kind == "forkd"
-	return err
-}
-
-func (d *draft) setProtocols(v value) error {
-	later := []string{"server-starter", "einhorn"}
-	if v.kind == typed {
-		word, err := v.choice([]string{supervisor.ProtocolSystemd, "none"}, later)
-		d.config.Protocols = nil
-		if word == supervisor.ProtocolSystemd {
-			d.config.Protocols = []string{word}
-		}
-		return err
-	}
-	words, err := v.strings()
-	if err != nil {
-		return err
-	}
-	for i, word := range words {
-		item := value{kind: text, text: word}
-		if _, err := item.choice([]string{supervisor.ProtocolSystemd}, later); err != nil {
-			return v.items[i].at.wrap(err)
-		}
-	}
-	d.config.Protocols = words
-	return nil
 }
 
 // finish makes the Config of what was put in.
@@ -247,7 +188,7 @@ func (d *draft) finishDirectory() {
 // the place where it was typed.
 func (d *draft) finishCommand() {
 	command := d.config.Command
-	at := d.at["command"]
+	at := d.places["command"]
 	if len(command) == 0 {
 		return // finish tells, where nothing else is wrong
 	}
@@ -326,7 +267,7 @@ func (d *draft) finishRest() {
 	if restart.MaxDelay < restart.Delay {
 		at, given := d.given("restart.max_delay")
 		if !given {
-			at = d.at["restart.delay"]
+			at = d.places["restart.delay"]
 		}
 		d.report(at, fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
 	}

@@ -15,7 +15,7 @@ import (
 
 // setVariable is one member of env.
 func (d *draft) setVariable(name string, v value) {
-	d.at["env."+name] = v.at
+	d.places["env."+name] = v.at
 	if err := checkVariable(name); err != nil {
 		d.report(v.at, err)
 		return
@@ -128,7 +128,7 @@ func (d *draft) envPath(file value) (path string, optional bool) {
 func (d *draft) checkVariables() {
 	for _, name := range slices.Sorted(maps.Keys(d.env)) {
 		if d.checkPlaceholders(d.env[name]) != nil {
-			d.report(d.at["env."+name], d.badPlaceholder())
+			d.report(d.places["env."+name], d.badPlaceholder())
 		}
 	}
 }

@@ -46,7 +46,7 @@ func FuzzTOML(f *testing.F) {
 		d.file, d.config.File = "f", "/f"
 		d.acceptAll(settings)
 		for _, key := range []string{"directory", "user", "group", "control.group", "redis.password_file", "redis.ca_file"} {
-			delete(d.at, key)
+			delete(d.places, key)
 		}
 		d.envFiles = nil
 		cfg, err := d.finish()

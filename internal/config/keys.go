@@ -2,11 +2,12 @@ package config
 
 import (
 	"slices"
-	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/redisconfig"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -16,31 +17,24 @@ type key struct {
 	name  string // dotted
 	flag  string // "" for none
 	usage string // of the flag, the argument in backquotes
-	field
-}
-
-// field is how a setting gets into the draft and, once that is finished, how
-// describe shows it.
-type field struct {
-	set  func(*draft, value) error
-	show func(*draft) string
+	field[*draft]
 }
 
 // keys are all settings but those of [[listen]], and but env's members.
 func keys() []key {
 	return []key{
-		{"name", "name", "what the app is called: `NAME`", field{(*draft).setName, func(d *draft) string { return d.config.Name }}},
-		{"command", "", "", field{(*draft).setCommand, (*draft).showCommand}},
-		{"directory", "directory", "run the workers in `DIR`", field{(*draft).setDirectory, func(d *draft) string { return d.config.Directory }}},
-		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field{(*draft).setWorkers, (*draft).showWorkers}},
-		{"workers_max", "", "", whole(supervisor.MaxWorkers, func(d *draft) *int { return &d.config.WorkersMax })},
+		{"name", "name", "what the app is called: `NAME`", of(func(d *draft) *string { return &d.name }, value.string, itself).shown(func(d *draft) string { return d.config.Name })},
+		{"command", "", "", field[*draft]{(*draft).setCommand, (*draft).showCommand}},
+		{"directory", "directory", "run the workers in `DIR`", path("directory", func(d *draft) *string { return &d.directory }).shown(func(d *draft) string { return d.config.Directory })},
+		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field[*draft]{(*draft).setWorkers, (*draft).showWorkers}},
+		{"workers_max", "", "", whole(0, supervisor.MaxWorkers, func(d *draft) *int { return &d.config.WorkersMax })},
 		{"user", "user", "run the workers as `USER`", identity(func(d *draft) *string { return &d.user })},
 		{"group", "group", "run the workers as `GROUP`", identity(func(d *draft) *string { return &d.group })},
-		{"umask", "umask", "file mode mask of the workers: `OCTAL`", field{(*draft).setUmask, (*draft).showUmask}},
-		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{(*draft).setEnvFile, (*draft).showEnvFile}},
-		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", field{(*draft).setStopSignal, (*draft).showStopSignal}},
-		{"channel", "channel", "message channel: `KIND` is forkd or none", field{(*draft).setChannel, (*draft).showChannel}},
-		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", field{(*draft).setProtocols, (*draft).showProtocols}},
+		{"umask", "umask", "file mode mask of the workers: `OCTAL`", umask(func(d *draft) *int { return &d.config.Umask })},
+		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field[*draft]{(*draft).setEnvFile, (*draft).showEnvFile}},
+		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(func(d *draft) *syscall.Signal { return &d.config.StopSignal })},
+		{"channel", "channel", "message channel: `KIND` is forkd or none", channel(func(d *draft) *bool { return &d.config.Channel })},
+		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", protocols(func(d *draft) *[]string { return &d.config.Protocols })},
 		{"pid_file", "pid-file", "write the master's pid to `FILE`", path("pid_file", func(d *draft) *string { return &d.pidFile })},
 
 		{
@@ -64,15 +58,15 @@ func keys() []key {
 		{"restart.max_delay", "", "", duration(time.Millisecond, func(d *draft) *time.Duration { return &d.config.Restart.MaxDelay })},
 		{
 			"restart.max_attempts", "max-attempts", "give a slot up after `N` restarts in a row, 0 for never",
-			whole(1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts }),
+			whole(0, 1_000_000, func(d *draft) *int { return &d.config.Restart.MaxAttempts }),
 		},
 		{"restart.window", "", "", duration(0, func(d *draft) *time.Duration { return &d.config.Restart.Window })},
 		{"restart.clean_resets", "", "", yesNo(func(d *draft) *bool { return &d.config.Restart.CleanResets })},
-		{"restart.prevent", "", "", exitCodes(func(d *draft) *[]int { return &d.config.Restart.Prevent })},
+		{"restart.prevent", "", "", several(func(d *draft) *[]int { return &d.config.Restart.Prevent }, value.exitCodes)},
 
 		{
 			"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all",
-			whole(supervisor.MaxWorkers, func(d *draft) *int { return &d.config.Update.Parallelism }),
+			whole(0, supervisor.MaxWorkers, func(d *draft) *int { return &d.config.Update.Parallelism }),
 		},
 		{
 			"update.delay", "update-delay", "wait `TIME` between the steps of a roll",
@@ -103,7 +97,7 @@ func keys() []key {
 			"drain.delay", "drain-delay", "at a stop, tell balancers for `TIME` before the workers drain",
 			duration(0, func(d *draft) *time.Duration { return &d.config.Drain.Delay }),
 		},
-		{"drain.shed_per_second", "", "", whole(1_000_000, func(d *draft) *int { return &d.config.Drain.ShedPerSecond })},
+		{"drain.shed_per_second", "", "", whole(0, 1_000_000, func(d *draft) *int { return &d.config.Drain.ShedPerSecond })},
 
 		{
 			"log.mode", "log", "the workers' output: `MODE` is capture or inherit",
@@ -112,7 +106,7 @@ func keys() []key {
 
 		{
 			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
-			field{word(func(d *draft) *string { return &d.config.Redis.URL }).set, func(d *draft) string { return redisconfig.MaskURL(d.config.Redis.URL) }},
+			of(func(d *draft) *string { return &d.config.Redis.URL }, value.line, redisconfig.MaskURL),
 		},
 		{"redis.username", "", "", word(func(d *draft) *string { return &d.config.Redis.Username })},
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
@@ -121,9 +115,9 @@ func keys() []key {
 			"redis.interval", "", "",
 			duration(redisconfig.MinInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
 		},
-		{"redis.ttl", "", "", field{duration(0, func(d *draft) *time.Duration { return &d.config.Redis.TTL }).set, (*draft).showRedisTTL}},
+		{"redis.ttl", "", "", duration(0, func(d *draft) *time.Duration { return &d.config.Redis.TTL }).shown((*draft).showRedisTTL)},
 		{"redis.host_id", "", "", word(func(d *draft) *string { return &d.config.Redis.HostID })},
-		{"redis.advertise", "", "", field{(*draft).setAdvertise, (*draft).showAdvertise}},
+		{"redis.advertise", "", "", several(func(d *draft) *[]string { return &d.config.Redis.Advertise }, value.strings)},
 		{
 			"redis.read_from", "", "",
 			choice(func(d *draft) *string { return &d.config.Redis.ReadFrom }, []string{redisconfig.FromPrimary, redisconfig.FromReplica}),
@@ -134,10 +128,7 @@ func keys() []key {
 
 		{
 			"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640",
-			field{
-				set:  (*draft).setMetrics,
-				show: func(d *draft) string { return d.config.Metrics },
-			},
+			of(func(d *draft) *string { return &d.config.Metrics }, value.metrics, itself),
 		},
 		{"control.group", "", "", identity(func(d *draft) *string { return &d.controlGroup })},
 	}
@@ -146,19 +137,18 @@ func keys() []key {
 // listenKey is a key of one [[listen]].
 type listenKey struct {
 	name string
-	set  func(*listener, value) error
-	show func(*listener) string
+	field[*listener]
 }
 
 func listenKeys() []listenKey {
 	return []listenKey{
-		{"name", (*listener).setName, func(l *listener) string { return l.Name }},
-		{"address", (*listener).setAddress, func(l *listener) string { return l.Address() }},
-		{"mode", (*listener).setMode, func(l *listener) string { return l.Mode }},
-		{"balance", (*listener).setBalance, func(l *listener) string { return l.Balance }},
-		{"backlog", (*listener).setBacklog, func(l *listener) string { return strconv.Itoa(l.Backlog) }},
-		{"nonblocking", (*listener).setNonblocking, func(l *listener) string { return strconv.FormatBool(l.Nonblocking) }},
-		{"freebind", (*listener).setFreebind, func(l *listener) string { return strconv.FormatBool(l.Freebind) }},
+		{"name", of(func(l *listener) *string { return &l.Name }, value.name, itself)},
+		{"address", field[*listener]{(*listener).setAddress, func(l *listener) string { return l.Address() }}},
+		{"mode", choice(func(l *listener) *string { return &l.Mode }, []string{sockets.ModeReuseport, sockets.ModeShared, sockets.ModeEach})},
+		{"balance", of(func(l *listener) *string { return &l.Balance }, value.balance, itself)},
+		{"backlog", whole(1, 1<<31-1, func(l *listener) *int { return &l.Backlog })},
+		{"nonblocking", yesNo(func(l *listener) *bool { return &l.Nonblocking })},
+		{"freebind", yesNo(func(l *listener) *bool { return &l.Freebind })},
 	}
 }
 

@@ -15,44 +15,21 @@ import (
 // listener is one [[listen]] in the making.
 type listener struct {
 	sockets.Listener
-	at    origin            // of the header, or of the flag
-	keys  map[string]origin // where each key was set
-	valid bool              // its address could be read
+	places
+	header origin // or the flag
+	valid  bool   // its address could be read
 }
 
 func newListener(at origin) listener {
 	return listener{
 		Listener: sockets.Listener{Backlog: sockets.DefaultBacklog, Nonblocking: true},
-		at:       at,
-		keys:     map[string]origin{},
+		header:   at,
+		places:   places{},
 	}
-}
-
-// put runs a key's setter.
-func (l *listener) put(k listenKey, v value) error {
-	l.keys[k.name] = v.at
-	return k.set(l, v)
-}
-
-// given says whether a key was set, and where.
-func (l *listener) given(key string) (origin, bool) {
-	at, ok := l.keys[key]
-	return at, ok
-}
-
-func (l *listener) setName(v value) (err error) {
-	l.Name, err = v.string()
-	if err == nil && !control.ValidName(l.Name) {
-		err = fmt.Errorf("%q is not a name: %s", l.Name, control.NameRule)
-	}
-	return err
 }
 
 func (l *listener) setAddress(v value) error {
-	if v.kind == integer { // address = 8080
-		v.kind = text
-	}
-	address, err := v.string()
+	address, err := v.textOrNumber() // address = 8080
 	if err != nil {
 		return err
 	}
@@ -66,35 +43,6 @@ func (l *listener) setAddress(v value) error {
 	return nil
 }
 
-func (l *listener) setMode(v value) (err error) {
-	l.Mode, err = v.choice([]string{"reuseport", "shared", "each"}, nil)
-	return err
-}
-
-func (l *listener) setBalance(v value) (err error) {
-	l.Balance, err = balance(v)
-	return err
-}
-
-func balance(v value) (string, error) {
-	return v.choice([]string{"hash", "source"}, []string{"least"})
-}
-
-func (l *listener) setBacklog(v value) (err error) {
-	l.Backlog, err = v.whole(1, 1<<31-1)
-	return err
-}
-
-func (l *listener) setNonblocking(v value) (err error) {
-	l.Nonblocking, err = v.boolean()
-	return err
-}
-
-func (l *listener) setFreebind(v value) (err error) {
-	l.Freebind, err = v.boolean()
-	return err
-}
-
 // maxListeners bounds [[listen]]: each has a socket for every slot, and every
 // two are compared.
 const maxListeners = 128
@@ -103,7 +51,7 @@ const maxListeners = 128
 // names them. It needs the number of workers.
 func (d *draft) finishListeners() {
 	if len(d.listeners) > maxListeners {
-		d.report(d.listeners[maxListeners].at, fmt.Errorf("there are over %d listeners", maxListeners))
+		d.report(d.listeners[maxListeners].header, fmt.Errorf("there are over %d listeners", maxListeners))
 		return
 	}
 	taken := map[string]bool{}
@@ -111,7 +59,7 @@ func (d *draft) finishListeners() {
 		l := &d.listeners[i]
 		if _, named := l.given("name"); named {
 			if taken[l.Name] {
-				d.report(l.at, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
+				d.report(l.header, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
 			}
 			taken[l.Name] = true
 		}
@@ -159,7 +107,7 @@ func (d *draft) checkOverlaps() {
 	for i, l := range d.listeners {
 		for _, earlier := range d.listeners[:i] {
 			if shared := sockets.Overlap(earlier.Listener, l.Listener, d.config.Workers); shared != "" {
-				d.report(l.at, fmt.Errorf("listeners %q and %q overlap: both take %s", earlier.Name, l.Name, shared))
+				d.report(l.header, fmt.Errorf("listeners %q and %q overlap: both take %s", earlier.Name, l.Name, shared))
 				return
 			}
 		}
@@ -186,7 +134,7 @@ func (d *draft) checkHealth() {
 func (d *draft) finishListener(l *listener) {
 	at, bound := l.given("address")
 	if !bound && len(d.failures) == 0 { // else the misspelt key says more
-		d.report(l.at, errors.New(`it has no address: add address = ":8080"`))
+		d.report(l.header, errors.New(`it has no address: add address = ":8080"`))
 	}
 	if !l.valid {
 		return

@@ -166,10 +166,8 @@ func (d *draft) accept(all schema, s setting) {
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
 	case s.form == unstable.ArrayTable && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
-	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == unstable.KeyValue && all.hasListen(s.path[1].name):
-		if err := d.listeners[s.item].put(all.listen[s.path[1].name], s.value); err != nil {
-			d.report(s.value.at, err)
-		}
+	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == unstable.KeyValue && all.listen[s.path[1].name].set != nil:
+		d.putListen(&d.listeners[s.item], all.listen[s.path[1].name], s.value)
 	case table == "env" && len(s.path) == 2 && s.form == unstable.KeyValue:
 		d.setVariable(s.path[1].name, s.value)
 	case table == "env" && len(s.path) > 1:
@@ -204,16 +202,14 @@ func (d *draft) readFlags(f *Flags) {
 		for _, word := range words {
 			v := flagValue("listen", word)
 			l := newListener(v.at)
-			if err := l.put(addressKey(), v); err != nil {
-				d.report(v.at, err)
-			}
+			d.putListen(&l, addressKey(), v)
 			d.listeners = append(d.listeners, l)
 		}
 	}
 	if words := f.given["balance"]; len(words) > 0 {
 		v := flagValue("balance", words[len(words)-1])
-		d.at["balance"] = v.at
-		set, err := balance(v)
+		d.places["balance"] = v.at
+		set, err := v.balance()
 		if err != nil {
 			d.report(v.at, err)
 		}

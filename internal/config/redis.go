@@ -4,19 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/forkd/forkd/internal/redisconfig"
 )
-
-func (d *draft) setAdvertise(v value) (err error) {
-	d.config.Redis.Advertise, err = v.strings()
-	return err
-}
-
-func (d *draft) showAdvertise() string {
-	return strings.Join(d.config.Redis.Advertise, " ")
-}
 
 func (d *draft) showRedisTTL() string {
 	if d.config.Redis.TTL == 0 {

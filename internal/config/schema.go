@@ -4,58 +4,45 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/forkd/forkd/internal/control"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
-// schema is every key that a file may hold or will one day, by name.
+// schema is every key that a file may hold, now or once it is built.
 type schema struct {
-	keys        map[string]key
-	listen      map[string]listenKey
-	tables      []string // that hold keys which are built
-	later       []string
-	laterTables []string // that hold none
+	keys   map[string]key
+	listen map[string]listenKey
+	names  []string // dotted, those of [[listen]] too, in the contract's order
+	tables []string // with keys that are built, but for env and listen
+	later  []string // keys that are not built, and tables without another
 }
 
 func newSchema() schema {
 	s := schema{keys: map[string]key{}, listen: map[string]listenKey{}, later: later()}
 	for _, k := range keys() {
 		s.keys[k.name] = k
-		if table, _, nested := strings.Cut(k.name, "."); nested && !slices.Contains(s.tables, table) {
+		s.names = append(s.names, k.name)
+		if table, _ := split(k.name); table != "" && !slices.Contains(s.tables, table) {
 			s.tables = append(s.tables, table)
 		}
 	}
 	for _, k := range listenKeys() {
 		s.listen[k.name] = k
+		s.names = append(s.names, "listen."+k.name)
 	}
-	for _, name := range s.later {
-		if table, _, nested := strings.Cut(name, "."); nested &&
-			!slices.Contains(s.tables, table) && !slices.Contains(s.laterTables, table) {
-			s.laterTables = append(s.laterTables, table)
+	for _, name := range later() {
+		if table, _ := split(name); table != "" && !slices.Contains(s.tables, table) && !slices.Contains(s.later, table) {
+			s.later = append(s.later, table)
 		}
 	}
 	return s
 }
 
-// isLater says whether a key or table is promised and not built.
+// isLater says whether a key, or its whole table, is promised and not built.
 func (s schema) isLater(name string) bool {
-	return slices.Contains(s.later, name) || slices.Contains(s.laterTables, name)
-}
-
-// names are the keys of a table, "" for the top, in the contract's order.
-func (s schema) names(table string) []string {
-	var names []string
-	for _, k := range keys() {
-		if of, name := split(k.name); of == table {
-			names = append(names, name)
-		}
-	}
-	if table == "listen" {
-		for _, k := range listenKeys() {
-			names = append(names, k.name)
-		}
-	}
-	return names
+	table, _, _ := strings.Cut(name, ".")
+	return slices.Contains(s.later, name) || slices.Contains(s.later, table)
 }
 
 // split is a dotted key's table and name.
@@ -66,147 +53,107 @@ func split(key string) (table, name string) {
 	return "", key
 }
 
-// everything is each dotted key and table that can be meant.
-func (s schema) everything() []string {
-	all := []string{"env", "listen"}
-	for _, k := range keys() {
-		all = append(all, k.name)
+// in lists the keys of a table, "" for the top.
+func (s schema) in(table string) string {
+	var names []string
+	for _, k := range s.names {
+		if of, name := split(k); of == table {
+			names = append(names, name)
+		}
 	}
-	for _, k := range listenKeys() {
-		all = append(all, "listen."+k.name)
-	}
-	return slices.Concat(all, s.tables, s.later, s.laterTables)
+	return strings.Join(names, ", ")
 }
 
 // refuse says what is wrong with a setting that the schema does not have.
 func (s schema) refuse(wrong setting) *Error {
 	name, at := wrong.name(), wrong.at()
-	table := wrong.path[0].name
-	isTable := slices.Contains(s.tables, table) || slices.Contains(s.laterTables, table)
+	table, top := wrong.path[0].name, len(wrong.path) == 1
+	_, value := s.keys[table]
+	single := table == "env" || slices.Contains(s.tables, table)
 	switch {
-	case len(wrong.path) == 1 && wrong.form == unstable.ArrayTable && (isTable || table == "env"):
+	case top && single && wrong.form == unstable.ArrayTable:
 		return at.errorf("there is one %s only: write [%s]", table, table)
-	case len(wrong.path) == 1 && wrong.form == unstable.KeyValue && (isTable || table == "env"):
+	case top && single && wrong.form == unstable.KeyValue:
 		return at.errorf("%q is a table: write [%s] and its settings below", table, table)
-	case table == "listen" && (len(wrong.path) == 1 || wrong.item < 0):
+	case table == "listen" && (top || wrong.item < 0):
 		return at.errorf("there can be several listeners: write [[listen]]")
-	case len(wrong.path) > 1 && s.isKey(table):
+	case !top && value:
 		return at.errorf("%q is one value, not a table", table)
 	}
+	known := single || table == "listen"
 	what := "key"
 	if wrong.form != unstable.KeyValue {
 		what = "table"
 	}
-	if len(wrong.path) > 1 && !isTable && table != "listen" {
+	if !top && !known {
 		name, what, at = table, "table", wrong.path[0].at
 	}
 	if likely := s.likely(name); len(likely) > 0 {
 		return at.errorf("unknown %s %q: did you mean %s?", what, name, either(likely))
 	}
-	if isTable || table == "listen" {
-		return at.errorf("unknown %s %q: %s has %s", what, name, table, strings.Join(s.names(table), ", "))
+	if known {
+		return at.errorf("unknown %s %q: %s has %s", what, name, table, s.in(table))
 	}
-	return at.errorf("unknown %s %q: there are %s, and the tables env, listen, %s", what, name,
-		strings.Join(s.names(""), ", "), strings.Join(s.tables, ", "))
+	return at.errorf("unknown %s %q: there are %s, and the tables env, listen, %s", what, name, s.in(""), strings.Join(s.tables, ", "))
 }
 
-func (s schema) hasListen(name string) bool {
-	_, known := s.listen[name]
-	return known
-}
-
-func (s schema) isKey(name string) bool {
-	_, known := s.keys[name]
-	return known || slices.Contains(s.later, name)
-}
-
-// likely are the keys probably meant: other programs' words for them, the same
-// word in another table, or the nearest spelling, best in the same table.
+// likely are the keys probably meant: another program's word for one, or those of
+// the nearest spelling, in the nearest table.
 func (s schema) likely(wrong string) []string {
 	plain := strings.ReplaceAll(strings.ToLower(wrong), "-", "_")
-	if known := synonym(plain); known != "" {
+	if known := synonyms()[plain]; known != "" {
 		return []string{known}
 	}
 	table, word := split(plain)
-	var same, elsewhere []string
-	for _, key := range s.everything() {
+	var best []string
+	least := control.MaxName
+	for _, key := range slices.Concat([]string{"env", "listen"}, s.names, s.tables, s.later) {
 		of, name := split(key)
-		switch {
-		case of == table:
-			same = append(same, name)
-		case name == word:
-			elsewhere = append(elsewhere, key)
+		if distance(word, name) > tolerance(word) {
+			continue
+		}
+		switch far := distance(word, name) + min(2, distance(table, of)); {
+		case far < least:
+			best, least = []string{key}, far
+		case far == least:
+			best = append(best, key)
 		}
 	}
-	if near := nearest(word, same); near != "" && distance(word, near) <= 1 {
-		return []string{qualified(table, near)}
-	}
-	if len(elsewhere) > 0 {
-		return elsewhere
-	}
-	if near := nearest(word, same); near != "" {
-		return []string{qualified(table, near)}
-	}
-	if near := nearest(plain, s.everything()); near != "" {
-		return []string{near}
-	}
-	var words []string
-	for _, key := range s.everything() {
-		_, name := split(key)
-		words = append(words, name)
-	}
-	near := nearest(word, words)
-	var meant []string
-	for _, key := range s.everything() {
-		if _, name := split(key); near != "" && name == near {
-			meant = append(meant, key)
-		}
-	}
-	return meant
+	return best
 }
 
-func qualified(table, name string) string {
-	if table == "" {
-		return name
-	}
-	return table + "." + name
-}
-
-// synonym is what other supervisors call a key: pm2, gunicorn, systemd,
+// synonyms are what other supervisors call a key: pm2, gunicorn, systemd,
 // supervisord, Docker.
-func synonym(word string) string {
-	switch word {
-	case "instances", "processes", "numprocs", "num_workers", "replicas", "scale":
-		return "workers"
-	case "cwd", "chdir", "working_directory", "workdir":
-		return "directory"
-	case "cmd", "exec", "script", "args", "exec_start", "program":
-		return "command"
-	case "port", "bind", "address", "socket", "listeners":
-		return "listen.address"
-	case "environment":
-		return "env"
-	case "environment_file":
-		return "env_file"
-	case "pidfile":
-		return "pid_file"
-	case "uid":
-		return "user"
-	case "gid":
-		return "group"
-	case "kill_signal", "stopsignal":
-		return "stop_signal"
-	case "kill_timeout", "graceful_timeout", "stop_grace_period":
-		return "drain.timeout"
-	case "max_restarts":
-		return "restart.max_attempts"
+func synonyms() map[string]string {
+	words := map[string]string{
+		"workers":              "instances processes numprocs num_workers replicas scale",
+		"directory":            "cwd chdir working_directory workdir",
+		"command":              "cmd exec script args exec_start program",
+		"listen.address":       "port bind address socket listeners",
+		"env":                  "environment",
+		"env_file":             "environment_file",
+		"pid_file":             "pidfile",
+		"user":                 "uid",
+		"group":                "gid",
+		"stop_signal":          "kill_signal stopsignal",
+		"drain.timeout":        "kill_timeout graceful_timeout stop_grace_period",
+		"restart.max_attempts": "max_restarts",
 	}
-	return ""
+	known := map[string]string{}
+	for key, others := range words {
+		for word := range strings.FieldsSeq(others) {
+			known[word] = key
+		}
+	}
+	return known
 }
+
+// tolerance is the distance up to which a word may be a misspelling.
+func tolerance(word string) int { return max(1, len(word)/3) }
 
 // nearest is the word that wrong is probably a misspelling of, "" for none.
 func nearest(wrong string, words []string) string {
-	best, least := "", max(1, len(wrong)/3)+1
+	best, least := "", tolerance(wrong)+1
 	for _, word := range words {
 		if d := distance(wrong, word); d < least {
 			best, least = word, d

@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -82,29 +80,4 @@ func (d *draft) showWorkers() string {
 		return number
 	}
 	return d.workers + " (" + number + ")"
-}
-
-func (d *draft) showUmask() string {
-	if d.config.Umask < 0 {
-		return ""
-	}
-	return fmt.Sprintf("%04o", d.config.Umask)
-}
-
-func (d *draft) showStopSignal() string {
-	return strings.TrimPrefix(unix.SignalName(d.config.StopSignal), "SIG")
-}
-
-func (d *draft) showChannel() string {
-	if d.config.Channel {
-		return "forkd"
-	}
-	return "none"
-}
-
-func (d *draft) showProtocols() string {
-	if len(d.config.Protocols) == 0 {
-		return "none"
-	}
-	return strings.Join(d.config.Protocols, " ")
 }

@@ -8,8 +8,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/pelletier/go-toml/v2/unstable"
+	"golang.org/x/sys/unix"
 )
 
 // value is what a key was set to, from either source.
@@ -61,6 +65,23 @@ func (v value) string() (string, error) {
 	return v.text, nil
 }
 
+// textOrNumber is text, or a number without quotes.
+func (v value) textOrNumber() (string, error) {
+	if v.kind == integer {
+		v.kind = text
+	}
+	return v.string()
+}
+
+// line is text without control characters.
+func (v value) line() (string, error) {
+	set, err := v.string()
+	if err == nil && strings.ContainsFunc(set, unicode.IsControl) {
+		err = errors.New("must not hold a control character")
+	}
+	return set, err
+}
+
 // strings is a list of text.
 func (v value) strings() ([]string, error) {
 	if v.kind != list {
@@ -86,20 +107,58 @@ func quoteFields(line string) string {
 	return strings.Join(words, ", ")
 }
 
+// exitCodes is a list of exit codes.
+func (v value) exitCodes() ([]int, error) {
+	if v.kind != list {
+		return nil, fmt.Errorf("must be a list of exit codes, not %s: write [78]", v)
+	}
+	codes := make([]int, len(v.items))
+	for i, item := range v.items {
+		code, err := item.whole(0, 255)
+		if err != nil {
+			return nil, item.at.wrap(err)
+		}
+		codes[i] = code
+	}
+	return codes, nil
+}
+
+// name is the name of a listener.
+func (v value) name() (string, error) {
+	name, err := v.string()
+	if err == nil && !control.ValidName(name) {
+		err = fmt.Errorf("%q is not a name: %s", name, control.NameRule)
+	}
+	return name, err
+}
+
+func (v value) balance() (string, error) {
+	return v.choice([]string{sockets.BalanceHash, sockets.BalanceSource}, []string{"least"})
+}
+
+// metrics is a TCP address, HOST:PORT; "" for none.
+func (v value) metrics() (string, error) {
+	address, err := v.textOrNumber() // address = 9640
+	if err != nil || address == "" {
+		return "", err
+	}
+	l, err := sockets.ParseTCP(address)
+	if err != nil {
+		return "", fmt.Errorf("%q: %w", address, err)
+	}
+	return l.String(), nil
+}
+
 // whole is a whole number from least to most.
 func (v value) whole(least, most int) (int, error) {
 	n, err := v.number()
-	if err != nil || n < int64(least) || n > int64(most) {
-		return 0, fmt.Errorf("must be a number from %d to %d, not %s%s", least, most, v, v.inQuotes())
+	switch {
+	case err == nil && n >= int64(least) && n <= int64(most):
+		return int(n), nil
+	case v.kind == text:
+		return 0, fmt.Errorf("must be a number from %d to %d, not %s in quotes", least, most, v)
 	}
-	return int(n), nil
-}
-
-func (v value) inQuotes() string {
-	if v.kind == text {
-		return " in quotes"
-	}
-	return ""
+	return 0, fmt.Errorf("must be a number from %d to %d, not %s", least, most, v)
 }
 
 // number reads TOML's ways of writing an integer, and plain decimals of a flag.
@@ -174,26 +233,12 @@ func (v value) umask() (int, error) {
 	return 0, fmt.Errorf(`%s is not a umask: write octal digits in quotes, "0022"`, v)
 }
 
-// stopSignals are those that a program can take as a wish to end; KILL and
-// STOP can't be taken at all.
-func stopSignals() map[string]syscall.Signal {
-	return map[string]syscall.Signal{
-		"TERM":  syscall.SIGTERM,
-		"INT":   syscall.SIGINT,
-		"QUIT":  syscall.SIGQUIT,
-		"HUP":   syscall.SIGHUP,
-		"USR1":  syscall.SIGUSR1,
-		"USR2":  syscall.SIGUSR2,
-		"WINCH": syscall.SIGWINCH,
-	}
-}
-
-// signal is a signal's name, with or without SIG.
+// signal is a signal that a program can take as a wish to end, with or without SIG.
 func (v value) signal() (syscall.Signal, error) {
 	if v.kind == text || v.kind == typed {
 		name := strings.TrimPrefix(strings.ToUpper(v.text), "SIG")
-		if signal, ok := stopSignals()[name]; ok {
-			return signal, nil
+		if slices.Contains([]string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"}, name) {
+			return unix.SignalNum("SIG" + name), nil
 		}
 	}
 	return 0, fmt.Errorf(`%s is no signal that asks a program to end: use "TERM", "INT", "QUIT", "HUP", "USR1", "USR2" or "WINCH"`, v)

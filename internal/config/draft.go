@@ -20,7 +20,7 @@ type draft struct {
 	host     host
 	file     string // the file as the user would name it, "" without one
 	config   supervisor.Config
-	places                     // of the keys
+	places   // of the keys
 	failures []*Error
 	expanded int // bytes that have come of variables
 

@@ -6,135 +6,47 @@ import (
 	"strings"
 )
 
-// interpreter is a program that is known by what it runs.
-type interpreter struct {
-	names  []string // a version may follow: python3.12, php8.2
-	valued []string // options whose value is the next argument
-	module []string // options whose value is what runs, as -m of python
-	inline []string // options whose value is a program's text: there is no script
-	shell  bool     // one-letter options are written together: -euo pipefail, -lc '...'
+// launcher is a program that is known by what it runs. Its lists are separated by
+// blanks.
+type launcher struct {
+	programs string // a version may follow: python3.12, php8.2
+	word     string // comes before what runs: "exec" of bundle
+	valued   string // options that take the next argument
+	runs     string // options whose value is what runs, as -m of python
+	inline   string // options whose value is a program's text
+	command  bool   // what runs is a command with arguments of its own, not a script
 }
 
-func interpreters() []interpreter {
-	return []interpreter{
-		{
-			names:  []string{"node", "nodejs", "tsx", "ts-node"},
-			valued: []string{"-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "--env-file", "--title"},
-			inline: []string{"-e", "--eval", "-p", "--print"},
-		},
-		{names: []string{"bun", "deno"}, inline: []string{"-e", "--eval"}},
-		{
-			names:  []string{"python", "pypy"},
-			valued: []string{"-W", "-X", "--check-hash-based-pycs"},
-			module: []string{"-m"},
-			inline: []string{"-c"},
-		},
-		{names: []string{"ruby"}, valued: []string{"-r", "-I", "-E", "-C"}, inline: []string{"-e"}},
-		{
-			names:  []string{"php"},
-			valued: []string{"-d", "-c", "-t", "-S", "-z", "--define", "--php-ini", "--docroot", "--server"},
-			module: []string{"-f", "--file"},
-			inline: []string{"-r", "--run"},
-		},
-		{names: []string{"perl"}, valued: []string{"-I"}, inline: []string{"-e", "-E"}},
-		{
-			names:  []string{"java"},
-			valued: []string{"-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-modules", "--add-opens", "--add-exports"},
-			module: []string{"-jar", "-m", "--module"},
-		},
-		{names: []string{"dotnet", "lua", "luajit", "Rscript"}},
-		{names: []string{"sh", "bash", "dash", "zsh", "ksh"}, valued: []string{"-o", "+o"}, inline: []string{"-c"}, shell: true},
+func launchers() []launcher {
+	return []launcher{
+		{programs: "env", valued: "-u --unset -C --chdir -S --split-string", command: true},
+		{programs: "nohup setsid npx bunx nice stdbuf", valued: "-n -i -o -e", command: true},
+		{programs: "bundle", word: "exec", command: true},
+		{programs: "uv poetry pipenv pdm rye hatch", word: "run", command: true},
+		{programs: "bun deno", word: "run", inline: "-e --eval"},
+		{programs: "node nodejs tsx ts-node", valued: "-r --require --import --loader -C --conditions --env-file --title", inline: "-e --eval -p --print"},
+		{programs: "python pypy", valued: "-W -X", runs: "-m", inline: "-c"},
+		{programs: "ruby", valued: "-r -I -E -C", inline: "-e"},
+		{programs: "perl", valued: "-I", inline: "-e -E"},
+		{programs: "php", valued: "-d -c -t -S -z", runs: "-f --file", inline: "-r --run"},
+		{programs: "java", valued: "-cp -classpath --class-path -p --module-path --add-modules --add-opens --add-exports", runs: "-jar -m --module"},
+		{programs: "dotnet lua luajit Rscript"},
+		{programs: "sh bash dash zsh ksh", valued: "-o +o -euo -eo", inline: "-c -lc -ec"},
 	}
 }
 
-// named says whether program is the interpreter, in whatever version.
-func (i interpreter) named(program string) bool {
-	return slices.Contains(i.names, program) || slices.Contains(i.names, strings.TrimRight(program, "0123456789."))
-}
+func has(list, word string) bool { return slices.Contains(strings.Fields(list), word) }
 
-// inside returns what follows a program that only runs another: `env A=1 x`,
-// `bundle exec x`. ok is false for every other program.
-func inside(command []string) (rest []string, ok bool) {
-	program, rest := filepath.Base(command[0]), command[1:]
-	switch program {
-	case "env":
-		return afterEnv(rest), true
-	case "nohup", "setsid", "npx", "bunx":
-		return afterOptions(rest, nil), true
-	case "nice":
-		return afterOptions(rest, []string{"-n"}), true
-	case "stdbuf":
-		return afterOptions(rest, []string{"-i", "-o", "-e"}), true
-	case "bundle":
-		return afterWord(rest, "exec")
-	case "uv", "poetry", "pipenv", "pdm", "rye", "hatch":
-		return afterWord(rest, "run")
-	case "deno", "bun":
-		if rest, ok := afterWord(rest, "run"); ok {
-			return append([]string{program}, rest...), true
-		}
-	}
-	return nil, false
-}
-
-// afterEnv skips the options and variables of env(1); -S splits one argument
-// into several, as a script's first line needs it.
-func afterEnv(args []string) []string {
-	for len(args) > 0 {
-		arg := args[0]
-		if line, split := strings.CutPrefix(arg, "--split-string="); split {
-			return afterEnv(append(strings.Fields(line), args[1:]...))
-		}
-		switch {
-		case arg == "-S" || arg == "--split-string":
-			if len(args) > 1 {
-				return afterEnv(append(strings.Fields(args[1]), args[2:]...))
-			}
-			return nil
-		case strings.HasPrefix(arg, "-S"):
-			return afterEnv(append(strings.Fields(arg[2:]), args[1:]...))
-		case slices.Contains([]string{"-u", "--unset", "-C", "--chdir"}, arg):
-			args = args[min(2, len(args)):]
-		case strings.HasPrefix(arg, "-") || strings.Contains(arg, "="):
-			args = args[1:]
-		default:
-			return args
-		}
-	}
-	return nil
-}
-
-func afterOptions(args, valued []string) []string {
-	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
-		skip := 1
-		if slices.Contains(valued, args[0]) {
-			skip = 2
-		}
-		args = args[min(skip, len(args)):]
-	}
-	return args
-}
-
-func afterWord(args []string, word string) ([]string, bool) {
-	if len(args) < 2 || args[0] != word {
-		return nil, false
-	}
-	return afterOptions(args[1:], nil), true
-}
-
-// commandName is what a command is called: its program's base name, or where
-// that is an interpreter the script's. directory is where it runs.
+// commandName is what a command is called: the base name of its program, or of the
+// script or command that the program runs. directory is where it runs.
 func commandName(command []string, directory string) string {
 	if len(command) == 0 {
 		return ""
 	}
-	program := filepath.Base(command[0])
-	if rest, ok := inside(command); ok && len(rest) > 0 {
-		return commandName(rest, directory)
-	}
-	for _, i := range interpreters() {
-		if i.named(program) {
-			if name := i.script(command[1:], directory); name != "" {
+	program, args := filepath.Base(command[0]), command[1:]
+	for _, l := range launchers() {
+		if has(l.programs, program) || has(l.programs, strings.TrimRight(program, "0123456789.")) {
+			if name := l.name(args, directory); name != "" {
 				return name
 			}
 			return program
@@ -143,52 +55,40 @@ func commandName(command []string, directory string) string {
 	return withoutExtension(program)
 }
 
-// script finds what an interpreter runs, "" where it is no file or module.
-func (i interpreter) script(args []string, directory string) string {
+// name is what the launcher runs, "" where the arguments do not say.
+func (l launcher) name(args []string, directory string) string {
+	if l.command && l.word != "" && (len(args) == 0 || args[0] != l.word) {
+		return "" // bundle install
+	}
 	for len(args) > 0 {
 		arg := args[0]
-		if i.shell && len(arg) > 2 && (arg[0] == '-' || arg[0] == '+') && arg[1] != '-' {
-			arg = arg[:1] + arg[len(arg)-1:]
-		}
+		args = args[1:]
 		switch {
-		case slices.Contains(i.inline, arg):
+		case has(l.inline, arg) || arg == "-":
 			return ""
-		case slices.Contains(i.module, arg) && len(args) > 1:
-			return withoutExtension(filepath.Base(args[1]))
-		case i.attached(arg) != "": // python3 -mgunicorn
-			return withoutExtension(filepath.Base(i.attached(arg)))
-		case slices.Contains(i.valued, arg):
-			args = args[min(2, len(args)):]
-			continue
-		case arg == "-": // the program's text comes from stdin
-			return ""
-		case strings.HasPrefix(arg, "-") || strings.HasPrefix(arg, "+"):
-			args = args[1:]
-			continue
-		}
-		if !filepath.IsAbs(arg) { // "." is the directory
-			arg = filepath.Join(directory, arg)
-		}
-		return withoutExtension(filepath.Base(arg))
-	}
-	return ""
-}
-
-// attached is the value of a one-letter option of i.module that is written
-// without a space.
-func (i interpreter) attached(arg string) string {
-	for _, option := range i.module {
-		if value, ok := strings.CutPrefix(arg, option); ok && len(option) == len("-m") {
-			return value
+		case has(l.runs, arg) && len(args) > 0:
+			return withoutExtension(filepath.Base(args[0]))
+		case l.runs == "-m" && strings.HasPrefix(arg, "-m"): // python3 -mgunicorn
+			return arg[len("-m"):]
+		case has(l.valued, arg):
+			args = args[min(1, len(args)):]
+		case arg == l.word, strings.HasPrefix(arg, "-"), strings.HasPrefix(arg, "+"), l.programs == "env" && strings.Contains(arg, "="):
+			// An option, or a variable.
+		case l.command:
+			return commandName(append([]string{arg}, args...), directory)
+		case filepath.IsAbs(arg):
+			return withoutExtension(filepath.Base(arg))
+		default:
+			return withoutExtension(filepath.Base(filepath.Join(directory, arg))) // "." is the directory
 		}
 	}
 	return ""
 }
 
-// withoutExtension takes off what says only which language it is written in.
+// withoutExtension takes off what says only which language a file is written in.
 func withoutExtension(file string) string {
-	switch extension := filepath.Ext(file); extension {
-	case ".js", ".mjs", ".cjs", ".ts", ".mts", ".py", ".pyc", ".pyz", ".rb", ".php", ".pl", ".sh", ".jar", ".dll", ".lua", ".R", ".ru":
+	extension := filepath.Ext(file)
+	if has(".js .mjs .cjs .ts .mts .py .pyc .pyz .rb .php .pl .sh .jar .dll .lua .R .ru", extension) {
 		return strings.TrimSuffix(file, extension)
 	}
 	return file

@@ -56,13 +56,4 @@ func TestCommandName(t *testing.T) {
 			t.Errorf("%s is called %q, not %q", command, got, want)
 		}
 	}
-	for _, split := range [][]string{
-		{"env", "-S", "A=1 node app.js"},
-		{"env", "-S node --inspect", "app.js"},
-		{"env", "--split-string=node app.js"},
-	} {
-		if got := commandName(split, "/"); got != "app" {
-			t.Errorf("%q is called %q", split, got)
-		}
-	}
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"syscall"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
@@ -68,9 +69,8 @@ func (c Config) core() pool.Settings {
 	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain}
 }
 
-// MaxWorkers bounds Config.Workers: beyond it, a typing mistake is likelier
-// than a machine.
-const MaxWorkers = 1024
+// MaxWorkers bounds Config.Workers.
+const MaxWorkers = control.MaxWorkers
 
 // User is whom the workers run as.
 type User struct {

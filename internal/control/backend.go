@@ -7,8 +7,7 @@ import "context"
 // server is closed. An *Error chooses the HTTP status, any other error is 503.
 type Backend interface {
 	Status(ctx context.Context) (App, error)
-	// Health is what /healthz says: one of the states. It costs little: balancers
-	// ask all the time.
+	// Health returns one of the states, for /healthz. It must be cheap.
 	Health(ctx context.Context) (string, error)
 	Describe(ctx context.Context) (Description, error)
 	// Events returns the events after a number that are still kept, the oldest

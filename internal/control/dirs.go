@@ -44,8 +44,8 @@ func own() []string {
 	return append(dirs, private())
 }
 
-// private is the directory of a user who has no better one. Anybody may make it
-// first, so it counts only while it is ours and closed to others.
+// private is the last resort. Anybody may make it first, so it counts only while it
+// is ours and closed to others.
 func private() string { return "/tmp/forkd-" + strconv.Itoa(os.Geteuid()) }
 
 // Dirs returns the directories in which a client looks for apps, each once, in
@@ -58,25 +58,21 @@ func Dirs() []string {
 	}
 	var dirs []string
 	var seen []fs.FileInfo
-next:
 	for _, dir := range candidates {
 		info, err := os.Stat(dir)
 		if err != nil || !info.IsDir() || dir == private() && checkPrivate(dir) != nil {
 			continue
 		}
-		for _, other := range seen {
-			if os.SameFile(info, other) {
-				continue next
-			}
+		if !slices.ContainsFunc(seen, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
+			seen, dirs = append(seen, info), append(dirs, dir)
 		}
-		seen, dirs = append(seen, info), append(dirs, dir)
 	}
 	return dirs
 }
 
 // makeDirs makes dir and its parents, and returns those that were missing, the
-// outermost first. Whatever the umask, workers of another user reach what is in
-// them, unless it is the private one.
+// outermost first. Workers of another user can reach files in them, whatever the
+// umask, unless it is the private one.
 func makeDirs(dir string) (made []string, err error) {
 	mode := fs.FileMode(0o755)
 	if dir == private() {
@@ -117,9 +113,8 @@ func chmodOwn(path string, mode fs.FileMode) error {
 	return os.Chmod(within(dir, ""), mode)
 }
 
-// openOwn opens a directory of this user's, and no other that somebody who may
-// write beside it has put in its place: files in it are reached through the open
-// one.
+// openOwn opens a directory, unless it is a link or another user's: somebody who may
+// write to its parent can put one there.
 func openOwn(path string) (*os.File, error) {
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
@@ -134,31 +129,26 @@ func openOwn(path string) (*os.File, error) {
 	return nil, fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", path)
 }
 
-// within is a path to a file of an open directory, "" to the directory itself,
-// wherever that is by now.
+// within is the path to a file of an open directory, or with "" to the directory,
+// wherever that has been moved.
 func within(dir *os.File, name string) string {
 	return filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), name)
 }
 
-// reachable says why the members of a group (-1: of none) can't come to what is
-// in a directory: they need search permission on it and all above it
-// (path_resolution(7)).
+// reachable says why the members of a group (-1: none) can't reach files in a
+// directory: they need search permission on it and all above it (path_resolution(7)).
 func reachable(dir string, group int) error {
 	if group < 0 {
 		return nil
 	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return unusable(dir, err)
+		return err
 	}
 	for _, d := range []string{real, dir} {
 		for ; ; d = filepath.Dir(d) {
 			if shut, err := shutTo(d, group); err != nil {
-				return unusable(d, err)
+				return err
 			} else if shut {
 				return fmt.Errorf("cannot let group %d (control.group) use %s: its members may not enter %s: set FORKD_RUNTIME_DIR to a directory that they may", group, dir, d)
 			}
@@ -170,9 +160,8 @@ func reachable(dir string, group int) error {
 	return nil
 }
 
-// shutTo reports whether a directory's mode keeps the members of a group out.
-// Where there is an access list beside the mode (acl(5)) it may name them: they
-// are taken to be let in.
+// shutTo reports whether a directory's mode keeps the members of a group out. An
+// access list (acl(5)) may name them: with one, it is taken to.
 func shutTo(dir string, group int) (bool, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -189,8 +178,7 @@ func shutTo(dir string, group int) (bool, error) {
 	return err != nil || n == 0, nil
 }
 
-// removeDirs removes directories that are empty, the innermost first. Others
-// may use them by now, and then they stay.
+// removeDirs removes directories, the innermost first. Those that are not empty stay.
 func removeDirs(dirs []string) {
 	for _, dir := range slices.Backward(dirs) {
 		_ = syscall.Rmdir(dir) // os.Remove would take a file too
@@ -233,10 +221,10 @@ func unusable(path string, err error) error {
 		return err // has its own words
 	}
 	advice := "set FORKD_RUNTIME_DIR to a directory that you may write"
-	switch errno {
-	case syscall.ENOSPC, syscall.EDQUOT:
+	switch {
+	case errno == syscall.ENOSPC, errno == syscall.EDQUOT:
 		advice = "free some space, or set FORKD_RUNTIME_DIR to another disk"
-	case syscall.EMFILE, syscall.ENFILE:
+	case errno == syscall.EMFILE, errno == syscall.ENFILE:
 		advice = "raise the limit on open files (ulimit -n)"
 	}
 	return fmt.Errorf("cannot use %s: %s: %s", path, errno.Error(), advice)

@@ -33,8 +33,8 @@ func (m *Message) Check() error {
 		return &Error{http.StatusBadRequest, "cannot send the message: " + fmt.Sprintf(format, args...)}
 	}
 	switch {
-	case m.Slot != nil && (*m.Slot < 0 || *m.Slot >= mostWorkers):
-		return bad("slot %d: slots are 0 to %d", *m.Slot, mostWorkers-1)
+	case m.Slot != nil && (*m.Slot < 0 || *m.Slot >= MaxWorkers):
+		return bad("slot %d: slots are 0 to %d", *m.Slot, MaxWorkers-1)
 	case len(m.Message) == 0:
 		return bad(`there is none: send {"message":JSON}`)
 	}

@@ -22,8 +22,9 @@ type Scaled struct {
 	To   int `json:"workers"` // that are wanted now
 }
 
-// mostWorkers is supervisor.MaxWorkers, which stands above this package.
-const mostWorkers = 1024
+// MaxWorkers is the most workers that an app may have: beyond it, a typing mistake is
+// likelier than a machine.
+const MaxWorkers = 1024
 
 // ParseScale reads what people write: a number, a change, as "+2" or "-1", or a
 // share, as "cpus*2+1". The error is an *Error, 400.
@@ -39,7 +40,7 @@ func ParseScale(text string) (Scale, error) {
 	default:
 		s = Scale{To: positive(text)}
 	}
-	if s == (Scale{}) || s.To > mostWorkers || s.By >= mostWorkers || s.By <= -mostWorkers {
+	if s == (Scale{}) || s.To > MaxWorkers || s.By >= MaxWorkers || s.By <= -MaxWorkers {
 		return Scale{}, noScale(text)
 	}
 	return s, nil
@@ -50,7 +51,7 @@ func noScale(text string) error {
 	if len(text) > most {
 		text = text[:most] + "..."
 	}
-	return &Error{http.StatusBadRequest, fmt.Sprintf("%q is no number of workers: use 1 to %d, +N, -N, cpus, cpus-1, cpus*2+1 or 50%%", text, mostWorkers)}
+	return &Error{http.StatusBadRequest, fmt.Sprintf("%q is no number of workers: use 1 to %d, +N, -N, cpus, cpus-1, cpus*2+1 or 50%%", text, MaxWorkers)}
 }
 
 // Share is the number of slots that text, a share of a machine with cpus CPUs,
@@ -65,7 +66,7 @@ func Share(text string, cpus int) (n int, ok bool) {
 	if m == nil {
 		return 0, false
 	}
-	n = min(cpus, mostWorkers)
+	n = min(cpus, MaxWorkers)
 	if m[1] != "" {
 		n = cpus * positive(m[1][1:])
 	}
@@ -99,8 +100,8 @@ func (s Scale) Workers(now, cpus int) (int, error) {
 	case s.Of != "":
 		n, _ = Share(s.Of, cpus)
 	}
-	if n < 1 || n > mostWorkers {
-		return 0, &Error{http.StatusBadRequest, fmt.Sprintf("%s would be %d workers: an app has 1 to %d", s, n, mostWorkers)}
+	if n < 1 || n > MaxWorkers {
+		return 0, &Error{http.StatusBadRequest, fmt.Sprintf("%s would be %d workers: an app has 1 to %d", s, n, MaxWorkers)}
 	}
 	return n, nil
 }

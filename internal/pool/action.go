@@ -76,7 +76,7 @@ type (
 	// ready worker of the new generation.
 	RollProgress struct {
 		Phase    RollPhase
-		Reload   bool // the configuration was read anew
+		Reload   bool // the configuration was read again
 		From, To int
 		Done, Of int
 		Why      string

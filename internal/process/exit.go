@@ -26,7 +26,7 @@ type Exit struct {
 func (e Exit) String() string {
 	switch {
 	case e.Traced:
-		return "ended while it was traced (gdb, strace): its tracer has not let go of it"
+		return "ended while it was traced (gdb, strace): its tracer has not released it"
 	case e.Signal == 0:
 		return fmt.Sprintf("exit status %d", e.Code)
 	case e.Core:

@@ -97,17 +97,17 @@ func TestGroupOutlivesItsLeader(t *testing.T) {
 	if e := receive(t, start(t, c, shell("exit 6")).exited, "another's exit"); e.Code != 6 || e.Leftovers {
 		t.Errorf("another ended with %+v", e)
 	}
-	stranger := start(t, c, shell("setsid sh -c 'echo $$; exec sleep 1001' & sleep 1000"))
-	pid := stranger.pidLine(t)
-	if err := stranger.SignalGroup(syscall.SIGKILL); err != nil {
+	foreign := start(t, c, shell("setsid sh -c 'echo $$; exec sleep 1001' & sleep 1000"))
+	pid := foreign.pidLine(t)
+	if err := foreign.SignalGroup(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	receive(t, stranger.gone, "its reaping")
-	eventually(t, "the stranger is adopted", func() bool { return slices.Equal(c.Adopted(), []int{pid}) })
+	receive(t, foreign.gone, "its reaping")
+	eventually(t, "the foreign child is adopted", func() bool { return slices.Equal(c.Adopted(), []int{pid}) })
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the stranger is reaped", func() bool { return state(pid) == "" })
+	eventually(t, "the foreign child is reaped", func() bool { return state(pid) == "" })
 
 	// One of two gone: not yet.
 	if err := unix.Kill(children[0], unix.SIGKILL); err != nil {
@@ -130,7 +130,7 @@ func TestGroupOutlivesItsLeader(t *testing.T) {
 		t.Errorf("%d children left", n)
 	}
 	if len(w.exited) != 0 || len(w.groupEnded) != 0 {
-		t.Error("told twice")
+		t.Error("called twice")
 	}
 }
 
@@ -164,7 +164,7 @@ func TestGroupMemberWithAParentElsewhere(t *testing.T) {
 	}
 }
 
-func TestStrangers(t *testing.T) {
+func TestForeignChildren(t *testing.T) {
 	c := newChildren(t)
 	w := start(t, c, shell("(setsid sh -c 'echo $$; (sleep 1000 & echo $!; wait)' &); read x; exit 0"))
 	daemon, child := w.pidLine(t), w.pidLine(t)

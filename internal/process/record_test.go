@@ -54,7 +54,7 @@ func wantKnown(t *testing.T, p Predecessor, who string, pid, worker int) {
 
 // A worker is recorded before it runs, and known with all that it starts.
 func TestRecord(t *testing.T) {
-	stranger := startMember(t)
+	foreign := startMember(t)
 	c, file := recording(t)
 	fd, inode := listener(t)
 	spec := shell(`sleep 1000 & echo $!; setsid sleep 1000 & echo $!; read line`)
@@ -78,9 +78,9 @@ func TestRecord(t *testing.T) {
 		return err == nil && session == moved
 	})
 	wantKnown(t, p, "its child in another session", moved, w.PID())
-	wantKnown(t, p, "a stranger", stranger.pid, 0)
+	wantKnown(t, p, "a foreign process", foreign.pid, 0)
 	wantKnown(t, p, "the test", os.Getpid(), 0)
-	if members := p.Members(); !slices.Contains(members, child) || slices.Contains(members, stranger.pid) {
+	if members := p.Members(); !slices.Contains(members, child) || slices.Contains(members, foreign.pid) {
 		t.Errorf("members %v", members)
 	}
 
@@ -161,7 +161,7 @@ func startMember(t *testing.T, files ...int) member {
 }
 
 // Before it is forked a worker has a line with its sockets: the shim of a master
-// that is killed at that moment is no stranger, and is not to be signaled either.
+// that is killed at that moment is no foreign process, and is not to be signaled either.
 func TestRecordBeforeTheFork(t *testing.T) {
 	c, file := recording(t)
 	fd, inode := listener(t)
@@ -183,7 +183,7 @@ func TestRecordBeforeTheFork(t *testing.T) {
 	for range 3 {
 		w := start(t, c, shell("exit 0"))
 		receive(t, w.exited, "the worker's end")
-		receive(t, w.gone, "its burial")
+		receive(t, w.gone, "its reaping")
 	}
 	if info, err := file.Stat(); err != nil || info.Size() != 2*recordSize {
 		t.Errorf("%v, %v: want two lines", info.Size(), err)

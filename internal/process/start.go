@@ -57,15 +57,15 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 		return nil, nil, err
 	}
 	defer plan.Close()
-	status, told, err := statusPipe()
+	status, writeEnd, err := statusPipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer unix.Close(told)
+	defer unix.Close(writeEnd)
 	line, record, err := c.reserve(spec)
 	if err == nil {
 		defer unix.Close(record)
-		p, err = c.forkOnThread(spec, told, int(plan.Fd()), line, record)
+		p, err = c.forkOnThread(spec, writeEnd, int(plan.Fd()), line, record)
 	}
 	if err != nil {
 		status.Close()
@@ -79,7 +79,7 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 
 // statusPipe makes the pipe for a failure of the shim. The master's end has deadlines and
 // blocks no thread.
-func statusPipe() (status *os.File, told int, err error) {
+func statusPipe() (status *os.File, writeEnd int, err error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, os.NewSyscallError("pipe2", err)
@@ -111,16 +111,16 @@ func readStatus(status *os.File, spec *Spec) error {
 }
 
 // forkOnThread has Serve fork the shim.
-func (c *Children) forkOnThread(spec *Spec, told, text, line, record int) (p *Process, err error) {
+func (c *Children) forkOnThread(spec *Spec, writeEnd, text, line, record int) (p *Process, err error) {
 	var files []uintptr
 	for _, fd := range spec.Files {
 		files = append(files, uintptr(fd))
 	}
-	stderr := uintptr(told)
+	stderr := uintptr(writeEnd)
 	if len(files) > 2 {
 		stderr, files[2] = files[2], stderr
 	}
-	files = append(files, uintptr(told), uintptr(text), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
+	files = append(files, uintptr(writeEnd), uintptr(text), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
 	if spec.File != nil {
 		files = append(files, spec.File.Fd()) // planFile
 		defer runtime.KeepAlive(spec.File)

@@ -61,10 +61,6 @@ func (p *Pool) Summary() View {
 	return v
 }
 
-// Up reports whether the app has come up: all slots ready, or some when
-// ready.timeout was over.
-func (p *Pool) Up() bool { return p.up }
-
 // Stopping reports whether a stop is in progress or about to begin.
 func (p *Pool) Stopping() bool { return p.stop != stopNone || !p.stopAt.IsZero() }
 

@@ -414,7 +414,7 @@ func (w *world) check() {
 	if v.Ready == v.Wanted {
 		w.unsettled = false
 	}
-	if w.calm && w.pool.Up() && !w.unsettled && !w.pool.Stopping() && v.Ready < v.Wanted {
+	if w.calm && w.pool.up && !w.unsettled && !w.pool.Stopping() && v.Ready < v.Wanted {
 		w.t.Fatalf("at %s: nothing has failed, and %d of %d are ready", w.now.Sub(epoch), v.Ready, v.Wanted)
 	}
 }

@@ -55,14 +55,8 @@ const elfMagic = "\x7fELF"
 // Path is where it was opened.
 func (e *Executable) Path() string { return e.path }
 
-// Unchanged reports whether the path still leads to the same file, with the same size
-// and time of modification.
-func (e *Executable) Unchanged() bool {
-	now, err := os.Stat(e.path)
-	return err == nil && os.SameFile(now, e.was) && e.sameContent(now)
-}
-
-func (e *Executable) sameContent(now os.FileInfo) bool {
+// same reports whether a file's size and time of modification are the program's.
+func (e *Executable) same(now os.FileInfo) bool {
 	return now.Size() == e.was.Size() && now.ModTime().Equal(e.was.ModTime())
 }
 
@@ -70,14 +64,14 @@ func (e *Executable) sameContent(now os.FileInfo) bool {
 // nil) or by the open file, which stays the Executable's. The error says why neither is
 // possible.
 func (e *Executable) Restore() (path string, file *os.File, err error) {
-	if e.Unchanged() {
+	if now, err := os.Stat(e.path); err == nil && os.SameFile(now, e.was) && e.same(now) {
 		return e.path, nil, nil
 	}
 	now, err := e.file.Stat()
 	switch {
 	case err != nil:
 		return "", nil, fmt.Errorf("cannot go back to %s: %w", e.path, err)
-	case !e.sameContent(now):
+	case !e.same(now):
 		return "", nil, fmt.Errorf("cannot go back to %s: it was overwritten in place at %s: replace a program by rename",
 			e.path, now.ModTime().Format(time.RFC3339))
 	case !e.elf:

@@ -104,16 +104,11 @@ const interpretedELF = "/bin/cat"
 
 func TestStartRefuses(t *testing.T) {
 	c := newChildren(t)
-	for want, spec := range map[string]Spec{
-		"no arguments":  {Path: "/bin/true"},
-		"unchanged":     {Path: "/bin/true", Args: []string{"true"}, User: &Credential{UID: math.MaxUint32, GID: 1}},
-		"no descriptor": {Path: "/bin/true", Args: []string{"true"}, Files: []int{0, -1}},
-	} {
-		if _, err := c.Start(spec); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
-		}
-	}
 	spec := shell("true")
+	spec.User = &Credential{UID: math.MaxUint32, GID: 1}
+	if _, err := c.Start(spec); err == nil || !strings.Contains(err.Error(), "unchanged") {
+		t.Errorf("got %v", err)
+	}
 	spec.User = &Credential{UID: nobody - 1, GID: nobody}
 	const refusal = "cannot change to user 65533, group 65534: operation not permitted: "
 	for _, test := range []struct {

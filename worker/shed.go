@@ -30,6 +30,7 @@ type shedder struct {
 	running  bool
 	draining bool // only the program is told
 	requests []shedRequest
+	total    int       // of their connections
 	conns    []*conn   // those that were open at the last request, oldest first
 	closed   int       // how many of them have closed
 	asked    int       // how many the program was asked for
@@ -77,13 +78,9 @@ func (w *Worker) startShed(m ipc.Shed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refresh(w.drain.active(), w.openConns())
-	total := 0
-	for _, r := range s.requests {
-		total += r.n
-	}
-	s.closed = min(s.closed, total) // a surplus does not count for this request
+	s.closed = min(s.closed, s.total) // a surplus does not count for this request
 	now := time.Now()
-	r := newShedRequest(now, min(m.Count, len(s.conns)-total+s.closed), m.Over, rand.Float64())
+	r := newShedRequest(now, min(m.Count, len(s.conns)-s.total+s.closed), m.Over, rand.Float64())
 	switch {
 	case s.draining:
 		r = newShedRequest(now, min(m.Count, int(w.Counters().Open)), m.Over, 0)
@@ -94,6 +91,7 @@ func (w *Worker) startShed(m ipc.Shed) {
 		return
 	}
 	s.requests = append(s.requests, r)
+	s.total += r.n
 	if until := now.Add(m.Over + r.cut + shedSettleTime); until.After(s.until) {
 		s.until = until
 	}
@@ -109,7 +107,8 @@ func (w *Worker) startShed(m ipc.Shed) {
 func (s *shedder) refresh(draining bool, more []*conn) {
 	if draining {
 		if !s.draining {
-			s.requests, s.closed, s.asked, s.pending = nil, 0, 0, 0
+			s.clear()
+			s.pending = 0
 		}
 		s.draining, s.conns = true, nil
 		return
@@ -127,6 +126,8 @@ func (s *shedder) refresh(draining bool, more []*conn) {
 	s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool { return c.closed.Load() })
 	s.closed += before - len(s.conns)
 }
+
+func (s *shedder) clear() { s.requests, s.total, s.closed, s.asked = nil, 0, 0, 0 }
 
 // shed is the goroutine that works until all requests are done.
 func (w *Worker) shed() {
@@ -148,9 +149,8 @@ func (w *Worker) shedStep(now time.Time) (done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refresh(w.drain.active(), nil)
-	var total, asked, due, cut int
+	var asked, due, cut int
 	for _, r := range s.requests {
-		total += r.n
 		asked += r.due(now)
 		due += r.due(now.Add(-r.close))
 		cut += r.due(now.Add(-r.cut))
@@ -158,16 +158,17 @@ func (w *Worker) shedStep(now time.Time) (done bool) {
 	s.callProgram(min(asked-s.asked, asked-s.closed))
 	s.asked = asked
 	s.mark(now, due-s.closed, cut-s.closed)
-	if s.closed >= total || now.After(s.until) {
+	if s.closed >= s.total || now.After(s.until) {
 		s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool {
 			c.listed = c.mark.Load() != unmarked
 			return !c.listed
 		})
 	}
-	if len(s.conns) > 0 || asked < total && s.closed < total {
+	if len(s.conns) > 0 || asked < s.total && s.closed < s.total {
 		return false
 	}
-	s.requests, s.closed, s.asked, s.running = nil, 0, 0, false
+	s.clear()
+	s.running = false
 	w.drain.flags.And(^flagShedding)
 	return true
 }

@@ -57,15 +57,15 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 		return nil, nil, err
 	}
 	defer plan.Close()
-	status, writeEnd, err := statusPipe()
+	status, writeEnd, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer unix.Close(writeEnd)
+	defer writeEnd.Close()
 	line, record, err := c.reserve(spec)
 	if err == nil {
 		defer unix.Close(record)
-		p, err = c.forkOnThread(spec, writeEnd, int(plan.Fd()), line, record)
+		p, err = c.forkOnThread(spec, writeEnd, plan, line, record)
 	}
 	if err != nil {
 		status.Close()
@@ -75,21 +75,6 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 		return nil, nil, err
 	}
 	return p, status, nil
-}
-
-// statusPipe makes the pipe for a failure of the shim. The master's end has deadlines and
-// blocks no thread.
-func statusPipe() (status *os.File, writeEnd int, err error) {
-	var ends [2]int
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-		return nil, -1, os.NewSyscallError("pipe2", err)
-	}
-	if err := unix.SetNonblock(ends[0], true); err != nil {
-		unix.Close(ends[0])
-		unix.Close(ends[1])
-		return nil, -1, os.NewSyscallError("fcntl", err)
-	}
-	return os.NewFile(uintptr(ends[0]), "status"), ends[1], nil
 }
 
 // readStatus waits until the exec has closed the shim's end of the pipe, or the shim has
@@ -111,16 +96,16 @@ func readStatus(status *os.File, spec *Spec) error {
 }
 
 // forkOnThread has Serve fork the shim.
-func (c *Children) forkOnThread(spec *Spec, writeEnd, text, line, record int) (p *Process, err error) {
+func (c *Children) forkOnThread(spec *Spec, status, plan *os.File, line, record int) (p *Process, err error) {
 	var files []uintptr
 	for _, fd := range spec.Files {
 		files = append(files, uintptr(fd))
 	}
-	stderr := uintptr(writeEnd)
+	stderr := status.Fd()
 	if len(files) > 2 {
 		stderr, files[2] = files[2], stderr
 	}
-	files = append(files, uintptr(writeEnd), uintptr(text), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
+	files = append(files, status.Fd(), plan.Fd(), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
 	if spec.File != nil {
 		files = append(files, spec.File.Fd()) // planFile
 		defer runtime.KeepAlive(spec.File)

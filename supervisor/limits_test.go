@@ -77,7 +77,7 @@ func TestLimitOfProcessesLater(t *testing.T) {
 	}
 	asking.Wait()
 	err := a.do(func(c *control.Client) error {
-		_, err := c.Scale(context.Background(), control.Scale{By: 1})
+		_, err := c.Scale(context.Background(), control.Scale("+1"))
 		return err
 	})
 	if refused, ok := errors.AsType[*control.Error](err); !ok || refused.Code != http.StatusConflict || !strings.Contains(err.Error(), "cannot run 3 workers") {
@@ -94,7 +94,7 @@ func TestLimitOfProcessesLater(t *testing.T) {
 		t.Error(err)
 	}
 	err = a.do(func(c *control.Client) error {
-		_, err := c.Scale(context.Background(), control.Scale{To: 1})
+		_, err := c.Scale(context.Background(), control.Scale("1"))
 		return err
 	})
 	if err != nil {

@@ -64,7 +64,7 @@ so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` 
 		if err != nil {
 			return usage("%v", err)
 		}
-		return flags.run(cmd, std, args[0], args[2:], control.OpScale, control.Args{Workers: to.String()}, everyOne)
+		return flags.run(cmd, std, args[0], args[2:], control.OpScale, control.Args{Workers: string(to)}, everyOne)
 	}
 	return cmd
 }

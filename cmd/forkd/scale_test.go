@@ -67,7 +67,7 @@ func (w *willing) note(text string) {
 }
 
 func (w *willing) Scale(_ context.Context, s control.Scale) (control.Scaled, error) {
-	w.note("scale " + s.String())
+	w.note("scale " + string(s))
 	n, err := s.Workers(1, 4)
 	return control.Scaled{From: 1, To: n}, err
 }

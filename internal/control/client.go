@@ -95,23 +95,20 @@ func (c *Client) Foreign() bool { return c.uid != 0 && int(c.uid) != os.Geteuid(
 // PID returns the master's pid, as the kernel knows it.
 func (c *Client) PID() int { return c.pid }
 
-// Status asks what GET /v1/status answers.
-func (c *Client) Status(ctx context.Context) (app App, err error) {
-	err = c.ask(ctx, http.MethodGet, "/v1/status", nil, &app)
-	return app, err
+// Status returns the answer to GET /v1/status.
+func (c *Client) Status(ctx context.Context) (App, error) {
+	return call[App](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
-// Describe asks what GET /v1/describe answers.
-func (c *Client) Describe(ctx context.Context) (d Description, err error) {
-	err = c.ask(ctx, http.MethodGet, "/v1/describe", nil, &d)
-	return d, err
+// Describe returns the answer to GET /v1/describe.
+func (c *Client) Describe(ctx context.Context) (Description, error) {
+	return call[Description](ctx, c, http.MethodGet, "/v1/describe", nil)
 }
 
 // Scale asks for another number of slots. It returns when that is wanted; poll
 // Status to see them come and go.
-func (c *Client) Scale(ctx context.Context, s Scale) (scaled Scaled, err error) {
-	err = c.ask(ctx, http.MethodPost, "/v1/scale", scaling{s}, &scaled)
-	return scaled, err
+func (c *Client) Scale(ctx context.Context, s Scale) (Scaled, error) {
+	return call[Scaled](ctx, c, http.MethodPost, "/v1/scale", scaling{s})
 }
 
 // DrainHost asks balancers to send nothing more here, or to send again.
@@ -120,35 +117,34 @@ func (c *Client) DrainHost(ctx context.Context, draining bool) error {
 	if draining {
 		path = "/v1/drain"
 	}
-	return c.ask(ctx, http.MethodPost, path, nil, nil)
+	_, err := call[any](ctx, c, http.MethodPost, path, nil)
+	return err
 }
 
 // Send hands a message to workers.
-func (c *Client) Send(ctx context.Context, m Message) (sent Sent, err error) {
-	err = c.ask(ctx, http.MethodPost, "/v1/send", m, &sent)
-	return sent, err
+func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
+	return call[Sent](ctx, c, http.MethodPost, "/v1/send", m)
 }
 
 // Execute hands over a command of the fleet. A refusal is an *Error.
 func (c *Client) Execute(ctx context.Context, command Command) error {
-	return c.ask(ctx, http.MethodPost, "/v1/command", command, nil)
+	_, err := call[any](ctx, c, http.MethodPost, "/v1/command", command)
+	return err
 }
 
 // Reload asks for a roll. With r.Wait it returns when that has ended, however
-// it did: the Result tells. Poll Status beside it to notice a master that hangs.
-func (c *Client) Reload(ctx context.Context, r Reload) (rolled Rolled, err error) {
-	ask := c.ask
+// it did: the Result tells. Poll Status meanwhile to notice a master that hangs.
+func (c *Client) Reload(ctx context.Context, r Reload) (Rolled, error) {
 	if r.Wait {
-		ask = c.askWithoutTimeout
+		return callWithoutTimeout[Rolled](ctx, c, http.MethodPost, "/v1/reload", r)
 	}
-	err = ask(ctx, http.MethodPost, "/v1/reload", r, &rolled)
-	return rolled, err
+	return call[Rolled](ctx, c, http.MethodPost, "/v1/reload", r)
 }
 
 // Stop asks the master to end, at once with now. It returns when that has
 // begun; Gone waits for the end.
 func (c *Client) Stop(ctx context.Context, now bool) error {
-	err := c.ask(ctx, http.MethodPost, "/v1/stop", Stop{Now: now}, nil)
+	_, err := call[any](ctx, c, http.MethodPost, "/v1/stop", Stop{Now: now})
 	const exiting = 1000 // ms: a process that ends closes its files before its end is seen
 	if _, ok := errors.AsType[*NoAnswerError](err); ok && c.ended(exiting) {
 		return nil // it was quicker to end than to answer
@@ -181,31 +177,27 @@ func (c *Client) ended(ms int) bool {
 	return err == nil && n == 1
 }
 
-// ask sends one request, body as JSON unless it is nil, and decodes the answer
-// into answer unless that is nil. A refusal is an *Error.
-func (c *Client) ask(ctx context.Context, method, path string, body, answer any) error {
+// call sends one request, body as JSON unless it is nil. A refusal is an *Error.
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	return c.askWithoutTimeout(ctx, method, path, body, answer)
+	return callWithoutTimeout[T](ctx, c, method, path, body)
 }
 
-func (c *Client) askWithoutTimeout(ctx context.Context, method, path string, body, answer any) error {
-	var payload io.Reader
+func callWithoutTimeout[T any](ctx context.Context, c *Client, method, path string, body any) (answer T, err error) {
+	var payload bytes.Buffer
 	if body != nil {
-		var data bytes.Buffer
-		encoder := json.NewEncoder(&data)
+		encoder := json.NewEncoder(&payload)
 		encoder.SetEscapeHTML(false) // the largest message must not grow
 		if err := encoder.Encode(body); err != nil {
-			return fmt.Errorf("cannot ask: %v", err)
+			return answer, fmt.Errorf("cannot ask: %v", err)
 		}
-		payload = &data
 	}
-	request, err := http.NewRequestWithContext(ctx, method, baseURL+path, payload)
-	if err != nil {
-		return err
+	request, err := http.NewRequestWithContext(ctx, method, baseURL+path, &payload)
+	if err == nil {
+		_, err = c.exchange(request, &answer)
 	}
-	_, err = c.exchange(request, answer)
-	return err
+	return answer, err
 }
 
 const baseURL = "http://forkd"
@@ -218,14 +210,20 @@ func (c *Client) exchange(request *http.Request, answer any) (http.Header, error
 	}
 	defer response.Body.Close()
 	data, err := c.readAnswer(response)
-	if err == nil && answer != nil {
-		err = c.decode(data, answer)
+	switch {
+	case err != nil:
+		return nil, err
+	case values(data) > answerValues:
+		return nil, c.translateError(fmt.Errorf("its answer has more than %d values", answerValues))
 	}
-	return response.Header, err
+	if err := json.Unmarshal(data, answer); err != nil {
+		return nil, c.translateError(fmt.Errorf("its answer is not understood: %v", err))
+	}
+	return response.Header, nil
 }
 
 // readAnswer reads an answer's body, whatever its length is said to be. A refusal is
-// an *Error.
+// an *Error, but the answer of a roll that has failed is none.
 func (c *Client) readAnswer(response *http.Response) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(response.Body, answerSize+1))
 	if len(data) > answerSize {
@@ -234,18 +232,17 @@ func (c *Client) readAnswer(response *http.Response) ([]byte, error) {
 	if err != nil {
 		return nil, c.translateError(err)
 	}
-	return data, c.refusal(response.StatusCode, data)
-}
-
-// decode reads an answer's JSON.
-func (c *Client) decode(data []byte, answer any) error {
-	if values(data) > answerValues {
-		return c.translateError(fmt.Errorf("its answer has more than %d values", answerValues))
+	if response.StatusCode/100 == 2 {
+		return data, nil
 	}
-	if err := json.Unmarshal(data, answer); err != nil {
-		return c.translateError(fmt.Errorf("its answer is not understood: %v", err))
+	var refusal struct{ Result, Error string }
+	if err := json.Unmarshal(data, &refusal); err != nil {
+		return nil, c.translateError(fmt.Errorf("HTTP status %d without a reason", response.StatusCode))
 	}
-	return nil
+	if refusal.Result != "" {
+		return data, nil
+	}
+	return nil, &Error{Code: response.StatusCode, Text: refusal.Error}
 }
 
 // values counts JSON's values, by the commas between them.
@@ -262,24 +259,6 @@ func values(data []byte) int {
 		}
 	}
 	return n
-}
-
-// refusal makes an error of an answer that is one.
-func (c *Client) refusal(status int, data []byte) error {
-	if status/100 == 2 {
-		return nil
-	}
-	var refusal struct {
-		Result string `json:"result"`
-		Error  string `json:"error"`
-	}
-	if err := json.Unmarshal(data, &refusal); err != nil {
-		return c.translateError(fmt.Errorf("HTTP status %d without a reason", status))
-	}
-	if refusal.Result != "" { // the answer of a roll that failed
-		return nil
-	}
-	return &Error{Code: status, Text: refusal.Error}
 }
 
 // translateError puts a failed exchange into words: the master is gone, or it does

@@ -84,8 +84,8 @@ func FuzzControl(f *testing.F) {
 		b := &fake{
 			app: sample(),
 			scale: func(s Scale) (Scaled, error) {
-				if again, err := ParseScale(s.String()); err != nil || again != s {
-					t.Errorf("the backend was asked to scale to %+v", s)
+				if again, err := ParseScale(string(s)); err != nil || again != s {
+					t.Errorf("the backend was asked to scale to %q", s)
 				}
 				n, err := s.Workers(2, 4)
 				return Scaled{From: 2, To: n}, err

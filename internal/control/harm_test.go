@@ -164,7 +164,7 @@ func TestGigabyteIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			request.ContentLength = length
-			_, err = c.exchange(request, nil)
+			_, err = c.exchange(request, new(any))
 			if refused, ok := errors.AsType[*Error](err); !ok || refused.Code != 413 || !strings.Contains(refused.Text, "larger than") {
 				t.Errorf("%s, length %d: %v", path, length, err)
 			}

@@ -116,7 +116,7 @@ func (a *api) reload(ctx context.Context, request Reload) (int, any, error) {
 }
 
 func (a *api) scale(ctx context.Context, request scaling) (int, any, error) {
-	if request.Workers == (Scale{}) {
+	if request.Workers == "" {
 		return 0, nil, &Error{http.StatusBadRequest, `cannot scale: send {"workers":4}, or "+1", "-1", "cpus", "50%"`}
 	}
 	scaled, err := a.backend.Scale(ctx, request.Workers)

@@ -9,12 +9,10 @@ import (
 	"strings"
 )
 
-// Scale asks for another number of slots. Exactly one field is set.
-type Scale struct {
-	To int    // that many
-	By int    // so many more, or fewer
-	Of string // a share of the machine: "cpus", "cpus*2+1", "50%"
-}
+// Scale asks for another number of slots, as people write it: a number, a change
+// ("+2", "-1"), or a share of the machine ("cpus", "cpus*2+1", "50%"). ParseScale
+// makes it.
+type Scale string
 
 // Scaled answers POST /v1/scale.
 type Scaled struct {
@@ -26,24 +24,17 @@ type Scaled struct {
 // likelier than a machine.
 const MaxWorkers = 1024
 
-// ParseScale reads what people write: a number, a change, as "+2" or "-1", or a
-// share, as "cpus*2+1". The error is an *Error, 400.
+// ParseScale checks text. The error is an *Error, 400.
 func ParseScale(text string) (Scale, error) {
-	var s Scale
-	switch _, share := Share(text, 1); {
-	case share:
-		return Scale{Of: text}, nil
-	case strings.HasPrefix(text, "+"):
-		s = Scale{By: positive(text[1:])}
-	case strings.HasPrefix(text, "-"):
-		s = Scale{By: -positive(text[1:])}
-	default:
-		s = Scale{To: positive(text)}
+	if _, share := Share(text, 1); share {
+		return Scale(text), nil
 	}
-	if s == (Scale{}) || s.To > MaxWorkers || s.By >= MaxWorkers || s.By <= -MaxWorkers {
-		return Scale{}, noScale(text)
+	number := strings.TrimLeft(text, "+-")
+	n, change := positive(number), len(text)-len(number)
+	if n == 0 || n > MaxWorkers || change > 1 || change == 1 && n == MaxWorkers {
+		return "", noScale(text)
 	}
-	return s, nil
+	return Scale(text), nil
 }
 
 func noScale(text string) error {
@@ -93,12 +84,16 @@ func positive(digits string) int {
 // machine has so many cpus. The error is an *Error, 400: there would be none, or
 // too many.
 func (s Scale) Workers(now, cpus int) (int, error) {
-	n := s.To
+	text := string(s)
+	n, share := Share(text, cpus)
 	switch {
-	case s.By != 0:
-		n = now + s.By
-	case s.Of != "":
-		n, _ = Share(s.Of, cpus)
+	case share:
+	case strings.HasPrefix(text, "+"):
+		n = now + positive(text[1:])
+	case strings.HasPrefix(text, "-"):
+		n = now - positive(text[1:])
+	default:
+		n = positive(text)
 	}
 	if n < 1 || n > MaxWorkers {
 		return 0, &Error{http.StatusBadRequest, fmt.Sprintf("%s would be %d workers: an app has 1 to %d", s, n, MaxWorkers)}
@@ -106,29 +101,9 @@ func (s Scale) Workers(now, cpus int) (int, error) {
 	return n, nil
 }
 
-// String writes s as ParseScale reads it.
-func (s Scale) String() string {
-	switch {
-	case s.Of != "":
-		return s.Of
-	case s.By != 0:
-		return fmt.Sprintf("%+d", s.By)
-	default:
-		return strconv.Itoa(s.To)
-	}
-}
-
 // scaling is the body of POST /v1/scale: {"workers":4}, {"workers":"+2"}.
 type scaling struct {
 	Workers Scale `json:"workers"`
-}
-
-// MarshalJSON implements json.Marshaler: a number, or a string for the rest.
-func (s Scale) MarshalJSON() ([]byte, error) {
-	if s.To != 0 {
-		return []byte(s.String()), nil
-	}
-	return json.Marshal(s.String())
 }
 
 // UnmarshalJSON implements json.Unmarshaler. A number is never relative.

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Orphan is a process that has left its worker's group and session and lost its parent,
-// so that this process, a subreaper, has become its parent. All but PID is the state
-// when it was found, from the kernel; nothing is taken from its arguments or environment.
+// Orphan is a process that has left its worker's group and lost its parent, so that this
+// process, a subreaper, has become its parent. All but PID is the state when it was found,
+// from the kernel; nothing is taken from its arguments or environment.
 type Orphan struct {
 	PID     int
 	Session int

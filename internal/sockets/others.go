@@ -32,13 +32,6 @@ func (o Other) Consequence() string {
 	}
 }
 
-// Others returns which others have come and gone since the last call.
-func (s *Set) Others() []Other {
-	others := s.others
-	s.others = nil
-	return others
-}
-
 // Holders finds who has the sockets of those that have come, by their IDs. It reads
 // all of /proc, and may be called from any goroutine.
 func Holders(others []Other) map[uint64]Holder {

@@ -135,24 +135,35 @@ func (m *socket) flushQueued(b *boundAddress) error {
 
 // end closes it for every holder and resets its queue: a copy in a process that
 // outlived its worker would else keep the queue hanging, and its share.
-//
-// A unix socket refuses new connections then but keeps those that are queued, for as
-// long as somebody has a copy: they are taken and closed. accept(2) does not block
-// after shutdown(2).
 func (m *socket) end() {
-	if m.fd < 0 {
-		return
+	if m.fd >= 0 {
+		m.discard(unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil) // fails only where a worker has done it
 	}
-	shut := unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil // fails only where a worker has done it
-	if m.closer == nil {
-		m.close()
+}
+
+// close gives the descriptor up, and never waits.
+func (m *socket) close() { m.discard(false) }
+
+// discard closes the descriptor. Clients can queue descriptors in a unix socket, which
+// keeps them after shutdown(2) while somebody has a copy: they are taken and closed.
+// A TCP socket that listens never lingers; one that does not may have been connected
+// by a worker, with SO_LINGER and unsent data: these go first.
+func (m *socket) discard(ended bool) {
+	if m.fd < 0 {
 		return
 	}
 	fd := m.fd
 	m.fd = -1
+	if m.closer == nil {
+		if state, err := inspect(fd); err == nil && !state.listens {
+			_ = disconnect(fd) // fails only while a process waits in it, which has a copy then
+		}
+		unix.Close(fd)
+		return
+	}
 	go m.closer.Run(func() {
-		for shut {
-			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		for ended {
+			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC) // does not block after shutdown(2)
 			if err != nil {
 				break
 			}
@@ -160,25 +171,6 @@ func (m *socket) end() {
 		}
 		unix.Close(fd)
 	})
-}
-
-// close gives the descriptor up, and never waits. Clients can queue descriptors in
-// a unix socket. A TCP socket that listens never lingers; one that does not may
-// have been connected by a worker, with SO_LINGER and unsent data: these go first.
-func (m *socket) close() {
-	if m.fd < 0 {
-		return
-	}
-	fd := m.fd
-	m.fd = -1
-	if m.closer != nil {
-		go m.closer.Run(func() { unix.Close(fd) })
-		return
-	}
-	if state, err := inspect(fd); err == nil && !state.listens {
-		_ = disconnect(fd) // fails only while a process waits in it, which has a copy then
-	}
-	unix.Close(fd)
 }
 
 // bind makes a bound TCP socket, never MPTCP, and close-on-exec. prepare decides

@@ -109,11 +109,11 @@ type Set struct {
 	noDiag  sync.Once       // sock_diag has failed
 }
 
-// New takes over the sockets passed to the master: the descriptors are the
-// Set's from then on, close-on-exec. keeper is nil where there is no fd store.
-// own knows the workers of this app, and those that a killed master has left, by
-// more than their own word. The error says which descriptor is no listening stream
-// socket, and what it is; nothing is taken over then.
+// New takes over the sockets passed to the master: the descriptors are the Set's
+// from then on, close-on-exec. keeper is nil where there is no fd store. own knows
+// the workers of this app, and those that a killed master has left, by more than
+// their own word. The error says which descriptor is no listening stream socket;
+// nothing is taken over then.
 func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Set, error) {
 	s := &Set{app: app, own: own, keeper: keeper, busy: map[int]bool{}}
 	if err := s.take(passed); err != nil {
@@ -122,21 +122,20 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 	return s, nil
 }
 
-// Steer says which set's worker gets each slot's new connections, one entry
-// per slot; nil: the slot gets none. A listener's connections go to the slots
-// whose set has it. Where none of them can take any, all open slots get some.
-// What waits in a queue stays there.
-func (s *Set) Steer(serving []*ListenerSet) error {
+// Steer says which set's worker gets each slot's new connections, one entry per
+// slot; nil: the slot gets none. A listener's connections go to the slots whose set
+// has it, or, where none of these can take any, to all open slots. What waits in a
+// queue stays there.
+func (s *Set) Steer(serving []*ListenerSet) (err error) {
 	s.serving, s.steered = slices.Clone(serving), true
-	var failed error
 	for _, b := range s.bound {
 		if g, ok := b.mode.(*group); ok {
 			g.swapServing()
-			failed = cmp.Or(failed, g.steer())
+			err = cmp.Or(err, g.steer())
 		}
 	}
 	s.store(s.bound)
-	return failed
+	return err
 }
 
 // Restored is what was undone of a slot's sockets, for a person.
@@ -145,12 +144,11 @@ type Restored struct {
 	Why  string
 }
 
-// Restore undoes what a worker did to the slot's sockets: it listens again on
-// one that was shut down, sets the backlog that was configured, takes a filter
-// away, steers anew, and brings a unix socket's file back. Called when a worker
-// has become ready, and when one has ended. It says what there was to undo, ""
-// for nothing; of a group's program that cannot be known. The queue of a socket
-// that was shut down is lost; that of one with another backlog is not.
+// Restore undoes what a worker did to the slot's sockets: it listens again on one
+// that was shut down, sets the configured backlog, takes a filter away, steers
+// again, and brings a unix socket's file back. Called when a worker has become ready,
+// and when one has ended. undone is "" for nothing; whether a group had another
+// program cannot be known. The queue of a socket that was shut down is lost.
 func (s *Set) Restore(slot int) (undone string, err error) {
 	restored, err := s.restore(func(b *boundAddress, m *socket) bool { return entry(b.users, slot) == m })
 	for _, r := range restored {
@@ -170,36 +168,49 @@ func (s *Set) restore(wanted func(*boundAddress, *socket) bool) (restored []Rest
 	for _, b := range s.bound {
 		err = cmp.Or(err, b.steer())
 		for slot, m := range b.all() {
-			if !wanted(b, m) {
-				continue
-			}
-			what, failed := b.mode.mend(m)
-			err = cmp.Or(err, failed)
-			if what != "" {
+			if wanted(b, m) {
+				what, failed := b.mode.mend(m)
+				err = cmp.Or(err, failed)
 				undone[slot] = joinWords(undone[slot], what)
 			}
 		}
 	}
 	s.store(s.bound)
 	for _, slot := range slices.Sorted(maps.Keys(undone)) {
-		restored = append(restored, Restored{slot, undone[slot]})
+		if undone[slot] != "" {
+			restored = append(restored, Restored{slot, undone[slot]})
+		}
 	}
 	return restored, err
 }
 
-// Damaged returns, since the last call, which slots' sockets workers have made what
-// cannot be undone, and how they are replaced; slot -1: the one for all slots.
-func (s *Set) Damaged() []Restored {
-	damaged := s.damaged
-	s.damaged = nil
-	return damaged
+// Damaged returns, since the last call, which slots' sockets have what cannot be
+// undone, and how they are replaced; slot -1: the one for all slots.
+func (s *Set) Damaged() []Restored { return taken(&s.damaged) }
+
+// Notices returns what an operator should know, a line each, since the last call.
+func (s *Set) Notices() []string { return taken(&s.notices) }
+
+// Others returns which others have come and gone since the last call.
+func (s *Set) Others() []Other { return taken(&s.others) }
+
+// taken empties a list and returns what was in it.
+func taken[T any](list *[]T) []T {
+	all := *list
+	*list = nil
+	return all
+}
+
+func (s *Set) notice(format string, args ...any) {
+	if len(s.notices) < maxNotices {
+		s.notices = append(s.notices, fmt.Sprintf(format, args...))
+	}
 }
 
 // Reset sets the options of the slot's sockets back that workers have changed, and
-// names them: a worker's own are its own matter, and its successor begins anew.
-// Called when the slot's last worker has ended, and before another is started. One
-// socket for all slots is set back when none of them has a worker. A slot's socket
-// on which something cannot be set back is replaced.
+// names them. Called when the slot's last worker has ended, and before another is
+// started. One socket for all slots is set back when none of them has a worker. A
+// slot's socket on which something cannot be set back is replaced.
 func (s *Set) Reset(slot int) (changed []string, err error) {
 	delete(s.busy, slot)
 	for _, b := range s.bound {
@@ -216,7 +227,7 @@ func (s *Set) Reset(slot int) (changed []string, err error) {
 }
 
 // Queue counts the connections that wait to be accepted in the slot's sockets.
-// One socket for all slots counts for the first of them alone. It is false where
+// One socket for all slots counts for the first of them alone. known is false where
 // no socket of the slot's own listens.
 func (s *Set) Queue(slot int) (waiting int, known bool) {
 	for _, b := range s.bound {
@@ -231,28 +242,25 @@ func (s *Set) Queue(slot int) (waiting int, known bool) {
 
 // CloseSlot ends a slot's sockets for every holder and resets what is queued.
 // Called when the slot has failed for good or has left, after Steer has led new
-// connections elsewhere. A socket that a socket unit of systemd's owns stays
-// open and gets nothing; one for all slots ends with the last of them. A slot
-// closed already stays so. An error is about steering the others: the slot is
-// closed all the same.
-func (s *Set) CloseSlot(slot int) error {
+// connections elsewhere. A socket that systemd has too stays open and gets nothing;
+// one for all slots ends with the last of them. An error is about steering the
+// others: the slot is closed all the same.
+func (s *Set) CloseSlot(slot int) (err error) {
 	if slot < len(s.serving) {
 		s.serving[slot] = nil
 	}
-	var failed error
 	for _, b := range s.bound {
-		failed = cmp.Or(failed, b.closeSlot(slot))
+		err = cmp.Or(err, b.closeSlot(slot))
 	}
 	s.store(nil)
-	return failed
+	return err
 }
 
 // StoredSlots returns how many slots the sockets in the fd store are of, 0 where
 // there are none. A successor that opens fewer resets what waits in the others:
 // to lose nothing it begins with as many and scales down. Called before the
 // first Open.
-func (s *Set) StoredSlots() int {
-	n := 0
+func (s *Set) StoredSlots() (n int) {
 	for _, p := range s.passed {
 		if p.stored != "" {
 			n = max(n, p.slot+1)
@@ -272,8 +280,7 @@ func (s *Set) CloseListeners() {
 }
 
 // Close gives up the Set's descriptors, at the master's end, and removes the
-// files of the unix sockets that it made. A worker that is still alive goes on
-// serving from its own copies. The fd store keeps what it has.
+// files of the unix sockets that it made. The fd store keeps what it has.
 func (s *Set) Close() {
 	for _, b := range s.bound {
 		b.close()
@@ -303,29 +310,12 @@ func (s *Set) all() iter.Seq[*socket] {
 	}
 }
 
-// Notices returns what an operator should know and nobody asked for, a line
-// each, since the last call.
-func (s *Set) Notices() []string {
-	notices := s.notices
-	s.notices = nil
-	return notices
-}
-
-func (s *Set) notice(format string, args ...any) {
-	if len(s.notices) < maxNotices {
-		s.notices = append(s.notices, fmt.Sprintf(format, args...))
-	}
-}
-
 // explainLimit turns EMFILE and ENFILE into advice. It runs after the sockets
 // opened so far are closed: it needs descriptors to count them.
 func explainLimit(err error, sockets int) error {
+	var limit syscall.Rlimit
 	switch {
-	case errors.Is(err, syscall.EMFILE):
-		var limit syscall.Rlimit
-		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-			return err
-		}
+	case errors.Is(err, syscall.EMFILE) && syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil:
 		return fmt.Errorf("%w: the sockets need %d descriptors beside the %d in use, and the limit is %d: raise `ulimit -n`, or LimitNOFILE= in a systemd unit",
 			err, sockets, openFiles(), limit.Cur)
 	case errors.Is(err, syscall.ENFILE):

@@ -117,7 +117,10 @@ func (b *boundAddress) open(slot int) (err error) {
 	if b.forAll() {
 		home = 0
 	}
-	m := entry(b.sockets, home)
+	var m *socket
+	if home < len(b.sockets) {
+		m = b.sockets[home]
+	}
 	if m == nil {
 		if m, err = b.mode.bind(home); err != nil {
 			return err
@@ -131,7 +134,7 @@ func (b *boundAddress) open(slot int) (err error) {
 
 // file returns the slot's socket, -1 where it is not open.
 func (b *boundAddress) file(slot int) int {
-	if m := entry(b.users, slot); m != nil {
+	if m := b.user(slot); m != nil {
 		return m.fd
 	}
 	return -1
@@ -174,21 +177,22 @@ func (b *boundAddress) all() iter.Seq2[int, *socket] {
 	}
 }
 
-// counted is the socket that is counted for the slot, the first of those that use it.
-func (b *boundAddress) counted(slot int) *socket {
-	if m := entry(b.users, slot); m != nil && slices.Index(b.users, m) == slot {
-		return m
-	}
-	return nil
-}
-
-// own is the slot's socket, nil where it has none or shares it.
-func (b *boundAddress) own(slot int) *socket {
-	m := b.counted(slot)
-	if m == nil || slices.Contains(b.users[slot+1:], m) {
+// user is the socket that the slot is served from, nil: it is closed.
+func (b *boundAddress) user(slot int) *socket {
+	if slot >= len(b.users) {
 		return nil
 	}
-	return m
+	return b.users[slot]
+}
+
+// usersOf returns the open slots that a socket serves.
+func (b *boundAddress) usersOf(m *socket) (slots []int) {
+	for slot, used := range b.users {
+		if used == m {
+			slots = append(slots, slot)
+		}
+	}
+	return slots
 }
 
 // reconfigure takes over another name, balance, backlog and permissions.
@@ -215,14 +219,9 @@ func (b *boundAddress) describe(m *socket) string { return ofSlot(b.slotOf(m)) +
 // reset sets the options of the slot's socket back, if no slot that uses it has a
 // worker. A slot's own on which something cannot be set back is replaced.
 func (b *boundAddress) reset(slot int) (changed []string, err error) {
-	m := entry(b.users, slot)
-	if m == nil {
+	m := b.user(slot)
+	if m == nil || slices.ContainsFunc(b.usersOf(m), func(slot int) bool { return b.set.busy[slot] }) {
 		return nil, nil
-	}
-	for other := range b.set.busy {
-		if entry(b.users, other) == m {
-			return nil, nil
-		}
 	}
 	if g, ok := b.mode.(*group); ok {
 		g.swap(m)
@@ -238,13 +237,13 @@ func (b *boundAddress) reset(slot int) (changed []string, err error) {
 // closeSlot ends the slot's socket, where no other slot uses it. One that a socket
 // unit has too stays, and serves nobody.
 func (b *boundAddress) closeSlot(slot int) error {
-	m := entry(b.users, slot)
+	m := b.user(slot)
 	if m == nil {
 		return nil
 	}
 	b.users[slot] = nil
 	switch {
-	case slices.Contains(b.users, m):
+	case len(b.usersOf(m)) > 0:
 		return nil
 	case m.unitOwned:
 		return b.mode.flush(m)
@@ -327,18 +326,10 @@ func (b *boundAddress) close() {
 	b.sockets, b.users = nil, nil
 }
 
-// entry is the i-th of a list, nil past its end.
-func entry(list []*socket, i int) *socket {
-	if i >= len(list) {
-		return nil
-	}
-	return list[i]
-}
-
 // grow makes a list long enough to have an entry for the slot.
-func grow[T any](list []T, slot int) []T {
+func grow(list []*socket, slot int) []*socket {
 	if slot < len(list) {
 		return list
 	}
-	return append(list, make([]T, slot+1-len(list))...)
+	return append(list, make([]*socket, slot+1-len(list))...)
 }

@@ -12,7 +12,7 @@ type Leaving struct {
 func (s *Set) Leave(slot int) *Leaving {
 	l := &Leaving{}
 	for _, b := range s.bound {
-		if b.at.path == "" && b.own(slot) != nil { // what a shared one leaves is served by others
+		if m := b.user(slot); m != nil && b.at.path == "" && len(b.usersOf(m)) == 1 { // else others serve what it leaves
 			_, port := b.actual(slot)
 			l.ports = append(l.ports, port)
 		}

@@ -159,7 +159,7 @@ func (s *Set) dropPassed() {
 // dropSurplus closes what the fd store has kept for slots that are no more.
 func (s *Set) dropSurplus(b *boundAddress, slots int) {
 	for slot, m := range b.all() {
-		if slot < slots || m.unitOwned || slices.Contains(b.users, m) {
+		if slot < slots || m.unitOwned || len(b.usersOf(m)) > 0 {
 			continue
 		}
 		s.notice("listener %s: the stored socket of slot %d is closed: there will be %s", b.listener.Name, slot, count(slots, "slot"))

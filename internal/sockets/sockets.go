@@ -150,7 +150,7 @@ type Restored struct {
 // and when one has ended. undone is "" for nothing; whether a group had another
 // program cannot be known. The queue of a socket that was shut down is lost.
 func (s *Set) Restore(slot int) (undone string, err error) {
-	restored, err := s.restore(func(b *boundAddress, m *socket) bool { return entry(b.users, slot) == m })
+	restored, err := s.restore(func(b *boundAddress, m *socket) bool { return b.user(slot) == m })
 	for _, r := range restored {
 		undone = joinWords(undone, r.Why)
 	}
@@ -231,7 +231,7 @@ func (s *Set) Reset(slot int) (changed []string, err error) {
 // no socket of the slot's own listens.
 func (s *Set) Queue(slot int) (waiting int, known bool) {
 	for _, b := range s.bound {
-		if m := b.counted(slot); m != nil {
+		if m := b.user(slot); m != nil && b.usersOf(m)[0] == slot {
 			if n, listens := m.waiting(); listens {
 				waiting, known = waiting+n, true
 			}

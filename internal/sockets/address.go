@@ -8,13 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// endpoint is where a listener's sockets are bound.
+// endpoint is where a socket is bound.
 type endpoint struct {
 	addr  netip.Addr // never v4-mapped
 	port  int        // 0: not known yet
@@ -22,7 +23,7 @@ type endpoint struct {
 	scope uint32     // interface of a link-local v6 address
 }
 
-// bindAddr is where a listener wants to be, resolved.
+// bindAddr is where a listener wants to be.
 type bindAddr struct {
 	mode  string
 	end   endpoint // of TCP
@@ -30,7 +31,7 @@ type bindAddr struct {
 	path  string   // of unix
 }
 
-// String names the listener's address as an operator would write it.
+// String is the address as an operator would write it.
 func (l Listener) String() string {
 	if l.Network == "unix" {
 		return "unix://" + l.Path
@@ -38,7 +39,6 @@ func (l Listener) String() string {
 	return net.JoinHostPort(l.Host, strconv.Itoa(l.Port))
 }
 
-// String names an endpoint as Listener.String does.
 func (e endpoint) String() string { return net.JoinHostPort(e.host(), strconv.Itoa(e.port)) }
 
 func (e endpoint) host() string {
@@ -48,8 +48,7 @@ func (e endpoint) host() string {
 	return e.addr.WithZone(strconv.FormatUint(uint64(e.scope), 10)).String()
 }
 
-// resolveAll resolves every listener and refuses two that would compete for
-// the same connections.
+// resolveAll checks every listener and refuses overlapping ones.
 func resolveAll(ls []Listener, slots int) ([]bindAddr, error) {
 	ipv6 := hasIPv6()
 	all := make([]bindAddr, 0, len(ls))
@@ -73,7 +72,6 @@ func resolveAll(ls []Listener, slots int) ([]bindAddr, error) {
 
 const maxPort = 1<<16 - 1
 
-// resolve checks a listener.
 func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 	if l.Network == "unix" {
 		return resolvePath(l)
@@ -85,7 +83,7 @@ func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 	switch last := l.Port + at.ports - 1; {
 	case l.Network != "tcp" && l.Network != "tcp4" && l.Network != "tcp6":
 		return at, fmt.Errorf("unknown network %q", l.Network)
-	case at.mode != ModeReuseport && at.mode != ModeShared && at.mode != ModeEach:
+	case !slices.Contains(Modes(), at.mode):
 		return at, fmt.Errorf("unknown mode %q", l.Mode)
 	case at.mode == ModeReuseport && l.Balance != BalanceHash && l.Balance != BalanceSource:
 		return at, fmt.Errorf("unknown balance %q", l.Balance)
@@ -100,8 +98,8 @@ func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 	return at, err
 }
 
-// MaxPath is how many bytes a unix socket's path may have: sun_path of unix(7), with a
-// zero at its end.
+// MaxPath is the longest path of a unix socket in bytes: sun_path of unix(7) ends with a
+// zero.
 const MaxPath = 107
 
 func resolvePath(l Listener) (bindAddr, error) {
@@ -151,13 +149,13 @@ func scope(zone string) (uint32, error) {
 	return uint32(nic.Index), nil
 }
 
-// same reports whether two serve the same, in the same way.
+// same reports whether two serve the same address in the same way.
 func (a bindAddr) same(b bindAddr) bool {
 	return a.mode == b.mode && a.end == b.end && a.path == b.path
 }
 
-// Overlap is what two listeners, each with so many slots, would both take: a port or
-// a path, a unix socket's second name too; "" for nothing.
+// Overlap returns what two listeners, each with so many slots, would both take: a port or
+// a path, also a unix socket's second name; "" for nothing.
 func Overlap(a, b Listener, slots int) string {
 	a.Balance, b.Balance = BalanceHash, BalanceHash // of no matter here
 	one, err := resolve(a, slots, true)
@@ -183,7 +181,7 @@ func (a bindAddr) overlap(b bindAddr) string {
 	return ""
 }
 
-// meets reports whether there is a client that reaches both, if on one port.
+// meets reports whether a client could reach both, if they were on one port.
 func (e endpoint) meets(o endpoint) bool {
 	switch {
 	case e.dual || o.dual:
@@ -209,8 +207,8 @@ func (e endpoint) sockaddr() unix.Sockaddr {
 	return &unix.SockaddrInet6{Addr: e.addr.As16(), Port: e.port, ZoneId: e.scope}
 }
 
-// hasIPv6 is false on a host whose kernel was started or built without it. One
-// that has it switched off by sysctl still makes dual-stack sockets.
+// hasIPv6 is false if the kernel was started or built without it. With IPv6 disabled by
+// sysctl dual-stack sockets still work.
 func hasIPv6() bool {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -220,7 +218,7 @@ func hasIPv6() bool {
 	return true
 }
 
-// explain says what to do about a TCP socket that could not be opened.
+// explain turns an error of opening a TCP socket into advice.
 func (e endpoint) explain(l Listener, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):

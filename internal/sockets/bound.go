@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// boundAddress is one address that is served in one way. All ListenerSets that
-// want it share it.
+// boundAddress is one address that is served in one way. All ListenerSets that want it
+// share it.
 type boundAddress struct {
 	set      *Set
 	mode     mode
@@ -17,37 +17,35 @@ type boundAddress struct {
 	listener Listener  // of the latest set that has it, with the actual port
 	sockets  []*socket // by the slot that each was made for; one for all slots is slot 0's
 	users    []*socket // by slot: the socket that an open slot is served from, nil: closed
+
+	overlapping bool // with another address of the Set, whose sockets it can join
 }
 
-// mode is what differs between the ways to serve an address. To add one, write its
-// methods in a file of its own and name it in newMode.
+// mode is what differs between the ways to serve an address. A new mode is a file with
+// these methods and a line in modes.
 type mode interface {
-	// bind makes a socket for the slot, which listens. In a group it gets no
-	// connection before steer. It may return another slot's, to be shared.
+	// bind makes a listening socket for the slot, or returns another slot's to be shared. In
+	// a group it gets no connections before steer.
 	bind(slot int) (*socket, error)
-	// configure takes over what has changed in the listener, but for the backlog.
+	// configure applies what changed in the listener, except the backlog.
 	configure(before Listener)
-	// mend undoes what a worker did to a socket, and says what that was.
+	// mend undoes what a worker did to a socket.
 	mend(m *socket) (undone string, err error)
-	// flush resets what is queued in a socket unit's socket, which no slot uses now.
+	// flush resets the queue of a unit-owned socket that no slot uses any more.
 	flush(m *socket) error
-	// end closes a socket for every holder, and resets its queue.
+	// end closes a socket for every holder and resets its queue.
 	end(m *socket) error
-	// drop gives up the descriptor. The socket ends with the last worker's copy.
+	// drop closes the descriptor. Workers keep their copies.
 	drop(m *socket)
 }
 
-// newMode makes the mode of an address that is to adopt the passed sockets given.
-func newMode(b *boundAddress, given []*passed, overlapping bool) mode {
-	switch {
-	case b.at.path != "":
-		return newUnix(b, given)
-	case b.at.mode == ModeShared:
-		return shared{plain{b}}
-	case b.at.mode == ModeEach:
-		return each{plain{b}}
-	default:
-		return newGroup(b, given, overlapping)
+// modes makes the mode of an address that is to adopt the passed sockets given.
+func modes() map[string]func(b *boundAddress, given []*passed) mode {
+	return map[string]func(b *boundAddress, given []*passed) mode{
+		ModeReuseport: newGroup,
+		ModeShared:    func(b *boundAddress, _ []*passed) mode { return shared{plain{b}} },
+		ModeEach:      func(b *boundAddress, _ []*passed) mode { return each{plain{b}} },
+		"unix":        newUnix, // which is shared
 	}
 }
 
@@ -70,10 +68,10 @@ func (p plain) end(m *socket) error {
 
 func (p plain) drop(m *socket) { m.close() }
 
-// forAll reports whether there is one socket for all slots.
+// forAll reports whether all slots share one socket.
 func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
 
-// slotOf is the slot that a socket is named by, -1: it is for all.
+// slotOf is the slot that a socket is named by; -1: it is for all.
 func (b *boundAddress) slotOf(m *socket) int {
 	if b.forAll() {
 		return -1
@@ -81,7 +79,7 @@ func (b *boundAddress) slotOf(m *socket) int {
 	return m.slot
 }
 
-// serves reports whether the address is what a listener asks for.
+// serves reports whether the listener asks for this address.
 func (b *boundAddress) serves(want bindAddr, l Listener) bool {
 	if want.path == "" && want.end.port == 0 {
 		return b.want.same(want) && b.listener.Name == l.Name
@@ -111,7 +109,7 @@ func (b *boundAddress) put(m *socket) {
 	b.sockets[m.slot] = m
 }
 
-// open makes the slot's socket if it has none. Steer has to follow.
+// open makes the slot's socket if it has none. The caller steers.
 func (b *boundAddress) open(slot int) (err error) {
 	home := slot
 	if b.forAll() {
@@ -132,7 +130,7 @@ func (b *boundAddress) open(slot int) (err error) {
 	return nil
 }
 
-// file returns the slot's socket, -1 where it is not open.
+// file returns the descriptor of the slot's socket; -1: the slot is closed.
 func (b *boundAddress) file(slot int) int {
 	if m := b.user(slot); m != nil {
 		return m.fd
@@ -152,8 +150,8 @@ func (b *boundAddress) actual(slot int) (mode string, port int) {
 	}
 }
 
-// isFallback reports whether slots of a group share what systemd passed, because
-// none can be bound beside it.
+// isFallback reports whether slots share systemd's sockets because none can be bound
+// beside them.
 func (b *boundAddress) isFallback() bool {
 	if b.forAll() {
 		return false
@@ -166,7 +164,7 @@ func (b *boundAddress) isFallback() bool {
 	return false
 }
 
-// all yields the open sockets by the slots that they were made for.
+// all yields the sockets by the slots that they were made for.
 func (b *boundAddress) all() iter.Seq2[int, *socket] {
 	return func(yield func(int, *socket) bool) {
 		for slot, m := range b.sockets {
@@ -177,7 +175,7 @@ func (b *boundAddress) all() iter.Seq2[int, *socket] {
 	}
 }
 
-// user is the socket that the slot is served from, nil: it is closed.
+// user is the socket that serves the slot, nil: the slot is closed.
 func (b *boundAddress) user(slot int) *socket {
 	if slot >= len(b.users) {
 		return nil
@@ -195,7 +193,7 @@ func (b *boundAddress) usersOf(m *socket) (slots []int) {
 	return slots
 }
 
-// reconfigure takes over another name, balance, backlog and permissions.
+// reconfigure applies another name, balance, backlog and permissions.
 func (b *boundAddress) reconfigure(l Listener) {
 	before := b.listener
 	if l.Network != "unix" {
@@ -213,11 +211,9 @@ func (b *boundAddress) reconfigure(l Listener) {
 	b.mode.configure(before)
 }
 
-// describe names a socket of the listener's.
 func (b *boundAddress) describe(m *socket) string { return ofSlot(b.slotOf(m)) + b.listener.String() }
 
-// reset sets the options of the slot's socket back, if no slot that uses it has a
-// worker. A slot's own on which something cannot be set back is replaced.
+// reset resets the options of the slot's socket, if no slot that uses it has a worker.
 func (b *boundAddress) reset(slot int) (changed []string, err error) {
 	m := b.user(slot)
 	if m == nil || slices.ContainsFunc(b.usersOf(m), func(slot int) bool { return b.set.busy[slot] }) {
@@ -234,8 +230,8 @@ func (b *boundAddress) reset(slot int) (changed []string, err error) {
 	return changed, err
 }
 
-// closeSlot ends the slot's socket, where no other slot uses it. One that a socket
-// unit has too stays, and serves nobody.
+// closeSlot ends the slot's socket, if no other slot uses it. A unit-owned one stays and
+// is idle.
 func (b *boundAddress) closeSlot(slot int) error {
 	m := b.user(slot)
 	if m == nil {
@@ -260,7 +256,7 @@ func (b *boundAddress) remove(m *socket) error {
 	return err
 }
 
-// steer brings up to date what the slots have in common. It comes before mend.
+// steer updates the group and its program. It comes before mend.
 func (b *boundAddress) steer() error {
 	if g, ok := b.mode.(*group); ok {
 		return g.steer()
@@ -268,13 +264,13 @@ func (b *boundAddress) steer() error {
 	return nil
 }
 
-// accepts reports whether the slot's worker knows the listener, and gets connections.
+// accepts reports whether the slot's worker serves this address and gets new connections.
 func (b *boundAddress) accepts(slot int) bool {
 	s := b.set
 	return !s.steered || slot < len(s.serving) && s.serving[slot] != nil && s.serving[slot].has(b)
 }
 
-// replace puts another socket in the place of one, which is given up.
+// replace puts next in the place of m, whose descriptor it closes.
 func (b *boundAddress) replace(m, next *socket) {
 	old := *m
 	next.slot = m.slot
@@ -283,8 +279,7 @@ func (b *boundAddress) replace(m, next *socket) {
 	old.close()
 }
 
-// giveBack takes a socket unit's sockets out, in the kernel's order where that
-// matters.
+// giveBack takes the unit-owned sockets out, by index of a group.
 func (b *boundAddress) giveBack() []*passed {
 	var slots []int
 	for slot, m := range b.all() {
@@ -308,9 +303,8 @@ func (b *boundAddress) giveBack() []*passed {
 	return back
 }
 
-// finish gives up every socket, and what the fd store has of them. A worker that
-// drains still may hold one: what is queued there ends with its copy. Ended under
-// it, its accept would fail, and many programs with that.
+// finish closes every descriptor and removes the sockets from the fd store. It does not
+// end them: in a draining worker accept(2) would fail, and many programs with it.
 func (b *boundAddress) finish() {
 	for _, m := range b.all() {
 		b.set.forget(m)
@@ -318,7 +312,6 @@ func (b *boundAddress) finish() {
 	b.close()
 }
 
-// close gives up the descriptors.
 func (b *boundAddress) close() {
 	for _, m := range b.all() {
 		b.mode.drop(m)
@@ -326,7 +319,7 @@ func (b *boundAddress) close() {
 	b.sockets, b.users = nil, nil
 }
 
-// grow makes a list long enough to have an entry for the slot.
+// grow makes a list long enough for the slot.
 func grow(list []*socket, slot int) []*socket {
 	if slot < len(list) {
 		return list

@@ -38,11 +38,11 @@ const (
 	maxDump = 32 << 10 // what the kernel sends at once (netlink_dump)
 )
 
-// tuple is a connection's two ports and addresses, as the kernel writes them.
+// tuple is a connection's ports and addresses, as the kernel writes them.
 type tuple [inetDiagUntilIf]byte
 
-// diagnose asks the kernel for sockets, and hands over what it says of each, at least
-// so many bytes. It answers within the calls: nothing waits.
+// diagnose asks the kernel for sockets, and calls each with every answer of at least so
+// many bytes. It does not block.
 func diagnose(kind uint16, request []byte, flags uint16, least int, each func(said []byte)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -82,8 +82,7 @@ func diagnose(kind uint16, request []byte, flags uint16, least int, each func(sa
 	}
 }
 
-// attributes yields the attributes of a message (struct nlattr), as far as they are
-// whole.
+// attributes yields the attributes (struct nlattr) of a message.
 func attributes(data []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(data) >= unix.SizeofNlAttr {
@@ -96,8 +95,8 @@ func attributes(data []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// dumpTCP asks for the sockets on a port that are in some states, of both families.
-// The kernel filters: the others, which may be many, are not copied.
+// dumpTCP asks for the sockets on a port in some states, of both families. The kernel
+// filters.
 func dumpTCP(port int, states uint32, each func(said []byte)) error {
 	request := make([]byte, reqSizeInetOld) // struct inet_diag_req
 	binary.BigEndian.PutUint16(request[4:], uint16(port))
@@ -105,7 +104,6 @@ func dumpTCP(port int, states uint32, each func(said []byte)) error {
 	return diagnose(tcpDiagGetSock, request, unix.NLM_F_DUMP, inetDiagMessage, each)
 }
 
-// halfOpen returns the half-open connections to the port.
 func halfOpen(port int) (tuples []tuple, err error) {
 	err = dumpTCP(port, halfOpenStates, func(said []byte) {
 		tuples = append(tuples, tuple(said[inetDiagAddress:inetDiagAddress+inetDiagUntilIf]))
@@ -113,7 +111,7 @@ func halfOpen(port int) (tuples []tuple, err error) {
 	return tuples, err
 }
 
-// listening is a TCP socket that listens, whoever has it.
+// listening is a listening TCP socket of any program.
 type listening struct {
 	kin    kin
 	cookie uint64 // SO_COOKIE
@@ -130,9 +128,9 @@ type kin struct {
 	uid  uint32
 }
 
-// listeners returns the sockets that listen on the port, those of a group in the order
-// of their listen(2). It walks the kernel's table of listening sockets alone: 0.02 ms,
-// 1.5 ms beside 15,000 others, whatever there is of connections.
+// listeners returns the sockets that listen on the port, those of a group in the order of
+// their listen(2). It walks only the kernel's table of listening sockets: 0.02 ms, 1.5 ms
+// beside 15,000 others.
 func listeners(port int) (found []listening, err error) {
 	var v4 []listening
 	err = dumpTCP(port, listenState, func(said []byte) {
@@ -158,8 +156,8 @@ func listeners(port int) (found []listening, err error) {
 	return append(v4, found...), err
 }
 
-// diagnoseUnix asks for one unix socket by its own inode, or, where that is 0, for
-// all that listen, and hands over the attributes that show asks for.
+// diagnoseUnix asks for one unix socket by its inode, or for all that listen if that is
+// 0, and calls each with the attributes that show selects.
 func diagnoseUnix(inode uint64, show uint32, each func(inode uint64, kind uint16, value []byte)) error {
 	flags, states := uint16(0), uint32(anyState)
 	if inode == 0 {
@@ -197,8 +195,7 @@ func inspectUnix(inode uint64) (said state, err error) {
 	return said, err
 }
 
-// unixListeners returns the inodes of the sockets that listen at a path, under
-// which their file was made. The kernel writes the zero at its end.
+// unixListeners returns the inodes of the sockets that were bound to a path and listen.
 func unixListeners(path string) (inodes []uint64, err error) {
 	err = diagnoseUnix(0, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
 		if kind == unixDiagName && strings.TrimSuffix(string(value), "\x00") == path {

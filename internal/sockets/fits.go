@@ -2,9 +2,8 @@ package sockets
 
 import "fmt"
 
-// Fits reports whether the set could have so many slots: nil, or what stands
-// in the way. It looks at what the app itself has; whether somebody else has a
-// port is known when it is bound.
+// Fits returns why the set could not have so many slots. It compares the app's own
+// listeners; whether somebody else has a port is known when it is bound.
 func (l *ListenerSet) Fits(slots int) error {
 	if slots < 1 || slots > maxSlots {
 		return fmt.Errorf("cannot have %s: 1 to %d can be steered", count(slots, "slot"), maxSlots)
@@ -33,7 +32,7 @@ func (l *ListenerSet) Fits(slots int) error {
 	return nil
 }
 
-// takes is where it is, with the ports of all slots that it has by now.
+// takes is the address with the ports of all slots that it has by now.
 func (b *boundAddress) takes() bindAddr {
 	at := b.at
 	if at.mode == ModeEach {

@@ -11,39 +11,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is a socket for each slot, in one reuseport group of the kernel's.
+// group is a socket per slot, all in one reuseport group of the kernel.
 type group struct {
 	plain
 
-	seed        uint32
-	index       groupIndex
-	others      map[uint64]Other // sockets that are not the Set's, by cookie
-	overlapping bool             // another bound address has part of this one: the first socket joins too
+	seed   uint32
+	index  groupIndex
+	others map[uint64]Other // sockets that are not the Set's, by cookie
 }
 
-// groupIndex is the kernel's view of a group: the slots by index in the group, in
-// the order of their listen(2), and the sockets of others, each as its negative
-// cookie. It cannot be read back, so every change is followed here
-// (net/core/sock_reuseport.c).
+// groupIndex mirrors the kernel's array of a group (net/core/sock_reuseport.c), which
+// cannot be read: the slot of each socket by index, for other programs' sockets the
+// negative cookie.
 type groupIndex []int
 
-// join follows a socket that began to listen.
+// join follows a listen(2).
 func (o *groupIndex) join(slot int) { *o = append(*o, slot) }
 
-// leave follows a socket that no longer listens: the last takes its place.
+// leave follows a socket that stopped listening: the last one takes its index.
 func (o *groupIndex) leave(slot int) {
 	at, last := slices.Index(*o, slot), len(*o)-1
 	(*o)[at] = (*o)[last]
 	*o = (*o)[:last]
 }
 
-// slots returns the slots alone, in the group's order.
+// slots returns the slots alone, by index.
 func (o groupIndex) slots() []int {
 	return slices.DeleteFunc(slices.Clone(o), func(id int) bool { return id < 0 })
 }
 
-func newGroup(b *boundAddress, given []*passed, overlapping bool) *group {
-	g := &group{plain: plain{b}, seed: seed(b.listener), others: map[uint64]Other{}, overlapping: overlapping}
+func newGroup(b *boundAddress, given []*passed) mode {
+	g := &group{plain: plain{b}, seed: seed(b.listener), others: map[uint64]Other{}}
 	g.index = b.set.record.sort(b.at.end, given)
 	for _, p := range given {
 		if !slices.Contains(g.index, p.slot) {
@@ -53,8 +51,8 @@ func newGroup(b *boundAddress, given []*passed, overlapping bool) *group {
 	return g
 }
 
-// seed keeps clients from choosing their slot: they choose their ports. With
-// BalanceSource the slot stays the same from one master to the next.
+// seed keeps clients from choosing their slot by their port. With BalanceSource a client
+// keeps its slot when the master is replaced.
 func seed(l Listener) uint32 {
 	if l.Balance == BalanceSource {
 		return 0
@@ -62,8 +60,8 @@ func seed(l Listener) uint32 {
 	return rand.Uint32()
 }
 
-// bind makes the slot's socket: it is the last of the group when it listens. Where
-// systemd's sockets cannot be joined, the slots share them.
+// bind makes the slot's socket, which gets the last index. If systemd's sockets cannot be
+// joined, the slots share them.
 func (g *group) bind(slot int) (*socket, error) {
 	m, err := g.join()
 	switch {
@@ -78,8 +76,7 @@ func (g *group) bind(slot int) (*socket, error) {
 	}
 }
 
-// join binds another socket of the group. Others may join systemd's only when
-// these have SO_REUSEPORT.
+// join binds another socket of the group.
 func (g *group) join() (*socket, error) {
 	join := g.overlapping
 	for _, m := range g.all() { // one that a worker has shut down has the port as well
@@ -114,10 +111,9 @@ func (g *group) configure(before Listener) {
 	}
 }
 
-// refresh re-reads which sockets listen: one that no longer does has left the
-// group, one that has begun is its last. Any number may have joined since the last
-// refresh. Of several that have left it is not known which was first: then slots
-// may change places in the group.
+// refresh re-reads which sockets listen. The kernel drops a shut-down socket from the
+// group and appends it when it listens again. Sockets that left between two refreshes may
+// have left in another order: then slots may swap their indexes.
 func (g *group) refresh() {
 	there, err := g.listening()
 	if err != nil {
@@ -142,8 +138,8 @@ func (g *group) refresh() {
 	}
 }
 
-// listening returns the group's sockets that listen, in the order of their
-// listen(2), and notes sockets of others.
+// listening returns the group's listening sockets in the order of their listen(2), and
+// notes sockets of other programs.
 func (g *group) listening() (there []int, err error) {
 	all, err := listeners(g.at.end.port)
 	if err != nil {
@@ -208,7 +204,7 @@ func (g *group) mend(m *socket) (undone string, err error) {
 	return undone, cmp.Or(err, failed)
 }
 
-// end closes the slot's socket while neither it nor the one that takes its index
+// end closes the slot's socket. Meanwhile neither it nor the socket that takes its index
 // gets connections.
 func (g *group) end(m *socket) error {
 	g.refresh()
@@ -222,8 +218,8 @@ func (g *group) end(m *socket) error {
 	return g.attach()
 }
 
-// flush resets a queue in the same way: the socket leaves the group for a moment
-// and is its last then. With another reader it would keep its share.
+// flush resets the queue in the same way: the socket leaves the group and gets the last
+// index.
 func (g *group) flush(m *socket) (err error) {
 	g.refresh()
 	if n, listens := m.waiting(); listens && n > 0 {
@@ -240,7 +236,7 @@ func (g *group) drop(m *socket) {
 	m.close()
 }
 
-// dropNextFor gives up those of a set that is released.
+// dropNextFor drops the replacements made for a released set.
 func (g *group) dropNextFor(l *ListenerSet) {
 	for _, m := range g.all() {
 		if m.nextFor == l {
@@ -250,8 +246,7 @@ func (g *group) dropNextFor(l *ListenerSet) {
 	g.refresh()
 }
 
-// leave ends all sockets but those of a socket unit, and returns the slots of these
-// in the group's order.
+// leave ends all sockets but unit-owned ones, and returns the slots of these by index.
 func (g *group) leave() []int {
 	for _, m := range g.all() {
 		g.dropNext(m)
@@ -268,9 +263,9 @@ func (g *group) leave() []int {
 	return g.index.slots()
 }
 
-// fileFor returns the socket for a worker of the set: the slot's own, but where
-// that cannot be mended another one. The slot's connections go there when the set
-// serves the slot. Until then the old one is the slot's.
+// fileFor returns the socket for a worker of the set: the slot's, or, if its filter is
+// locked, a replacement. The slot's connections go to the old one until the set serves
+// the slot.
 func (g *group) fileFor(m *socket, l *ListenerSet) int {
 	if m.next == nil {
 		if m.unitOwned || !isLocked(m.fd) {
@@ -289,8 +284,8 @@ func (g *group) fileFor(m *socket, l *ListenerSet) int {
 	return m.next.fd
 }
 
-// swap makes the other socket, if there is one, the slot's. The old one is its
-// worker's alone then.
+// swap makes the replacement, if any, the slot's socket. The old one stays with its
+// worker.
 func (g *group) swap(m *socket) {
 	next := m.next
 	if next == nil {
@@ -308,7 +303,7 @@ func (g *group) swap(m *socket) {
 	g.replace(m, next)
 }
 
-// swapServing does so where the set serves by now.
+// swapServing swaps where the set of the replacement serves by now.
 func (g *group) swapServing() {
 	for slot, m := range g.all() {
 		if m.next != nil && slot < len(g.set.serving) && g.set.serving[slot] == m.nextFor {
@@ -317,7 +312,7 @@ func (g *group) swapServing() {
 	}
 }
 
-// dropNext gives up one that no worker will serve. refresh has to follow.
+// dropNext drops a replacement. The caller refreshes.
 func (g *group) dropNext(m *socket) {
 	if m.next != nil {
 		m.next.close()

@@ -51,8 +51,7 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s by %s%s: stop it or choose another %s", text, who, more, what)
 }
 
-// Only reports whether the port is held by nothing but processes of one kind, as
-// far as holders can be seen.
+// Only reports whether all holders that can be seen are of one kind, and there is one.
 func (e *HeldError) Only(kind func(Holder) bool) bool {
 	only := false
 	for _, h := range e.Holders {
@@ -67,7 +66,6 @@ func (e *HeldError) Only(kind func(Holder) bool) bool {
 	return only
 }
 
-// String names the holder for a person.
 func (h Holder) String() string {
 	switch {
 	case h.PID == 0:
@@ -79,9 +77,8 @@ func (h Holder) String() string {
 	}
 }
 
-// holders finds who listens where the endpoint cannot be bound. It reads all of
-// /proc: only for an error message. What this user may not see stays out, and where
-// the kernel cannot be asked nobody is named.
+// holders finds who listens where the endpoint cannot be bound. It reads all of /proc:
+// only for an error message. Without sock_diag nobody is found.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
 	all, _ := listeners(end.port)
@@ -93,8 +90,8 @@ func holders(end endpoint) []Holder {
 	return holdersOf(owners)
 }
 
-// pathHolders finds who listens behind a socket file of this network namespace. The
-// kernel does not say whose user it is: only processes that can be seen are found.
+// pathHolders finds who listens on a socket file of this network namespace. The kernel
+// does not tell the user: only visible processes are found.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
 	inodes, _ := unixListeners(path)
@@ -141,7 +138,6 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 	return found
 }
 
-// rank sorts those first that an operator would stop.
 func (h Holder) rank() int {
 	switch {
 	case h.App != "":
@@ -153,7 +149,8 @@ func (h Holder) rank() int {
 	}
 }
 
-// openBy returns what the process's descriptors are, as far as it may be seen.
+// openBy returns the targets of the process's descriptors, as far as this user may see
+// them.
 func openBy(pid int) (files []string) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, _ := os.ReadDir(dir)
@@ -170,15 +167,14 @@ func comm(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// exiting reports whether a process has given up its memory but not yet its
-// descriptors.
+// exiting reports whether a process has given up its memory but not yet its descriptors.
 func exiting(pid int) bool {
 	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// app finds whose master a process is by its open files: a master holds its runtime
-// directory's lock, beside which stands its pid (docs/contract.md, Control socket).
+// app finds whose master a process is: a master has its runtime directory's lock open,
+// and its pid stands beside it (docs/contract.md, Control socket).
 func app(pid int, files []string) string {
 	for _, file := range files {
 		dir, name := filepath.Split(file)
@@ -189,8 +185,8 @@ func app(pid int, files []string) string {
 	return ""
 }
 
-// firstBytes is the beginning of a file that may be anybody's: it does not wait for a
-// pipe, nor read a file without an end.
+// firstBytes reads the beginning of a file that may be anybody's: it does not block on a
+// pipe.
 func firstBytes(path string) string {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -8,10 +8,9 @@ import (
 	"strings"
 )
 
-// Implied returns listeners made of the passed sockets, one for each address,
-// for an app that has none configured. A name is the socket unit's, without
-// ".socket", where it is that of one address only; else the port or the file.
-// The backlogs are those that the sockets have. Called before the first Open.
+// Implied returns listeners made of the passed sockets, one per address, for an app
+// without listeners. Its name is the socket unit's without ".socket", else the port or
+// the file. Called before the first Open.
 func (s *Set) Implied() []Listener {
 	var leads []*passed // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {
@@ -38,7 +37,6 @@ func (s *Set) Implied() []Listener {
 	return ls
 }
 
-// implies makes a listener of a passed socket.
 func (p *passed) implies() Listener {
 	l := p.listens()
 	l.Name, l.Nonblocking, l.Mode, l.Balance = p.listener, true, ModeReuseport, BalanceHash
@@ -57,7 +55,7 @@ func (p *passed) implies() Listener {
 	return l
 }
 
-// plainName is what a listener is called whose name nobody has chosen.
+// plainName names a listener by its port or file.
 func (p *passed) plainName() string {
 	if p.unix {
 		return strings.TrimSuffix(filepath.Base(p.at.path), ".sock")

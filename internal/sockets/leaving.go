@@ -1,14 +1,13 @@
 package sockets
 
-// Leaving watches the connections that were half open when a slot began to
-// leave: their last packet still brings them to its queue.
+// Leaving watches the connections that were half-open when a slot began to leave: their
+// last packet still brings them to its queue.
 type Leaving struct {
 	ports  []int
 	waited map[tuple]bool // nil before the first look
 }
 
-// Leave begins to watch the slot. Called after Steer has led new connections
-// away from it.
+// Leave begins to watch the slot. Called after Steer has excluded it.
 func (s *Set) Leave(slot int) *Leaving {
 	l := &Leaving{}
 	for _, b := range s.bound {
@@ -20,13 +19,12 @@ func (s *Set) Leave(slot int) *Leaving {
 	return l
 }
 
-// HalfOpen reports whether connections of that time are still half open. The
-// kernel does not say which slot they are to, so that those of the listener's
-// other slots count too; later ones do not. One whose client has gone silent
-// stays for about a minute (tcp_synack_retries): the caller bounds its patience,
-// and asks until it gets false. It takes some milliseconds where there are many
-// connections, and may be called from any goroutine, but from one at a time. The
-// error says that the kernel cannot be asked.
+// HalfOpen reports whether connections of that time are still half-open. The kernel does
+// not tell their slot: those of the listener's other slots count too, later ones do not.
+// A silent client's stays for about a minute (tcp_synack_retries). The caller polls until
+// it gets false, with a timeout. It takes milliseconds where there are many connections,
+// and can be called from any goroutine, one at a time. The error says that the kernel
+// cannot be asked.
 func (l *Leaving) HalfOpen() (bool, error) {
 	now := map[tuple]bool{}
 	for _, port := range l.ports {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ListenerSet is the listeners of one configuration, in its order.
+// ListenerSet is the listeners of one configuration.
 type ListenerSet struct {
 	set       *Set
 	listeners []Listener // as they were asked for
@@ -17,11 +17,11 @@ type ListenerSet struct {
 
 func (l *ListenerSet) has(b *boundAddress) bool { return slices.Contains(l.bound, b) }
 
-// Open binds every listener, for slots 0 to slots-1. Addresses that another set
-// has are shared with it, and take over the new name, balance, backlog and
-// permissions. Passed sockets are used; others are bound. When it fails nothing has
-// changed; the error says what to do, and is a *HeldError where somebody else has
-// the port or the path. slots is 1 to 1024.
+// Open binds every listener, for slots 0 to slots-1; slots is 1 to 1024. An address that
+// another set has is shared with it, and takes the new name, balance, backlog and
+// permissions. Passed sockets are used; the others are bound. If it fails nothing has
+// changed; the error says what to do, and is a *HeldError if somebody else has the port
+// or the path.
 func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	if slots < 1 || slots > maxSlots {
 		return nil, fmt.Errorf("cannot open the sockets of %d slots: 1 to %d can be steered", slots, maxSlots)
@@ -61,8 +61,8 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	return l, nil
 }
 
-// bind binds the address of the i-th listener. It takes passed sockets, and returns
-// the rest of them.
+// bind binds the address of the i-th listener. It uses passed sockets, and returns the
+// rest.
 func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (rest []*passed, err error) {
 	s, asked := l.set, l.listeners[i]
 	c, err := l.pick(asked, want, from)
@@ -73,9 +73,13 @@ func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (res
 	if err != nil {
 		return nil, err
 	}
-	b := &boundAddress{set: s, want: want, at: c.at, listener: asked}
+	b := &boundAddress{set: s, want: want, at: c.at, listener: asked, overlapping: overlapping}
 	b.listener.Port = c.at.end.port
-	b.mode = newMode(b, c.chosen, overlapping)
+	kind := c.at.mode
+	if c.at.path != "" {
+		kind = "unix"
+	}
+	b.mode = modes()[kind](b, c.chosen)
 	l.bound[i] = b
 	if err := b.adopt(c.chosen); err != nil {
 		return nil, err
@@ -91,7 +95,7 @@ func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (res
 	return c.rest, b.steer()
 }
 
-// undo closes what Open has bound, and leaves what it was given.
+// undo closes what Open has bound, except what was passed.
 func (l *ListenerSet) undo() {
 	for _, b := range l.bound {
 		if b == nil || slices.Contains(l.set.bound, b) {
@@ -106,16 +110,16 @@ func (l *ListenerSet) undo() {
 	}
 }
 
-// markDraining sets HeldError.Draining when the app's own draining workers still
-// hold the port of a removed listener. For the first set the holders are a previous
-// master's: the caller waits for those.
+// markDraining sets HeldError.Draining if the port is still held by this app's own
+// draining workers. On the first Open the holders are a previous master's: the caller
+// waits for those.
 func (s *Set) markDraining(err error) {
 	if held, ok := errors.AsType[*HeldError](err); ok && s.opened {
 		held.Draining = held.Only(s.own)
 	}
 }
 
-// adopt makes a set the latest: nothing can fail any more.
+// adopt makes a set the latest. Nothing can fail any more.
 func (s *Set) adopt(l *ListenerSet, slots int) {
 	s.sets = append(s.sets, l)
 	if !s.opened {
@@ -156,7 +160,7 @@ func (s *Set) dropPassed() {
 	}
 }
 
-// dropSurplus closes what the fd store has kept for slots that are no more.
+// dropSurplus closes stored sockets of slots that are no more.
 func (s *Set) dropSurplus(b *boundAddress, slots int) {
 	for slot, m := range b.all() {
 		if slot < slots || m.unitOwned || len(b.usersOf(m)) > 0 {
@@ -169,10 +173,9 @@ func (s *Set) dropSurplus(b *boundAddress, slots int) {
 	}
 }
 
-// Release forgets a set: the sockets that no other has are closed, and end with
-// the last worker's copy; their unix paths and entries in the fd store are
-// removed. One that a socket unit owns is kept, for a set that may want it
-// again. Called when the workers that served there have been told to drain.
+// Release closes the sockets that no other set has: they end with the last worker's copy.
+// Their unix paths and entries in the fd store are removed. A unit-owned one is kept for
+// a later set. Called when the workers that served there have been told to drain.
 func (s *Set) Release(l *ListenerSet) {
 	at := slices.Index(s.sets, l)
 	if at < 0 {
@@ -208,11 +211,10 @@ func (s *Set) Release(l *ListenerSet) {
 	s.store(s.bound) // under the names that they have now
 }
 
-// Files returns the slot's sockets in the order of the listeners, and opens what
-// is not open: of a slot that is new, or that CloseSlot had closed. Such a slot
-// gets no connection before Steer says that it accepts. The descriptors stay the
-// Set's: the caller passes them to a worker and neither closes them nor keeps
-// them past CloseSlot.
+// Files returns the slot's sockets in the order of the listeners. It opens those of a new
+// slot, or of one that CloseSlot closed; they get no connections before Steer says so.
+// The descriptors stay the Set's: the caller passes them to a worker, does not close
+// them, and does not use them after CloseSlot.
 func (l *ListenerSet) Files(slot int) ([]int, error) {
 	s := l.set
 	if slot < 0 || slot >= maxSlots || s.closed || !slices.Contains(s.sets, l) {
@@ -245,8 +247,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 	return fds, nil
 }
 
-// Listeners returns the listeners as the slot has them, with the actual mode and
-// port.
+// Listeners returns the listeners as the slot has them, with the actual mode and port.
 func (l *ListenerSet) Listeners(slot int) []Listener {
 	ls := slices.Clone(l.listeners)
 	for i, b := range l.bound {
@@ -255,8 +256,8 @@ func (l *ListenerSet) Listeners(slot int) []Listener {
 	return ls
 }
 
-// Sources says, for each listener, where its sockets are from: "systemd" where a
-// socket unit's is among them, else "bound".
+// Sources returns for each listener "systemd" if it has a unit-owned socket, else
+// "bound".
 func (l *ListenerSet) Sources() []string {
 	sources := make([]string, len(l.bound))
 	for i, b := range l.bound {
@@ -270,7 +271,7 @@ func (l *ListenerSet) Sources() []string {
 	return sources
 }
 
-// explainUnits says what is remarkable about a socket unit's sockets.
+// explainUnits gives a notice about what is remarkable about a unit's sockets.
 func (b *boundAddress) explainUnits(asked Listener, c choice, slots int) {
 	lead := c.chosen[slices.IndexFunc(c.chosen, func(p *passed) bool { return p.unitOwned })]
 	if !lead.in(b.want) {
@@ -301,7 +302,6 @@ func (b *boundAddress) explainFallback(slots int) {
 	b.set.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", b.listener.Name, count(n, "socket"), count(slots, "slot"))
 }
 
-// count writes a number of things.
 func count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -309,9 +309,8 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// overlaps refuses what another set serves in another way. It is true where that
-// serves a part of the address in the same way: the sockets may stand side by side
-// until it is released.
+// overlaps reports whether the address overlaps with another set's of the same mode: the
+// sockets can stand side by side until that is released. Other overlaps are refused.
 func (s *Set) overlaps(l Listener, want bindAddr) (overlapping bool, err error) {
 	for _, b := range s.bound {
 		if b.takes().overlap(want) == "" {
@@ -326,8 +325,7 @@ func (s *Set) overlaps(l Listener, want bindAddr) (overlapping bool, err error) 
 	return overlapping, nil
 }
 
-// setNonblocking sets O_NONBLOCK, for every holder of a socket, and reports whether
-// it was different.
+// setNonblocking sets O_NONBLOCK for every holder of a socket. changed: it was different.
 func setNonblocking(fd int, on bool) (changed bool, err error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_NONBLOCK != 0 == on {

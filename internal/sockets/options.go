@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// option is a setting of a listening socket that stays when the worker that made it
-// has gone. Connections inherit most of them.
+// option is a socket option that outlives the worker that set it. Connections inherit
+// most of them.
 type option struct {
 	level, name int
 	label       string
 	back        func(value []byte) // makes what was read what has to be written; nil: the same
 }
 
-// options are those that are looked after, in the order in which they can be set
-// back: IP_TOS sets SO_PRIORITY too, SO_BUF_LOCK undoes what SO_RCVBUF and SO_SNDBUF
-// do beside setting a size (socket(7), ip(7), ipv6(7), tcp(7)).
+// options are the options to reset, in an order that works: IP_TOS sets SO_PRIORITY too,
+// SO_BUF_LOCK undoes a side effect of SO_RCVBUF and SO_SNDBUF (socket(7), ip(7), ipv6(7),
+// tcp(7)).
 func options() []option {
 	half := func(value []byte) { // the kernel makes the double of it
 		binary.NativeEndian.PutUint32(value, binary.NativeEndian.Uint32(value)/2)
@@ -67,7 +67,7 @@ func options() []option {
 	}
 }
 
-// get reads the option; nil where the socket has none such.
+// get returns nil if the socket has no such option.
 func (o option) get(fd int) []byte {
 	value := make([]byte, 16) // the longest: a timeval, a TCP_CA_NAME_MAX
 	size := uint32(len(value))
@@ -82,7 +82,7 @@ func (o option) get(fd int) []byte {
 	return value[:size]
 }
 
-// set sets what get has read. Whether it could is seen by reading it again.
+// set sets what get returned. To check it, read it again.
 func (o option) set(fd int, value []byte) {
 	value = slices.Clone(value)
 	if o.back != nil {
@@ -91,7 +91,6 @@ func (o option) set(fd int, value []byte) {
 	_ = unix.SetsockoptString(fd, o.level, o.name, string(value))
 }
 
-// readOptions reads them all.
 func readOptions(fd int) [][]byte {
 	all := options()
 	values := make([][]byte, len(all))
@@ -101,7 +100,7 @@ func readOptions(fd int) [][]byte {
 	return values
 }
 
-// setBack sets the options that are not as wanted, and returns which were not.
+// setBack sets the options that are not as wanted, and returns them.
 func (m *socket) setBack(want [][]byte) (changed []string) {
 	for i, o := range options() {
 		if now := o.get(m.fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
@@ -112,10 +111,9 @@ func (m *socket) setBack(want [][]byte) (changed []string) {
 	return changed
 }
 
-// reset sets the options and O_NONBLOCK as they were before a worker had the socket:
-// as they are on another that is made alike, or as systemd had set them. It returns
-// which were different. replace: one can't be set back, and the slot is to get
-// another socket.
+// reset sets the options and O_NONBLOCK as a new socket has them, or as systemd had set
+// them, and returns which were different. replace: one cannot be reset, and the slot
+// needs another socket.
 func (m *socket) reset(b *boundAddress) (changed []string, replace bool, err error) {
 	want := m.options
 	if want == nil {
@@ -145,16 +143,15 @@ func (m *socket) reset(b *boundAddress) (changed []string, replace bool, err err
 	return changed, false, os.NewSyscallError("fcntl", err)
 }
 
-// lockFilter is the option that nobody can set back.
+// lockFilter is the option that nobody can reset.
 const lockFilter = "SO_LOCK_FILTER"
 
-// isLocked reports whether a worker has locked the socket's filter.
 func isLocked(fd int) bool {
 	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
 	return err == nil && locked != 0
 }
 
-// reportDamage tells once of what cannot be set back, and how the socket is replaced.
+// reportDamage reports once what cannot be reset, and how the socket is replaced.
 func (m *socket) reportDamage(b *boundAddress, what string) {
 	if m.damaged {
 		return
@@ -172,7 +169,7 @@ func (m *socket) reportDamage(b *boundAddress, what string) {
 	b.set.damaged = append(b.set.damaged, Restored{b.slotOf(m), fmt.Sprintf("a worker has set %s, which cannot be set back: %s", what, remedy)})
 }
 
-// alike makes a socket with the options of the listener's.
+// alike makes a socket with the options that the listener's had at first.
 func alike(l Listener, e endpoint) (int, error) {
 	if l.Network == "unix" {
 		return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

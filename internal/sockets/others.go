@@ -6,9 +6,8 @@ import (
 	"slices"
 )
 
-// Other is somebody else's socket that has begun to listen on a listener's port,
-// beside the Set's, or has ceased to. The kernel lets in who has the master's uid
-// and sets SO_REUSEPORT.
+// Other is another program's socket that began to listen on a listener's port, or ceased
+// to. The kernel lets in who has the master's uid and sets SO_REUSEPORT.
 type Other struct {
 	Listener Listener
 	ID       uint64 // no other socket has it, ever
@@ -32,8 +31,8 @@ func (o Other) Consequence() string {
 	}
 }
 
-// Holders finds who has the sockets of those that have come, by their IDs. It reads
-// all of /proc, and may be called from any goroutine.
+// Holders finds the processes of sockets that have come, by their IDs. It reads all of
+// /proc, and can be called from any goroutine.
 func Holders(others []Other) map[uint64]Holder {
 	owners := map[uint64]uint32{} // uid by inode
 	for _, o := range others {
@@ -54,13 +53,13 @@ func Holders(others []Other) map[uint64]Holder {
 	return holders
 }
 
-// losesTo reports whether a socket outside the group gets connections for e: the
-// kernel looks for the very address first, and on a dual-stack port for one of IPv4.
+// losesTo reports whether a socket outside the group gets connections for e: the kernel
+// prefers the exact address, and on a dual-stack port IPv4.
 func (e endpoint) losesTo(k kin) bool {
 	return e.meets(k.endpoint()) && (k.nic != 0 || e.addr.IsUnspecified() && (!k.addr.IsUnspecified() || e.dual && k.addr.Is4()))
 }
 
-// endpoint is where they are, but for the port.
+// endpoint is where they are, without the port.
 func (k kin) endpoint() endpoint {
 	e := endpoint{addr: k.addr, dual: k.addr == netip.IPv6Unspecified() && !k.only}
 	if k.addr.IsLinkLocalUnicast() {
@@ -69,15 +68,13 @@ func (k kin) endpoint() endpoint {
 	return e
 }
 
-// note keeps what Others is to tell of.
 func (s *Set) note(o Other) {
 	if len(s.others) < maxNotices {
 		s.others = append(s.others, o)
 	}
 }
 
-// owns reports whether a socket is one of the Set's, or was and may still be one of
-// its workers'.
+// owns reports whether a socket is, or was, one of the Set's: workers may still have it.
 func (s *Set) owns(id uint64) bool {
 	if s.former[id] {
 		return true
@@ -90,7 +87,7 @@ func (s *Set) owns(id uint64) bool {
 	return false
 }
 
-// disown remembers a socket that is given up to the workers that have it.
+// disown remembers a socket that only workers will have.
 func (s *Set) disown(m *socket) {
 	if s.former == nil || len(s.former) >= 4*maxSlots {
 		s.former = map[uint64]bool{}

@@ -99,8 +99,7 @@ func TestOtherBetweenTheFirst(t *testing.T) {
 	for _, addr := range []netip.Addr{ipv4Loopback, netip.IPv6Loopback()} {
 		a := open(t, 1, tcp("elsewhere", "127.0.0.1", 0))
 		b := &boundAddress{set: a.Set, at: bindAddr{mode: ModeReuseport, end: endpoint{addr: addr}}, listener: tcp("http", addr.String(), 0)}
-		g := newGroup(b, nil, false)
-		b.mode = g
+		b.mode = newGroup(b, nil)
 		defer b.close()
 		check(t, b.open(0))
 		other := joinAt(t, b.at.end)
@@ -108,8 +107,8 @@ func TestOtherBetweenTheFirst(t *testing.T) {
 		check(t, b.open(1))
 		check(t, b.open(2))
 		check(t, b.steer())
-		if len(g.index) != 4 || g.index[0] != 0 || g.index[1] >= 0 || g.index[2] != 1 || g.index[3] != 2 {
-			t.Errorf("%s: order %v", addr, g.index)
+		if at := b.mode.(*group).index; len(at) != 4 || at[0] != 0 || at[1] >= 0 || at[2] != 1 || at[3] != 2 {
+			t.Errorf("%s: index %v", addr, at)
 		}
 	}
 }

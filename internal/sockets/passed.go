@@ -17,7 +17,6 @@ type passed struct {
 	unix     bool
 }
 
-// String says which one it is, and what, for a person.
 func (p *passed) String() string {
 	return fmt.Sprintf("socket %q that systemd passed (%s)", p.name, p.address())
 }
@@ -48,8 +47,8 @@ func (p *passed) listens() Listener {
 	return l
 }
 
-// MisfitError says that what systemd passed and what is configured can't go
-// together: trying again is no help.
+// MisfitError says that what systemd passed does not fit the configuration: a retry does
+// not help.
 type MisfitError struct{ text string }
 
 func (e *MisfitError) Error() string { return e.text }
@@ -92,8 +91,8 @@ func (s *Set) take(given []Passed) error {
 	return nil
 }
 
-// examine finds out where the socket listens. what says what it is where it is
-// none that could.
+// examine finds out where the socket listens. what says what it is if it is no socket
+// that could.
 func (p *passed) examine() (what string, listens bool) {
 	var stat unix.Stat_t
 	if err := unix.Fstat(p.fd, &stat); err != nil {
@@ -144,7 +143,7 @@ func (p *passed) examine() (what string, listens bool) {
 	return "", listens
 }
 
-// unfit reports whether a socket cannot be the listener's, whatever its name.
+// unfit reports whether a socket is of another family than the listener.
 func (p *passed) unfit(l Listener, want bindAddr) bool {
 	switch {
 	case p.unix != (l.Network == "unix"):
@@ -160,7 +159,7 @@ func (p *passed) unfit(l Listener, want bindAddr) bool {
 	}
 }
 
-// in reports whether the socket is at the very address, for any of its ports.
+// in reports whether the socket is at the exact address, on any of its ports.
 func (p *passed) in(at bindAddr) bool {
 	if p.unix || at.path != "" {
 		return p.unix && p.at.path != "" && p.at.path == at.path
@@ -178,8 +177,8 @@ type choice struct {
 	rest   []*passed
 }
 
-// pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of
-// its name, those at its address.
+// pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its
+// name, those at its address.
 func (ls *ListenerSet) pick(l Listener, want bindAddr, from []*passed) (choice, error) {
 	c := choice{at: want}
 	names := make([]string, len(ls.listeners))
@@ -242,8 +241,8 @@ func (ls *ListenerSet) pick(l Listener, want bindAddr, from []*passed) (choice, 
 	return c, nil
 }
 
-// pickUnits chooses those of socket units, all at one address: of the listener's
-// name, rather at its address; else at its address; else on its port.
+// pickUnits chooses unit-owned sockets, all at one address: of the listener's name and
+// address, of its name, at its address, on its port.
 func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (best []*passed, err error) {
 	const none = 4
 	rank := func(p *passed) int {

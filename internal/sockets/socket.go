@@ -12,7 +12,7 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// socket is one that listens, and what is known of it.
+// socket is a listening socket.
 type socket struct {
 	fd        int             // -1: closed
 	slot      int             // that it was made for; 0 for all
@@ -31,8 +31,8 @@ type socket struct {
 
 func newSocket(fd int) *socket { return &socket{fd: fd, cookie: cookie(fd)} }
 
-// listen sets the backlog (again), and remembers what the kernel made of it. A unix
-// socket's is not known, and never looked after, where the kernel cannot be asked.
+// listen sets the backlog and reads it back. The backlog of a unix socket is not checked
+// where sock_diag does not show it.
 func (m *socket) listen(backlog int) error {
 	if err := unix.Listen(m.fd, backlog); err != nil {
 		return os.NewSyscallError("listen", err)
@@ -46,8 +46,7 @@ func (m *socket) listen(backlog int) error {
 	return err
 }
 
-// ofSlot says, before a listener's name, that one slot's socket is meant; that for
-// all is no slot's, -1.
+// ofSlot prefixes a listener's name with a slot; -1: a socket for all slots.
 func ofSlot(slot int) string {
 	if slot < 0 {
 		return ""
@@ -55,8 +54,7 @@ func ofSlot(slot int) string {
 	return fmt.Sprintf("slot %d on ", slot)
 }
 
-// mend undoes what a worker did to a TCP socket, and says what that was. revived: it
-// had left its group.
+// mend undoes what a worker did to a TCP socket. revived: it had left its group.
 func (m *socket) mend(b *boundAddress) (undone string, revived bool, err error) {
 	state, err := m.inspect()
 	if err != nil || !state.listens || state.backlog != m.backlog {
@@ -84,7 +82,6 @@ func (m *socket) mend(b *boundAddress) (undone string, revived bool, err error) 
 	return undone, revived, nil
 }
 
-// joinWords lists what was done.
 func joinWords(list, more string) string {
 	if list != "" && more != "" {
 		list += ", "
@@ -92,8 +89,8 @@ func joinWords(list, more string) string {
 	return list + more
 }
 
-// keepShared sets SO_REUSEPORT again: with it off, the kernel may give a socket all
-// connections past its group, and lets no other be bound.
+// keepShared sets SO_REUSEPORT again. Without it, the kernel may give a socket all
+// connections, and no other can be bound.
 func (m *socket) keepShared() (changed bool, err error) {
 	on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 	if err != nil || on != 0 {
@@ -102,8 +99,8 @@ func (m *socket) keepShared() (changed bool, err error) {
 	return true, share(m.fd)
 }
 
-// waiting counts its queue. It is false where it does not listen. A kernel that was
-// not built to say what a unix socket's is counts as one that something is in it.
+// waiting returns the length of the queue. For a unix socket without sock_diag, 1 means
+// any number.
 func (m *socket) waiting() (n int, listens bool) {
 	if m.closer != nil && hungUp(m.fd) {
 		return 0, false
@@ -116,8 +113,7 @@ func (m *socket) waiting() (n int, listens bool) {
 	return state.queue, err == nil && state.listens
 }
 
-// flushQueued resets what is queued, if anything is, in a TCP socket that has to go
-// on listening.
+// flushQueued resets the connections queued in a TCP socket that goes on listening.
 func (m *socket) flushQueued(b *boundAddress) error {
 	if n, listens := m.waiting(); !listens || n == 0 {
 		return nil
@@ -133,21 +129,21 @@ func (m *socket) flushQueued(b *boundAddress) error {
 	return nil
 }
 
-// end closes it for every holder and resets its queue: a copy in a process that
-// outlived its worker would else keep the queue hanging, and its share.
+// end closes the socket for every holder and resets its queue. Else a copy in a process
+// that outlived its worker would keep the queue, and its share of new connections.
 func (m *socket) end() {
 	if m.fd >= 0 {
 		m.discard(unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil) // fails only where a worker has done it
 	}
 }
 
-// close gives the descriptor up, and never waits.
+// close closes the descriptor without blocking.
 func (m *socket) close() { m.discard(false) }
 
-// discard closes the descriptor. Clients can queue descriptors in a unix socket, which
-// keeps them after shutdown(2) while somebody has a copy: they are taken and closed.
-// A TCP socket that listens never lingers; one that does not may have been connected
-// by a worker, with SO_LINGER and unsent data: these go first.
+// discard closes the descriptor. A unix socket's queue survives shutdown(2) while
+// somebody has a copy, and may hold descriptors that clients sent. A TCP socket that does
+// not listen may have been connected by a worker, with SO_LINGER and unsent data, on
+// which close(2) would wait.
 func (m *socket) discard(ended bool) {
 	if m.fd < 0 {
 		return
@@ -173,12 +169,12 @@ func (m *socket) discard(ended bool) {
 	})
 }
 
-// bind makes a bound TCP socket, never MPTCP, and close-on-exec. prepare decides
-// who can have the port too: exclusive or share. Port 0 is one that the kernel picks.
+// bind makes a bound TCP socket, never MPTCP, close-on-exec. prepare is exclusive or
+// share.
 //
-// A socket bound to port 0 loses its port when it is shut down (inet_csk: no
-// SOCK_BINDPORT_LOCK) and could not be restored: such a one only finds the port for
-// one bound by number. Somebody else may take that first: then it is another.
+// Port 0 is a port that the kernel picks. A socket bound to port 0 loses its port at
+// shutdown(2) (no SOCK_BINDPORT_LOCK), so a first socket only finds a port, and a second
+// is bound to it by number.
 func (e endpoint) bind(l Listener, prepare func(fd int) error) (fd int, err error) {
 	if e.port != 0 {
 		return e.bindWith(l, prepare)
@@ -215,10 +211,9 @@ func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err 
 	return fd, nil
 }
 
-// bindFirst makes the first socket of a group: it is bound without SO_REUSEPORT, so
-// that a port in use by anybody, the same user included, is EADDRINUSE, and lets
-// others join only after that. (Two programs that bind within the few microseconds
-// before either listens are not told apart.)
+// bindFirst makes a group's first socket: bound without SO_REUSEPORT, so that a port in
+// use by anybody, even the same user, is EADDRINUSE. Others can join after that. (Two
+// programs that bind within microseconds, before either listens, are not told apart.)
 func (e endpoint) bindFirst(l Listener) (fd int, err error) {
 	if fd, err = e.bind(l, exclusive); err != nil {
 		return -1, err
@@ -230,7 +225,7 @@ func (e endpoint) bindFirst(l Listener) (fd int, err error) {
 	return fd, nil
 }
 
-// listenAlone makes a socket that listens, and that nobody can join.
+// listenAlone makes a listening socket that no other can join.
 func (e endpoint) listenAlone(l Listener) (*socket, error) {
 	fd, err := e.bind(l, exclusive)
 	if err != nil {
@@ -269,17 +264,17 @@ func (e endpoint) socket(l Listener) (fd int, err error) {
 	return fd, nil
 }
 
-// exclusive takes a port over from connections that have ended, and from nobody else.
+// exclusive lets bind(2) ignore closed connections in TIME_WAIT.
 func exclusive(fd int) error {
 	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 }
 
-// share lets sockets of the same user join: SO_REUSEADDR and SO_REUSEPORT.
+// share lets sockets of the same user join.
 func share(fd int) error {
 	return os.NewSyscallError("setsockopt SO_REUSEPORT", reuseport.Control("tcp", "", rawConn(fd)))
 }
 
-// state is what the kernel says of a listening socket.
+// state is what the kernel tells about a listening socket.
 type state struct {
 	listens bool
 	queue   int    // connections that wait to be accepted
@@ -294,8 +289,8 @@ func (m *socket) inspect() (state, error) {
 	return inspectUnix(inode(m.fd))
 }
 
-// inspect reads TCP_INFO, where a listening socket shows its queue in
-// tcpi_unacked and its limit in tcpi_sacked (tcp_get_info in net/ipv4/tcp.c).
+// inspect reads TCP_INFO: a listening socket's queue is in tcpi_unacked, its limit in
+// tcpi_sacked (tcp_get_info in net/ipv4/tcp.c).
 func inspect(fd int) (state, error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -307,9 +302,8 @@ func inspect(fd int) (state, error) {
 	return state{listens: true, queue: int(info.Unacked), backlog: info.Sacked}, nil
 }
 
-// disconnect makes a bound socket as good as new, as connect(2) to AF_UNSPEC
-// does: one that was shut down twice would else hand its SHUT_RDWR down to
-// every connection accepted from it.
+// disconnect makes a bound socket as new (connect(2) to AF_UNSPEC). After two shutdowns
+// it would else pass SHUT_RDWR on to every accepted connection.
 func disconnect(fd int) error {
 	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
@@ -343,7 +337,7 @@ func openFiles() int {
 	return len(entries) - 1 // but the one that was read from
 }
 
-// rawConn shows a descriptor to go-reuseport, which only calls Control.
+// rawConn adapts a descriptor to go-reuseport, which only calls Control.
 type rawConn int
 
 func (c rawConn) Control(f func(fd uintptr)) error {

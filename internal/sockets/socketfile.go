@@ -14,34 +14,26 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// socketFile is the file of a unix socket. A worker may unlink its path, and a
-// socket without a name cannot be given one: a second name beside it, where the
-// file system has hard links, is what the path is linked from again.
+// socketFile is the file of a unix socket. A worker may unlink its path. A socket cannot
+// be bound twice, but a file can be linked: it has a second name, where the file system
+// has hard links, from which the path is linked again (decision 20).
 //
-// The socket is bound to the path and not to the second name, because that is what
-// getsockname(2) says for ever: nginx, puma and php-fpm take a passed socket only if
-// it has the very address of their configuration.
-//
-// Whoever may write to the directory can put another file at either name at any
-// moment, and a master that is root must not be led by it: the file is known by its
-// inode.
+// Whoever may write to the directory can replace either name at any moment, and a master
+// that is root must not follow that: the file is known by its inode.
 type socketFile struct {
 	path   string
 	second string
 	id     fileID // zero: not bound
 }
 
-// fileID is what tells a file from another.
 type fileID struct{ device, inode uint64 }
 
-// errNotOurs says that a name leads to another file than the socket's.
 var errNotOurs = errors.New("somebody else's file is at its path")
 
 func fileAt(path string) socketFile {
 	return socketFile{path: path, second: filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".forkd")}
 }
 
-// lstat is lstat(2).
 func lstat(name string) (stat unix.Stat_t, id fileID, err error) {
 	if err := unix.Lstat(name, &stat); err != nil {
 		return stat, id, &fs.PathError{Op: "lstat", Path: name, Err: err}
@@ -49,8 +41,7 @@ func lstat(name string) (stat unix.Stat_t, id fileID, err error) {
 	return stat, fileID{stat.Dev, stat.Ino}, nil
 }
 
-// unlink removes a name, and never a directory that has come into its place, as
-// os.Remove would.
+// unlink removes a name, but no directory, as os.Remove would.
 func unlink(name string) error {
 	if err := unix.Unlink(name); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &fs.PathError{Op: "unlink", Path: name, Err: err}
@@ -58,9 +49,9 @@ func unlink(name string) error {
 	return nil
 }
 
-// clear makes room at both names. At the path, a socket that nobody listens on is
-// removed, and so is that of workers of this app, own, that a dead master has left.
-// Others are refused, as a *HeldError where somebody listens.
+// clear frees both names. A socket file on which nobody listens is removed, and one of
+// workers of this app, own, that a dead master left. Any other is refused, with a
+// *HeldError if somebody listens.
 func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Closer) error {
 	for _, name := range []string{f.path, f.second} {
 		stat, _, err := lstat(name)
@@ -87,8 +78,7 @@ func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Cl
 	return nil
 }
 
-// alive reports whether somebody listens behind a socket file. It is taken to be
-// so where it cannot be told, as with a file that may not be written to.
+// alive reports whether somebody listens on a socket file; true where it cannot be told.
 func alive(path string, closer *closing.Closer) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -117,7 +107,8 @@ func kindOf(kind uint32) string {
 	}
 }
 
-// bind gives the socket its names.
+// bind binds the path, not the second name: getsockname(2) returns what was bound, and
+// nginx, puma and php-fpm compare it with their configuration.
 func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 	if perm != 0 { // the file begins with no more than that
 		if err := unix.Fchmod(fd, uint32(perm.Perm())); err != nil {
@@ -140,16 +131,15 @@ func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 	return nil
 }
 
-// recognise finds the file of a socket that an earlier master has bound.
+// recognise finds the file of a socket that an earlier master bound.
 func (f *socketFile) recognise(fd int) {
 	if f.identify(fd, f.second) != nil && f.identify(fd, f.path) == nil {
 		_ = f.link(f.path, f.second)
 	}
 }
 
-// identify takes the file at a name for the socket's own, if it is. The kernel is
-// asked what the socket's is; where it was not built to say, a socket that this user
-// has made is taken for it.
+// identify checks by sock_diag that the name leads to the socket's own file. Where the
+// kernel does not tell, a socket file of this user is taken for it.
 func (f *socketFile) identify(fd int, name string) error {
 	stat, id, err := lstat(name)
 	if err != nil {
@@ -164,14 +154,13 @@ func (f *socketFile) identify(fd int, name string) error {
 	return nil
 }
 
-// isAt reports whether a name leads to the socket's own file.
 func (f *socketFile) isAt(name string) (bool, error) {
 	_, id, err := lstat(name)
 	return err == nil && id == f.id, err
 }
 
-// remove takes the names away, as far as they are this socket's. What stays is
-// stale, and replaced by whoever binds next.
+// remove unlinks the names that lead to the socket's own file. Errors do not matter:
+// whoever binds next replaces a stale file.
 func (f *socketFile) remove() {
 	for _, name := range []string{f.path, f.second} {
 		if ours, _ := f.isAt(name); ours {
@@ -181,8 +170,8 @@ func (f *socketFile) remove() {
 	f.id = fileID{}
 }
 
-// on acts on the socket's own file, if the name leads to it: by a path of /proc that
-// stays the file's, whatever becomes of the name meanwhile. Errors are without it.
+// on acts on the socket's own file, if the name leads to it, by a path of /proc that
+// stays valid whatever becomes of the name. act's errors must not show that path.
 func (f *socketFile) on(name string, act func(path string) error) error {
 	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -196,12 +185,10 @@ func (f *socketFile) on(name string, act func(path string) error) error {
 	return act(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
-// chmod sets the mode of the socket's own file.
 func (f *socketFile) chmod(perm fs.FileMode) error {
 	return f.on(f.path, func(path string) error { return unix.Chmod(path, uint32(perm.Perm())) })
 }
 
-// chown gives the socket's own file to a user and group, where it is not theirs.
 func (f *socketFile) chown(to Owner) error {
 	return f.on(f.path, func(path string) error {
 		var stat unix.Stat_t
@@ -222,7 +209,6 @@ func (f *socketFile) link(from, to string) error {
 	})
 }
 
-// owner is whose the listener's file is to be.
 func (l Listener) owner() Owner {
 	if l.Owner != nil {
 		return *l.Owner
@@ -230,7 +216,7 @@ func (l Listener) owner() Owner {
 	return Owner{uint32(os.Geteuid()), uint32(os.Getegid())}
 }
 
-// mode is what the listener's file is to have: without ?mode= what bind(2) gives.
+// mode is the access mode of the file: that of the address, else what umask leaves.
 func (l Listener) mode() (fs.FileMode, error) {
 	if l.Perm != 0 {
 		return l.Perm, nil
@@ -249,7 +235,7 @@ func (l Listener) mode() (fs.FileMode, error) {
 	return fs.ModePerm &^ fs.FileMode(mask), nil
 }
 
-// explain says what to do about a file that cannot be made.
+// explain turns an error of making the file into advice.
 func (f *socketFile) explain(l Listener, err error) error {
 	dir := filepath.Dir(f.path)
 	switch {

@@ -46,6 +46,9 @@ const (
 	ModeEach      = "each"      // a port for each slot: the listener's and those after it
 )
 
+// Modes are the modes of TCP.
+func Modes() []string { return []string{ModeReuseport, ModeShared, ModeEach} }
+
 // Listener is one address that the app serves.
 type Listener struct {
 	Name        string      // unique in the app

@@ -35,8 +35,8 @@ type code []bpf.Instruction
 
 func (c *code) add(ins ...bpf.Instruction) { *c = append(*c, ins...) }
 
-// program builds the whole of it. Both order and accepting must not be empty,
-// and only members of the group may be accepting.
+// program builds all of it. members and accepting must not be empty; only members may be
+// accepting.
 func program(balance string, seed uint32, members groupIndex, accepting []bool) []bpf.Instruction {
 	c := code(hashAddress(seed))
 	if balance != BalanceSource {
@@ -46,7 +46,7 @@ func program(balance string, seed uint32, members groupIndex, accepting []bool) 
 	return c
 }
 
-// mix is the finalizer of MurmurHash3 on A: each bit of it depends on all.
+// mix is the finalizer of MurmurHash3 on A: each bit depends on all.
 func mix() []bpf.Instruction {
 	fold := func(bits uint32) []bpf.Instruction {
 		return []bpf.Instruction{bpf.TAX{}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: bits}, bpf.ALUOpX{Op: bpf.ALUOpXor}}
@@ -57,10 +57,9 @@ func mix() []bpf.Instruction {
 		fold(16))
 }
 
-// hashAddress leaves a hash of the source address in A and the source port in
-// wordPort. The IP version decides, because a dual-stack socket gets both. An
-// IPv6 packet with extension headers yields two other bytes for the port, which
-// do no harm.
+// hashAddress leaves a hash of the source address in A and the source port in wordPort. A
+// dual-stack socket gets both IP versions. With IPv6 extension headers the port is two
+// other bytes, which does no harm.
 func hashAddress(seed uint32) []bpf.Instruction {
 	v4 := []bpf.Instruction{
 		bpf.LoadMemShift{Off: network},
@@ -100,10 +99,9 @@ func hashPort() []bpf.Instruction {
 	}, mix()...)
 }
 
-// choose turns the hash in A into an index. The first choice is one of all
-// slots, accepting or not; where that slot does not accept, the second is one
-// of those that do. So when a slot goes or comes back, only its own clients
-// move.
+// choose turns the hash in A into an index. The first choice is among all slots, the
+// second among those that accept, by another part of the hash. So if a slot goes or comes
+// back, only its own clients move.
 func choose(members groupIndex, accepting []bool) []bpf.Instruction {
 	slots := uint32(len(accepting))
 	c := code{
@@ -124,8 +122,7 @@ func choose(members groupIndex, accepting []bool) []bpf.Instruction {
 	return c
 }
 
-// testBit leaves in bit 0 of A whether the slot in A accepts: the slots are
-// words of 32 bits.
+// testBit sets bit 0 of A if the slot in A accepts. The slots are words of 32 bits.
 func testBit(accepting []bool) []bpf.Instruction {
 	words := make([]uint32, (len(accepting)+31)/32)
 	for slot, accepts := range accepting {
@@ -149,8 +146,7 @@ func testBit(accepting []bool) []bpf.Instruction {
 	return c
 }
 
-// secondChoice puts an accepting slot into wordSlot, by the part of the hash
-// that the first choice left over.
+// secondChoice stores an accepting slot in wordSlot, chosen by the rest of the hash.
 func secondChoice(accepting []bool) []bpf.Instruction {
 	var slots []int
 	for slot, accepts := range accepting {
@@ -177,9 +173,8 @@ func secondChoice(accepting []bool) []bpf.Instruction {
 	return c
 }
 
-// returnIndex returns the place in the group of the accepting slot in A. With 1024
-// slots in the worst order this is 2048 instructions of the 4096 that a
-// program may have; with slots in their first order it is three.
+// returnIndex returns the index of the accepting slot in A. With 1024 slots in the worst
+// order it has 2048 instructions of at most 4096; with slots in their first order three.
 func returnIndex(members groupIndex, accepting []bool) []bpf.Instruction {
 	place := make([]int, len(accepting))
 	for at, id := range members {
@@ -210,11 +205,11 @@ func returnIndex(members groupIndex, accepting []bool) []bpf.Instruction {
 	return c
 }
 
-// step is a stretch of an ascending table in which the value is the key plus
-// shift, modulo 2^32.
+// step is a run of an ascending table in which the value is the key plus shift, modulo
+// 2^32.
 type step struct{ first, last, shift uint32 }
 
-// addStep appends a key, larger than all before it, and its value.
+// addStep appends a key larger than all before, and its value.
 func addStep(table []step, key, value int) []step {
 	k, shift := uint32(key), uint32(value)-uint32(key)
 	if n := len(table); n > 0 && table[n-1].shift == shift {
@@ -224,13 +219,12 @@ func addStep(table []step, key, value int) []step {
 	return append(table, step{first: k, last: k, shift: shift})
 }
 
-// attach replaces the program of the group that the socket is in, at once for
-// all of it (SO_ATTACH_REUSEPORT_CBPF, socket(7); no privilege is needed).
+// attach replaces the program of the socket's group (SO_ATTACH_REUSEPORT_CBPF, socket(7);
+// no privilege needed).
 func attach(fd int, program []bpf.Instruction) error {
 	return setProgram(fd, unix.SO_ATTACH_REUSEPORT_CBPF, program)
 }
 
-// setProgram hands the kernel a classic BPF program by one of the socket's options.
 func setProgram(fd, option int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -245,28 +239,27 @@ func setProgram(fd, option int, program []bpf.Instruction) error {
 	return os.NewSyscallError("setsockopt", err)
 }
 
-// steer refreshes the group and attaches the program, even where nothing has
-// changed: the kernel does not show it, and every worker can replace it.
+// steer refreshes the group and attaches the program, even if nothing changed: every
+// worker can replace it, and the kernel does not show it.
 func (g *group) steer() error {
 	g.refresh()
 	return g.attach()
 }
 
-// attach steers the connections as things are.
+// attach attaches the program for the current state. A single socket has one too: others
+// that join it get nothing. Systemd's may be in no group.
 func (g *group) attach() error {
 	if len(g.index.slots()) == 0 {
 		return nil
 	}
-	// One alone is steered to as well, and others that join it get nothing; systemd's
-	// may be in no group.
 	if err := g.load(g.accepting()); err != nil && len(g.index) > 1 {
 		return fmt.Errorf("cannot steer the connections of %s: %w", g.listener, err)
 	}
 	return nil
 }
 
-// load gives the group the program for those that accept, by any of its sockets: by
-// one on which a worker has set SO_LOCK_FILTER it is EPERM.
+// load attaches a program by any of the sockets: with SO_LOCK_FILTER set on it, it is
+// EPERM.
 func (g *group) load(accepting []bool) error {
 	balance := program(g.listener.Balance, g.seed, g.index, accepting)
 	var err error
@@ -278,8 +271,8 @@ func (g *group) load(accepting []bool) error {
 	return fmt.Errorf("workers have locked every socket (SO_LOCK_FILTER): a reload gives them others: %w", err)
 }
 
-// accepting says which sockets get new connections: those of the slots that
-// accept, else those of all open slots, else all. At least one is true.
+// accepting returns, by home slot, which sockets get new connections: those of the slots
+// that accept, else of all open slots, else all. At least one is true.
 func (g *group) accepting() []bool {
 	listening := g.index.slots()
 	accepting := make([]bool, max(len(g.set.serving), slices.Max(listening)+1))
@@ -299,8 +292,8 @@ func (g *group) accepting() []bool {
 	return accepting
 }
 
-// vacate attaches a program for the moment in which a member leaves the group
-// and the last takes its index: neither gets anything, where another can.
+// vacate attaches a program for the moment in which a member leaves the group and the
+// last takes its index: neither gets connections, if another can.
 func (g *group) vacate(slot int) {
 	accepting := g.accepting()
 	accepting[slot] = false

@@ -10,15 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recordName is what the fd store knows the record by. No socket has such a name:
-// it does not end in a number.
+// recordName is the record's name in the fd store. No socket has it: it does not end in a
+// number.
 const recordName = "forkd-orders"
 
-// maxRecord bounds a record that is read.
 const maxRecord = 8 << 20
 
-// orders is the record beside the sockets in the fd store, for the successor of a
-// killed master: a memory file.
+// recordFile is a memory file in the fd store: what a killed master's successor must know
+// about the sockets beside it.
 type recordFile struct {
 	fd      int // 0: none, as with descriptor 0 nobody stores anything
 	stored  bool
@@ -26,7 +25,7 @@ type recordFile struct {
 	read    storeRecord // what an earlier master has written
 }
 
-// record is what cannot be asked of anybody else.
+// storeRecord is what nothing else can tell a successor.
 type storeRecord struct {
 	// Orders are those of the groups, by endpoint: the kernel keeps them as long
 	// as the sockets live, and does not show them.
@@ -36,7 +35,7 @@ type storeRecord struct {
 	Stored []uint64 `json:"stored"`
 }
 
-// take reads the record, if that is what was passed, and takes it over.
+// take takes the record over, if it is what was passed, and reads it.
 func (o *recordFile) take(g Passed) bool {
 	var stat unix.Stat_t
 	if g.Name != recordName || g.FD <= 0 || unix.Fstat(g.FD, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -55,7 +54,7 @@ func (o *recordFile) take(g Passed) bool {
 	return true
 }
 
-// parseRecord reads a record. What is not one is none: the order is guessed then.
+// parseRecord returns an empty record for invalid text: the order is guessed then.
 func parseRecord(text []byte) storeRecord {
 	var r storeRecord
 	// Only the first value counts: a writer that was killed may have left the end
@@ -76,12 +75,12 @@ func parseRecord(text []byte) storeRecord {
 	return r
 }
 
-// proves reports whether an earlier master has stored the socket.
+// proves reports whether an earlier master stored the socket.
 func (o *recordFile) proves(cookie uint64) bool {
 	return cookie != 0 && slices.Contains(o.read.Stored, cookie)
 }
 
-// cookie is the kernel's name for a socket, never used again; 0: not known.
+// cookie is the kernel's name for a socket, never used again; 0: unknown.
 func cookie(fd int) uint64 {
 	value, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
@@ -90,9 +89,8 @@ func cookie(fd int) uint64 {
 	return value
 }
 
-// sort brings the passed sockets of a group into the kernel's order, and returns it.
-// Without a record they are taken for as new: those of the socket unit as it lists
-// them, then the others by slot.
+// sort brings passed sockets of a group into the kernel's order and returns it. Without a
+// record it guesses: first unit-owned ones as listed, then by slot.
 func (o *recordFile) sort(end endpoint, given []*passed) groupIndex {
 	known := groupIndex(slices.Clone(o.read.Orders[end.key()]))
 	for _, slot := range known.slots() {
@@ -118,8 +116,8 @@ func (o *recordFile) sort(end endpoint, given []*passed) groupIndex {
 	return known
 }
 
-// store brings the fd store up to date with the sockets of some addresses, and the
-// record with all: it gets there before the sockets of which it tells.
+// store brings the fd store up to date with the sockets of some addresses. The record,
+// which is about all sockets, is stored first.
 func (s *Set) store(bound []*boundAddress) {
 	if s.keeper == nil || s.closed {
 		return
@@ -142,8 +140,8 @@ func (s *Set) store(bound []*boundAddress) {
 	}
 }
 
-// forget takes a socket out of the fd store. Others of the same name, as of a
-// listener that has moved to another port, go with it and are put back.
+// forget removes a socket from the fd store. Others of the same name, as of a listener
+// that moved to another port, are removed with it and stored again.
 func (s *Set) forget(m *socket) {
 	name := m.stored
 	if s.keeper == nil || name == "" {
@@ -158,11 +156,11 @@ func (s *Set) forget(m *socket) {
 	}
 }
 
-// storeName is what the fd store knows a socket by.
+// storeName is a socket's name in the fd store.
 func storeName(listener string, slot int) string { return listener + "." + strconv.Itoa(slot) }
 
-// storedName reads LISTENER.SLOT. That a socket has such a name does not say that
-// it is from the fd store.
+// storedName parses LISTENER.SLOT. The name alone does not prove that a socket was
+// stored.
 func storedName(name string) (listener string, slot int, ok bool) {
 	dot := strings.LastIndexByte(name, '.')
 	if dot <= 0 {
@@ -175,7 +173,6 @@ func storedName(name string) (listener string, slot int, ok bool) {
 	return name[:dot], slot, true
 }
 
-// write keeps the record up to date.
 func (o *recordFile) write(s *Set) {
 	r := storeRecord{Orders: map[string][]int{}}
 	for _, b := range s.bound {
@@ -210,7 +207,6 @@ func (o *recordFile) write(s *Set) {
 	}
 }
 
-// forget takes the record out of the fd store.
 func (o *recordFile) forget(s *Set) {
 	if s.keeper != nil && o.stored {
 		s.keeper.Remove(recordName)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unixSocket is one unix socket for all slots, and its file.
+// unixSocket is one unix socket for all slots.
 type unixSocket struct {
 	*boundAddress
 
@@ -17,7 +17,7 @@ type unixSocket struct {
 	said string // the last complaint that still holds
 }
 
-func newUnix(b *boundAddress, given []*passed) *unixSocket {
+func newUnix(b *boundAddress, given []*passed) mode {
 	u := &unixSocket{boundAddress: b, file: fileAt(b.at.path)}
 	for _, p := range given {
 		if !p.unitOwned {
@@ -27,8 +27,8 @@ func newUnix(b *boundAddress, given []*passed) *unixSocket {
 	return u
 }
 
-// bind makes the socket and its file, and changes nothing when it fails. Nobody
-// can connect before it listens, and then its permissions are set.
+// bind makes the socket and its file. Nobody can connect before it listens, and then its
+// permissions are set.
 func (u *unixSocket) bind(int) (*socket, error) {
 	file := fileAt(u.at.path)
 	if err := file.clear(u.listener, u.set.own, &u.set.closer); err != nil {
@@ -78,16 +78,15 @@ func (u *unixSocket) configure(before Listener) {
 	}
 }
 
-// setOwner has the file belong to whom it should. Nothing depends on it but who may
-// connect, and remove it.
+// setOwner reports errors as a notice: they only affect who can connect.
 func (u *unixSocket) setOwner() {
 	if err := u.file.chown(u.listener.owner()); err != nil {
 		u.set.notice("cannot set the owner of %s: %v", u.listener, err)
 	}
 }
 
-// mend brings back what a worker took: the file, the backlog, and, where it has
-// shut the socket down, the socket, which cannot be revived as TCP's can.
+// mend restores the file and the backlog. A socket that was shut down is replaced: unlike
+// a TCP socket it cannot listen again.
 func (u *unixSocket) mend(m *socket) (undone string, err error) {
 	switch {
 	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
@@ -119,7 +118,7 @@ func (u *unixSocket) mend(m *socket) (undone string, err error) {
 	return undone, nil
 }
 
-// mendFile brings the path back, from the second name where that is there.
+// mendFile links the path again, or binds another socket if both names are gone.
 func (u *unixSocket) mendFile(m *socket) (undone string) {
 	switch err := u.file.link(u.file.second, u.file.path); {
 	case err == nil:
@@ -132,7 +131,7 @@ func (u *unixSocket) mendFile(m *socket) (undone string) {
 	}
 }
 
-// complain gives a notice once that is true at every refresh.
+// complain gives a notice once for as long as it holds.
 func (u *unixSocket) complain(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); text != u.said {
 		u.said = text
@@ -140,9 +139,8 @@ func (u *unixSocket) complain(format string, args ...any) {
 	}
 }
 
-// bindAgain replaces the socket by another one, that only workers started from
-// now on have. The old one stays until there is a new one, and is the workers'
-// then: what is queued there is served, if it still can be.
+// bindAgain replaces the socket for workers started from now on. Running workers keep the
+// old one and serve what is queued there.
 func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone string) {
 	next, err := u.bind(0)
 	if err != nil {
@@ -163,7 +161,7 @@ func (u *unixSocket) end(m *socket) error {
 	return nil
 }
 
-// drop leaves the file of a socket that the fd store keeps.
+// drop keeps the file of a stored socket.
 func (u *unixSocket) drop(m *socket) {
 	if !m.unitOwned && m.stored == "" {
 		u.file.remove()
@@ -171,15 +169,14 @@ func (u *unixSocket) drop(m *socket) {
 	m.close()
 }
 
-// hungUp reports whether somebody has called shutdown on a listening unix
-// socket: it refuses connections then, whatever else it says.
+// hungUp reports whether a listening unix socket was shut down: it refuses connections.
 func hungUp(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-// inode is a socket's own, as /proc shows it; not that of its file.
+// inode is the inode of the socket itself, not of its file.
 func inode(fd int) uint64 {
 	var stat unix.Stat_t
 	if unix.Fstat(fd, &stat) != nil {

@@ -61,15 +61,9 @@ type Socket struct {
 // Passed is what a worker got, by its environment. A missing number is 0, a missing
 // descriptor -1.
 type Passed struct {
-	Sockets []Socket
-	Channel int
-	Page    int
-
-	App        string
-	Slot       int
-	Slots      int
-	Generation int
-
+	Sockets        []Socket
+	Channel, Page  int
+	Slots          int
 	MaxConnections int // 0: no limit
 }
 
@@ -82,8 +76,6 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	if owner, ok := lookup(EnvListenPID); ok && owner != strconv.Itoa(pid) {
 		return p, nil
 	}
-	p.App, _ = lookup(EnvApp)
-
 	var err error
 	invalid := func(key, want string) {
 		if err == nil {
@@ -106,9 +98,7 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	const anyNumber = 1<<31 - 1
 	p.Channel = number(EnvChannelFD, FirstFD, anyNumber, -1)
 	p.Page = number(EnvPageFD, FirstFD, anyNumber, -1)
-	p.Slot = number(EnvSlot, 0, anyNumber, 0)
 	p.Slots = number(EnvSlots, 0, anyNumber, 0)
-	p.Generation = number(EnvGeneration, 0, anyNumber, 0)
 	p.MaxConnections = number(EnvMaxConnections, 1, anyNumber, 0)
 
 	// Without LISTEN_PID the sockets may be for another process.

@@ -33,7 +33,7 @@ func TestInherited(t *testing.T) {
 		{name: "alone", want: none},
 		{
 			name: "all", env: "LISTEN_PID=7 LISTEN_FDS=2 LISTEN_FDNAMES=http:admin FORKD_CHANNEL_FD=5 FORKD_PAGE_FD=6 FORKD_APP=shop FORKD_SLOT=1 FORKD_SLOTS=4 FORKD_GENERATION=3 FORKD_MAX_CONNECTIONS=250",
-			want: Passed{Sockets: []Socket{{3, "http"}, {4, "admin"}}, Channel: 5, Page: 6, App: "shop", Slot: 1, Slots: 4, Generation: 3, MaxConnections: 250},
+			want: Passed{Sockets: []Socket{{3, "http"}, {4, "admin"}}, Channel: 5, Page: 6, Slots: 4, MaxConnections: 250},
 		},
 		{name: "another's", env: "LISTEN_PID=8 LISTEN_FDS=2 FORKD_CHANNEL_FD=5", want: none},
 		{name: "nobody's sockets", env: "LISTEN_FDS=2 FORKD_CHANNEL_FD=3", want: Passed{Channel: 3, Page: -1}},
@@ -88,7 +88,7 @@ func FuzzPassed(f *testing.F) {
 		if err != nil && len(err.Error()) > 1000 {
 			t.Errorf("an error of %d bytes", len(err.Error()))
 		}
-		if owner != "7" && len(p.Sockets) > 0 || len(p.Sockets) > maxFDs || p.Slot < 0 || p.Slots < 0 || p.Generation < 0 || p.MaxConnections < 0 {
+		if owner != "7" && len(p.Sockets) > 0 || len(p.Sockets) > maxFDs || p.Slots < 0 || p.MaxConnections < 0 {
 			t.Errorf("%+v", p)
 		}
 		used := map[int]bool{0: true, 1: true, 2: true}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"container/list"
 	"errors"
 	"io"
 	"net"
@@ -45,6 +46,7 @@ type conn struct {
 	raw      net.Conn
 	worker   *Worker
 	set      *set
+	element  *list.Element // in its set
 	phase    atomic.Int32
 	closed   atomic.Bool // by its server
 	ended    atomic.Bool // its socket is closed
@@ -59,8 +61,6 @@ type conn struct {
 	listed    bool         // in shedder.conns, under the shedder's lock
 
 	mu sync.Mutex // orders the read deadlines of expire and resume
-
-	prev, next *conn // in its set, under the set's lock
 }
 
 func (c *conn) load() Phase { return Phase(c.phase.Load()) }

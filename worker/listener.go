@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -26,9 +25,6 @@ type listener struct {
 	deferred   atomic.Bool // see AwaitData
 	emptyPolls int         // see hasSilentClients
 
-	first    sync.Once
-	onAccept func() // called when the first Accept begins
-
 	answer func(net.Conn) // answers connections over the worker's limit; nil: there is no limit
 
 	stopping atomic.Bool
@@ -40,7 +36,7 @@ func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	l := &listener{Listener: ln, worker: w, set: set{empty: make(chan struct{}, 1)}, onAccept: func() {}}
+	l := &listener{Listener: ln, worker: w, set: set{empty: make(chan struct{}, 1)}}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sets = append(w.sets, &l.set)
@@ -61,7 +57,9 @@ func Plain(ln net.Listener) bool {
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	l.first.Do(l.onAccept)
+	if l.served.Load() {
+		l.worker.Ready()
+	}
 	for {
 		if l.stopping.Load() {
 			l.extend()

@@ -22,7 +22,6 @@ const drainInterval = 25 * time.Millisecond
 // and fasthttpserve do.
 func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
 	l := w.track(ln)
-	l.onAccept = w.Ready
 	l.served.Store(true)
 	served := make(chan error, 1)
 	go func() { served <- serve(l) }()

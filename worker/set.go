@@ -1,16 +1,15 @@
 package worker
 
 import (
+	"container/list"
 	"sync"
 	"time"
 )
 
-// set is the connections of one listener. No request takes its lock.
+// set is the connections of one listener, oldest first. No request takes its lock.
 type set struct {
 	mu    sync.Mutex
-	first *conn
-	last  *conn
-	n     int
+	conns list.List     // of *conn
 	empty chan struct{} // one token whenever the last connection closes
 }
 
@@ -28,33 +27,14 @@ func (w *Worker) openConns() []*conn {
 func (s *set) add(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.set = s
-	c.prev = s.last
-	if s.last != nil {
-		s.last.next = c
-	} else {
-		s.first = c
-	}
-	s.last = c
-	s.n++
+	c.set, c.element = s, s.conns.PushBack(c)
 }
 
 func (s *set) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.prev != nil {
-		c.prev.next = c.next
-	} else {
-		s.first = c.next
-	}
-	if c.next != nil {
-		c.next.prev = c.prev
-	} else {
-		s.last = c.prev
-	}
-	c.prev, c.next = nil, nil
-	s.n--
-	if s.n == 0 {
+	s.conns.Remove(c.element)
+	if s.conns.Len() == 0 {
 		select {
 		case s.empty <- struct{}{}:
 		default:
@@ -65,7 +45,7 @@ func (s *set) remove(c *conn) {
 func (s *set) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.n
+	return s.conns.Len()
 }
 
 // pick returns the connections that match, oldest first.
@@ -73,8 +53,8 @@ func (s *set) pick(match func(*conn) bool) []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var picked []*conn
-	for c := s.first; c != nil; c = c.next {
-		if match(c) {
+	for e := s.conns.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*conn); match(c) {
 			picked = append(picked, c)
 		}
 	}

@@ -30,7 +30,7 @@ import (
 // a time they are closed unanswered.
 func Serve(w *worker.Worker, srv *http.Server, ln net.Listener) error {
 	w.Prepare(srv, func() {
-		srv.Handler = handler{w, srv.Handler}
+		srv.Handler = handler(w, srv.Handler)
 		srv.ConnState = connState(srv.ConnState)
 		srv.ConnContext = connContext(srv.ConnContext)
 	})
@@ -39,29 +39,25 @@ func Serve(w *worker.Worker, srv *http.Server, ln net.Listener) error {
 
 // handler counts requests and closes connections by their response in a drain or a
 // shed. In HTTP/2 net/http makes a GOAWAY of the header.
-type handler struct {
-	worker *worker.Worker
-	next   http.Handler // nil: http.DefaultServeMux, as in http.Server
-}
-
-func (h handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	conn := func() net.Conn {
-		c, _ := r.Context().Value(connKey{}).(net.Conn)
-		return c
-	}
-	if r.ProtoMajor == 2 {
-		worker.Multiplexed(conn())
-	}
-	last := h.worker.RequestOn(conn)
-	// A response that changes the protocol has its own Connection header.
-	if last && r.Header.Get("Upgrade") == "" {
-		rw.Header().Set("Connection", "close")
-	}
-	next := h.next
+func handler(w *worker.Worker, next http.Handler) http.Handler {
 	if next == nil {
-		next = http.DefaultServeMux
+		next = http.DefaultServeMux // as in http.Server
 	}
-	next.ServeHTTP(rw, r)
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		conn := func() net.Conn {
+			c, _ := r.Context().Value(connKey{}).(net.Conn)
+			return c
+		}
+		if r.ProtoMajor == 2 {
+			worker.Multiplexed(conn())
+		}
+		last := w.RequestOn(conn)
+		// A response that changes the protocol has its own Connection header.
+		if last && r.Header.Get("Upgrade") == "" {
+			rw.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(rw, r)
+	})
 }
 
 // connKey is the key of the connection in the context of its requests.

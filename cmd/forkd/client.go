@@ -123,10 +123,7 @@ func query(ctx context.Context, name string) ([]appStatus, error) {
 	}
 	all.Wait()
 	if name == "" { // an app that has ended meanwhile is not an error
-		apps = slices.DeleteFunc(apps, func(s appStatus) bool {
-			_, gone := errors.AsType[*control.NoAppError](s.err)
-			return gone
-		})
+		apps = slices.DeleteFunc(apps, func(s appStatus) bool { return is[*control.NoAppError](s.err) })
 	}
 	return apps, nil
 }

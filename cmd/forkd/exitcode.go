@@ -37,20 +37,20 @@ func exitCode(err error) (code int, text string) {
 		return exitDone, ""
 	}
 	code = exitFailed
-	if e, ok := errors.AsType[*exit](err); ok {
+	switch e, ok := errors.AsType[*exit](err); {
+	case ok:
 		code = e.code
-	}
-	if _, ok := errors.AsType[*config.Error](err); ok {
+	case is[*config.Error](err), is[*supervisor.UsageError](err):
 		code = exitUsage
-	}
-	if _, ok := errors.AsType[*supervisor.UsageError](err); ok {
-		code = exitUsage
-	}
-	if _, ok := errors.AsType[*control.NoAppError](err); ok {
+	case is[*control.NoAppError](err):
 		code = exitNoApp
-	}
-	if _, ok := errors.AsType[*control.NoAnswerError](err); ok {
+	case is[*control.NoAnswerError](err):
 		code = exitNoAnswer
 	}
 	return code, err.Error()
+}
+
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
 }

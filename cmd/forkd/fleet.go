@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/signal"
 	"strconv"
@@ -78,7 +77,7 @@ func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx conte
 		reader.Close()
 	})()
 	err = f(ctx, reader, where)
-	if _, told := errors.AsType[*exit](err); err != nil && !told && ctx.Err() != nil {
+	if err != nil && !is[*exit](err) && ctx.Err() != nil {
 		return &exit{exitFailed, "interrupted"}
 	}
 	return err

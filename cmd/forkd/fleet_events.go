@@ -61,7 +61,7 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 	if ctx.Err() != nil {
 		return nil // Ctrl-C, or | head: the user has seen enough
 	}
-	if _, ours := errors.AsType[*exit](err); ours {
+	if is[*exit](err) {
 		return err
 	}
 	return redisError(where, err)

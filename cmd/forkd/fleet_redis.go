@@ -13,14 +13,13 @@ import (
 
 	"github.com/forkd/forkd/internal/config"
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // redisVariable names Redis in the environment.
 const redisVariable = "FORKD_REDIS_URL"
 
-// redisFlags say where Redis is, and how to be let in.
+// redisFlags are the flags that say where Redis is, and how to log in.
 type redisFlags struct {
 	url, file            string
 	passwordFile, caFile string
@@ -45,46 +44,43 @@ func (r *redisFlags) registerReading(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.readFrom, "read-from", "", "read from a `ROLE` of Sentinel or a Cluster: primary or replica")
 }
 
-// settings finds Redis: by the flags, the environment, or an app that runs here,
+// settings finds Redis by the flags, the environment, or an app that runs here,
 // preferably the named one.
-func (r *redisFlags) settings(ctx context.Context, app string) (fleet.Settings, error) {
-	s, said, err := r.found(ctx, app)
+func (r *redisFlags) settings(ctx context.Context, app string) (redisconfig.Settings, error) {
+	s, source, err := r.find(ctx, app)
 	if err != nil {
 		return s, err
 	}
-	s.HostID = "reader" // this host's name may be no host id, and is not needed
-	for _, over := range []struct {
-		by   string
-		into *string
+	s.HostID = "reader" // not needed, and this host's name may be no host id
+	for _, file := range []struct {
+		flag string
+		to   *string
 	}{{r.passwordFile, &s.PasswordFile}, {r.caFile, &s.CAFile}} {
-		if over.by != "" {
-			if *over.into, err = filepath.Abs(over.by); err != nil {
-				return s, fmt.Errorf("cannot find %s: %v", over.by, err)
+		if file.flag != "" {
+			if *file.to, err = filepath.Abs(file.flag); err != nil {
+				return s, fmt.Errorf("cannot find %s: %v", file.flag, err)
 			}
 		}
 	}
 	if r.readFrom != "" {
 		s.ReadFrom = r.readFrom
 	}
-	if s.URL == "embedded" {
-		return s, usage("%s: embedded is a Redis of the app's own: leave this out on the host where the app runs", said)
+	if s.URL == redisconfig.Embedded {
+		return s, usage("%s: embedded is a Redis of the app's own: leave this out on the host where the app runs", source)
 	}
-	return s, r.inWords(s.Check(), said)
+	if bad, ok := errors.AsType[*redisconfig.BadSetting](s.Check()); ok {
+		return s, r.settingError(bad, source)
+	}
+	return s, nil
 }
 
-// inWords names the flag, or what else it was, that a bad setting comes from.
-func (r *redisFlags) inWords(err error, said string) error {
-	bad, ok := errors.AsType[*fleet.BadSetting](err)
-	if !ok {
-		return err
-	}
+// settingError names the flag, or the other source, of a bad setting.
+func (r *redisFlags) settingError(bad *redisconfig.BadSetting, source string) error {
 	switch {
-	case bad.Key == "url" && strings.HasPrefix(bad.Text, "\""):
-		return usage("%s: %s", said, bad.Text)
 	case bad.Key == "url" && r.file != "":
-		return usage("%s: redis.url %s", said, bad.Text)
+		return usage("%s: redis.url %s", source, bad.Text)
 	case bad.Key == "url":
-		return usage("%s %s", said, bad.Text)
+		return usage("%s %s", source, bad.Text)
 	case bad.Key == "password_file" && r.passwordFile != "":
 		return usage("--password-file: %s", bad.Text)
 	case bad.Key == "ca_file" && r.caFile != "":
@@ -92,99 +88,92 @@ func (r *redisFlags) inWords(err error, said string) error {
 	case bad.Key == "read_from" && r.readFrom != "":
 		return usage("--read-from %s", bad.Text)
 	default:
-		return usage("%s: %v", said, bad)
+		return usage("%s: %v", source, bad)
 	}
 }
 
-// found is what the settings begin with, and who has said it.
-func (r *redisFlags) found(ctx context.Context, app string) (s fleet.Settings, said string, err error) {
+// find returns the settings without those of other flags, and their source.
+func (r *redisFlags) find(ctx context.Context, app string) (s redisconfig.Settings, source string, err error) {
 	switch {
 	case r.url != "" && r.file != "":
 		return s, "", usage("use only one of --redis and -c")
 	case r.url != "":
-		return fleet.Settings{URL: r.url}, "--redis", nil
+		return redisconfig.Settings{URL: r.url}, "--redis", nil
 	case r.file != "":
-		s, err = redisOf(r.file)
+		s, err = config.LoadRedis(r.file)
 		if err == nil && s.URL == "" {
 			err = usage("%s: there is no redis.url in it: say --redis URL", r.file)
 		}
 		return s, r.file, err
 	}
 	if url := os.Getenv(redisVariable); url != "" {
-		return fleet.Settings{URL: url}, redisVariable, nil
+		return redisconfig.Settings{URL: url}, redisVariable, nil
 	}
-	return redisHere(ctx, app)
+	found, err := redisHere(ctx, app)
+	if err != nil {
+		return s, "", err
+	}
+	s, err = redisOfApp(&found.app, found.foreign)
+	return s, "the redis.url of " + found.app.App, err
 }
 
-// howToSay is what to do where Redis can't be found.
-const howToSay = "say --redis URL, -c FILE or " + redisVariable
-
-// redisHere asks the apps that run here: the named one, or else all of them.
-func redisHere(ctx context.Context, app string) (fleet.Settings, string, error) {
+// redisHere returns an app that runs here and reports to Redis: the named one, or
+// else any, if all report to the same Redis.
+func redisHere(ctx context.Context, app string) (found appStatus, err error) {
+	const advice = "say --redis URL, -c FILE or " + redisVariable
 	var apps []appStatus
-	if at, err := control.Find(app); app != "" && err == nil {
-		apps = []appStatus{queryApp(ctx, at)}
+	if app != "" {
+		apps, _ = query(ctx, app)
 	}
 	if len(apps) == 0 || apps[0].err == nil && apps[0].app.Redis == nil {
-		var err error
-		if apps, err = query(ctx, ""); err != nil {
-			return fleet.Settings{}, "", err
-		}
+		apps, _ = query(ctx, "")
 	}
 	var urls []string
-	var one appStatus
 	for _, s := range apps {
 		if s.err == nil && s.app.Redis != nil && !slices.Contains(urls, s.app.Redis.URL) {
 			urls = append(urls, s.app.Redis.URL)
-			one = s
+			found = s
 		}
 	}
-	switch {
-	case len(urls) > 1:
-		return fleet.Settings{}, "", usage("the apps here report to more than one Redis (%s): %s", strings.Join(urls, ", "), howToSay)
+	switch err := firstError(apps); {
 	case len(urls) == 1:
-		s, err := redisOfApp(&one.app, one.foreign)
-		return s, "the redis.url of " + one.app.App, err
+		return found, nil
+	case len(urls) > 1:
+		return found, usage("the apps here report to more than one Redis (%s): %s", strings.Join(urls, ", "), advice)
+	case err != nil:
+		return found, err
 	case len(apps) > 0:
-		if err := firstError(apps); err != nil {
-			return fleet.Settings{}, "", err
-		}
-		return fleet.Settings{}, "", usage("no app here reports to Redis: %s", howToSay)
+		return found, usage("no app here reports to Redis: %s", advice)
 	default:
-		return fleet.Settings{}, "", usage("no app runs here that knows Redis: %s", howToSay)
+		return found, usage("no app runs here that knows Redis: %s", advice)
 	}
 }
 
-// redisOfApp finds Redis as an app that runs here does. The app tells no password:
-// that is in its file, or in the file that this one names.
-// Another user's does not choose a file of ours, whose password would go to a
-// Redis of its own.
-func redisOfApp(app *control.App, foreign bool) (fleet.Settings, error) {
+// redisOfApp returns the settings of an app that runs here. The app tells no
+// password: that is in its file. Another user's app must not choose a file of ours,
+// whose password would go to that user's Redis.
+func redisOfApp(app *control.App, foreign bool) (redisconfig.Settings, error) {
 	url := app.Redis.URL
 	secret := strings.Contains(url, "***")
-	if app.Config == "" || foreign {
-		if secret {
-			return fleet.Settings{}, usage("%s reports to %s, and tells nobody the password: say --redis URL", app.App, url)
-		}
-		return fleet.Settings{URL: url}, nil
+	var s redisconfig.Settings
+	var err error
+	named := app.Config != "" && !foreign
+	if named {
+		s, err = config.LoadRedis(app.Config)
 	}
-	s, err := redisOf(app.Config)
 	switch {
-	case err != nil && secret:
-		return s, fmt.Errorf("cannot read how %s reaches Redis: %w", app.App, err)
-	case err != nil:
-		return fleet.Settings{URL: url}, nil //nolint:nilerr // it may do without the rest; if not, Redis says so
-	case redisconfig.MaskURL(s.URL) == url:
+	case named && err == nil && redisconfig.MaskURL(s.URL) == url:
 		return s, nil
-	case secret:
+	case !secret && err != nil:
+		return redisconfig.Settings{URL: url}, nil // it may do without the rest; if not, Redis says so
+	case !secret:
+		s.URL = url // by a flag, or embedded
+		return s, nil
+	case err != nil:
+		return s, fmt.Errorf("cannot read how %s reaches Redis: %w", app.App, err)
+	case named:
 		return s, usage("%s reports to %s, which is not what its file says, and tells nobody the password: say --redis URL", app.App, url)
+	default:
+		return s, usage("%s reports to %s, and tells nobody the password: say --redis URL", app.App, url)
 	}
-	s.URL = url // by a flag, or embedded
-	return s, nil
-}
-
-// redisOf reads from an app's file how it finds Redis.
-func redisOf(file string) (fleet.Settings, error) {
-	r, err := config.LoadRedis(file)
-	return r, err
 }

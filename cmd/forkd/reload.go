@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -77,8 +76,8 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		case <-poll.C:
 		}
 		app, err := client.Status(ctx)
-		if silent, ok := errors.AsType[*control.NoAnswerError](err); ok {
-			return silent
+		if is[*control.NoAnswerError](err) {
+			return err
 		}
 		if err == nil && app.Roll != nil {
 			if text := rollText(app.Roll); text != shown {

@@ -149,10 +149,12 @@ func completes(args []string) bool {
 	return len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
 }
 
-// exactly makes a check of how many arguments follow a command's name.
-func exactly(n int) cobra.PositionalArgs {
+// exactly checks the number of a command's arguments.
+func exactly(n int) cobra.PositionalArgs { return between(n, n) }
+
+func between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) < least || len(args) > most {
 			return usage("wrong number of arguments: write %s", cmd.UseLine())
 		}
 		return nil

@@ -21,12 +21,7 @@ them, where %i is the name. docs/systemd.md says what is in it and why.`,
 		Example: `  forkd unit shop > /etc/systemd/system/shop.service
   forkd unit > /etc/systemd/system/forkd@.service
   systemctl daemon-reload && systemctl enable --now forkd@shop`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage("wrong number of arguments: write %s", cmd.UseLine())
-			}
-			return nil
-		},
+		Args:              between(0, 1),
 		ValidArgsFunction: appNames,
 		RunE: func(_ *cobra.Command, args []string) error {
 			app := strings.Join(args, "")

@@ -1,10 +1,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,32 +18,31 @@ import (
 )
 
 const (
-	eventPage      = 500             // events of one round trip: all that is ever held
-	eventBlock     = 2 * time.Second // how long Redis is asked to wait for news
-	followRetry    = 200 * time.Millisecond
-	mostRetry      = 5 * time.Second
-	followPatience = time.Minute // without one answer, an outage ends the following
+	eventPage      = 500             // events of one round trip, the most that are held
+	eventBlock     = 2 * time.Second // that Redis waits for new events
+	minFollowRetry = 200 * time.Millisecond
+	maxFollowRetry = 5 * time.Second
+	outageTimeout  = time.Minute // without a reply, following ends
 	fromNow        = "$"
 	firstEntry     = "0-0"
 )
 
-// EventUnreadable is the type of an entry of the stream that makes no sense: its
+// EventUnreadable is the type of an entry of the stream that can't be read: its
 // reason says why.
 const EventUnreadable = "unreadable"
 
 // Entry is an event in the stream of an app.
 type Entry struct {
-	ID   string `json:"id"`   // in the stream: after it, the next is read
-	Boot string `json:"boot"` // whose Seq it is: of another life of a master, it starts anew
+	ID   string `json:"id"`   // in the stream
+	Boot string `json:"boot"` // of the master: each counts Seq from 1
 	control.Event
 }
 
-// Events calls each with app's events after an id, in the order in which Redis got
-// them: after "", all that are kept; after "$", none but new ones. Without follow
-// it ends where the stream ended when it began. With follow it ends with ctx, an
-// error of each, or when Redis has not answered for a minute; what is missed while
-// Redis is away comes when it is back, as far as it is kept. Nothing is read ahead
-// of each by more than 500 events. An error of each is returned as it is.
+// Events calls each with the events of an app, in the order in which Redis got them:
+// those after an id, all for "", only new ones for "$". Without follow it ends at the
+// end that the stream has when it begins. With follow it ends with ctx, at an error of
+// each, which is returned as it is, or when Redis has not replied for a minute. Events
+// that come while Redis is away are read later, as far as they are kept.
 func (r *Reader) Events(ctx context.Context, app, after string, follow bool, each func(Entry) error) error {
 	if err := redisconfig.CheckApp(app); err != nil {
 		return err
@@ -51,55 +52,50 @@ func (r *Reader) Events(ctx context.Context, app, after string, follow bool, eac
 	}
 	life, end := context.WithCancel(ctx)
 	defer end()
-	f := follower{key: keys{app}.events(), last: after, each: each}
-	if after == "" {
-		f.last = firstEntry
-	}
+	f := follower{key: keys{app}.events(), last: cmp.Or(after, firstEntry), each: each}
 	if !follow && after == fromNow {
 		return nil
 	}
-	// What waits for news must end with ctx: a client of its own, that does.
+	// A blocked read must end with ctx: this client's connections do.
 	client, err := dialThrough(life, r.settings, true, direct())
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	f.client = client
-	if err := f.start(ctx); err != nil {
-		return f.wrap(ctx, err)
+	err = f.start(ctx)
+	switch {
+	case err != nil:
+	case follow:
+		err = f.follow(ctx)
+	default:
+		err = f.kept(ctx)
 	}
-	if !follow {
-		return f.wrap(ctx, f.kept(ctx))
+	if own, ok := errors.AsType[eachError](err); ok {
+		return own.error
 	}
-	return f.wrap(ctx, f.follow(ctx))
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("cannot read the events in %s: %w", f.key, err)
+	}
+	if err != nil {
+		return ctx.Err()
+	}
+	return nil
 }
 
 // follower reads a stream.
 type follower struct {
 	client redis.UniversalClient
 	key    string
-	last   string // that each has had
-	end    string // of the stream, when it was first looked at
+	last   string // the last entry that each was called with
+	end    string // of the stream, at the start
 	each   func(Entry) error
 }
 
-// ofEach is an error of each, on its way out.
-type ofEach struct{ error }
+// eachError is an error of each.
+type eachError struct{ error }
 
-func (f *follower) wrap(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if own, ok := errors.AsType[ofEach](err); ok {
-		return own.error
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return fmt.Errorf("cannot read the events in %s: %w", f.key, err)
-}
-
-// start looks where the stream ends.
+// start finds the end of the stream.
 func (f *follower) start(ctx context.Context) error {
 	newest, err := f.client.XRevRangeN(ctx, f.key, "+", "-", 1).Result()
 	if err != nil {
@@ -119,48 +115,42 @@ func (f *follower) start(ctx context.Context) error {
 func (f *follower) kept(ctx context.Context) error {
 	for {
 		list, err := f.client.XRangeN(ctx, f.key, "("+f.last, f.end, eventPage).Result()
-		if err != nil {
-			return err
+		if err == nil {
+			err = f.hand(list)
 		}
-		if err := f.hand(list); err != nil {
+		if err != nil || len(list) < eventPage {
 			return err
-		}
-		if len(list) < eventPage {
-			return nil
 		}
 	}
 }
 
-// follow reads for ever, and tries again when Redis is away.
+// follow reads until ctx ends, and retries while Redis is away.
 func (f *follower) follow(ctx context.Context) error {
-	wait := followRetry
-	answered := time.Now()
-	for {
+	wait := minFollowRetry
+	replied := time.Now()
+	for ctx.Err() == nil {
 		streams, err := f.client.XRead(ctx, &redis.XReadArgs{Streams: []string{f.key, f.last}, Count: eventPage, Block: eventBlock}).Result()
 		switch {
 		case err == nil || errors.Is(err, redis.Nil):
-			wait, answered = followRetry, time.Now()
+			wait, replied = minFollowRetry, time.Now()
 			for _, s := range streams {
 				if err := f.hand(s.Messages); err != nil {
 					return err
 				}
 			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-		case ctx.Err() != nil || final(err) || time.Since(answered) > followPatience:
+		case final(err) || time.Since(replied) > outageTimeout:
 			return err
 		default:
-			again := time.NewTimer(wait/2 + rand.N(wait)) //nolint:gosec // not a secret
+			retry := time.NewTimer(wait/2 + rand.N(wait)) //nolint:gosec // not a secret
 			select {
-			case <-again.C:
+			case <-retry.C:
 			case <-ctx.Done():
-				again.Stop()
-				return ctx.Err()
+				retry.Stop()
 			}
-			wait = min(2*wait, mostRetry)
+			wait = min(2*wait, maxFollowRetry)
 		}
 	}
+	return ctx.Err()
 }
 
 func (f *follower) hand(list []redis.XMessage) error {
@@ -168,120 +158,106 @@ func (f *follower) hand(list []redis.XMessage) error {
 		if !validEntry(m.ID) {
 			return errNotRedis
 		}
-		if err := f.each(entry(m)); err != nil {
-			return ofEach{err}
+		if err := f.each(parseEntry(m)); err != nil {
+			return eachError{err}
 		}
 		f.last = m.ID
 	}
 	return nil
 }
 
-// final reports whether an error stays when it is tried again: what was asked is
-// refused, or is nothing that can be read.
+// final reports whether a retry would end with the same error.
 func final(err error) bool {
-	if errors.Is(err, errNotRedis) {
+	if _, ok := errors.AsType[*BadSetting](err); ok || errors.Is(err, errNotRedis) {
 		return true
 	}
-	if _, ok := errors.AsType[*BadSetting](err); ok {
-		return true
-	}
-	said, ok := errors.AsType[redis.Error](err)
-	if !ok {
-		return false
-	}
-	for _, prefix := range []string{"WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "ERR "} {
-		if strings.HasPrefix(said.Error(), prefix) {
-			return true
-		}
-	}
-	return false
+	reply, ok := errors.AsType[redis.Error](err)
+	return ok && slices.ContainsFunc([]string{"WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "ERR "}, func(prefix string) bool {
+		return strings.HasPrefix(reply.Error(), prefix)
+	})
 }
 
-// entry makes an Entry of what is in the stream.
-func entry(m redis.XMessage) Entry {
+// parseEntry parses an entry of the stream. One that can't be read is an event of
+// its own type.
+func parseEntry(m redis.XMessage) Entry {
+	p := entryParser{values: m.Values}
 	e := Entry{ID: m.ID}
-	err := e.read(m.Values)
-	if err == nil {
-		return e
+	e.Host = p.text("host", mostText)
+	if !redisconfig.ValidHost(e.Host) {
+		p.bad("host", e.Host)
+		e.Host = ""
 	}
-	host := e.Host
-	e = Entry{ID: m.ID}
-	e.Type, e.Host, e.Reason = EventUnreadable, host, err.Error()
-	e.Time = entryTime(m.ID)
+	e.Boot = p.text("boot", mostText)
+	e.Type = p.text("type", mostWord)
+	e.Command = p.text("command", mostWord)
+	// Text of an application: it may hold anything, and is sanitized where it is printed.
+	e.Reason, _ = m.Values["reason"].(string)
+	e.Reason = cut(e.Reason, maxReason)
+	e.Slot, e.Generation, e.PID = p.small("slot"), p.small("generation"), p.small("pid")
+	seq, ms := p.whole("seq"), p.whole("time")
+	if p.err == nil && (seq == nil || ms == nil || e.Type == "") {
+		p.err = errors.New("it has no seq, time or type")
+	}
+	if p.err == nil {
+		e.Seq, e.Time = uint64(*seq), time.UnixMilli(*ms).UTC()
+		if e.Time.Year() > 9999 { // JSON has no such time
+			p.err = fmt.Errorf("its time %d is none", *ms)
+		}
+	}
+	if p.err != nil {
+		return Entry{ID: m.ID, Event: control.Event{Type: EventUnreadable, Host: e.Host, Reason: p.err.Error(), Time: entryTime(m.ID)}}
+	}
 	return e
 }
 
-func (e *Entry) read(values map[string]any) error {
-	text := func(name string, most int) (string, error) {
-		s, ok := values[name].(string)
-		if !ok && values[name] != nil || len(s) > most || !printable(s) {
-			return "", fmt.Errorf("its %s is %s", name, short(s))
-		}
-		return s, nil
+// entryParser parses the values of an entry. It keeps the first error.
+type entryParser struct {
+	values map[string]any
+	err    error
+}
+
+func (p *entryParser) bad(name, value string) {
+	if p.err == nil {
+		p.err = fmt.Errorf("its %s is %s", name, short(value))
 	}
-	whole := func(name string) (*int64, error) {
-		s, ok := values[name].(string)
-		if !ok {
-			return nil, nil
-		}
-		n, err := parseWhole(s)
-		if err != nil {
-			return nil, fmt.Errorf("its %s %v", name, err)
-		}
-		return &n, nil
+}
+
+func (p *entryParser) text(name string, most int) string {
+	s, ok := p.values[name].(string)
+	if !ok && p.values[name] != nil || len(s) > most || !printable(s) {
+		p.bad(name, s)
+		return ""
 	}
-	small := func(into **int, name string) error {
-		n, err := whole(name)
-		if err == nil && n != nil {
-			*into = new(int(*n))
-		}
-		return err
+	return s
+}
+
+func (p *entryParser) whole(name string) *int64 {
+	s, ok := p.values[name].(string)
+	if !ok {
+		return nil
 	}
-	var errs [9]error
-	e.Host, errs[0] = text("host", mostText)
-	if errs[0] == nil && !redisconfig.ValidHost(e.Host) {
-		e.Host, errs[0] = "", fmt.Errorf("its host is %s", short(e.Host))
+	n, err := parseWhole(s)
+	if err != nil && p.err == nil {
+		p.err = fmt.Errorf("its %s %v", name, err)
 	}
-	e.Boot, errs[1] = text("boot", mostText)
-	e.Type, errs[2] = text("type", mostWord)
-	// A reason is text of an application: it may hold anything, and who prints it
-	// makes it harmless.
-	e.Reason, _ = values["reason"].(string)
-	e.Reason = cut(e.Reason, maxReason)
-	for i, of := range []struct {
-		into **int
-		name string
-	}{{&e.Slot, "slot"}, {&e.Generation, "generation"}, {&e.PID, "pid"}} {
-		errs[3+i] = small(of.into, of.name)
-	}
-	var seq, at *int64
-	seq, errs[6] = whole("seq")
-	at, errs[7] = whole("time")
-	e.Command, errs[8] = text("command", mostWord)
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	if seq == nil || at == nil || e.Type == "" {
-		return errors.New("it has no seq, time or type")
-	}
-	e.Seq, e.Time = uint64(*seq), time.UnixMilli(*at).UTC()
-	if e.Time.Year() > 9999 { // JSON has no such time
-		e.Time = entryTime(e.ID)
-		return fmt.Errorf("its time %d is none", *at)
+	return &n
+}
+
+func (p *entryParser) small(name string) *int {
+	if n := p.whole(name); n != nil {
+		return new(int(*n))
 	}
 	return nil
 }
 
-// entryTime is when Redis got an entry.
+// entryTime is the time when Redis got an entry.
 func entryTime(id string) time.Time {
 	text, _, _ := strings.Cut(id, "-")
 	ms, _ := strconv.ParseUint(text, 10, 64)
 	return time.UnixMilli(int64(min(ms, 1<<47))).UTC()
 }
 
-// validEntry reports whether id is one of a stream: MS-N.
+// validEntry reports whether id is that of an entry: MS-N.
 func validEntry(id string) bool {
 	ms, n, ok := strings.Cut(id, "-")
 	_, err := strconv.ParseUint(ms, 10, 64)

@@ -249,7 +249,7 @@ func TestSend(t *testing.T) {
 	if left, _ := s.do("PTTL", key).(int64); left < 9*60_000 || left > 11*60_000 {
 		t.Errorf("the list expires in %d ms", left)
 	}
-	if err := r.Send(ctx, "shop", "web-1", good); err == nil || err.Error() != "web-1 has 64 orders waiting, and obeys none: is redis.control = true there?" {
+	if err := r.Send(ctx, "shop", "web-1", good); err == nil || err.Error() != "web-1 has 64 commands waiting, and takes none: is redis.control = true there?" {
 		t.Error(err)
 	}
 	if err := r.Send(ctx, "shop", "web-2", good); err != nil {

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	mostWaiting = 64               // orders of a host
-	orderKept   = 10 * time.Minute // after it has expired: who has sent it sees what became of it
+	maxWaiting  = 64               // commands of a host
+	commandKept = 10 * time.Minute // after its expiry: the sender can see that it was not taken
 )
 
-// Send puts an order for a host into its list, where the host's next beat finds
-// it; the answers are events with its id. It fails when the
-// order makes no sense or has expired by Redis's clock, or 64 wait already. Only a
-// host with redis.control obeys.
+// Send appends a command to the list of a host, where the host's next heartbeat finds it; the
+// results are events with its id. An error says that a host would refuse it, that it
+// has expired by Redis's clock, or that 64 are waiting. Only a host with
+// redis.control executes commands.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err := redisconfig.CheckApp(app); err != nil {
 		return err
@@ -37,21 +37,23 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", key, err)
 	}
-	if waiting >= mostWaiting {
-		return fmt.Errorf("%s has %d orders waiting, and obeys none: is redis.control = true there?", host, waiting)
+	if waiting >= maxWaiting {
+		return fmt.Errorf("%s has %d commands waiting, and takes none: is redis.control = true there?", host, waiting)
 	}
 	now, err := r.clock(ctx, key)
 	if err != nil {
 		return err
 	}
 	if !c.ExpiresAt.After(now) {
-		return fmt.Errorf("the order has expired already, by Redis's clock: %s ago", now.Sub(c.ExpiresAt).Round(time.Millisecond))
+		return fmt.Errorf("the command has expired already, by Redis's clock: %s ago", now.Sub(c.ExpiresAt).Round(time.Millisecond))
 	}
-	expires := c.ExpiresAt.Add(orderKept)
-	if left, err := r.to.PTTL(ctx, key).Result(); err != nil {
+	left, err := r.to.PTTL(ctx, key).Result()
+	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", key, err)
-	} else if longer := now.Add(left); left > 0 && longer.After(expires) {
-		expires = longer // an earlier order is good for longer than this one
+	}
+	expires := c.ExpiresAt.Add(commandKept)
+	if earlier := now.Add(left); left > 0 && earlier.After(expires) {
+		expires = earlier // of a command that expires later than this one
 	}
 	_, err = r.to.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.RPush(ctx, key, text)
@@ -64,7 +66,7 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	return nil
 }
 
-// text is the order as it stands in the list. What a host would not take is an error.
+// text is the command as it is in the list. What a host would refuse is an error.
 func (c Command) text() (string, error) {
 	b, err := json.Marshal(struct {
 		ID        string       `json:"id"`
@@ -73,10 +75,10 @@ func (c Command) text() (string, error) {
 		ExpiresAt int64        `json:"expires_at"` // ms since the epoch
 	}{c.ID, c.Op, c.Args, c.ExpiresAt.UnixMilli()})
 	if err != nil {
-		return "", fmt.Errorf("cannot write the order: %v", err)
+		return "", fmt.Errorf("cannot write the command: %v", err)
 	}
 	if _, err := parseOrder(string(b)); err != nil {
-		return "", fmt.Errorf("the order %s", err)
+		return "", fmt.Errorf("the command %s", err)
 	}
 	return string(b), nil
 }

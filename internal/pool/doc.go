@@ -11,132 +11,117 @@
 //
 // An app with one slot and default settings, by the state of its worker or slot:
 // each event and its actions, "-> state" for [StateChanged]. Ticked comes at
-// [Pool.Next]. An event without a line calls for no
-// action.
+// [Pool.Next]. An event without a line calls for no action.
 //
 // (table)
 //
-// in every state:
+//	in every state
+//	  HostDrainRequested{true}                  HostDrainChanged
+//	  Inherited                                 StopGroup
 //
-//	HostDrainRequested{true}                  HostDrainChanged
-//	Inherited                                 StopGroup
+//	starting, not running yet
+//	  Ticked                                    CloseListeners
+//	  StartFailed                               -> gone, Released, -> backoff, -> starting, Start
+//	  StartFailed{Final}                        CloseListeners, -> gone, Released, AppExited
+//	  Exited                                    -> gone, Released, -> backoff, -> starting, Start
+//	  Exited{Leftovers}                         -> gone, StopGroup, -> backoff, -> starting, Start
+//	  RollRequested                             Prepare, roll preparing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, Steer
+//	  StopRequested, StopRequested{Now}         CloseListeners
 //
-// starting, not running yet:
+//	starting
+//	  Ticked                                    -> ready, Restore, AppUp, Steer
+//	  Notified                                  -> ready, Restore, AppUp
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, -> backoff, -> starting, Start
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore, -> backoff, -> starting, Start
+//	  RollRequested                             Prepare, roll preparing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, Steer
+//	  StandbyRequested                          -> draining, Retire
+//	  StopRequested                             CloseListeners, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, -> draining, Retire, Kill
 //
-//	Ticked                                    CloseListeners
-//	StartFailed                               -> gone, Released, -> backoff, -> starting, Start
-//	StartFailed{Final}                        CloseListeners, -> gone, Released, AppExited
-//	Exited                                    -> gone, Released, -> backoff, -> starting, Start
-//	Exited{Leftovers}                         -> gone, StopGroup, -> backoff, -> starting, Start
-//	RollRequested                             Prepare, roll preparing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, Steer
-//	StopRequested, StopRequested{Now}         CloseListeners
+//	ready (as starting, but)
+//	  Ticked                                    nothing
+//	  Notified                                  nothing
 //
-// starting:
+//	draining, its successor ready
+//	  Ticked                                    roll ended: done
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, roll monitoring, Steer
+//	  StandbyRequested                          roll ended: canceled, Retire, -> draining, Retire
+//	  StopRequested                             CloseListeners, roll ended: canceled, Retire, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, roll ended: canceled, Retire, Kill, -> draining, Retire, Kill
 //
-//	Ticked                                    -> ready, Restore, AppUp, Steer
-//	Notified                                  -> ready, Restore, AppUp
-//	StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, -> backoff, -> starting, Start
-//	Exited{Leftovers}                         -> gone, StopGroup, Restore, -> backoff, -> starting, Start
-//	RollRequested                             Prepare, roll preparing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, Steer
-//	StandbyRequested                          -> draining, Retire
-//	StopRequested                             CloseListeners, -> draining, Retire
-//	StopRequested{Now}                        CloseListeners, -> draining, Retire, Kill
+//	draining, the app stops
+//	  Ticked                                    Kill
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, AppExited
+//	  Exited{Leftovers}                         -> gone, StopGroup
+//	  StopRequested{Now}                        Kill
 //
-// ready (as starting, but):
+//	killed, the app stops (as draining, the app stops, but)
+//	  Ticked                                    AppExited
+//	  Exited{Leftovers}                         -> gone, Kill
+//	  StopRequested{Now}                        nothing
 //
-//	Ticked                                    nothing
-//	Notified                                  nothing
+//	gone, others of its group live
+//	  Ticked                                    CloseListeners
+//	  GroupEnded                                Released
+//	  RollRequested                             Prepare, roll preparing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, Steer
+//	  StopRequested                             CloseListeners
+//	  StopRequested{Now}                        CloseListeners, Kill
 //
-// draining, its successor ready:
+//	backoff
+//	  Ticked                                    -> starting, Start
+//	  RollRequested                             Prepare, roll preparing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, Steer
+//	  StandbyRequested                          -> exited, Steer
+//	  StopRequested, StopRequested{Now}         CloseListeners, AppExited
 //
-//	Ticked                                    roll ended: done
-//	StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore
-//	Exited{Leftovers}                         -> gone, StopGroup, Restore
-//	ScaleRequested{2}                         Scaled, -> starting, Start, roll monitoring, Steer
-//	StandbyRequested                          roll ended: canceled, Retire, -> draining, Retire
-//	StopRequested                             CloseListeners, roll ended: canceled, Retire, -> draining, Retire
-//	StopRequested{Now}                        CloseListeners, roll ended: canceled, Retire, Kill, -> draining, Retire, Kill
+//	exited (standby) (as backoff, but)
+//	  Ticked                                    nothing
+//	  ScaleRequested{2}                         Scaled, -> exited, Steer
+//	  StandbyRequested                          nothing
 //
-// draining, the app stops:
+//	ready, roll preparing (as ready, but)
+//	  Prepared                                  -> starting, Start, roll rolling
+//	  PrepareFailed                             roll ended: rolled_back, Forget
+//	  RollRequested                             nothing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, roll preparing, Steer
+//	  StandbyRequested                          roll ended: canceled, -> draining, Retire, Forget
+//	  StopRequested                             CloseListeners, roll ended: canceled, -> draining, Retire, Forget
+//	  StopRequested{Now}                        CloseListeners, roll ended: canceled, -> draining, Retire, Kill, Forget
 //
-//	Ticked                                    Kill
-//	StartFailed, StartFailed{Final}, Exited   -> gone, Released, AppExited
-//	Exited{Leftovers}                         -> gone, StopGroup
-//	StopRequested{Now}                        Kill
+//	starting, roll rolling (as starting, but)
+//	  Ticked                                    -> draining, Retire, roll ended: rolled_back
+//	  Notified                                  -> ready, Restore, -> draining, Retire, roll monitoring, Steer
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, roll ended: rolled_back, Forget
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore, roll ended: rolled_back, Forget
+//	  RollRequested                             nothing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, roll rolling, Steer
+//	  StandbyRequested                          roll ended: canceled, -> draining, Retire, -> draining, Retire, Steer
+//	  StopRequested                             CloseListeners, roll ended: canceled, -> draining, Retire, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, roll ended: canceled, -> draining, Retire, Kill, -> draining, Retire, Kill
 //
-// killed, the app stops (as draining, the app stops, but):
+//	ready, roll monitoring (as ready, but)
+//	  Ticked                                    roll ended: done, Forget
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, CheckRelease, roll checking
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore, CheckRelease, roll checking
+//	  RollRequested                             nothing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, roll monitoring, Steer
+//	  StandbyRequested                          roll ended: canceled, -> draining, Retire
+//	  StopRequested                             CloseListeners, roll ended: canceled, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, roll ended: canceled, -> draining, Retire, Kill
 //
-//	Ticked                                    AppExited
-//	Exited{Leftovers}                         -> gone, Kill
-//	StopRequested{Now}                        nothing
-//
-// gone, others of its group live:
-//
-//	Ticked                                    CloseListeners
-//	GroupEnded                                Released
-//	RollRequested                             Prepare, roll preparing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, Steer
-//	StopRequested                             CloseListeners
-//	StopRequested{Now}                        CloseListeners, Kill
-//
-// backoff:
-//
-//	Ticked                                    -> starting, Start
-//	RollRequested                             Prepare, roll preparing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, Steer
-//	StandbyRequested                          -> exited, Steer
-//	StopRequested, StopRequested{Now}         CloseListeners, AppExited
-//
-// exited (standby) (as backoff, but):
-//
-//	Ticked                                    nothing
-//	ScaleRequested{2}                         Scaled, -> exited, Steer
-//	StandbyRequested                          nothing
-//
-// ready, roll preparing (as ready, but):
-//
-//	Prepared                                  -> starting, Start, roll rolling
-//	PrepareFailed                             roll ended: rolled_back, Forget
-//	RollRequested                             nothing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, roll preparing, Steer
-//	StandbyRequested                          roll ended: canceled, -> draining, Retire, Forget
-//	StopRequested                             CloseListeners, roll ended: canceled, -> draining, Retire, Forget
-//	StopRequested{Now}                        CloseListeners, roll ended: canceled, -> draining, Retire, Kill, Forget
-//
-// starting, roll rolling (as starting, but):
-//
-//	Ticked                                    -> draining, Retire, roll ended: rolled_back
-//	Notified                                  -> ready, Restore, -> draining, Retire, roll monitoring, Steer
-//	StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, roll ended: rolled_back, Forget
-//	Exited{Leftovers}                         -> gone, StopGroup, Restore, roll ended: rolled_back, Forget
-//	RollRequested                             nothing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, roll rolling, Steer
-//	StandbyRequested                          roll ended: canceled, -> draining, Retire, -> draining, Retire, Steer
-//	StopRequested                             CloseListeners, roll ended: canceled, -> draining, Retire, -> draining, Retire
-//	StopRequested{Now}                        CloseListeners, roll ended: canceled, -> draining, Retire, Kill, -> draining, Retire, Kill
-//
-// ready, roll monitoring (as ready, but):
-//
-//	Ticked                                    roll ended: done, Forget
-//	StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, CheckRelease, roll checking
-//	Exited{Leftovers}                         -> gone, StopGroup, Restore, CheckRelease, roll checking
-//	RollRequested                             nothing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, roll monitoring, Steer
-//	StandbyRequested                          roll ended: canceled, -> draining, Retire
-//	StopRequested                             CloseListeners, roll ended: canceled, -> draining, Retire
-//	StopRequested{Now}                        CloseListeners, roll ended: canceled, -> draining, Retire, Kill
-//
-// gone, roll checking (as backoff, but):
-//
-//	Ticked                                    nothing
-//	ReleaseChecked                            -> starting, Start, roll rolling back, Steer
-//	ReleaseChecked{Lost}                      roll ended: failed, not rolled back, -> starting, Start, Forget
-//	RollRequested                             nothing
-//	ScaleRequested{2}                         Scaled, -> starting, Start, roll checking, Steer
-//	StandbyRequested                          roll ended: canceled, -> exited, Steer
-//	StopRequested, StopRequested{Now}         CloseListeners, roll ended: canceled, AppExited
+//	gone, roll checking (as backoff, but)
+//	  Ticked                                    nothing
+//	  ReleaseChecked                            -> starting, Start, roll rolling back, Steer
+//	  ReleaseChecked{Lost}                      roll ended: failed, not rolled back, -> starting, Start, Forget
+//	  RollRequested                             nothing
+//	  ScaleRequested{2}                         Scaled, -> starting, Start, roll checking, Steer
+//	  StandbyRequested                          roll ended: canceled, -> exited, Steer
+//	  StopRequested, StopRequested{Now}         CloseListeners, roll ended: canceled, AppExited
 //
 // (end of table)
 package pool

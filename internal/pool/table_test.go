@@ -187,13 +187,13 @@ func table() string {
 // block writes the events of one situation, those with the same consequence on one
 // line; "" leaves an event out.
 func block(text *strings.Builder, title string, events []string, follows func(event string) string) {
-	fmt.Fprintf(text, "//\n// %s:\n//\n", title)
+	fmt.Fprintf(text, "//\n//\t%s\n", title)
 	for i := 0; i < len(events); {
 		what, from := follows(events[i]), i
 		for i++; i < len(events) && follows(events[i]) == what; i++ {
 		}
 		if what != "" {
-			fmt.Fprintf(text, "//\t%-40s  %s\n", strings.Join(events[from:i], ", "), what)
+			fmt.Fprintf(text, "//\t  %-40s  %s\n", strings.Join(events[from:i], ", "), what)
 		}
 	}
 }

@@ -136,7 +136,7 @@ func (c *Children) release(dead []*Process) {
 	c.releasing.Lock() // each blocks a thread
 	defer c.releasing.Unlock()
 	for _, p := range dead {
-		reapHandle(p.handle)
+		reap(unix.P_PIDFD, p.handle)
 		c.mu.Lock()
 		unix.Close(p.handle)
 		if c.workers[p.pid] == p { // else a new worker has the same pid
@@ -162,7 +162,7 @@ func (c *Children) reapForeign() {
 }
 
 func (c *Children) reapChild(pid int) {
-	if !reap(pid) {
+	if !reap(unix.P_PID, pid) {
 		return
 	}
 	delete(c.before, pid) // another process may get this pid

@@ -26,15 +26,11 @@ func isReapable(pid int) bool {
 	return dead
 }
 
-// reap reaps pid if it is a dead child, and reports whether it was.
-func reap(pid int) bool {
-	_, dead := waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
+// reap reaps a child, by pid (unix.P_PID) or pidfd (unix.P_PIDFD, kernel 5.4), if it is
+// dead, and reports whether it was.
+func reap(idType, id int) bool {
+	_, dead := waitid(idType, id, unix.WEXITED|unix.WNOHANG)
 	return dead
-}
-
-// reapHandle reaps the child behind a pidfd (kernel 5.4).
-func reapHandle(handle int) {
-	waitid(unix.P_PIDFD, handle, unix.WEXITED|unix.WNOHANG)
 }
 
 // hasLivingChild reports whether pid is a living child (unix.P_PID), or one is in a

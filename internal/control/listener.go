@@ -23,20 +23,18 @@ import (
 type listener struct {
 	net.Listener
 
+	done    <-chan struct{} // closed when the server is to end
 	limits  limits
-	groups  bool // look up the peers' supplementary groups
-	closed  context.Context
-	close   context.CancelFunc
+	groups  bool          // look up the peers' supplementary groups
 	slots   chan struct{} // one for each open connection
 	pending []*conn       // those without a whole request, the oldest first
 	spare   *os.File      // a descriptor for when there are none; nil: not available now
 	closer  closing.Closer
 }
 
-func newListener(ln net.Listener, l limits, groups bool) *listener {
-	closed, cancel := context.WithCancel(context.Background())
+func newListener(ctx context.Context, ln net.Listener, l limits, groups bool) *listener {
 	spare, _ := os.Open(os.DevNull)
-	return &listener{Listener: ln, limits: l, groups: groups, closed: closed, close: cancel, slots: make(chan struct{}, l.clients), spare: spare}
+	return &listener{Listener: ln, done: ctx.Done(), limits: l, groups: groups, slots: make(chan struct{}, l.clients), spare: spare}
 }
 
 // Accept fails when the listener is closed. What else accept(2) reports, a shortage
@@ -52,7 +50,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		select { // the client waits in the socket's queue
 		case <-time.After(l.limits.finish / 10):
-		case <-l.closed.Done():
+		case <-l.done:
 		}
 	}
 }
@@ -97,16 +95,11 @@ func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 			if l.pending[0].decide() {
 				l.pending[0].Close()
 			}
-		case <-l.closed.Done():
+		case <-l.done:
 			c.Conn.Close()
 			return nil, net.ErrClosed
 		}
 	}
-}
-
-func (l *listener) Close() error {
-	l.close()
-	return l.Listener.Close()
 }
 
 // conn is a client's connection.

@@ -7,8 +7,7 @@ const MaxName = 48
 const NameRule = "a name has 1 to 48 letters, digits, dots, hyphens and underscores, and begins with a letter or digit"
 
 // ValidName reports whether name may be an app's, or a listener's:
-// [A-Za-z0-9][A-Za-z0-9._-]{0,47} (docs/contract.md, section "Words"). No regexp:
-// every exec shim of the binary would compile it first.
+// [A-Za-z0-9][A-Za-z0-9._-]{0,47} (docs/contract.md, section "Words").
 func ValidName(name string) bool {
 	for i := range len(name) {
 		c := name[i]

@@ -8,86 +8,54 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/pool"
-	"github.com/forkd/forkd/ipc"
 )
 
-// backend answers the control socket. It asks the loop, and holds nothing of
-// the app's but the last look at its figures.
+// backend is the control API's way to the loop: it implements control.Backend.
 type backend struct {
 	loop *loop
-	host *host
-	tell func(happening) bool // the loop's
 
-	mu    sync.Mutex // one look at a time: the meter compares with the one before
+	mu    sync.Mutex // one sample at a time: the meter compares with the one before
 	meter meter
-}
-
-// ask has f run on the loop's goroutine and returns what it found. Nothing is run
-// any more for a client that has gone.
-func ask[T any](ctx context.Context, b *backend, f func() T) (T, error) {
-	found := make(chan T, 1)
-	go b.tell(func() pool.Event {
-		if ctx.Err() == nil {
-			found <- f()
-		}
-		return nil
-	})
-	var none T
-	select {
-	case v := <-found:
-		return v, nil
-	case <-b.loop.done:
-		return none, errStopped
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-}
-
-// order is ask for what can be refused.
-func order(ctx context.Context, b *backend, f func() error) error {
-	refused, err := ask(ctx, b, f)
-	if err != nil {
-		return err
-	}
-	return refused
 }
 
 // errStopped answers what comes after the end.
 var errStopped = &control.Error{Code: http.StatusServiceUnavailable, Text: "the app has stopped"}
 
-// Status implements control.Backend.
+// conflict is a refusal by the state that the app is in.
+func conflict(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &control.Error{Code: http.StatusConflict, Text: err.Error()}
+}
+
 func (b *backend) Status(ctx context.Context) (control.App, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	app, err := ask(ctx, b, func() control.App { return b.host.snapshot(b.loop.pool.View()) })
-	if err != nil {
-		return control.App{}, err
+	app, err := ask(ctx, b.loop.inbox, func(r reply[control.App]) message { return statusRequest{r} })
+	if err == nil {
+		b.meter.measure(&app, time.Now())
 	}
-	b.meter.measure(&app, time.Now())
-	return app, nil
+	return app, err
 }
 
-// Health implements control.Backend.
 func (b *backend) Health(ctx context.Context) (state string, err error) {
-	return ask(ctx, b, func() string { return b.loop.pool.Summary().State })
+	return ask(ctx, b.loop.inbox, func(r reply[string]) message { return healthRequest{r} })
 }
 
-// Describe implements control.Backend.
 func (b *backend) Describe(ctx context.Context) (control.Description, error) {
 	app, err := b.Status(ctx)
 	if err != nil {
 		return control.Description{}, err
 	}
-	d, err := ask(ctx, b, func() control.Description { return b.host.description(b.loop.pool.View()) })
+	d, err := ask(ctx, b.loop.inbox, func(r reply[control.Description]) message { return describeRequest{r} })
 	d.App = app
 	return d, err
 }
 
-// Events implements control.Backend. After the loop's end, what it has left is
-// read: nobody writes there any more.
+// Events reads what the loop has left after its end: nobody writes there any more.
 func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, error) {
-	page, err := ask(ctx, b, func() control.EventPage { return b.loop.events.After(after) })
+	page, err := ask(ctx, b.loop.inbox, func(r reply[control.EventPage]) message { return eventsRequest{r, after} })
 	if err == nil {
 		return page, nil
 	}
@@ -99,72 +67,26 @@ func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, 
 	}
 }
 
-// Scale implements control.Backend.
-func (b *backend) Scale(ctx context.Context, s control.Scale) (scaled control.Scaled, err error) {
-	type answer struct {
-		control.Scaled
-		refused error
-	}
-	a, err := ask(ctx, b, func() (a answer) {
-		a.Scaled, a.refused = b.scale(s)
-		return a
-	})
-	if err == nil {
-		err = a.refused
-	}
-	return a.Scaled, err
+func (b *backend) Scale(ctx context.Context, s control.Scale) (control.Scaled, error) {
+	return ask(ctx, b.loop.inbox, func(r reply[control.Scaled]) message { return scaleRequest{r, s} })
 }
 
-// scale runs on the loop's goroutine, as drain does.
-func (b *backend) scale(s control.Scale) (scaled control.Scaled, err error) {
-	v := b.loop.pool.Summary()
-	scaled.From = v.Wanted
-	if scaled.To, err = s.Workers(v.Wanted, b.host.current(v.Generation).cfg.CPUs); err == nil {
-		err = conflict(b.loop.scale(scaled.To))
-	}
-	return scaled, err
-}
-
-func (b *backend) drain(draining bool) error {
-	if b.loop.pool.Stopping() {
-		return conflict(errors.New("the app is stopping"))
-	}
-	b.loop.step(pool.HostDrainRequested{Draining: draining})
-	return nil
-}
-
-// conflict is a refusal by the state that the app is in.
-func conflict(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &control.Error{Code: http.StatusConflict, Text: err.Error()}
-}
-
-// DrainHost implements control.Backend.
 func (b *backend) DrainHost(ctx context.Context, draining bool) error {
-	return order(ctx, b, func() error { return b.drain(draining) })
+	_, err := ask(ctx, b.loop.inbox, func(r reply[nothing]) message { return drainRequest{r, draining} })
+	return err
 }
 
-// Send implements control.Backend.
-func (b *backend) Send(ctx context.Context, m control.Message) (sent control.Sent, err error) {
-	type answer struct {
-		workers int
-		refused error
-	}
-	a, err := ask(ctx, b, func() (a answer) {
-		a.workers, a.refused = b.host.send(m.Slot, ipc.App(m.Message))
-		return a
-	})
-	if err == nil {
-		err = a.refused
-	}
-	return control.Sent{Workers: a.workers}, err
+func (b *backend) Send(ctx context.Context, m control.Message) (control.Sent, error) {
+	return ask(ctx, b.loop.inbox, func(r reply[control.Sent]) message { return sendRequest{r, m} })
 }
 
-// Reload implements control.Backend.
+func (b *backend) Execute(ctx context.Context, c control.Command) error {
+	_, err := ask(ctx, b.loop.inbox, func(r reply[nothing]) message { return commandRequest{r, c} })
+	return err
+}
+
 func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled, error) {
-	w, err := ask(ctx, b, func() *waiting { return b.loop.requestRoll(!r.KeepConfig) })
+	w, err := ask(ctx, b.loop.inbox, func(to reply[*rollWaiter]) message { return rollRequest{to, !r.KeepConfig} })
 	switch {
 	case err != nil:
 		return control.Rolled{}, err
@@ -173,19 +95,14 @@ func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled,
 	}
 	select {
 	case <-w.ended:
-		o := w.outcome
-		return control.Rolled{Generation: o.generation, Result: string(o.result), Error: o.why}, nil
+		return control.Rolled{Generation: w.result.Generation, Result: string(w.result.Result), Error: w.result.Why}, nil
 	case <-ctx.Done():
 		return control.Rolled{}, ctx.Err()
 	}
 }
 
-// Stop implements control.Backend.
 func (b *backend) Stop(ctx context.Context, now bool) error {
-	err := order(ctx, b, func() error {
-		b.loop.step(pool.StopRequested{Now: now})
-		return nil
-	})
+	_, err := ask(ctx, b.loop.inbox, func(r reply[nothing]) message { return stopRequest{r, now} })
 	if errors.Is(err, errStopped) || ctx.Err() != nil {
 		return nil // the app ended before this could be answered, or nobody waits for the answer
 	}

@@ -10,10 +10,11 @@ import (
 func TestStopOfAnAppThatEndsIsDone(t *testing.T) {
 	t.Parallel()
 	ctx, end := context.WithCancel(t.Context())
-	b := &backend{loop: &loop{done: make(chan struct{})}, tell: func(happening) bool {
+	b := &backend{loop: &loop{inbox: newInbox()}}
+	go func() {
+		<-b.loop.posts
 		end()
-		return true
-	}}
+	}()
 	if err := b.Stop(ctx, false); err != nil {
 		t.Error(err)
 	}

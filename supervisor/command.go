@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,32 +16,27 @@ import (
 // maxRollWaiters is how many commands may wait for one roll.
 const maxRollWaiters = 16
 
-// Execute implements control.Backend. The events that a command causes carry its
-// id: one of its own type when it was executed, "refused" when it was not. A roll
-// has one when it begins and one when it has ended.
-func (b *backend) Execute(ctx context.Context, c control.Command) error {
-	return order(ctx, b, func() error {
-		l := b.loop
-		if !l.executed.add(c.ID) {
-			return nil
-		}
-		err := errors.New(c.Refused)
-		if c.Refused == "" {
-			err = b.execute(c)
-		}
-		if err != nil {
-			l.log.Warn("a command of the fleet is refused", "op", c.Op, "id", c.ID, "why", err)
-			l.events.Add(control.Event{Type: control.EventRefused, Reason: err.Error(), Command: c.ID})
-			return conflict(err)
-		}
-		l.log.Info("a command of the fleet is executed", "op", c.Op, "id", c.ID)
+// execute runs a command of the fleet. The events that it causes carry its id: one of
+// its own type when it was executed, "refused" when it was not. A roll has one when
+// it begins and one when it has ended. An id that was executed before is ignored.
+func (l *loop) execute(c control.Command) error {
+	if !l.commands.add(c.ID) {
 		return nil
-	})
+	}
+	err := errors.New(c.Refused)
+	if c.Refused == "" {
+		err = l.dispatch(c)
+	}
+	if err != nil {
+		l.log.Warn("a command of the fleet is refused", "op", c.Op, "id", c.ID, "why", err)
+		l.events.Add(control.Event{Type: control.EventRefused, Reason: err.Error(), Command: c.ID})
+		return conflict(err)
+	}
+	l.log.Info("a command of the fleet is executed", "op", c.Op, "id", c.ID)
+	return nil
 }
 
-// execute runs on the loop's goroutine.
-func (b *backend) execute(c control.Command) error {
-	l := b.loop
+func (l *loop) dispatch(c control.Command) error {
 	if l.pool.Stopping() {
 		return errors.New("the app is stopping")
 	}
@@ -52,17 +46,17 @@ func (b *backend) execute(c control.Command) error {
 		if err != nil {
 			return err
 		}
-		return b.attributed(c, control.EventScaled, "there are as many workers already", func() error { _, err := b.scale(scale); return err })
+		return l.attributed(c, control.EventScaled, "there are as many workers already", func() error { _, err := l.scaleTo(scale); return err })
 	case control.OpDrain:
-		return b.attributed(c, control.EventDraining, "the host drains already", func() error { return b.drain(true) })
+		return l.attributed(c, control.EventDraining, "the host drains already", func() error { return l.drain(true) })
 	case control.OpResume:
-		return b.attributed(c, control.EventResumed, "the host serves already", func() error { return b.drain(false) })
+		return l.attributed(c, control.EventResumed, "the host serves already", func() error { return l.drain(false) })
 	case control.OpShed:
-		n := b.host.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
+		n := l.executor.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
 		l.events.Add(control.Event{Type: control.EventShed, Reason: fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds), Command: c.ID})
 		return nil
 	case control.OpRoll:
-		return b.roll(c.ID)
+		return l.rollFor(c.ID)
 	default:
 		return fmt.Errorf("there is no command %q", c.Op)
 	}
@@ -70,8 +64,8 @@ func (b *backend) execute(c control.Command) error {
 
 // attributed calls do, whose event of a type gets the command's id. Where it
 // changes nothing, an event says that.
-func (b *backend) attributed(c control.Command, kind, unchanged string, do func() error) error {
-	log := b.loop.events
+func (l *loop) attributed(c control.Command, kind, unchanged string, do func() error) error {
+	log := l.events
 	before := log.Seq()
 	err := do()
 	if err == nil && !log.Attribute(before, kind, c.ID) {
@@ -80,10 +74,9 @@ func (b *backend) attributed(c control.Command, kind, unchanged string, do func(
 	return err
 }
 
-// roll asks for a roll, whose events will carry the id. Where it has to wait for
+// rollFor asks for a roll, whose events will carry the id. Where it has to wait for
 // another roll, or was asked for before, an event says so at once.
-func (b *backend) roll(id string) error {
-	l := b.loop
+func (l *loop) rollFor(id string) error {
 	busy := l.pool.Summary().Roll != nil
 	l.step(pool.RollRequested{})
 	generation := l.pool.Requested()
@@ -124,14 +117,14 @@ func (s *commandIDs) add(id string) bool {
 
 // shed asks workers to close so many of their connections, those that have most
 // the most. It returns how many it has asked for.
-func (h *host) shed(count int, over time.Duration) (asked int) {
+func (e *executor) shed(count int, over time.Duration) (asked int) {
 	type holder struct {
 		w    *worker
 		open int
 	}
 	var all []holder
 	total := 0
-	for _, w := range h.workers {
+	for _, w := range e.workers {
 		if c, counts := w.link.Counters(); counts && c.Open > 0 && w.link.HasChannel() {
 			all = append(all, holder{w, int(min(c.Open, maxShed))})
 			total += all[len(all)-1].open

@@ -18,9 +18,8 @@ import (
 func commanded(t *testing.T, wait time.Duration, batches ...[]control.Command) []string {
 	t.Helper()
 	var answers []string
-	inBubble(t, &fakeEdge{}, Defaults(), func(l *loop) {
-		h := &host{releases: map[int]*release{1: {cfg: Config{CPUs: 4}}, 2: {cfg: Config{CPUs: 4}}, 3: {cfg: Config{CPUs: 4}}}}
-		b := &backend{loop: l, host: h, tell: l.glance}
+	inBubble(t, &fakeEffects{}, Defaults(), func(l *loop) {
+		b := &backend{loop: l}
 		time.Sleep(time.Second) // until it is up
 		for _, orders := range batches {
 			for _, c := range orders {

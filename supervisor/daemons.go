@@ -15,16 +15,16 @@ import (
 	"github.com/forkd/forkd/internal/process"
 )
 
-// daemon is a process that has left its worker's session and fallen to the master
-// when its parent ended (daemon(3)). It may be of use to its worker for as long as
-// that lives. What a dead worker has left is a leftover (docs/decisions/0031).
+// daemon is a process that has left its worker's session and became the master's
+// child when its parent ended (daemon(3)). It may be of use to its worker while that
+// lives. What a dead worker has left is a leftover (docs/decisions/0031).
 type daemon struct {
 	*process.Orphan
 	from *worker // nil: not known
 	left bool    // by a dead worker: it is a leftover
 }
 
-// daemons is the loop's, as all of host is.
+// daemons is the loop's.
 type daemons struct {
 	alive   map[int]*daemon // by pid
 	left    map[pool.ID]*leftDaemons
@@ -58,76 +58,70 @@ type leftDaemons struct {
 // are more than workers use.
 const maxStrays = 16
 
-// watchDaemons looks for daemons until done, beside the loop: with each inspection
-// and when a worker or a daemon ends.
-func (h *host) watchDaemons(glance func(happening) bool, step func(pool.Event), done <-chan struct{}) {
+// watchDaemons looks for daemons until the loop ends: with each inspection, and when
+// a worker or a daemon ends. It blocks.
+func (e *executor) watchDaemons() {
 	known := false
 	for {
 		select {
-		case <-h.daemons.look:
-		case <-h.children.OrphanEnded():
-		case <-done:
+		case <-e.daemons.look:
+		case <-e.children.OrphanEnded():
+		case <-e.inbox.done:
 			return
 		}
-		found := h.children.Orphans()
-		oldest := h.children.OldestStart() // after that: a daemon's worker that lives is older
+		found := e.children.Orphans()
+		oldest := e.children.OldestStart() // after that: a daemon's worker that lives is older
 		if known || len(found) > 0 {
-			glance(func() pool.Event {
-				for _, ev := range h.noteDaemons(found, oldest, h.children.Shared(), time.Now()) {
-					step(ev)
-				}
-				return nil
-			})
+			e.inbox.postReport(daemonsFound{found, oldest, e.children.Shared()})
 		}
 		known = len(found) > 0
 	}
 }
 
-// noteDaemons takes note of all daemons that live and returns what the pool is to
-// know: which dead workers have left some, and of which none lives any more. oldest is
-// the start of all workers that live; where shared is set, daemons may be others'
-// than the workers'.
-func (h *host) noteDaemons(found []*process.Orphan, oldest uint64, shared bool, now time.Time) (events []pool.Event) {
-	alive := make(map[int]*daemon, len(found))
-	for _, o := range found {
-		d := h.daemons.alive[o.PID]
+// noteDaemons returns what the pool is to know: which dead workers have left
+// daemons, and of which none lives any more. oldest is the start of all workers that
+// live; where shared is set, daemons may be others' than the workers'.
+func (e *executor) noteDaemons(r daemonsFound, now time.Time) (events []pool.Event) {
+	alive := make(map[int]*daemon, len(r.daemons))
+	for _, o := range r.daemons {
+		d := e.daemons.alive[o.PID]
 		if d == nil || d.Orphan != o {
 			d = &daemon{Orphan: o}
 		}
 		if d.from == nil {
-			d.from = h.originOf(o)
+			d.from = e.originOf(o)
 		}
 		alive[o.PID] = d
 	}
-	h.daemons.alive = alive
-	for _, l := range h.daemons.left {
+	e.daemons.alive = alive
+	for _, l := range e.daemons.left {
 		l.daemons = slices.DeleteFunc(l.daemons, func(d *daemon) bool { return alive[d.PID] != d })
 		if len(l.daemons) == 0 {
 			events = append(events, pool.GroupEnded{ID: l.id})
 		}
 	}
-	if h.unlistened {
+	if e.listenersClosed {
 		return events // the others end with the app
 	}
-	for from, daemons := range byWorker(h.abandoned(oldest, shared)) {
-		events = append(events, h.leaveDaemons(from, daemons, now))
+	for from, daemons := range byWorker(e.abandoned(r.oldest, r.shared)) {
+		events = append(events, e.leaveDaemons(from, daemons, now))
 	}
 	return events
 }
 
 // originOf finds out whose a daemon is: by its session, which may be a worker's
 // that is dead, or by the worker's output pipe that it still has.
-func (h *host) originOf(o *process.Orphan) *worker {
+func (e *executor) originOf(o *process.Orphan) *worker {
 	is := func(w *worker) bool {
 		return o.Session == w.process.PID() || w.pipe != "" && slices.Contains(o.Outputs[:], w.pipe)
 	}
-	for _, w := range h.workers {
+	for _, w := range e.workers {
 		if is(w) {
 			return w
 		}
 	}
-	if i := slices.IndexFunc(h.daemons.past, is); i >= 0 {
-		return h.daemons.past[i]
+	if i := slices.IndexFunc(e.daemons.past, is); i >= 0 {
+		return e.daemons.past[i]
 	}
 	return nil
 }
@@ -135,9 +129,9 @@ func (h *host) originOf(o *process.Orphan) *worker {
 // abandoned returns the daemons whose worker is dead. One whose worker is not known
 // may be of any that lived when it was started. Those that are too many are the
 // youngest.
-func (h *host) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
-	strays := maxStrays * max(1, h.slots)
-	for _, d := range sorted(h.daemons.alive) {
+func (e *executor) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
+	strays := maxStrays * max(1, e.slots)
+	for _, d := range sorted(e.daemons.alive) {
 		switch {
 		case d.left:
 		case d.from != nil:
@@ -172,24 +166,24 @@ func byWorker(daemons []*daemon) map[*worker][]*daemon {
 
 // leaveDaemons makes leftovers of what a dead worker has left. They have its
 // drain.timeout, from its end on where that is known.
-func (h *host) leaveDaemons(from *worker, daemons []*daemon, now time.Time) pool.Event {
-	h.daemons.counted++
-	l := &leftDaemons{id: pool.ID{Attempt: -h.daemons.counted}, from: from, daemons: daemons}
+func (e *executor) leaveDaemons(from *worker, daemons []*daemon, now time.Time) pool.Event {
+	e.daemons.counted++
+	l := &leftDaemons{id: pool.ID{Attempt: -e.daemons.counted}, from: from, daemons: daemons}
 	if from != nil {
 		l.id.Slot = from.id.Slot
 		l.config = from.cfg
 		l.killAt = from.endedAt.Add(l.config.Drain.Timeout)
 	} else {
-		l.config = h.releases[slices.Max(slices.Collect(maps.Keys(h.releases)))].cfg
+		l.config = e.releases[slices.Max(slices.Collect(maps.Keys(e.releases)))].cfg
 		l.killAt = now.Add(l.config.Drain.Timeout)
 	}
-	h.daemons.left[l.id] = l
+	e.daemons.left[l.id] = l
 	for _, d := range daemons {
 		d.left = true
 	}
 	shown := l.show()
-	h.log.Warn("ending what is left of a worker, in a session of its own", "slot", l.id.Slot, "pid", shown.PID, "processes", shown.Processes)
-	h.events.Add(control.Event{Type: control.EventLeftover, Slot: shown.Slot, PID: &shown.PID, Reason: fmt.Sprintf("%s, processes: %d", shown.Reason, shown.Processes)})
+	e.log.Warn("ending what is left of a worker, "+ownSession(daemons), "slot", l.id.Slot, "pid", shown.PID, "processes", shown.Processes)
+	e.events.Add(control.Event{Type: control.EventLeftover, Slot: shown.Slot, PID: &shown.PID, Reason: fmt.Sprintf("%s, processes: %d", shown.Reason, shown.Processes)})
 	return pool.Inherited{ID: l.id, Deadline: l.killAt, Stop: true}
 }
 
@@ -208,31 +202,39 @@ func (l *leftDaemons) signal(sig syscall.Signal) error {
 func (l *leftDaemons) show() control.Leftover {
 	out := showDaemons(l.from, l.daemons)
 	out.State, out.KillAt = string(pool.StateDraining), &l.killAt
-	out.Reason = "left by a worker that has ended, in a session of its own"
+	out.Reason = "left by a worker that has ended, " + ownSession(l.daemons)
 	return out
 }
 
 // showDaemons is how status shows the daemons that are one worker's, from, or could
 // be of any.
 func showDaemons(from *worker, daemons []*daemon) control.Leftover {
-	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), Reason: "in a session of its own"}
+	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), Reason: ownSession(daemons)}
 	if at := daemons[0].StartedAt(); !at.IsZero() {
 		out.StartedAt = &at
 	}
 	if from != nil {
 		out.Slot = &from.id.Slot
-		out.Reason = fmt.Sprintf("started by worker %d, in a session of its own", from.process.PID())
+		out.Reason = fmt.Sprintf("started by worker %d, %s", from.process.PID(), ownSession(daemons))
 	}
 	return out
 }
 
+// ownSession says where daemons are, in words.
+func ownSession(daemons []*daemon) string {
+	if len(daemons) == 1 {
+		return "in a session of its own"
+	}
+	return "in sessions of their own"
+}
+
 // showDaemons lists all daemons, those of one worker together.
-func (h *host) showDaemons() (all []control.Leftover) {
-	for _, l := range h.daemons.left {
+func (e *executor) showDaemons() (all []control.Leftover) {
+	for _, l := range e.daemons.left {
 		all = append(all, l.show())
 	}
 	var running []*daemon
-	for _, d := range sorted(h.daemons.alive) {
+	for _, d := range sorted(e.daemons.alive) {
 		if !d.left {
 			running = append(running, d)
 		}
@@ -243,20 +245,20 @@ func (h *host) showDaemons() (all []control.Leftover) {
 	return all
 }
 
-// bereave takes note of a worker's end. Its output is read for as long as what it
-// left may live, and not longer: who has the pipe then is none of the app's, and
-// would keep a descriptor of the master's for ever. The write end is open for
-// reading too, so that nobody gets SIGPIPE.
-func (h *host) bereave(w *worker, now time.Time) {
+// orphanDaemons takes note of a worker's end: its daemons have as long as its group.
+// Its output is read for as long as what it left may live, and no longer: a pipe that
+// somebody else has would keep a descriptor of the master's for ever. The write end is
+// open for reading too, so that nobody gets SIGPIPE.
+func (e *executor) orphanDaemons(w *worker, now time.Time) {
 	w.endedAt = now
 	if w.stdout != nil {
-		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutput)) // it may be closed already
+		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutputTimeout)) // it may be closed already
 	}
-	h.daemons.lookNow() // its daemons have as long as its group
-	h.daemons.past = slices.DeleteFunc(append(h.daemons.past, w), func(w *worker) bool {
-		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*inspectEvery
+	e.daemons.lookNow()
+	e.daemons.past = slices.DeleteFunc(append(e.daemons.past, w), func(w *worker) bool {
+		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*inspectInterval
 	})
 }
 
-// lastOutput is for what the killed have written last.
-const lastOutput = time.Second
+// lastOutputTimeout is for what the killed have written last.
+const lastOutputTimeout = time.Second

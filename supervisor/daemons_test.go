@@ -60,13 +60,13 @@ func TestDaemons(t *testing.T) {
 			cfg := Config{Drain: Drain{Timeout: timeout}}
 			dead := &worker{id: pool.ID{Slot: 0, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "dead"}
 			alive := &worker{id: pool.ID{Slot: 1, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "alive"}
-			h := &host{
-				log: slog.New(slog.DiscardHandler), events: eventlog.New(epoch), slots: 2, unlistened: c.stopping, daemons: newDaemons(),
+			h := &executor{
+				log: slog.New(slog.DiscardHandler), events: eventlog.New(epoch), slots: 2, listenersClosed: c.stopping, daemons: newDaemons(),
 				releases: map[int]*release{1: {cfg: cfg}}, workers: map[pool.ID]*worker{alive.id: alive},
 			}
 			oldest := cmp.Or(c.oldest, 200)
-			h.bereave(dead, epoch.Add(-time.Second))
-			events := h.noteDaemons(c.found, oldest, c.shared, epoch)
+			h.orphanDaemons(dead, epoch.Add(-time.Second))
+			events := h.noteDaemons(daemonsFound{c.found, oldest, c.shared}, epoch)
 			running := len(c.found) - c.left
 			for _, l := range h.showDaemons() {
 				if l.KillAt == nil {
@@ -91,10 +91,10 @@ func TestDaemons(t *testing.T) {
 			if want := (pool.Inherited{ID: id, Deadline: epoch.Add(c.deadline), Stop: true}); events[0] != want {
 				t.Errorf("got %v, want %v", events[0], want)
 			}
-			if again := h.noteDaemons(c.found, oldest, c.shared, epoch); len(again) != 0 {
+			if again := h.noteDaemons(daemonsFound{c.found, oldest, c.shared}, epoch); len(again) != 0 {
 				t.Errorf("then %v", again)
 			}
-			if ended := h.noteDaemons(nil, oldest, c.shared, epoch); len(ended) != 1 || ended[0] != (pool.GroupEnded{ID: id}) {
+			if ended := h.noteDaemons(daemonsFound{nil, oldest, c.shared}, epoch); len(ended) != 1 || ended[0] != (pool.GroupEnded{ID: id}) {
 				t.Errorf("at their end %v", ended)
 			}
 			if len(h.daemons.alive) != 0 {
@@ -119,8 +119,8 @@ func TestOutputOfTheDead(t *testing.T) {
 		defer close(done)
 		output.Capture(read, out, "", nil)
 	}()
-	h := &host{}
-	h.bereave(&worker{stdout: read, cfg: Config{Drain: Drain{Timeout: -lastOutput}}}, time.Now())
+	h := &executor{}
+	h.orphanDaemons(&worker{stdout: read, cfg: Config{Drain: Drain{Timeout: -lastOutputTimeout}}}, time.Now())
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
@@ -132,7 +132,7 @@ func TestOutputOfTheDead(t *testing.T) {
 	if len(h.daemons.past) != 1 {
 		t.Error("it is forgotten")
 	}
-	h.bereave(&worker{}, time.Now().Add(time.Hour))
+	h.orphanDaemons(&worker{}, time.Now().Add(time.Hour))
 	if len(h.daemons.past) != 1 {
 		t.Errorf("%d are remembered", len(h.daemons.past))
 	}

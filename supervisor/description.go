@@ -11,13 +11,13 @@ import (
 
 // description is everything about the app but its status. No value of the
 // environment is in it. It runs on the loop's goroutine.
-func (h *host) description(v pool.View) control.Description {
+func (e *executor) description(v pool.View) control.Description {
 	d := control.Description{
-		History:  h.events.Exits(),
-		Rolls:    h.events.Rolls(),
-		Messages: control.Messages{Sent: h.sent, Dropped: h.dropped},
+		History:  e.events.Exits(),
+		Rolls:    e.events.Rolls(),
+		Messages: control.Messages{Sent: e.sent, Dropped: e.dropped},
 	}
-	r := h.current(v.Generation)
+	r := e.current(v.Generation)
 	if r == nil {
 		return d
 	}

@@ -39,28 +39,23 @@ type member struct {
 	embedded *embedded                      // nil: none
 }
 
-// join begins to report, and goes on until leave.
-func (m *master) join() *member {
-	b := &backend{loop: m.loop, host: m.host, tell: m.loop.glance, meter: meter{usage: process.Sparing(process.NewUsage())}}
+// joinFleet begins to report, and goes on until the function that it returns is
+// called.
+func joinFleet(cfg Config, l *loop, e *executor) (leave func()) {
 	of := &member{
-		app:      fleet.App{Name: m.cfg.Name, Boot: m.loop.events.Boot(), StartedAt: m.host.startedAt},
-		source:   &source{backend: b},
-		log:      m.log,
+		app:      fleet.App{Name: cfg.Name, Boot: l.events.Boot(), StartedAt: e.startedAt},
+		source:   &source{backend: &backend{loop: l, meter: meter{usage: process.Sparing(process.NewUsage())}}},
+		log:      e.log,
 		settings: make(chan Redis, 1),
 		leaving:  make(chan struct{}),
 		done:     make(chan struct{}),
-		command:  m.cfg.EmbeddedRedis,
-		children: m.children,
+		command:  cfg.EmbeddedRedis,
+		children: e.children,
 	}
-	of.follow(m.cfg.Redis)
-	m.host.redis = of.health
-	m.loop.report = func() {
-		if r := m.host.current(m.loop.pool.Summary().Generation); r != nil {
-			of.follow(r.cfg.Redis)
-		}
-	}
+	of.follow(cfg.Redis)
+	e.agent = of
 	go of.run()
-	return of
+	return of.leave
 }
 
 // follow says by which settings to report from now on. Only the loop's goroutine

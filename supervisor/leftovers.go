@@ -8,32 +8,31 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 )
 
-// inherit has the pool decide about what a killed master has left, and tells it of
-// new ones and of ends. The first report is that of all that were found at the start.
-func (h *host) inherit(left *adopt.Leftovers, step func(pool.Event)) {
+// watchLeftovers reports what a killed master has left, until none of it lives. It
+// blocks.
+func (e *executor) watchLeftovers(left *adopt.Leftovers) {
 	if n := left.Len(); n > 0 {
-		h.log.Warn("a killed master has left workers: they may finish what they have", "processes", n, "for", max(0, time.Until(left.KillAt)).Round(time.Second))
+		e.log.Warn("a killed master has left workers: they may finish what they have", "processes", n, "for", max(0, time.Until(left.KillAt)).Round(time.Second))
 	}
 	err := left.Watch(func(found, ended []*adopt.Leftover) bool {
-		return h.tell(func() pool.Event {
-			for _, l := range found {
-				step(h.adoptLeftover(l))
-			}
-			for _, l := range ended {
-				step(pool.GroupEnded{ID: l.ID})
-			}
-			return nil
-		})
+		return e.inbox.postReport(leftoversFound{found, ended})
 	})
 	if err != nil {
-		h.log.Error("cannot wait for a killed master's workers", "why", err)
+		e.log.Error("cannot wait for a killed master's workers", "why", err)
 	}
 }
 
-func (h *host) adoptLeftover(l *adopt.Leftover) pool.Event {
-	h.leftovers[l.ID] = l
-	h.events.Add(control.Event{Type: control.EventLeftover, Slot: l.Slot, PID: &l.PID, Reason: "left by a killed master, draining"})
-	return pool.Inherited{ID: l.ID, Deadline: l.KillAt}
+// noteLeftovers has the pool decide about new ones, and tells it of ends.
+func (e *executor) noteLeftovers(r leftoversFound) (events []pool.Event) {
+	for _, l := range r.found {
+		e.leftovers[l.ID] = l
+		e.events.Add(control.Event{Type: control.EventLeftover, Slot: l.Slot, PID: &l.PID, Reason: "left by a killed master, draining"})
+		events = append(events, pool.Inherited{ID: l.ID, Deadline: l.KillAt})
+	}
+	for _, l := range r.ended {
+		events = append(events, pool.GroupEnded{ID: l.ID})
+	}
+	return events
 }
 
 // showLeftover is how status shows one.

@@ -14,6 +14,14 @@ import (
 // threads of its own until its program runs, and blocks one of the master's.
 const maxStarting = 4
 
+// perWorker is how many descriptors the master holds for one worker beside the
+// slot's sockets: pidfd, notify socket, channel, page, output. ownFiles is how many
+// for itself.
+const (
+	perWorker = 5
+	ownFiles  = 32
+)
+
 // checkLimits refuses an app that could not be rolled for want of descriptors or
 // of processes. So many processes of workers are there already.
 func checkLimits(cfg Config, slots, running int) error {
@@ -21,6 +29,32 @@ func checkLimits(cfg Config, slots, running int) error {
 		return err
 	}
 	return checkProcesses(cfg, slots, running)
+}
+
+// checkDescriptors refuses an app that could not be rolled for want of
+// descriptors: a roll needs them for up to twice the workers.
+func checkDescriptors(cfg Config, slots int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("cannot read the limit on open files: %w", err)
+	}
+	need := uint64(slots*(len(cfg.Listeners)+2*perWorker) + ownFiles)
+	if limit.Cur < need {
+		return fmt.Errorf("cannot run %d workers with %d open files: raise the limit to at least %d (ulimit -n, LimitNOFILE= in a unit)", slots, limit.Cur, need)
+	}
+	return nil
+}
+
+// checkSlots says why the configuration does not allow so many slots: there is a
+// limit to them, or they can't share the host's connections.
+func checkSlots(cfg Config, slots int) error {
+	if most := cfg.WorkersMax; most > 0 && slots > most {
+		return fmt.Errorf("%d workers are more than workers_max (%d): raise it and reload, or scale to fewer", slots, most)
+	}
+	if most := cfg.Redis.MaxConnections; most > 0 && int64(slots) > most {
+		return fmt.Errorf("cannot share %d connections out among %d workers: raise redis.max_connections_per_host, and reload", most, slots)
+	}
+	return nil
 }
 
 // startFailure is why a worker was not started, and what to do where descriptors

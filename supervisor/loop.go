@@ -7,156 +7,179 @@ import (
 	"os"
 	"time"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/ipc"
 )
 
-// edge is where decisions meet the world. It is called by the loop only, must
-// not block, and tells what came of an action through the loop's tell.
-type edge interface {
-	perform(action pool.Action)
-	inspect() // sets right what workers do to their sockets unasked
+// effects is what the loop does to the world: the executor, or a fake in tests. The
+// loop alone calls it. No method blocks; what takes time ends by a message.
+type effects interface {
+	perform(actions []pool.Action)
+	note(r report) []pool.Event
+	inspect() // once in inspectInterval: sets right what workers do unasked
+
 	worker(id pool.ID) eventlog.WorkerInfo
+	afford(generation, slots int) error // nil, or why there can't be so many slots
+	stopTime() time.Duration            // how long a stop may take, all in all
+	hasTerminal() bool                  // somebody may be typing ^C
+	reopenLogs()
+
+	snapshot(v pool.View) control.App
+	description(v pool.View) control.Description
+	cpus(generation int) int
+	send(slot *int, message ipc.App) (workers int, err error)
+	shed(connections int, over time.Duration) (asked int)
 }
 
-// inspectEvery is how long a worker that shuts its socket down can keep clients
-// out. A look costs a system call for each socket.
-const inspectEvery = time.Second
+const (
+	// inspectInterval is how long a worker that shuts its socket down can keep
+	// clients out. An inspection costs a system call for each socket.
+	inspectInterval = time.Second
+	// idleAfter is how long nothing has to happen before memory is trimmed;
+	// trimInterval is how often it is where somebody polls all the time.
+	idleAfter    = 3 * time.Second
+	trimInterval = time.Minute
+)
 
-// happening is a piece of news. It runs on the loop's goroutine, where it may
-// touch what the loop owns, and returns what the pool is to know of it; nil for
-// nothing.
-type happening func() pool.Event
-
-// loop owns the pool, and with it the app.
+// loop owns the pool, and with it the app. Its goroutine alone touches what is in
+// it, but for the inbox.
 type loop struct {
-	pool *pool.Pool
-	edge edge
-	log  *slog.Logger
-
-	happened chan happening
-	glanced  chan happening // looks that come all the time: no sign of life
-	signals  <-chan os.Signal
-	done     chan struct{} // closed when nobody listens any more
-
-	terminal func() bool           // somebody may be typing ^C
-	waiting  map[int]*waiting      // for the end of a generation's roll
-	reopen   func()                // the files that the log goes to
-	report   func()                // by the configuration that serves now
-	afford   func(slots int) error // nil, or why there is no room for so many
+	*inbox
+	pool     *pool.Pool
+	executor effects
+	log      *slog.Logger
+	events   *eventlog.Log
 	manager  manager
+	signals  <-chan os.Signal
+
+	rolls    map[int]*rollWaiter // by generation
+	commands commandIDs          // of the fleet, that were executed
 	quit     *pool.AppExited
 
-	events   *eventlog.Log
-	executed commandIDs // of the fleet
+	hadTerminal bool      // at the start
+	hungUpAt    time.Time // the last SIGHUP
+	stoppingAt  time.Time // when the stop was asked for; zero: it has not been
 
-	stopping time.Time // when the stop was asked for; zero: it has not been
-	busyAt   time.Time // when something happened last; zero: tidied up since
+	busyAt    time.Time // when something happened last; zero: trimmed since
+	polledAt  time.Time // the same of polls
+	trimmedAt time.Time
 }
 
-// outcome is how a roll went, for those who asked for it.
-type outcome struct {
-	generation int
-	result     pool.Result
-	why        string
-}
-
-// waiting is for those who wait for the end of a roll, however many.
-type waiting struct {
-	generation int           // 0: there will be none
-	outcome    outcome       // not to be read before ended is closed
-	ended      chan struct{} // closed by the loop
-}
-
-// canceled is the outcome of a roll that a stop has forestalled.
-func canceled(generation int) outcome {
-	return outcome{generation, pool.ResultCanceled, "the app is stopping"}
-}
-
-func newLoop(p *pool.Pool, log *slog.Logger) *loop {
+func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time) *loop {
 	return &loop{
-		pool:     p,
-		log:      log,
-		happened: make(chan happening),
-		glanced:  make(chan happening),
-		done:     make(chan struct{}),
-		waiting:  map[int]*waiting{},
-		terminal: func() bool { return false },
-		reopen:   func() {},
-		report:   func() {},
-		afford:   func(int) error { return nil },
-		manager:  manager{tell: func(string) {}, stop: func() time.Duration { return 0 }},
-
-		events: eventlog.New(time.Now()),
+		inbox:  newInbox(),
+		pool:   p,
+		log:    log,
+		events: eventlog.New(startedAt),
+		rolls:  map[int]*rollWaiter{},
 	}
 }
 
-// tell brings news to the loop, from any goroutine but its own. News after the
-// end is dropped.
-func (l *loop) tell(h happening) bool { return l.bring(l.happened, h) }
-
-// glance is tell for who looks several times a second, whatever happens.
-func (l *loop) glance(h happening) bool { return l.bring(l.glanced, h) }
-
-func (l *loop) bring(to chan<- happening, h happening) bool {
-	select {
-	case to <- h:
-		return true
-	case <-l.done:
-		return false
-	}
-}
-
-// run turns until the pool has quit; began is called when the pool has begun.
-// Called once.
-func (l *loop) run(began func()) pool.AppExited {
+// run turns until the pool has ended the app. Called once.
+func (l *loop) run() pool.AppExited {
 	defer close(l.done)
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
-	round := time.NewTicker(inspectEvery)
-	defer round.Stop()
+	inspection := time.NewTicker(inspectInterval)
+	defer inspection.Stop()
 	watchdog := l.manager.watchdog()
 	defer watchdog.Stop()
+	l.hadTerminal = l.executor.hasTerminal()
 	l.step(pool.Began{})
-	began()
 	for l.quit == nil {
 		setAlarm(alarm, l.pool.Next())
 		select {
-		case h := <-l.happened:
-			l.busyAt = time.Now()
-			if ev := h(); ev != nil {
-				l.step(ev)
+		case m := <-l.posts:
+			if isPoll(m) {
+				l.polledAt = time.Now()
+			} else {
+				l.busyAt = time.Now()
 			}
-		case h := <-l.glanced:
-			if ev := h(); ev != nil {
-				l.step(ev)
-			}
+			l.handle(m)
 		case sig := <-l.signals:
 			l.signal(sig)
 		case <-alarm.C:
 			l.step(pool.Ticked{})
-		case <-round.C:
-			l.edge.inspect()
-			l.tidy()
+		case <-inspection.C:
+			l.executor.inspect()
+			l.trim(time.Now())
 		case <-watchdog.C:
-			l.manager.tell("WATCHDOG=1") // from here: it is this loop that must not hang
+			l.manager.notifier.Tell("WATCHDOG=1") // from here: it is this loop that must not hang
 		}
 	}
-	for generation := range l.waiting {
-		l.answer(canceled(generation))
+	for generation := range l.rolls {
+		l.rollEnded(canceled(generation))
 	}
 	return *l.quit
 }
 
-// quiet is how long nothing has to happen before memory is given back.
-const quiet = 3 * time.Second
+// handle does what a message asks for.
+func (l *loop) handle(m message) {
+	switch m := m.(type) {
+	case fact:
+		l.step(m.event)
+	case reported:
+		for _, ev := range l.executor.note(m.report) {
+			l.step(ev)
+		}
+	case signaled:
+		l.signal(m.sig)
+	case statusRequest:
+		m.answer(func() (control.App, error) { return l.executor.snapshot(l.pool.View()), nil })
+	case healthRequest:
+		m.answer(func() (string, error) { return l.pool.Summary().State, nil })
+	case describeRequest:
+		m.answer(func() (control.Description, error) { return l.executor.description(l.pool.View()), nil })
+	case eventsRequest:
+		m.answer(func() (control.EventPage, error) { return l.events.After(m.after), nil })
+	case rollRequest:
+		m.answer(func() (*rollWaiter, error) { return l.requestRoll(m.reload), nil })
+	case scaleRequest:
+		m.answer(func() (control.Scaled, error) { return l.scaleTo(m.scale) })
+	case drainRequest:
+		m.answer(func() (nothing, error) { return nothing{}, l.drain(m.draining) })
+	case sendRequest:
+		m.answer(func() (control.Sent, error) {
+			n, err := l.executor.send(m.text.Slot, ipc.App(m.text.Message))
+			return control.Sent{Workers: n}, err
+		})
+	case commandRequest:
+		m.answer(func() (nothing, error) { return nothing{}, l.execute(m.command) })
+	case stopRequest:
+		m.answer(func() (nothing, error) { l.step(pool.StopRequested{Now: m.now}); return nothing{}, nil })
+	}
+}
 
-// tidy gives the memory of a burst (a start, a roll, many questions) back to the
+// step is the whole life of an event: decide, record, do.
+func (l *loop) step(ev pool.Event) {
+	actions := l.pool.Step(time.Now(), ev)
+	logActions(l.log, actions, l.executor.worker)
+	l.events.Record(actions, l.executor.worker)
+	l.executor.perform(actions)
+	for _, action := range actions {
+		if a, ended := action.(pool.RollEnded); ended {
+			l.rollEnded(a)
+		}
+		if a, exited := action.(pool.AppExited); exited {
+			l.quit = &a
+		}
+	}
+	if l.stoppingAt.IsZero() && l.pool.Stopping() {
+		l.stoppingAt = time.Now()
+	}
+	l.manager.see(l.pool.Summary(), l.executor.stopTime())
+}
+
+// trim gives the memory of a burst (a start, a roll, many questions) back to the
 // system once it is over: a master sits still for days.
-func (l *loop) tidy() {
-	if !l.busyAt.IsZero() && time.Since(l.busyAt) > quiet {
-		l.busyAt = time.Time{}
-		go giveBack()
+func (l *loop) trim(now time.Time) {
+	idle := !l.busyAt.IsZero() && now.Sub(l.busyAt) > idleAfter
+	polled := l.polledAt.After(l.trimmedAt) && now.Sub(l.trimmedAt) > trimInterval
+	if idle || polled && l.busyAt.IsZero() {
+		l.busyAt, l.trimmedAt = time.Time{}, now
+		go trimMemory()
 	}
 }
 
@@ -169,51 +192,34 @@ func setAlarm(alarm *time.Timer, at time.Time) {
 	alarm.Reset(time.Until(at))
 }
 
-// step is the whole life of an event: decide, tell, do.
-func (l *loop) step(ev pool.Event) {
-	actions := l.pool.Step(time.Now(), ev)
-	logActions(l.log, actions, l.edge.worker)
-	l.events.Record(actions, l.edge.worker)
-	for _, action := range actions {
-		l.edge.perform(action)
-		if a, ended := action.(pool.RollEnded); ended {
-			l.answer(outcome{a.Generation, a.Result, a.Why})
-			l.report()
-		}
-		if a, exited := action.(pool.AppExited); exited {
-			l.quit = &a
-		}
-	}
-	if l.stopping.IsZero() && l.pool.Stopping() {
-		l.stopping = time.Now()
-	}
-	l.manager.see(l.pool.Summary())
+// canceled is the end of a roll that a stop has forestalled.
+func canceled(generation int) pool.RollEnded {
+	return pool.RollEnded{Generation: generation, Result: pool.ResultCanceled, Why: "the app is stopping"}
 }
 
 // requestRoll asks for a new generation, with reload of the configuration read
-// anew, and returns where its end will be told: at once, for generation 0, where
-// the app is stopping.
-func (l *loop) requestRoll(reload bool) *waiting {
+// anew. Where the app is stopping the roll has ended already, for generation 0.
+func (l *loop) requestRoll(reload bool) *rollWaiter {
 	l.step(pool.RollRequested{Reload: reload})
 	generation := l.pool.Requested()
 	if generation == 0 || l.quit != nil {
-		w := &waiting{outcome: canceled(0), ended: make(chan struct{})}
+		w := &rollWaiter{ended: make(chan struct{}), result: canceled(0)}
 		close(w.ended)
 		return w
 	}
-	w := l.waiting[generation]
+	w := l.rolls[generation]
 	if w == nil {
-		w = &waiting{generation: generation, ended: make(chan struct{})}
-		l.waiting[generation] = w
+		w = &rollWaiter{generation: generation, ended: make(chan struct{})}
+		l.rolls[generation] = w
 	}
 	return w
 }
 
-// answer tells those who wait for a generation.
-func (l *loop) answer(o outcome) {
-	if w := l.waiting[o.generation]; w != nil {
-		delete(l.waiting, o.generation)
-		w.outcome = o
+// rollEnded answers those who wait for a generation.
+func (l *loop) rollEnded(a pool.RollEnded) {
+	if w := l.rolls[a.Generation]; w != nil {
+		delete(l.rolls, a.Generation)
+		w.result = a
 		close(w.ended)
 	}
 }
@@ -231,9 +237,28 @@ func (l *loop) scale(n int) error {
 	case l.pool.Standby():
 		return errors.New("cannot scale: the app is in standby (SIGWINCH): forkd reload brings the workers back")
 	}
-	if err := l.afford(n); err != nil {
+	if err := l.executor.afford(l.pool.Summary().Generation, n); err != nil {
 		return err
 	}
 	l.step(pool.ScaleRequested{Slots: n})
+	return nil
+}
+
+// scaleTo is scale for a client, who may ask in other words than a number.
+func (l *loop) scaleTo(s control.Scale) (scaled control.Scaled, err error) {
+	v := l.pool.Summary()
+	scaled.From = v.Wanted
+	if scaled.To, err = s.Workers(v.Wanted, l.executor.cpus(v.Generation)); err == nil {
+		err = conflict(l.scale(scaled.To))
+	}
+	return scaled, err
+}
+
+// drain has the host drain, or serve again.
+func (l *loop) drain(draining bool) error {
+	if l.pool.Stopping() {
+		return conflict(errors.New("the app is stopping"))
+	}
+	l.step(pool.HostDrainRequested{Draining: draining})
 	return nil
 }

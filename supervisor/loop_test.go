@@ -1,10 +1,12 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -14,94 +16,122 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 )
 
-// fakeEdge plays the world in virtual time: every worker starts, says that it is
+// fakeEffects plays the world in virtual time: every worker starts, says that it is
 // ready, and does what the test wants of it.
-type fakeEdge struct {
-	loop   *loop
-	live   func(e *fakeEdge, id pool.ID) // a ready worker's life; nil: it stays
-	drain  time.Duration                 // how long a drain takes; negative: for ever
-	bad    string                        // why what is prepared can't run; "": it can
-	starts []pool.ID
-	kills  []pool.ID
+type fakeEffects struct {
+	*executor // what the loop asks for otherwise
 
+	live  func(e *fakeEffects, id pool.ID) // a ready worker's life; nil: it stays
+	drain time.Duration                    // how long a drain takes; negative: for ever
+	bad   string                           // why what is prepared can't run; "": it can
+	most  int                              // slots that there is room for; 0: any number
+
+	terminal atomic.Bool
+	starts   []pool.ID
+	kills    []pool.ID
 	prepared []pool.Prepare
 }
 
-func (e *fakeEdge) worker(pool.ID) (none eventlog.WorkerInfo) { return none }
+func (e *fakeEffects) note(report) []pool.Event                  { return nil }
+func (e *fakeEffects) inspect()                                  {}
+func (e *fakeEffects) worker(pool.ID) (none eventlog.WorkerInfo) { return none }
+func (e *fakeEffects) cpus(int) int                              { return 4 }
+func (e *fakeEffects) stopTime() time.Duration                   { return 0 }
+func (e *fakeEffects) hasTerminal() bool                         { return e.terminal.Load() }
+func (e *fakeEffects) shed(int, time.Duration) int               { return 0 }
 
-func (e *fakeEdge) inspect() {}
+func (e *fakeEffects) afford(_, slots int) error {
+	if e.most > 0 && slots > e.most {
+		return errors.New("too few descriptors")
+	}
+	return nil
+}
 
-func (e *fakeEdge) after(d time.Duration, ev pool.Event) {
+func (e *fakeEffects) after(d time.Duration, ev pool.Event) {
 	go func() {
 		time.Sleep(d)
-		e.loop.tell(func() pool.Event { return ev })
+		e.inbox.postFact(ev)
 	}()
 }
 
-func (e *fakeEdge) perform(action pool.Action) {
-	switch a := action.(type) {
-	case pool.Prepare:
-		e.prepared = append(e.prepared, a)
-		if e.bad != "" {
-			e.after(time.Millisecond, pool.PrepareFailed{Generation: a.Generation, Reason: e.bad})
-			return
+func (e *fakeEffects) perform(actions []pool.Action) {
+	for _, action := range actions {
+		switch a := action.(type) {
+		case pool.Prepare:
+			e.prepared = append(e.prepared, a)
+			if e.bad != "" {
+				e.after(time.Millisecond, pool.PrepareFailed{Generation: a.Generation, Reason: e.bad})
+				continue
+			}
+			e.after(time.Millisecond, pool.Prepared{Generation: a.Generation, Settings: Defaults().core(), Slots: 2})
+		case pool.CheckRelease:
+			e.after(time.Millisecond, pool.ReleaseChecked{Generation: a.Generation})
+		case pool.Start:
+			e.starts = append(e.starts, a.ID)
+			e.after(5*time.Millisecond, pool.Started{ID: a.ID})
+			e.after(50*time.Millisecond, pool.Notified{ID: a.ID})
+			if e.live != nil {
+				e.live(e, a.ID)
+			}
+		case pool.Leave:
+			e.after(100*time.Millisecond, pool.Emptied{Slot: a.Slot, Turn: a.Turn})
+		case pool.Retire:
+			if e.drain >= 0 {
+				e.after(e.drain, pool.Exited{ID: a.ID, Exit: pool.Exit{Words: "exit status 0"}})
+			}
+		case pool.Kill:
+			e.kills = append(e.kills, a.ID)
+			e.after(time.Millisecond, pool.Exited{ID: a.ID, Exit: pool.Exit{Code: -1, Signal: 9, Words: "killed by SIGKILL"}})
 		}
-		e.after(time.Millisecond, pool.Prepared{Generation: a.Generation, Settings: Defaults().core(), Slots: 2})
-	case pool.CheckRelease:
-		e.after(time.Millisecond, pool.ReleaseChecked{Generation: a.Generation})
-	case pool.Start:
-		e.starts = append(e.starts, a.ID)
-		e.after(5*time.Millisecond, pool.Started{ID: a.ID})
-		e.after(50*time.Millisecond, pool.Notified{ID: a.ID})
-		if e.live != nil {
-			e.live(e, a.ID)
-		}
-	case pool.Leave:
-		e.after(100*time.Millisecond, pool.Emptied{Slot: a.Slot, Turn: a.Turn})
-	case pool.Retire:
-		if e.drain >= 0 {
-			e.after(e.drain, pool.Exited{ID: a.ID, Exit: pool.Exit{Words: "exit status 0"}})
-		}
-	case pool.Kill:
-		e.kills = append(e.kills, a.ID)
-		e.after(time.Millisecond, pool.Exited{ID: a.ID, Exit: pool.Exit{Code: -1, Signal: 9, Words: "killed by SIGKILL"}})
 	}
+}
+
+// recorder is what a service manager has been told.
+type recorder []string
+
+func (r *recorder) Tell(state string) { *r = append(*r, state) }
+
+// newFakeLoop is a loop of two slots.
+func newFakeLoop(e *fakeEffects, cfg Config) *loop {
+	l := newLoop(pool.New(cfg.core(), 2, 2), slog.New(slog.DiscardHandler), time.Now())
+	l.manager.notifier = new(recorder)
+	e.executor = &executor{inbox: l.inbox}
+	l.executor = e
+	return l
 }
 
 // inBubble runs a loop of two slots in virtual time while f drives it, then
 // stops it and returns how it quit.
-func inBubble(t *testing.T, e *fakeEdge, cfg Config, f func(l *loop)) (quit pool.AppExited) {
+func inBubble(t *testing.T, e *fakeEffects, cfg Config, f func(l *loop)) (quit pool.AppExited) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
-		l := newLoop(pool.New(cfg.core(), 2, 2), slog.New(slog.DiscardHandler))
-		l.edge, e.loop = e, l
+		l := newFakeLoop(e, cfg)
 		ended := make(chan pool.AppExited)
-		go func() { ended <- l.run(func() {}) }()
+		go func() { ended <- l.run() }()
 		f(l)
-		l.tell(func() pool.Event { return pool.StopRequested{} })
+		l.postFact(pool.StopRequested{})
 		quit = <-ended
 	})
 	return quit
 }
 
 // request asks for a roll from outside of the loop.
-func request(l *loop) *waiting {
-	asked := make(chan *waiting, 1)
-	l.tell(func() pool.Event {
-		asked <- l.requestRoll(false)
-		return nil
-	})
-	return <-asked
+func request(l *loop) *rollWaiter {
+	w, err := ask(context.Background(), l.inbox, func(r reply[*rollWaiter]) message { return rollRequest{r, false} })
+	if err != nil {
+		panic(err)
+	}
+	return w
 }
 
 // end waits for a roll's.
-func (w *waiting) end() outcome {
+func (w *rollWaiter) end() pool.RollEnded {
 	<-w.ended
-	return w.outcome
+	return w.result
 }
 
 func TestCrashLoopStaysCheap(t *testing.T) {
-	e := &fakeEdge{live: func(e *fakeEdge, id pool.ID) {
+	e := &fakeEffects{live: func(e *fakeEffects, id pool.ID) {
 		e.after(60*time.Millisecond, pool.Exited{ID: id, Exit: pool.Exit{Code: 1, Words: "exit status 1"}})
 	}}
 	cfg := Defaults()
@@ -116,10 +146,10 @@ func TestCrashLoopStaysCheap(t *testing.T) {
 }
 
 func TestRequestsDuringARollBecomeOne(t *testing.T) {
-	e := &fakeEdge{drain: 10 * time.Second}
+	e := &fakeEffects{drain: 10 * time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
-		var ends []*waiting
+		var ends []*rollWaiter
 		for range 50 {
 			ends = append(ends, request(l))
 		}
@@ -129,7 +159,7 @@ func TestRequestsDuringARollBecomeOne(t *testing.T) {
 			if i == 0 {
 				want = 2
 			}
-			if o.generation != want || o.result != pool.ResultDone {
+			if o.Generation != want || o.Result != pool.ResultDone {
 				t.Fatalf("request %d: %+v, want generation %d done", i, o, want)
 			}
 		}
@@ -140,13 +170,13 @@ func TestRequestsDuringARollBecomeOne(t *testing.T) {
 }
 
 func TestStopAnswersWhoWaitsForARoll(t *testing.T) {
-	e := &fakeEdge{drain: time.Second}
+	e := &fakeEffects{drain: time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
 		first, second := request(l), request(l)
-		l.tell(func() pool.Event { return pool.StopRequested{} })
-		for _, w := range []*waiting{first, second} {
-			if o := w.end(); o.result != pool.ResultCanceled {
+		l.postFact(pool.StopRequested{})
+		for _, w := range []*rollWaiter{first, second} {
+			if o := w.end(); o.Result != pool.ResultCanceled {
 				t.Errorf("got %+v, want canceled", o)
 			}
 		}
@@ -156,24 +186,24 @@ func TestStopAnswersWhoWaitsForARoll(t *testing.T) {
 // WINCH cancels the roll under way and the one that was promised after it: who
 // waits for either is told.
 func TestWithdrawalAnswersWhoWaitsForARoll(t *testing.T) {
-	e := &fakeEdge{drain: time.Second}
+	e := &fakeEffects{drain: time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
 		first, second := request(l), request(l)
-		l.tell(func() pool.Event { l.signal(syscall.SIGWINCH); return nil })
-		for _, w := range []*waiting{first, second} {
-			if o := w.end(); o.result != pool.ResultCanceled || o.generation != w.generation {
+		l.post(signaled{syscall.SIGWINCH})
+		for _, w := range []*rollWaiter{first, second} {
+			if o := w.end(); o.Result != pool.ResultCanceled || o.Generation != w.generation {
 				t.Errorf("got %+v, want generation %d canceled", o, w.generation)
 			}
 		}
-		if o := request(l).end(); o.result != pool.ResultDone || o.generation != 4 {
+		if o := request(l).end(); o.Result != pool.ResultDone || o.Generation != 4 {
 			t.Errorf("got %+v, want generation 4 done", o)
 		}
 	})
 }
 
 func TestDrainEndsInKill(t *testing.T) {
-	e := &fakeEdge{drain: -1}
+	e := &fakeEffects{drain: -1}
 	began := time.Now()
 	inBubble(t, e, Defaults(), func(*loop) { time.Sleep(time.Minute) })
 	if len(e.kills) != 2 {
@@ -185,21 +215,20 @@ func TestDrainEndsInKill(t *testing.T) {
 }
 
 func TestSecondSignalStopsAtOnce(t *testing.T) {
-	e := &fakeEdge{drain: -1}
+	e := &fakeEffects{drain: -1}
 	synctest.Test(t, func(t *testing.T) {
-		l := newLoop(pool.New(Defaults().core(), 2, 2), slog.New(slog.DiscardHandler))
-		l.edge, e.loop = e, l
+		l := newFakeLoop(e, Defaults())
 		ended := make(chan pool.AppExited)
-		go func() { ended <- l.run(func() {}) }()
+		go func() { ended <- l.run() }()
 		time.Sleep(time.Minute)
-		send := func(sig syscall.Signal) { l.tell(func() pool.Event { l.signal(sig); return nil }) }
+		send := func(sig syscall.Signal) { l.post(signaled{sig}) }
 		send(syscall.SIGINT)
 		send(syscall.SIGINT) // the same wish, delivered twice
-		time.Sleep(sameWish - time.Millisecond)
+		time.Sleep(sameRequest - time.Millisecond)
 		send(syscall.SIGTERM)
 		synctest.Wait()
 		if len(e.kills) > 0 {
-			t.Errorf("killed %v: the signals came within %v", e.kills, sameWish)
+			t.Errorf("killed %v: the signals came within %v", e.kills, sameRequest)
 		}
 		time.Sleep(time.Millisecond)
 		began := time.Now()
@@ -212,16 +241,15 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 }
 
 func TestSystemdIsToldOnceUpAndOnceStopping(t *testing.T) {
-	var told []string
-	e := &fakeEdge{drain: time.Second}
+	var told recorder
+	e := &fakeEffects{drain: time.Second}
 	synctest.Test(t, func(*testing.T) {
-		l := newLoop(pool.New(Defaults().core(), 2, 2), slog.New(slog.DiscardHandler))
-		l.edge, e.loop = e, l
-		l.manager.tell = func(state string) { told = append(told, state) }
+		l := newFakeLoop(e, Defaults())
+		l.manager.notifier = &told
 		ended := make(chan pool.AppExited)
-		go func() { ended <- l.run(func() {}) }()
+		go func() { ended <- l.run() }()
 		time.Sleep(time.Minute)
-		l.tell(func() pool.Event { return pool.StopRequested{} })
+		l.postFact(pool.StopRequested{})
 		<-ended
 	})
 	if len(told) < 3 || told[0] != "STATUS=starting: 0/2 workers ready, generation 1" {
@@ -240,7 +268,7 @@ func TestSystemdIsToldOnceUpAndOnceStopping(t *testing.T) {
 // Fifty signals at once, of both kinds: the roll under way and one after it,
 // which reads the file if any asked for that.
 func TestAStormOfSignalsIsTwoRolls(t *testing.T) {
-	e := &fakeEdge{drain: time.Second}
+	e := &fakeEffects{drain: time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
 		for i := range 50 {
@@ -248,7 +276,7 @@ func TestAStormOfSignalsIsTwoRolls(t *testing.T) {
 			if i == 20 {
 				sig = syscall.SIGHUP
 			}
-			l.tell(func() pool.Event { l.signal(sig); return nil })
+			l.post(signaled{sig})
 		}
 		time.Sleep(time.Minute)
 	})
@@ -259,20 +287,16 @@ func TestAStormOfSignalsIsTwoRolls(t *testing.T) {
 }
 
 func TestSlotsBySignal(t *testing.T) {
-	e := &fakeEdge{drain: time.Second}
+	e := &fakeEffects{drain: time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
 		wanted := func(signals ...syscall.Signal) (n int) {
-			l.tell(func() pool.Event {
-				for _, sig := range signals {
-					l.signal(sig)
-				}
-				return nil
-			})
+			for _, sig := range signals {
+				l.post(signaled{sig})
+			}
 			time.Sleep(time.Minute)
-			l.tell(func() pool.Event { n = len(l.pool.View().Slots); return nil })
 			synctest.Wait()
-			return n
+			return len(l.pool.View().Slots)
 		}
 		if n := wanted(syscall.SIGTTIN, syscall.SIGTTIN); n != 4 {
 			t.Errorf("%d slots after two TTIN, want 4", n)
@@ -284,52 +308,69 @@ func TestSlotsBySignal(t *testing.T) {
 }
 
 func TestScaleWithinBounds(t *testing.T) {
-	e := &fakeEdge{drain: time.Second}
+	e := &fakeEffects{drain: time.Second, most: 100}
 	inBubble(t, e, Defaults(), func(l *loop) {
-		l.afford = func(slots int) error {
-			if slots > 100 {
-				return errors.New("too few descriptors")
-			}
-			return nil
+		scale := func(n int) error {
+			synctest.Wait() // the loop waits for messages
+			return l.scale(n)
 		}
 		for n, refused := range map[int]bool{-1: true, 0: true, 1: false, 100: false, 101: true, MaxWorkers + 1: true} {
-			l.tell(func() pool.Event {
-				if err := l.scale(n); (err != nil) != refused {
-					t.Errorf("scale(%d): %v", n, err)
-				}
-				return nil
-			})
-		}
-		l.tell(func() pool.Event {
-			l.step(pool.StopRequested{})
-			if l.scale(3) == nil {
-				t.Error("scaled while stopping")
+			if err := scale(n); (err != nil) != refused {
+				t.Errorf("scale(%d): %v", n, err)
 			}
-			return nil
-		})
+		}
+		l.postFact(pool.StopRequested{})
+		if scale(3) == nil {
+			t.Error("scaled while stopping")
+		}
 	})
 }
 
+// A terminal that closes sends SIGHUP by the kernel and by the shell: that is one
+// reload. Elsewhere two are two.
+func TestHangupIsOneReload(t *testing.T) {
+	for _, c := range []struct {
+		before, after bool // there is a terminal
+		apart         time.Duration
+		rolls         int
+	}{
+		{true, false, 0, 1}, {true, false, sameRequest, 2}, {true, true, 0, 2}, {false, false, 0, 2},
+	} {
+		e := &fakeEffects{drain: time.Second}
+		e.terminal.Store(c.before)
+		inBubble(t, e, Defaults(), func(l *loop) {
+			time.Sleep(time.Minute)
+			e.terminal.Store(c.after)
+			l.post(signaled{syscall.SIGHUP})
+			time.Sleep(c.apart)
+			l.post(signaled{syscall.SIGHUP})
+			time.Sleep(time.Minute)
+		})
+		if len(e.prepared) != c.rolls {
+			t.Errorf("%+v: %d reloads", c, len(e.prepared))
+		}
+	}
+}
+
 func TestSystemdIsToldOfAReload(t *testing.T) {
-	var told []string
-	e := &fakeEdge{drain: time.Second}
+	var told recorder
+	e := &fakeEffects{drain: time.Second}
 	synctest.Test(t, func(*testing.T) {
-		l := newLoop(pool.New(Defaults().core(), 2, 2), slog.New(slog.DiscardHandler))
-		l.edge, e.loop = e, l
-		l.manager.tell = func(state string) { told = append(told, state) }
+		l := newFakeLoop(e, Defaults())
+		l.manager.notifier = &told
 		l.manager.alive = 10 * time.Second
 		ended := make(chan pool.AppExited)
-		go func() { ended <- l.run(func() {}) }()
+		go func() { ended <- l.run() }()
 		time.Sleep(time.Minute)
-		l.tell(func() pool.Event { told = nil; l.signal(syscall.SIGHUP); return nil })
+		synctest.Wait()
+		told = nil
+		l.post(signaled{syscall.SIGHUP})
 		time.Sleep(time.Minute)
-		l.tell(func() pool.Event {
-			e.bad = "shop.toml:3: unknown key"
-			l.signal(syscall.SIGHUP)
-			return nil
-		})
+		synctest.Wait()
+		e.bad = "shop.toml:3: unknown key"
+		l.post(signaled{syscall.SIGHUP})
 		time.Sleep(5 * time.Second)
-		l.tell(func() pool.Event { return pool.StopRequested{} })
+		l.postFact(pool.StopRequested{})
 		<-ended
 	})
 	var order []string

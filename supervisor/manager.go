@@ -8,12 +8,14 @@ import (
 	"github.com/forkd/forkd/systemd"
 )
 
+// notifier is how it is told. It never blocks.
+type notifier interface{ Tell(state string) }
+
 // manager is what the service manager above is told (sd_notify(3)), when it
 // changes. It is the loop's.
 type manager struct {
-	tell  func(state string)   // never blocks
-	alive time.Duration        // how often it wants to hear of us; 0: never
-	stop  func() time.Duration // how long a stop may take, all in all
+	notifier notifier
+	alive    time.Duration // how often it wants to hear of us; 0: never
 
 	told      string
 	reloading bool
@@ -33,11 +35,11 @@ func (m *manager) watchdog() *time.Ticker {
 }
 
 // see tells what has changed: READY=1 once the app is up and after each reload,
-// STOPPING=1 once it goes. There is no message for a reload that failed: the
-// status says so.
-func (m *manager) see(v pool.View) {
+// STOPPING=1 once it goes, with how long that may take. There is no message for a
+// reload that failed: the status says so.
+func (m *manager) see(v pool.View, stopTime time.Duration) {
 	if reloading := v.Roll != nil && v.Roll.Reload; reloading && !m.reloading {
-		m.tell(systemd.Reloading())
+		m.notifier.Tell(systemd.Reloading())
 	} else if m.reloading && !reloading {
 		m.failed, m.told = "", ""
 		if v.LastRoll.Result != pool.ResultDone {
@@ -52,14 +54,14 @@ func (m *manager) see(v pool.View) {
 		state = "STOPPING=1\n" + state
 		if !m.stopping { // after STOPPING=1, which sets systemd's own limit
 			m.stopping = true
-			defer m.tell(systemd.Extend(m.stop()))
+			defer m.notifier.Tell(systemd.Extend(stopTime))
 		}
 	case v.Up && !m.reloading:
 		state = "READY=1\n" + state
 	}
 	if state != m.told {
 		m.told = state
-		m.tell(state)
+		m.notifier.Tell(state)
 	}
 }
 

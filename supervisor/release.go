@@ -12,14 +12,14 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// release is what a generation runs, pinned when the generation was prepared:
-// a symlink switched later, or a program renamed over, changes only the next
-// one. All workers of a generation are of one release.
+// release is what all workers of a generation run, pinned when the generation was
+// prepared: a symlink switched later, or a program renamed over, changes only the
+// next one.
 type release struct {
 	cfg       Config
 	directory string
 	program   *process.Executable
-	lineup    *sockets.ListenerSet // nil: not opened yet, or let go of
+	listeners *sockets.ListenerSet // nil: not opened yet, or closed
 }
 
 // prepareRelease resolves the directory and finds the program. It does I/O and
@@ -94,4 +94,33 @@ func plain(err error) string {
 		return p.Err.Error()
 	}
 	return strings.TrimSpace(err.Error())
+}
+
+// reread reads the configuration that cfg came from again. What belongs to the
+// master itself can't change while it lives.
+func reread(cfg Config) (Config, error) {
+	if cfg.Reload == nil {
+		return Config{}, errors.New("there is no configuration to read again")
+	}
+	now, err := cfg.Reload()
+	if err != nil {
+		return Config{}, err
+	}
+	if now.Name != cfg.Name {
+		return Config{}, fmt.Errorf("the name can't change while the app runs, and is %q now: set it back, or stop %s and run it again", now.Name, cfg.Name)
+	}
+	for _, fixed := range []struct {
+		key  string
+		same bool
+	}{
+		{"pid_file", now.PIDFile == cfg.PIDFile},
+		{"control.group", now.ControlGroup == cfg.ControlGroup},
+		{"metrics.address", now.Metrics == cfg.Metrics},
+		{"log.mode", now.Log.Mode == cfg.Log.Mode},
+	} {
+		if !fixed.same {
+			return Config{}, fmt.Errorf("%s can't change while the app runs: set it back, or stop the app and run it again", fixed.key)
+		}
+	}
+	return now, nil
 }

@@ -3,12 +3,17 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/systemd"
 )
 
 // Shim must be the first thing that main does. A worker is started through a
@@ -37,10 +42,10 @@ func (e *UsageError) Error() string { return e.Text }
 // lowers GOMAXPROCS, and makes the threads that it may need: a limit on processes
 // that is reached later then ends nothing.
 func Run(ctx context.Context, cfg Config, out Output) error {
+	killAt := time.Now().Add(cfg.Drain.Timeout) // of what a killed master has left
 	if err := process.CheckProc(); err != nil {
 		return err
 	}
-	killAt := time.Now().Add(cfg.Drain.Timeout)
 	first, err := prepareRelease(cfg)
 	if err != nil {
 		return asUsage(err)
@@ -50,37 +55,62 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		return err
 	}
 	process.StartThreads()
-	place, err := control.Create(cfg.Name, cfg.ControlGroup)
+	dir, err := control.Create(cfg.Name, cfg.ControlGroup)
 	if err != nil {
 		first.close()
 		return err
 	}
-	keep := false // for the next master, as when this one is killed: its records name workers that live
-	defer func() {
-		if !keep {
-			place.Remove()
-		}
-	}()
-	m := newMaster(cfg, place, out)
-	defer m.close()
-	if place.Unsure != "" {
-		m.log.Warn("should the app's directory be removed, a second master of this name could start", "why", place.Unsure)
-	}
-	m.left, m.records, err = adopt.Find(place, killAt)
-	if err != nil {
-		m.log.Warn("cannot record the workers: should this master be killed, the next one will not know them", "why", err)
-	}
-	m.loop.signals = listenForSignals()
-	err = m.open(ctx, first)
-	keep = err != nil && m.left.Alive()
-	if errors.Is(err, adopt.ErrStopped) {
-		m.log.Info("stopped while waiting for the workers of a killed master: they finish what they have")
+	o := newOpened(cfg, dir, first, out)
+	defer o.close()
+	if err := o.open(ctx, killAt); errors.Is(err, adopt.ErrStopped) {
+		o.log.Info("stopped while waiting for the workers of a killed master: they finish what they have")
 		return nil
-	}
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
-	return m.run(ctx)
+
+	e := o.executor
+	if _, managed := systemd.Unit(); managed {
+		e.askStopTime(ctx, cfg) // before children are reaped: it has one of its own
+	}
+	e.children = process.New()
+	e.children.Remember(o.records)
+	l := newLoop(pool.New(cfg.core(), e.slots, cfg.Workers), o.log, e.startedAt)
+	l.executor, e.events, e.inbox, e.pool = e, l.events, l.inbox, l.pool
+	l.signals = o.signals
+	l.manager = manager{notifier: o.notifier, alive: o.notifier.Watchdog()}
+	stopped := context.AfterFunc(ctx, func() { l.postFact(pool.StopRequested{}) })
+	defer stopped()
+
+	// The workers are forked on this thread, for good; the loop has another.
+	forking, end := context.WithCancel(context.Background())
+	var quit pool.AppExited
+	go func() {
+		defer end()
+		closeControl := o.serveControl(l)
+		warn(o.log, cfg)
+		o.log.Info("running", "app", cfg.Name, "workers", cfg.Workers, "listen", e.addresses(), "pid", os.Getpid())
+		leaveFleet := joinFleet(cfg, l, e)
+		go e.watchDaemons()
+		go e.watchLeftovers(o.left)
+		quit = l.run()
+		leaveFleet()
+		if quit.Code == 0 {
+			e.sockets.CloseListeners() // there will be no successor
+		}
+		closeControl()
+		e.endAdopted(cfg.StopSignal)
+	}()
+	e.children.Serve(forking)
+	e.children.Close()
+	o.log.Info("ended", "code", quit.Code, "why", quit.Why)
+	switch quit.Code {
+	case 0:
+		return nil
+	case 2:
+		return &UsageError{quit.Why}
+	}
+	return errors.New(quit.Why)
 }
 
 // asUsage makes a UsageError of an error that says that there is no such command
@@ -91,4 +121,76 @@ func asUsage(err error) error {
 		return &UsageError{err.Error()}
 	}
 	return err
+}
+
+// warn logs what whoever read a configuration had to say of it.
+func warn(log *slog.Logger, cfg Config) {
+	for _, text := range cfg.Warnings {
+		log.Warn(text)
+	}
+}
+
+// askStopTime finds out how long the service manager allows a stop to take.
+func (e *executor) askStopTime(ctx context.Context, cfg Config) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if allowed, err := systemd.StopTimeout(ctx); err == nil {
+		e.stopWithin = allowed
+	}
+	e.checkStopTime(cfg)
+}
+
+// serveControl answers the control socket and the health check until the function
+// that it returns is called.
+func (o *opened) serveControl(l *loop) func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &backend{loop: l, meter: meter{usage: process.NewUsage()}}
+	var servers sync.WaitGroup
+	if o.health != nil {
+		servers.Go(func() {
+			if err := control.ServeHealth(ctx, o.health, b); err != nil {
+				o.log.Error("the health check has failed", "why", err)
+			}
+		})
+	}
+	servers.Go(func() {
+		if err := control.Serve(ctx, o.dir, b, o.cfg.ControlGroup); err != nil {
+			o.log.Error("the control socket has failed", "why", err)
+		}
+	})
+	return func() {
+		cancel()
+		servers.Wait()
+	}
+}
+
+// adoptedTimeout is how long processes that had left their worker's group have to
+// end when the app has: they hold nobody's connections.
+const adoptedTimeout = time.Second
+
+// endAdopted ends what outlived its worker outside of its group, and became the
+// master's child.
+func (e *executor) endAdopted(sig syscall.Signal) {
+	if n := e.children.KillAdopted(sig); n > 0 {
+		e.log.Warn("ending what workers had left behind", "processes", n)
+	}
+	timeout := time.NewTimer(adoptedTimeout)
+	defer timeout.Stop()
+	again := time.NewTicker(adoptedTimeout / 50)
+	defer again.Stop()
+	for len(e.children.Adopted()) > 0 {
+		select {
+		case <-timeout.C:
+			if sig == syscall.SIGKILL {
+				e.log.Error("giving up on what survives SIGKILL", "pids", e.children.Adopted())
+				return
+			}
+			sig = syscall.SIGKILL
+			timeout.Reset(adoptedTimeout)
+		case <-again.C:
+		}
+		if sig == syscall.SIGKILL { // and what its victims leave in turn
+			e.children.KillAdopted(sig)
+		}
+	}
 }

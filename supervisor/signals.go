@@ -23,10 +23,11 @@ func listenForSignals() <-chan os.Signal {
 	return c
 }
 
-// sameWish is how long after the first wish to stop a signal is another delivery of
-// it: a launcher that forwards ^C (npx, uv, timeout) sends what the terminal has
-// sent already.
-const sameWish = 500 * time.Millisecond
+// sameRequest is how long after a signal another one is the same request, delivered
+// twice: a launcher that forwards ^C (npx, uv, timeout) sends what the terminal has
+// sent already, and of a terminal that closes SIGHUP comes from the kernel and from
+// the shell.
+const sameRequest = 500 * time.Millisecond
 
 // signal acts on a signal to the master.
 func (l *loop) signal(sig os.Signal) {
@@ -38,12 +39,12 @@ func (l *loop) signal(sig os.Signal) {
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 		now := l.pool.Stopping()
 		switch {
-		case now && time.Since(l.stopping) < sameWish:
+		case now && time.Since(l.stoppingAt) < sameRequest:
 			l.log.Info("stopping already", "by", name)
 			return
 		case now:
 			l.log.Warn("stopping at once", "by", name)
-		case l.terminal():
+		case l.executor.hasTerminal():
 			l.log.Info("stopping: workers finish what they have; once more stops at once", "by", name)
 		default:
 			l.log.Info("stopping", "by", name)
@@ -51,15 +52,21 @@ func (l *loop) signal(sig os.Signal) {
 		l.step(pool.StopRequested{Now: now})
 	case syscall.SIGPIPE:
 	case syscall.SIGWINCH:
-		if !l.terminal() { // with one, it says that a window has changed
+		if !l.executor.hasTerminal() { // with one, it says that a window has changed
 			l.log.Info("draining all workers: HUP or USR2 brings them back", "by", name)
 			l.step(pool.StandbyRequested{})
 		}
 	case syscall.SIGHUP:
+		again := l.hadTerminal && time.Since(l.hungUpAt) < sameRequest && !l.executor.hasTerminal()
+		l.hungUpAt = time.Now()
+		if again {
+			l.log.Info("reloading already: the terminal has closed", "by", name)
+			return
+		}
 		l.log.Info("reload requested", "by", name)
 		l.requestRoll(true)
 	case syscall.SIGUSR1:
-		l.reopen()
+		l.executor.reopenLogs()
 	case syscall.SIGTTIN:
 		l.scaleBy(1, name)
 	case syscall.SIGTTOU:

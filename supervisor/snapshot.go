@@ -13,21 +13,23 @@ import (
 // snapshot is the app as the loop knows it now: everything but CPU, memory and
 // rates, which need a look at another time. It runs on the loop's goroutine and
 // makes two short system calls a worker.
-func (h *host) snapshot(v pool.View) control.App {
+func (e *executor) snapshot(v pool.View) control.App {
 	app := control.App{
-		App:          h.app,
+		App:          e.app,
 		PID:          os.Getpid(),
 		Version:      control.Version(),
-		StartedAt:    h.startedAt,
+		StartedAt:    e.startedAt,
 		Generation:   v.Generation,
 		State:        v.State,
 		HostDraining: v.Draining,
-		ReloadError:  h.reloadFailed,
-		Redis:        h.redis(),
+		ReloadError:  e.reloadFailed,
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
-		Leftovers:    append([]control.Leftover{}, h.showDaemons()...),
+		Leftovers:    append([]control.Leftover{}, e.showDaemons()...),
 	}
-	if r := h.current(v.Generation); r != nil {
+	if e.agent != nil {
+		app.Redis = e.agent.health()
+	}
+	if r := e.current(v.Generation); r != nil {
 		app.Config = r.cfg.File
 		app.Listeners = r.showListeners()
 	}
@@ -38,9 +40,9 @@ func (h *host) snapshot(v pool.View) control.App {
 		app.LastRoll = &control.Rolled{Generation: r.Generation, Result: string(r.Result), Error: r.Why}
 	}
 	for _, s := range v.Slots {
-		app.Slots = append(app.Slots, h.slot(s))
+		app.Slots = append(app.Slots, e.slot(s))
 	}
-	for _, l := range h.leftovers {
+	for _, l := range e.leftovers {
 		app.Leftovers = append(app.Leftovers, showLeftover(l))
 	}
 	slices.SortFunc(app.Leftovers, func(a, b control.Leftover) int { return a.PID - b.PID })
@@ -57,10 +59,10 @@ func address(l sockets.Listener) string {
 
 // showListeners is what the release listens on, as it is now.
 func (r *release) showListeners() []control.Listener {
-	if r.lineup == nil {
+	if r.listeners == nil {
 		return nil
 	}
-	ls, sources := r.lineup.Listeners(0), r.lineup.Sources()
+	ls, sources := r.listeners.Listeners(0), r.listeners.Sources()
 	out := make([]control.Listener, len(ls))
 	for i, l := range ls {
 		out[i] = control.Listener{Name: l.Name, Address: address(l), Mode: l.Mode, Balance: l.Balance, Source: sources[i]}
@@ -68,7 +70,7 @@ func (r *release) showListeners() []control.Listener {
 	return out
 }
 
-func (h *host) slot(s pool.Slot) control.Slot {
+func (e *executor) slot(s pool.Slot) control.Slot {
 	out := control.Slot{
 		Slot:     s.Index,
 		State:    string(s.State),
@@ -82,14 +84,14 @@ func (h *host) slot(s pool.Slot) control.Slot {
 		out.NextStartAt = &s.NextStart
 	}
 	var queue *int64
-	if n, known := h.sockets.Queue(s.Index); known {
+	if n, known := e.sockets.Queue(s.Index); known {
 		queue = new(int64(n))
 	}
 	for _, w := range s.Workers {
 		if s.State == pool.StateLive {
 			out.State = string(w.State) // the newest comes last
 		}
-		if live := h.workers[w.ID]; live != nil {
+		if live := e.workers[w.ID]; live != nil {
 			out.Workers = append(out.Workers, live.show(w, queue))
 		}
 	}

@@ -27,20 +27,18 @@ type worker struct {
 }
 
 // listen starts the readers of a worker that runs.
-func (w *worker) listen(h *host) {
-	log := h.log.With("slot", w.id.Slot, "pid", w.process.PID())
-	w.link.Listen(w.process.PID(), h.children.Leads, log, func(m ipc.Message) {
-		h.tell(func() pool.Event {
-			switch m := m.(type) {
-			case ipc.Ready:
-				return pool.Notified{ID: w.id}
-			case ipc.Hello:
-				return pool.HelloReceived{ID: w.id}
-			case ipc.App:
-				h.relay(w.id, m)
-			}
-			return nil
-		})
+func (w *worker) listen(e *executor) {
+	log := e.log.With("slot", w.id.Slot, "pid", w.process.PID())
+	w.link.Listen(w.process.PID(), e.children.Leads, log, func(m ipc.Message) {
+		switch m := m.(type) {
+		case ipc.Ready:
+			e.inbox.postFact(pool.Notified{ID: w.id})
+		case ipc.Hello:
+			e.inbox.postFact(pool.HelloReceived{ID: w.id})
+		case ipc.App:
+			e.inbox.postReport(said{w.id, m})
+		case ipc.Pulse, ipc.Drain, ipc.Shed, ipc.Reserved: // the Link keeps them to itself
+		}
 	})
 }
 
@@ -81,3 +79,31 @@ func (w *worker) shed() (connections int) {
 
 // maxShed bounds what a worker's own page can make the master say.
 const maxShed = 1 << 30
+
+// share tells a worker its share of the host's connections. What it has beyond that
+// stays. One that leaves keeps what it has: it gets no new connections, and the others
+// need not wait.
+func (w *worker) share(slots int) {
+	most := w.cfg.Redis.MaxConnections
+	if most > 0 && w.id.Slot < slots {
+		w.link.SetLimit(share(most, w.id.Slot, slots))
+	}
+}
+
+// shareAgain gives the workers their shares when the number of slots has changed.
+func (e *executor) shareAgain() {
+	for _, w := range e.workers {
+		w.share(e.slots)
+	}
+}
+
+// share is how many of so many connections of the host a slot may have: the
+// first slots take what does not divide. It is never 0, which would be no limit:
+// where a reload leaves more slots than there are connections, each has one.
+func share(connections int64, slot, slots int) int64 {
+	each, rest := connections/int64(max(1, slots)), connections%int64(max(1, slots))
+	if int64(slot) < rest {
+		each++
+	}
+	return max(1, each)
+}

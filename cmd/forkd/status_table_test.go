@@ -93,7 +93,7 @@ func tables() map[string]control.App {
 	leaving.ReloadError = &control.Failure{At: ago(3 * time.Minute), Error: "/etc/forkd/shop.toml:3:1: unknown key \"workes\": did you mean \x1b[2Jworkers?"}
 	leaving.Leftovers = []control.Leftover{
 		{Slot: new(1), PID: 4194100, State: control.StateDraining, StartedAt: new(ago(3 * time.Hour)), KillAt: new(noon.Add(25 * time.Second)), Processes: 1, Reason: "left by a master that was killed"},
-		{PID: 99, State: "running", Processes: 20, Reason: "in a session of its own"},
+		{PID: 99, State: "running", Processes: 20, Reason: "in sessions of their own"},
 	}
 	return map[string]control.App{"rolling": rolling, "ailing": ailing, "wide": wide, "starting": starting, "leaving": leaving}
 }

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// giveBack returns the memory of a burst to the system: what the heap no longer
+// trimMemory returns the memory of a burst to the system: what the heap no longer
 // needs, and the pages of the program's own file that were read meanwhile. A
 // master sits still for days, on a few of them; the others come back from the
 // page cache when they are wanted (madvise(2), MADV_DONTNEED).
-func giveBack() {
+func trimMemory() {
 	debug.FreeOSMemory()
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {

@@ -40,13 +40,13 @@ func TestEndByTheOOMKiller(t *testing.T) {
 		write("proc/self/cgroup", "0::/app\n")
 		write("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
 		write("sys/fs/cgroup/app/memory.events", "oom_kill 0\n")
-		h := &host{oom: process.NewOOMKills(root), daemons: newDaemons()}
+		e := &executor{oom: process.NewOOMKills(root), daemons: newDaemons()}
 		write("sys/fs/cgroup/app/memory.events", c.counted)
 		link, err := workerlink.Open(workerlink.Config{Dir: t.TempDir(), Name: "notify", UID: -1, GID: -1, Closer: new(closing.Closer)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		ev := h.exited(&worker{link: link, killed: c.ordered}, process.Exit{At: time.Now(), Code: -1, Signal: c.sig})
+		ev := e.exited(&worker{link: link, killed: c.ordered}, process.Exit{At: time.Now(), Code: -1, Signal: c.sig}, time.Now())
 		if got := ev.(pool.Exited).Exit; got.Words != c.want || got.Signal != int(c.sig) {
 			t.Errorf("%s: got %+v, want %q", name, got, c.want)
 		}

@@ -1,0 +1,323 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/adopt"
+	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/eventlog"
+	"github.com/forkd/forkd/internal/output"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
+)
+
+// executor performs the pool's actions on this machine. The loop's goroutine alone
+// touches its fields. What may block runs on a goroutine that ends by a report or a
+// fact.
+type executor struct {
+	app       string
+	startedAt time.Time
+	log       *slog.Logger
+	events    *eventlog.Log
+	inbox     *inbox
+	pool      *pool.Pool // to look things up; the loop steps it
+	agent     fleetAgent
+	children  *process.Children
+	output    *output.Writer // nil: workers inherit the master's own
+	logFiles  []output.LogFile
+	null      int // /dev/null
+
+	releases  map[int]*release // by generation
+	workers   map[pool.ID]*worker
+	leftovers map[pool.ID]*adopt.Leftover
+	daemons   daemons
+	starts    chan struct{} // one for each worker that is being started
+	oom       process.OOMKills
+	closer    closing.Closer // of what workers can fill
+	runtime   runtimeDir
+
+	slots        int              // that are wanted
+	stopWithin   time.Duration    // what the service manager allows a stop; 0: not known
+	reloading    bool             // the roll under way is a reload
+	reloadFailed *control.Failure // the last reload, where it failed
+
+	sent, dropped uint64 // messages of applications
+
+	sockets         *sockets.Set
+	implied         []sockets.Listener // where the configuration has none: those of the passed sockets
+	leaving         map[int]int        // slots whose sockets are polled, and for which turn
+	polls           sync.Mutex         // one poll of half-open connections at a time
+	noSockDiag      bool               // half-open connections can't be seen here
+	lastListenError string             // why a socket could not listen again, at the last inspection
+	others          map[uint64]string  // who else listens on the app's ports, by the socket's ID
+	naming          bool               // holdersFound is on its way
+	listenersClosed bool               // the app stops: the sockets are the workers' alone
+}
+
+// fleetAgent is what reports the app to Redis.
+type fleetAgent interface {
+	follow(Redis)           // by these settings from now on
+	health() *control.Redis // nil: there is none
+}
+
+// perform does what the pool has decided.
+func (e *executor) perform(actions []pool.Action) {
+	for _, action := range actions {
+		switch a := action.(type) {
+		case pool.Prepare:
+			e.prepare(a)
+		case pool.CheckRelease:
+			e.checkRelease(a.Generation)
+		case pool.Forget:
+			e.forget(a.Generation)
+		case pool.Start:
+			e.start(a)
+		case pool.Restore:
+			e.restore(a)
+		case pool.Retire:
+			e.retire(a)
+		case pool.StopGroup:
+			e.stopGroup(a.ID)
+		case pool.Kill:
+			if w := e.workers[a.ID]; w != nil {
+				w.killed = true
+			}
+			e.signalGroup(a.ID, syscall.SIGKILL)
+		case pool.Released:
+			e.released(a.ID)
+		case pool.Steer:
+			e.steer(a.Serving)
+		case pool.Leave:
+			e.leave(a)
+		case pool.CloseSlot:
+			e.closeSlot(a.Slot)
+		case pool.CloseListeners:
+			e.listenersClosed = true
+			e.sockets.CloseListeners()
+		case pool.RollProgress:
+			e.reloading = a.Reload
+		case pool.RollEnded:
+			e.rollEnded(a)
+		case pool.Scaled:
+			e.slots = a.To
+			e.shareAgain()
+		case pool.StateChanged, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
+			// for the log and the event log
+		}
+	}
+	if len(actions) > 0 {
+		e.notices()
+	}
+}
+
+// note takes note of what a goroutine of the executor's has found, and returns what
+// the pool is to know.
+func (e *executor) note(r report) []pool.Event {
+	now := time.Now()
+	switch r := r.(type) {
+	case prepared:
+		return e.prepared(r)
+	case started:
+		e.workers[r.worker.id] = r.worker
+		r.worker.share(e.slots) // a scale may have come meanwhile
+		return []pool.Event{pool.Started{ID: r.worker.id}}
+	case exited:
+		return []pool.Event{e.exited(r.worker, r.exit, now)}
+	case said:
+		e.relay(r.from, r.line)
+	case queuePolled:
+		return e.queuePolled(r)
+	case holdersFound:
+		e.naming = false
+		for _, o := range r.others {
+			e.recordOther(o, r.holders[o.ID])
+		}
+	case daemonsFound:
+		return e.noteDaemons(r, now)
+	case leftoversFound:
+		return e.noteLeftovers(r)
+	case runtimeChecked:
+		e.noteRuntime(r)
+	}
+	return nil
+}
+
+func (e *executor) worker(id pool.ID) (info eventlog.WorkerInfo) {
+	if w := e.workers[id]; w != nil {
+		info = eventlog.WorkerInfo{PID: w.process.PID(), Output: w.output}
+	}
+	return info
+}
+
+// inspect looks after what workers and others may have changed unasked.
+func (e *executor) inspect() {
+	e.keepRuntimeDir()
+	e.oom.Look(time.Now())
+	e.children.Inspect()
+	e.daemons.lookNow()
+	if !e.listenersClosed {
+		e.inspectSockets()
+	}
+}
+
+// start spawns a worker on a goroutine. Its started is posted before anything that
+// the worker says or does.
+func (e *executor) start(a pool.Start) {
+	id, r := a.ID, e.releases[a.ID.Generation]
+	files, err := dupSockets(r.listeners, id.Slot)
+	s := spawn{
+		id: id, slots: a.Slots, cfg: r.cfg, release: r,
+		sockets: files, listeners: r.listeners.Listeners(id.Slot),
+		notifyDir: e.runtime.dir.Dir, closer: &e.closer, null: e.null, output: e.output,
+	}
+	go func() {
+		var w *worker
+		if err == nil {
+			e.starts <- struct{}{}
+			w, err = s.run(e.children)
+			<-e.starts
+		}
+		go e.closer.Run(func() { // the slot may be closed, and these the last copies of a unix socket
+			for _, fd := range files {
+				unix.Close(fd)
+			}
+		})
+		if err != nil {
+			start, known := errors.AsType[*process.StartError](err)
+			e.inbox.postFact(pool.StartFailed{ID: id, Reason: startFailure(err), Final: known && start.Final})
+			return
+		}
+		e.inbox.postReport(started{w})
+		w.listen(e)
+		w.process.Watch(
+			func(exit process.Exit) { e.inbox.postReport(exited{w, exit}) },
+			func() { e.inbox.postFact(pool.GroupEnded{ID: id}) },
+		)
+	}()
+}
+
+// dupSockets returns copies of the slot's sockets, for a spawn that must not mind if
+// the slot is closed meanwhile.
+func dupSockets(listeners *sockets.ListenerSet, slot int) ([]int, error) {
+	files, err := listeners.Files(slot)
+	if err != nil {
+		return nil, err
+	}
+	copies := make([]int, 0, len(files))
+	for _, fd := range files {
+		c, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, fd := range copies {
+				unix.Close(fd)
+			}
+			return nil, fmt.Errorf("cannot copy the slot's sockets: %w", err)
+		}
+		copies = append(copies, c)
+	}
+	return copies, nil
+}
+
+// exited is a worker's end: the master's ends of it are closed, and the pool is told
+// how it ended. Others of its group may live on.
+func (e *executor) exited(w *worker, exit process.Exit, now time.Time) pool.Event {
+	w.link.Close()
+	e.orphanDaemons(w, now)
+	words := exit.String()
+	if exit.Signal == syscall.SIGKILL && !w.killed && e.oom.Took(now) {
+		words = "killed by the OOM killer"
+	}
+	return pool.Exited{
+		ID:        w.id,
+		Exit:      pool.Exit{Code: exit.Code, Signal: int(exit.Signal), Words: words},
+		Leftovers: exit.Leftovers,
+	}
+}
+
+func (e *executor) retire(a pool.Retire) {
+	w := e.workers[a.ID]
+	if w == nil {
+		return
+	}
+	if err := w.retire(a.Reason, a.Deadline); err != nil {
+		e.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
+	}
+	if n := w.shed(); n > 0 {
+		e.events.Add(control.Event{
+			Type: control.EventShed, Slot: &a.ID.Slot, Generation: &a.ID.Generation, PID: new(w.process.PID()),
+			Reason: fmt.Sprintf("%d connections, %d a second", n, w.cfg.Drain.ShedPerSecond),
+		})
+	}
+}
+
+func (e *executor) stopGroup(id pool.ID) {
+	switch w, d := e.workers[id], e.daemons.left[id]; {
+	case w != nil:
+		e.signalGroup(id, w.cfg.StopSignal)
+	case d != nil:
+		e.signalGroup(id, d.config.StopSignal)
+	}
+}
+
+func (e *executor) signalGroup(id pool.ID, sig syscall.Signal) {
+	var err error
+	switch w, l, d := e.workers[id], e.leftovers[id], e.daemons.left[id]; {
+	case w != nil:
+		err = w.process.SignalGroup(sig)
+	case l != nil:
+		err = l.Signal(sig)
+	case d != nil:
+		err = d.signal(sig)
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, syscall.ESRCH) {
+		e.log.Warn("cannot signal the worker's group", "slot", id.Slot, "signal", sig, "why", err)
+	}
+}
+
+// released forgets a worker of which no process lives.
+func (e *executor) released(id pool.ID) {
+	delete(e.workers, id)
+	delete(e.daemons.left, id)
+	if l := e.leftovers[id]; l != nil {
+		l.Close()
+		delete(e.leftovers, id)
+	}
+}
+
+func (e *executor) reopenLogs() { go output.Reopen(e.logFiles, e.log) }
+
+// hasTerminal reports whether this process has a controlling terminal (tty(4)).
+func (e *executor) hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// close gives up what the executor holds, when no process of the app is alive.
+func (e *executor) close() {
+	if e.sockets != nil {
+		e.sockets.Close() // a stop has closed the listeners; a failure leaves them to the successor
+	}
+	for generation := range e.releases {
+		e.forget(generation)
+	}
+	for id := range e.leftovers {
+		e.released(id)
+	}
+	if e.null >= 0 {
+		unix.Close(e.null)
+	}
+	e.oom.Close()
+}

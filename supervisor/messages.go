@@ -1,0 +1,234 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+
+	"github.com/forkd/forkd/internal/adopt"
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/ipc"
+)
+
+// A message is what reaches the loop from another goroutine: all kinds are in this
+// file. loop.handle says what follows from each.
+//
+//sumtype:decl
+type message interface{ message() }
+
+// A report is a message of the executor's goroutines to the executor. What follows
+// from each is in executor.note.
+//
+//sumtype:decl
+type report interface{ report() }
+
+type (
+	// fact is an event for the pool that needs nothing else.
+	fact struct{ event pool.Event }
+	// reported brings a report to the executor.
+	reported struct{ report }
+	// signaled is a signal to the master.
+	signaled struct{ sig os.Signal }
+
+	// The requests of the control API; see control.Backend.
+	statusRequest   struct{ reply[control.App] }
+	healthRequest   struct{ reply[string] }
+	describeRequest struct{ reply[control.Description] }
+	eventsRequest   struct {
+		reply[control.EventPage]
+		after uint64
+	}
+	// rollRequest is answered when the roll is asked for; its end is the rollWaiter's.
+	rollRequest struct {
+		reply[*rollWaiter]
+		reload bool
+	}
+	scaleRequest struct {
+		reply[control.Scaled]
+		scale control.Scale
+	}
+	drainRequest struct {
+		reply[nothing]
+		draining bool
+	}
+	sendRequest struct {
+		reply[control.Sent]
+		text control.Message
+	}
+	commandRequest struct {
+		reply[nothing]
+		command control.Command
+	}
+	stopRequest struct {
+		reply[nothing]
+		now bool
+	}
+)
+
+func (fact) message()            {}
+func (reported) message()        {}
+func (signaled) message()        {}
+func (statusRequest) message()   {}
+func (healthRequest) message()   {}
+func (describeRequest) message() {}
+func (eventsRequest) message()   {}
+func (rollRequest) message()     {}
+func (scaleRequest) message()    {}
+func (drainRequest) message()    {}
+func (sendRequest) message()     {}
+func (commandRequest) message()  {}
+func (stopRequest) message()     {}
+
+type (
+	// prepared is a generation's release, by executor.prepare; before is how many
+	// workers the configuration before it wanted.
+	prepared struct {
+		generation int
+		release    *release
+		before     int
+	}
+	// started is a worker that runs its program, by executor.start.
+	started struct {
+		worker *worker
+	}
+	// exited is a worker's end, by the reaper.
+	exited struct {
+		worker *worker
+		exit   process.Exit
+	}
+	// said is an application's message from a worker to all others.
+	said struct {
+		from pool.ID
+		line ipc.App
+	}
+	// queuePolled is one poll of the sockets of a slot that leaves, by
+	// executor.leave, which ends when done is closed.
+	queuePolled struct {
+		leave    pool.Leave
+		halfOpen bool
+		err      error
+		done     chan struct{}
+	}
+	// holdersFound names who else listens on the app's ports, by
+	// executor.nameOthers.
+	holdersFound struct {
+		others  []sockets.Other
+		holders map[uint64]sockets.Holder
+	}
+	// daemonsFound is all daemons that live, by executor.watchDaemons; see
+	// executor.noteDaemons.
+	daemonsFound struct {
+		daemons []*process.Orphan
+		oldest  uint64
+		shared  bool
+	}
+	// leftoversFound is which processes of a killed master have come and ended, by
+	// adopt.Leftovers.Watch.
+	leftoversFound struct {
+		found, ended []*adopt.Leftover
+	}
+	// runtimeChecked is what was made again in the runtime directory, by
+	// executor.keepRuntimeDir. failed is set when something can't be, for the first
+	// time.
+	runtimeChecked struct {
+		restored []string
+		failed   string
+	}
+)
+
+func (prepared) report()       {}
+func (started) report()        {}
+func (exited) report()         {}
+func (said) report()           {}
+func (queuePolled) report()    {}
+func (holdersFound) report()   {}
+func (daemonsFound) report()   {}
+func (leftoversFound) report() {}
+func (runtimeChecked) report() {}
+
+// isPoll reports whether a message comes all the time, whatever happens: it is no
+// sign of work.
+func isPoll(m message) bool {
+	switch m := m.(type) {
+	case statusRequest, healthRequest, eventsRequest:
+		return true
+	case reported:
+		switch m.report.(type) {
+		case daemonsFound, leftoversFound:
+			return true
+		default:
+			return false
+		}
+	default:
+		return false
+	}
+}
+
+// inbox is where messages go.
+type inbox struct {
+	posts chan message
+	done  chan struct{} // closed when nobody reads any more
+}
+
+func newInbox() *inbox { return &inbox{posts: make(chan message), done: make(chan struct{})} }
+
+// post hands a message to the loop, from any goroutine but the loop's own. It reports
+// false if the loop has ended.
+func (b *inbox) post(m message) bool {
+	select {
+	case b.posts <- m:
+		return true
+	case <-b.done:
+		return false
+	}
+}
+
+// postFact posts an event for the pool.
+func (b *inbox) postFact(ev pool.Event) bool { return b.post(fact{ev}) }
+
+// postReport posts a report to the executor.
+func (b *inbox) postReport(r report) bool { return b.post(reported{r}) }
+
+// reply is where the answer to a request goes.
+type reply[T any] struct {
+	ctx context.Context
+	to  chan<- result[T]
+}
+
+type result[T any] struct {
+	value T
+	err   error
+}
+
+type nothing struct{}
+
+// answer runs f for a client that still waits.
+func (r reply[T]) answer(f func() (T, error)) {
+	if r.ctx.Err() == nil {
+		value, err := f()
+		r.to <- result[T]{value, err}
+	}
+}
+
+// ask posts a request and returns its answer.
+func ask[T any](ctx context.Context, to *inbox, request func(reply[T]) message) (none T, err error) {
+	answer := make(chan result[T], 1)
+	go to.post(request(reply[T]{ctx, answer}))
+	select {
+	case r := <-answer:
+		return r.value, r.err
+	case <-to.done:
+		return none, errStopped
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// rollWaiter is for those who wait for the end of a roll, however many.
+type rollWaiter struct {
+	generation int            // 0: there will be none
+	ended      chan struct{}  // closed by the loop
+	result     pool.RollEnded // not to be read before
+}

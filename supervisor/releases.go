@@ -1,0 +1,188 @@
+package supervisor
+
+import (
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/sockets"
+)
+
+// current is a generation's release. The pool keeps that of the newest that a
+// slot is to run.
+func (e *executor) current(generation int) *release { return e.releases[generation] }
+
+// cpus is what "cpus" means to a generation.
+func (e *executor) cpus(generation int) int { return e.current(generation).cfg.CPUs }
+
+// prepare gets a generation's configuration and program on a goroutine.
+func (e *executor) prepare(a pool.Prepare) {
+	cfg := e.releases[a.From].cfg
+	before := cfg.Workers
+	go func() {
+		var err error
+		if a.Reload {
+			cfg, err = reread(cfg)
+			warn(e.log, cfg)
+		}
+		var r *release
+		if err == nil {
+			r, err = prepareRelease(cfg)
+		}
+		if err != nil {
+			e.inbox.postFact(pool.PrepareFailed{Generation: a.Generation, Reason: err.Error()})
+		} else if !e.inbox.postReport(prepared{a.Generation, r, before}) {
+			r.close()
+		}
+	}()
+}
+
+// prepared opens what a release listens on. A number of slots that was set by hand
+// holds unless the file has another than before.
+func (e *executor) prepared(p prepared) []pool.Event {
+	r := p.release
+	if e.listenersClosed || !e.pool.Preparing(p.generation) {
+		r.close()
+		return nil // the roll has been canceled meanwhile
+	}
+	slots := e.slots
+	if r.cfg.Workers != p.before {
+		slots = r.cfg.Workers
+	}
+	err := checkLimits(r.cfg, max(e.slots, r.cfg.Workers), len(e.workers))
+	if err == nil {
+		err = checkSlots(r.cfg, slots)
+	}
+	if err == nil {
+		r.listeners, err = e.sockets.Open(e.listenersOf(r.cfg), e.slots)
+	}
+	if err != nil {
+		r.close()
+		return []pool.Event{pool.PrepareFailed{Generation: p.generation, Reason: err.Error()}}
+	}
+	e.releases[p.generation] = r
+	e.notices()
+	e.checkStopTime(r.cfg)
+	return []pool.Event{pool.Prepared{Generation: p.generation, Settings: r.cfg.core(), Slots: r.cfg.Workers}}
+}
+
+// checkRelease finds out whether a generation could still be started.
+func (e *executor) checkRelease(generation int) {
+	r := e.releases[generation]
+	go func() { e.inbox.postFact(pool.ReleaseChecked{Generation: generation, Lost: r.lost()}) }()
+}
+
+func (e *executor) forget(generation int) {
+	if r := e.releases[generation]; r != nil {
+		e.closeListeners(r)
+		r.close()
+		delete(e.releases, generation)
+	}
+}
+
+// closeListeners lets go of a release's sockets: those that no other has are closed.
+func (e *executor) closeListeners(r *release) {
+	if r.listeners != nil {
+		e.sockets.Release(r.listeners)
+		r.listeners = nil
+	}
+}
+
+// rollEnded closes the listeners of generations that nothing is started from any
+// more and nobody serves, remembers a reload that failed until the next one does not,
+// and has the fleet agent follow the configuration that serves.
+func (e *executor) rollEnded(a pool.RollEnded) {
+	serving := e.pool.Serving()
+	for generation, r := range e.releases {
+		if !slices.Contains(serving, generation) {
+			e.closeListeners(r)
+		}
+	}
+	if e.reloading {
+		e.reloading, e.reloadFailed = false, nil
+		if a.Result != pool.ResultDone {
+			e.reloadFailed = &control.Failure{At: time.Now(), Error: a.String()}
+		}
+	}
+	if r := e.current(e.pool.Summary().Generation); r != nil && e.agent != nil {
+		e.agent.follow(r.cfg.Redis)
+	}
+}
+
+// listenersOf are those of a configuration, or, where it has none, those that the
+// passed sockets make.
+func (e *executor) listenersOf(cfg Config) []sockets.Listener {
+	if len(cfg.Listeners) == 0 {
+		return e.implied
+	}
+	ls := slices.Clone(cfg.Listeners)
+	for i := range ls {
+		giveTo(&ls[i], cfg)
+	}
+	return ls
+}
+
+// giveTo gives a unix socket's file to the workers, as if one of them had made it.
+func giveTo(l *Listener, cfg Config) {
+	if l.Network != "unix" {
+		return
+	}
+	if cfg.User != nil {
+		l.Owner = &sockets.Owner{UID: cfg.User.UID, GID: cfg.User.GID}
+	}
+	if cfg.Umask >= 0 && l.Perm == 0 {
+		l.Perm = fs.ModePerm &^ fs.FileMode(cfg.Umask)
+	}
+}
+
+// addresses names what the app listens on at the start, for a person.
+func (e *executor) addresses() string {
+	var all []string
+	for _, l := range e.current(1).listeners.Listeners(0) {
+		all = append(all, l.String())
+	}
+	return strings.Join(all, " ")
+}
+
+// afford says why a generation can't have so many slots; nil: it can.
+func (e *executor) afford(generation, slots int) error {
+	cfg := e.current(generation).cfg
+	if slots > e.slots { // fewer can be had always
+		if err := checkLimits(cfg, slots, len(e.workers)); err != nil {
+			return err
+		}
+	}
+	if err := checkSlots(cfg, slots); err != nil {
+		return err
+	}
+	for _, r := range e.releases {
+		if r.listeners != nil {
+			if err := r.listeners.Fits(slots); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stopTime is how long a stop may take: the host drains, the workers do, by the
+// longest of the configurations that are in use, what survives is killed.
+func (e *executor) stopTime() (most time.Duration) {
+	for _, r := range e.releases {
+		most = max(most, drainTime(r.cfg))
+	}
+	return most + 10*time.Second
+}
+
+func drainTime(cfg Config) time.Duration { return cfg.Drain.Delay + cfg.Drain.Timeout }
+
+// checkStopTime warns where the service manager would end the app before its
+// workers may have drained.
+func (e *executor) checkStopTime(cfg Config) {
+	if need := drainTime(cfg); e.stopWithin > 0 && e.stopWithin < need {
+		e.log.Warn("systemd allows less time to stop than workers may take to drain: it is asked for more, which it may not grant: raise TimeoutStopSec=", "TimeoutStopSec", e.stopWithin, "needed", need)
+	}
+}

@@ -1,0 +1,178 @@
+package supervisor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/sockets"
+)
+
+// steer leads new connections to the slots where a generation serves, on those
+// listeners that it has.
+func (e *executor) steer(serving []int) {
+	listeners := make([]*sockets.ListenerSet, len(serving))
+	for slot, generation := range serving {
+		if r := e.releases[generation]; r != nil {
+			listeners[slot] = r.listeners
+			delete(e.leaving, slot)
+		}
+	}
+	if err := e.sockets.Steer(listeners); err != nil {
+		e.log.Error("cannot steer new connections", "why", err)
+	}
+}
+
+// queuePollInterval is how often the sockets of a slot that leaves are polled.
+const queuePollInterval = 50 * time.Millisecond
+
+// leave polls a slot's sockets until no connection waits in them. The poll ends when
+// the slot has gone, stays after all, or leaves anew.
+func (e *executor) leave(a pool.Leave) {
+	e.leaving[a.Slot] = a.Turn
+	waiting := e.sockets.Leave(a.Slot)
+	done := make(chan struct{})
+	go func() {
+		again := time.NewTicker(queuePollInterval)
+		defer again.Stop()
+		for {
+			e.polls.Lock() // one blocks a thread
+			half, err := waiting.HalfOpen()
+			e.polls.Unlock()
+			if !e.inbox.postReport(queuePolled{a, half, err, done}) {
+				return
+			}
+			select {
+			case <-done:
+				return
+			case <-again.C:
+			}
+		}
+	}()
+}
+
+// queuePolled closes done when no other poll is needed. The next one may be under
+// way by then: it finds done closed.
+func (e *executor) queuePolled(p queuePolled) []pool.Event {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	slot := p.leave.Slot
+	if e.leaving[slot] != p.leave.Turn || e.listenersClosed {
+		close(p.done)
+		return nil
+	}
+	if p.err != nil && !e.noSockDiag {
+		e.noSockDiag = true // once is enough
+		e.log.Warn("cannot see half-open connections: the slot leaves when its queue is empty", "slot", slot, "why", p.err)
+	}
+	if queue, known := e.sockets.Queue(slot); p.halfOpen || known && queue > 0 {
+		return nil
+	}
+	close(p.done)
+	delete(e.leaving, slot)
+	return []pool.Event{pool.Emptied{Slot: slot, Turn: p.leave.Turn}}
+}
+
+func (e *executor) closeSlot(slot int) {
+	delete(e.leaving, slot)
+	if err := e.sockets.CloseSlot(slot); err != nil {
+		e.log.Error("cannot close the slot's sockets", "slot", slot, "why", err)
+	}
+}
+
+// inspectSockets revives sockets that workers have shut down, and looks for others on
+// the app's ports.
+func (e *executor) inspectSockets() {
+	restored, err := e.sockets.RestoreAll()
+	if why := fmt.Sprint(err); why != e.lastListenError { // once, not at every inspection
+		if e.lastListenError = why; err != nil {
+			e.log.Error("cannot restore the sockets", "why", err)
+		}
+	}
+	for _, r := range restored {
+		e.listeningAgain(r.Slot, r.Why)
+	}
+	e.recordDamage()
+	e.nameOthers()
+	e.notices()
+}
+
+// restore has a slot's sockets listen as they were made; where the slot is vacant
+// the options that workers had set for themselves are set back too.
+func (e *executor) restore(a pool.Restore) {
+	why, err := e.sockets.Restore(a.Slot)
+	if err != nil {
+		e.log.Error("cannot restore the sockets", "slot", a.Slot, "why", err)
+	}
+	if why != "" {
+		e.listeningAgain(a.Slot, why)
+	}
+	if a.Vacant {
+		changed, err := e.sockets.Reset(a.Slot)
+		if err != nil {
+			e.log.Error("cannot set socket options back", "slot", a.Slot, "why", err)
+		}
+		if len(changed) > 0 {
+			e.log.Info("socket options set back", "slot", a.Slot, "options", strings.Join(changed, " "))
+		}
+	}
+	e.recordDamage()
+}
+
+func (e *executor) listeningAgain(slot int, why string) {
+	e.log.Info("listening again", "slot", slot, "why", why)
+	e.events.Add(control.Event{Type: control.EventListeningAgain, Slot: &slot, Reason: why})
+}
+
+// recordDamage records what workers have done to their sockets for good.
+func (e *executor) recordDamage() {
+	for _, s := range e.sockets.Damaged() {
+		e.log.Warn("socket spoilt", "slot", s.Slot, "why", s.Why)
+		ev := control.Event{Type: control.EventSocketSpoilt, Reason: s.Why}
+		if s.Slot >= 0 {
+			ev.Slot = &s.Slot
+		}
+		e.events.Add(ev)
+	}
+}
+
+// notices logs what the sockets have to say of themselves.
+func (e *executor) notices() {
+	for _, notice := range e.sockets.Notices() {
+		e.log.Warn(notice)
+	}
+}
+
+// nameOthers looks up, on a goroutine and one lookup at a time, who has others'
+// sockets on the app's ports.
+func (e *executor) nameOthers() {
+	if e.naming {
+		return
+	}
+	others := e.sockets.Others()
+	if len(others) == 0 {
+		return
+	}
+	e.naming = true
+	go func() { e.inbox.postReport(holdersFound{others, sockets.Holders(others)}) }()
+}
+
+func (e *executor) recordOther(o sockets.Other, holder sockets.Holder) {
+	if !o.Gone {
+		e.others[o.ID] = holder.String()
+	}
+	ev := control.Event{Type: control.EventPortShared, Reason: e.others[o.ID] + ": " + o.Consequence()}
+	if o.Gone {
+		delete(e.others, o.ID)
+		ev.Type = control.EventPortUnshared
+		e.log.Info("port no longer shared", "listener", o.Listener.Name, "why", ev.Reason)
+	} else {
+		e.log.Warn("port shared", "listener", o.Listener.Name, "why", ev.Reason)
+	}
+	e.events.Add(ev)
+}

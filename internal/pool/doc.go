@@ -1,11 +1,12 @@
-// Package pool decides. It holds what is wanted of an app and what is known of
-// its workers, and answers each event with the actions that bring the second
-// closer to the first.
+// Package pool decides. It holds the desired and the observed state of an app, and
+// answers each event with the actions that move the observed state towards the
+// desired one.
 //
-// It keeps one invariant: [Pool.Step] is a function of the state, the time it is
-// given and one event. There is no clock, no I/O and no randomness in here, so
-// that a night of crashes and rolls can be replayed in a millisecond. It does not
-// log; what is worth reporting is an action ([StateChanged], [RollProgress]).
+// The invariant: [Pool.Step] is a function of the state, the time it is
+// given and one event. It has no clock, no I/O and no randomness (a jitter would be
+// a field of an event), so that a night of crashes and rolls is replayed in a
+// millisecond. It does not log: what is worth reporting is an action
+// ([StateChanged], [RollProgress]).
 //
 // # What follows
 //

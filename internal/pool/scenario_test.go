@@ -17,10 +17,10 @@ import (
 //nolint:gochecknoglobals // a flag has to be known before the tests run
 var update = flag.Bool("update", false, "rewrite the scenario files with what happens now")
 
-// A scenario file holds, line by line: "# words", kept; "set KEY VALUE" before
-// the first event, or for what is prepared after it; "at TIME EVENT [ID] [key=value...]", an event; and below each
-// event, indented, what the pool did. "ticks until TIME" delivers every tick
-// that the pool asks for up to then. An ID is slot.generation#attempt.
+// A scenario file has lines "# comment"; "set KEY VALUE", for the generations prepared
+// later; "at TIME EVENT [ID] [key=value...]"; "ticks until TIME", which sends Ticked at
+// each deadline up to then; and below each event, indented, the actions. An ID is
+// slot.generation#attempt.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A world plays everybody but the pool: processes that start, greet, hang,
-// crash, leave children and ignore their stop signal, files that vanish, and
-// people who ask for rolls, all by the dice of one seed.
+// A world simulates everything around the pool, with the random numbers of one seed:
+// processes that start, hang, crash, leave children and ignore their stop signal, files
+// that vanish, and requests.
 type world struct {
 	t         *testing.T
 	seed      uint64
@@ -34,7 +34,7 @@ type world struct {
 	quit      bool
 	bad       map[int]bool // generations with such a slot
 	failed    int          // the generation whose roll has failed, until the next roll; 0: none
-	ready     []ID         // before the step under way
+	ready     []ID         // before the current step
 }
 
 type pendingEvent struct {
@@ -116,8 +116,8 @@ func (w *world) later(d time.Duration, ev Event) {
 	w.pending = append(w.pending, pendingEvent{w.now.Add(d), ev})
 }
 
-// live runs the world until the pool quits. The stop comes at a random time,
-// after which everything must end within a bounded time.
+// live runs the world until AppExited, which must come within a bounded time after a
+// stop at a random time.
 func (w *world) live() {
 	stop := w.within(60 * time.Second)
 	for range w.dice.IntN(4) {
@@ -315,13 +315,13 @@ func (w *world) start(id ID) {
 	}
 }
 
-// neverReady reports a worker of a bad release's one bad slot.
+// neverReady reports whether a worker is in the bad slot of a bad release.
 func (w *world) neverReady(id ID) bool {
 	return w.bad[id.Generation] && id.Slot == id.Generation%len(w.pool.slots)
 }
 
-// configuration is what a generation is prepared with: as before, or, read anew,
-// with other times and perhaps another number of slots.
+// configuration is that of a new generation: the same as before, or, read again, with
+// other times and perhaps another number of slots.
 func (w *world) configuration(a Prepare) Prepared {
 	s, slots := w.settings, w.pool.configured
 	if a.Reload {
@@ -339,7 +339,7 @@ func (w *world) mustLive(a Action, id ID) {
 	}
 }
 
-// stale sends what a dead worker may still be heard to say.
+// stale sends an event of a dead worker, which must change nothing.
 func (w *world) stale() {
 	if len(w.dead) == 0 || w.quit {
 		return
@@ -366,7 +366,7 @@ func (w *world) stale() {
 	}
 }
 
-// check holds what is true after every step of every world.
+// check checks the invariants after a step.
 func (w *world) check() {
 	v := w.pool.View()
 	if next := w.pool.Next(); !next.IsZero() && !next.After(w.now) {
@@ -403,7 +403,7 @@ func (w *world) check() {
 	}
 	w.checkFailedRoll()
 	w.checkServing(v)
-	// A slot that was to leave in the middle of its step may end it beside the next.
+	// A slot that left during its step may end it during the next.
 	undisturbed := !w.scaled && (v.LastRoll == nil || v.LastRoll.Result == ResultDone) && (v.Roll == nil || v.Roll.Phase == RollRolling)
 	if n := w.settings.Update.Parallelism; n > 0 && doubled > n && undisturbed {
 		w.t.Fatalf("%d slots have two workers that serve, parallelism is %d", doubled, n)
@@ -434,8 +434,8 @@ func (w *world) checkFailedRoll() {
 	}
 }
 
-// checkServing: where workers only fail to become ready, a roll and its rollback
-// take no more slots out of service than a step has; none with start-first.
+// checkServing: if workers only fail to become ready, a roll and its rollback take no
+// more slots out of service than a step has; none with start-first.
 func (w *world) checkServing(v View) {
 	n := w.settings.Update.Parallelism
 	if !w.silent || n == 0 || !v.Up || w.unsettled || w.scaled || w.pool.Stopping() || w.pool.standby {

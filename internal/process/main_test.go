@@ -175,7 +175,7 @@ func newChildren(t testing.TB) *Children {
 	return c
 }
 
-// worker is a started Process with its news.
+// worker is a started Process and its callbacks' results.
 type worker struct {
 	*Process
 	output     *os.File // of its stdout and stderr
@@ -247,7 +247,7 @@ func (w *worker) line(t *testing.T) string {
 	}
 }
 
-// rest reads the worker's output until nobody can write to it any more.
+// rest reads the worker's output to its end.
 func (w *worker) rest(t *testing.T) string {
 	t.Helper()
 	all, err := io.ReadAll(w.output)
@@ -268,7 +268,7 @@ func receive[T any](t *testing.T, from <-chan T, what string) T {
 	}
 }
 
-// eventually waits for what only /proc can tell.
+// eventually polls a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -61,7 +61,8 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// Who has left its worker's group alone is an orphan when the worker has ended.
+// A process that has left its worker's group, but not its session, is an orphan when the
+// worker has ended.
 func TestOrphanOfADeadSession(t *testing.T) {
 	c := newChildren(t)
 	w := start(t, c, shell(`(python3 -c 'import os, signal; os.setpgid(0, 0); print(os.getpid(), flush=True); signal.pause()' &); read x`))
@@ -80,7 +81,7 @@ func TestOrphanOfADeadSession(t *testing.T) {
 	}
 }
 
-// Who had children before it was a master does not know whose orphans are.
+// A master with children from before its exec does not know where orphans come from.
 func TestOrphansOfOthers(t *testing.T) {
 	other, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
 	if err != nil {

@@ -61,7 +61,7 @@ func TestExits(t *testing.T) {
 	}
 }
 
-// Whoever watches late hears of it all the same.
+// A late Watch gets its callback too.
 func TestWatchAfterTheEnd(t *testing.T) {
 	c := newChildren(t)
 	spec := shell("exit 4")
@@ -93,7 +93,7 @@ func TestGroupOutlivesItsLeader(t *testing.T) {
 		t.Errorf("a signal to a dead leader: %v", err)
 	}
 
-	// While it is held, others come and go as ever.
+	// Meanwhile others start and end.
 	if e := receive(t, start(t, c, shell("exit 6")).exited, "another's exit"); e.Code != 6 || e.Leftovers {
 		t.Errorf("another ended with %+v", e)
 	}
@@ -134,8 +134,8 @@ func TestGroupOutlivesItsLeader(t *testing.T) {
 	}
 }
 
-// A member of the group whose parent lives in another group is nobody's child
-// here: only /proc shows it, and its end sends no SIGCHLD.
+// A member of the group with a living parent in another group is no child of this
+// process: only /proc shows it, and its end sends no SIGCHLD.
 func TestGroupMemberWithAParentElsewhere(t *testing.T) {
 	c := newChildren(t)
 	w := start(t, c, shell(`sh -c 'sleep 1000 & echo $!; exec setsid sh -c "echo \$\$; exec sleep 1001"' & read x; exit 0`))
@@ -181,7 +181,7 @@ func TestForeignChildren(t *testing.T) {
 	}
 }
 
-// As PID 1 the master reaps for everybody.
+// As PID 1 the master reaps all processes.
 func TestAsPID1(t *testing.T) {
 	c := newChildren(t)
 	worker := shell(`for i in 1 2 3; do (setsid sh -c '(sleep 0 &)' &); done
@@ -199,7 +199,7 @@ func TestAsPID1(t *testing.T) {
 	}
 }
 
-// Who is stopped takes the stop signal all the same.
+// A stopped worker handles the stop signal too.
 func TestSignalToTheStopped(t *testing.T) {
 	c := newChildren(t)
 	for name, send := range map[string]func(*worker) error{
@@ -226,8 +226,7 @@ func TestSignalToTheStopped(t *testing.T) {
 	}
 }
 
-// A leader that dies while somebody traces it is dead all the same, and reaped when
-// the tracer lets go.
+// The end of a traced leader is noticed, and it is reaped when the tracer releases it.
 func TestTracedLeader(t *testing.T) {
 	c := newChildren(t)
 	w := start(t, c, shell("echo up; read x"))

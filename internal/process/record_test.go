@@ -52,7 +52,7 @@ func wantKnown(t *testing.T, p Predecessor, who string, pid, worker int) {
 	}
 }
 
-// A worker is recorded before it runs, and known with all that it starts.
+// A worker is recorded before it runs, and found with all that it starts.
 func TestRecord(t *testing.T) {
 	foreign := startMember(t)
 	c, file := recording(t)
@@ -84,7 +84,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("members %v", members)
 	}
 
-	// The pid is another's by now.
+	// The pid belongs to another process now.
 	other := p
 	other.Workers = []Record{p.Workers[0]}
 	other.Workers[0].Start++
@@ -92,8 +92,8 @@ func TestRecord(t *testing.T) {
 	wantKnown(t, other, "the child of one with a worker's pid", child, 0)
 }
 
-// A group whose leader is gone for good counts where it has a socket of the
-// leader's, or stands in the unit's cgroup.
+// A group whose leader was reaped counts if it has a socket of the leader's, or is in the
+// unit's cgroup.
 func TestRecordOfADeadLeader(t *testing.T) {
 	fd, inode := listener(t)
 	with := startMember(t, fd)
@@ -109,8 +109,7 @@ func TestRecordOfADeadLeader(t *testing.T) {
 	}
 }
 
-// What is the predecessor's by its place alone is known from then on, with those
-// of its group.
+// A process added by its cgroup is found from then on, with its group.
 func TestRecordByPlace(t *testing.T) {
 	fd, _ := listener(t)
 	o := startMember(t, fd)
@@ -160,8 +159,8 @@ func startMember(t *testing.T, files ...int) member {
 	return o
 }
 
-// Before it is forked a worker has a line with its sockets: the shim of a master
-// that is killed at that moment is no foreign process, and is not to be signaled either.
+// A worker has a line with its sockets before the fork: the shim of a master killed at
+// that moment is not foreign, but must not be signaled.
 func TestRecordBeforeTheFork(t *testing.T) {
 	c, file := recording(t)
 	fd, inode := listener(t)
@@ -190,7 +189,7 @@ func TestRecordBeforeTheFork(t *testing.T) {
 	}
 }
 
-// What was recorded before a reboot, or is no record at all, is of nobody.
+// Records from before a reboot and invalid ones are ignored.
 func TestRecordsOfNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	self, _ := readStat(os.Getpid())
@@ -218,7 +217,7 @@ func TestRecordsOfNobody(t *testing.T) {
 		}
 		file.Close()
 	}
-	// And what lives is kept.
+	// Living workers are kept.
 	text := slices.Concat(line(1, 1, boot), own, line(0, 0, "4 78 79"))
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
@@ -241,7 +240,7 @@ func TestRecordsOfNobody(t *testing.T) {
 	}
 }
 
-// The records follow when the lock's file is another.
+// The records move to the new file of the lock.
 func TestRecordsMove(t *testing.T) {
 	c, file := recording(t)
 	first := start(t, c, shell("read line"))
@@ -271,7 +270,7 @@ func TestRecordsMove(t *testing.T) {
 	}
 }
 
-// What could not be recorded at the start is from then on.
+// Records that could not be written at the start begin later.
 func TestRecordsBegin(t *testing.T) {
 	c := newChildren(t)
 	start(t, c, shell("read line"))

@@ -12,8 +12,8 @@ func lonely() *Credential {
 	return &Credential{UID: id, GID: id}
 }
 
-// At the limit on processes a start fails in words, wherever it meets it, and the
-// master lives: the threads that it needs are there.
+// At the limit on processes a start fails with an explanation, and the master lives: it
+// has its threads already.
 func TestLimitOfProcesses(t *testing.T) {
 	c := newChildren(t)
 	const want = "cannot start /bin/sh: " + noRoom

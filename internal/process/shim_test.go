@@ -210,8 +210,7 @@ func TestParentDeath(t *testing.T) {
 	}
 }
 
-// A shim whose master has died must not run the program: nobody would ever tell
-// it to end.
+// A shim whose master has died must not run the program, which no master would ever end.
 func TestMasterDiedBefore(t *testing.T) {
 	p := &plan{ParentDeath: syscall.SIGTERM, Parent: os.Getppid() + 1}
 	defer unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)

@@ -21,22 +21,18 @@ type draft struct {
 	file     string // the file as the user would name it, "" without one
 	config   supervisor.Config
 	places   // of the keys
+	schema   schema
 	failures []*Error
 	expanded int // bytes that have come of variables
 
-	name, app    string // as written; app is the argument
-	directory    string
-	workers      string
+	app          string // the argument
+	workers      string // as written, as are the next
 	user, group  string
-	envFiles     []value
-	pidFile      string
 	controlGroup string
-
-	redisPassword string // its file
-	redisCA       string
-	env           map[string]string
-	listeners     []listener
-	balance       string // of --balance
+	balance      string // of --balance
+	env          map[string]string
+	envFiles     []envFile
+	listeners    []listener
 }
 
 func newDraft(h host) *draft {
@@ -44,6 +40,7 @@ func newDraft(h host) *draft {
 		host:   h,
 		config: supervisor.Defaults(),
 		places: places{},
+		schema: newSchema(),
 		env:    map[string]string{},
 	}
 	d.config.CPUs = h.cpus()
@@ -166,13 +163,9 @@ func (d *draft) finishWorkers() {
 func (d *draft) finishDirectory() {
 	at, given := d.given("directory")
 	if !given {
-		d.config.Directory = d.host.directory
-		if d.config.File != "" {
-			d.config.Directory = filepath.Dir(d.config.File)
-		}
+		d.config.Directory = d.base(origin{file: d.file})
 		return
 	}
-	d.config.Directory = d.absolute(d.directory, at)
 	info, err := os.Stat(d.config.Directory)
 	switch {
 	case err != nil:
@@ -243,12 +236,11 @@ func (d *draft) noCommand() *Error {
 func (d *draft) finishName() {
 	at, named := d.given("name")
 	switch {
-	case named && !control.ValidName(d.name):
-		d.report(at, fmt.Errorf("%q is not a name: %s", d.name, control.NameRule))
-	case named && !at.flagged() && d.app != "" && d.app != d.name:
-		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.name, d.app, d.app))
+	case named && !control.ValidName(d.config.Name):
+		d.report(at, fmt.Errorf("%q is not a name: %s", d.config.Name, control.NameRule))
+	case named && !at.flagged() && d.app != "" && d.app != d.config.Name:
+		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.config.Name, d.app, d.app))
 	case named:
-		d.config.Name = d.name
 	case d.app != "":
 		d.config.Name = d.app
 	case d.config.File != "":
@@ -260,9 +252,6 @@ func (d *draft) finishName() {
 
 // finishRest is for the settings that depend on one other.
 func (d *draft) finishRest() {
-	if at, given := d.given("pid_file"); given && d.pidFile != "" {
-		d.config.PIDFile = d.absolute(d.pidFile, at)
-	}
 	restart := d.config.Restart
 	if restart.MaxDelay < restart.Delay {
 		at, given := d.given("restart.max_delay")

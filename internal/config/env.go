@@ -50,19 +50,32 @@ func checkVariable(name string) error {
 	return nil
 }
 
+// envFile is an element of env_file.
+type envFile struct {
+	name     string // as it was written
+	path     string
+	optional bool // may be missing, as behind a - in systemd
+	at       origin
+}
+
 // setEnvFile takes one file or a list.
 func (d *draft) setEnvFile(v value) error {
-	d.envFiles = v.items
-	if v.kind != list && len(v.items) == 0 {
-		d.envFiles = []value{v}
+	files := v.items
+	if v.kind != list && len(files) == 0 {
+		files = []value{v}
 	}
-	for i := range d.envFiles {
-		file := &d.envFiles[i]
-		if _, err := file.string(); err != nil {
+	d.envFiles = nil
+	for _, file := range files {
+		written, err := file.string()
+		if err != nil {
 			return file.at.wrap(err)
 		}
-		if file.text == "-" {
+		name, optional := strings.CutPrefix(written, "-")
+		switch {
+		case written == "-":
 			return file.at.errorf("- is no file: write -NAME for one that may be missing")
+		case name != "":
+			d.envFiles = append(d.envFiles, envFile{name, d.absolute(name, file.at), optional, file.at})
 		}
 	}
 	return nil
@@ -71,12 +84,10 @@ func (d *draft) setEnvFile(v value) error {
 func (d *draft) showEnvFile() string {
 	var files []string
 	for _, file := range d.envFiles {
-		switch path, optional := d.envPath(file); {
-		case optional && path != "":
-			files = append(files, "-"+path)
-		case path != "":
-			files = append(files, path)
+		if file.optional {
+			file.path = "-" + file.path
 		}
+		files = append(files, file.path)
 	}
 	return strings.Join(files, " ")
 }
@@ -86,19 +97,15 @@ func (d *draft) showEnvFile() string {
 func (d *draft) finishEnv() {
 	merged := map[string]string{}
 	for _, file := range d.envFiles {
-		path, optional := d.envPath(file)
-		if path == "" {
-			continue
-		}
-		data, err := readFile(path)
-		if optional && errors.Is(err, fs.ErrNotExist) {
+		data, err := readFile(file.path)
+		if file.optional && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			d.report(file.at, fmt.Errorf("cannot read %q: %w", path, err))
+			d.report(file.at, fmt.Errorf("cannot read %q: %w", file.path, err))
 			return
 		}
-		variables, err := parseEnvFile(strings.TrimPrefix(file.text, "-"), data)
+		variables, err := parseEnvFile(file.name, data)
 		if err != nil {
 			d.report(file.at, err)
 			return
@@ -112,16 +119,6 @@ func (d *draft) finishEnv() {
 	}
 	maps.Copy(merged, d.env)
 	d.config.Env = merged
-}
-
-// envPath is the file that an element of env_file names, "" for none. Behind a - it
-// may be missing, as in systemd.
-func (d *draft) envPath(file value) (path string, optional bool) {
-	name, optional := strings.CutPrefix(file.text, "-")
-	if name == "" {
-		return "", optional
-	}
-	return d.absolute(name, file.at), optional
 }
 
 // checkVariables checks the placeholders, once the listeners are known.

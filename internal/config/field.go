@@ -44,14 +44,19 @@ func word[D any](into func(D) *string) field[D] { return of(into, value.line, it
 // identity is a name or a number of a user or group.
 func identity(into func(*draft) *string) field[*draft] { return of(into, value.textOrNumber, itself) }
 
-// path is a file, relative to where the key was written.
-func path(key string, into func(*draft) *string) field[*draft] {
-	return of(into, value.string, itself).shown(func(d *draft) string {
-		if *into(d) == "" {
-			return ""
-		}
-		return d.absolute(*into(d), d.places[key])
-	})
+// path is a file, relative to where it was written; "" for none.
+func path(into func(*draft) *string) field[*draft] {
+	return field[*draft]{
+		set: func(d *draft, v value) error {
+			name, err := v.string()
+			if err == nil && name != "" {
+				name = d.absolute(name, v.at)
+			}
+			*into(d) = name
+			return err
+		},
+		show: func(d *draft) string { return *into(d) },
+	}
 }
 
 // shown is f with another show.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"slices"
 	"syscall"
 	"time"
 
@@ -23,9 +22,9 @@ type key struct {
 // keys are all settings but those of [[listen]], and but env's members.
 func keys() []key {
 	return []key{
-		{"name", "name", "what the app is called: `NAME`", of(func(d *draft) *string { return &d.name }, value.string, itself).shown(func(d *draft) string { return d.config.Name })},
+		{"name", "name", "what the app is called: `NAME`", of(func(d *draft) *string { return &d.config.Name }, value.string, itself)},
 		{"command", "", "", field[*draft]{(*draft).setCommand, (*draft).showCommand}},
-		{"directory", "directory", "run the workers in `DIR`", path("directory", func(d *draft) *string { return &d.directory }).shown(func(d *draft) string { return d.config.Directory })},
+		{"directory", "directory", "run the workers in `DIR`", path(func(d *draft) *string { return &d.config.Directory })},
 		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field[*draft]{(*draft).setWorkers, (*draft).showWorkers}},
 		{"workers_max", "", "", whole(0, supervisor.MaxWorkers, func(d *draft) *int { return &d.config.WorkersMax })},
 		{"user", "user", "run the workers as `USER`", identity(func(d *draft) *string { return &d.user })},
@@ -35,7 +34,7 @@ func keys() []key {
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(func(d *draft) *syscall.Signal { return &d.config.StopSignal })},
 		{"channel", "channel", "message channel: `KIND` is forkd or none", channel(func(d *draft) *bool { return &d.config.Channel })},
 		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", protocols(func(d *draft) *[]string { return &d.config.Protocols })},
-		{"pid_file", "pid-file", "write the master's pid to `FILE`", path("pid_file", func(d *draft) *string { return &d.pidFile })},
+		{"pid_file", "pid-file", "write the master's pid to `FILE`", path(func(d *draft) *string { return &d.config.PIDFile })},
 
 		{
 			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, notify or delay",
@@ -109,8 +108,8 @@ func keys() []key {
 			of(func(d *draft) *string { return &d.config.Redis.URL }, value.line, redisconfig.MaskURL),
 		},
 		{"redis.username", "", "", word(func(d *draft) *string { return &d.config.Redis.Username })},
-		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", path("redis.password_file", func(d *draft) *string { return &d.redisPassword })},
-		{"redis.ca_file", "", "", path("redis.ca_file", func(d *draft) *string { return &d.redisCA })},
+		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", path(func(d *draft) *string { return &d.config.Redis.PasswordFile })},
+		{"redis.ca_file", "", "", path(func(d *draft) *string { return &d.config.Redis.CAFile })},
 		{
 			"redis.interval", "", "",
 			duration(redisconfig.MinInterval, func(d *draft) *time.Duration { return &d.config.Redis.Interval }),
@@ -134,6 +133,11 @@ func keys() []key {
 	}
 }
 
+// balanceFlag sets the balance of all listeners. It has no key.
+func balanceFlag() key {
+	return key{"balance", "balance", "how connections find a worker: `HOW` is hash or source", of(func(d *draft) *string { return &d.balance }, value.balance, itself)}
+}
+
 // listenKey is a key of one [[listen]].
 type listenKey struct {
 	name string
@@ -150,12 +154,6 @@ func listenKeys() []listenKey {
 		{"nonblocking", yesNo(func(l *listener) *bool { return &l.Nonblocking })},
 		{"freebind", yesNo(func(l *listener) *bool { return &l.Freebind })},
 	}
-}
-
-// addressKey is the key that --listen stands for.
-func addressKey() listenKey {
-	all := listenKeys()
-	return all[slices.IndexFunc(all, func(k listenKey) bool { return k.name == "address" })]
 }
 
 // later are the keys that the contract promises and that are not built yet.

@@ -81,21 +81,17 @@ func (s start) read() (*draft, error) {
 	d := newDraft(s.host)
 	d.app, d.file = s.app, s.file
 	if d.file != "" {
-		if err := d.readFile(s.stdin); err != nil {
+		settings, err := d.parseFile(s.stdin)
+		if err != nil {
 			return nil, err
 		}
+		d.acceptAll(settings)
 	}
 	d.readFlags(s.flags)
 	if len(s.command) > 0 {
-		d.put(commandKey(), typedCommand(s.command))
+		d.put(d.schema.keys["command"], typedCommand(s.command))
 	}
 	return d, nil
-}
-
-// commandKey is the key that the words after "--" stand for.
-func commandKey() key {
-	all := keys()
-	return all[slices.IndexFunc(all, func(k key) bool { return k.name == "command" })]
 }
 
 func typedCommand(command []string) value {
@@ -105,15 +101,6 @@ func typedCommand(command []string) value {
 		v.items = append(v.items, value{kind: typed, text: word, at: at})
 	}
 	return v
-}
-
-func (d *draft) readFile(stdin []byte) error {
-	settings, err := d.parseFile(stdin)
-	if err != nil {
-		return err
-	}
-	d.acceptAll(settings)
-	return nil
 }
 
 // parseFile reads d.file, unless that is standard input: its text is read once.
@@ -133,51 +120,45 @@ func (d *draft) parseFile(stdin []byte) ([]setting, error) {
 // acceptAll puts the file's settings into the draft. A table that is not built
 // yet is refused for the first key in it, or for itself where it is empty.
 func (d *draft) acceptAll(settings []setting) {
-	all := newSchema()
-	filled := map[string]bool{}
-	for _, s := range settings {
-		if s.form == unstable.KeyValue {
-			filled[s.path[0].name] = true
-		}
-	}
-	for _, s := range settings {
-		if s.form == unstable.KeyValue || !all.isLater(s.name()) || !filled[s.name()] {
-			d.accept(all, s)
+	for i, s := range settings {
+		followed := i+1 < len(settings) && settings[i+1].path[0].name == s.name()
+		if s.form == unstable.KeyValue || !followed || !d.schema.isLater(s.name()) {
+			d.accept(s)
 		}
 	}
 }
 
 // accept puts one setting of the file into the draft, or reports why not.
-func (d *draft) accept(all schema, s setting) {
+func (d *draft) accept(s setting) {
 	name, at := s.name(), s.at()
-	table := s.path[0].name
-	if s.form == unstable.KeyValue {
+	table, leaf := s.path[0].name, s.form == unstable.KeyValue
+	if leaf {
 		var err error
 		if s.value, err = s.value.expand(d.host.env, name == "command" || table == "env", &d.expanded); err != nil {
 			d.report(s.value.at, err)
 			return
 		}
 	}
-	k, known := all.keys[name]
+	k, known := d.schema.keys[name]
 	switch {
-	case known && s.form == unstable.KeyValue:
+	case known && leaf:
 		d.put(k, s.value)
 	case known:
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
 	case s.form == unstable.ArrayTable && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
-	case table == "listen" && s.item >= 0 && len(s.path) == 2 && s.form == unstable.KeyValue && all.listen[s.path[1].name].set != nil:
-		d.putListen(&d.listeners[s.item], all.listen[s.path[1].name], s.value)
-	case table == "env" && len(s.path) == 2 && s.form == unstable.KeyValue:
+	case table == "listen" && s.item >= 0 && leaf && d.schema.listen[strings.TrimPrefix(name, "listen.")].set != nil:
+		d.putListen(&d.listeners[s.item], d.schema.listen[s.path[1].name], s.value)
+	case table == "env" && len(s.path) == 2 && leaf:
 		d.setVariable(s.path[1].name, s.value)
 	case table == "env" && len(s.path) > 1:
 		d.report(labelled(at, "env."+s.path[1].name), fmt.Errorf("must be text, not a table"))
-	case s.form == unstable.Table && (name == "env" || slices.Contains(all.tables, name)):
+	case s.form == unstable.Table && (name == "env" || slices.Contains(d.schema.tables, name)):
 		// Its settings follow.
-	case all.isLater(name):
+	case d.schema.isLater(name):
 		d.report(at, fmt.Errorf("%q is not built yet", name))
 	case len(d.failures) == 0: // only the first is told
-		d.report(at, all.refuse(s))
+		d.report(at, d.schema.refuse(s))
 	}
 }
 
@@ -188,7 +169,7 @@ func labelled(at origin, label string) origin {
 
 // readFlags puts the flags over what the file said.
 func (d *draft) readFlags(f *Flags) {
-	for _, k := range keys() {
+	for _, k := range append(keys(), balanceFlag()) {
 		if words := f.given[k.name]; len(words) > 0 {
 			v := flagValue(k.flag, words[len(words)-1])
 			for _, word := range words {
@@ -202,18 +183,9 @@ func (d *draft) readFlags(f *Flags) {
 		for _, word := range words {
 			v := flagValue("listen", word)
 			l := newListener(v.at)
-			d.putListen(&l, addressKey(), v)
+			d.putListen(&l, d.schema.listen["address"], v)
 			d.listeners = append(d.listeners, l)
 		}
-	}
-	if words := f.given["balance"]; len(words) > 0 {
-		v := flagValue("balance", words[len(words)-1])
-		d.places["balance"] = v.at
-		set, err := v.balance()
-		if err != nil {
-			d.report(v.at, err)
-		}
-		d.balance = set
 	}
 	for _, word := range f.given["env"] {
 		v := flagValue("env", word)

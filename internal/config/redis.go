@@ -19,7 +19,6 @@ func (d *draft) showRedisTTL() string {
 // whoever connects. It needs the number of workers. Its errors show no password.
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
-	d.placeRedis()
 	if at, given := d.given("redis.url"); given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
 	}
@@ -55,19 +54,9 @@ func checkRedis(r redisconfig.Settings) error {
 	return r.Check()
 }
 
-// placeRedis makes the paths of files absolute.
-func (d *draft) placeRedis() {
-	if at, given := d.given("redis.password_file"); given && d.redisPassword != "" {
-		d.config.Redis.PasswordFile = d.absolute(d.redisPassword, at)
-	}
-	if at, given := d.given("redis.ca_file"); given && d.redisCA != "" {
-		d.config.Redis.CAFile = d.absolute(d.redisCA, at)
-	}
-}
-
 // LoadRedis reads from an app's file how it finds Redis, and nothing else: what the
-// app runs, and as whom, need not be on this machine. They have
-// not been checked. The error is an *Error.
+// app runs, and as whom, need not be on this machine. The settings are not checked
+// against each other. The error is an *Error.
 func LoadRedis(file string) (redisconfig.Settings, error) {
 	h, err := thisHost()
 	if err != nil {
@@ -88,7 +77,6 @@ func (h host) loadRedis(file string) (redisconfig.Settings, error) {
 		return redisconfig.Settings{}, err
 	}
 	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return s.path[0].name != "redis" }))
-	d.placeRedis()
 	if len(d.failures) > 0 {
 		return redisconfig.Settings{}, first(d.failures)
 	}

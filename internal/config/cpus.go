@@ -20,23 +20,22 @@ import (
 // workers is a number of slots: 4, or a share of the CPUs, as "cpus*2+1" or "50%". It
 // may be too many.
 func (v value) workers(cpus int) (int, error) {
-	n, err := v.count(cpus)
-	if err != nil || n < 1 {
+	n, share := control.Share(v.text, cpus)
+	if !share {
+		base := 10
+		if v.kind == integer {
+			base = 0
+		}
+		number, err := strconv.ParseUint(v.text, base, 31) // +2 and -1 are changes, not numbers
+		if err != nil {
+			number = 0
+		}
+		n = int(number)
+	}
+	if n < 1 {
 		return 0, fmt.Errorf(`%s is no number of workers: use 1 to %d, "cpus", "cpus-1", "cpus*2+1" or "50%%"`, v, supervisor.MaxWorkers)
 	}
 	return n, nil
-}
-
-func (v value) count(cpus int) (int, error) {
-	if v.kind != text && v.kind != typed {
-		n, err := v.number()
-		return int(min(n, math.MaxInt32)), err
-	}
-	if n, ok := control.Share(v.text, cpus); ok {
-		return n, nil
-	}
-	n, err := strconv.ParseUint(v.text, 10, 32) // +2 and -1 are changes, not numbers
-	return int(n), err
 }
 
 // availableCPUs is how many CPUs the workers may use: those of the main

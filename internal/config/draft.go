@@ -17,11 +17,11 @@ import (
 // the flags are put into it, each by its setter; finish does what needs several
 // of them at once. It goes on after an error, to report the first of the file.
 type draft struct {
-	host     host
-	file     string // the file as the user would name it, "" without one
-	config   supervisor.Config
-	places   // of the keys
-	schema   schema
+	host   host
+	file   string // the file as the user would name it, "" without one
+	config supervisor.Config
+	places // of the keys
+	schema
 	failures []*Error
 	expanded int // bytes that have come of variables
 
@@ -32,7 +32,7 @@ type draft struct {
 	balance      string // of --balance
 	env          map[string]string
 	envFiles     []envFile
-	listeners    []listener
+	listeners    []*listener
 }
 
 func newDraft(h host) *draft {
@@ -40,10 +40,10 @@ func newDraft(h host) *draft {
 		host:   h,
 		config: supervisor.Defaults(),
 		places: places{},
-		schema: newSchema(),
 		env:    map[string]string{},
 	}
 	d.config.CPUs = h.cpus()
+	d.schema = newSchema(d)
 	return d
 }
 
@@ -56,18 +56,10 @@ func (d *draft) warn(format string, args ...any) {
 	d.config.Warnings = append(d.config.Warnings, fmt.Sprintf(format, args...))
 }
 
-// put runs a key's setter.
-func (d *draft) put(k key, v value) {
-	d.places[k.name] = v.at
-	if err := k.set(d, v); err != nil {
-		d.report(v.at, err)
-	}
-}
-
-// putListen runs the setter of a listener's key.
-func (d *draft) putListen(l *listener, k listenKey, v value) {
-	l.places[k.name] = v.at
-	if err := k.set(l, v); err != nil {
+// put sets a field by its key's value.
+func (d *draft) put(at places, name string, f field, v value) {
+	at[name] = v.at
+	if err := f.set(v); err != nil {
 		d.report(v.at, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -74,34 +75,27 @@ func (o origin) wrap(err error) *Error {
 func first(failures []*Error) *Error {
 	return slices.MinFunc(failures, func(a, b *Error) int {
 		return cmp.Or(
-			-cmp.Compare(rank(a), rank(b)),
-			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(uint(a.Line-1), uint(b.Line-1)), // none is last
+			cmp.Compare(b.File, a.File),
 			cmp.Compare(a.Column, b.Column),
 		)
 	})
 }
 
-// rank orders errors by how well they are placed, best highest.
-func rank(e *Error) int {
-	switch {
-	case e.Line > 0:
-		return 2
-	case e.File != "":
-		return 1
-	default:
-		return 0
-	}
-}
-
 // either lists what is valid: `"a", "b" or "c"`.
 func either(words []string) string {
+	words = quoted(words)
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+func quoted(words []string) []string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
-		quoted[i] = `"` + word + `"`
+		quoted[i] = strconv.Quote(word)
 	}
-	last := len(quoted) - 1
-	if last < 1 {
-		return strings.Join(quoted, "")
-	}
-	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+	return quoted
 }

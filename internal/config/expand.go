@@ -15,15 +15,9 @@ import (
 // in the whole file, at most 1 MiB.
 func (v value) expand(env func(string) (string, bool), braced bool, size *int) (value, error) {
 	if v.kind == list {
-		items := make([]value, len(v.items))
-		for i, item := range v.items {
-			var err error
-			if items[i], err = item.expand(env, braced, size); err != nil {
-				return v, item.at.wrap(err)
-			}
-		}
+		items, err := each(v, func(item value) (value, error) { return item.expand(env, braced, size) })
 		v.items = items
-		return v, nil
+		return v, err
 	}
 	if v.kind != text || !strings.Contains(v.text, "${") {
 		return v, nil

@@ -14,65 +14,56 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// field is how a setting gets into a D, the draft or a listener, and how describe
-// shows it when that is finished. A setter checks one value; what needs several
-// settings is left to draft.finish.
-type field[D any] struct {
-	set  func(D, value) error
-	show func(D) string
+// field is how a setting gets into the draft or a listener, and how describe shows it
+// when that is finished. set checks one value; what needs several settings is left to
+// draft.finish.
+type field struct {
+	set  func(value) error
+	show func() string
 }
 
 // of is the field that read makes of a value.
-func of[D, T any](into func(D) *T, read func(value) (T, error), show func(T) string) field[D] {
-	return field[D]{
-		set: func(d D, v value) error {
+func of[T any](into *T, read func(value) (T, error), show func(T) string) field {
+	return field{
+		set: func(v value) error {
 			set, err := read(v)
 			if err == nil {
-				*into(d) = set
+				*into = set
 			}
 			return err
 		},
-		show: func(d D) string { return show(*into(d)) },
+		show: func() string { return show(*into) },
 	}
 }
 
 func itself(text string) string { return text }
 
 // word is text on one line.
-func word[D any](into func(D) *string) field[D] { return of(into, value.line, itself) }
+func word(into *string) field { return of(into, value.line, itself) }
 
 // identity is a name or a number of a user or group.
-func identity(into func(*draft) *string) field[*draft] { return of(into, value.textOrNumber, itself) }
+func identity(into *string) field { return of(into, value.textOrNumber, itself) }
 
 // path is a file, relative to where it was written; "" for none.
-func path(into func(*draft) *string) field[*draft] {
-	return field[*draft]{
-		set: func(d *draft, v value) error {
-			name, err := v.string()
-			if err == nil && name != "" {
-				name = d.absolute(name, v.at)
-			}
-			*into(d) = name
-			return err
-		},
-		show: func(d *draft) string { return *into(d) },
+func (d *draft) path(into *string) field {
+	read := func(v value) (string, error) {
+		name, err := v.string()
+		if name == "" {
+			return "", err
+		}
+		return d.absolute(name, v.at), nil
 	}
+	return of(into, read, itself)
 }
 
-// shown is f with another show.
-func (f field[D]) shown(show func(D) string) field[D] {
-	f.show = show
-	return f
-}
+func yesNo(into *bool) field { return of(into, value.boolean, strconv.FormatBool) }
 
-func yesNo[D any](into func(D) *bool) field[D] { return of(into, value.boolean, strconv.FormatBool) }
-
-func whole[D any](least, most int, into func(D) *int) field[D] {
+func whole(least, most int, into *int) field {
 	return of(into, func(v value) (int, error) { return v.whole(least, most) }, strconv.Itoa)
 }
 
 // count is a number of connections; 0 is for none said.
-func count(into func(*draft) *int64) field[*draft] {
+func count(into *int64) field {
 	read := func(v value) (int64, error) {
 		n, err := v.whole(0, math.MaxInt32)
 		return int64(n), err
@@ -80,7 +71,7 @@ func count(into func(*draft) *int64) field[*draft] {
 	return of(into, read, func(n int64) string { return strconv.FormatInt(n, 10) })
 }
 
-func duration(least time.Duration, into func(*draft) *time.Duration) field[*draft] {
+func duration(least time.Duration, into *time.Duration) field {
 	return of(into, func(v value) (time.Duration, error) { return v.duration(least) }, brief)
 }
 
@@ -96,20 +87,20 @@ func brief(d time.Duration) string {
 	return text
 }
 
-// choice is one of the words in built; those in later are promised, and refused.
-func choice[D any, T ~string](into func(D) *T, built []T, later ...string) field[D] {
+// choice is one of the words in built; later are words that are not built yet.
+func choice[T ~string](into *T, later string, built ...T) field {
 	read := func(v value) (T, error) {
 		words := make([]string, len(built))
 		for i, word := range built {
 			words[i] = string(word)
 		}
-		set, err := v.choice(words, later)
+		set, err := v.choice(words, strings.Fields(later))
 		return T(set), err
 	}
 	return of(into, read, func(set T) string { return string(set) })
 }
 
-func several[T any](into func(*draft) *[]T, read func(value) ([]T, error)) field[*draft] {
+func several[T any](into *[]T, read func(value) ([]T, error)) field {
 	return of(into, read, func(all []T) string {
 		words := make([]string, len(all))
 		for i, one := range all {
@@ -119,7 +110,7 @@ func several[T any](into func(*draft) *[]T, read func(value) ([]T, error)) field
 	})
 }
 
-func umask(into func(*draft) *int) field[*draft] {
+func umask(into *int) field {
 	return of(into, value.umask, func(mask int) string {
 		if mask < 0 {
 			return ""
@@ -128,15 +119,11 @@ func umask(into func(*draft) *int) field[*draft] {
 	})
 }
 
-func signal(into func(*draft) *syscall.Signal) field[*draft] {
+func signal(into *syscall.Signal) field {
 	return of(into, value.signal, func(s syscall.Signal) string { return strings.TrimPrefix(unix.SignalName(s), "SIG") })
 }
 
-func protocols(into func(*draft) *[]string) field[*draft] {
-	return of(into, value.protocols, func(all []string) string { return cmp.Or(strings.Join(all, " "), "none") })
-}
-
-func channel(into func(*draft) *bool) field[*draft] {
+func channel(into *bool) field {
 	read := func(v value) (bool, error) {
 		kind, err := v.choice([]string{"forkd", "none"}, []string{"node"})
 		return kind == "forkd", err
@@ -150,20 +137,22 @@ func channel(into func(*draft) *bool) field[*draft] {
 }
 
 // protocols is a list in the file, and one word of a flag.
-func (v value) protocols() ([]string, error) {
-	built, later := []string{supervisor.ProtocolSystemd}, []string{"server-starter", "einhorn"}
-	if v.kind == typed {
+func protocols(into *[]string) field {
+	read := func(v value) ([]string, error) {
+		built, later := []string{supervisor.ProtocolSystemd}, []string{"server-starter", "einhorn"}
+		if v.kind != typed {
+			return v.list(func(v value) (string, error) {
+				if word, err := v.string(); err != nil {
+					return word, err
+				}
+				return v.choice(built, later)
+			})
+		}
 		word, err := v.choice(append(built, "none"), later)
 		if err != nil || word == "none" {
 			return nil, err
 		}
 		return []string{word}, nil
 	}
-	words, err := v.strings()
-	for i, word := range words {
-		if _, err := (value{kind: text, text: word}).choice(built, later); err != nil {
-			return nil, v.items[i].at.wrap(err)
-		}
-	}
-	return words, err
+	return of(into, read, func(all []string) string { return cmp.Or(strings.Join(all, " "), "none") })
 }

@@ -18,10 +18,8 @@ type Flags struct {
 // words that errors in the file have.
 func (f *Flags) Register(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`; - is standard input")
-	for _, k := range append(keys(), balanceFlag()) {
-		if k.flag != "" {
-			fs.Var(&flag{into: f, key: k.name}, k.flag, k.usage)
-		}
+	for _, k := range flagKeys(new(draft)) {
+		fs.Var(&flag{into: f, key: k.name}, k.flag, k.usage)
 	}
 	fs.Var(&flag{into: f, key: "listen"}, "listen", "take connections on `ADDRESS`: 8080, tcp6://[::1]:8080, unix:///run/shop.sock (repeatable)")
 	fs.Var(&flag{into: f, key: "env"}, "env", "set `NAME=VALUE` for the workers (repeatable)")

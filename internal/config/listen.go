@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,12 +21,17 @@ type listener struct {
 	valid  bool   // its address could be read
 }
 
-func newListener(at origin) listener {
-	return listener{
+func newListener(at origin) *listener {
+	return &listener{
 		Listener: sockets.Listener{Backlog: sockets.DefaultBacklog, Nonblocking: true},
 		header:   at,
 		places:   places{},
 	}
+}
+
+func (l *listener) field(name string) field {
+	all := listenKeys(l)
+	return all[slices.IndexFunc(all, func(k listenKey) bool { return k.name == name })].field
 }
 
 func (l *listener) setAddress(v value) error {
@@ -55,8 +61,7 @@ func (d *draft) finishListeners() {
 		return
 	}
 	taken := map[string]bool{}
-	for i := range d.listeners {
-		l := &d.listeners[i]
+	for _, l := range d.listeners {
 		if _, named := l.given("name"); named {
 			if taken[l.Name] {
 				d.report(l.header, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
@@ -65,8 +70,7 @@ func (d *draft) finishListeners() {
 		}
 		d.finishListener(l)
 	}
-	for i := range d.listeners {
-		l := &d.listeners[i]
+	for _, l := range d.listeners {
 		if _, named := l.given("name"); !named {
 			l.Name = freeName(placeName(l.Listener), taken)
 			taken[l.Name] = true

@@ -89,7 +89,7 @@ func (s start) read() (*draft, error) {
 	}
 	d.readFlags(s.flags)
 	if len(s.command) > 0 {
-		d.put(d.schema.keys["command"], typedCommand(s.command))
+		d.put(d.places, "command", d.keys["command"].field, typedCommand(s.command))
 	}
 	return d, nil
 }
@@ -122,7 +122,7 @@ func (d *draft) parseFile(stdin []byte) ([]setting, error) {
 func (d *draft) acceptAll(settings []setting) {
 	for i, s := range settings {
 		followed := i+1 < len(settings) && settings[i+1].path[0].name == s.name()
-		if s.form == unstable.KeyValue || !followed || !d.schema.isLater(s.name()) {
+		if s.form == unstable.KeyValue || !followed || !d.isLater(s.name()) {
 			d.accept(s)
 		}
 	}
@@ -139,26 +139,27 @@ func (d *draft) accept(s setting) {
 			return
 		}
 	}
-	k, known := d.schema.keys[name]
+	k, known := d.keys[name]
 	switch {
 	case known && leaf:
-		d.put(k, s.value)
+		d.put(d.places, name, k.field, s.value)
 	case known:
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
 	case s.form == unstable.ArrayTable && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
-	case table == "listen" && s.item >= 0 && leaf && d.schema.listen[strings.TrimPrefix(name, "listen.")].set != nil:
-		d.putListen(&d.listeners[s.item], d.schema.listen[s.path[1].name], s.value)
+	case table == "listen" && s.item >= 0 && leaf && slices.Contains(d.names, name):
+		l, key := d.listeners[s.item], s.path[1].name
+		d.put(l.places, key, l.field(key), s.value)
 	case table == "env" && len(s.path) == 2 && leaf:
 		d.setVariable(s.path[1].name, s.value)
 	case table == "env" && len(s.path) > 1:
 		d.report(labelled(at, "env."+s.path[1].name), fmt.Errorf("must be text, not a table"))
-	case s.form == unstable.Table && (name == "env" || slices.Contains(d.schema.tables, name)):
+	case s.form == unstable.Table && (name == "env" || slices.Contains(d.tables, name)):
 		// Its settings follow.
-	case d.schema.isLater(name):
+	case d.isLater(name):
 		d.report(at, fmt.Errorf("%q is not built yet", name))
 	case len(d.failures) == 0: // only the first is told
-		d.report(at, d.schema.refuse(s))
+		d.report(at, d.refuse(s))
 	}
 }
 
@@ -169,13 +170,13 @@ func labelled(at origin, label string) origin {
 
 // readFlags puts the flags over what the file said.
 func (d *draft) readFlags(f *Flags) {
-	for _, k := range append(keys(), balanceFlag()) {
+	for _, k := range flagKeys(d) {
 		if words := f.given[k.name]; len(words) > 0 {
 			v := flagValue(k.flag, words[len(words)-1])
 			for _, word := range words {
 				v.items = append(v.items, flagValue(k.flag, word))
 			}
-			d.put(k, v)
+			d.put(d.places, k.name, k.field, v)
 		}
 	}
 	if words := f.given["listen"]; len(words) > 0 {
@@ -183,7 +184,7 @@ func (d *draft) readFlags(f *Flags) {
 		for _, word := range words {
 			v := flagValue("listen", word)
 			l := newListener(v.at)
-			d.putListen(&l, d.schema.listen["address"], v)
+			d.put(l.places, "address", l.field("address"), v)
 			d.listeners = append(d.listeners, l)
 		}
 	}

@@ -12,23 +12,21 @@ import (
 // schema is every key that a file may hold, now or once it is built.
 type schema struct {
 	keys   map[string]key
-	listen map[string]listenKey
 	names  []string // dotted, those of [[listen]] too, in the contract's order
 	tables []string // with keys that are built, but for env and listen
 	later  []string // keys that are not built, and tables without another
 }
 
-func newSchema() schema {
-	s := schema{keys: map[string]key{}, listen: map[string]listenKey{}, later: later()}
-	for _, k := range keys() {
+func newSchema(d *draft) schema {
+	s := schema{keys: map[string]key{}, later: later()}
+	for _, k := range keys(d) {
 		s.keys[k.name] = k
 		s.names = append(s.names, k.name)
 		if table, _ := split(k.name); table != "" && !slices.Contains(s.tables, table) {
 			s.tables = append(s.tables, table)
 		}
 	}
-	for _, k := range listenKeys() {
-		s.listen[k.name] = k
+	for _, k := range listenKeys(new(listener)) {
 		s.names = append(s.names, "listen."+k.name)
 	}
 	for _, name := range later() {
@@ -101,7 +99,7 @@ func (s schema) refuse(wrong setting) *Error {
 // the nearest spelling, in the nearest table.
 func (s schema) likely(wrong string) []string {
 	plain := strings.ReplaceAll(strings.ToLower(wrong), "-", "_")
-	if known := synonyms()[plain]; known != "" {
+	if known := synonym(plain); known != "" {
 		return []string{known}
 	}
 	table, word := split(plain)
@@ -122,9 +120,9 @@ func (s schema) likely(wrong string) []string {
 	return best
 }
 
-// synonyms are what other supervisors call a key: pm2, gunicorn, systemd,
+// synonym is the key that other supervisors call word: pm2, gunicorn, systemd,
 // supervisord, Docker.
-func synonyms() map[string]string {
+func synonym(word string) string {
 	words := map[string]string{
 		"workers":              "instances processes numprocs num_workers replicas scale",
 		"directory":            "cwd chdir working_directory workdir",
@@ -139,13 +137,12 @@ func synonyms() map[string]string {
 		"drain.timeout":        "kill_timeout graceful_timeout stop_grace_period",
 		"restart.max_attempts": "max_restarts",
 	}
-	known := map[string]string{}
 	for key, others := range words {
-		for word := range strings.FieldsSeq(others) {
-			known[word] = key
+		if has(others, word) {
+			return key
 		}
 	}
-	return known
+	return ""
 }
 
 // tolerance is the distance up to which a word may be a misspelling.

@@ -15,7 +15,7 @@ import (
 func (d *draft) settings() []supervisor.Setting {
 	var all []supervisor.Setting
 	listed := false
-	for _, k := range keys() {
+	for _, k := range keys(d) {
 		if table, _ := split(k.name); table != "" && !listed {
 			all, listed = append(all, d.listenSettings()...), true
 		}
@@ -23,16 +23,15 @@ func (d *draft) settings() []supervisor.Setting {
 		if k.name == "name" && source == "default" && d.app != "" {
 			source = "command line"
 		}
-		all = append(all, supervisor.Setting{Key: k.name, Value: k.show(d), Source: source})
+		all = append(all, supervisor.Setting{Key: k.name, Value: k.show(), Source: source})
 	}
 	return all
 }
 
 func (d *draft) listenSettings() []supervisor.Setting {
 	var all []supervisor.Setting
-	for i := range d.listeners {
-		l := &d.listeners[i]
-		for _, k := range listenKeys() {
+	for _, l := range d.listeners {
+		for _, k := range listenKeys(l) {
 			if k.name == "balance" && l.Mode != "reuseport" || k.name == "freebind" && l.Network == "unix" {
 				continue
 			}
@@ -40,7 +39,7 @@ func (d *draft) listenSettings() []supervisor.Setting {
 			if k.name == "balance" && d.balance != "" {
 				source = d.source(d.given("balance"))
 			}
-			all = append(all, supervisor.Setting{Key: "listen." + l.Name + "." + k.name, Value: k.show(l), Source: source})
+			all = append(all, supervisor.Setting{Key: "listen." + l.Name + "." + k.name, Value: k.show(), Source: source})
 		}
 	}
 	return all

@@ -83,28 +83,27 @@ func (v value) line() (string, error) {
 }
 
 // strings is a list of text.
-func (v value) strings() ([]string, error) {
+func (v value) strings() ([]string, error) { return v.list(value.string) }
+
+// list is a list of what read makes of each element, text in the end.
+func (v value) list(read func(value) (string, error)) ([]string, error) {
 	if v.kind != list {
-		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, quoteFields(v.text))
+		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, strings.Join(quoted(strings.Fields(v.text)), ", "))
 	}
-	words := make([]string, len(v.items))
+	return each(v, read)
+}
+
+// each reads the elements of a list.
+func each[T any](v value, read func(value) (T, error)) ([]T, error) {
+	all := make([]T, len(v.items))
 	for i, item := range v.items {
-		word, err := item.string()
+		one, err := read(item)
 		if err != nil {
 			return nil, item.at.wrap(err)
 		}
-		words[i] = word
+		all[i] = one
 	}
-	return words, nil
-}
-
-// quoteFields is `"./shop", "--port"` for `./shop --port`.
-func quoteFields(line string) string {
-	words := strings.Fields(line)
-	for i, word := range words {
-		words[i] = strconv.Quote(word)
-	}
-	return strings.Join(words, ", ")
+	return all, nil
 }
 
 // exitCodes is a list of exit codes.
@@ -112,15 +111,7 @@ func (v value) exitCodes() ([]int, error) {
 	if v.kind != list {
 		return nil, fmt.Errorf("must be a list of exit codes, not %s: write [78]", v)
 	}
-	codes := make([]int, len(v.items))
-	for i, item := range v.items {
-		code, err := item.whole(0, 255)
-		if err != nil {
-			return nil, item.at.wrap(err)
-		}
-		codes[i] = code
-	}
-	return codes, nil
+	return each(v, func(v value) (int, error) { return v.whole(0, 255) })
 }
 
 // name is the name of a listener.
@@ -130,10 +121,6 @@ func (v value) name() (string, error) {
 		err = fmt.Errorf("%q is not a name: %s", name, control.NameRule)
 	}
 	return name, err
-}
-
-func (v value) balance() (string, error) {
-	return v.choice([]string{sockets.BalanceHash, sockets.BalanceSource}, []string{"least"})
 }
 
 // metrics is a TCP address, HOST:PORT; "" for none.

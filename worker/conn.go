@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
 )
 
 // lingerTimeout bounds the lingering close of a draining worker. If a connection is
@@ -37,6 +39,13 @@ const (
 
 	closing   // was idle; its server is told that the client has closed
 	lingering // closed by its server, half closed, read until the client closes
+)
+
+// Marks of a connection, in conn.mark.
+const (
+	unmarked int32 = iota
+	marked         // its next response is to be the last
+	told           // its client has been told, or it is being closed: this is final
 )
 
 // conn is the state of an accepted connection. The server's goroutine sets the
@@ -139,6 +148,20 @@ func (c *conn) resume(to Phase) {
 // idle reports whether nothing is lost if the connection is closed in this phase.
 func (p Phase) idle() bool { return p == phaseNew || p == Expecting || p == Idle }
 
+// newConnGrace is how long a connection without a request counts as busy after
+// accept: its first request may be in flight, or not yet read. The same goes for a
+// multiplexed one after each read.
+const newConnGrace = time.Second
+
+// idle reports whether nothing is lost if the connection is closed now.
+func (c *conn) idle() bool {
+	p := c.load()
+	age := time.Since(c.accepted)
+	isNew := (p == phaseNew || p == Expecting) && age < newConnGrace
+	justRead := c.multiplexed.Load() && age-time.Duration(c.lastRead.Load()) < newConnGrace
+	return p.idle() && !isNew && !justRead
+}
+
 // read follows the result of a read into p.
 func (c *conn) read(p []byte, n int, err error) (int, error) {
 	phase := c.load()
@@ -219,6 +242,41 @@ func (c *conn) end() error {
 		c.worker.page.Closed()
 	}
 	return err
+}
+
+// programsOwn reports whether only the program knows how to end the connection: it
+// is hijacked, or its listener is not served by Serve and Mark was never called.
+func (c *conn) programsOwn() bool {
+	p := c.load()
+	return p == Hijacked || p == phaseNew && !c.served.Load()
+}
+
+// closeIdle closes a connection that has been idle for ipc.DefaultIdle: a client
+// that asks more often is told by a response.
+func (c *conn) closeIdle(now time.Time) {
+	age := int64(now.Sub(c.accepted)) + 1
+	since := c.idleSince.Load()
+	switch {
+	case c.load() == closing:
+		c.expire() // again: its server may have set a deadline since
+	case !c.idle():
+		c.idleSince.Store(0)
+	case since == 0:
+		c.idleSince.Store(age)
+	case age-since >= int64(ipc.DefaultIdle):
+		c.mark.Store(told)
+		c.expire()
+	}
+}
+
+// isShed reports whether a response should be the last of its connection.
+func isShed(nc net.Conn) bool {
+	c := tracked(nc)
+	if c == nil || !c.mark.CompareAndSwap(marked, told) && c.mark.Load() != told {
+		return false
+	}
+	c.idleSince.Store(0)
+	return true
 }
 
 // The accepted connections as a server sees them. Embedding the concrete types

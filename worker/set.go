@@ -3,7 +3,6 @@ package worker
 import (
 	"container/list"
 	"sync"
-	"time"
 )
 
 // set is the connections of one listener, oldest first. No request takes its lock.
@@ -71,20 +70,6 @@ func (s *set) expire(quota func(idle int) int) {
 	for _, c := range idle[:quota(len(idle))] {
 		c.expire()
 	}
-}
-
-// newConnGrace is how long a connection without a request counts as busy after
-// accept: its first request may be in flight, or not yet read. The same goes for a
-// multiplexed one after each read.
-const newConnGrace = time.Second
-
-// idle reports whether nothing is lost if the connection is closed now.
-func (c *conn) idle() bool {
-	p := c.load()
-	age := time.Since(c.accepted)
-	isNew := (p == phaseNew || p == Expecting) && age < newConnGrace
-	justRead := c.multiplexed.Load() && age-time.Duration(c.lastRead.Load()) < newConnGrace
-	return p.idle() && !isNew && !justRead
 }
 
 // cut closes all connections and returns how many of them were in use.

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"math/rand/v2"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -14,13 +13,6 @@ const (
 	shedInterval   = 250 * time.Millisecond // between two steps of a shed
 	programTime    = time.Second            // for the program to close connections itself
 	shedSettleTime = 5 * time.Second        // after the last portion, what closes by itself still counts
-)
-
-// Marks of a connection, in conn.mark.
-const (
-	unmarked int32 = iota
-	marked         // its next response is to be the last
-	told           // its client has been told, or it is being closed: this is final
 )
 
 // shedder closes the longest-lived connections of a worker. Each step marks the n
@@ -52,18 +44,15 @@ type shedRequest struct {
 
 func newShedRequest(now time.Time, n int, over time.Duration, random float64) shedRequest {
 	portions := max(1, min(n, int(over/time.Second)))
-	interval := over / time.Duration(portions)
+	interval := max(1, over/time.Duration(portions))
 	return shedRequest{n: n, portions: portions, first: now.Add(time.Duration(random * float64(interval))), interval: interval}
 }
 
 // due returns how many connections are in the portions up to t.
 func (r shedRequest) due(t time.Time) int {
 	since := t.Sub(r.first)
-	switch {
-	case since < 0:
+	if since < 0 {
 		return 0
-	case r.interval == 0:
-		return r.n
 	}
 	return r.n * min(r.portions, 1+int(since/r.interval)) / r.portions
 }
@@ -197,41 +186,6 @@ func (s *shedder) mark(now time.Time, due, cut int) {
 			c.cut()
 		}
 	}
-}
-
-// programsOwn reports whether only the program knows how to end the connection: it
-// is hijacked, or its listener is not served by Serve and Mark was never called.
-func (c *conn) programsOwn() bool {
-	p := c.load()
-	return p == Hijacked || p == phaseNew && !c.served.Load()
-}
-
-// closeIdle closes a connection that has been idle for ipc.DefaultIdle: a client
-// that asks more often is told by a response.
-func (c *conn) closeIdle(now time.Time) {
-	age := int64(now.Sub(c.accepted)) + 1
-	since := c.idleSince.Load()
-	switch {
-	case c.load() == closing:
-		c.expire() // again: its server may have set a deadline since
-	case !c.idle():
-		c.idleSince.Store(0)
-	case since == 0:
-		c.idleSince.Store(age)
-	case age-since >= int64(ipc.DefaultIdle):
-		c.mark.Store(told)
-		c.expire()
-	}
-}
-
-// isShed reports whether a response should be the last of its connection.
-func isShed(nc net.Conn) bool {
-	c := tracked(nc)
-	if c == nil || !c.mark.CompareAndSwap(marked, told) && c.mark.Load() != told {
-		return false
-	}
-	c.idleSince.Store(0)
-	return true
 }
 
 // callProgram has onShed called for n more connections, without waiting for it. The

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,11 @@ func TestCloseIsNotHeld(t *testing.T) {
 	closed(t, closer, other)
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Read after Close: %v", err)
+	}
+	for _, set := range []func(time.Time) error{conn.SetDeadline, conn.SetReadDeadline, conn.SetWriteDeadline} {
+		if err := set(time.Time{}); !errors.Is(err, net.ErrClosed) { // else a read could park once more, and hold up the close(2)
+			t.Errorf("a deadline after Close: %v", err)
+		}
 	}
 }
 

@@ -48,9 +48,9 @@ func own() []string {
 // is ours and closed to others.
 func private() string { return "/tmp/forkd-" + strconv.Itoa(os.Geteuid()) }
 
-// Dirs returns the directories in which a client looks for apps, each once, in
+// searchDirs returns the directories in which a client looks for apps, each once, in
 // the order of docs/contract.md, section 9.
-func Dirs() []string {
+func searchDirs() []string {
 	candidates := append(own(), "/run/forkd")
 	if os.Geteuid() == 0 {
 		users, _ := filepath.Glob("/run/user/*/forkd") // the pattern is good: no error

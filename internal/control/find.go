@@ -44,7 +44,7 @@ func Find(name string) (Location, error) {
 		}
 		candidates = []Location{{Name: filepath.Base(path), Dir: filepath.Dir(path)}}
 	} else if ValidName(name) {
-		for _, dir := range Dirs() {
+		for _, dir := range searchDirs() {
 			candidates = append(candidates, Location{Name: name, Dir: dir})
 		}
 	}
@@ -73,7 +73,7 @@ func Find(name string) (Location, error) {
 func List() []Location {
 	const maxApps = 1024 // in a directory: it may be another user's
 	var live []Location
-	for _, dir := range Dirs() {
+	for _, dir := range searchDirs() {
 		file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 		if err != nil {
 			continue

@@ -57,7 +57,7 @@ func TestDirsNamesEachOnce(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", dir)
 	t.Setenv("RUNTIME_DIRECTORY", dir+"/shop")
 	n := 0
-	for _, d := range Dirs() {
+	for _, d := range searchDirs() {
 		if d == dir {
 			n++
 		}

@@ -112,7 +112,7 @@ func listenKeys(l *listener) []listenKey {
 	return []listenKey{
 		{"name", of(&l.Name, value.name, itself)},
 		{"address", field{l.setAddress, l.Address}},
-		{"mode", choice(&l.Mode, "", sockets.ModeReuseport, sockets.ModeShared, sockets.ModeEach)},
+		{"mode", choice(&l.Mode, "", sockets.Modes()...)},
 		{"balance", choice(&l.Balance, "least", sockets.BalanceHash, sockets.BalanceSource)},
 		{"backlog", whole(1, 1<<31-1, &l.Backlog)},
 		{"nonblocking", yesNo(&l.Nonblocking)},

@@ -243,7 +243,7 @@ func (g *group) dropNextFor(l *ListenerSet) {
 			g.dropNext(m)
 		}
 	}
-	g.refresh()
+	_ = g.steer() // an error is told of by the next one
 }
 
 // leave ends all sockets but unit-owned ones, and returns the slots of these by index.

@@ -34,7 +34,7 @@ type mode interface {
 	// flush resets the queue of a unit-owned socket that no slot uses any more.
 	flush(m *socket) error
 	// end closes a socket for every holder and resets its queue.
-	end(m *socket) error
+	end(m *socket)
 	// drop closes the descriptor. Workers keep their copies.
 	drop(m *socket)
 }
@@ -61,10 +61,7 @@ func (p plain) mend(m *socket) (undone string, err error) {
 
 func (p plain) flush(m *socket) error { return m.flushQueued(p.boundAddress) }
 
-func (p plain) end(m *socket) error {
-	m.end()
-	return nil
-}
+func (p plain) end(m *socket) { m.end() }
 
 func (p plain) drop(m *socket) { m.close() }
 
@@ -242,7 +239,7 @@ func (b *boundAddress) closeSlot(slot int) error {
 	case len(b.usersOf(m)) > 0:
 		return nil
 	case m.unitOwned:
-		return b.mode.flush(m)
+		return cmp.Or(b.mode.flush(m), b.steer())
 	default:
 		return b.remove(m)
 	}
@@ -251,9 +248,9 @@ func (b *boundAddress) closeSlot(slot int) error {
 // remove ends a socket that no slot uses.
 func (b *boundAddress) remove(m *socket) error {
 	b.set.forget(m)
-	err := b.mode.end(m)
+	b.mode.end(m)
 	b.sockets[m.slot] = nil
-	return err
+	return b.steer()
 }
 
 // steer updates the group and its program. It comes before mend.

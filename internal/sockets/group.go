@@ -206,7 +206,7 @@ func (g *group) mend(m *socket) (undone string, err error) {
 
 // end closes the slot's socket. Meanwhile neither it nor the socket that takes its index
 // gets connections.
-func (g *group) end(m *socket) error {
+func (g *group) end(m *socket) {
 	g.refresh()
 	g.dropNext(m)
 	if slices.Contains(g.index, m.slot) {
@@ -215,7 +215,6 @@ func (g *group) end(m *socket) error {
 		g.index.leave(m.slot)
 	}
 	m.close()
-	return g.attach()
 }
 
 // flush resets the queue in the same way: the socket leaves the group and gets the last
@@ -227,7 +226,7 @@ func (g *group) flush(m *socket) (err error) {
 		err = m.flushQueued(g.boundAddress)
 		g.index.leave(m.slot)
 	}
-	return cmp.Or(err, g.steer())
+	return err
 }
 
 func (g *group) drop(m *socket) {

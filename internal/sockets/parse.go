@@ -12,6 +12,7 @@ import (
 	"unicode"
 )
 
+// AddressForms says how an address can be written.
 const (
 	AddressForms = `write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`
 	schemes      = "use tcp://, tcp4://, tcp6:// or unix://"
@@ -116,6 +117,7 @@ func parseQuery(query string) (fs.FileMode, error) {
 	return perm, nil
 }
 
+// ParseTCP reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT.
 func ParseTCP(address string) (l Listener, err error) {
 	network, rest, schemed := strings.Cut(address, "://")
 	if !schemed {

@@ -179,13 +179,13 @@ type choice struct {
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its
 // name, those at its address.
-func (ls *ListenerSet) pick(l Listener, want bindAddr, from []*passed) (choice, error) {
+func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (choice, error) {
 	c := choice{at: want}
-	names := make([]string, len(ls.listeners))
-	for i, other := range ls.listeners {
+	names := make([]string, len(l.listeners))
+	for i, other := range l.listeners {
 		names[i] = other.Name
 	}
-	units, err := pickUnits(l, want, names, from)
+	units, err := pickUnits(asked, want, names, from)
 	if err != nil {
 		return c, err
 	}
@@ -196,12 +196,12 @@ func (ls *ListenerSet) pick(l Listener, want bindAddr, from []*passed) (choice, 
 		}
 	}
 	mine := func(p *passed) bool {
-		return p.stored != "" && p.unix == (l.Network == "unix") && (p.listener == l.Name || !slices.Contains(names, p.listener))
+		return p.stored != "" && p.unix == (asked.Network == "unix") && (p.listener == asked.Name || !slices.Contains(names, p.listener))
 	}
 	if c.at.end.port == 0 && c.at.path == "" {
 		// The kernel has picked a port for an earlier master.
 		for _, p := range from {
-			if at := p.at.end; mine(p) && p.listener == l.Name {
+			if at := p.at.end; mine(p) && p.listener == asked.Name {
 				if at.port = 0; at == c.at.end {
 					c.at.end = p.at.end
 					break
@@ -222,7 +222,7 @@ func (ls *ListenerSet) pick(l Listener, want bindAddr, from []*passed) (choice, 
 		}
 	}
 	if c.at.mode == ModeShared && len(units) > 1 {
-		return c, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", l, len(units), ModeShared, ModeReuseport)
+		return c, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
 	}
 	for _, p := range units {
 		free := 0

@@ -155,10 +155,9 @@ func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone string) 
 // flush leaves the queue to systemd.
 func (u *unixSocket) flush(*socket) error { return nil }
 
-func (u *unixSocket) end(m *socket) error {
+func (u *unixSocket) end(m *socket) {
 	u.file.remove()
 	m.end()
-	return nil
 }
 
 // drop keeps the file of a stored socket.

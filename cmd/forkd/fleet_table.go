@@ -85,7 +85,7 @@ func fleetTable(s screen, f *fleet.Fleet, workers bool) []string {
 		}
 	}
 	lines := append(fleetLines(s, f), drawTable(s, hostColumns(isOld), hosts, func(h *fleet.Host, _ string) []string {
-		return s.paintAll(yellow, hostNotes(s, h))
+		return s.warning(hostNotes(s, h))
 	})...)
 	if slices.ContainsFunc(hosts, isOld) {
 		lines = append(lines, s.paint(dim, s.cut(fmt.Sprintf("  %s the newest generation is %d", older, newest))))
@@ -135,7 +135,7 @@ func fleetLines(s screen, f *fleet.Fleet) []string {
 		lines[0] = strings.Replace(lines[0], serving, s.paint(yellow, serving), 1)
 	}
 	if f.Problem != "" {
-		lines = append(lines, s.paintAll(yellow, s.wrap(sanitize(f.Problem)))...)
+		lines = append(lines, s.warning(s.wrap(sanitize(f.Problem)))...)
 	}
 	return lines
 }

@@ -44,9 +44,10 @@ func (s screen) paint(p style, text string) string {
 	return "\x1b[" + string(p) + "m" + text + "\x1b[0m"
 }
 
-func (s screen) paintAll(p style, lines []string) []string {
+// warning paints lines that ask for attention.
+func (s screen) warning(lines []string) []string {
 	for i, line := range lines {
-		lines[i] = s.paint(p, line)
+		lines[i] = s.paint(yellow, line)
 	}
 	return lines
 }

@@ -86,10 +86,10 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 	switch last := app.LastRoll; {
 	case app.ReloadError != nil:
 		text := "configuration not taken, " + age(now.Sub(app.ReloadError.At)) + " ago: " + app.ReloadError.Error
-		lines = append(lines, s.paintAll(yellow, s.wrap(sanitize(text)))...)
+		lines = append(lines, s.warning(s.wrap(sanitize(text)))...)
 	case last != nil && app.Roll == nil && last.Result != control.ResultDone:
 		text := fmt.Sprintf("last roll, to generation %d: %s", last.Generation, resultText(*last))
-		lines = append(lines, s.paintAll(yellow, s.wrap(sanitize(text)))...)
+		lines = append(lines, s.warning(s.wrap(sanitize(text)))...)
 	}
 	return lines
 }

@@ -36,7 +36,7 @@ type Totals struct {
 
 func totals(hosts []Host) Totals {
 	t := Totals{Hosts: len(hosts), Generations: []int64{}}
-	var connections, capacity figure
+	var connections, capacity sum
 	used, room := int64(0), int64(0)
 	for i := range hosts {
 		h := &hosts[i]
@@ -71,7 +71,7 @@ func totals(hosts []Host) Totals {
 	}
 	slices.Sort(t.Generations)
 	t.Generations = slices.Compact(t.Generations)
-	t.Connections, t.Capacity = connections.sum(), capacity.sum()
+	t.Connections, t.Capacity = connections.value(), capacity.value()
 	if room > 0 {
 		t.Utilization = new(100 * float64(used) / float64(room))
 	}
@@ -85,15 +85,15 @@ func valueOr0(n *int64) int64 {
 	return *n
 }
 
-// figure is a sum that may be unknown. It is at most the largest number that JSON
+// sum is a sum that may be unknown. It is at most the largest number that JSON
 // carries.
-type figure struct {
+type sum struct {
 	total   int64
 	parts   int
 	unknown bool
 }
 
-func (f *figure) add(n *int64, state string) {
+func (f *sum) add(n *int64, state string) {
 	switch {
 	case n != nil:
 		f.total = min(f.total+*n, mostNumber)
@@ -103,7 +103,7 @@ func (f *figure) add(n *int64, state string) {
 	}
 }
 
-func (f *figure) sum() *int64 {
+func (f *sum) value() *int64 {
 	if f.unknown || f.parts == 0 {
 		return nil
 	}

@@ -32,9 +32,9 @@ type Worker struct {
 	Restarts    *int64   `json:"restarts"`
 }
 
-// columns are a host's workers as they are in its hash: a JSON object of equally
-// long lists, as a list of objects would say each name 64 times. Slot and State are
-// there whenever another column is. A nil entry is not known.
+// columns are the workers of a host in its hash: a JSON object of equally long lists,
+// because a list of objects would repeat each name 64 times. Slot and State are there
+// whenever another column is. A nil entry is not known.
 type columns struct {
 	Slot        []*int64   `json:"slot"`
 	PID         []*int64   `json:"pid"`
@@ -49,46 +49,61 @@ type columns struct {
 	Restarts    []*int64   `json:"restarts"`
 }
 
+// figure is a column of whole numbers, and the field of a worker that is in it.
+type figure struct {
+	name   string
+	column *[]*int64
+	of     func(*Worker) **int64
+}
+
+func (c *columns) figures() []figure {
+	return []figure{
+		{"pid", &c.PID, func(w *Worker) **int64 { return &w.PID }},
+		{"generation", &c.Generation, func(w *Worker) **int64 { return &w.Generation }},
+		{"connections", &c.Connections, func(w *Worker) **int64 { return &w.Connections }},
+		{"accepted", &c.Accepted, func(w *Worker) **int64 { return &w.Accepted }},
+		{"requests", &c.Requests, func(w *Worker) **int64 { return &w.Requests }},
+		{"queue", &c.Queue, func(w *Worker) **int64 { return &w.Queue }},
+		{"rss_bytes", &c.RSSBytes, func(w *Worker) **int64 { return &w.RSSBytes }},
+		{"restarts", &c.Restarts, func(w *Worker) **int64 { return &w.Restarts }},
+	}
+}
+
 // appendColumns appends the workers of slots, and a row for each slot without one.
 func appendColumns(b []byte, slots []control.Slot) []byte {
-	c := columns{
-		Slot: []*int64{}, PID: []*int64{}, Generation: []*int64{}, State: []string{}, Connections: []*int64{}, Accepted: []*int64{},
-		Requests: []*int64{}, Queue: []*int64{}, CPUPercent: []*float64{}, RSSBytes: []*int64{}, Restarts: []*int64{},
+	var c columns
+	figures := c.figures()
+	add := func(w Worker) {
+		c.Slot, c.State, c.CPUPercent = append(c.Slot, &w.Slot), append(c.State, w.State), append(c.CPUPercent, w.CPUPercent)
+		for _, f := range figures {
+			*f.column = append(*f.column, *f.of(&w))
+		}
 	}
 	for _, s := range slots {
+		slot, restarts := int64(s.Slot), new(int64(s.Restarts))
 		if len(s.Workers) == 0 {
-			c.add(s, nil, nil, s.State, control.Worker{})
+			add(Worker{Slot: slot, State: s.State, Restarts: restarts})
 		}
 		for _, w := range s.Workers {
-			c.add(s, new(int64(w.PID)), new(int64(w.Generation)), w.State, w)
+			if w.CPUPercent != nil {
+				w.CPUPercent = new(tenths(*w.CPUPercent))
+			}
+			add(Worker{
+				Slot: slot, PID: new(int64(w.PID)), Generation: new(int64(w.Generation)), State: w.State,
+				Connections: w.Connections, Accepted: w.Accepted, Requests: w.Requests, Queue: w.Queue,
+				CPUPercent: w.CPUPercent, RSSBytes: w.RSSBytes, Restarts: restarts,
+			})
 		}
 	}
 	text, _ := json.Marshal(c)
 	return append(b, text...)
 }
 
-func (c *columns) add(s control.Slot, pid, generation *int64, state string, w control.Worker) {
-	c.Slot = append(c.Slot, new(int64(s.Slot)))
-	c.PID = append(c.PID, pid)
-	c.Generation = append(c.Generation, generation)
-	c.State = append(c.State, state)
-	c.Connections = append(c.Connections, w.Connections)
-	c.Accepted = append(c.Accepted, w.Accepted)
-	c.Requests = append(c.Requests, w.Requests)
-	c.Queue = append(c.Queue, w.Queue)
-	if w.CPUPercent != nil {
-		w.CPUPercent = new(tenths(*w.CPUPercent))
-	}
-	c.CPUPercent = append(c.CPUPercent, w.CPUPercent)
-	c.RSSBytes = append(c.RSSBytes, w.RSSBytes)
-	c.Restarts = append(c.Restarts, new(int64(s.Restarts)))
-}
-
 // tenths rounds to one digit after the point.
 func tenths(f float64) float64 { return math.Round(f*10) / 10 }
 
-// parseWorkers makes rows of what appendColumns writes. Columns that it does not
-// know, of a later forkd, are skipped. The error is short and printable.
+// parseWorkers parses what appendColumns writes. Unknown columns, of a later forkd,
+// are skipped. The error is short and printable.
 func parseWorkers(text string) ([]Worker, error) {
 	if len(text) > mostColumns {
 		return nil, fmt.Errorf("%d bytes: at most %d are read", len(text), mostColumns)
@@ -108,21 +123,17 @@ func parseWorkers(text string) ([]Worker, error) {
 	}
 	workers := make([]Worker, len(c.Slot))
 	for i := range workers {
-		workers[i] = Worker{
-			Slot: *c.Slot[i], PID: at(c.PID, i), Generation: at(c.Generation, i), State: c.State[i],
-			Connections: at(c.Connections, i), Accepted: at(c.Accepted, i), Requests: at(c.Requests, i), Queue: at(c.Queue, i),
-			CPUPercent: at(c.CPUPercent, i), RSSBytes: at(c.RSSBytes, i), Restarts: at(c.Restarts, i),
+		workers[i].Slot, workers[i].State = *c.Slot[i], c.State[i]
+	}
+	for i, cpu := range c.CPUPercent {
+		workers[i].CPUPercent = cpu
+	}
+	for _, f := range c.figures() {
+		for i, n := range *f.column {
+			*f.of(&workers[i]) = n
 		}
 	}
 	return workers, nil
-}
-
-// at is nil where there is no such column.
-func at[T any](column []*T, row int) *T {
-	if column == nil {
-		return nil
-	}
-	return column[row]
 }
 
 // check returns an error for columns of different lengths, and for values out of
@@ -132,21 +143,8 @@ func (c *columns) check() error {
 	if len(c.State) != n {
 		return fmt.Errorf("column state has %d rows, slot has %d", len(c.State), n)
 	}
-	for _, column := range []struct {
-		name string
-		list []*int64
-	}{
-		{"slot", c.Slot},
-		{"pid", c.PID},
-		{"generation", c.Generation},
-		{"connections", c.Connections},
-		{"accepted", c.Accepted},
-		{"requests", c.Requests},
-		{"queue", c.Queue},
-		{"rss_bytes", c.RSSBytes},
-		{"restarts", c.Restarts},
-	} {
-		if err := checkColumn(column.name, column.list, n, mostNumber, "not a whole number from 0 to 2^53"); err != nil {
+	for _, f := range append(c.figures(), figure{name: "slot", column: &c.Slot}) {
+		if err := checkColumn(f.name, *f.column, n, mostNumber, "not a whole number from 0 to 2^53"); err != nil {
 			return err
 		}
 	}

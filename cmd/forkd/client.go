@@ -55,31 +55,28 @@ func withApps(cmd *cobra.Command, args []string, all bool, f func(*control.Clien
 	return &exit{code, fmt.Sprintf("%s (and %d more failed)", text, len(failures)-1)}
 }
 
+// connected calls f with a client, and puts the app's name before an error of its
+// master.
 func connected(at control.Location, f func(*control.Client) error) error {
 	client, err := control.Connect(at)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	return f(client)
-}
-
-// appError puts the app's name before an error of its master.
-func appError(name string, err error) error {
+	err = f(client)
 	if refusal, ok := errors.AsType[*control.Error](err); ok {
-		return fmt.Errorf("%s: %s", name, refusal.Text)
+		return fmt.Errorf("%s: %s", at.Name, refusal.Text)
 	}
 	return err
 }
 
-// argumentError is appError for arguments that the master checks: what it refuses
-// as bad is wrong usage.
+// argumentError makes wrong usage of what a master refuses as a bad argument.
 func argumentError(name string, err error) error {
 	refusal, ok := errors.AsType[*control.Error](err)
 	if ok && (refusal.Code == http.StatusBadRequest || refusal.Code == http.StatusRequestEntityTooLarge) {
 		return usage("%s: %s", name, refusal.Text)
 	}
-	return appError(name, err)
+	return err
 }
 
 // appStatus is the result of a query of one app.
@@ -129,13 +126,13 @@ func query(ctx context.Context, name string) ([]appStatus, error) {
 }
 
 func queryApp(ctx context.Context, at control.Location) appStatus {
-	s := appStatus{at: at}
-	s.err = connected(at, func(client *control.Client) (err error) {
-		s.foreign = client.Foreign()
-		s.app, err = client.Status(ctx)
-		return err
-	})
-	return s
+	client, err := control.Connect(at)
+	if err != nil {
+		return appStatus{at: at, err: err}
+	}
+	defer client.Close()
+	app, err := client.Status(ctx)
+	return appStatus{at: at, app: app, foreign: client.Foreign(), err: err}
 }
 
 func firstError(apps []appStatus) error {

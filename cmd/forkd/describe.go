@@ -48,7 +48,7 @@ func describe(ctx context.Context, std stdio, client *control.Client, slot int, 
 	name := client.At().Name
 	d, err := client.Describe(ctx)
 	if err != nil {
-		return appError(name, err)
+		return err
 	}
 	if slot != allSlots {
 		if err := keepSlot(&d, slot); err != nil {

@@ -32,7 +32,7 @@ func hostDraining(std stdio, draining bool, cmd *cobra.Command) *cobra.Command {
 		return withApp(cmd, args, func(client *control.Client) error {
 			name := client.At().Name
 			if err := client.DrainHost(cmd.Context(), draining); err != nil {
-				return appError(name, err)
+				return err
 			}
 			if draining {
 				fmt.Fprintf(std.out, "%s: this host drains: its health checks fail, and it serves whoever comes, until forkd resume %s\n", name, name)

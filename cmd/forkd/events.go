@@ -57,7 +57,7 @@ func events(ctx context.Context, std stdio, client *control.Client, follow, asJS
 	if errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C, or | head: the user has seen enough
 	}
-	return appError(client.At().Name, err)
+	return err
 }
 
 // eventLine is an event in a line: "15:04:05 ready slot 1 generation 2 pid 77: why".

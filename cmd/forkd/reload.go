@@ -42,7 +42,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		if err == nil {
 			fmt.Fprintf(std.out, "%s: a roll to generation %d has been asked for\n", name, rolled.Generation)
 		}
-		return appError(name, err)
+		return err
 	}
 	type outcome struct {
 		rolled control.Rolled
@@ -53,7 +53,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	began := time.Now()
 	before, err := client.Status(ctx)
 	if err != nil {
-		return appError(name, err)
+		return err
 	}
 	ended := make(chan outcome, 1)
 	go func() {
@@ -67,7 +67,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		select {
 		case end := <-ended:
 			if end.err != nil {
-				return appError(name, end.err)
+				return end.err
 			}
 			if err := printResult(std, name, end.rolled, time.Since(began)); err != nil {
 				return err
@@ -93,7 +93,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 func awaitScale(ctx context.Context, std stdio, client *control.Client, before int) error {
 	app, err := client.Status(ctx)
 	if err != nil {
-		return appError(client.At().Name, err)
+		return err
 	}
 	if app.Totals.Wanted == before {
 		return nil

@@ -102,7 +102,7 @@ func awaitWorkers(ctx context.Context, std stdio, client *control.Client, scaled
 	for {
 		app, err := client.Status(ctx)
 		if err != nil {
-			return appError(name, err)
+			return err
 		}
 		text, done, err := scaleProgress(&app, scaled, began)
 		switch {

@@ -48,7 +48,7 @@ func end(ctx context.Context, std stdio, client *control.Client, now bool) error
 	name := client.At().Name
 	began := time.Now()
 	if err := client.Stop(ctx, now); err != nil {
-		return appError(name, err)
+		return err
 	}
 	gone := make(chan error, 1)
 	go func() { gone <- client.Gone(ctx) }()

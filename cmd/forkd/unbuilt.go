@@ -1,43 +1,30 @@
 package main
 
-import (
-	"slices"
+import "github.com/spf13/cobra"
 
-	"github.com/spf13/cobra"
-)
-
-// refused is a command that a user may look for and that is not there.
+// refused is a command that a user may look for and that there is not.
 type refused struct {
 	names []string
 	text  string // what to do instead
 }
 
-// later are the commands of docs/contract.md, section 5, that are not built.
-//
-//nolint:gochecknoglobals // a fixed table
-var later = []refused{
-	{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
-	{[]string{"logs"}, "logs is not built yet: the workers' output is on the stdout of forkd run"},
-	{[]string{"top", "monit"}, "top is not built yet: use forkd status --watch"},
-	{[]string{"doctor"}, "doctor is not built yet"},
-	{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
-}
-
-// counterparts are pm2's commands that forkd calls by another name.
-//
-//nolint:gochecknoglobals // a fixed table
-var counterparts = []refused{
-	{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which drops no request"},
-	{[]string{"delete"}, "delete is a command of pm2: use forkd stop APP; an app that does not run leaves nothing behind"},
-	{[]string{"save"}, "save is a command of pm2: an app's settings are its file, /etc/forkd/APP.toml"},
-	{[]string{"startup"}, "startup is a command of pm2: use forkd unit APP, which prints a systemd unit"},
-	{[]string{"jlist"}, "jlist is a command of pm2: use forkd status --json"},
-	{[]string{"flush"}, "flush is a command of pm2: forkd keeps no log files; use those of whoever reads its output"},
-}
-
+// refusals are the commands of docs/contract.md, section 5, that are not built, then
+// pm2's commands that forkd has by another name.
 func refusals() []*cobra.Command {
 	var commands []*cobra.Command
-	for _, r := range slices.Concat(later, counterparts) {
+	for _, r := range []refused{
+		{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
+		{[]string{"logs"}, "logs is not built yet: the workers' output is on the stdout of forkd run"},
+		{[]string{"top", "monit"}, "top is not built yet: use forkd status --watch"},
+		{[]string{"doctor"}, "doctor is not built yet"},
+		{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
+		{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which drops no request"},
+		{[]string{"delete"}, "delete is a command of pm2: use forkd stop APP; an app that does not run leaves nothing behind"},
+		{[]string{"save"}, "save is a command of pm2: an app's settings are its file, /etc/forkd/APP.toml"},
+		{[]string{"startup"}, "startup is a command of pm2: use forkd unit APP, which prints a systemd unit"},
+		{[]string{"jlist"}, "jlist is a command of pm2: use forkd status --json"},
+		{[]string{"flush"}, "flush is a command of pm2: forkd keeps no log files; use those of whoever reads its output"},
+	} {
 		commands = append(commands, refusal(r))
 	}
 	return commands

@@ -67,19 +67,10 @@ type (
 	}
 )
 
-func (fact) message()            {}
-func (reported) message()        {}
-func (signaled) message()        {}
-func (statusRequest) message()   {}
-func (healthRequest) message()   {}
-func (describeRequest) message() {}
-func (eventsRequest) message()   {}
-func (rollRequest) message()     {}
-func (scaleRequest) message()    {}
-func (drainRequest) message()    {}
-func (sendRequest) message()     {}
-func (commandRequest) message()  {}
-func (stopRequest) message()     {}
+func (fact) message()     {}
+func (reported) message() {}
+func (signaled) message() {}
+func (reply[T]) message() {} // all requests
 
 type (
 	// prepared is a generation's release, by executor.prepare; before is how many
@@ -186,7 +177,7 @@ func (b *inbox) post(m message) bool {
 }
 
 // postFact posts an event for the pool.
-func (b *inbox) postFact(ev pool.Event) bool { return b.post(fact{ev}) }
+func (b *inbox) postFact(ev pool.Event) { b.post(fact{ev}) }
 
 // postReport posts a report to the executor.
 func (b *inbox) postReport(r report) bool { return b.post(reported{r}) }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrRedirected: a path leads where it should not.
+// ErrRedirected says that a path leads where it should not.
 var ErrRedirected = errors.New("a symbolic link of another user's leads to a directory that is not that user's")
 
 // OpenDir opens a directory (O_PATH) in which a file is to be made by way of its

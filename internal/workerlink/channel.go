@@ -109,23 +109,20 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// send hands over a message, whole or not at all. What the socket has no room for
-// follows as the worker reads, forkd's own messages before those of applications.
-// The error is errFull where too much waits already, which never happens to forkd's
-// own; net.ErrClosed or EPIPE where the channel has ended.
+// send hands over one of forkd's own messages, whole or not at all. What the socket
+// has no room for follows as the worker reads, before what applications say. The
+// error is net.ErrClosed or EPIPE where the channel has ended.
 func (c *channel) send(m ipc.Message) error {
 	line, err := ipc.Encode(m)
 	if err != nil {
 		return err
 	}
-	if _, ok := m.(ipc.App); ok {
-		return c.deliver(line)
-	}
-	return c.put(line, func() error { c.outbox.putOwn(m, line); return nil })
+	_, drain := m.(ipc.Drain)
+	return c.put(line, func() error { c.outbox.putOwn(line, drain); return nil })
 }
 
-// deliver is send for an application's message that is encoded already. The line
-// may be shared between channels: nobody writes to it.
+// deliver is send for an application's encoded message, which may be shared between
+// channels: nobody writes to it. The error is also errFull.
 func (c *channel) deliver(line []byte) error {
 	return c.put(line, func() error { return c.outbox.put(line) })
 }
@@ -173,27 +170,19 @@ func (c *channel) try(line []byte) (n int, err error) {
 // write writes what waits until nothing does. It is the writer: there is one at a
 // time, and none where nothing waits.
 func (c *channel) write() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for {
-		c.mu.Lock()
 		line := c.outbox.next()
 		if line == nil || c.broken != nil {
 			c.busy = false
-			c.mu.Unlock()
 			return
 		}
 		c.mu.Unlock()
-		if _, err := c.conn.Write(line); err != nil {
-			c.fail(err)
+		_, err := c.conn.Write(line)
+		c.mu.Lock()
+		if err != nil && c.broken == nil { // half a line may be out: nothing can follow
+			c.broken, c.outbox = err, outbox{}
 		}
-	}
-}
-
-// fail forgets what waits: half a line may be out, so nothing can follow.
-func (c *channel) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken == nil {
-		c.broken = err
-		c.outbox = outbox{}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,10 +85,10 @@ func TestChannelSendsWhole(t *testing.T) {
 	c, theirs := pair(t)
 	long := ipc.App(bytes.TrimSpace(line(ipc.MaxLine + 1)))
 	drain := ipc.Drain{Reason: ipc.ReasonRoll, Deadline: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC), Idle: time.Second}
-	if err := c.send(ipc.App("1")); err != nil {
+	if err := c.deliver([]byte("1\n")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.send(long); err != nil {
+	if err := c.deliver(append(slices.Clone(long), '\n')); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.deliver([]byte("2\n")); err != nil {
@@ -101,7 +102,7 @@ func TestChannelSendsWhole(t *testing.T) {
 		expect(t, in, want)
 	}
 	// Nothing waits any more, and it goes on.
-	if err := c.send(ipc.App("3")); err != nil {
+	if err := c.deliver([]byte("3\n")); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, in, ipc.App("3"))
@@ -151,7 +152,7 @@ func TestChannelOfAWorkerThatDoesNotRead(t *testing.T) {
 	if most := (maxWaiting + 1<<20) / len(shared); accepted < maxWaiting/len(shared) || accepted > most {
 		t.Errorf("%d lines of 64 KiB were taken, want up to %d", accepted, most)
 	}
-	if err := c.send(ipc.App("1")); err != nil && !errors.Is(err, errFull) {
+	if err := c.deliver([]byte("1\n")); err != nil && !errors.Is(err, errFull) {
 		t.Errorf("refused with %v", err)
 	}
 	drain := ipc.Drain{Reason: ipc.ReasonStop, Deadline: time.Date(2026, 11, 21, 6, 30, 0, 0, time.UTC)}

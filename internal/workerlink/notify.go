@@ -1,6 +1,7 @@
 package workerlink
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -55,18 +56,19 @@ func newNotifySocket(cfg Config) (*notifySocket, error) {
 
 // listen makes a socket at the address.
 func (s *notifySocket) listen() (*closing.Conn, uint64, error) {
-	plain, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.address, Net: "unixgram"})
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+		return errors.Join(cerr, err)
+	}}
+	plain, err := config.ListenPacket(context.Background(), "unixgram", s.address)
 	if err != nil {
 		return nil, 0, err
 	}
-	conn := closing.NewConn(plain, s.closer)
-	err = withFD(conn, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-	})
-	var inode uint64
-	if err == nil && !s.abstract() {
-		inode, err = s.chown()
+	conn := closing.NewConn(plain.(*net.UnixConn), s.closer)
+	if s.abstract() {
+		return conn, 0, nil
 	}
+	inode, err := s.chown()
 	if err != nil {
 		conn.Close()
 		return nil, 0, err
@@ -174,17 +176,4 @@ func (s *notifySocket) receive(counts func(sender int) bool, heard func(text str
 		}
 		pace.Rest(messages.Take(1, time.Now()), conn.Closed())
 	}
-}
-
-// withFD runs f on a connection's descriptor.
-func withFD(conn syscall.Conn, f func(fd int) error) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
 }

@@ -207,8 +207,12 @@ func TestNotifyDescriptorsAndLongDatagrams(t *testing.T) {
 	for i := range fds {
 		fds[i] = int(write.Fd())
 	}
-	err = withFD(conn, func(fd int) error { return unix.Sendmsg(fd, []byte("BARRIER=1"), unix.UnixRights(fds...), nil, 0) })
+	raw, err := conn.SyscallConn()
 	if err != nil {
+		t.Fatal(err)
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.Sendmsg(int(fd), []byte("BARRIER=1"), unix.UnixRights(fds...), nil, 0) })
+	if err := errors.Join(err, cerr); err != nil {
 		t.Fatal(err)
 	}
 	write.Close()

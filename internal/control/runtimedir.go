@@ -156,8 +156,11 @@ func (d *RuntimeDir) openLocked(base string) (dir, lock *os.File, err error) {
 func (d *RuntimeDir) flock(dir *os.File) (*os.File, error) {
 	path := d.Path(lockName)
 	lock, err := os.OpenFile(within(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errMoved
+	}
 	if err != nil {
-		return nil, err
+		return nil, unusable(path, err)
 	}
 	if info, statErr := lock.Stat(); statErr != nil || !info.Mode().IsRegular() || owner(info) != os.Geteuid() {
 		err = fmt.Errorf("cannot use %s: it is no file of yours: remove it", path) // others could write to the directory, once
@@ -189,7 +192,7 @@ func (d *RuntimeDir) restore() (missing []string, err error) {
 	}
 	if readPID(d.at(pidName)) != os.Getpid() {
 		if err := d.writePID(); err != nil {
-			return nil, err
+			return nil, unusable(d.Path(pidName), err)
 		}
 		missing = append(missing, "pid")
 	}
@@ -239,7 +242,7 @@ func (d *RuntimeDir) listen() error {
 	_ = syscall.Unlink(file) // never a directory, as os.Remove would
 	ln, err := listenUnix(file, private)
 	if err != nil {
-		return err
+		return unusable(path, err)
 	}
 	if d.group >= 0 { // in this order: the file is never open to another group
 		if err = os.Lchown(file, -1, d.group); err != nil {
@@ -251,7 +254,7 @@ func (d *RuntimeDir) listen() error {
 	info, missing := os.Lstat(file)
 	if err = cmp.Or(err, missing); err != nil {
 		ln.Close()
-		return err
+		return unusable(path, err)
 	}
 	d.socket = info
 	d.listener.replace(ln)

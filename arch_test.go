@@ -77,6 +77,10 @@ func rules() []rule {
 			why:    "a command reads its arguments and calls one of these",
 		},
 		{from: "examples/...", to: []string{"..."}, except: []string{"worker/..."}, why: "an example shows what a user of the module can do, and users see no more than this"},
+		{
+			from: "supervisor", to: []string{"github.com/redis/...", "github.com/alicebob/...", "github.com/yuin/gopher-lua/...", "internal/fleet"}, linked: true,
+			why: "nothing of Redis runs, grows or crashes in the master: the fleet agent is a process beside it",
+		},
 		{from: "cmd/forkd", to: []string{"github.com/valyala/fasthttp/..."}, linked: true, why: "the master never touches a connection: a web server in it is dead weight in memory"},
 		{from: "worker", to: []string{"github.com/valyala/fasthttp/..."}, linked: true, why: "whoever does not use fasthttp must not compile it"},
 		{from: "worker/httpserve", to: []string{"github.com/valyala/fasthttp/..."}, linked: true, why: "whoever does not use fasthttp must not compile it"},

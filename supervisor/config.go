@@ -44,9 +44,9 @@ type Config struct {
 	Settings []Setting // every key with its value and where that came from, for describe
 	Warnings []string  // what can be run, and is probably not meant, with its mend; said when it has been read
 
-	// EmbeddedRedis is how this program is run, its name first, to serve a small
-	// Redis on descriptor 3 (Redis.URL "embedded"). nil: it can't.
-	EmbeddedRedis []string `json:"-"`
+	// FleetAgent is how /proc/self/exe is run, its name first, to be the fleet agent
+	// (see internal/redisconfig). nil: it can't, and Redis.URL must be "".
+	FleetAgent []string `json:"-"`
 
 	// Reload reads the configuration again, from where this one came. It may
 	// block. nil: it can't be read again.

@@ -31,7 +31,7 @@ type executor struct {
 	events    *eventlog.Log
 	inbox     *inbox
 	pool      *pool.Pool // to look things up; the loop steps it
-	agent     fleetAgent
+	agent     *fleetAgent
 	children  *process.Children
 	output    *output.Writer // nil: workers inherit the master's own
 	logFiles  []output.LogFile
@@ -62,12 +62,6 @@ type executor struct {
 	others          map[uint64]string  // who else listens on the app's ports, by the socket's ID
 	naming          bool               // holdersFound is on its way
 	listenersClosed bool               // the app stops: the sockets are the workers' alone
-}
-
-// fleetAgent is what reports the app to Redis.
-type fleetAgent interface {
-	follow(Redis)           // by these settings from now on
-	health() *control.Redis // nil: there is none
 }
 
 // perform does what the pool has decided.

@@ -1,25 +1,31 @@
 package supervisor
 
 import (
+	"iter"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/process"
 )
 
-// fresh is how old the last look may be for figures per second to be taken from
-// it. Beyond that they are the mean since the worker started.
-const fresh = time.Minute
+const (
+	// measureInterval is the least time between two samples of a worker: figures per
+	// second are over at least that, and all who ask meanwhile get the same.
+	measureInterval = time.Second
+	// sampleMaxAge is how old the last sample may be for figures per second to be
+	// taken from it. Beyond that they are the mean since the worker started.
+	sampleMaxAge = time.Minute
+)
 
-// meter adds what takes two looks: CPU and requests per second, and memory. It
-// looks only while somebody asks, and is not for more than one goroutine.
+// meter adds what takes two samples: CPU and requests per second, and memory. It
+// samples only while somebody asks, and is not for more than one goroutine.
 type meter struct {
 	usage process.Usage
-	last  map[int]look // by pid
+	last  map[int]sample // by pid
 }
 
-// look is what was seen of a worker at a time.
-type look struct {
+// sample is what was seen of a worker at a time.
+type sample struct {
 	at        time.Time
 	startedAt time.Time // of whom: a pid is used again
 	figures   process.Figures
@@ -31,46 +37,66 @@ type look struct {
 
 // measure fills in the figures of every worker of app.
 func (m *meter) measure(app *control.App, now time.Time) {
-	var pids []int
-	for _, s := range app.Slots {
-		for _, w := range s.Workers {
-			pids = append(pids, w.PID)
+	isDue := func(w *control.Worker) bool {
+		last, known := m.last[w.PID]
+		return !known || !last.startedAt.Equal(w.StartedAt) || now.Sub(last.at) >= measureInterval
+	}
+	var due []int
+	for w := range workers(app) {
+		if isDue(w) {
+			due = append(due, w.PID)
 		}
 	}
-	sample := m.usage.Sample(pids)
-	looks := make(map[int]look, len(pids))
-	for _, s := range app.Slots {
-		for i := range s.Workers {
-			w := &s.Workers[i]
-			if f, known := sample[w.PID]; known {
-				looks[w.PID] = m.worker(w, f, now)
+	figures := m.usage.Sample(due)
+	samples := make(map[int]sample, len(m.last))
+	for w := range workers(app) {
+		one := m.last[w.PID]
+		if isDue(w) {
+			f, sampled := figures[w.PID]
+			if !sampled {
+				continue
 			}
+			one = next(one, w, f)
 		}
+		samples[w.PID] = one
+		one.show(w)
 	}
-	m.last = looks
+	m.last = samples
 	app.Totals = control.Sum(app.Slots)
 }
 
-func (m *meter) worker(w *control.Worker, f process.Figures, now time.Time) look {
-	seen := look{at: f.At, startedAt: w.StartedAt, figures: f}
+func workers(app *control.App) iter.Seq[*control.Worker] {
+	return func(yield func(*control.Worker) bool) {
+		for _, s := range app.Slots {
+			for i := range s.Workers {
+				if !yield(&s.Workers[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// next is the sample after last, which may be nobody's or another worker's.
+func next(last sample, w *control.Worker, f process.Figures) sample {
+	seen := sample{at: f.At, startedAt: w.StartedAt, figures: f}
 	if w.Requests != nil {
 		seen.requests = *w.Requests
 	}
-	w.RSSBytes, w.Stopped = new(int64(f.RSS)), f.Stopped
-	before, known := m.last[w.PID]
-	switch {
-	case !known || !before.startedAt.Equal(w.StartedAt) || now.Sub(before.at) > fresh:
-		before = look{at: w.StartedAt}
-	case !seen.at.After(before.at): // no look of its own: what was found last still holds
-		seen = before
+	if !last.startedAt.Equal(w.StartedAt) || f.At.Sub(last.at) > sampleMaxAge {
+		last = sample{at: w.StartedAt}
 	}
-	if seconds := seen.at.Sub(before.at).Seconds(); seconds > 0 {
-		seen.percent = new(100 * f.CPUSince(before.figures) / seconds)
-		seen.rate = new(max(0, float64(seen.requests-before.requests)/seconds))
-	}
-	w.CPUPercent = seen.percent
-	if w.Requests != nil {
-		w.RequestsPerSecond = seen.rate
+	if seconds := seen.at.Sub(last.at).Seconds(); seconds > 0 {
+		seen.percent = new(100 * f.CPUSince(last.figures) / seconds)
+		seen.rate = new(max(0, float64(seen.requests-last.requests)/seconds))
 	}
 	return seen
+}
+
+func (s *sample) show(w *control.Worker) {
+	w.RSSBytes, w.Stopped = new(int64(s.figures.RSS)), s.figures.Stopped
+	w.CPUPercent = s.percent
+	if w.Requests != nil {
+		w.RequestsPerSecond = s.rate
+	}
 }

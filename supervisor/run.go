@@ -90,11 +90,11 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		closeControl := o.serveControl(l)
 		warn(o.log, cfg)
 		o.log.Info("running", "app", cfg.Name, "workers", cfg.Workers, "listen", e.addresses(), "pid", os.Getpid())
-		leaveFleet := joinFleet(cfg, l, e)
+		agent := startAgent(cfg, o.dir.Dir, l, e)
 		go e.watchDaemons()
 		go e.watchLeftovers(o.left)
 		quit = l.run()
-		leaveFleet()
+		agent.leave()
 		if quit.Code == 0 {
 			e.sockets.CloseListeners() // there will be no successor
 		}

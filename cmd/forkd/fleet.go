@@ -45,7 +45,7 @@ redis.control = true.`,
 	}
 	cmd.AddCommand(
 		fleetStatusCommand(std), fleetEventsCommand(std),
-		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std),
+		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetAgentCommand(),
 	)
 	for _, name := range []string{"serve", "advise", "haproxy"} {
 		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))

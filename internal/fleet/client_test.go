@@ -168,7 +168,7 @@ func TestNothingGrowsWhileDown(t *testing.T) {
 	}()
 	s := Settings{URL: "redis://" + ln.Addr().String(), HostID: "web-1", Interval: redisconfig.MinInterval}
 	before := descriptors(t)
-	r, err := Start(s, App{Name: "shop", Boot: "a"}, newApp(1), slog.New(slog.DiscardHandler))
+	r, err := Start(s, App{Name: "shop", Boot: "a"}, newApp(1), slog.New(slog.DiscardHandler), func(control.Redis) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestReporterOnRedis(t *testing.T) {
 	w := wired(t, s.URL)
 	source := newApp(4)
 	source.happen(3)
-	r, err := Start(s, App{Name: "shop", Boot: "a"}, source, slog.New(slog.DiscardHandler))
+	r, err := Start(s, App{Name: "shop", Boot: "a"}, source, slog.New(slog.DiscardHandler), func(control.Redis) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -205,7 +205,7 @@ func TestSearchIsShort(t *testing.T) {
 			var mu sync.Mutex
 			next, got := true, []byte(nil)
 			w.setWay(func(conn net.Conn) (net.Conn, error) { return &held{conn, &mu, &next, &got}, nil })
-			r, err := start(w.settings(), App{Name: "shop", Boot: "b", StartedAt: time.Now().Add(-age)}, w.app, slog.New(slog.DiscardHandler), w.dial)
+			r, err := start(w.settings(), App{Name: "shop", Boot: "b", StartedAt: time.Now().Add(-age)}, w.app, slog.New(slog.DiscardHandler), func(control.Redis) {}, w.dial)
 			if err != nil {
 				t.Fatal(err)
 			}

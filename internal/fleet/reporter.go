@@ -30,17 +30,19 @@ type Reporter struct {
 	once    sync.Once     // closes leaving
 	done    chan struct{} // closed at the goroutine's end
 
+	changed func(control.Redis) // told of the health when it is another
+
 	mu     sync.Mutex
 	health control.Redis
 }
 
-// Start begins to report app, by what s says, and never waits for Redis. It fails
-// on bad settings only. The reporter's goroutine runs until Close.
-func Start(s Settings, app App, source Source, log *slog.Logger) (*Reporter, error) {
-	return start(s, app, source, log, direct())
+// Start begins to report app, by what s says, and never waits for Redis. changed is
+// told how the report fares. It fails on bad settings only. The reporter's goroutine runs until Close.
+func Start(s Settings, app App, source Source, log *slog.Logger, changed func(control.Redis)) (*Reporter, error) {
+	return start(s, app, source, log, changed, direct())
 }
 
-func start(s Settings, app App, source Source, log *slog.Logger, through dialer) (*Reporter, error) {
+func start(s Settings, app App, source Source, log *slog.Logger, changed func(control.Redis), through dialer) (*Reporter, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
@@ -54,9 +56,11 @@ func start(s Settings, app App, source Source, log *slog.Logger, through dialer)
 	r := &Reporter{
 		settings: s, app: app, host: host, source: source, through: through,
 		log:     log,
+		changed: changed,
 		leaving: make(chan struct{}), done: make(chan struct{}),
 		health: control.Redis{State: control.RedisConnecting, Since: time.Now(), URL: redisconfig.MaskURL(s.URL), Host: host},
 	}
+	changed(r.health)
 	r.life, r.kill = context.WithCancel(context.Background())
 	go newReporting(r).run()
 	return r, nil
@@ -71,8 +75,13 @@ func (r *Reporter) Health() control.Redis {
 
 func (r *Reporter) setHealth(change func(*control.Redis)) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	was := r.health
 	change(&r.health)
+	now := r.health
+	r.mu.Unlock()
+	if now != was {
+		r.changed(now)
+	}
 }
 
 // Close ends the report, and returns when the goroutine and its connections are

@@ -323,11 +323,11 @@ func (r *reporting) forgetTwin(now time.Time) {
 func (r *reporting) obey(a answer, acknowledged []string) {
 	bad, why, shown := 0, "", ""
 	for _, text := range a.orders {
-		r.done = append(r.done, text)
 		r.eager = r.eager || !slices.Contains(acknowledged, text)
 		c, err := parseOrder(text)
 		if c.ID == "" {
 			bad, why, shown = bad+1, err.Error(), cut(text, shownOfOrders)
+			r.done = append(r.done, text)
 			continue
 		}
 		switch {
@@ -336,7 +336,10 @@ func (r *reporting) obey(a answer, acknowledged []string) {
 		case !c.ExpiresAt.After(a.now):
 			c.Refused = "it came too late: it expired " + a.now.Sub(c.ExpiresAt).Round(time.Millisecond).String() + " ago"
 		}
-		r.execute(c.Command)
+		if !r.execute(c.Command) {
+			break // it comes again, before those that follow
+		}
+		r.done = append(r.done, text)
 	}
 	if len(a.orders) > 0 {
 		r.ordersAt = time.Now()
@@ -346,14 +349,17 @@ func (r *reporting) obey(a answer, acknowledged []string) {
 	}
 }
 
-// execute hands a command to the app. A refusal is in its events.
-func (r *reporting) execute(c control.Command) {
+// execute hands a command to the app, which executes none twice. It reports whether
+// the app has answered: a refusal is in its events.
+func (r *reporting) execute(c control.Command) bool {
 	ctx, cancel := context.WithTimeout(r.life, patience)
 	defer cancel()
 	err := r.source.Execute(ctx, c)
-	if _, refused := errors.AsType[*control.Error](err); err != nil && !refused {
-		r.log.Warn("a command from Redis is lost", "id", c.ID, "why", err)
+	_, refused := errors.AsType[*control.Error](err)
+	if err != nil && !refused {
+		r.log.Warn("cannot hand over a command from Redis: it is tried again", "id", c.ID, "why", err)
 	}
+	return err == nil || refused
 }
 
 // register says that the app exists, once in a time to live, for two of them. That

@@ -169,7 +169,7 @@ func startReport(t testing.TB, a *app, s fleet.Settings) *report {
 		s.TTL = time.Minute // no stall makes a host vanish
 	}
 	log := &journal{}
-	r, err := fleet.Start(s, fleet.App{Name: "shop", Boot: a.boot, StartedAt: a.status.StartedAt}, a, slog.New(slog.NewTextHandler(log, nil)))
+	r, err := fleet.Start(s, fleet.App{Name: "shop", Boot: a.boot, StartedAt: a.status.StartedAt}, a, slog.New(slog.NewTextHandler(log, nil)), func(control.Redis) {})
 	if err != nil {
 		t.Fatal(err)
 	}

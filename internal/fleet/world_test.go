@@ -60,7 +60,7 @@ func (a *app) Status(context.Context) (control.App, error) {
 	s := a.app
 	s.State, s.Generation = a.glance.State, a.glance.Generation
 	s.Totals = control.Sum(s.Slots)
-	s.Totals.Connections = nil
+	s.Totals.Connections, s.Totals.Ready = nil, a.glance.Ready
 	if a.glance.Known {
 		s.Totals.Connections = new(a.glance.Connections)
 	}
@@ -199,7 +199,7 @@ func (w *world) start(s Settings, boot string, source Source) *Reporter {
 	if w.began[boot].IsZero() {
 		w.began[boot] = time.Now()
 	}
-	r, err := start(s, App{Name: "shop", Boot: boot, StartedAt: w.began[boot]}, source, slog.New(slog.NewTextHandler(w.log, nil)), w.dial)
+	r, err := start(s, App{Name: "shop", Boot: boot, StartedAt: w.began[boot]}, source, slog.New(slog.NewTextHandler(w.log, nil)), func(control.Redis) {}, w.dial)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,0 +1,206 @@
+package fleet
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/redisconfig"
+)
+
+// agentSetupMax bounds the master's first line, in bytes.
+const agentSetupMax = 1 << 20
+
+// RunAgent is the fleet agent, a process that the master starts: it reports the
+// master's app to Redis and passes commands from there to the master, until the
+// master asks it to leave or channel ends. embedded returns the listener of the
+// embedded Redis and is called where there is one.
+func RunAgent(ctx context.Context, channel net.Conn, embedded func() (net.Listener, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lines := bufio.NewScanner(channel)
+	lines.Buffer(nil, agentSetupMax)
+	var setup redisconfig.Agent
+	if !lines.Scan() {
+		return errors.New("the master says nothing")
+	}
+	if err := json.Unmarshal(lines.Bytes(), &setup); err != nil {
+		return fmt.Errorf("cannot read what the master says: %v", err)
+	}
+	if setup.Embedded {
+		ln, err := embedded()
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := ServeEmbedded(ctx, ln); err != nil {
+				cancel() // the master starts it again
+			}
+		}()
+	}
+	out := &agentWriter{channel: channel}
+	master := &masterClient{
+		at:   control.Location{Name: setup.App, Dir: setup.Directory},
+		boot: setup.Boot, more: make(chan struct{}),
+	}
+	followed, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	following := sync.WaitGroup{}
+	following.Go(func() { master.follow(followed) })
+	r, err := Start(setup.Settings, App{Name: setup.App, Boot: setup.Boot, StartedAt: setup.StartedAt}, master, out.logger(), out.health)
+	if err != nil {
+		return err
+	}
+	told := make(chan bool, 1)
+	go func() { told <- lines.Scan() && lines.Text() == redisconfig.AgentLeave }()
+	leave := false
+	select {
+	case leave = <-told:
+	case <-ctx.Done():
+	}
+	unfollow()
+	following.Wait() // from here on the master is asked for its last events
+	ending, end := context.WithTimeout(context.Background(), redisconfig.AgentLeaveWithin)
+	defer end()
+	r.Close(ending, leave)
+	if ctx.Err() != nil {
+		return errors.New("the embedded Redis has ended")
+	}
+	return nil
+}
+
+// agentWriter writes lines to the master.
+type agentWriter struct {
+	mu      sync.Mutex
+	channel net.Conn
+}
+
+func (w *agentWriter) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.channel.SetWriteDeadline(time.Now().Add(patience)) // a master that is stopped
+	return w.channel.Write(line)
+}
+
+func (w *agentWriter) health(h control.Redis) {
+	h.Error = cut(h.Error, 1024)
+	if line, err := json.Marshal(map[string]control.Redis{"health": h}); err == nil {
+		_, _ = w.Write(append(line, '\n'))
+	}
+}
+
+func (w *agentWriter) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindAny {
+			a.Value = slog.StringValue(fmt.Sprint(a.Value.Any()))
+		}
+		if a.Value.Kind() == slog.KindString {
+			a.Value = slog.StringValue(cut(a.Value.String(), 400))
+		}
+		return a
+	}}))
+}
+
+// masterClient is the Source of a real master: its control API.
+type masterClient struct {
+	at   control.Location
+	boot string // of its event log
+
+	mu     sync.Mutex
+	client *control.Client // nil: not connected
+	newest uint64          // the last event that follow has seen
+	live   bool            // follow misses none
+	more   chan struct{}   // closed by the next event
+}
+
+func (m *masterClient) connect() (*control.Client, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.client == nil {
+		client, err := control.Connect(m.at)
+		if err != nil {
+			return nil, err
+		}
+		m.client = client
+	}
+	return m.client, nil
+}
+
+func (m *masterClient) Status(ctx context.Context) (control.App, error) {
+	client, err := m.connect()
+	if err != nil {
+		return control.App{}, err
+	}
+	return client.Status(ctx)
+}
+
+func (m *masterClient) Execute(ctx context.Context, c control.Command) error {
+	client, err := m.connect()
+	if err != nil {
+		return err
+	}
+	return client.Execute(ctx, c)
+}
+
+// Events asks the master only where follow has seen another event, or may miss one.
+func (m *masterClient) Events(ctx context.Context, after uint64) (control.EventPage, error) {
+	m.mu.Lock()
+	page := control.EventPage{Boot: m.boot, More: m.more}
+	none := m.live && m.newest <= after
+	m.mu.Unlock()
+	if none {
+		return page, nil
+	}
+	client, err := m.connect()
+	if err != nil {
+		return page, err
+	}
+	err = client.Events(ctx, m.boot+"-"+strconv.FormatUint(after, 10), false, func(id string, e control.Event) error {
+		if !strings.HasPrefix(id, m.boot+"-") {
+			return errors.New("another master answers")
+		}
+		page.Events = append(page.Events, e)
+		return nil
+	})
+	return page, err
+}
+
+// follow waits for events until ctx ends, so that the reporter knows at once.
+func (m *masterClient) follow(ctx context.Context) {
+	last := ""
+	for ctx.Err() == nil {
+		if client, err := m.connect(); err == nil {
+			_ = client.Events(ctx, last, true, func(id string, e control.Event) error {
+				last = id
+				m.saw(e.Seq)
+				return nil
+			})
+		}
+		m.mu.Lock()
+		m.live = false
+		m.mu.Unlock()
+		again := time.NewTimer(patience)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
+	}
+}
+
+func (m *masterClient) saw(seq uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.newest, m.live = seq, true
+	close(m.more)
+	m.more = make(chan struct{})
+}

@@ -1,0 +1,338 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/redisconfig"
+)
+
+const (
+	agentCheckInterval = time.Second // of its memory
+	agentMemoryMax     = 128 << 20   // bytes that may be resident
+	agentMemoryTarget  = "96MiB"     // for its garbage collector
+	agentLogInterval   = 10 * time.Millisecond
+	minAgentBackoff    = time.Second // before it is started again; doubles
+	maxAgentBackoff    = 30 * time.Second
+	agentHealthyAfter  = time.Minute // a longer life resets the backoff
+	agentStopTimeout   = redisconfig.AgentLeaveWithin + time.Second
+)
+
+// fleetAgent starts, watches and replaces the process that reports the app to
+// Redis: the fleet agent, a client of the control API. Its goroutine may block; the
+// loop only passes it the settings of the generation that serves.
+type fleetAgent struct {
+	setup    redisconfig.Agent // without Settings
+	command  []string
+	children *process.Children
+	log      *slog.Logger
+	settings chan Redis // the newest, if it has not been taken yet
+	leaving  chan struct{}
+	done     chan struct{}
+
+	listener *os.File // of the embedded Redis, kept for one address; nil: none
+	address  string
+	status   atomic.Pointer[control.Redis]
+}
+
+// agentProcess is a running agent.
+type agentProcess struct {
+	*process.Process
+
+	channel *net.UnixConn
+	began   time.Time
+	ended   chan process.Exit // gets one
+}
+
+// startAgent begins to report, until leave. dir is the app's runtime directory.
+func startAgent(cfg Config, dir string, l *loop, e *executor) *fleetAgent {
+	a := &fleetAgent{
+		setup:   redisconfig.Agent{App: cfg.Name, Boot: l.events.Boot(), StartedAt: e.startedAt, Directory: filepath.Dir(dir)},
+		command: cfg.FleetAgent, children: e.children, log: e.log,
+		settings: make(chan Redis, 1), leaving: make(chan struct{}), done: make(chan struct{}),
+	}
+	a.follow(cfg.Redis)
+	e.agent = a
+	go a.run()
+	return a
+}
+
+// health is how the report fares; nil where no Redis is set.
+func (a *fleetAgent) health() *control.Redis { return a.status.Load() }
+
+// follow sets the settings to report by. Only the loop's goroutine calls it, and
+// whoever starts it.
+func (a *fleetAgent) follow(r Redis) {
+	select {
+	case <-a.settings: // never taken: this one is newer
+	default:
+	}
+	a.settings <- r
+}
+
+// leave has the agent take the host out of Redis, and returns when it is gone.
+func (a *fleetAgent) leave() {
+	close(a.leaving)
+	timeout := time.NewTimer(2 * agentStopTimeout)
+	defer timeout.Stop()
+	select {
+	case <-a.done:
+	case <-timeout.C:
+		a.log.Error("the fleet agent does not end: the host may be seen in Redis until its time is over")
+	}
+}
+
+func (a *fleetAgent) run() {
+	defer close(a.done)
+	var now Redis
+	var p *agentProcess
+	defer func() {
+		a.stop(p)
+		a.closeListener()
+	}()
+	backoff := minAgentBackoff
+	retry := time.NewTimer(0)
+	retry.Stop()
+	defer retry.Stop()
+	check := time.NewTicker(agentCheckInterval)
+	defer check.Stop()
+	start := func() {
+		var err error
+		if p, err = a.start(now); err != nil {
+			a.failed(now, err)
+			retry.Reset(backoff)
+			backoff = min(2*backoff, maxAgentBackoff)
+		}
+	}
+	for {
+		var ended <-chan process.Exit
+		if p != nil {
+			ended = p.ended
+		}
+		select {
+		case <-a.leaving:
+			return
+		case next := <-a.settings:
+			if reflect.DeepEqual(now, next) {
+				continue
+			}
+			a.stop(p)
+			p, now, backoff = nil, next, minAgentBackoff
+			a.status.Store(nil)
+			retry.Stop()
+			if now.URL == "" {
+				continue
+			}
+			start()
+		case <-retry.C:
+			start()
+		case how := <-ended:
+			if how.At.Sub(p.began) > agentHealthyAfter {
+				backoff = minAgentBackoff
+			}
+			p.channel.Close()
+			p = nil
+			a.failed(now, fmt.Errorf("the fleet agent has ended: %s", how))
+			retry.Reset(backoff)
+			backoff = min(2*backoff, maxAgentBackoff)
+		case <-check.C:
+			if p == nil {
+				continue
+			}
+			if used := resident(p.PID()); used > agentMemoryMax {
+				a.log.Error("the fleet agent uses too much memory: it is replaced", "bytes", used, "max", agentMemoryMax)
+				_ = p.Signal(syscall.SIGKILL) // if it has ended, ended says so
+			}
+		}
+	}
+}
+
+// failed puts an error into the status, until an agent reports.
+func (a *fleetAgent) failed(r Redis, err error) {
+	h := control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: redisconfig.MaskURL(r.URL)}
+	if was := a.status.Load(); was != nil {
+		h.URL, h.Host = was.URL, was.Host
+		if was.State == control.RedisDown {
+			h.Since = was.Since
+		}
+	}
+	a.status.Store(&h)
+	a.log.Error("no report to Redis: it is tried again", "why", err)
+}
+
+func (a *fleetAgent) start(r Redis) (*agentProcess, error) {
+	if len(a.command) == 0 {
+		return nil, errors.New("this program has no fleet agent: forkd run has one")
+	}
+	setup := a.setup
+	if setup.Embedded = r.URL == redisconfig.Embedded; setup.Embedded {
+		if err := a.listen(); err != nil {
+			return nil, err
+		}
+		r.URL = "redis://" + a.address
+	}
+	setup.Settings = r
+	null, err := openNull()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(null)
+	channel, theirs, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the channel of the fleet agent: %w", err)
+	}
+	defer theirs.Close()
+	files := []int{null, null, 2, int(theirs.Fd())}
+	if setup.Embedded {
+		files = append(files, int(a.listener.Fd()))
+	}
+	proc, err := a.children.Start(process.Spec{
+		Path: "/proc/self/exe", Args: a.command, Dir: "/", Files: files, Umask: -1,
+		Env:         append(inherited(nil), "GOMEMLIMIT="+agentMemoryTarget),
+		ParentDeath: syscall.SIGKILL,
+	})
+	if err != nil {
+		channel.Close()
+		return nil, fmt.Errorf("cannot start the fleet agent: %w", err)
+	}
+	p := &agentProcess{Process: proc, channel: channel, began: time.Now(), ended: make(chan process.Exit, 1)}
+	p.Watch(func(x process.Exit) { p.ended <- x }, func() {})
+	text, err := json.Marshal(setup)
+	if err == nil {
+		err = p.write(string(text))
+	}
+	if err != nil { // it has ended, or will
+		_ = p.Signal(syscall.SIGKILL)
+	}
+	go a.read(p)
+	return p, nil
+}
+
+// listen makes the embedded Redis's socket, which outlives the agent.
+func (a *fleetAgent) listen() error {
+	if a.listener != nil {
+		return nil
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("cannot listen for the embedded Redis: %w", err)
+	}
+	defer ln.Close()
+	a.address = ln.Addr().String()
+	if a.listener, err = ln.(*net.TCPListener).File(); err != nil {
+		return fmt.Errorf("cannot keep the socket of the embedded Redis: %w", err)
+	}
+	return nil
+}
+
+func (a *fleetAgent) closeListener() {
+	if a.listener != nil {
+		a.listener.Close()
+		a.listener = nil
+	}
+}
+
+// socketPair is a stream socket pair, close-on-exec.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs = os.NewFile(uintptr(ends[1]), "agent")
+	file := os.NewFile(uintptr(ends[0]), "channel")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+func (p *agentProcess) write(line string) error {
+	_ = p.channel.SetWriteDeadline(time.Now().Add(time.Second))
+	_, err := p.channel.Write([]byte(line + "\n"))
+	return err
+}
+
+// read takes the agent's lines: its health, and what it logs.
+func (a *fleetAgent) read(p *agentProcess) {
+	lines := bufio.NewScanner(p.channel)
+	lines.Buffer(nil, redisconfig.AgentLineMax)
+	for lines.Scan() {
+		var line struct {
+			Health *control.Redis
+			Level  slog.Level
+			Msg    string
+		}
+		var all map[string]any
+		if json.Unmarshal(lines.Bytes(), &line) != nil || json.Unmarshal(lines.Bytes(), &all) != nil {
+			break
+		}
+		if line.Health != nil {
+			a.status.Store(line.Health)
+			continue
+		}
+		var attrs []slog.Attr
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			if key != slog.TimeKey && key != slog.LevelKey && key != slog.MessageKey {
+				attrs = append(attrs, slog.Any(key, all[key]))
+			}
+		}
+		a.log.LogAttrs(context.Background(), line.Level, line.Msg, attrs...)
+		time.Sleep(agentLogInterval)
+	}
+	_ = p.Signal(syscall.SIGKILL) // a line that is too long or not JSON; else it has ended
+}
+
+// stop has the agent take the host out of Redis, and kills it when it takes too long.
+func (a *fleetAgent) stop(p *agentProcess) {
+	if p == nil {
+		return
+	}
+	defer p.channel.Close()
+	_ = p.write(redisconfig.AgentLeave)
+	timeout := time.NewTimer(agentStopTimeout)
+	defer timeout.Stop()
+	select {
+	case <-p.ended:
+		return
+	case <-timeout.C:
+	}
+	a.log.Warn("the fleet agent does not end: it is killed")
+	_ = p.Signal(syscall.SIGKILL)
+	<-p.ended
+}
+
+// resident is a process's resident memory in bytes; 0: not known (proc_pid_statm(5)).
+func resident(pid int) int64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}

@@ -43,27 +43,11 @@ type mode interface {
 func modes() map[string]func(b *boundAddress, given []*passed) mode {
 	return map[string]func(b *boundAddress, given []*passed) mode{
 		ModeReuseport: newGroup,
-		ModeShared:    func(b *boundAddress, _ []*passed) mode { return shared{plain{b}} },
-		ModeEach:      func(b *boundAddress, _ []*passed) mode { return each{plain{b}} },
+		ModeShared:    newExclusive,
+		ModeEach:      newExclusive,
 		"unix":        newUnix, // which is shared
 	}
 }
-
-// plain is what the modes of TCP have in common.
-type plain struct{ *boundAddress }
-
-func (p plain) configure(Listener) {}
-
-func (p plain) mend(m *socket) (undone string, err error) {
-	undone, _, err = m.mend(p.boundAddress)
-	return undone, err
-}
-
-func (p plain) flush(m *socket) error { return m.flushQueued(p.boundAddress) }
-
-func (p plain) end(m *socket) { m.end() }
-
-func (p plain) drop(m *socket) { m.close() }
 
 // forAll reports whether all slots share one socket.
 func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
@@ -125,6 +109,13 @@ func (b *boundAddress) open(slot int) (err error) {
 	b.users = grow(b.users, slot)
 	b.users[slot] = m
 	return nil
+}
+
+// setPort learns the port that the kernel has picked.
+func (b *boundAddress) setPort(m *socket) (err error) {
+	b.at.end.port, err = boundPort(m.fd)
+	b.listener.Port = b.at.end.port
+	return err
 }
 
 // file returns the descriptor of the slot's socket; -1: the slot is closed.
@@ -290,7 +281,6 @@ func (b *boundAddress) giveBack() []*passed {
 	var back []*passed
 	for _, slot := range slots {
 		p := &passed{socket: *b.sockets[slot], at: b.at, unix: b.at.path != ""}
-		p.name = p.unit
 		if b.at.mode == ModeEach {
 			p.at.end.port += slot
 		}

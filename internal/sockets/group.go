@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 
 // group is a socket per slot, all in one reuseport group of the kernel.
 type group struct {
-	plain
+	*boundAddress
 
 	seed   uint32
 	index  groupIndex
@@ -41,7 +42,7 @@ func (o groupIndex) slots() []int {
 }
 
 func newGroup(b *boundAddress, given []*passed) mode {
-	g := &group{plain: plain{b}, seed: seed(b.listener), others: map[uint64]Other{}}
+	g := &group{boundAddress: b, seed: seed(b.listener), others: map[uint64]Other{}}
 	g.index = b.set.record.sort(b.at.end, given)
 	for _, p := range given {
 		if !slices.Contains(g.index, p.slot) {
@@ -78,31 +79,21 @@ func (g *group) bind(slot int) (*socket, error) {
 
 // join binds another socket of the group.
 func (g *group) join() (*socket, error) {
-	join := g.overlapping
+	how := first
+	if g.overlapping {
+		how = joining
+	}
 	for _, m := range g.all() { // one that a worker has shut down has the port as well
-		join = true
+		how = joining
 		if m.unitOwned {
 			_ = share(m.fd) // without, bind fails
 		}
 	}
-	bind := g.at.end.bindFirst
-	if join {
-		bind = func(l Listener) (int, error) { return g.at.end.bind(l, share) }
+	m, err := g.at.end.listen(g.listener, how)
+	if err == nil {
+		err = g.setPort(m)
 	}
-	fd, err := bind(g.listener)
-	if err != nil {
-		return nil, err
-	}
-	m := newSocket(fd)
-	if g.at.end.port, err = boundPort(fd); err == nil {
-		err = m.listen(g.listener.Backlog)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	g.listener.Port = g.at.end.port
-	return m, nil
+	return m, err
 }
 
 func (g *group) configure(before Listener) {
@@ -194,14 +185,17 @@ func (g *group) mend(m *socket) (undone string, err error) {
 		}
 		err = cmp.Or(err, g.steer())
 	}
-	if m.unitOwned {
+	if m.unitOwned || err != nil {
 		return undone, err
 	}
-	on, failed := m.keepShared()
-	if on {
+	// Without SO_REUSEPORT the kernel may give a socket all connections, and no other can
+	// be bound.
+	on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	if err == nil && on == 0 {
 		undone = joinWords(undone, "a worker had set SO_REUSEPORT to 0")
+		err = share(m.fd)
 	}
-	return undone, cmp.Or(err, failed)
+	return undone, os.NewSyscallError("SO_REUSEPORT", err)
 }
 
 // end closes the slot's socket. Meanwhile neither it nor the socket that takes its index

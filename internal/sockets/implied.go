@@ -44,7 +44,7 @@ func (p *passed) implies() Listener {
 		l.Mode, l.Balance = ModeShared, ""
 	}
 	if p.unitOwned {
-		if l.Name = strings.TrimSuffix(p.name, ".socket"); slices.Contains([]string{"unknown", "stored", "connection"}, l.Name) {
+		if l.Name = strings.TrimSuffix(p.passedAs, ".socket"); slices.Contains([]string{"unknown", "stored", "connection"}, l.Name) {
 			l.Name = ""
 		}
 	}

@@ -89,10 +89,8 @@ func unitSockets(t *testing.T, name string, n int, at endpoint) (given []Passed,
 	for i := range n {
 		var fd int
 		var err error
-		if n > 1 {
-			fd, err = bindNth(at, i)
-		} else {
-			fd, err = at.bind(Listener{Nonblocking: true}, exclusive)
+		if fd, err = bindNth(at, i); n == 1 {
+			check(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0))
 		}
 		check(t, err)
 		err = unix.Listen(fd, 128)
@@ -108,10 +106,14 @@ func unitSockets(t *testing.T, name string, n int, at endpoint) (given []Passed,
 
 // bindNth binds a socket of a group.
 func bindNth(at endpoint, n int) (int, error) {
-	if n == 0 {
-		return at.bindFirst(Listener{Nonblocking: true})
+	how := first
+	if n > 0 {
+		how = joining
 	}
-	return at.bind(Listener{Nonblocking: true}, share)
+	if at.port == 0 {
+		return at.bindAny(Listener{Nonblocking: true}, how)
+	}
+	return at.bind(Listener{Nonblocking: true}, how)
 }
 
 func portOf(t *testing.T, p Passed) int {

@@ -89,9 +89,7 @@ func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (res
 			return nil, err
 		}
 	}
-	if c.units > 0 {
-		b.explainUnits(asked, c, slots)
-	}
+	b.explainUnits(asked, c.chosen, slots)
 	return c.rest, b.steer()
 }
 
@@ -272,34 +270,26 @@ func (l *ListenerSet) Sources() []string {
 }
 
 // explainUnits gives a notice about what is remarkable about a unit's sockets.
-func (b *boundAddress) explainUnits(asked Listener, c choice, slots int) {
-	lead := c.chosen[slices.IndexFunc(c.chosen, func(p *passed) bool { return p.unitOwned })]
-	if !lead.in(b.want) {
-		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, lead.address(), asked)
-	}
-	inUse := 0
-	for _, given := range c.chosen {
-		if given.slot < slots {
-			inUse++
-		}
-	}
-	switch {
-	case b.forAll():
+func (b *boundAddress) explainUnits(asked Listener, given []*passed, slots int) {
+	lead := slices.IndexFunc(given, func(p *passed) bool { return p.unitOwned })
+	switch n := len(given); {
+	case lead < 0:
+		return
+	case b.forAll() || n == slots:
 	case b.isFallback():
 		b.explainFallback(slots)
-	case inUse < slots:
-		b.set.notice("listener %s: systemd passed %s for %s, the others are bound beside it", asked.Name, count(inUse, "socket"), count(slots, "slot"))
-	case len(c.chosen) > slots:
-		b.set.notice("listener %s: systemd passed %s for %s, the others get no connections", asked.Name, count(len(c.chosen), "socket"), count(slots, "slot"))
+	case n < slots:
+		b.set.notice("listener %s: systemd passed %s for %s, the others are bound beside it", asked.Name, count(n, "socket"), count(slots, "slot"))
+	default:
+		b.set.notice("listener %s: systemd passed %s for %s, the others get no connections", asked.Name, count(n, "socket"), count(slots, "slot"))
+	}
+	if !given[lead].in(b.want) {
+		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, given[lead].address(), asked)
 	}
 }
 
 func (b *boundAddress) explainFallback(slots int) {
-	n := 0
-	for range b.all() {
-		n++
-	}
-	b.set.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", b.listener.Name, count(n, "socket"), count(slots, "slot"))
+	b.set.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", b.listener.Name, count(len(b.sockets), "socket"), count(slots, "slot"))
 }
 
 func count(n int, thing string) string {

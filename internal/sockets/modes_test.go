@@ -95,7 +95,7 @@ func TestSharedIsRestored(t *testing.T) {
 func freeRange(t *testing.T, n int) int {
 	t.Helper()
 	for range 50 {
-		probe, err := endpoint{addr: ipv4Loopback}.bind(Listener{}, exclusive)
+		probe, err := endpoint{addr: ipv4Loopback}.bind(Listener{}, probing)
 		check(t, err)
 		base, err := boundPort(probe)
 		check(t, err)

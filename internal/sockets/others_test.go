@@ -12,7 +12,7 @@ import (
 // joinAt listens on a port as somebody else of the same user does.
 func joinAt(t *testing.T, at endpoint) int {
 	t.Helper()
-	fd, err := at.bindWith(Listener{Nonblocking: true}, share)
+	fd, err := at.bind(Listener{Nonblocking: true}, joining)
 	check(t, err)
 	check(t, unix.Listen(fd, 512))
 	return fd

@@ -18,7 +18,7 @@ type passed struct {
 }
 
 func (p *passed) String() string {
-	return fmt.Sprintf("socket %q that systemd passed (%s)", p.name, p.address())
+	return fmt.Sprintf("socket %q that systemd passed (%s)", p.passedAs, p.address())
 }
 
 func (p *passed) address() string {
@@ -58,11 +58,12 @@ func (s *Set) take(given []Passed) error {
 	given = slices.DeleteFunc(slices.Clone(given), s.record.take)
 	var dead []*passed
 	for _, g := range given {
-		p := &passed{name: g.Name, socket: *newSocket(g.FD)}
+		p := &passed{socket: *newSocket(g.FD)}
+		p.passedAs = g.Name
 		if listener, slot, ok := storedName(g.Name); ok && s.record.proves(p.cookie) {
 			p.stored, p.listener, p.slot = g.Name, listener, slot
 		} else {
-			p.unitOwned, p.unit, p.options = true, g.Name, readOptions(g.FD)
+			p.unitOwned, p.options = true, readOptions(g.FD)
 		}
 		what, listens := p.examine()
 		if p.unix {
@@ -173,7 +174,6 @@ func (p *passed) in(at bindAddr) bool {
 type choice struct {
 	at     bindAddr // where they are: the listener's own address but for those of its name
 	chosen []*passed
-	units  int // of a socket unit
 	rest   []*passed
 }
 
@@ -234,7 +234,6 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (choic
 		}
 		if !taken[free] && free < maxSlots {
 			take(p, free)
-			c.units++
 		}
 	}
 	c.rest = slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return slices.Contains(c.chosen, p) })
@@ -247,11 +246,11 @@ func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (best 
 	const none = 4
 	rank := func(p *passed) int {
 		switch {
-		case p.stored != "", p.name != l.Name && slices.Contains(names, p.name):
+		case p.stored != "", p.passedAs != l.Name && slices.Contains(names, p.passedAs):
 			return none
-		case p.name == l.Name && p.in(want):
+		case p.passedAs == l.Name && p.in(want):
 			return 0
-		case p.name == l.Name:
+		case p.passedAs == l.Name:
 			return 1
 		case p.in(want):
 			return 2

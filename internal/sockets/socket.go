@@ -21,7 +21,7 @@ type socket struct {
 	closer    *closing.Closer // of a unix socket; nil: TCP
 	stored    string          // its name in the fd store, "": it is not there
 	unitOwned bool            // a socket unit of systemd's has it too: it is never ended
-	unit      string          // its name from the socket unit
+	passedAs  string          // its name among the passed ones
 	options   [][]byte        // of a socket unit's, as it was passed
 	damaged   bool            // a worker has set what cannot be set back: told
 
@@ -87,16 +87,6 @@ func joinWords(list, more string) string {
 		list += ", "
 	}
 	return list + more
-}
-
-// keepShared sets SO_REUSEPORT again. Without it, the kernel may give a socket all
-// connections, and no other can be bound.
-func (m *socket) keepShared() (changed bool, err error) {
-	on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
-	if err != nil || on != 0 {
-		return false, os.NewSyscallError("getsockopt SO_REUSEPORT", err)
-	}
-	return true, share(m.fd)
 }
 
 // waiting returns the length of the queue. For a unix socket without sock_diag, 1 means
@@ -169,74 +159,83 @@ func (m *socket) discard(ended bool) {
 	})
 }
 
-// bind makes a bound TCP socket, never MPTCP, close-on-exec. prepare is exclusive or
-// share.
+// sharing says who else can bind a socket's port.
+type sharing int
+
+const (
+	exclusive sharing = iota // nobody
+	first                    // the same user, but nobody is there yet
+	joining                  // the same user
+	probing                  // it is about to be closed
+)
+
+// listen makes a listening TCP socket, never MPTCP, close-on-exec.
 //
 // Port 0 is a port that the kernel picks. A socket bound to port 0 loses its port at
 // shutdown(2) (no SOCK_BINDPORT_LOCK), so a first socket only finds a port, and a second
 // is bound to it by number.
-func (e endpoint) bind(l Listener, prepare func(fd int) error) (fd int, err error) {
+func (e endpoint) listen(l Listener, how sharing) (m *socket, err error) {
+	m = &socket{}
 	if e.port != 0 {
-		return e.bindWith(l, prepare)
+		m.fd, err = e.bind(l, how)
+	} else {
+		m.fd, err = e.bindAny(l, how)
 	}
-	for range 8 {
-		scout, err := e.bindWith(l, func(int) error { return nil })
-		if err != nil {
-			return -1, err
-		}
-		e.port, err = boundPort(scout)
-		unix.Close(scout)
-		if err != nil {
-			return -1, err
-		}
-		if fd, err = e.bindWith(l, prepare); !errors.Is(err, unix.EADDRINUSE) {
-			return fd, err
-		}
-		e.port = 0
+	if err != nil {
+		return nil, err
 	}
-	return -1, os.NewSyscallError("bind", unix.EADDRINUSE)
+	m.cookie = cookie(m.fd)
+	if err = m.listen(l.Backlog); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
 }
 
-func (e endpoint) bindWith(l Listener, prepare func(fd int) error) (fd int, err error) {
+func (e endpoint) bindAny(l Listener, how sharing) (fd int, err error) {
+	for range 8 { // somebody else may take the port first
+		probe, err := e.bind(l, probing)
+		if err != nil {
+			return -1, err
+		}
+		at := e
+		at.port, err = boundPort(probe)
+		unix.Close(probe)
+		if err != nil {
+			return -1, err
+		}
+		if fd, err = at.bind(l, how); !errors.Is(err, unix.EADDRINUSE) {
+			return fd, err
+		}
+	}
+	return -1, unix.EADDRINUSE
+}
+
+// bind sets SO_REUSEPORT on a group's first socket only after bind(2): a port in use by
+// anybody, even the same user, is EADDRINUSE. (Two programs that bind within
+// microseconds, before either listens, are not told apart.)
+func (e endpoint) bind(l Listener, how sharing) (fd int, err error) {
 	if fd, err = e.socket(l); err != nil {
 		return -1, err
 	}
-	if err = prepare(fd); err == nil {
+	switch how {
+	case joining:
+		err = share(fd)
+	case exclusive, first:
+		err = os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	case probing:
+	}
+	if err == nil {
 		err = os.NewSyscallError("bind", unix.Bind(fd, e.sockaddr()))
 	}
+	if err == nil && how == first {
+		err = share(fd)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
-}
-
-// bindFirst makes a group's first socket: bound without SO_REUSEPORT, so that a port in
-// use by anybody, even the same user, is EADDRINUSE. Others can join after that. (Two
-// programs that bind within microseconds, before either listens, are not told apart.)
-func (e endpoint) bindFirst(l Listener) (fd int, err error) {
-	if fd, err = e.bind(l, exclusive); err != nil {
-		return -1, err
-	}
-	if err := share(fd); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// listenAlone makes a listening socket that no other can join.
-func (e endpoint) listenAlone(l Listener) (*socket, error) {
-	fd, err := e.bind(l, exclusive)
-	if err != nil {
-		return nil, e.explain(l, err)
-	}
-	m := newSocket(fd)
-	if err = m.listen(l.Backlog); err != nil {
-		m.close()
-		return nil, e.explain(l, err)
-	}
-	return m, nil
 }
 
 func (e endpoint) socket(l Listener) (fd int, err error) {
@@ -262,11 +261,6 @@ func (e endpoint) socket(l Listener) (fd int, err error) {
 		return -1, err
 	}
 	return fd, nil
-}
-
-// exclusive lets bind(2) ignore closed connections in TIME_WAIT.
-func exclusive(fd int) error {
-	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 }
 
 // share lets sockets of the same user join.

@@ -91,7 +91,7 @@ func (u *unixSocket) mend(m *socket) (undone string, err error) {
 	switch {
 	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
 		u.complain("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
-			u.listener.Name, m.unit, u.listener.Path)
+			u.listener.Name, m.passedAs, u.listener.Path)
 		return "", nil
 	case hungUp(m.fd):
 		return u.bindAgain(m, "a worker has shut the socket down, which nothing undoes", "have the dead one"), nil

@@ -67,12 +67,6 @@ func (d *draft) put(at places, name string, f field, v value) {
 // places holds where each key was set last.
 type places map[string]origin
 
-// given says whether a key was set, and where.
-func (p places) given(name string) (origin, bool) {
-	at, ok := p[name]
-	return at, ok
-}
-
 // base is the directory that a relative path written at o starts from.
 func (d *draft) base(at origin) string {
 	if at.flagged() || d.config.File == "" { // standard input's are typed too
@@ -133,7 +127,7 @@ func (d *draft) finish() (supervisor.Config, error) {
 // finishWorkers keeps a share of the machine within workers_max. A number is meant:
 // one that is more is a mistake.
 func (d *draft) finishWorkers() {
-	at, given := d.given("workers")
+	at, given := d.places["workers"]
 	if !given {
 		d.workers = "cpus"
 		d.config.Workers = min(d.config.CPUs, supervisor.MaxWorkers)
@@ -153,7 +147,7 @@ func (d *draft) finishWorkers() {
 // finishDirectory needs the directory to be there: a mistake in it would
 // otherwise show as a command that is not found.
 func (d *draft) finishDirectory() {
-	at, given := d.given("directory")
+	at, given := d.places["directory"]
 	if !given {
 		d.config.Directory = d.base(origin{file: d.file})
 		return
@@ -183,7 +177,7 @@ func (d *draft) finishCommand() {
 	if !strings.Contains(command[0], "/") || filepath.IsAbs(command[0]) {
 		return
 	}
-	directory, moved := d.given("directory")
+	directory, moved := d.places["directory"]
 	base := d.base(at)
 	if moved && (directory.flagged() || !at.flagged()) {
 		base = d.config.Directory
@@ -218,7 +212,7 @@ func (d *draft) noCommand() *Error {
 		return &Error{Text: "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"}
 	}
 	at := origin{file: d.file}
-	if where, given := d.given("command"); given {
+	if where, given := d.places["command"]; given {
 		at = where
 	}
 	at.label = ""
@@ -226,7 +220,7 @@ func (d *draft) noCommand() *Error {
 }
 
 func (d *draft) finishName() {
-	at, named := d.given("name")
+	at, named := d.places["name"]
 	switch {
 	case named && !control.ValidName(d.config.Name):
 		d.report(at, fmt.Errorf("%q is not a name: %s", d.config.Name, control.NameRule))
@@ -246,13 +240,13 @@ func (d *draft) finishName() {
 func (d *draft) finishRest() {
 	restart := d.config.Restart
 	if restart.MaxDelay < restart.Delay {
-		at, given := d.given("restart.max_delay")
+		at, given := d.places["restart.max_delay"]
 		if !given {
 			at = d.places["restart.delay"]
 		}
 		d.report(at, fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
 	}
-	if _, given := d.given("protocols"); !given {
+	if _, given := d.places["protocols"]; !given {
 		words := slices.AppendSeq(slices.Clone(d.config.Command), maps.Values(d.config.Env))
 		if slices.ContainsFunc(words, placeholder.HasFD) {
 			d.config.Protocols = nil

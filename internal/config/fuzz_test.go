@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -79,7 +80,7 @@ func usable(t *testing.T, cfg supervisor.Config) {
 		}
 		unix := l.Network == "unix"
 		if unix && (l.Mode != "shared" || l.Path[0] != '/' || len(l.Path) > sockets.MaxPath || l.Perm > 0o777) ||
-			!unix && l.Mode == "each" && l.Port+cfg.Workers-1 > maxPort || (l.Mode == "reuseport") != (l.Balance != "") {
+			!unix && l.Mode == "each" && l.Port+cfg.Workers-1 > math.MaxUint16 || (l.Mode == "reuseport") != (l.Balance != "") {
 			t.Errorf("listener %+v", l)
 		}
 	}

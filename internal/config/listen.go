@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +20,6 @@ type listener struct {
 	sockets.Listener
 	places
 	header origin // or the flag
-	valid  bool   // its address could be read
 }
 
 func newListener(at origin) *listener {
@@ -45,7 +46,6 @@ func (l *listener) setAddress(v value) error {
 	}
 	l.Network, l.Host, l.Port = parsed.Network, parsed.Host, parsed.Port
 	l.Path, l.Perm = parsed.Path, parsed.Perm
-	l.valid = true
 	return nil
 }
 
@@ -53,8 +53,8 @@ func (l *listener) setAddress(v value) error {
 // two are compared.
 const maxListeners = 128
 
-// finishListeners checks the listeners, alone and against each other, and
-// names them. It needs the number of workers.
+// finishListeners checks the listeners, alone and against each other, and names them.
+// It needs the number of workers.
 func (d *draft) finishListeners() {
 	if len(d.listeners) > maxListeners {
 		d.report(d.listeners[maxListeners].header, fmt.Errorf("there are over %d listeners", maxListeners))
@@ -62,17 +62,15 @@ func (d *draft) finishListeners() {
 	}
 	taken := map[string]bool{}
 	for _, l := range d.listeners {
-		if _, named := l.given("name"); named {
-			if taken[l.Name] {
-				d.report(l.header, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
-			}
-			taken[l.Name] = true
+		if taken[l.Name] {
+			d.report(l.header, fmt.Errorf("two listeners are called %q: their names must differ", l.Name))
 		}
+		taken[l.Name] = l.Name != ""
 		d.finishListener(l)
 	}
 	for _, l := range d.listeners {
-		if _, named := l.given("name"); !named {
-			l.Name = freeName(placeName(l.Listener), taken)
+		if l.Name == "" {
+			l.Name = freeName(defaultName(l.Listener), taken)
 			taken[l.Name] = true
 		}
 		d.config.Listeners = append(d.config.Listeners, l.Listener)
@@ -81,33 +79,25 @@ func (d *draft) finishListeners() {
 		d.checkOverlaps()
 	}
 	d.checkBalance()
-	d.checkBacklog()
-}
-
-// checkBacklog warns where the kernel gives a shorter queue than was asked for,
-// which listen(2) does not say.
-func (d *draft) checkBacklog() {
 	most := d.host.backlog()
 	for _, l := range d.listeners {
-		if most > 0 && l.Backlog > most {
+		if most > 0 && l.Backlog > most { // listen(2) does not say so
 			d.warn("listener %s: net.core.somaxconn cuts its backlog of %d to %d: raise it (sysctl -w net.core.somaxconn=%d) or lower the backlog", l.Name, l.Backlog, most, l.Backlog)
 		}
 	}
 }
 
-// maxBacklog reads net.core.somaxconn of the network namespace; 0 where it can't.
+// maxBacklog reads net.core.somaxconn of the network namespace; 0: not known.
 func maxBacklog() int {
-	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
-	if err != nil {
-		return 0
-	}
+	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
 	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 	return n
 }
 
-// checkOverlaps refuses listeners that would take each other's connections, or
-// each other's place: the kernel would let some of them bind.
+// checkOverlaps refuses listeners, and a health check, that would take each other's
+// connections or path: the kernel would let some of them bind.
 func (d *draft) checkOverlaps() {
+	health, err := sockets.ParseAddress(d.config.Metrics)
 	for i, l := range d.listeners {
 		for _, earlier := range d.listeners[:i] {
 			if shared := sockets.Overlap(earlier.Listener, l.Listener, d.config.Workers); shared != "" {
@@ -115,20 +105,11 @@ func (d *draft) checkOverlaps() {
 				return
 			}
 		}
-	}
-	d.checkHealth()
-}
-
-// checkHealth does the same for the port of the health check.
-func (d *draft) checkHealth() {
-	health, err := sockets.ParseAddress(d.config.Metrics)
-	if d.config.Metrics == "" || err != nil {
-		return
-	}
-	at, _ := d.given("metrics.address")
-	for _, l := range d.listeners {
+		if err != nil {
+			continue // there is none
+		}
 		if shared := sockets.Overlap(health, l.Listener, d.config.Workers); shared != "" {
-			d.report(at, fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
+			d.report(d.places["metrics.address"], fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
 			return
 		}
 	}
@@ -136,89 +117,52 @@ func (d *draft) checkHealth() {
 
 // finishListener does what needs several keys of one listener.
 func (d *draft) finishListener(l *listener) {
-	at, bound := l.given("address")
+	at, bound := l.places["address"]
 	if !bound && len(d.failures) == 0 { // else the misspelt key says more
 		d.report(l.header, errors.New(`it has no address: add address = ":8080"`))
 	}
-	if !l.valid {
-		return
+	if l.Network == "" {
+		return // the address is missing or wrong
 	}
-	if l.Network == "unix" {
+	unix := l.Network == "unix"
+	if unix {
 		l.Path = d.absolute(l.Path, at)
-		if err := checkPath(l.Path); err != nil {
-			d.report(at, err)
-		}
-		if at, _ := l.given("freebind"); l.Freebind {
-			d.report(at, errors.New("a unix socket has no address that could come later: leave it out"))
-		}
+		l.Mode = cmp.Or(l.Mode, sockets.ModeShared)
 	}
-	d.finishMode(l)
-	d.finishBalance(l)
-}
-
-func (d *draft) finishMode(l *listener) {
-	at, given := l.given("mode")
-	switch {
-	case !given && l.Network == "unix":
-		l.Mode = "shared"
-	case !given:
-		l.Mode = "reuseport"
-	case l.Network == "unix" && (l.Mode == "reuseport" || l.Mode == "each"):
-		d.report(at, fmt.Errorf(`%q is for tcp: a unix socket is always "shared"`, l.Mode))
-	case l.Mode == "each" && l.Port == 0:
-		d.report(at, errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
-	case l.Mode == "each" && l.Port+d.config.Workers-1 > maxPort:
-		address, _ := l.given("address")
-		d.report(address, fmt.Errorf("%d workers with a port each would take %d to %d: the highest port is %d",
-			d.config.Workers, l.Port, l.Port+d.config.Workers-1, maxPort))
+	l.Mode = cmp.Or(l.Mode, sockets.ModeReuseport)
+	each := l.Mode == sockets.ModeEach
+	switch last := l.Port + d.config.Workers - 1; {
+	case len(l.Path) > sockets.MaxPath:
+		d.report(at, fmt.Errorf("%q is %d bytes too long: a unix socket's path has at most %d", l.Path, len(l.Path)-sockets.MaxPath, sockets.MaxPath))
+	case unix && l.Freebind:
+		d.report(l.places["freebind"], errors.New("a unix socket has no address that could come later: leave it out"))
+	case unix && l.Mode != sockets.ModeShared:
+		d.report(l.places["mode"], fmt.Errorf(`%q is for tcp: a unix socket is always "shared"`, l.Mode))
+	case each && l.Port == 0:
+		d.report(l.places["mode"], errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
+	case each && last > math.MaxUint16:
+		d.report(at, fmt.Errorf("%d workers with a port each would take %d to %d: the highest port is %d", d.config.Workers, l.Port, last, math.MaxUint16))
+	case l.Mode == sockets.ModeReuseport:
+		l.Balance = cmp.Or(d.balance, l.Balance, sockets.BalanceHash)
+	case l.Balance != "":
+		d.report(l.places["balance"], fmt.Errorf(`only mode "reuseport" has sockets to choose from, and this listener is %q: leave it out`, l.Mode))
 	}
 }
 
-const maxPort = 1<<16 - 1
-
-// finishBalance has --balance win, where there are several sockets to choose
-// from.
-func (d *draft) finishBalance(l *listener) {
-	at, given := l.given("balance")
-	several := l.Mode == "reuseport"
-	switch {
-	case given && !several:
-		d.report(at, fmt.Errorf(`only mode "reuseport" has sockets to choose from, and this listener is %q: leave it out`, l.Mode))
-	case several && d.balance != "":
-		l.Balance = d.balance
-	case several && !given:
-		l.Balance = "hash"
-	}
-}
-
-// checkBalance refuses a --balance that nothing obeys.
+// checkBalance refuses a --balance that has no effect.
 func (d *draft) checkBalance() {
-	at, given := d.given("balance")
-	for _, l := range d.listeners {
-		if l.Mode == "reuseport" || !l.valid {
-			return
-		}
-	}
+	at, given := d.places["balance"]
 	switch {
-	case given && len(d.listeners) == 0:
+	case !given || slices.ContainsFunc(d.listeners, func(l *listener) bool { return l.Mode == sockets.ModeReuseport || l.Network == "" }):
+	case len(d.listeners) == 0:
 		d.report(at, errors.New("there is no listener to balance: add --listen :8080"))
-	case given:
+	default:
 		d.report(at, errors.New(`only mode "reuseport" has sockets to choose from, and no listener is of it: leave it out`))
 	}
 }
 
-// checkPath knows the path's length only now that it is absolute. The second name is
-// a link's, which may be longer.
-func checkPath(path string) error {
-	if over := len(path) - sockets.MaxPath; over > 0 {
-		return fmt.Errorf("%q is %d bytes too long: a unix socket's path has at most %d", path, over, sockets.MaxPath)
-	}
-	return nil
-}
-
-// placeName is what a listener is called that nobody has named: its port or
-// its socket's file.
-func placeName(l sockets.Listener) string {
+// defaultName is the port, or the name of the socket's file.
+func defaultName(l sockets.Listener) string {
 	if l.Network != "unix" {
 		return strconv.Itoa(l.Port)
 	}

@@ -66,7 +66,7 @@ func (s start) load(running string) (supervisor.Config, error) {
 	}
 	name := cfg.Name
 	if running != "" && name != running {
-		at, given := d.given("name")
+		at, given := d.places["name"]
 		if !given {
 			at = origin{file: d.file}
 		}

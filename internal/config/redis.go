@@ -19,23 +19,23 @@ func (d *draft) showRedisTTL() string {
 // whoever connects. It needs the number of workers. Its errors show no password.
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
-	if at, given := d.given("redis.url"); given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
+	if at, given := d.places["redis.url"]; given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
 	}
 	const limit = "redis.max_connections_per_host"
-	if at, given := d.given(limit); given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
+	if at, given := d.places[limit]; given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
 		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
 	}
-	if at, given := d.given("redis.control"); given && r.Control && r.URL == redisconfig.Embedded {
+	if at, given := d.places["redis.control"]; given && r.Control && r.URL == redisconfig.Embedded {
 		d.report(at, errors.New("is not to be had with the embedded Redis: every user of this machine could give orders there"))
 	}
 	bad, ok := errors.AsType[*redisconfig.BadSetting](checkRedis(*r))
 	if !ok {
 		return
 	}
-	at, given := d.given("redis." + bad.Key)
+	at, given := d.places["redis." + bad.Key]
 	if !given { // a default that does not go with what was written
-		if at, given = d.given("redis.url"); given {
+		if at, given = d.places["redis.url"]; given {
 			at.label = "redis." + bad.Key
 		}
 	}

@@ -19,7 +19,7 @@ func (d *draft) settings() []supervisor.Setting {
 		if table, _ := split(k.name); table != "" && !listed {
 			all, listed = append(all, d.listenSettings()...), true
 		}
-		source := d.source(d.given(k.name))
+		source := d.source(d.places[k.name])
 		if k.name == "name" && source == "default" && d.app != "" {
 			source = "command line"
 		}
@@ -35,9 +35,9 @@ func (d *draft) listenSettings() []supervisor.Setting {
 			if k.name == "balance" && l.Mode != "reuseport" || k.name == "freebind" && l.Network == "unix" {
 				continue
 			}
-			source := d.source(l.given(k.name))
+			source := d.source(l.places[k.name])
 			if k.name == "balance" && d.balance != "" {
-				source = d.source(d.given("balance"))
+				source = d.source(d.places["balance"])
 			}
 			all = append(all, supervisor.Setting{Key: "listen." + l.Name + "." + k.name, Value: k.show(), Source: source})
 		}
@@ -46,9 +46,9 @@ func (d *draft) listenSettings() []supervisor.Setting {
 }
 
 // source is where a setting was written, in words.
-func (d *draft) source(at origin, given bool) string {
+func (d *draft) source(at origin) string {
 	switch {
-	case !given:
+	case at.file == "" && at.label == "":
 		return "default"
 	case !at.flagged():
 		line, _ := at.position()

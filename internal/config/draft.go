@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -75,12 +76,7 @@ func (d *draft) base(at origin) string {
 	return filepath.Dir(d.config.File)
 }
 
-func (d *draft) absolute(path string, at origin) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
-	}
-	return filepath.Join(d.base(at), path)
-}
+func (d *draft) absolute(path string, at origin) string { return from(d.base(at), path) }
 
 // The setters of keys that are more than one word.
 
@@ -147,11 +143,8 @@ func (d *draft) finishWorkers() {
 // finishDirectory needs the directory to be there: a mistake in it would
 // otherwise show as a command that is not found.
 func (d *draft) finishDirectory() {
-	at, given := d.places["directory"]
-	if !given {
-		d.config.Directory = d.base(origin{file: d.file})
-		return
-	}
+	at := d.places["directory"]
+	d.config.Directory = cmp.Or(d.config.Directory, d.base(origin{file: d.file}))
 	info, err := os.Stat(d.config.Directory)
 	switch {
 	case err != nil:
@@ -171,8 +164,11 @@ func (d *draft) finishCommand() {
 	if len(command) == 0 {
 		return // finish tells, where nothing else is wrong
 	}
-	if len(d.failures) == 0 { // else the listeners are not all known
-		d.checkArguments(at)
+	for i, word := range command {
+		err := d.checkPlaceholders(word)
+		if err != nil && len(d.failures) == 0 { // else the listeners are not all known
+			d.report(at, fmt.Errorf("argument %d: %w", i, err))
+		}
 	}
 	if !strings.Contains(command[0], "/") || filepath.IsAbs(command[0]) {
 		return
@@ -184,15 +180,6 @@ func (d *draft) finishCommand() {
 	}
 	if base != d.config.Directory {
 		command[0] = filepath.Join(base, command[0])
-	}
-}
-
-func (d *draft) checkArguments(at origin) {
-	for i, word := range d.config.Command {
-		if err := d.checkPlaceholders(word); err != nil {
-			d.report(at, fmt.Errorf("argument %d: %w", i, err))
-			return
-		}
 	}
 }
 

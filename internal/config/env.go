@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/forkd/forkd/ipc"
 )
 
 // No error of this file shows a variable's value: it may be a secret.
@@ -16,18 +19,12 @@ import (
 // setVariable is one member of env.
 func (d *draft) setVariable(name string, v value) {
 	d.places["env."+name] = v.at
-	if err := checkVariable(name); err != nil {
-		d.report(v.at, err)
-		return
-	}
-	if v.kind != text && v.kind != typed {
-		d.report(v.at, errors.New("must be text: write the value in quotes"))
-		return
-	}
 	set, err := v.string()
-	if err != nil {
+	if v.kind != text && v.kind != typed {
+		err = errors.New("must be text: write the value in quotes") // and not the value
+	}
+	if err = cmp.Or(checkVariable(name), err); err != nil {
 		d.report(v.at, err)
-		return
 	}
 	d.env[name] = set
 }
@@ -40,14 +37,14 @@ func checkVariable(name string) error {
 		return fmt.Errorf("%q can't be the name of a variable", name)
 	case name == "FORKD_RUNTIME_DIR", name == "FORKD_REDIS_URL":
 		return nil
-	case strings.HasPrefix(name, "FORKD_"):
-		return fmt.Errorf("forkd sets %s for each worker itself", name)
-	}
-	switch name {
-	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
+	case strings.HasPrefix(name, "FORKD_"), slices.Contains(reserved(), name):
 		return fmt.Errorf("forkd sets %s for each worker itself", name)
 	}
 	return nil
+}
+
+func reserved() []string {
+	return []string{ipc.EnvListenFDs, ipc.EnvListenPID, ipc.EnvListenFDNames, ipc.EnvNotifySocket, ipc.EnvWatchdogUsec, ipc.EnvWatchdogPID}
 }
 
 // envFile is an element of env_file.

@@ -64,7 +64,7 @@ func (h host) find(named, app string, more bool) (string, error) {
 	}
 	candidates = append(candidates, "forkd.toml")
 	for _, path := range candidates {
-		_, err := os.Lstat(h.path(path))
+		_, err := os.Lstat(from(h.directory, path))
 		if err == nil {
 			return path, nil
 		}
@@ -79,12 +79,12 @@ func (h host) find(named, app string, more bool) (string, error) {
 	return "", nil
 }
 
-// path is a path of the command line, from the current directory.
-func (h host) path(name string) string {
-	if filepath.IsAbs(name) {
-		return filepath.Clean(name)
+// from is path, from a directory where it is relative.
+func from(directory, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
 	}
-	return filepath.Join(h.directory, name)
+	return filepath.Join(directory, path)
 }
 
 // readFile reads a regular file of at most maxFile bytes. It never waits, as
@@ -107,8 +107,8 @@ func readFile(path string) ([]byte, error) {
 	return readText(file)
 }
 
-func readText(from io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(from, maxFile+1))
+func readText(file io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	switch {
 	case err != nil:
 		return nil, cause(err)

@@ -109,7 +109,7 @@ func (d *draft) parseFile(stdin []byte) ([]setting, error) {
 		d.file = "stdin"
 		return parse(d.file, stdin)
 	}
-	d.config.File = d.host.path(d.file)
+	d.config.File = from(d.host.directory, d.file)
 	data, err := readFile(d.config.File)
 	if err != nil {
 		return nil, &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}

@@ -33,7 +33,7 @@ func (d *draft) finishRedis() {
 	if !ok {
 		return
 	}
-	at, given := d.places["redis." + bad.Key]
+	at, given := d.places["redis."+bad.Key]
 	if !given { // a default that does not go with what was written
 		if at, given = d.places["redis.url"]; given {
 			at.label = "redis." + bad.Key

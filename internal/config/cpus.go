@@ -17,8 +17,8 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// workers is a number of slots: 4, or a share of the CPUs, as "cpus*2+1" or "50%". It
-// may be too many.
+// workers reads a number of slots: 4, or a share of the CPUs, "cpus*2+1" or "50%". The
+// result may exceed supervisor.MaxWorkers.
 func (v value) workers(cpus int) (int, error) {
 	n, share := control.Share(v.text, cpus)
 	if !share {
@@ -38,10 +38,10 @@ func (v value) workers(cpus int) (int, error) {
 	return n, nil
 }
 
-// availableCPUs is how many CPUs the workers may use: those of the main
-// thread, which spawns them (sched_setaffinity(2)), or fewer where a cgroup's
-// quota allows less, rounded up. It is asked anew each time: both can change
-// while the master runs.
+// availableCPUs returns how many CPUs the workers may use: the affinity of the main
+// thread, which spawns them (sched_setaffinity(2)), limited by the cgroup's quota,
+// rounded up. Both can change while the master runs. runtime.GOMAXPROCS does not serve:
+// the master has lowered it, and it counts a smaller quota as 2.
 func availableCPUs() int {
 	return min(affinity(), quota("/"))
 }
@@ -54,8 +54,8 @@ func affinity() int {
 	return max(1, set.Count())
 }
 
-// quota is the CPU limit of this process's cgroups, in whole CPUs, rounded up;
-// a very high number without one. root is where /proc and /sys are.
+// quota returns the CPU limit of this process's cgroups in whole CPUs, rounded up;
+// math.MaxInt32 without a limit. root is the directory of /proc and /sys.
 func quota(root string) int {
 	limit := math.Inf(1)
 	for _, group := range cgroup.Own(root, "cpu") {

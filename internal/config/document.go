@@ -28,8 +28,8 @@ type part struct {
 	at   origin
 }
 
-// name is the dotted key. A part with a dot or an odd character is quoted, so that
-// "ready.mode" in quotes is not the name of a setting.
+// name is the dotted key. A part with a dot or a special character is quoted: the
+// key "ready.mode", quotes included, is not ready.mode.
 func (s setting) name() string {
 	names := make([]string, len(s.path))
 	for i, p := range s.path {
@@ -41,12 +41,12 @@ func (s setting) name() string {
 	return strings.Join(names, ".")
 }
 
-// at is the place of the last name of its key.
+// at is the position of the last name of its key.
 func (s setting) at() origin { return s.path[len(s.path)-1].at }
 
 // document reads the settings of a TOML file, in their order, from go-toml's syntax
-// tree: decoding loses the places of keys and list elements, and how a number is
-// written. Grammar and redefinitions are go-toml's business.
+// tree: a decoded value has no position, and no spelling of a number (0x10). go-toml
+// checks the grammar and redefinitions.
 type document struct {
 	file     string
 	data     []byte
@@ -128,8 +128,8 @@ func (d *document) open(path []part, form unstable.Kind) int {
 	return item
 }
 
-// check has go-toml judge the whole file: syntax, and keys or tables written twice
-// in ways that the walk does not see.
+// check lets go-toml decode the whole file, for syntax errors and for redefinitions
+// that add does not see.
 func (d *document) check(syntax error) {
 	var all map[string]any
 	err := toml.Unmarshal(d.data, &all)
@@ -150,8 +150,7 @@ func (d *document) check(syntax error) {
 	d.fail(d.at(offset), "not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
 }
 
-// keyValue adds `key = value`, and what is inside where the value is a table or a
-// list of tables.
+// keyValue adds `key = value`, and the settings inside a table or a list of tables.
 func (d *document) keyValue(table []part, item int, node *unstable.Node) {
 	path := slices.Concat(table, d.key(node.Key()))
 	inside := func(item int, table *unstable.Node) {
@@ -189,8 +188,8 @@ func listOfTables(node *unstable.Node) bool {
 }
 
 const (
-	maxNames    = 8     // of a key, well over the two of any setting: each setting keeps all of them
-	maxSettings = 4_000 // go-toml's check for keys written twice compares every two of a table
+	maxNames    = 8     // of a key; a setting has two at most
+	maxSettings = 4_000 // go-toml compares every two keys of a table
 )
 
 // add keeps a setting, once.
@@ -236,7 +235,7 @@ func (d *document) value(node *unstable.Node, at origin) value {
 	return v
 }
 
-// valueAt is the place of a key's value: some kinds of node do not know theirs.
+// valueAt is the position of a key's value: some kinds of node have none.
 func (d *document) valueAt(node *unstable.Node) origin {
 	var end int
 	for it := node.Key(); it.Next(); {

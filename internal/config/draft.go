@@ -14,17 +14,17 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// draft is a Config in the making. The settings of the file and then those of
-// the flags are put into it, each by its setter; finish does what needs several
-// of them at once. It goes on after an error, to report the first of the file.
+// draft is an unfinished Config. The settings of the file, then those of the flags are
+// put into it, each by its setter. finish does what needs several settings. An error
+// does not end it, so that the first of the file is reported.
 type draft struct {
-	host   host
-	file   string // the file as the user would name it, "" without one
-	config supervisor.Config
-	places // of the keys
+	host    host
+	file    string // the file as the user would name it, "" without one
+	config  supervisor.Config
+	origins // of the keys
 	schema
 	failures []*Error
-	expanded int // bytes that have come of variables
+	expanded int // bytes that variables have been replaced with
 
 	app          string // the argument
 	workers      string // as written, as are the next
@@ -38,17 +38,17 @@ type draft struct {
 
 func newDraft(h host) *draft {
 	d := &draft{
-		host:   h,
-		config: supervisor.Defaults(),
-		places: places{},
-		env:    map[string]string{},
+		host:    h,
+		config:  supervisor.Defaults(),
+		origins: origins{},
+		env:     map[string]string{},
 	}
 	d.config.CPUs = h.cpus()
 	d.schema = newSchema(d)
 	return d
 }
 
-// report keeps an error of what was written at o.
+// report keeps the error of a setting at o.
 func (d *draft) report(at origin, err error) {
 	d.failures = append(d.failures, at.wrap(err))
 }
@@ -58,27 +58,25 @@ func (d *draft) warn(format string, args ...any) {
 }
 
 // put sets a field by its key's value.
-func (d *draft) put(at places, name string, f field, v value) {
+func (d *draft) put(at origins, name string, f field, v value) {
 	at[name] = v.at
 	if err := f.set(v); err != nil {
 		d.report(v.at, err)
 	}
 }
 
-// places holds where each key was set last.
-type places map[string]origin
+// origins holds where each key was set last.
+type origins map[string]origin
 
-// base is the directory that a relative path written at o starts from.
+// base is the directory of a relative path that was written at o.
 func (d *draft) base(at origin) string {
-	if at.flagged() || d.config.File == "" { // standard input's are typed too
+	if at.flagged() || d.config.File == "" { // standard input counts as typed
 		return d.host.directory
 	}
 	return filepath.Dir(d.config.File)
 }
 
 func (d *draft) absolute(path string, at origin) string { return from(d.base(at), path) }
-
-// The setters of keys that are more than one word.
 
 func (d *draft) setCommand(v value) error {
 	words, err := v.strings()
@@ -120,10 +118,10 @@ func (d *draft) finish() (supervisor.Config, error) {
 	return d.config, nil
 }
 
-// finishWorkers keeps a share of the machine within workers_max. A number is meant:
-// one that is more is a mistake.
+// finishWorkers limits a share of the machine to workers_max, and refuses a larger
+// number.
 func (d *draft) finishWorkers() {
-	at, given := d.places["workers"]
+	at, given := d.origins["workers"]
 	if !given {
 		d.workers = "cpus"
 		d.config.Workers = min(d.config.CPUs, supervisor.MaxWorkers)
@@ -140,10 +138,10 @@ func (d *draft) finishWorkers() {
 	}
 }
 
-// finishDirectory needs the directory to be there: a mistake in it would
-// otherwise show as a command that is not found.
+// finishDirectory checks that the directory exists: the error would otherwise be a
+// command that is not found.
 func (d *draft) finishDirectory() {
-	at := d.places["directory"]
+	at := d.origins["directory"]
 	d.config.Directory = cmp.Or(d.config.Directory, d.base(origin{file: d.file}))
 	info, err := os.Stat(d.config.Directory)
 	switch {
@@ -154,15 +152,14 @@ func (d *draft) finishDirectory() {
 	}
 }
 
-// finishCommand resolves a relative program. It is looked for where it will
-// run, so that a directory that is a symlink to a release gives all of one
-// release; but a command line typed in one place, for a file of another, means
-// the place where it was typed.
+// finishCommand resolves a relative program against the app's directory, so that all
+// of a release comes from one symlink; a command that was typed, for a file of another
+// directory, against the current directory.
 func (d *draft) finishCommand() {
 	command := d.config.Command
-	at := d.places["command"]
+	at := d.origins["command"]
 	if len(command) == 0 {
-		return // finish tells, where nothing else is wrong
+		return // finish reports it
 	}
 	for i, word := range command {
 		err := d.checkPlaceholders(word)
@@ -173,7 +170,7 @@ func (d *draft) finishCommand() {
 	if !strings.Contains(command[0], "/") || filepath.IsAbs(command[0]) {
 		return
 	}
-	directory, moved := d.places["directory"]
+	directory, moved := d.origins["directory"]
 	base := d.base(at)
 	if moved && (directory.flagged() || !at.flagged()) {
 		base = d.config.Directory
@@ -183,8 +180,7 @@ func (d *draft) finishCommand() {
 	}
 }
 
-// checkPlaceholders checks a word of the command or a variable. It needs the
-// listeners.
+// checkPlaceholders checks a word of the command or of env. It needs the listeners.
 func (d *draft) checkPlaceholders(text string) error {
 	scope := placeholder.NewScope(0, 0)
 	for _, l := range d.config.Listeners {
@@ -199,7 +195,7 @@ func (d *draft) noCommand() *Error {
 		return &Error{Text: "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"}
 	}
 	at := origin{file: d.file}
-	if where, given := d.places["command"]; given {
+	if where, given := d.origins["command"]; given {
 		at = where
 	}
 	at.label = ""
@@ -207,7 +203,7 @@ func (d *draft) noCommand() *Error {
 }
 
 func (d *draft) finishName() {
-	at, named := d.places["name"]
+	at, named := d.origins["name"]
 	switch {
 	case named && !control.ValidName(d.config.Name):
 		d.report(at, fmt.Errorf("%q is not a name: %s", d.config.Name, control.NameRule))
@@ -223,17 +219,17 @@ func (d *draft) finishName() {
 	}
 }
 
-// finishRest is for the settings that depend on one other.
+// finishRest handles settings that depend on one other.
 func (d *draft) finishRest() {
 	restart := d.config.Restart
 	if restart.MaxDelay < restart.Delay {
-		at, given := d.places["restart.max_delay"]
+		at, given := d.origins["restart.max_delay"]
 		if !given {
-			at = d.places["restart.delay"]
+			at = d.origins["restart.delay"]
 		}
 		d.report(at, fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
 	}
-	if _, given := d.places["protocols"]; !given {
+	if _, given := d.origins["protocols"]; !given {
 		words := slices.AppendSeq(slices.Clone(d.config.Command), maps.Values(d.config.Env))
 		if slices.ContainsFunc(words, placeholder.HasFD) {
 			d.config.Protocols = nil

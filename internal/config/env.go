@@ -14,14 +14,14 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// No error of this file shows a variable's value: it may be a secret.
+// Errors in this file never show the value of a variable: it may be a secret.
 
-// setVariable is one member of env.
+// setVariable sets one variable of env.
 func (d *draft) setVariable(name string, v value) {
-	d.places["env."+name] = v.at
+	d.origins["env."+name] = v.at
 	set, err := v.string()
 	if v.kind != text && v.kind != typed {
-		err = errors.New("must be text: write the value in quotes") // and not the value
+		err = errors.New("must be text: write the value in quotes") // without showing it
 	}
 	if err = cmp.Or(checkVariable(name), err); err != nil {
 		d.report(v.at, err)
@@ -29,8 +29,7 @@ func (d *draft) setVariable(name string, v value) {
 	d.env[name] = set
 }
 
-// checkVariable refuses names that are no names, and those that forkd sets for
-// each worker itself.
+// checkVariable refuses invalid names, and those that forkd sets for each worker.
 func checkVariable(name string) error {
 	switch {
 	case name == "" || strings.ContainsAny(name, "=\x00"):
@@ -89,8 +88,8 @@ func (d *draft) showEnvFile() string {
 	return strings.Join(files, " ")
 }
 
-// finishEnv puts env over the files of env_file, and each of them over those before
-// it. Placeholders are for env: what a file of variables holds is passed on as it is.
+// finishEnv merges the files of env_file, then env: the last one wins. Placeholders are
+// replaced in env only.
 func (d *draft) finishEnv() {
 	merged := map[string]string{}
 	for _, file := range d.envFiles {
@@ -118,11 +117,11 @@ func (d *draft) finishEnv() {
 	d.config.Env = merged
 }
 
-// checkVariables checks the placeholders, once the listeners are known.
+// checkVariables checks the placeholders of env. It needs the listeners.
 func (d *draft) checkVariables() {
 	for _, name := range slices.Sorted(maps.Keys(d.env)) {
 		if d.checkPlaceholders(d.env[name]) != nil {
-			d.report(d.places["env."+name], d.badPlaceholder())
+			d.report(d.origins["env."+name], d.badPlaceholder())
 		}
 	}
 }
@@ -145,12 +144,11 @@ func (d *draft) badPlaceholder() error {
 	return fmt.Errorf("a brace begins {fd}, {fd:NAME}, {port}, {port:NAME}, {slot} or {generation}, and %s: write {{ for a brace", names)
 }
 
-// parseEnvFile reads NAME=VALUE lines, as systemd's EnvironmentFile= and Docker's
-// --env-file have them: blank lines and lines that begin with # or ; are skipped, a
-// leading "export" too. A value in single quotes is as it stands, one in double
-// quotes knows \n, \t, \", \\, \$ and \`, and goes on behind a \ at the end of a
-// line; both may span lines. Else it is the rest of the line, without the blanks
-// around it. Nothing is replaced in it.
+// parseEnvFile reads NAME=VALUE lines, like systemd's EnvironmentFile= and Docker's
+// --env-file. It skips blank lines, lines that begin with # or ; and a leading
+// "export". Single quotes keep a value as it is; double quotes know \n, \t, \", \\, \$,
+// \` and a \ at the end of a line; both may span lines. A value without quotes is the
+// trimmed rest of the line. No variables are replaced.
 func parseEnvFile(name string, data []byte) (map[string]string, error) {
 	variables := map[string]string{}
 	whole := bytes.ReplaceAll(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), []byte("\r\n"), []byte("\n"))
@@ -195,7 +193,7 @@ func parseEnvFile(name string, data []byte) (map[string]string, error) {
 	return variables, nil
 }
 
-// unquote reads a value in quotes, and returns what stands behind it.
+// unquote reads a value in quotes. behind is the text after the closing quote.
 func unquote(text string) (value, behind string, closed bool) {
 	quote := text[0]
 	var out strings.Builder

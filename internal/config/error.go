@@ -11,11 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// Error is a setting that cannot be used, and where it was written. The
-// command line prints it and ends with exit code 2.
+// Error is a bad setting and its position. The command line prints it and exits with
+// code 2.
 type Error struct {
 	File         string // as the user would name it; "" for a flag
-	Line, Column int    // from 1, columns in characters; 0 where no line is at fault
+	Line, Column int    // from 1, columns in characters; 0: no line is at fault
 	Text         string
 }
 
@@ -31,15 +31,16 @@ func (e *Error) Error() string {
 	}
 }
 
-// origin is where something was written.
+// origin is where a setting was written: a position in the file, or a flag.
 type origin struct {
 	file   string // "" for a flag
-	text   []byte // of the file; nil where no line is at fault
+	text   []byte // of the file; nil: no line is at fault
 	offset int    // in text
 	label  string // the key or the flag, as the user knows it; "" for none
 }
 
-// position is the line and the column, in characters, both from 1; 0 without text.
+// position returns the line and the column, in characters, both from 1; 0 without
+// text.
 func (o origin) position() (line, column int) {
 	if o.text == nil {
 		return 0, 0
@@ -52,7 +53,7 @@ func (o origin) position() (line, column int) {
 // flagged tells a flag from a key of the file.
 func (o origin) flagged() bool { return o.file == "" }
 
-// errorf makes the error of what was written at o.
+// errorf makes the error of a setting at o.
 func (o origin) errorf(format string, args ...any) *Error {
 	text := fmt.Sprintf(format, args...)
 	if o.label != "" {
@@ -62,7 +63,7 @@ func (o origin) errorf(format string, args ...any) *Error {
 	return &Error{File: o.file, Line: line, Column: column, Text: text}
 }
 
-// wrap gives err the place o, unless it knows a better one.
+// wrap gives err the position o, unless it has one.
 func (o origin) wrap(err error) *Error {
 	if placed, ok := errors.AsType[*Error](err); ok {
 		return placed
@@ -70,8 +71,7 @@ func (o origin) wrap(err error) *Error {
 	return o.errorf("%s", err)
 }
 
-// first picks the error to report: the one nearest to the start of the file,
-// those of the file before those of flags.
+// first picks the error to report: the first of the file, then those of flags.
 func first(failures []*Error) *Error {
 	return slices.MinFunc(failures, func(a, b *Error) int {
 		return cmp.Or(

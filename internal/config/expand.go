@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// expand replaces ${NAME} and ${NAME:-DEFAULT} in a string of the file, or in those of
-// a list, by the master's environment; $${ is ${ itself. It comes after TOML's own
-// reading: what a variable holds is never more than text. A value that has come of a
-// variable counts as a flag's, of whatever type is wanted. braced is for keys with
-// placeholders: what comes of this begins none. size is how much has come of variables
-// in the whole file, at most 1 MiB.
+// expand replaces ${NAME} and ${NAME:-DEFAULT} in the strings of a value by the master's
+// environment; $${ stands for ${. It runs after the TOML parser: a variable's value is
+// text, never syntax. The result counts as a flag's value, of whatever type is wanted.
+// braced is set for keys with placeholders: a variable's value cannot begin one. size
+// counts the bytes from variables in the whole file, at most 1 MiB.
 func (v value) expand(env func(string) (string, bool), braced bool, size *int) (value, error) {
 	if v.kind == list {
 		items, err := each(v, func(item value) (value, error) { return item.expand(env, braced, size) })

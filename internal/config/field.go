@@ -14,16 +14,15 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// field is how a setting gets into the draft or a listener, and how describe shows it
-// when that is finished. set checks one value; what needs several settings is left to
-// draft.finish.
+// field sets a setting of the draft or of a listener, and shows it in describe. set
+// checks one value; draft.finish checks what needs several settings.
 type field struct {
 	set  func(value) error
 	show func() string
 }
 
-// of is the field that read makes of a value.
-func of[T any](into *T, read func(value) (T, error), show func(T) string) field {
+// newField returns the field that read sets into.
+func newField[T any](into *T, read func(value) (T, error), show func(T) string) field {
 	return field{
 		set: func(v value) error {
 			set, err := read(v)
@@ -36,13 +35,13 @@ func of[T any](into *T, read func(value) (T, error), show func(T) string) field 
 	}
 }
 
-func itself(text string) string { return text }
+func asIs(text string) string { return text }
 
 // word is text on one line.
-func word(into *string) field { return of(into, value.line, itself) }
+func word(into *string) field { return newField(into, value.line, asIs) }
 
-// identity is a name or a number of a user or group.
-func identity(into *string) field { return of(into, value.textOrNumber, itself) }
+// userOrGroup is a name or a number.
+func userOrGroup(into *string) field { return newField(into, value.textOrNumber, asIs) }
 
 // path is a file, relative to where it was written; "" for none.
 func (d *draft) path(into *string) field {
@@ -53,29 +52,29 @@ func (d *draft) path(into *string) field {
 		}
 		return d.absolute(name, v.at), nil
 	}
-	return of(into, read, itself)
+	return newField(into, read, asIs)
 }
 
-func yesNo(into *bool) field { return of(into, value.boolean, strconv.FormatBool) }
+func yesNo(into *bool) field { return newField(into, value.boolean, strconv.FormatBool) }
 
 func whole(least, most int, into *int) field {
-	return of(into, func(v value) (int, error) { return v.whole(least, most) }, strconv.Itoa)
+	return newField(into, func(v value) (int, error) { return v.whole(least, most) }, strconv.Itoa)
 }
 
-// count is a number of connections; 0 is for none said.
+// count is a number of connections; 0: not set.
 func count(into *int64) field {
 	read := func(v value) (int64, error) {
 		n, err := v.whole(0, math.MaxInt32)
 		return int64(n), err
 	}
-	return of(into, read, func(n int64) string { return strconv.FormatInt(n, 10) })
+	return newField(into, read, func(n int64) string { return strconv.FormatInt(n, 10) })
 }
 
 func duration(least time.Duration, into *time.Duration) field {
-	return of(into, func(v value) (time.Duration, error) { return v.duration(least) }, brief)
+	return newField(into, func(v value) (time.Duration, error) { return v.duration(least) }, brief)
 }
 
-// brief is a duration as a person writes it: "1m", not "1m0s".
+// brief formats a duration without zero units: "1m", not "1m0s".
 func brief(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -87,7 +86,7 @@ func brief(d time.Duration) string {
 	return text
 }
 
-// choice is one of the words in built; later are words that are not built yet.
+// choice is one of the words in built. later lists words that are not built yet.
 func choice[T ~string](into *T, later string, built ...T) field {
 	read := func(v value) (T, error) {
 		words := make([]string, len(built))
@@ -97,11 +96,11 @@ func choice[T ~string](into *T, later string, built ...T) field {
 		set, err := v.choice(words, strings.Fields(later))
 		return T(set), err
 	}
-	return of(into, read, func(set T) string { return string(set) })
+	return newField(into, read, func(set T) string { return string(set) })
 }
 
 func several[T any](into *[]T, read func(value) ([]T, error)) field {
-	return of(into, read, func(all []T) string {
+	return newField(into, read, func(all []T) string {
 		words := make([]string, len(all))
 		for i, one := range all {
 			words[i] = fmt.Sprint(one)
@@ -111,7 +110,7 @@ func several[T any](into *[]T, read func(value) ([]T, error)) field {
 }
 
 func umask(into *int) field {
-	return of(into, value.umask, func(mask int) string {
+	return newField(into, value.umask, func(mask int) string {
 		if mask < 0 {
 			return ""
 		}
@@ -120,7 +119,7 @@ func umask(into *int) field {
 }
 
 func signal(into *syscall.Signal) field {
-	return of(into, value.signal, func(s syscall.Signal) string { return strings.TrimPrefix(unix.SignalName(s), "SIG") })
+	return newField(into, value.signal, func(s syscall.Signal) string { return strings.TrimPrefix(unix.SignalName(s), "SIG") })
 }
 
 func channel(into *bool) field {
@@ -128,7 +127,7 @@ func channel(into *bool) field {
 		kind, err := v.choice([]string{"forkd", "none"}, []string{"node"})
 		return kind == "forkd", err
 	}
-	return of(into, read, func(there bool) string {
+	return newField(into, read, func(there bool) string {
 		if there {
 			return "forkd"
 		}
@@ -136,7 +135,7 @@ func channel(into *bool) field {
 	})
 }
 
-// protocols is a list in the file, and one word of a flag.
+// protocols is a list in the file, one word for the flag.
 func protocols(into *[]string) field {
 	read := func(v value) ([]string, error) {
 		built, later := []string{supervisor.ProtocolSystemd}, []string{"server-starter", "einhorn"}
@@ -154,5 +153,5 @@ func protocols(into *[]string) field {
 		}
 		return []string{word}, nil
 	}
-	return of(into, read, func(all []string) string { return cmp.Or(strings.Join(all, " "), "none") })
+	return newField(into, read, func(all []string) string { return cmp.Or(strings.Join(all, " "), "none") })
 }

@@ -11,20 +11,19 @@ import (
 	"syscall"
 )
 
-// maxFile bounds what is read of a file: larger, it is another file.
+// maxFile is the size limit of a file.
 const maxFile = 1 << 20
 
-// host is what the settings depend on beside the file and the flags. Tests put
-// their own in its place.
+// host is the machine as far as settings depend on it. Tests replace it.
 type host struct {
 	directory string // the current one
 	etc       string // /etc/forkd
-	home      string // ~/.config/forkd, "" where nobody is at home
+	home      string // ~/.config/forkd, "" without a home directory
 	uid, gid  int    // the master's
 	stdin     io.Reader
 	env       func(string) (string, bool)
 	cpus      func() int // for the workers
-	backlog   func() int // the highest that the kernel gives; 0: not known
+	backlog   func() int // net.core.somaxconn; 0: unknown
 }
 
 func thisHost() (host, error) {
@@ -48,9 +47,9 @@ func thisHost() (host, error) {
 	return h, nil
 }
 
-// find says which file holds the settings (docs/contract.md, section 5): named
-// by -c, or the app's own, or ./forkd.toml; "" for none. An app that has none
-// is an error unless something else says what to run.
+// find returns the file of the settings (docs/contract.md, section 5): the one of -c,
+// the app's own or ./forkd.toml; "": none. An app without a file is an error, unless
+// there is a command.
 func (h host) find(named, app string, more bool) (string, error) {
 	if named != "" {
 		return named, nil
@@ -79,7 +78,7 @@ func (h host) find(named, app string, more bool) (string, error) {
 	return "", nil
 }
 
-// from is path, from a directory where it is relative.
+// from resolves a relative path against a directory.
 func from(directory, path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
@@ -87,8 +86,8 @@ func from(directory, path string) string {
 	return filepath.Join(directory, path)
 }
 
-// readFile reads a regular file of at most maxFile bytes. It never waits, as
-// opening a pipe would.
+// readFile reads a regular file of at most maxFile bytes. It never blocks, as opening
+// a pipe would.
 func readFile(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -118,10 +117,10 @@ func readText(file io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// standardInput is the name of the file that is none: -c -.
+// standardInput is the file name for -c -.
 const standardInput = "-"
 
-// readStdin reads standard input, where that is the file, up to its end.
+// readStdin reads standard input up to its end, if that is the file.
 func (h host) readStdin(file string) ([]byte, error) {
 	if file != standardInput {
 		return nil, nil
@@ -133,7 +132,7 @@ func (h host) readStdin(file string) ([]byte, error) {
 	return data, nil
 }
 
-// cause is a file error without the path, which its reader has said already.
+// cause is a file error without the path, which the message has already.
 func cause(err error) error {
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		return failed.Err

@@ -7,15 +7,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Flags holds the command line's settings by key; a flag that was not given is
-// not in it. Its zero value is ready to be registered, or loaded without flags.
+// Flags holds the settings of the command line by key, without flags that were not
+// given. The zero value can be registered, or loaded without flags.
 type Flags struct {
 	file  string              // -c
 	given map[string][]string // by key, in the order given
 }
 
-// Register declares the flags on fs. Their values are checked by Load, in the
-// words that errors in the file have.
+// Register declares the flags on fs. Load checks their values.
 func (f *Flags) Register(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`; - is standard input")
 	for _, k := range flagKeys(new(draft)) {
@@ -25,7 +24,7 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 	fs.Var(&flag{into: f, key: "env"}, "env", "set `NAME=VALUE` for the workers (repeatable)")
 }
 
-// clone keeps what was given, whatever becomes of f.
+// clone is a copy that later changes of f do not reach.
 func (f *Flags) clone() *Flags {
 	given := make(map[string][]string, len(f.given))
 	for key, words := range f.given {

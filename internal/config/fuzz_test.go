@@ -47,7 +47,7 @@ func FuzzTOML(f *testing.F) {
 		d.file, d.config.File = "f", "/f"
 		d.acceptAll(settings)
 		for _, key := range []string{"directory", "user", "group", "control.group"} {
-			delete(d.places, key)
+			delete(d.origins, key)
 		}
 		d.config.Redis.PasswordFile, d.config.Redis.CAFile, d.envFiles = "", "", nil
 		cfg, err := d.finish()

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// launcher is a program that is known by what it runs. Its lists are separated by
-// blanks.
+// launcher is an interpreter, or a program that runs a command: an app takes its name
+// from the script or command. Lists are separated by spaces.
 type launcher struct {
-	programs string // a version may follow: python3.12, php8.2
-	word     string // comes before what runs: "exec" of bundle
-	valued   string // options that take the next argument
-	runs     string // options whose value is what runs, as -m of python
-	inline   string // options whose value is a program's text
-	command  bool   // what runs is a command with arguments of its own, not a script
+	programs string // a version may follow: python3.12
+	word     string // before the command: "exec" of bundle
+	valued   string // options with a value in the next argument
+	runs     string // options whose value names the program: -m of python
+	inline   string // options whose value is program text
+	command  bool   // it runs a command, not a script
 }
 
 func launchers() []launcher {
@@ -37,8 +37,8 @@ func launchers() []launcher {
 
 func has(list, word string) bool { return slices.Contains(strings.Fields(list), word) }
 
-// commandName is what a command is called: the base name of its program, or of the
-// script or command that the program runs. directory is where it runs.
+// commandName names a command: the base name of its program, or of the script or
+// command that the program runs. directory is the working directory.
 func commandName(command []string, directory string) string {
 	if len(command) == 0 {
 		return ""
@@ -55,7 +55,7 @@ func commandName(command []string, directory string) string {
 	return withoutExtension(program)
 }
 
-// name is what the launcher runs, "" where the arguments do not say.
+// name is the name of the script or command, "" if there is none in args.
 func (l launcher) name(args []string, directory string) string {
 	if l.command && l.word != "" && (len(args) == 0 || args[0] != l.word) {
 		return "" // bundle install
@@ -85,7 +85,7 @@ func (l launcher) name(args []string, directory string) string {
 	return ""
 }
 
-// withoutExtension takes off what says only which language a file is written in.
+// withoutExtension removes the extension of a script.
 func withoutExtension(file string) string {
 	extension := filepath.Ext(file)
 	if has(".js .mjs .cjs .ts .mts .py .pyc .pyz .rb .php .pl .sh .jar .dll .lua .R .ru", extension) {

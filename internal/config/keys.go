@@ -10,8 +10,7 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// key is one setting: its name in the file, its flag if a one-liner needs it,
-// and what it sets.
+// key is one setting: its name in the file, its flag, and its field.
 type key struct {
 	name  string // dotted
 	flag  string // "" for none
@@ -19,17 +18,17 @@ type key struct {
 	field
 }
 
-// keys are all settings of d but those of [[listen]] and of env.
+// keys returns all settings of d except those of [[listen]] and of env.
 func keys(d *draft) []key {
 	c := &d.config
 	return []key{
-		{"name", "name", "what the app is called: `NAME`", of(&c.Name, value.string, itself)},
+		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.string, asIs)},
 		{"command", "", "", field{d.setCommand, d.showCommand}},
 		{"directory", "directory", "run the workers in `DIR`", d.path(&c.Directory)},
 		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field{d.setWorkers, d.showWorkers}},
 		{"workers_max", "", "", whole(0, supervisor.MaxWorkers, &c.WorkersMax)},
-		{"user", "user", "run the workers as `USER`", identity(&d.user)},
-		{"group", "group", "run the workers as `GROUP`", identity(&d.group)},
+		{"user", "user", "run the workers as `USER`", userOrGroup(&d.user)},
+		{"group", "group", "run the workers as `GROUP`", userOrGroup(&d.group)},
 		{"umask", "umask", "file mode mask of the workers: `OCTAL`", umask(&c.Umask)},
 		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{d.setEnvFile, d.showEnvFile}},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(&c.StopSignal)},
@@ -76,7 +75,7 @@ func keys(d *draft) []key {
 
 		{
 			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
-			of(&c.Redis.URL, value.line, redisconfig.MaskURL),
+			newField(&c.Redis.URL, value.line, redisconfig.MaskURL),
 		},
 		{"redis.username", "", "", word(&c.Redis.Username)},
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", d.path(&c.Redis.PasswordFile)},
@@ -90,13 +89,12 @@ func keys(d *draft) []key {
 		{"redis.connection_limit_per_host", "", "", count(&c.Redis.ConnectionLimit)},
 		{"redis.max_connections_per_host", "", "", count(&c.Redis.MaxConnections)},
 
-		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", of(&c.Metrics, value.metrics, itself)},
-		{"control.group", "", "", identity(&d.controlGroup)},
+		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics, asIs)},
+		{"control.group", "", "", userOrGroup(&d.controlGroup)},
 	}
 }
 
-// flagKeys are those with a flag, and --balance, which has no key: it is for all
-// listeners.
+// flagKeys returns the keys with a flag, and --balance, the default of all listeners.
 func flagKeys(d *draft) []key {
 	all := slices.DeleteFunc(keys(d), func(k key) bool { return k.flag == "" })
 	return append(all, key{"balance", "balance", "how connections find a worker: `HOW` is hash or source", choice(&d.balance, "least", sockets.BalanceHash, sockets.BalanceSource)})
@@ -110,7 +108,7 @@ type listenKey struct {
 
 func listenKeys(l *listener) []listenKey {
 	return []listenKey{
-		{"name", of(&l.Name, value.name, itself)},
+		{"name", newField(&l.Name, value.name, asIs)},
 		{"address", field{l.setAddress, l.Address}},
 		{"mode", choice(&l.Mode, "", sockets.Modes()...)},
 		{"balance", choice(&l.Balance, "least", sockets.BalanceHash, sockets.BalanceSource)},
@@ -120,7 +118,7 @@ func listenKeys(l *listener) []listenKey {
 	}
 }
 
-// later are the keys that the contract promises and that are not built yet.
+// later lists keys of the contract that are not built yet.
 func later() []string {
 	return []string{
 		"preset",

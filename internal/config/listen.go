@@ -15,18 +15,18 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// listener is one [[listen]] in the making.
+// listener is one unfinished [[listen]].
 type listener struct {
 	sockets.Listener
-	places
-	header origin // or the flag
+	origins
+	header origin // of [[listen]], or the flag
 }
 
 func newListener(at origin) *listener {
 	return &listener{
 		Listener: sockets.Listener{Backlog: sockets.DefaultBacklog, Nonblocking: true},
 		header:   at,
-		places:   places{},
+		origins:  origins{},
 	}
 }
 
@@ -49,11 +49,11 @@ func (l *listener) setAddress(v value) error {
 	return nil
 }
 
-// maxListeners bounds [[listen]]: each has a socket for every slot, and every
-// two are compared.
+// maxListeners bounds [[listen]]: each has a socket per slot, and every two are
+// compared.
 const maxListeners = 128
 
-// finishListeners checks the listeners, alone and against each other, and names them.
+// finishListeners checks the listeners, each and against each other, and names them.
 // It needs the number of workers.
 func (d *draft) finishListeners() {
 	if len(d.listeners) > maxListeners {
@@ -81,21 +81,21 @@ func (d *draft) finishListeners() {
 	d.checkBalance()
 	most := d.host.backlog()
 	for _, l := range d.listeners {
-		if most > 0 && l.Backlog > most { // listen(2) does not say so
+		if most > 0 && l.Backlog > most { // listen(2) does not report it
 			d.warn("listener %s: net.core.somaxconn cuts its backlog of %d to %d: raise it (sysctl -w net.core.somaxconn=%d) or lower the backlog", l.Name, l.Backlog, most, l.Backlog)
 		}
 	}
 }
 
-// maxBacklog reads net.core.somaxconn of the network namespace; 0: not known.
+// maxBacklog reads net.core.somaxconn of the network namespace; 0: unknown.
 func maxBacklog() int {
 	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
 	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 	return n
 }
 
-// checkOverlaps refuses listeners, and a health check, that would take each other's
-// connections or path: the kernel would let some of them bind.
+// checkOverlaps refuses listeners and a health check with a common port or path: the
+// kernel would let some of them bind.
 func (d *draft) checkOverlaps() {
 	health, err := sockets.ParseAddress(d.config.Metrics)
 	for i, l := range d.listeners {
@@ -109,7 +109,7 @@ func (d *draft) checkOverlaps() {
 			continue // there is none
 		}
 		if shared := sockets.Overlap(health, l.Listener, d.config.Workers); shared != "" {
-			d.report(d.places["metrics.address"], fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
+			d.report(d.origins["metrics.address"], fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
 			return
 		}
 	}
@@ -117,8 +117,8 @@ func (d *draft) checkOverlaps() {
 
 // finishListener does what needs several keys of one listener.
 func (d *draft) finishListener(l *listener) {
-	at, bound := l.places["address"]
-	if !bound && len(d.failures) == 0 { // else the misspelt key says more
+	at, bound := l.origins["address"]
+	if !bound && len(d.failures) == 0 { // else the other error says more
 		d.report(l.header, errors.New(`it has no address: add address = ":8080"`))
 	}
 	if l.Network == "" {
@@ -135,23 +135,23 @@ func (d *draft) finishListener(l *listener) {
 	case len(l.Path) > sockets.MaxPath:
 		d.report(at, fmt.Errorf("%q is %d bytes too long: a unix socket's path has at most %d", l.Path, len(l.Path)-sockets.MaxPath, sockets.MaxPath))
 	case unix && l.Freebind:
-		d.report(l.places["freebind"], errors.New("a unix socket has no address that could come later: leave it out"))
+		d.report(l.origins["freebind"], errors.New("a unix socket has no address that could come later: leave it out"))
 	case unix && l.Mode != sockets.ModeShared:
-		d.report(l.places["mode"], fmt.Errorf(`%q is for tcp: a unix socket is always "shared"`, l.Mode))
+		d.report(l.origins["mode"], fmt.Errorf(`%q is for tcp: a unix socket is always "shared"`, l.Mode))
 	case each && l.Port == 0:
-		d.report(l.places["mode"], errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
+		d.report(l.origins["mode"], errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
 	case each && last > math.MaxUint16:
 		d.report(at, fmt.Errorf("%d workers with a port each would take %d to %d: the highest port is %d", d.config.Workers, l.Port, last, math.MaxUint16))
 	case l.Mode == sockets.ModeReuseport:
 		l.Balance = cmp.Or(d.balance, l.Balance, sockets.BalanceHash)
 	case l.Balance != "":
-		d.report(l.places["balance"], fmt.Errorf(`only mode "reuseport" has sockets to choose from, and this listener is %q: leave it out`, l.Mode))
+		d.report(l.origins["balance"], fmt.Errorf(`only mode "reuseport" has sockets to choose from, and this listener is %q: leave it out`, l.Mode))
 	}
 }
 
 // checkBalance refuses a --balance that has no effect.
 func (d *draft) checkBalance() {
-	at, given := d.places["balance"]
+	at, given := d.origins["balance"]
 	switch {
 	case !given || slices.ContainsFunc(d.listeners, func(l *listener) bool { return l.Mode == sockets.ModeReuseport || l.Network == "" }):
 	case len(d.listeners) == 0:
@@ -169,7 +169,7 @@ func defaultName(l sockets.Listener) string {
 	return asName(filepath.Base(l.Path), "unix")
 }
 
-// freeName is name, or name and a number where several listeners would have it.
+// freeName is name, with a number appended if it is taken.
 func freeName(name string, taken map[string]bool) string {
 	free := name
 	for i := 2; taken[free]; i++ {

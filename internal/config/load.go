@@ -39,19 +39,19 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 	return s.load("")
 }
 
-// start is what the command line said and where, for as long as the app runs:
-// the file is not looked for again, so another one can't take its place.
+// start holds the command line as long as the app runs. A reload reads the same file:
+// it does not look for one again.
 type start struct {
 	host    host   // with the directory of the start
 	file    string // as the user would name it, "" without one
-	stdin   []byte // what it held, where that is the file
+	stdin   []byte // its content, if that is the file
 	flags   *Flags
 	app     string
 	command []string
 }
 
-// load makes the Config. running is what the app is called that asks for it
-// again, "" at the start: the name can't change, as others know the app by it.
+// load makes the Config. running is the name of the app at a reload, "" at the start:
+// the name can't change.
 func (s start) load(running string) (supervisor.Config, error) {
 	d, err := s.read()
 	if err != nil {
@@ -66,7 +66,7 @@ func (s start) load(running string) (supervisor.Config, error) {
 	}
 	name := cfg.Name
 	if running != "" && name != running {
-		at, given := d.places["name"]
+		at, given := d.origins["name"]
 		if !given {
 			at = origin{file: d.file}
 		}
@@ -76,7 +76,7 @@ func (s start) load(running string) (supervisor.Config, error) {
 	return cfg, nil
 }
 
-// read puts everything that was written into a draft.
+// read puts all settings into a draft.
 func (s start) read() (*draft, error) {
 	d := newDraft(s.host)
 	d.app, d.file = s.app, s.file
@@ -89,7 +89,7 @@ func (s start) read() (*draft, error) {
 	}
 	d.readFlags(s.flags)
 	if len(s.command) > 0 {
-		d.put(d.places, "command", d.keys["command"].field, typedCommand(s.command))
+		d.put(d.origins, "command", d.keys["command"].field, typedCommand(s.command))
 	}
 	return d, nil
 }
@@ -103,7 +103,7 @@ func typedCommand(command []string) value {
 	return v
 }
 
-// parseFile reads d.file, unless that is standard input: its text is read once.
+// parseFile parses d.file. Standard input has been read at the start.
 func (d *draft) parseFile(stdin []byte) ([]setting, error) {
 	if d.file == standardInput {
 		d.file = "stdin"
@@ -117,8 +117,8 @@ func (d *draft) parseFile(stdin []byte) ([]setting, error) {
 	return parse(d.file, data)
 }
 
-// acceptAll puts the file's settings into the draft. A table that is not built
-// yet is refused for the first key in it, or for itself where it is empty.
+// acceptAll puts the file's settings into the draft. For a table that is not built
+// yet, the error is that of its first key, or of the header if it is empty.
 func (d *draft) acceptAll(settings []setting) {
 	for i, s := range settings {
 		followed := i+1 < len(settings) && settings[i+1].path[0].name == s.name()
@@ -142,14 +142,14 @@ func (d *draft) accept(s setting) {
 	k, known := d.keys[name]
 	switch {
 	case known && leaf:
-		d.put(d.places, name, k.field, s.value)
+		d.put(d.origins, name, k.field, s.value)
 	case known:
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
 	case s.form == unstable.ArrayTable && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
 	case table == "listen" && s.item >= 0 && leaf && slices.Contains(d.names, name):
 		l, key := d.listeners[s.item], s.path[1].name
-		d.put(l.places, key, l.field(key), s.value)
+		d.put(l.origins, key, l.field(key), s.value)
 	case table == "env" && len(s.path) == 2 && leaf:
 		d.setVariable(s.path[1].name, s.value)
 	case table == "env" && len(s.path) > 1:
@@ -158,7 +158,7 @@ func (d *draft) accept(s setting) {
 		// Its settings follow.
 	case d.isLater(name):
 		d.report(at, fmt.Errorf("%q is not built yet", name))
-	case len(d.failures) == 0: // only the first is told
+	case len(d.failures) == 0: // one is enough
 		d.report(at, d.refuse(s))
 	}
 }
@@ -168,7 +168,7 @@ func labelled(at origin, label string) origin {
 	return at
 }
 
-// readFlags puts the flags over what the file said.
+// readFlags puts the flags into the draft, over the file's settings.
 func (d *draft) readFlags(f *Flags) {
 	for _, k := range flagKeys(d) {
 		if words := f.given[k.name]; len(words) > 0 {
@@ -176,7 +176,7 @@ func (d *draft) readFlags(f *Flags) {
 			for _, word := range words {
 				v.items = append(v.items, flagValue(k.flag, word))
 			}
-			d.put(d.places, k.name, k.field, v)
+			d.put(d.origins, k.name, k.field, v)
 		}
 	}
 	if words := f.given["listen"]; len(words) > 0 {
@@ -184,7 +184,7 @@ func (d *draft) readFlags(f *Flags) {
 		for _, word := range words {
 			v := flagValue("listen", word)
 			l := newListener(v.at)
-			d.put(l.places, "address", l.field("address"), v)
+			d.put(l.origins, "address", l.field("address"), v)
 			d.listeners = append(d.listeners, l)
 		}
 	}

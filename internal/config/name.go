@@ -6,10 +6,10 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// inName reports whether a name may hold r, behind its first character.
+// inName reports whether a name may contain r after its first character.
 func inName(r rune) bool { return control.ValidName("a" + string(r)) }
 
-// asName makes a valid name of any text: other where nothing is left of it.
+// asName makes a valid name of any text, other if no character is valid.
 func asName(text, other string) string {
 	name := strings.Map(func(r rune) rune {
 		if inName(r) {

@@ -15,48 +15,48 @@ func (d *draft) showRedisTTL() string {
 	return brief(d.config.Redis.TTL)
 }
 
-// finishRedis checks what needs several settings, the files, or the knowledge of
-// whoever connects. It needs the number of workers. Its errors show no password.
+// finishRedis checks what needs several settings, the number of workers, or the files.
+// Its errors show no password.
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
-	if at, given := d.places["redis.url"]; given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
+	if at, given := d.origins["redis.url"]; given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
 	}
 	const limit = "redis.max_connections_per_host"
-	if at, given := d.places[limit]; given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
+	if at, given := d.origins[limit]; given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
 		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
 	}
-	if at, given := d.places["redis.control"]; given && r.Control && r.URL == redisconfig.Embedded {
+	if at, given := d.origins["redis.control"]; given && r.Control && r.URL == redisconfig.Embedded {
 		d.report(at, errors.New("is not to be had with the embedded Redis: every user of this machine could give orders there"))
 	}
 	bad, ok := errors.AsType[*redisconfig.BadSetting](checkRedis(*r))
 	if !ok {
 		return
 	}
-	at, given := d.places["redis."+bad.Key]
-	if !given { // a default that does not go with what was written
-		if at, given = d.places["redis.url"]; given {
+	at, given := d.origins["redis."+bad.Key]
+	if !given { // a default does not go with the url
+		if at, given = d.origins["redis.url"]; given {
 			at.label = "redis." + bad.Key
 		}
 	}
 	d.report(at, errors.New(bad.Text))
 }
 
-// checkRedis checks what can be known without connecting, also where nobody connects
-// by the URL.
+// checkRedis checks the settings without connecting. Without a URL to connect to, it
+// checks the others.
 func checkRedis(r redisconfig.Settings) error {
 	if r.URL == "" && r.HostID == "" {
 		r.HostID = "localhost" // nobody needs one
 	}
 	if r.URL == "" || r.URL == redisconfig.Embedded {
-		r.URL = "rediss://localhost" // one that all other settings go with
+		r.URL = "rediss://localhost" // all other settings are valid with it
 	}
 	return r.Check()
 }
 
-// LoadRedis reads from an app's file how it finds Redis, and nothing else: what the
-// app runs, and as whom, need not be on this machine. The settings are not checked
-// against each other. The error is an *Error.
+// LoadRedis reads only [redis] of an app's file: the app's command and user need not
+// be on this machine. The settings are not checked against each other. The error is
+// an *Error.
 func LoadRedis(file string) (redisconfig.Settings, error) {
 	h, err := thisHost()
 	if err != nil {

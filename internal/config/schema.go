@@ -9,12 +9,12 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// schema is every key that a file may hold, now or once it is built.
+// schema holds the known keys, those that are not built yet too.
 type schema struct {
 	keys   map[string]key
 	names  []string // dotted, those of [[listen]] too, in the contract's order
-	tables []string // with keys that are built, but for env and listen
-	later  []string // keys that are not built, and tables without another
+	tables []string // with keys that are built, except env and listen
+	later  []string // keys that are not built, and tables of only such keys
 }
 
 func newSchema(d *draft) schema {
@@ -37,13 +37,13 @@ func newSchema(d *draft) schema {
 	return s
 }
 
-// isLater says whether a key, or its whole table, is promised and not built.
+// isLater reports whether a key, or its whole table, is not built yet.
 func (s schema) isLater(name string) bool {
 	table, _, _ := strings.Cut(name, ".")
 	return slices.Contains(s.later, name) || slices.Contains(s.later, table)
 }
 
-// split is a dotted key's table and name.
+// split splits a dotted key into table and name.
 func split(key string) (table, name string) {
 	if table, name, nested := strings.Cut(key, "."); nested {
 		return table, name
@@ -62,7 +62,7 @@ func (s schema) in(table string) string {
 	return strings.Join(names, ", ")
 }
 
-// refuse says what is wrong with a setting that the schema does not have.
+// refuse explains a setting that is not in the schema.
 func (s schema) refuse(wrong setting) *Error {
 	name, at := wrong.name(), wrong.at()
 	table, top := wrong.path[0].name, len(wrong.path) == 1
@@ -95,8 +95,8 @@ func (s schema) refuse(wrong setting) *Error {
 	return at.errorf("unknown %s %q: there are %s, and the tables env, listen, %s", what, name, s.in(""), strings.Join(s.tables, ", "))
 }
 
-// likely are the keys probably meant: another program's word for one, or those of
-// the nearest spelling, in the nearest table.
+// likely returns the keys that may be meant: another program's word for one, or the
+// nearest spellings, in the nearest tables.
 func (s schema) likely(wrong string) []string {
 	plain := strings.ReplaceAll(strings.ToLower(wrong), "-", "_")
 	if known := synonym(plain); known != "" {
@@ -120,8 +120,7 @@ func (s schema) likely(wrong string) []string {
 	return best
 }
 
-// synonym is the key that other supervisors call word: pm2, gunicorn, systemd,
-// supervisord, Docker.
+// synonym returns the key for a word of pm2, gunicorn, systemd, supervisord or Docker.
 func synonym(word string) string {
 	words := map[string]string{
 		"workers":              "instances processes numprocs num_workers replicas scale",
@@ -145,10 +144,10 @@ func synonym(word string) string {
 	return ""
 }
 
-// tolerance is the distance up to which a word may be a misspelling.
+// tolerance is the largest distance of a misspelling.
 func tolerance(word string) int { return max(1, len(word)/3) }
 
-// nearest is the word that wrong is probably a misspelling of, "" for none.
+// nearest is the word that wrong may be a misspelling of, "" for none.
 func nearest(wrong string, words []string) string {
 	best, least := "", tolerance(wrong)+1
 	for _, word := range words {
@@ -159,8 +158,8 @@ func nearest(wrong string, words []string) string {
 	return best
 }
 
-// distance is how many letters must be added, taken away, replaced or swapped
-// with their neighbour to make b of a.
+// distance is the edit distance: insertions, deletions, replacements and swaps of
+// neighbours (optimal string alignment).
 func distance(a, b string) int {
 	if len(a) > control.MaxName || len(b) > control.MaxName {
 		return control.MaxName // nothing is that near

@@ -9,9 +9,9 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// settings is every key with the value that holds in the end and where it was
-// written, in the contract's order: what describe shows. Variables of env are
-// not among it; they may be secrets. An empty value is one that is not set.
+// settings returns every key with its final value and its source, in the contract's
+// order, for describe. An empty value is not set. Variables of env are left out: they
+// may be secrets.
 func (d *draft) settings() []supervisor.Setting {
 	var all []supervisor.Setting
 	listed := false
@@ -19,7 +19,7 @@ func (d *draft) settings() []supervisor.Setting {
 		if table, _ := split(k.name); table != "" && !listed {
 			all, listed = append(all, d.listenSettings()...), true
 		}
-		source := d.source(d.places[k.name])
+		source := d.source(d.origins[k.name])
 		if k.name == "name" && source == "default" && d.app != "" {
 			source = "command line"
 		}
@@ -35,9 +35,9 @@ func (d *draft) listenSettings() []supervisor.Setting {
 			if k.name == "balance" && l.Mode != "reuseport" || k.name == "freebind" && l.Network == "unix" {
 				continue
 			}
-			source := d.source(l.places[k.name])
+			source := d.source(l.origins[k.name])
 			if k.name == "balance" && d.balance != "" {
-				source = d.source(d.places["balance"])
+				source = d.source(d.origins["balance"])
 			}
 			all = append(all, supervisor.Setting{Key: "listen." + l.Name + "." + k.name, Value: k.show(), Source: source})
 		}
@@ -45,7 +45,7 @@ func (d *draft) listenSettings() []supervisor.Setting {
 	return all
 }
 
-// source is where a setting was written, in words.
+// source names where a setting was written.
 func (d *draft) source(at origin) string {
 	switch {
 	case at.file == "" && at.label == "":
@@ -60,7 +60,7 @@ func (d *draft) source(at origin) string {
 	}
 }
 
-// showCommand quotes words that would read as several, or as none.
+// showCommand quotes words with spaces or special characters, and empty ones.
 func (d *draft) showCommand() string {
 	words := make([]string, len(d.config.Command))
 	for i, word := range d.config.Command {
@@ -72,7 +72,7 @@ func (d *draft) showCommand() string {
 	return strings.Join(words, " ")
 }
 
-// showWorkers is what was written, and what it means here: "cpus-1 (3)".
+// showWorkers is the value as written and its meaning here: "cpus-1 (3)".
 func (d *draft) showWorkers() string {
 	number := strconv.Itoa(d.config.Workers)
 	if _, err := strconv.Atoi(d.workers); err == nil {

@@ -18,20 +18,20 @@ func (d *draft) finishUser() {
 	}
 	who, err := d.lookupUser()
 	if err != nil {
-		d.report(d.places["user"], err)
+		d.report(d.origins["user"], err)
 		return
 	}
-	at := d.places["user"]
+	at := d.origins["user"]
 	if d.group != "" {
 		gid, err := lookupGroup(d.group)
 		if err != nil {
-			d.report(d.places["group"], err)
+			d.report(d.origins["group"], err)
 			return
 		}
 		others := slices.DeleteFunc(who.Groups, func(g uint32) bool { return g == gid || g == who.GID })
 		who.GID, who.Groups = gid, append([]uint32{gid}, others...)
 		if d.user == "" {
-			at = d.places["group"]
+			at = d.origins["group"]
 		}
 	}
 	switch own := int(who.UID) == d.host.uid && int(who.GID) == d.host.gid; {
@@ -49,7 +49,7 @@ func (d *draft) finishControl() {
 	}
 	gid, err := lookupGroup(d.controlGroup)
 	if err != nil {
-		d.report(d.places["control.group"], err)
+		d.report(d.origins["control.group"], err)
 		return
 	}
 	d.config.ControlGroup = int(gid)

@@ -16,25 +16,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// value is what a key was set to, from either source.
+// value is the value of a key, from the file or a flag.
 type value struct {
 	kind  unstable.Kind
-	text  string  // a string's content, else as it is written
-	items []value // of a list; of a flag: each time that it was given
+	text  string  // a string's content, else the spelling
+	items []value // of a list, or of a repeated flag
 	at    origin
 }
 
-// The kinds of value that settings have. Others are refused: fractions, dates, tables.
+// The kinds of value that settings have. Others are refused.
 const (
-	typed   = unstable.Invalid // from a flag or a variable: text without quotes, of whatever type is wanted
+	typed   = unstable.Invalid // from a flag or a variable: text that is read as any type
 	text    = unstable.String
 	integer = unstable.Integer
 	boolean = unstable.Bool
 	list    = unstable.Array
 )
 
-// String is how an error shows the value: quoted, so that it is harmless on a
-// terminal.
+// String is the value in errors, quoted for the terminal.
 func (v value) String() string {
 	switch v.kind {
 	case typed, text:
@@ -85,7 +84,7 @@ func (v value) line() (string, error) {
 // strings is a list of text.
 func (v value) strings() ([]string, error) { return v.list(value.string) }
 
-// list is a list of what read makes of each element, text in the end.
+// list reads a list of text with read.
 func (v value) list(read func(value) (string, error)) ([]string, error) {
 	if v.kind != list {
 		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, strings.Join(quoted(strings.Fields(v.text)), ", "))
@@ -136,7 +135,7 @@ func (v value) metrics() (string, error) {
 	return l.String(), nil
 }
 
-// whole is a whole number from least to most.
+// whole is an integer from least to most.
 func (v value) whole(least, most int) (int, error) {
 	n, err := v.number()
 	switch {
@@ -148,7 +147,7 @@ func (v value) whole(least, most int) (int, error) {
 	return 0, fmt.Errorf("must be a number from %d to %d, not %s", least, most, v)
 }
 
-// number reads TOML's ways of writing an integer, and plain decimals of a flag.
+// number parses a TOML integer, or a decimal of a flag.
 func (v value) number() (int64, error) {
 	switch v.kind {
 	case integer:
@@ -160,10 +159,10 @@ func (v value) number() (int64, error) {
 	}
 }
 
-// longest bounds durations, so that doubling one can't overflow.
+// longest bounds durations: doubling one can't overflow.
 const longest = 10 * 365 * 24 * time.Hour
 
-// duration is text as of time.ParseDuration, at least least.
+// duration is a time.ParseDuration text, at least least.
 func (v value) duration(least time.Duration) (time.Duration, error) {
 	const valid = `write "500ms", "30s", "5m" or "1h30m"`
 	if n, err := strconv.ParseInt(v.text, 10, 64); err == nil && n != 0 {
@@ -184,7 +183,7 @@ func (v value) duration(least time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// choice is one of the words in built; those in later are promised, and refused.
+// choice is one of the words in built. Those in later are refused as not built yet.
 func (v value) choice(built, later []string) (string, error) {
 	word := v.text
 	switch {
@@ -220,7 +219,7 @@ func (v value) umask() (int, error) {
 	return 0, fmt.Errorf(`%s is not a umask: write octal digits in quotes, "0022"`, v)
 }
 
-// signal is a signal that a program can take as a wish to end, with or without SIG.
+// signal is the name of a signal that asks a program to end, with or without SIG.
 func (v value) signal() (syscall.Signal, error) {
 	if v.kind == text || v.kind == typed {
 		name := strings.TrimPrefix(strings.ToUpper(v.text), "SIG")

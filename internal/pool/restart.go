@@ -32,7 +32,7 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 		p.over(s, StateExited, exit.Words+"; restart.prevent has it")
 	case slices.Contains(policy.Prevent, exit.Code):
 		p.over(s, StateFailed, exit.Words+"; restart.prevent has it")
-	case policy.Condition != RestartAny && exit.Clean():
+	case exit.Clean() && (policy.Condition == RestartOnFailure || policy.Condition == RestartNone):
 		p.over(s, StateExited, fmt.Sprintf("%s; restart.condition lets it rest", exit.Words))
 	case policy.Condition == RestartNone:
 		p.over(s, StateFailed, fmt.Sprintf(`%s; restart.condition = "none"`, exit.Words))

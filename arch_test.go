@@ -67,7 +67,7 @@ func rules() []rule {
 		{
 			from:   "internal/config",
 			to:     []string{"..."},
-			except: []string{"supervisor", "internal/pool", "internal/sockets", "internal/redisconfig", "internal/process", "internal/control", "internal/placeholder", "internal/cgroup", "ipc"},
+			except: []string{"supervisor", "internal/pool", "internal/sockets", "internal/redisconfig", "internal/control", "internal/placeholder", "internal/cgroup", "ipc"},
 			why:    "it fills the settings of these in, in their words and by their checks, and starts none of them",
 		},
 		{

@@ -38,6 +38,11 @@ func readerLimits() limits {
 // errNotRedis is of an answer that is not in Redis's protocol: of a web server, say.
 var errNotRedis = errors.New("what answers there does not speak Redis's protocol")
 
+// tooLarge is the error of an answer beyond the limits.
+type tooLarge string
+
+func (e tooLarge) Error() string { return string(e) }
+
 // guard reads along with what comes over a connection, and fails it before a
 // client has seen an announcement that is beyond the limits.
 type guard struct {
@@ -75,7 +80,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		g.came = 0
 	}
 	if g.came += int64(n); g.answers.limits.exchange > 0 && g.came > g.answers.limits.exchange {
-		g.failed = fmt.Errorf("answers of more than %d bytes at once are not taken", g.answers.limits.exchange)
+		g.failed = tooLarge(fmt.Sprintf("answers of more than %d bytes at once are not taken", g.answers.limits.exchange))
 		return 0, g.failed
 	}
 	if g.failed = g.answers.feed(p[:n]); g.failed != nil {
@@ -117,7 +122,7 @@ func (a *answers) feed(b []byte) error {
 		}
 		b = b[n:]
 		if a.bytes += int64(n); a.bytes > a.limits.answer {
-			return fmt.Errorf("an answer of more than %d bytes is not taken", a.limits.answer)
+			return tooLarge(fmt.Sprintf("an answer of more than %d bytes is not taken", a.limits.answer))
 		}
 		if a.skip == 0 && a.kind == 0 && len(a.open) == 0 {
 			a.bytes, a.elements = 0, 0
@@ -151,7 +156,7 @@ func (a *answers) next(b []byte) (int, error) {
 		copy(a.number[a.length:], b[:n])
 	}
 	if a.length += int64(n); a.length > maxLine {
-		return 0, fmt.Errorf("a line of more than %d bytes is not taken", maxLine)
+		return 0, tooLarge(fmt.Sprintf("a line of more than %d bytes is not taken", maxLine))
 	}
 	if !ends {
 		return n, nil
@@ -183,7 +188,7 @@ func (a *answers) line() error {
 	switch kind {
 	case '$', '!', '=':
 		if n > a.limits.bulk {
-			return fmt.Errorf("a string of %d bytes is not taken: %d at most", n, a.limits.bulk)
+			return tooLarge(fmt.Sprintf("a string of %d bytes is not taken: %d at most", n, a.limits.bulk))
 		}
 		a.skip = n + int64(len("\r\n"))
 		return nil
@@ -193,7 +198,7 @@ func (a *answers) line() error {
 		n = 2 * min(n, a.limits.elements) // pairs
 	}
 	if n > a.limits.elements-a.elements {
-		return fmt.Errorf("an answer with an array of %d elements is not taken: %d at most in all", size, a.limits.elements)
+		return tooLarge(fmt.Sprintf("an answer with an array of %d elements is not taken: %d at most in all", size, a.limits.elements))
 	}
 	if kind == '|' {
 		n++ // attributes are followed by what they are of
@@ -203,7 +208,7 @@ func (a *answers) line() error {
 	case n == 0:
 		a.done()
 	case len(a.open) == maxDepth:
-		return fmt.Errorf("an answer of arrays in arrays, more than %d deep, is not taken", maxDepth)
+		return tooLarge(fmt.Sprintf("an answer of arrays in arrays, more than %d deep, is not taken", maxDepth))
 	default:
 		a.open = append(a.open, n)
 	}

@@ -146,6 +146,8 @@ func (r *report) bad(format string, args ...any) {
 func (r *report) read(values []string) {
 	for i, f := range r.fields()[:len(values)] {
 		switch value := values[i]; {
+		case len(value) > maxField:
+			r.bad("%s has %d bytes: at most %d are read", f.name, len(value), maxField)
 		case value != "":
 			if err := set(f.to, value); err != nil {
 				r.bad("%s: %v", f.name, err)

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,12 +17,11 @@ import (
 
 // The bounds of what is read of a fleet.
 const (
-	maxHosts  = 100_000  // of an app; of more, those that expire last
-	maxApps   = 1000     // as above
-	pageHosts = 500      // hosts of one round trip
-	pageReads = 3        // pages that are read at the same time
-	maxPage   = 32 << 20 // bytes of a round trip of hosts whose sizes are known
-	maxField  = 1 << 20  // bytes of a field
+	maxHosts  = 100_000 // of an app; of more, those that expire last
+	maxApps   = 1000    // as above
+	pageHosts = 500     // hosts of one round trip
+	pageReads = 3       // pages that are read at the same time
+	maxField  = 1 << 20 // bytes of a field
 
 	nodeTimeout = 2 * time.Second // for the time of a node of a Cluster
 )
@@ -250,11 +246,26 @@ func (q *query) hosts(ctx context.Context, listed []listedHost) ([]Host, error) 
 			hosts = append(hosts, Host{ID: strings.Clone(cut(m.id, mostText)), Problem: "its id " + short(m.id) + " is none: forkd writes no such thing"})
 		}
 	}
-	got, err := q.ask(ctx, asked)
-	if tooMuch(ctx, err) {
-		got, err = q.askSized(ctx, asked)
-	}
+	got, err := q.read(ctx, asked)
 	return append(hosts, got...), err
+}
+
+// read reads the hashes of hosts, in halves where they are too large for one reply.
+func (q *query) read(ctx context.Context, asked []listedHost) ([]Host, error) {
+	hosts, err := q.ask(ctx, asked)
+	large, ok := errors.AsType[tooLarge](err)
+	switch {
+	case !ok:
+		return hosts, err
+	case len(asked) == 1:
+		return []Host{{ID: asked[0].id, Problem: "its report is too large: " + large.Error()}}, nil
+	}
+	half := len(asked) / 2
+	if hosts, err = q.read(ctx, asked[:half]); err != nil {
+		return nil, err
+	}
+	rest, err := q.read(ctx, asked[half:])
+	return append(hosts, rest...), err
 }
 
 // ask reads the hashes of hosts in one round trip.
@@ -296,66 +307,4 @@ func (q *query) ask(ctx context.Context, asked []listedHost) ([]Host, error) {
 	return hosts, nil
 }
 
-// askSized reads hosts whose hashes are too large for one round trip: first the
-// lengths of all fields, then the hosts within bounds, as many at a time as fit.
-func (q *query) askSized(ctx context.Context, asked []listedHost) ([]Host, error) {
-	lengths := make([]*redis.IntCmd, 0, len(asked)*len(q.fields))
-	_, err := q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
-		for _, m := range asked {
-			for _, name := range q.fields {
-				length := redis.NewIntCmd(ctx, "hstrlen", q.keys.host(m.id), name)
-				lengths = append(lengths, length)
-				_ = c.Process(ctx, length)
-			}
-		}
-		return nil
-	})
-	if _, reply := errors.AsType[redis.Error](err); err != nil && !reply {
-		return nil, err
-	}
-	var hosts []Host
-	var batch []listedHost
-	size := int64(0)
-	flush := func() error {
-		got, err := q.ask(ctx, batch)
-		hosts, batch, size = append(hosts, got...), batch[:0], 0
-		return err
-	}
-	for i, m := range asked {
-		total, wrong := int64(0), ""
-		for field, name := range q.fields {
-			length := lengths[i*len(q.fields)+field]
-			if err := length.Err(); err != nil && !wrongType(err) {
-				return nil, err
-			}
-			total += length.Val()
-			if length.Val() > maxField && wrong == "" {
-				wrong = name + " has " + strconv.FormatInt(length.Val(), 10) + " bytes: at most " + strconv.Itoa(maxField) + " are read"
-			}
-		}
-		if wrong != "" {
-			hosts = append(hosts, Host{ID: m.id, Problem: wrong})
-			continue
-		}
-		if size+total > maxPage {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-		}
-		batch, size = append(batch, m), size+total
-	}
-	return hosts, flush()
-}
-
 func wrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }
-
-// tooMuch reports whether err may be the guard's: it is neither the network's nor
-// the server's, and ctx has not ended.
-func tooMuch(ctx context.Context, err error) bool {
-	if err == nil || ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, errNotRedis) {
-		return false
-	}
-	_, network := errors.AsType[net.Error](err)
-	_, reply := errors.AsType[redis.Error](err)
-	return !network && !reply
-}

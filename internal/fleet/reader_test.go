@@ -30,7 +30,7 @@ func TestReaderTooMany(t *testing.T) {
 }
 
 // What is too large for one answer is read in several; what is too large for a
-// host is said of it. The sizes are known before anything is read.
+// host is said of it.
 func TestReaderLarge(t *testing.T) {
 	t.Parallel()
 	s, at := filled(t, 2, 1)
@@ -43,15 +43,17 @@ func TestReaderLarge(t *testing.T) {
 		add(fmt.Sprintf("large-%d", i), 1000<<10)
 	}
 	add("huge", 2000<<10)
+	add("vast", 17<<20)
 	s.do("ZADD", "forkd:{shop}:hosts", "9e12", "list")
 	s.do("RPUSH", "forkd:{shop}:host:list", "x")
 	f := look(t, open(t, at))
-	if got := f.Totals; got.Hosts != 70 || got.Serving != 68 || got.Problems != 2 {
+	if got := f.Totals; got.Hosts != 71 || got.Serving != 68 || got.Problems != 3 {
 		t.Errorf("%+v", got)
 	}
 	for _, h := range f.Hosts {
 		want := map[string]string{
 			"huge": "workers has 2048041 bytes: at most 1048576 are read", "list": "what Redis has under its key is no hash",
+			"vast": "its report is too large: a string of 17825833 bytes is not taken: 16777216 at most",
 		}[h.ID]
 		if h.Problem != want || want == "" && len(h.Workers) != 1 {
 			t.Errorf("%s: %q, %d workers", h.ID, h.Problem, len(h.Workers))

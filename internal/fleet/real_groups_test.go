@@ -198,7 +198,7 @@ func TestRealSentinelHandOver(t *testing.T) {
 func TestRealClusterFailover(t *testing.T) {
 	t.Parallel()
 	rights, reading := leastPrivilege(t)
-	_, more, _ := strings.Cut(fleetDocument(t), "With a Cluster add `")
+	_, more, _ := strings.Cut(strings.ReplaceAll(fleetDocument(t), "\n", " "), "With a Cluster add `")
 	more, _, _ = strings.Cut(more, "`")
 	g := startSix(t, allowed(rights, more), allowed(reading, more))
 	a := newApp("b1", 8)

@@ -71,8 +71,11 @@ func (c *columns) figures() []figure {
 
 // appendColumns appends the workers of slots, and a row for each slot without one.
 func appendColumns(b []byte, slots []control.Slot) []byte {
-	var c columns
+	c := columns{Slot: []*int64{}, State: []string{}, CPUPercent: []*float64{}}
 	figures := c.figures()
+	for _, f := range figures {
+		*f.column = []*int64{}
+	}
 	add := func(w Worker) {
 		c.Slot, c.State, c.CPUPercent = append(c.Slot, &w.Slot), append(c.State, w.State), append(c.CPUPercent, w.CPUPercent)
 		for _, f := range figures {

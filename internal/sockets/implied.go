@@ -25,40 +25,37 @@ func (s *Set) Implied() []Listener {
 	}
 	var ls []Listener
 	for _, p := range leads {
-		l := p.implies()
-		taken := func() bool { return slices.ContainsFunc(ls, func(other Listener) bool { return other.Name == l.Name }) }
-		for n := 1; l.Name == "" || taken(); n++ {
-			if l.Name = p.plainName(); n > 1 {
-				l.Name += "-" + strconv.Itoa(n)
-			}
+		l := p.listens()
+		l.Name, l.Nonblocking, l.Mode, l.Balance = p.listener, true, ModeReuseport, BalanceHash
+		plain := strconv.Itoa(l.Port)
+		if p.unix {
+			l.Mode, l.Balance = ModeShared, ""
+			plain = strings.TrimSuffix(filepath.Base(l.Path), ".sock")
 		}
+		if p.unitOwned {
+			l.Name = strings.TrimSuffix(p.passedAs, ".socket")
+		}
+		l.Name = freeName(l.Name, plain, ls)
+		if state, err := p.inspect(); err == nil {
+			l.Backlog = int(state.backlog)
+		}
+		l.Backlog = cmp.Or(l.Backlog, DefaultBacklog)
 		ls = append(ls, l)
 	}
 	return ls
 }
 
-func (p *passed) implies() Listener {
-	l := p.listens()
-	l.Name, l.Nonblocking, l.Mode, l.Balance = p.listener, true, ModeReuseport, BalanceHash
-	if p.unix {
-		l.Mode, l.Balance = ModeShared, ""
+// freeName is the name, or the plain one where that is taken or says nothing
+// (sd_listen_fds_with_names(3)).
+func freeName(name, plain string, ls []Listener) string {
+	unusable := func() bool {
+		return slices.Contains([]string{"", "unknown", "stored", "connection"}, name) ||
+			slices.ContainsFunc(ls, func(l Listener) bool { return l.Name == name })
 	}
-	if p.unitOwned {
-		if l.Name = strings.TrimSuffix(p.passedAs, ".socket"); slices.Contains([]string{"unknown", "stored", "connection"}, l.Name) {
-			l.Name = ""
+	for n := 1; unusable(); n++ {
+		if name = plain; n > 1 {
+			name = plain + "-" + strconv.Itoa(n)
 		}
 	}
-	if state, err := p.inspect(); err == nil {
-		l.Backlog = int(state.backlog)
-	}
-	l.Backlog = cmp.Or(l.Backlog, DefaultBacklog)
-	return l
-}
-
-// plainName names a listener by its port or file.
-func (p *passed) plainName() string {
-	if p.unix {
-		return strings.TrimSuffix(filepath.Base(p.at.path), ".sock")
-	}
-	return strconv.Itoa(p.at.end.port)
+	return name
 }

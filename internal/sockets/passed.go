@@ -2,7 +2,6 @@ package sockets
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +10,6 @@ import (
 // passed is a socket that the master was given, and where it listens.
 type passed struct {
 	socket
-	name     string   // as it was passed
 	listener string   // of LISTENER.SLOT
 	at       bindAddr // without a path where a unix socket has no file
 	unix     bool
@@ -103,10 +101,7 @@ func (p *passed) examine() (what string, listens bool) {
 		return kindOf(stat.Mode & unix.S_IFMT), false
 	}
 	option := func(name int) int {
-		value, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name)
-		if err != nil {
-			return -1
-		}
+		value, _ := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name) // 0 is none of what is looked for
 		return value
 	}
 	domain, kind := option(unix.SO_DOMAIN), option(unix.SO_TYPE)
@@ -127,19 +122,9 @@ func (p *passed) examine() (what string, listens bool) {
 		}
 	}
 	p.unix = domain == unix.AF_UNIX
-	name, err := unix.Getsockname(p.fd)
-	if err != nil {
+	var err error
+	if p.at, err = localAddr(p.fd); err != nil {
 		return "a socket without an address", false
-	}
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		p.at.end = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
-	case *unix.SockaddrInet6:
-		p.at.end = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
-		only, err := unix.GetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
-		p.at.end.dual = err == nil && only == 0 && p.at.end.addr == netip.IPv6Unspecified()
-	case *unix.SockaddrUnix:
-		p.at.path = name.Name
 	}
 	return "", listens
 }

@@ -3,6 +3,7 @@ package sockets
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"unsafe"
 
@@ -307,19 +308,25 @@ func disconnect(fd int) error {
 	return nil
 }
 
-func boundPort(fd int) (int, error) {
+// localAddr is where a socket is bound.
+func localAddr(fd int) (at bindAddr, err error) {
 	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return 0, os.NewSyscallError("getsockname", err)
-	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		return name.Port, nil
+		at.end = endpoint{addr: netip.AddrFrom4(name.Addr), port: name.Port}
 	case *unix.SockaddrInet6:
-		return name.Port, nil
-	default:
-		return 0, errors.New("getsockname: not an internet address")
+		at.end = endpoint{addr: netip.AddrFrom16(name.Addr).Unmap(), port: name.Port, scope: name.ZoneId}
+		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		at.end.dual = err == nil && only == 0 && at.end.addr == netip.IPv6Unspecified()
+	case *unix.SockaddrUnix:
+		at.path = name.Name
 	}
+	return at, os.NewSyscallError("getsockname", err)
+}
+
+func boundPort(fd int) (int, error) {
+	at, err := localAddr(fd)
+	return at.end.port, err
 }
 
 // openFiles counts this process's descriptors, for an error message.

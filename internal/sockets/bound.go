@@ -112,10 +112,14 @@ func (b *boundAddress) open(slot int) (err error) {
 }
 
 // setPort learns the port that the kernel has picked.
-func (b *boundAddress) setPort(m *socket) (err error) {
-	b.at.end.port, err = boundPort(m.fd)
-	b.listener.Port = b.at.end.port
-	return err
+func (b *boundAddress) setPort(m *socket) error {
+	port, err := boundPort(m.fd)
+	if err != nil {
+		m.close()
+		return err
+	}
+	b.at.end.port, b.listener.Port = port, port
+	return nil
 }
 
 // file returns the descriptor of the slot's socket; -1: the slot is closed.

@@ -191,11 +191,10 @@ func (g *group) mend(m *socket) (undone string, err error) {
 	// Without SO_REUSEPORT the kernel may give a socket all connections, and no other can
 	// be bound.
 	on, err := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
-	if err == nil && on == 0 {
-		undone = joinWords(undone, "a worker had set SO_REUSEPORT to 0")
-		err = share(m.fd)
+	if err != nil || on != 0 {
+		return undone, os.NewSyscallError("getsockopt SO_REUSEPORT", err)
 	}
-	return undone, os.NewSyscallError("SO_REUSEPORT", err)
+	return joinWords(undone, "a worker had set SO_REUSEPORT to 0"), share(m.fd)
 }
 
 // end closes the slot's socket. Meanwhile neither it nor the socket that takes its index

@@ -123,7 +123,6 @@ func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 	}
 	if perm != 0 {
 		if err := f.chmod(perm); err != nil {
-			f.remove()
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package sockets
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,16 +63,10 @@ func parseRecord(text []byte) storeRecord {
 	if json.NewDecoder(bytes.NewReader(text)).Decode(&r) != nil {
 		return storeRecord{}
 	}
-	for key, slots := range r.Orders {
-		seen := map[int]bool{}
-		for _, slot := range slots {
-			if slot >= maxSlots || seen[slot] {
-				delete(r.Orders, key)
-				break
-			}
-			seen[slot] = true
-		}
-	}
+	maps.DeleteFunc(r.Orders, func(_ string, slots []int) bool {
+		once := slices.Compact(slices.Sorted(slices.Values(slots)))
+		return len(once) < len(slots) || len(once) > 0 && once[len(once)-1] >= maxSlots
+	})
 	return r
 }
 
@@ -122,21 +117,24 @@ func (s *Set) store(bound []*boundAddress) {
 	if s.keeper == nil || s.closed {
 		return
 	}
-	added := map[*socket]string{}
-	for _, b := range bound {
-		for slot, m := range b.all() {
-			if name := storeName(b.listener.Name, slot); !m.unitOwned && m.stored != name {
-				s.forget(m)
-				added[m] = name
+	var added []*socket
+	for _, forgetting := range []bool{true, false} { // all names are free before one is used
+		for _, b := range bound {
+			for slot, m := range b.all() {
+				switch name := storeName(b.listener.Name, slot); {
+				case m.unitOwned || m.stored == name:
+				case forgetting:
+					s.forget(m)
+				default:
+					m.stored = name
+					added = append(added, m)
+				}
 			}
 		}
 	}
-	for m, name := range added {
-		m.stored = name
-	}
 	s.record.write(s)
-	for m, name := range added {
-		s.keeper.Store(name, m.fd)
+	for _, m := range added {
+		s.keeper.Store(m.stored, m.fd)
 	}
 }
 

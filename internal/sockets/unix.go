@@ -45,11 +45,10 @@ func (u *unixSocket) bind(int) (*socket, error) {
 	m := newSocket(fd)
 	m.closer = &u.set.closer
 	if err = file.bind(fd, u.listener.Perm); err == nil {
-		if err = m.listen(u.listener.Backlog); err != nil {
-			file.remove()
-		}
+		err = m.listen(u.listener.Backlog)
 	}
 	if err != nil {
+		file.remove()
 		m.close()
 		return nil, file.explain(u.listener, err)
 	}

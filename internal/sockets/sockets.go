@@ -234,7 +234,7 @@ func (s *Set) Reset(slot int) (changed []string, err error) {
 // no socket of the slot's own listens.
 func (s *Set) Queue(slot int) (waiting int, known bool) {
 	for _, b := range s.bound {
-		if m := b.user(slot); m != nil && b.usersOf(m)[0] == slot {
+		if m := b.user(slot); m != nil && (m.slot == slot || b.forAll() && slices.Index(b.users, m) == slot) {
 			if n, listens := m.waiting(); listens {
 				waiting, known = waiting+n, true
 			}

@@ -274,11 +274,15 @@ func (g *group) load(accepting []bool) error {
 // accepting returns, by home slot, which sockets get new connections: those of the slots
 // that accept, else of all open slots, else all. At least one is true.
 func (g *group) accepting() []bool {
-	listening := g.index.slots()
-	accepting := make([]bool, max(len(g.set.serving), slices.Max(listening)+1))
+	slots := g.index.slots()
+	accepting := make([]bool, max(len(g.set.serving), slices.Max(slots)+1))
+	listening := make([]bool, len(accepting))
+	for _, slot := range slots {
+		listening[slot] = true
+	}
 	for _, accepts := range []func(slot int) bool{g.accepts, func(int) bool { return true }} {
 		for slot, m := range g.users {
-			if m != nil && accepts(slot) && slices.Contains(listening, m.slot) {
+			if m != nil && accepts(slot) && m.slot < len(listening) && listening[m.slot] {
 				accepting[m.slot] = true
 			}
 		}
@@ -286,10 +290,7 @@ func (g *group) accepting() []bool {
 			return accepting
 		}
 	}
-	for _, slot := range listening {
-		accepting[slot] = true
-	}
-	return accepting
+	return listening
 }
 
 // vacate attaches a program for the moment in which a member leaves the group and the

@@ -28,24 +28,24 @@ type daemon struct {
 type daemons struct {
 	alive   map[int]*daemon // by pid
 	left    map[pool.ID]*leftDaemons
-	counted int           // of left, so far
-	past    []*worker     // that have ended lately
-	look    chan struct{} // holds one: look now
+	counted int           // of left, ever
+	past    []*worker     // that ended lately
+	poll    chan struct{} // holds one: poll now
 }
 
 func newDaemons() daemons {
-	return daemons{left: map[pool.ID]*leftDaemons{}, look: make(chan struct{}, 1)}
+	return daemons{left: map[pool.ID]*leftDaemons{}, poll: make(chan struct{}, 1)}
 }
 
-// lookNow has the daemons looked for at once.
-func (d *daemons) lookNow() {
+// pollNow has watchDaemons poll at once.
+func (d *daemons) pollNow() {
 	select {
-	case d.look <- struct{}{}:
+	case d.poll <- struct{}{}:
 	default: // it is about to
 	}
 }
 
-// leftDaemons are those that a dead worker has left, found at one look.
+// leftDaemons are those that a dead worker has left, found at one poll.
 type leftDaemons struct {
 	id      pool.ID // of generation 0; Attempt is negative, unlike a killed master's
 	from    *worker // nil: not known
@@ -54,17 +54,16 @@ type leftDaemons struct {
 	killAt  time.Time
 }
 
-// maxStrays bounds the daemons for each slot that could be of any worker. More
-// are more than workers use.
-const maxStrays = 16
+// maxUnknown bounds, for each slot, the daemons that could be any worker's.
+const maxUnknown = 16
 
-// watchDaemons looks for daemons until the loop ends: with each inspection, and when
-// a worker or a daemon ends. It blocks.
+// watchDaemons reports the daemons until the loop ends: with each inspection, and
+// when a worker or a daemon ends. It blocks.
 func (e *executor) watchDaemons() {
 	known := false
 	for {
 		select {
-		case <-e.daemons.look:
+		case <-e.daemons.poll:
 		case <-e.children.OrphanEnded():
 		case <-e.inbox.done:
 			return
@@ -109,8 +108,8 @@ func (e *executor) noteDaemons(r daemonsFound, now time.Time) (events []pool.Eve
 	return events
 }
 
-// originOf finds out whose a daemon is: by its session, which may be a worker's
-// that is dead, or by the worker's output pipe that it still has.
+// originOf returns the worker that started a daemon, by the daemon's session or the
+// worker's output pipe; nil: not known.
 func (e *executor) originOf(o *process.Orphan) *worker {
 	is := func(w *worker) bool {
 		return o.Session == w.process.PID() || w.pipe != "" && slices.Contains(o.Outputs[:], w.pipe)
@@ -126,11 +125,10 @@ func (e *executor) originOf(o *process.Orphan) *worker {
 	return nil
 }
 
-// abandoned returns the daemons whose worker is dead. One whose worker is not known
-// may be of any that lived when it was started. Those that are too many are the
-// youngest.
+// abandoned returns the daemons whose worker is dead. A daemon of unknown origin may be
+// of any worker that lived when it started; of too many the youngest are abandoned.
 func (e *executor) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
-	strays := maxStrays * max(1, e.slots)
+	room := maxUnknown * max(1, e.slots)
 	for _, d := range sorted(e.daemons.alive) {
 		switch {
 		case d.left:
@@ -139,10 +137,10 @@ func (e *executor) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
 				abandoned = append(abandoned, d)
 			}
 		case shared:
-		case d.Start < oldest || strays == 0:
+		case d.Start < oldest || room == 0:
 			abandoned = append(abandoned, d)
 		default:
-			strays--
+			room--
 		}
 	}
 	return abandoned
@@ -155,7 +153,7 @@ func sorted(daemons map[int]*daemon) []*daemon {
 	})
 }
 
-// byWorker sorts daemons by whose they are.
+// byWorker groups daemons by their worker.
 func byWorker(daemons []*daemon) map[*worker][]*daemon {
 	by := map[*worker][]*daemon{}
 	for _, d := range daemons {
@@ -164,8 +162,8 @@ func byWorker(daemons []*daemon) map[*worker][]*daemon {
 	return by
 }
 
-// leaveDaemons makes leftovers of what a dead worker has left. They have its
-// drain.timeout, from its end on where that is known.
+// leaveDaemons makes leftovers of a dead worker's daemons. They have its
+// drain.timeout, from its end if that is known.
 func (e *executor) leaveDaemons(from *worker, daemons []*daemon, now time.Time) pool.Event {
 	e.daemons.counted++
 	l := &leftDaemons{id: pool.ID{Attempt: -e.daemons.counted}, from: from, daemons: daemons}
@@ -187,7 +185,7 @@ func (e *executor) leaveDaemons(from *worker, daemons []*daemon, now time.Time) 
 	return pool.Inherited{ID: l.id, Deadline: l.killAt, Stop: true}
 }
 
-// signal sends a signal to all that live.
+// signal sends a signal to all of them.
 func (l *leftDaemons) signal(sig syscall.Signal) error {
 	var failed error
 	for _, d := range l.daemons {
@@ -206,8 +204,7 @@ func (l *leftDaemons) show() control.Leftover {
 	return out
 }
 
-// showDaemons is how status shows the daemons that are one worker's, from, or could
-// be of any.
+// showDaemons is how status shows the daemons of one worker (nil: of any).
 func showDaemons(from *worker, daemons []*daemon) control.Leftover {
 	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), Reason: ownSession(daemons)}
 	if at := daemons[0].StartedAt(); !at.IsZero() {
@@ -245,16 +242,15 @@ func (e *executor) showDaemons() (all []control.Leftover) {
 	return all
 }
 
-// orphanDaemons takes note of a worker's end: its daemons have as long as its group.
-// Its output is read for as long as what it left may live, and no longer: a pipe that
-// somebody else has would keep a descriptor of the master's for ever. The write end is
-// open for reading too, so that nobody gets SIGPIPE.
+// orphanDaemons notes a worker's end: its daemons have as long as its group. Its
+// output is read for that long too, and no longer: a pipe that somebody else holds
+// would cost the master a descriptor for ever. Writers get no SIGPIPE (output.NewPipe).
 func (e *executor) orphanDaemons(w *worker, now time.Time) {
 	w.endedAt = now
 	if w.stdout != nil {
 		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutputTimeout)) // it may be closed already
 	}
-	e.daemons.lookNow()
+	e.daemons.pollNow()
 	e.daemons.past = slices.DeleteFunc(append(e.daemons.past, w), func(w *worker) bool {
 		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*inspectInterval
 	})

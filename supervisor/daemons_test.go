@@ -31,7 +31,7 @@ func TestDaemons(t *testing.T) {
 		found[0].Outputs[1] = pipe
 		return found
 	}
-	many := make([]uint64, 2*maxStrays+3)
+	many := make([]uint64, 2*maxUnknown+3)
 	for i := range many {
 		many[i] = uint64(1000 - i)
 	}

@@ -3,6 +3,6 @@
 //
 // One goroutine, the loop, owns all state. It turns what happened into events
 // for internal/pool, which decides, and performs the actions that come back.
-// Whatever can block runs beside the loop and ends by sending it one event.
+// Whatever can block runs on a goroutine that ends by posting a message.
 // The master never touches a connection.
 package supervisor

@@ -21,9 +21,9 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// executor performs the pool's actions on this machine. The loop's goroutine alone
-// touches its fields. What may block runs on a goroutine that ends by a report or a
-// fact.
+// executor performs the pool's actions on this machine. Only the loop's goroutine
+// touches its fields. Whatever may block runs on a goroutine that ends by posting a
+// report or a fact.
 type executor struct {
 	app       string
 	startedAt time.Time
@@ -114,8 +114,7 @@ func (e *executor) perform(actions []pool.Action) {
 	}
 }
 
-// note takes note of what a goroutine of the executor's has found, and returns what
-// the pool is to know.
+// note handles a report and returns what the pool is to know.
 func (e *executor) note(r report) []pool.Event {
 	now := time.Now()
 	switch r := r.(type) {
@@ -153,19 +152,19 @@ func (e *executor) worker(id pool.ID) (info eventlog.WorkerInfo) {
 	return info
 }
 
-// inspect looks after what workers and others may have changed unasked.
+// inspect repairs what workers and others may have changed.
 func (e *executor) inspect() {
 	e.keepRuntimeDir()
 	e.oom.Look(time.Now())
 	e.children.Inspect()
-	e.daemons.lookNow()
+	e.daemons.pollNow()
 	if !e.listenersClosed {
 		e.inspectSockets()
 	}
 }
 
-// start spawns a worker on a goroutine. Its started is posted before anything that
-// the worker says or does.
+// start spawns a worker on a goroutine, which posts started before anything that the
+// worker says or does.
 func (e *executor) start(a pool.Start) {
 	id, r := a.ID, e.releases[a.ID.Generation]
 	files, err := dupSockets(r.listeners, id.Slot)
@@ -200,8 +199,7 @@ func (e *executor) start(a pool.Start) {
 	}()
 }
 
-// dupSockets returns copies of the slot's sockets, for a spawn that must not mind if
-// the slot is closed meanwhile.
+// dupSockets copies the slot's sockets for a spawn: the slot may be closed meanwhile.
 func dupSockets(listeners *sockets.ListenerSet, slot int) ([]int, error) {
 	files, err := listeners.Files(slot)
 	if err != nil {
@@ -221,8 +219,7 @@ func dupSockets(listeners *sockets.ListenerSet, slot int) ([]int, error) {
 	return copies, nil
 }
 
-// exited is a worker's end: the master's ends of it are closed, and the pool is told
-// how it ended. Others of its group may live on.
+// exited handles a worker's exit. Other processes of its group may live on.
 func (e *executor) exited(w *worker, exit process.Exit, now time.Time) pool.Event {
 	w.link.Close()
 	e.orphanDaemons(w, now)
@@ -299,7 +296,7 @@ func (e *executor) hasTerminal() bool {
 	return true
 }
 
-// close gives up what the executor holds, when no process of the app is alive.
+// close releases everything. No process of the app is alive.
 func (e *executor) close() {
 	if e.sockets != nil {
 		e.sockets.Close() // a stop has closed the listeners; a failure leaves them to the successor

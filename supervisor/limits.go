@@ -10,8 +10,8 @@ import (
 	"github.com/forkd/forkd/internal/process"
 )
 
-// maxStarting is how many workers are started at once: each is a launcher with
-// threads of its own until its program runs, and blocks one of the master's.
+// maxStarting is how many workers start at once: until its program runs, each has
+// threads of its own and blocks one of the master's.
 const maxStarting = 4
 
 // perWorker is how many descriptors the master holds for one worker beside the
@@ -23,7 +23,7 @@ const (
 )
 
 // checkLimits refuses an app that could not be rolled for want of descriptors or
-// of processes. So many processes of workers are there already.
+// processes. running is how many workers there are already.
 func checkLimits(cfg Config, slots, running int) error {
 	if err := checkDescriptors(cfg, slots); err != nil {
 		return err
@@ -57,8 +57,8 @@ func checkSlots(cfg Config, slots int) error {
 	return nil
 }
 
-// startFailure is why a worker was not started, and what to do where descriptors
-// have run out.
+// startFailure is why a worker was not started, with the remedy if descriptors have
+// run out.
 func startFailure(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE):

@@ -27,8 +27,7 @@ func newLog(w io.Writer) *slog.Logger {
 	}))
 }
 
-// logActions is the one place where transitions are logged. worker looks a worker
-// up.
+// logActions logs what the pool has decided. worker looks a worker up.
 func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) eventlog.WorkerInfo) {
 	for _, action := range actions {
 		switch a := action.(type) {
@@ -55,7 +54,7 @@ func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) ev
 			}
 		case pool.Prepare, pool.CheckRelease, pool.Forget, pool.Start, pool.Restore, pool.Retire, pool.StopGroup, pool.Kill,
 			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners, pool.AppExited:
-			// Orders: whoever carries them out logs what goes wrong.
+			// The executor logs what goes wrong.
 		}
 	}
 }

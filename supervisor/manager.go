@@ -8,11 +8,10 @@ import (
 	"github.com/forkd/forkd/systemd"
 )
 
-// notifier is how it is told. It never blocks.
+// A notifier sends to the service manager. It never blocks.
 type notifier interface{ Tell(state string) }
 
-// manager is what the service manager above is told (sd_notify(3)), when it
-// changes. It is the loop's.
+// manager tells the service manager what changes (sd_notify(3)). It is the loop's.
 type manager struct {
 	notifier notifier
 	alive    time.Duration // how often it wants to hear of us; 0: never
@@ -23,8 +22,8 @@ type manager struct {
 	failed    string // why the last reload failed, "" when it did not
 }
 
-// watchdog ticks as often as the service manager is to be told that the loop
-// turns; never where it does not ask.
+// watchdog ticks as often as the service manager wants to hear of the loop; never if
+// it does not ask.
 func (m *manager) watchdog() *time.Ticker {
 	if m.alive > 0 {
 		return time.NewTicker(m.alive)
@@ -34,9 +33,9 @@ func (m *manager) watchdog() *time.Ticker {
 	return never
 }
 
-// see tells what has changed: READY=1 once the app is up and after each reload,
-// STOPPING=1 once it goes, with how long that may take. There is no message for a
-// reload that failed: the status says so.
+// see sends what has changed: READY=1 once the app is up and after each reload,
+// STOPPING=1 with how long that may take. A failed reload has no message but the
+// status.
 func (m *manager) see(v pool.View, stopTime time.Duration) {
 	if reloading := v.Roll != nil && v.Roll.Reload; reloading && !m.reloading {
 		m.notifier.Tell(systemd.Reloading())

@@ -9,8 +9,8 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// send hands an application's message to the worker of a slot, or to all: those
-// that drain too, as they serve still.
+// send hands an application's message to the worker of a slot (nil: to all), also to
+// those that drain.
 func (e *executor) send(slot *int, message ipc.App) (workers int, err error) {
 	line, err := ipc.Encode(message)
 	if err != nil {
@@ -37,8 +37,8 @@ func (e *executor) relay(from pool.ID, message ipc.App) {
 	}
 }
 
-// deliver gives a line to every worker that is wanted and has a channel. It
-// counts those that it was handed to; why is the last refusal.
+// deliver gives a line to every wanted worker with a channel. It counts those that
+// took it; why is the last refusal.
 func (e *executor) deliver(line []byte, wanted func(*worker) bool) (workers int, why error) {
 	for _, w := range e.workers {
 		if !w.link.HasChannel() || !wanted(w) {

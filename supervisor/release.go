@@ -22,8 +22,7 @@ type release struct {
 	listeners *sockets.ListenerSet // nil: not opened yet, or closed
 }
 
-// prepareRelease resolves the directory and finds the program. It does I/O and
-// runs beside the loop.
+// prepareRelease resolves the directory and opens the program. It may block.
 func prepareRelease(cfg Config) (*release, error) {
 	directory, err := filepath.EvalSymlinks(cfg.Directory)
 	if err != nil {
@@ -61,7 +60,7 @@ func searchPath(cfg Config) string {
 	return os.Getenv("PATH")
 }
 
-// lost says why this release can't be started again as it was; "" that it can.
+// lost says why this release can't be started again as it was; "": it can.
 func (r *release) lost() string {
 	_, _, err := r.program.Restore()
 	if err != nil {
@@ -73,8 +72,8 @@ func (r *release) lost() string {
 	return ""
 }
 
-// run says what to execute: the program where it stands, or, where another has
-// taken its place, the one that this generation began with.
+// run returns what to execute: the program by its path, or, if another is there now,
+// the one that this generation began with.
 func (r *release) run() (path string, file *os.File) {
 	path, file, err := r.program.Restore()
 	if err != nil {
@@ -83,12 +82,10 @@ func (r *release) run() (path string, file *os.File) {
 	return path, file
 }
 
-// close lets go of the program. The configuration stays: workers that drain are
-// of it still.
+// close closes the program. Workers that drain still use the configuration.
 func (r *release) close() { r.program.Close() }
 
-// plain is an error of a file without the operation and path that the sentence
-// around it names already.
+// plain is an error of a file without its operation and path.
 func plain(err error) string {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err.Error()

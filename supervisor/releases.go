@@ -11,8 +11,7 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// current is a generation's release. The pool keeps that of the newest that a
-// slot is to run.
+// current is a generation's release; that of the newest wanted one is always there.
 func (e *executor) current(generation int) *release { return e.releases[generation] }
 
 // cpus is what "cpus" means to a generation.
@@ -40,8 +39,8 @@ func (e *executor) prepare(a pool.Prepare) {
 	}()
 }
 
-// prepared opens what a release listens on. A number of slots that was set by hand
-// holds unless the file has another than before.
+// prepared opens a release's listeners. A number of slots that was scaled to holds
+// unless the file's has changed.
 func (e *executor) prepared(p prepared) []pool.Event {
 	r := p.release
 	if e.listenersClosed || !e.pool.Preparing(p.generation) {
@@ -83,7 +82,7 @@ func (e *executor) forget(generation int) {
 	}
 }
 
-// closeListeners lets go of a release's sockets: those that no other has are closed.
+// closeListeners closes a release's sockets, but those that another has too.
 func (e *executor) closeListeners(r *release) {
 	if r.listeners != nil {
 		e.sockets.Release(r.listeners)
@@ -91,9 +90,9 @@ func (e *executor) closeListeners(r *release) {
 	}
 }
 
-// rollEnded closes the listeners of generations that nothing is started from any
-// more and nobody serves, remembers a reload that failed until the next one does not,
-// and has the fleet agent follow the configuration that serves.
+// rollEnded closes the listeners of generations that no longer serve, remembers a
+// failed reload until the next one, and has the fleet agent follow the configuration
+// that serves.
 func (e *executor) rollEnded(a pool.RollEnded) {
 	serving := e.pool.Serving()
 	for generation, r := range e.releases {
@@ -112,8 +111,7 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 	}
 }
 
-// listenersOf are those of a configuration, or, where it has none, those that the
-// passed sockets make.
+// listenersOf are those of a configuration, or, if it has none, the passed sockets.
 func (e *executor) listenersOf(cfg Config) []sockets.Listener {
 	if len(cfg.Listeners) == 0 {
 		return e.implied
@@ -138,7 +136,7 @@ func giveTo(l *Listener, cfg Config) {
 	}
 }
 
-// addresses names what the app listens on at the start, for a person.
+// addresses is what the app listens on at the start, for the log.
 func (e *executor) addresses() string {
 	var all []string
 	for _, l := range e.current(1).listeners.Listeners(0) {
@@ -168,8 +166,8 @@ func (e *executor) afford(generation, slots int) error {
 	return nil
 }
 
-// stopTime is how long a stop may take: the host drains, the workers do, by the
-// longest of the configurations that are in use, what survives is killed.
+// stopTime is how long a stop may take: host and workers drain, by the longest of the
+// configurations in use, then what survives is killed.
 func (e *executor) stopTime() (most time.Duration) {
 	for _, r := range e.releases {
 		most = max(most, drainTime(r.cfg))

@@ -113,8 +113,7 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	return errors.New(quit.Why)
 }
 
-// asUsage makes a UsageError of an error that says that there is no such command
-// or directory.
+// asUsage makes a UsageError of a command or directory that is not there.
 func asUsage(err error) error {
 	var command *process.CommandError
 	if errors.As(err, &command) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
@@ -123,7 +122,7 @@ func asUsage(err error) error {
 	return err
 }
 
-// warn logs what whoever read a configuration had to say of it.
+// warn logs the warnings of a configuration.
 func warn(log *slog.Logger, cfg Config) {
 	for _, text := range cfg.Warnings {
 		log.Warn(text)
@@ -164,12 +163,11 @@ func (o *opened) serveControl(l *loop) func() {
 	}
 }
 
-// adoptedTimeout is how long processes that had left their worker's group have to
-// end when the app has: they hold nobody's connections.
+// adoptedTimeout is how long processes that had left their worker's group have to end
+// after the app: they hold nobody's connections.
 const adoptedTimeout = time.Second
 
-// endAdopted ends what outlived its worker outside of its group, and became the
-// master's child.
+// endAdopted ends what outlived its worker outside of its group.
 func (e *executor) endAdopted(sig syscall.Signal) {
 	if n := e.children.KillAdopted(sig); n > 0 {
 		e.log.Warn("ending what workers had left behind", "processes", n)

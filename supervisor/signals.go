@@ -11,10 +11,8 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 )
 
-// listenForSignals takes over every signal of docs/contract.md, section 6, so
-// that none has its default effect. SIGPIPE is among them: an output that has
-// gone is no reason to end, not even while the last lines are written: so it is
-// for good.
+// listenForSignals takes over every signal of docs/contract.md, section 6, so that
+// none has its default effect, for good: the last lines may meet SIGPIPE.
 func listenForSignals() <-chan os.Signal {
 	c := make(chan os.Signal, 64)
 	signal.Notify(c,
@@ -23,10 +21,9 @@ func listenForSignals() <-chan os.Signal {
 	return c
 }
 
-// sameRequest is how long after a signal another one is the same request, delivered
-// twice: a launcher that forwards ^C (npx, uv, timeout) sends what the terminal has
-// sent already, and of a terminal that closes SIGHUP comes from the kernel and from
-// the shell.
+// sameRequest is how long after a signal another one is the same request. A launcher
+// that forwards ^C (npx, uv, timeout) sends what the terminal has sent already; when a
+// terminal closes, the kernel and the shell both send SIGHUP.
 const sameRequest = 500 * time.Millisecond
 
 // signal acts on a signal to the master.

@@ -10,9 +10,8 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// snapshot is the app as the loop knows it now: everything but CPU, memory and
-// rates, which need a look at another time. It runs on the loop's goroutine and
-// makes two short system calls a worker.
+// snapshot is the app as the loop knows it: all but CPU, memory and rates, which the
+// meter adds. It makes two short system calls a worker.
 func (e *executor) snapshot(v pool.View) control.App {
 	app := control.App{
 		App:          e.app,

@@ -10,7 +10,7 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// steer leads new connections to the slots where a generation serves, on those
+// steer directs new connections to the slots where a generation serves, on the
 // listeners that it has.
 func (e *executor) steer(serving []int) {
 	listeners := make([]*sockets.ListenerSet, len(serving))
@@ -28,8 +28,8 @@ func (e *executor) steer(serving []int) {
 // queuePollInterval is how often the sockets of a slot that leaves are polled.
 const queuePollInterval = 50 * time.Millisecond
 
-// leave polls a slot's sockets until no connection waits in them. The poll ends when
-// the slot has gone, stays after all, or leaves anew.
+// leave polls a slot's sockets until no connection waits in them, or the slot has
+// gone, stays after all, or leaves again.
 func (e *executor) leave(a pool.Leave) {
 	e.leaving[a.Slot] = a.Turn
 	waiting := e.sockets.Leave(a.Slot)
@@ -53,8 +53,7 @@ func (e *executor) leave(a pool.Leave) {
 	}()
 }
 
-// queuePolled closes done when no other poll is needed. The next one may be under
-// way by then: it finds done closed.
+// queuePolled closes done when no other poll is needed. The next may be under way.
 func (e *executor) queuePolled(p queuePolled) []pool.Event {
 	select {
 	case <-p.done:
@@ -85,8 +84,8 @@ func (e *executor) closeSlot(slot int) {
 	}
 }
 
-// inspectSockets revives sockets that workers have shut down, and looks for others on
-// the app's ports.
+// inspectSockets restores sockets that workers have shut down, and checks for others'
+// sockets on the app's ports.
 func (e *executor) inspectSockets() {
 	restored, err := e.sockets.RestoreAll()
 	if why := fmt.Sprint(err); why != e.lastListenError { // once, not at every inspection
@@ -102,8 +101,8 @@ func (e *executor) inspectSockets() {
 	e.notices()
 }
 
-// restore has a slot's sockets listen as they were made; where the slot is vacant
-// the options that workers had set for themselves are set back too.
+// restore has a slot's sockets listen as they were made. In a vacant slot it also
+// resets the options that workers have set.
 func (e *executor) restore(a pool.Restore) {
 	why, err := e.sockets.Restore(a.Slot)
 	if err != nil {

@@ -20,14 +20,13 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// spawn is the order to start one worker, complete: what runs it needs nothing
-// of the loop's.
+// spawn is all that is needed to start one worker, beside the loop.
 type spawn struct {
 	id        pool.ID
 	slots     int
 	cfg       Config
 	release   *release
-	sockets   []int // the slot's, borrowed
+	sockets   []int // the slot's, copied
 	listeners []sockets.Listener
 	notifyDir string
 	closer    *closing.Closer // of what the worker can fill
@@ -35,8 +34,7 @@ type spawn struct {
 	output    *output.Writer // nil: the worker inherits the master's own
 }
 
-// run makes what the worker gets and starts it. It blocks; the loop has it run
-// beside itself. What it returns is the loop's.
+// run makes what the worker gets and starts it. It blocks.
 func (s spawn) run(children *process.Children) (*worker, error) {
 	uid, gid := s.cfg.User.ids()
 	link, err := workerlink.Open(workerlink.Config{
@@ -68,7 +66,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 }
 
 // outputs gives the worker its standard output and error: a pipe, or the master's
-// own. The caller closes what it returns.
+// own. The caller closes passed.
 func (s spawn) outputs(w *worker, spec *process.Spec) (passed []int, err error) {
 	if s.output == nil {
 		for _, fd := range []int{1, 2} {
@@ -91,7 +89,7 @@ func (s spawn) outputs(w *worker, spec *process.Spec) (passed []int, err error) 
 	return []int{write}, nil
 }
 
-// spec is the worker without what is made anew for it.
+// spec is the process without its output and link.
 func (s spawn) spec(notify string) (process.Spec, error) {
 	scope := s.scope()
 	args := make([]string, len(s.cfg.Command))
@@ -137,8 +135,8 @@ func (s spawn) scope() placeholder.Scope {
 	return sc
 }
 
-// environment is what a worker inherits, then the configured one, then what the contract promises
-// (docs/contract.md, section 3). Later entries win.
+// environment is what a worker inherits, then what is configured, then what
+// docs/contract.md, section 3, promises. Later entries win.
 func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, error) {
 	vars := map[string]string{}
 	for _, entry := range inherited(s.cfg.User) {
@@ -167,9 +165,8 @@ func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, er
 	return env, nil
 }
 
-// inherited is the master's own environment without what an outer supervisor said
-// to the master, what is forkd's own, and, for another user (nil: the master's),
-// the session of whoever has started the master.
+// inherited is the master's environment without forkd's own variables, those of an
+// outer supervisor, and, for another user, the login session's. nil: the master's user.
 func inherited(user *User) []string {
 	another := user != nil && int(user.UID) != os.Geteuid()
 	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
@@ -178,8 +175,7 @@ func inherited(user *User) []string {
 	})
 }
 
-// ofSession reports whether a variable describes a login session: its sockets,
-// agents, tickets and displays, and who is behind it.
+// ofSession reports whether a variable describes a login session.
 func ofSession(key string) bool {
 	switch key {
 	case "MAIL", "DOAS_USER", "PKEXEC_UID", // pam_mail(8), doas(1), pkexec(1)
@@ -228,8 +224,8 @@ func (u *User) ids() (uid, gid int) {
 	return int(u.UID), int(u.GID)
 }
 
-// openNull opens what every worker has as its standard input: a worker that read
-// the master's terminal would be stopped by it.
+// openNull opens every worker's standard input: reading the master's terminal would
+// stop a worker.
 func openNull() (int, error) {
 	fd, err := unix.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -238,10 +234,9 @@ func openNull() (int, error) {
 	return fd, nil
 }
 
-// openTerminal opens the terminal that fd is once more, for writing alone: job
-// control stops only readers of the terminal's own session, so that a worker, which
-// has another, would get what is typed there. An error where fd is no terminal, or
-// one that has closed or that the master may not open.
+// openTerminal opens the terminal behind fd again, only for writing: a worker, whose
+// session is another, could otherwise read what is typed. An error if fd is no
+// terminal, or one that has closed or that the master may not open.
 func openTerminal(fd int) (int, error) {
 	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
 		return -1, err

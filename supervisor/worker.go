@@ -26,7 +26,7 @@ type worker struct {
 	endedAt time.Time // zero: it lives
 }
 
-// listen starts the readers of a worker that runs.
+// listen starts the readers of a running worker.
 func (w *worker) listen(e *executor) {
 	log := e.log.With("slot", w.id.Slot, "pid", w.process.PID())
 	w.link.Listen(w.process.PID(), e.children.Leads, log, func(m ipc.Message) {
@@ -42,12 +42,12 @@ func (w *worker) listen(e *executor) {
 	})
 }
 
-// drainMargin is how much earlier than SIGKILL a worker is told to be done, at most,
-// so that it can say itself what it had to cut.
+// drainMargin is how long before SIGKILL the worker's own deadline is, at most, so
+// that it can log what it had to cut.
 const drainMargin = 250 * time.Millisecond
 
-// retire asks the worker to drain until it is killed: on the channel first, so
-// that whoever gets the signal finds the reason and the deadline there.
+// retire asks the worker to drain until it is killed: on the channel first, so that
+// the reason and the deadline are there when the signal comes.
 func (w *worker) retire(reason pool.Reason, kill time.Time) error {
 	deadline := kill.Add(-min(drainMargin, w.cfg.Drain.Timeout/10))
 	told := w.link.Send(ipc.Drain{Reason: string(reason), Deadline: deadline, Idle: w.cfg.Drain.Idle})
@@ -60,9 +60,8 @@ func (w *worker) retire(reason pool.Reason, kill time.Time) error {
 	return told
 }
 
-// shed asks a worker that drains to close its connections at drain.shed_per_second,
-// so that the clients of long-lived ones do not come back all at once. It returns
-// how many: 0 where it does not ask.
+// shed asks a draining worker to close its connections at drain.shed_per_second, so
+// that clients do not all come back at once. It returns how many; 0: it does not ask.
 func (w *worker) shed() (connections int) {
 	c, counts := w.link.Counters()
 	perSecond := w.cfg.Drain.ShedPerSecond
@@ -80,9 +79,8 @@ func (w *worker) shed() (connections int) {
 // maxShed bounds what a worker's own page can make the master say.
 const maxShed = 1 << 30
 
-// share tells a worker its share of the host's connections. What it has beyond that
-// stays. One that leaves keeps what it has: it gets no new connections, and the others
-// need not wait.
+// share sets the worker's share of the host's connections. Those beyond it stay. A
+// worker of a slot that leaves keeps its share: it gets no new connections.
 func (w *worker) share(slots int) {
 	most := w.cfg.Redis.MaxConnections
 	if most > 0 && w.id.Slot < slots {
@@ -97,9 +95,8 @@ func (e *executor) shareAgain() {
 	}
 }
 
-// share is how many of so many connections of the host a slot may have: the
-// first slots take what does not divide. It is never 0, which would be no limit:
-// where a reload leaves more slots than there are connections, each has one.
+// share is a slot's share of the host's connections: the first slots take the
+// remainder. It is at least 1, as 0 would be no limit.
 func share(connections int64, slot, slots int) int64 {
 	each, rest := connections/int64(max(1, slots)), connections%int64(max(1, slots))
 	if int64(slot) < rest {

@@ -1,7 +1,7 @@
 // Package adopt finds the processes that an earlier master of the same app, which
 // was killed, has left: its workers and what they have started. They are no
 // children of this process; all that is known of them is read from /proc. It must
-// not decide what becomes of them, but for whoever still holds a port at the start.
+// not decide what becomes of them, except while one holds a port at the start.
 package adopt
 
 import (
@@ -39,11 +39,10 @@ type Leftovers struct {
 	found  []*Leftover // by Find
 }
 
-// Find opens what a killed master has left: its workers and theirs by its records
-// in the lock file, and whatever stands beside this process in its unit's cgroup
-// (docs/contract.md, section 10). It also begins this master's records, which keep
-// those that it found; nil, with an error, where there can be none. Call it before
-// this process has children of its own.
+// Find opens what a killed master has left: by the records in its lock file, and all
+// that is in this process's unit (docs/contract.md, section 10). It also begins this
+// master's records, which keep what it found; nil, with an error, if there can be
+// none. Call it before this process has children.
 func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Records, error) {
 	s := &Leftovers{KillAt: killAt}
 	lock, err := dir.OpenLock()
@@ -136,9 +135,9 @@ func inOwnGroup(pid int) bool {
 	return err == nil && bytes.Equal(group, own)
 }
 
-// Owns reports whether the holder of one of the app's ports is the app's: a
-// leftover, the killed master itself, which is about to end, somebody who has a
-// socket of theirs, or a worker of this master's.
+// Owns reports whether the holder of one of the app's ports is the app's: a leftover,
+// the killed master itself, a process with one of their sockets, or a worker of this
+// master.
 func (s *Leftovers) Owns(h sockets.Holder) bool {
 	if s.before.Had(h.Sockets) || s.before.IsMaster(h.PID) || process.Descends(h.PID, os.Getpid()) {
 		return true
@@ -167,9 +166,8 @@ func (s *Leftovers) Len() int { return len(s.found) }
 // in milliseconds.
 const pollInterval = 1000
 
-// Watch reports the leftovers that have come, at first all that Find found, and
-// those that have ended, until none is left or report returns false. Pidfds can only
-// be polled: one thread does for all.
+// Watch reports new leftovers, at first all that Find found, and those that have
+// ended, until none is left or report returns false. It blocks one thread.
 func (s *Leftovers) Watch(report func(found, ended []*Leftover) bool) error {
 	alive := s.found
 	if len(alive) == 0 || !report(alive, nil) {

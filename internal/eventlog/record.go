@@ -20,8 +20,7 @@ type WorkerInfo struct {
 }
 
 // Record turns what the pool has decided or learned into events. worker looks a
-// worker up. The actions without a case of their own are orders: what comes of them
-// is recorded.
+// worker up.
 func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
 	for _, action := range actions {
 		switch a := action.(type) {

@@ -16,8 +16,8 @@ const (
 	// roomTimeout is how long a worker's output waits for room. After that lines are
 	// dropped at once until there is room: a stuck terminal must not stop a server.
 	roomTimeout = time.Second
-	// bufferMaxAge is how long the buffer of a burst is kept.
-	bufferMaxAge = 3 * time.Second
+	// maxSpare bounds the buffer that is kept between two writes.
+	maxSpare = 32 << 10
 )
 
 // A Writer writes whole lines to one of the master's outputs from a goroutine of
@@ -87,18 +87,7 @@ func (w *Writer) put(line []byte, wait bool) bool {
 func (w *Writer) run() {
 	defer close(w.done)
 	var spare []byte
-	for {
-		var unused <-chan time.Time
-		if cap(spare)+w.capacity() > maxPending/16 {
-			unused = time.After(bufferMaxAge)
-		}
-		select {
-		case <-w.work:
-		case <-unused:
-			spare = nil
-			w.shrink()
-			continue
-		}
+	for range w.work {
 		w.mu.Lock()
 		batch, dropped, closed := w.pending, w.dropped, w.closed
 		w.pending, w.dropped, w.stuck = spare[:0], 0, false
@@ -109,25 +98,12 @@ func (w *Writer) run() {
 		}
 		// An output that fails has nobody to be told about it.
 		_, _ = w.to.Write(batch)
-		spare = batch
+		if spare = batch; cap(spare) > maxSpare {
+			spare = nil // a burst: its memory is not kept
+		}
 		if closed {
 			return
 		}
-	}
-}
-
-// capacity is of the buffer that lines go to; the other one is run's.
-func (w *Writer) capacity() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return cap(w.pending)
-}
-
-func (w *Writer) shrink() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.pending) == 0 {
-		w.pending = nil
 	}
 }
 

@@ -1,14 +1,12 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -57,41 +55,29 @@ func affinity() int {
 // quota returns the CPU limit of this process's cgroups in whole CPUs, rounded up;
 // math.MaxInt32 without a limit. root is the directory of /proc and /sys.
 func quota(root string) int {
-	limit := math.Inf(1)
+	limit := float64(math.MaxInt32)
 	for _, group := range cgroup.Own(root, "cpu") {
-		if cpus, err := readQuota(group); err == nil {
-			limit = min(limit, cpus)
-		}
+		limit = min(limit, readQuota(group))
 	}
-	if math.IsInf(limit, 1) {
-		return math.MaxInt32
-	}
-	return max(1, int(math.Ceil(min(limit, math.MaxInt32))))
+	return max(1, int(math.Ceil(limit)))
 }
 
-// readQuota reads one group's quota: "max 100000" or "150000 100000" in v2's
-// cpu.max; two files in v1, -1 for none (Documentation/admin-guide/cgroup-v2.rst,
-// Documentation/scheduler/sched-bwc.rst).
-func readQuota(group cgroup.Group) (float64, error) {
-	var fields []string
+// readQuota reads one group's quota in CPUs, +Inf without one: "max 100000" or
+// "150000 100000" in v2's cpu.max, two files in v1, -1 for none
+// (Documentation/admin-guide/cgroup-v2.rst, Documentation/scheduler/sched-bwc.rst).
+func readQuota(group cgroup.Group) float64 {
 	files := []string{"cpu.max"}
 	if !group.V2 {
 		files = []string{"cpu.cfs_quota_us", "cpu.cfs_period_us"}
 	}
+	var text []byte
 	for _, file := range files {
-		data, err := os.ReadFile(filepath.Join(group.Dir, file))
-		if err != nil {
-			return 0, err
-		}
-		fields = append(fields, strings.Fields(string(data))...)
+		data, _ := os.ReadFile(filepath.Join(group.Dir, file))
+		text = append(append(text, data...), ' ')
 	}
-	if len(fields) != 2 {
-		return 0, strconv.ErrSyntax
+	var allowed, period float64
+	if n, _ := fmt.Sscan(string(text), &allowed, &period); n < 2 || allowed <= 0 || period <= 0 {
+		return math.Inf(1)
 	}
-	allowed, err := strconv.ParseFloat(fields[0], 64)
-	period, errPeriod := strconv.ParseFloat(fields[1], 64)
-	if err := errors.Join(err, errPeriod); err != nil || allowed <= 0 || period <= 0 {
-		return 0, strconv.ErrRange // "max" and -1 too: no limit
-	}
-	return allowed / period, nil
+	return allowed / period
 }

@@ -120,18 +120,6 @@ func readText(file io.Reader) ([]byte, error) {
 // standardInput is the file name for -c -.
 const standardInput = "-"
 
-// readStdin reads standard input up to its end, if that is the file.
-func (h host) readStdin(file string) ([]byte, error) {
-	if file != standardInput {
-		return nil, nil
-	}
-	data, err := readText(h.stdin)
-	if err != nil {
-		return nil, &Error{File: "stdin", Text: fmt.Sprintf("cannot read it: %s", err)}
-	}
-	return data, nil
-}
-
 // cause is a file error without the path, which the message has already.
 func cause(err error) error {
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {

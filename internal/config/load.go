@@ -32,10 +32,7 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	s := start{host: h, file: file, flags: f.clone(), app: app, command: slices.Clone(command)}
-	if s.stdin, err = h.readStdin(file); err != nil {
-		return supervisor.Config{}, err
-	}
+	s := &start{host: h, file: file, flags: f.clone(), app: app, command: slices.Clone(command)}
 	return s.load("")
 }
 
@@ -44,7 +41,7 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 type start struct {
 	host    host   // with the directory of the start
 	file    string // as the user would name it, "" without one
-	stdin   []byte // its content, if that is the file
+	stdin   []byte // its content, once it has been read
 	flags   *Flags
 	app     string
 	command []string
@@ -52,8 +49,8 @@ type start struct {
 
 // load makes the Config. running is the name of the app at a reload, "" at the start:
 // the name can't change.
-func (s start) load(running string) (supervisor.Config, error) {
-	d, err := s.read()
+func (s *start) load(running string) (supervisor.Config, error) {
+	d, err := s.read("")
 	if err != nil {
 		return supervisor.Config{}, err
 	}
@@ -76,16 +73,16 @@ func (s start) load(running string) (supervisor.Config, error) {
 	return cfg, nil
 }
 
-// read puts all settings into a draft.
-func (s start) read() (*draft, error) {
+// read puts all settings into a draft, or those of one table.
+func (s *start) read(table string) (*draft, error) {
 	d := newDraft(s.host)
 	d.app, d.file = s.app, s.file
 	if d.file != "" {
-		settings, err := d.parseFile(s.stdin)
+		settings, err := s.parse(d)
 		if err != nil {
 			return nil, err
 		}
-		d.acceptAll(settings)
+		d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0].name != table }))
 	}
 	d.readFlags(s.flags)
 	if len(s.command) > 0 {
@@ -103,14 +100,20 @@ func typedCommand(command []string) value {
 	return v
 }
 
-// parseFile parses d.file. Standard input has been read at the start.
-func (d *draft) parseFile(stdin []byte) ([]setting, error) {
+// parse reads the file, standard input only once.
+func (s *start) parse(d *draft) ([]setting, error) {
+	var data []byte
+	var err error
 	if d.file == standardInput {
 		d.file = "stdin"
-		return parse(d.file, stdin)
+		if s.stdin == nil {
+			s.stdin, err = readText(s.host.stdin)
+		}
+		data = s.stdin
+	} else {
+		d.config.File = from(s.host.directory, d.file)
+		data, err = readFile(d.config.File)
 	}
-	d.config.File = from(d.host.directory, d.file)
-	data, err := readFile(d.config.File)
 	if err != nil {
 		return nil, &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/forkd/forkd/internal/redisconfig"
 )
@@ -66,19 +65,13 @@ func LoadRedis(file string) (redisconfig.Settings, error) {
 }
 
 func (h host) loadRedis(file string) (redisconfig.Settings, error) {
-	d := newDraft(h)
-	d.file = file
-	stdin, err := h.readStdin(file)
+	s := start{host: h, file: file, flags: new(Flags)}
+	d, err := s.read("redis")
+	if err == nil && len(d.failures) > 0 {
+		err = first(d.failures)
+	}
 	if err != nil {
 		return redisconfig.Settings{}, err
-	}
-	settings, err := d.parseFile(stdin)
-	if err != nil {
-		return redisconfig.Settings{}, err
-	}
-	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return s.path[0].name != "redis" }))
-	if len(d.failures) > 0 {
-		return redisconfig.Settings{}, first(d.failures)
 	}
 	return d.config.Redis, nil
 }

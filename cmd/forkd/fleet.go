@@ -36,12 +36,8 @@ redis.control = true.`,
   forkd fleet status shop --redis redis://10.0.0.5  by the Redis that is named
   forkd fleet events shop -f                        what happens, as it happens
   forkd fleet roll shop --hosts 10%                 a tenth of the hosts at a time`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return noCommand(cmd, args[0])
-		},
+		Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		fleetStatusCommand(std), fleetEventsCommand(std),

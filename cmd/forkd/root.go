@@ -19,11 +19,7 @@ type stdio struct{ in, out, err *os.File }
 func run(ctx context.Context, args []string, std stdio) int {
 	root := newRoot(std)
 	root.SetArgs(args)
-	err := checkName(root, args)
-	if err == nil {
-		err = root.ExecuteContext(ctx)
-	}
-	code, text := exitCode(err)
+	code, text := exitCode(root.ExecuteContext(ctx))
 	if text != "" {
 		fmt.Fprintln(std.err, "forkd: "+sanitize(text))
 	}
@@ -44,6 +40,7 @@ versions without dropping a request.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 4 the app does not answer.`,
+		Args:              noSuchCommand,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -69,6 +66,9 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		return cmd.Help()
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if before := cmd.Flags().Args(); cmd.HasSubCommands() && len(before) > 0 {
+			return noSuchCommand(cmd, before)
+		}
 		return usage("%v: see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(
@@ -87,41 +87,28 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 	return root
 }
 
-// checkName returns the error of a command that there is not: cobra's own has
-// several lines.
-func checkName(root *cobra.Command, args []string) error {
-	if _, _, err := root.Find(args); err == nil || completes(args) {
+// noSuchCommand is the error of a first argument that is the name of no command
+// below parent. Cobra's own has several lines.
+func noSuchCommand(parent *cobra.Command, args []string) error {
+	if len(args) == 0 {
 		return nil
 	}
-	name := ""
-	for _, arg := range args {
-		if !strings.HasPrefix(arg, "-") {
-			name = arg
-			break
-		}
-	}
-	return noCommand(root, name)
-}
-
-// noCommand is the error of a name that no command below parent has.
-func noCommand(parent *cobra.Command, name string) error {
 	parent.SuggestionsMinimumDistance = 2
-	path := strings.TrimPrefix(parent.CommandPath()+" "+name, "forkd ")
-	if near := parent.SuggestionsFor(name); len(near) > 0 {
+	path := strings.TrimPrefix(parent.CommandPath()+" "+args[0], "forkd ")
+	if near := parent.SuggestionsFor(args[0]); len(near) > 0 {
 		return usage("unknown command %q: did you mean %s %s?", path, parent.CommandPath(), near[0])
 	}
 	return usage("unknown command %q: see %s --help", path, parent.CommandPath())
 }
 
-// helpOn is `forkd help COMMAND`. A command that is not there is wrong usage, as it
-// is without help; cobra's own prints the whole help, and exits 0.
+// helpOn is `forkd help COMMAND`. Cobra's own exits 0 for a command that there is not.
 func helpOn(cmd *cobra.Command, args []string) error {
 	of, rest, err := cmd.Root().Find(args)
 	switch {
 	case err != nil:
-		return noCommand(cmd.Root(), args[0])
+		return err
 	case len(rest) > 0 && !slices.Contains(of.ValidArgs, rest[0]):
-		return noCommand(of, rest[0])
+		return noSuchCommand(of, rest)
 	case of.Hidden && of.DisableFlagParsing: // one of refusals
 		return of.RunE(of, nil)
 	}
@@ -134,19 +121,10 @@ func helpOn(cmd *cobra.Command, args []string) error {
 func wrapHelp(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		indent := strings.LastIndex(line, "   ") + 3
-		if indent < 3 {
-			indent = 2
-		}
-		lines[i] = strings.Join(screen{width: 80}.wrapIndent("", strings.Repeat(" ", indent), line), "\n")
+		indent := strings.Repeat(" ", max(strings.LastIndex(line, "   ")+3, 2))
+		lines[i] = strings.Join(screen{width: 80}.wrapIndent("", indent, line), "\n")
 	}
 	return strings.Join(lines, "\n")
-}
-
-// completes reports whether a completion script asks: for a command that cobra
-// adds only then.
-func completes(args []string) bool {
-	return len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
 }
 
 // exactly checks the number of a command's arguments.

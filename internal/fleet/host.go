@@ -40,9 +40,9 @@ type Host struct {
 	StartedAt   *time.Time `json:"started_at"`
 	UpdatedAt   *time.Time `json:"updated_at"`
 	Age         *float64   `json:"age"`      // seconds since UpdatedAt
-	Interval    *float64   `json:"interval"` // seconds between beats
-	Seq         *int64     `json:"seq"`      // of the beat
-	Stale       bool       `json:"stale"`    // two beats are missing
+	Interval    *float64   `json:"interval"` // seconds between heartbeats
+	Seq         *int64     `json:"seq"`      // of the heartbeat
+	Stale       bool       `json:"stale"`    // two heartbeats are missing
 	Vanished    bool       `json:"vanished"` // its report has expired: it ended without leaving
 	Workers     []Worker   `json:"workers"`  // null: not asked for, or not known
 }

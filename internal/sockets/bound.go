@@ -256,12 +256,6 @@ func (b *boundAddress) steer() error {
 	return nil
 }
 
-// accepts reports whether the slot's worker serves this address and gets new connections.
-func (b *boundAddress) accepts(slot int) bool {
-	s := b.set
-	return !s.steered || slot < len(s.serving) && s.serving[slot] != nil && s.serving[slot].has(b)
-}
-
 // replace puts next in the place of m, whose descriptor it closes.
 func (b *boundAddress) replace(m, next *socket) {
 	old := *m

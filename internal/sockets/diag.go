@@ -113,14 +113,14 @@ func halfOpen(port int) (tuples []tuple, err error) {
 
 // listening is a listening TCP socket of any program.
 type listening struct {
-	kin    kin
+	group  groupKey
 	cookie uint64 // SO_COOKIE
 	inode  uint64
 }
 
-// kin is what the sockets of a reuseport group have in common, beside the port
+// groupKey is what the sockets of a reuseport group have in common, beside the port
 // (inet_reuseport_add_sock in net/ipv4/inet_hashtables.c).
-type kin struct {
+type groupKey struct {
 	v4   bool       // the family: ::ffff:127.0.0.1 is another than 127.0.0.1
 	only bool       // IPV6_V6ONLY
 	addr netip.Addr // never v4-mapped
@@ -135,19 +135,19 @@ func listeners(port int) (found []listening, err error) {
 	var v4 []listening
 	err = dumpTCP(port, listenState, func(said []byte) {
 		l := listening{
-			kin:    kin{v4: said[0] == unix.AF_INET, nic: binary.NativeEndian.Uint32(said[40:]), uid: binary.NativeEndian.Uint32(said[64:])},
+			group:  groupKey{v4: said[0] == unix.AF_INET, nic: binary.NativeEndian.Uint32(said[40:]), uid: binary.NativeEndian.Uint32(said[64:])},
 			cookie: uint64(binary.NativeEndian.Uint32(said[44:])) | uint64(binary.NativeEndian.Uint32(said[48:]))<<32,
 			inode:  uint64(binary.NativeEndian.Uint32(said[68:])),
 		}
-		if l.kin.v4 {
-			l.kin.addr = netip.AddrFrom4([4]byte(said[8:]))
+		if l.group.v4 {
+			l.group.addr = netip.AddrFrom4([4]byte(said[8:]))
 			v4 = append(v4, l)
 			return
 		}
-		l.kin.addr = netip.AddrFrom16([16]byte(said[8:])).Unmap()
+		l.group.addr = netip.AddrFrom16([16]byte(said[8:])).Unmap()
 		for kind, value := range attributes(said[inetDiagMessage:]) {
 			if kind == inetDiagV6Only && len(value) > 0 {
-				l.kin.only = value[0] != 0
+				l.group.only = value[0] != 0
 			}
 		}
 		found = append(found, l)

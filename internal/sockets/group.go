@@ -140,30 +140,30 @@ func (g *group) listening() (there []int, err error) {
 	for slot, m := range g.all() {
 		slots[m.cookie] = slot
 	}
-	var ours kin
+	var ours groupKey
 	for _, l := range all {
 		if _, own := slots[l.cookie]; own {
-			ours = l.kin
+			ours = l.group
 		}
 	}
 	gone := maps.Clone(g.others)
 	for _, l := range all {
 		delete(gone, l.cookie)
 		slot, own := slots[l.cookie]
-		within := l.kin == ours || slices.Contains(g.index, -int(l.cookie))
+		within := l.group == ours || slices.Contains(g.index, -int(l.cookie))
 		switch {
 		case own:
 			there = append(there, slot)
 			continue
 		case within:
 			there = append(there, -int(l.cookie))
-		case !g.at.end.losesTo(l.kin):
+		case !g.at.end.losesTo(l.group):
 			continue
 		}
 		if _, known := g.others[l.cookie]; !known && !g.set.owns(l.cookie) {
 			o := Other{
-				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.kin.addr, uint16(g.at.end.port)),
-				inode: l.inode, uid: l.kin.uid, within: within,
+				Listener: g.listener, ID: l.cookie, at: netip.AddrPortFrom(l.group.addr, uint16(g.at.end.port)),
+				inode: l.inode, uid: l.group.uid, within: within,
 			}
 			g.others[l.cookie] = o
 			g.set.note(o)

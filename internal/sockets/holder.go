@@ -83,8 +83,8 @@ func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
 	all, _ := listeners(end.port)
 	for _, l := range all {
-		if end.meets(l.kin.endpoint()) {
-			owners[l.inode] = l.kin.uid
+		if end.meets(l.group.endpoint()) {
+			owners[l.inode] = l.group.uid
 		}
 	}
 	return holdersOf(owners)

@@ -55,12 +55,12 @@ func Holders(others []Other) map[uint64]Holder {
 
 // losesTo reports whether a socket outside the group gets connections for e: the kernel
 // prefers the exact address, and on a dual-stack port IPv4.
-func (e endpoint) losesTo(k kin) bool {
+func (e endpoint) losesTo(k groupKey) bool {
 	return e.meets(k.endpoint()) && (k.nic != 0 || e.addr.IsUnspecified() && (!k.addr.IsUnspecified() || e.dual && k.addr.Is4()))
 }
 
 // endpoint is where they are, without the port.
-func (k kin) endpoint() endpoint {
+func (k groupKey) endpoint() endpoint {
 	e := endpoint{addr: k.addr, dual: k.addr == netip.IPv6Unspecified() && !k.only}
 	if k.addr.IsLinkLocalUnicast() {
 		e.scope = k.nic

@@ -171,34 +171,35 @@ func (s *Set) restore(wanted func(*boundAddress, *socket) bool) (restored []Rest
 	for _, b := range s.bound {
 		err = cmp.Or(err, b.steer())
 		for slot, m := range b.all() {
-			if wanted(b, m) {
-				what, failed := b.mode.mend(m)
-				err = cmp.Or(err, failed)
+			if !wanted(b, m) {
+				continue
+			}
+			what, failed := b.mode.mend(m)
+			err = cmp.Or(err, failed)
+			if what != "" {
 				undone[slot] = joinWords(undone[slot], what)
 			}
 		}
 	}
 	s.store(s.bound)
 	for _, slot := range slices.Sorted(maps.Keys(undone)) {
-		if undone[slot] != "" {
-			restored = append(restored, Restored{slot, undone[slot]})
-		}
+		restored = append(restored, Restored{slot, undone[slot]})
 	}
 	return restored, err
 }
 
 // Damaged returns, since the last call, which slots' sockets have what cannot be
 // undone, and how they are replaced; slot -1: the one for all slots.
-func (s *Set) Damaged() []Restored { return taken(&s.damaged) }
+func (s *Set) Damaged() []Restored { return takeAll(&s.damaged) }
 
 // Notices returns what an operator should know, a line each, since the last call.
-func (s *Set) Notices() []string { return taken(&s.notices) }
+func (s *Set) Notices() []string { return takeAll(&s.notices) }
 
 // Others returns which others have come and gone since the last call.
-func (s *Set) Others() []Other { return taken(&s.others) }
+func (s *Set) Others() []Other { return takeAll(&s.others) }
 
-// taken empties a list and returns what was in it.
-func taken[T any](list *[]T) []T {
+// takeAll empties a list and returns what was in it.
+func takeAll[T any](list *[]T) []T {
 	all := *list
 	*list = nil
 	return all

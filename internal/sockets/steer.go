@@ -280,7 +280,14 @@ func (g *group) accepting() []bool {
 	for _, slot := range slots {
 		listening[slot] = true
 	}
-	for _, accepts := range []func(slot int) bool{g.accepts, func(int) bool { return true }} {
+	knows := map[*ListenerSet]bool{} // whose workers have the listener
+	for _, l := range g.set.sets {
+		knows[l] = l.has(g.boundAddress)
+	}
+	serving := func(slot int) bool {
+		return !g.set.steered || slot < len(g.set.serving) && knows[g.set.serving[slot]]
+	}
+	for _, accepts := range []func(slot int) bool{serving, func(int) bool { return true }} {
 		for slot, m := range g.users {
 			if m != nil && accepts(slot) && m.slot < len(listening) && listening[m.slot] {
 				accepting[m.slot] = true

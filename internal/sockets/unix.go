@@ -13,8 +13,8 @@ import (
 type unixSocket struct {
 	*boundAddress
 
-	file socketFile
-	said string // the last complaint that still holds
+	file   socketFile
+	warned string // the last warning, while it holds
 }
 
 func newUnix(b *boundAddress, given []*passed) mode {
@@ -89,7 +89,7 @@ func (u *unixSocket) setOwner() {
 func (u *unixSocket) mend(m *socket) (undone string, err error) {
 	switch {
 	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
-		u.complain("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
+		u.warnOnce("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
 			u.listener.Name, m.passedAs, u.listener.Path)
 		return "", nil
 	case hungUp(m.fd):
@@ -106,11 +106,11 @@ func (u *unixSocket) mend(m *socket) (undone string, err error) {
 	}
 	switch ours, err := u.file.isAt(u.file.path); {
 	case ours:
-		u.said = ""
+		u.warned = ""
 	case err == nil:
-		u.complain("listener %s: somebody else has put a file at %s: new connections do not reach the app until it is gone", u.listener.Name, u.listener.Path)
+		u.warnOnce("listener %s: somebody else has put a file at %s: new connections do not reach the app until it is gone", u.listener.Name, u.listener.Path)
 	case !errors.Is(err, fs.ErrNotExist):
-		u.complain("cannot look after %s: %v", u.listener, err)
+		u.warnOnce("cannot look after %s: %v", u.listener, err)
 	default:
 		undone = joinWords(undone, u.mendFile(m))
 	}
@@ -125,15 +125,15 @@ func (u *unixSocket) mendFile(m *socket) (undone string) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotOurs):
 		return u.bindAgain(m, "the path was unlinked", "have the old one")
 	default:
-		u.complain("listener %s: the path was unlinked, and cannot be linked again yet: %v: it is tried again each second", u.listener.Name, err)
+		u.warnOnce("listener %s: the path was unlinked, and cannot be linked again yet: %v: it is tried again each second", u.listener.Name, err)
 		return ""
 	}
 }
 
-// complain gives a notice once for as long as it holds.
-func (u *unixSocket) complain(format string, args ...any) {
-	if text := fmt.Sprintf(format, args...); text != u.said {
-		u.said = text
+// warnOnce gives a notice that holds at every refresh once.
+func (u *unixSocket) warnOnce(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); text != u.warned {
+		u.warned = text
 		u.set.notice("%s", text)
 	}
 }
@@ -143,11 +143,11 @@ func (u *unixSocket) complain(format string, args ...any) {
 func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone string) {
 	next, err := u.bind(0)
 	if err != nil {
-		u.complain("listener %s: %s, and no other can be bound yet: %v: it is tried again each second", u.listener.Name, why, err)
+		u.warnOnce("listener %s: %s, and no other can be bound yet: %v: it is tried again each second", u.listener.Name, why, err)
 		return ""
 	}
 	u.replace(m, next)
-	u.said = ""
+	u.warned = ""
 	return fmt.Sprintf("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)
 }
 

@@ -9,10 +9,9 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// Config is one app, ready to run: every default filled in, every name looked
-// up, every unit resolved. internal/config makes it from a file and flags; a
-// program that embeds forkd may fill it in by hand, starting from Defaults.
-// The keys are those of docs/contract.md, section 7, under the same names.
+// Config is one app, ready to run: defaults are filled in, names looked up, units
+// resolved. internal/config makes it from a file and flags; a program that embeds forkd
+// starts from Defaults. The fields are the keys of docs/contract.md, section 7.
 type Config struct {
 	Name       string            // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
 	Command    []string          // program and arguments, placeholders unreplaced
@@ -42,19 +41,18 @@ type Config struct {
 	File     string    // the file that this was read from, "" where there is none
 	CPUs     int       // what "cpus" means on this machine
 	Settings []Setting // every key with its value and where that came from, for describe
-	Warnings []string  // what can be run, and is probably not meant, with its mend; said when it has been read
+	Warnings []string  // about settings that work but are probably not meant; logged when the Config is used
 
 	// FleetAgent is how /proc/self/exe is run, its name first, to be the fleet agent
 	// (see internal/redisconfig). nil: it can't, and Redis.URL must be "".
 	FleetAgent []string `json:"-"`
 
-	// Reload reads the configuration again, from where this one came. It may
-	// block. nil: it can't be read again.
+	// Reload reads the configuration again, from the same source. It may block. nil: it
+	// can't be read again.
 	Reload func() (Config, error) `json:"-"`
 }
 
-// Setting is one key of the configuration as a person would want to see it.
-// Values of the environment are not among them.
+// Setting is one key of the configuration, for describe. Variables of env are left out.
 type Setting struct {
 	Key    string // "drain.timeout", "listen.http.address"
 	Value  string
@@ -72,7 +70,7 @@ func (c Config) core() pool.Settings {
 // MaxWorkers bounds Config.Workers.
 const MaxWorkers = control.MaxWorkers
 
-// User is whom the workers run as.
+// User is the user of the workers.
 type User struct {
 	Name   string
 	UID    uint32
@@ -92,13 +90,13 @@ type (
 	Redis    = redisconfig.Settings
 )
 
-// Log says where the workers' output goes.
+// Log is what becomes of the workers' output.
 type Log struct {
 	Mode string // "capture", "inherit"
 }
 
-// Defaults is the Config of an empty file, but for Name, Command, Directory and
-// Workers, which have no default without a place and a machine.
+// Defaults returns the Config of an empty file, without Name, Command, Directory and
+// Workers: their defaults depend on the file and the machine.
 func Defaults() Config {
 	core := pool.Defaults()
 	return Config{

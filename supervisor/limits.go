@@ -14,9 +14,9 @@ import (
 // threads of its own and blocks one of the master's.
 const maxStarting = 4
 
-// perWorker is how many descriptors the master holds for one worker beside the
-// slot's sockets: pidfd, notify socket, channel, page, output. ownFiles is how many
-// for itself.
+// perWorker is the number of descriptors that the master has for one worker, without
+// the slot's sockets: pidfd, notify socket, channel, page, output. ownFiles is the number
+// for the master itself.
 const (
 	perWorker = 5
 	ownFiles  = 32
@@ -31,8 +31,8 @@ func checkLimits(cfg Config, slots, running int) error {
 	return checkProcesses(cfg, slots, running)
 }
 
-// checkDescriptors refuses an app that could not be rolled for want of
-// descriptors: a roll needs them for up to twice the workers.
+// checkDescriptors checks the limit on open files: a roll needs descriptors for up to
+// twice the workers.
 func checkDescriptors(cfg Config, slots int) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -45,8 +45,8 @@ func checkDescriptors(cfg Config, slots int) error {
 	return nil
 }
 
-// checkSlots says why the configuration does not allow so many slots: there is a
-// limit to them, or they can't share the host's connections.
+// checkSlots reports why the configuration does not allow this number of slots: there
+// is a limit, or they can't share the host's connections.
 func checkSlots(cfg Config, slots int) error {
 	if most := cfg.WorkersMax; most > 0 && slots > most {
 		return fmt.Errorf("%d workers are more than workers_max (%d): raise it and reload, or scale to fewer", slots, most)
@@ -69,8 +69,8 @@ func startFailure(err error) string {
 	return err.Error()
 }
 
-// checkProcesses refuses an app that could not be rolled for want of processes: a
-// roll needs up to twice the workers, each of one thread at least.
+// checkProcesses checks the limits on processes: a roll needs up to twice the workers,
+// each with at least one thread.
 func checkProcesses(cfg Config, slots, running int) error {
 	workers := max(0, 2*slots-running)
 	master := max(0, process.Tasks-process.Threads()) + maxStarting*process.ShimTasks

@@ -195,30 +195,18 @@ func parseEnvFile(name string, data []byte) (map[string]string, error) {
 
 // unquote reads a value in quotes. behind is the text after the closing quote.
 func unquote(text string) (value, behind string, closed bool) {
-	quote := text[0]
-	var out strings.Builder
-	for i := 1; i < len(text); i++ {
-		c := text[i]
-		switch {
-		case c == quote:
-			return out.String(), text[i+1:], true
-		case c == '\\' && quote == '"' && i+1 < len(text):
-			i++
-			switch text[i] {
-			case 'n':
-				out.WriteByte('\n')
-			case 't':
-				out.WriteByte('\t')
-			case '"', '\\', '$', '`':
-				out.WriteByte(text[i])
-			case '\n':
-			default:
-				out.WriteByte('\\')
-				out.WriteByte(text[i])
-			}
-		default:
-			out.WriteByte(c)
+	if text[0] == '\'' {
+		return strings.Cut(text[1:], "'")
+	}
+	end := 1
+	for ; end < len(text) && text[end] != '"'; end++ {
+		if text[end] == '\\' {
+			end++
 		}
 	}
-	return "", "", false
+	if end >= len(text) {
+		return "", "", false
+	}
+	escapes := strings.NewReplacer(`\n`, "\n", `\t`, "\t", `\"`, `"`, `\\`, `\`, `\$`, `$`, "\\`", "`", "\\\n", "")
+	return escapes.Replace(text[1:end]), text[end+1:], true
 }

@@ -159,8 +159,8 @@ func fakeHosts(ts *testscript.TestScript, neg bool, args []string) {
 	for i := range hosts {
 		s := fleet.Settings{HostID: fmt.Sprintf("sim-%05d", i), Interval: time.Minute, ConnectionLimit: 200}
 		up := control.Event{Seq: 1, Time: now, Host: s.HostID, Type: control.EventUp, Reason: "fake"}
-		keys, values := fleet.Beat(s, fleet.App{Name: args[0], Boot: "b", StartedAt: now}, status, 1, []control.Event{up})
-		ts.Check(fleet.BeatScript().Run(ctx, client, keys, values...).Err())
+		keys, values := fleet.Heartbeat(s, fleet.App{Name: args[0], Boot: "b", StartedAt: now}, status, 1, []control.Event{up})
+		ts.Check(fleet.HeartbeatScript().Run(ctx, client, keys, values...).Err())
 	}
 }
 

@@ -87,7 +87,7 @@ type agentWriter struct {
 func (w *agentWriter) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_ = w.channel.SetWriteDeadline(time.Now().Add(patience)) // a master that is stopped
+	_ = w.channel.SetWriteDeadline(time.Now().Add(timeout)) // a master that is stopped
 	return w.channel.Write(line)
 }
 
@@ -188,7 +188,7 @@ func (m *masterClient) follow(ctx context.Context) {
 		m.mu.Lock()
 		m.live = false
 		m.mu.Unlock()
-		again := time.NewTimer(patience)
+		again := time.NewTimer(timeout)
 		select {
 		case <-again.C:
 		case <-ctx.Done():

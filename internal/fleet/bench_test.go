@@ -19,7 +19,7 @@ func filled(t testing.TB, hosts, workers int) (s *server, at fleet.Settings) {
 	status := newApp("b1", workers).status
 	client := redis.NewClient(&redis.Options{Addr: s.address, Protocol: 2})
 	defer client.Close()
-	script := fleet.BeatScript()
+	script := fleet.HeartbeatScript()
 	if err := script.Load(t.Context(), client).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func filled(t testing.TB, hosts, workers int) (s *server, at fleet.Settings) {
 			for i := first; i < min(first+100, hosts); i++ {
 				host := at
 				host.HostID = fmt.Sprintf("sim-%05d", i)
-				keys, args := fleet.Beat(host, fleet.App{Name: "shop", Boot: "b1", StartedAt: status.StartedAt}, status, 1, nil)
+				keys, args := fleet.Heartbeat(host, fleet.App{Name: "shop", Boot: "b1", StartedAt: status.StartedAt}, status, 1, nil)
 				script.EvalSha(t.Context(), p, keys, args...)
 			}
 			return nil

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	patience         = time.Second            // of a reporter, with one answer and with connecting; of a reader with connecting
-	readerPatience   = 10 * time.Second       // of a reader with one answer: 500 hosts with their workers are megabytes
-	sentinelPatience = 400 * time.Millisecond // with a Sentinel: go-redis waits for all of them
+	timeout         = time.Second            // of a reporter, with one answer and with connecting; of a reader with connecting
+	readerTimeout   = 10 * time.Second       // of a reader with one answer: 500 hosts with their workers are megabytes
+	sentinelTimeout = 400 * time.Millisecond // with a Sentinel: go-redis waits for all of them
 )
 
 // poolSize is the most connections of a client. One is enough for a reporter, but
@@ -31,14 +31,14 @@ type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 // asks the file of the password again for each connection. A reader's
 // reads at s.ReadFrom.
 //
-// With ReadFrom "replica" Sentinel's client can't write: who sends orders dials
+// With ReadFrom "replica" Sentinel's client can't write: who sends commands dials
 // with "primary".
 func dial(s Settings, reader bool) (redis.UniversalClient, error) {
 	return dialThrough(context.Background(), s, reader, direct())
 }
 
 func direct() dialer {
-	return (&net.Dialer{Timeout: patience, KeepAlive: 15 * time.Second}).DialContext
+	return (&net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second}).DialContext
 }
 
 // dialThrough is dial by other means. The connections end with life.
@@ -58,11 +58,11 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		MaintNotificationsConfig:   &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		MaxRetries:                 -1, // the reporter tries again in its own time
 		MaxRedirects:               3,
-		DialTimeout:                patience,
+		DialTimeout:                timeout,
 		DialerRetries:              1,
-		ReadTimeout:                patience,
-		WriteTimeout:               patience,
-		PoolTimeout:                patience,
+		ReadTimeout:                timeout,
+		WriteTimeout:               timeout,
+		PoolTimeout:                timeout,
 		ContextTimeoutEnabled:      true,
 		PoolSize:                   poolSize,
 		PipelinePoolSize:           -1,
@@ -72,7 +72,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 	limit := reporterLimits()
 	if reader {
 		limit = readerLimits()
-		o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = readerPatience, readerPatience, readerPatience
+		o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = readerTimeout, readerTimeout, readerTimeout
 		o.ReadBufferSize = 64 << 10
 		o.ReadOnly = s.ReadFrom == redisconfig.FromReplica && (e.Kind == redisconfig.Sentinel || e.Kind == redisconfig.Cluster)
 		o.RouteRandomly = o.ReadOnly && e.Kind == redisconfig.Cluster
@@ -87,18 +87,17 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(life, cancel)()
-		if e.Kind == redisconfig.Sentinel && slices.Contains(e.Addresses, address) {
-			hurried, cancel := context.WithTimeout(ctx, sentinelPatience)
-			defer cancel()
-			conn, err := connect(hurried, through, network, address, over)
-			if err != nil {
-				return nil, err
-			}
-			return hasty{guarded(life, conn, limit)}, nil
+		ofSentinel := e.Kind == redisconfig.Sentinel && slices.Contains(e.Addresses, address)
+		within := timeout
+		if ofSentinel {
+			within = sentinelTimeout
 		}
-		conn, err := connect(ctx, through, network, address, over)
-		if err != nil {
+		conn, err := connect(ctx, within, through, network, address, over)
+		switch {
+		case err != nil:
 			return nil, err
+		case ofSentinel:
+			return sentinelConn{guarded(life, conn, limit)}, nil
 		}
 		return guarded(life, conn, limit), nil
 	}
@@ -118,8 +117,8 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 
 // connect opens a connection, with TLS where there is a config. The name that a
 // certificate must have is the host of the address.
-func connect(ctx context.Context, through dialer, network, address string, over *tls.Config) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func connect(ctx context.Context, within time.Duration, through dialer, network, address string, over *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	conn, err := through(ctx, network, address)
 	if err != nil || over == nil {
@@ -176,24 +175,24 @@ func credentials(s Settings, e redisconfig.Endpoint) func(context.Context) (user
 	}
 }
 
-// hasty is a connection to a Sentinel. One that hangs must not take the time that
-// is for the primary, whose address another one knows.
-type hasty struct{ net.Conn }
+// sentinelConn is a connection to a Sentinel. One that hangs must not take the time
+// that is for the primary, whose address another Sentinel knows.
+type sentinelConn struct{ net.Conn }
 
-func (h hasty) SetDeadline(t time.Time) error      { return h.Conn.SetDeadline(soon(t)) }
-func (h hasty) SetReadDeadline(t time.Time) error  { return h.Conn.SetReadDeadline(soon(t)) }
-func (h hasty) SetWriteDeadline(t time.Time) error { return h.Conn.SetWriteDeadline(soon(t)) }
+func (c sentinelConn) SetDeadline(t time.Time) error      { return c.Conn.SetDeadline(sooner(t)) }
+func (c sentinelConn) SetReadDeadline(t time.Time) error  { return c.Conn.SetReadDeadline(sooner(t)) }
+func (c sentinelConn) SetWriteDeadline(t time.Time) error { return c.Conn.SetWriteDeadline(sooner(t)) }
 
-// soon is t, if it is in time. No deadline stays none: that is who follows news.
-func soon(t time.Time) time.Time {
-	if most := time.Now().Add(sentinelPatience); t.After(most) {
+// sooner is t, at most sentinelTimeout from now. No deadline stays none: of a subscriber.
+func sooner(t time.Time) time.Time {
+	if most := time.Now().Add(sentinelTimeout); t.After(most) {
 		return most
 	}
 	return t
 }
 
-// silent takes what go-redis would print on its own: it goes to standard error, and
-// comes back as errors anyway.
+// silent drops what go-redis would print to standard error: it comes back as errors
+// anyway.
 type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}

@@ -140,7 +140,7 @@ func TestSentinelThatHangs(t *testing.T) {
 	}
 	w := wired(t, "redis+sentinel://"+ln.Addr().String()+","+m.Addr()+"/mine")
 	began := time.Now()
-	if _, err := w.send(t.Context(), beat{kind: beatReport, host: "web-1", boot: "a", ttl: time.Minute, fields: []any{"boot", "a"}}); err != nil {
+	if _, err := w.send(t.Context(), heartbeat{kind: heartbeatReport, host: "web-1", boot: "a", ttl: time.Minute, fields: []any{"boot", "a"}}); err != nil {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 }

@@ -1,7 +1,7 @@
 // Package fleet is what an app says of itself in Redis, and how it is read back.
 //
 // A [Reporter] is one goroutine that writes the whole state of a host with one
-// script at each beat (docs/fleet.md has the keys): what is lost on the way is
+// script at each heartbeat (docs/fleet.md has the keys): what is lost on the way is
 // made good by the next. It holds nothing that grows while Redis is away, and
 // whatever Redis does, nobody but this goroutine waits for it. A [Reader] reads
 // what all hosts have written and takes nothing of it on trust. Times are those

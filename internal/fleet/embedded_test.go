@@ -16,7 +16,7 @@ func TestServeEmbedded(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- ServeEmbedded(ctx, ln) }()
 	w := wired(t, "redis://"+ln.Addr().String())
-	b := beat{kind: beatReport, host: "web-1", boot: "a", ttl: 200 * time.Millisecond, fields: []any{"boot", "a"}}
+	b := heartbeat{kind: heartbeatReport, host: "web-1", boot: "a", ttl: 200 * time.Millisecond, fields: []any{"boot", "a"}}
 	if _, err := w.send(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,12 @@ const appsKey = "forkd:apps"
 // braces make one slot of a Cluster of them.
 type keys struct{ app string }
 
-func (k keys) hosts() string           { return k.of("hosts") }
-func (k keys) host(id string) string   { return k.of("host:" + id) }
-func (k keys) load() string            { return k.of("load") }
-func (k keys) events() string          { return k.of("events") }
-func (k keys) changed() string         { return k.of("changed") }
-func (k keys) left(id string) string   { return k.of("left:" + id) }
-func (k keys) orders(id string) string { return k.of("cmd:" + id) }
+func (k keys) hosts() string             { return k.of("hosts") }
+func (k keys) host(id string) string     { return k.of("host:" + id) }
+func (k keys) load() string              { return k.of("load") }
+func (k keys) events() string            { return k.of("events") }
+func (k keys) changed() string           { return k.of("changed") }
+func (k keys) left(id string) string     { return k.of("left:" + id) }
+func (k keys) commands(id string) string { return k.of("cmd:" + id) }
 
 func (k keys) of(what string) string { return "forkd:{" + k.app + "}:" + what }

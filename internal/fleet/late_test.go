@@ -18,15 +18,15 @@ import (
 )
 
 // numberedBeat is one of boot A, with so many events after what was confirmed.
-func numberedBeat(kind string, seq, acked uint64, events ...uint64) beat {
-	b := beat{kind: kind, host: "web-1", boot: "A", seq: seq, ttl: 8 * time.Second, fields: []any{"schema", 1, "boot", "A", "seq", seq}, load: "1", acked: acked}
+func numberedBeat(kind string, seq, acked uint64, events ...uint64) heartbeat {
+	b := heartbeat{kind: kind, host: "web-1", boot: "A", seq: seq, ttl: 8 * time.Second, fields: []any{"schema", 1, "boot", "A", "seq", seq}, load: "1", acked: acked}
 	for _, e := range events {
 		b.news = append(b.news, control.Event{Seq: e, Time: time.Now(), Type: control.EventReady})
 	}
 	return b
 }
 
-func (w *wire) must(t *testing.T, b beat) answer {
+func (w *conn) must(t *testing.T, b heartbeat) answer {
 	t.Helper()
 	a, err := w.send(t.Context(), b)
 	if err != nil {
@@ -36,7 +36,7 @@ func (w *wire) must(t *testing.T, b beat) answer {
 }
 
 // seqs are those of the events in the stream.
-func (w *wire) seqs(ctx context.Context) string {
+func (w *conn) seqs(ctx context.Context) string {
 	var list []string
 	for _, m := range w.client.XRange(ctx, "forkd:{shop}:events", "-", "+").Val() {
 		list = append(list, fmt.Sprint(m.Values["seq"]))
@@ -49,20 +49,20 @@ func TestLateBeat(t *testing.T) {
 	t.Parallel()
 	w := wired(t, redisServer(t))
 	ctx := t.Context()
-	w.must(t, numberedBeat(beatReport, 2, 0, 1))
-	if a := w.must(t, numberedBeat(beatReport, 1, 0)); a.newer != 2 {
+	w.must(t, numberedBeat(heartbeatReport, 2, 0, 1))
+	if a := w.must(t, numberedBeat(heartbeatReport, 1, 0)); a.newer != 2 {
 		t.Errorf("%+v", a)
 	}
 	if got := w.client.HGet(ctx, "forkd:{shop}:host:web-1", "seq").Val(); got != "2" {
 		t.Errorf("seq %s", got)
 	}
-	if a := w.must(t, numberedBeat(beatEvents, 3, 1, 2)); a.newer != 0 {
+	if a := w.must(t, numberedBeat(heartbeatEvents, 3, 1, 2)); a.newer != 0 {
 		t.Errorf("%+v", a)
 	}
-	w.must(t, numberedBeat(beatLeave, 5, 2, 3))
-	for _, late := range []beat{numberedBeat(beatReport, 4, 1, 2), numberedBeat(beatEvents, 3, 1, 2, 3), numberedBeat(beatLeave, 5, 2, 3)} {
+	w.must(t, numberedBeat(heartbeatLeave, 5, 2, 3))
+	for _, late := range []heartbeat{numberedBeat(heartbeatReport, 4, 1, 2), numberedBeat(heartbeatEvents, 3, 1, 2, 3), numberedBeat(heartbeatLeave, 5, 2, 3)} {
 		late.uncertain = true
-		if a := w.must(t, late); a.newer != 5 || len(a.orders) != 0 {
+		if a := w.must(t, late); a.newer != 5 || len(a.commands) != 0 {
 			t.Errorf("%s %d: %+v", late.kind, late.seq, a)
 		}
 	}
@@ -73,18 +73,18 @@ func TestLateBeat(t *testing.T) {
 		t.Errorf("that it has left is known for %s", left)
 	}
 	// The reporter after it, in the same life, goes on from there.
-	if a := w.must(t, numberedBeat(beatReport, 6, 0, 1, 2, 3, 4)); a.newer != 0 || a.last != 4 || w.seqs(ctx) != "1 2 3 4" {
+	if a := w.must(t, numberedBeat(heartbeatReport, 6, 0, 1, 2, 3, 4)); a.newer != 0 || a.last != 4 || w.seqs(ctx) != "1 2 3 4" {
 		t.Errorf("%+v, events %s", a, w.seqs(ctx))
 	}
 	// Nobody's numbers stop a report.
 	for _, wild := range []string{"1e300", "inf", "nan", "-1", "99999999999999999999", "x"} {
 		w.client.HSet(ctx, "forkd:{shop}:host:web-1", "seq", wild, "event_seq", wild)
-		if a := w.must(t, numberedBeat(beatReport, 7, 4)); a.newer != 0 || a.last != 4 {
+		if a := w.must(t, numberedBeat(heartbeatReport, 7, 4)); a.newer != 0 || a.last != 4 {
 			t.Errorf("%s: %+v", wild, a)
 		}
 	}
 	w.client.Set(ctx, "forkd:{shop}:left:web-1", "no hash", 0)
-	if a := w.must(t, numberedBeat(beatLeave, 8, 4)); a.newer != 0 || a.problem != "" {
+	if a := w.must(t, numberedBeat(heartbeatLeave, 8, 4)); a.newer != 0 || a.problem != "" {
 		t.Errorf("%+v", a)
 	}
 }
@@ -177,11 +177,11 @@ func TestLeaveFullRedis(t *testing.T) {
 	t.Parallel()
 	w := wired(t, redisServer(t))
 	ctx := t.Context()
-	w.must(t, numberedBeat(beatReport, 1, 0, 1))
+	w.must(t, numberedBeat(heartbeatReport, 1, 0, 1))
 	if err := w.client.ConfigSet(ctx, "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.must(t, numberedBeat(beatLeave, 2, 1, 2))
+	w.must(t, numberedBeat(heartbeatLeave, 2, 1, 2))
 	if w.client.Exists(ctx, "forkd:{shop}:hosts", "forkd:{shop}:load", "forkd:{shop}:host:web-1").Val() != 0 {
 		t.Error("it has not left")
 	}
@@ -189,9 +189,9 @@ func TestLeaveFullRedis(t *testing.T) {
 	if err := w.client.ConfigSet(ctx, "maxmemory", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.must(t, numberedBeat(beatReport, 3, 2))
+	w.must(t, numberedBeat(heartbeatReport, 3, 2))
 	w.client.Set(ctx, "forkd:{shop}:events", "no stream", 0)
-	if a := w.must(t, numberedBeat(beatLeave, 4, 2, 3)); !strings.Contains(a.problem, "WRONGTYPE") || w.client.Exists(ctx, "forkd:{shop}:host:web-1").Val() != 0 {
+	if a := w.must(t, numberedBeat(heartbeatLeave, 4, 2, 3)); !strings.Contains(a.problem, "WRONGTYPE") || w.client.Exists(ctx, "forkd:{shop}:host:web-1").Val() != 0 {
 		t.Errorf("%+v", a)
 	}
 }
@@ -232,7 +232,7 @@ func TestSearchIsShort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := numberedBeat(beatReport, 1, 0, 1)
+		b := numberedBeat(heartbeatReport, 1, 0, 1)
 		b.uncertain = true
 		w.must(t, b)
 		if got := w.client.XLen(ctx, "forkd:{shop}:events").Val() - int64(behind); got != int64(want) {
@@ -248,24 +248,24 @@ func TestLostInLongFailover(t *testing.T) {
 	for _, uncertain := range []bool{false, true} {
 		w := wired(t, redisServer(t))
 		ctx := t.Context()
-		w.must(t, numberedBeat(beatReport, 1, 0, 1))
+		w.must(t, numberedBeat(heartbeatReport, 1, 0, 1))
 		w.client.Del(ctx, "forkd:{shop}:host:web-1") // it has expired
-		b := numberedBeat(beatReport, 9, 3, 4)
+		b := numberedBeat(heartbeatReport, 9, 3, 4)
 		b.uncertain = uncertain
 		if a := w.must(t, b); a.last != 1 || w.seqs(ctx) != "1" {
 			t.Errorf("%+v, events %s", a, w.seqs(ctx))
 		}
-		if a := w.must(t, numberedBeat(beatReport, 10, 1, 2, 3, 4)); a.last != 4 || w.seqs(ctx) != "1 2 3 4" {
+		if a := w.must(t, numberedBeat(heartbeatReport, 10, 1, 2, 3, 4)); a.last != 4 || w.seqs(ctx) != "1 2 3 4" {
 			t.Errorf("%+v, events %s", a, w.seqs(ctx))
 		}
 		// A host that has left, and a Redis that has lost all.
-		w.must(t, numberedBeat(beatLeave, 11, 4))
+		w.must(t, numberedBeat(heartbeatLeave, 11, 4))
 		w.client.HSet(ctx, "forkd:{shop}:left:web-1", "event_seq", 2)
-		if a := w.must(t, numberedBeat(beatReport, 12, 4)); a.last != 2 {
+		if a := w.must(t, numberedBeat(heartbeatReport, 12, 4)); a.last != 2 {
 			t.Errorf("%+v", a)
 		}
 		w.client.FlushAll(ctx)
-		if a := w.must(t, numberedBeat(beatReport, 13, 4, 5)); a.last != 5 || w.seqs(ctx) != "5" {
+		if a := w.must(t, numberedBeat(heartbeatReport, 13, 4, 5)); a.last != 5 || w.seqs(ctx) != "5" {
 			t.Errorf("%+v, events %s", a, w.seqs(ctx))
 		}
 	}
@@ -277,7 +277,7 @@ func TestAllExpires(t *testing.T) {
 	t.Parallel()
 	w := wired(t, redisServer(t))
 	ctx := t.Context()
-	slow, fast := numberedBeat(beatReport, 1, 0), numberedBeat(beatReport, 1, 0, 1)
+	slow, fast := numberedBeat(heartbeatReport, 1, 0), numberedBeat(heartbeatReport, 1, 0, 1)
 	slow.ttl, fast.host = time.Hour, "web-2"
 	w.must(t, slow)
 	w.must(t, fast)
@@ -346,9 +346,9 @@ func TestAnswerBeyond(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer client.Close()
-		b := numberedBeat(beatReport, 1, 3)
+		b := numberedBeat(heartbeatReport, 1, 3)
 		b.newest = 8
-		if a, err := newWire(client, "shop").send(t.Context(), b); err == nil {
+		if a, err := newConn(client, "shop").send(t.Context(), b); err == nil {
 			t.Errorf("%+v", a)
 		}
 	})

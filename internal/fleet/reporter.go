@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -14,35 +15,118 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-// Reporter reports an app to Redis: one goroutine, which asks the [Source], sends
-// beats and hands on orders. It keeps nothing that grows while Redis is away.
+const (
+	turnInterval    = 100 * time.Millisecond // and so at most ten heartbeats a second
+	pollInterval    = 500 * time.Millisecond // between polls of the status
+	maxPollInterval = time.Second            // the same while nothing changes
+	commandInterval = 500 * time.Millisecond // between heartbeats that are due for commands only: up to 16 each
+	burst           = 3                      // heartbeats that are due for connections only, and one more each half interval
+	minBackoff      = 200 * time.Millisecond
+	maxBackoff      = 10 * time.Second
+)
+
+// App is whose report it is.
+type App struct {
+	Name      string    // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
+	Boot      string    // names this life of the master: letters and digits
+	StartedAt time.Time // of the master
+}
+
+// Source is the app that is reported: its master, or a test's. Its methods are
+// called by the reporter's goroutine, one at a time.
+type Source interface {
+	// Status is polled once or twice a second, and at each heartbeat.
+	Status(ctx context.Context) (control.App, error)
+	// Events returns the events after a number. It works after the app's end.
+	Events(ctx context.Context, after uint64) (control.EventPage, error)
+	// Execute runs a command, none twice. What comes of it are events with its id.
+	Execute(ctx context.Context, c control.Command) error
+}
+
+// snapshot is the part of a status that causes an early heartbeat when it changes.
+type snapshot struct {
+	Connections int64
+	Known       bool // Connections is
+	State       string
+	Ready       int
+	Generation  int
+}
+
+func snapshotOf(a control.App) snapshot {
+	s := snapshot{State: a.State, Ready: a.Totals.Ready, Generation: a.Generation}
+	if n := a.Totals.Connections; n != nil {
+		s.Connections, s.Known = *n, true
+	}
+	return s
+}
+
+// changed reports whether readers should look again: the state is another, or the
+// connections have moved by over 5 % and at least one.
+func changed(was, now snapshot) bool {
+	moved := max(now.Connections-was.Connections, was.Connections-now.Connections)
+	enough := now.Known && moved > 0 && 20*moved > was.Connections
+	was.Connections = now.Connections
+	return now != was || enough
+}
+
+// Reporter reports an app to Redis: one goroutine, which polls the [Source], sends
+// heartbeats and hands over commands. It keeps nothing that grows while Redis is away.
 type Reporter struct {
-	settings Settings
-	app      App
-	host     string // its id
-	source   Source
-	log      *slog.Logger
-	through  dialer
+	settings  Settings
+	app       App
+	host      string // its id
+	source    Source
+	log       *slog.Logger
+	dialer    dialer
+	onChanged func(control.Redis)
 
 	life    context.Context // ends when nothing more is to be sent
 	kill    context.CancelFunc
-	leaving chan struct{} // closed: the last beat, please
+	leaving chan struct{} // closed: the last heartbeat, please
 	once    sync.Once     // closes leaving
-	done    chan struct{} // closed at the goroutine's end
-
-	changed func(control.Redis) // told of the health when it is another
+	stopped chan struct{} // closed at the goroutine's end
 
 	mu     sync.Mutex
 	health control.Redis
+
+	// The rest belongs to the goroutine.
+
+	conn      *conn         // nil: none is open
+	next      time.Time     // the next heartbeat is due at the latest; after a failure, at the earliest
+	backoff   time.Duration // 0: the last heartbeat went well
+	answered  bool          // one has
+	seq       uint64        // of heartbeats
+	sent      snapshot      // with the last heartbeat that went well
+	published snapshot      // with the last one that was published
+	allowed   float64       // heartbeats ahead of their time, of burst
+	allowedAt time.Time     // when that was computed
+	polled    snapshot      // by the last poll
+	pollEvery time.Duration
+	pollAt    time.Time
+
+	acked     uint64          // the last event that is in the stream
+	more      bool            // events than one heartbeat holds
+	news      <-chan struct{} // closed: there is another event
+	uncertain bool            // events were sent that may have arrived
+
+	done       []string  // commands that are not to come again
+	eager      bool      // some of them are new
+	commandsAt time.Time // when commands came last
+
+	registerAt  time.Time // of the app
+	unlisted    string    // why the app is not registered; "": it is
+	duplicate   string    // the boot of another master with this host id and app; "": none
+	duplicateAt time.Time // when it was seen last
 }
 
-// Start begins to report app, by what s says, and never waits for Redis. changed is
-// told how the report fares. It fails on bad settings only. The reporter's goroutine runs until Close.
-func Start(s Settings, app App, source Source, log *slog.Logger, changed func(control.Redis)) (*Reporter, error) {
-	return start(s, app, source, log, changed, direct())
+// Start begins to report app, by what s says, and never waits for Redis. onChanged
+// gets the health of the report whenever it is another. It fails on bad settings
+// only. The reporter's goroutine runs until Close.
+func Start(s Settings, app App, source Source, log *slog.Logger, onChanged func(control.Redis)) (*Reporter, error) {
+	return start(s, app, source, log, onChanged, direct())
 }
 
-func start(s Settings, app App, source Source, log *slog.Logger, changed func(control.Redis), through dialer) (*Reporter, error) {
+func start(s Settings, app App, source Source, log *slog.Logger, onChanged func(control.Redis), through dialer) (*Reporter, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
@@ -53,16 +137,19 @@ func start(s Settings, app App, source Source, log *slog.Logger, changed func(co
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now()
 	r := &Reporter{
-		settings: s, app: app, host: host, source: source, through: through,
-		log:     log,
-		changed: changed,
-		leaving: make(chan struct{}), done: make(chan struct{}),
-		health: control.Redis{State: control.RedisConnecting, Since: time.Now(), URL: redisconfig.MaskURL(s.URL), Host: host},
+		settings: s, app: app, host: host, source: source, dialer: through, log: log, onChanged: onChanged,
+		leaving: make(chan struct{}), stopped: make(chan struct{}),
+		health:  control.Redis{State: control.RedisConnecting, Since: now, URL: redisconfig.MaskURL(s.URL), Host: host},
+		allowed: burst, allowedAt: now,
+		// An agent before this one may have sent events whose answer is not known. While
+		// the master is younger than ttl, Redis has not forgotten which.
+		uncertain: now.Sub(app.StartedAt) >= s.Expiry(),
 	}
-	changed(r.health)
+	onChanged(r.health)
 	r.life, r.kill = context.WithCancel(context.Background())
-	go newReporting(r).run()
+	go r.run()
 	return r, nil
 }
 
@@ -80,7 +167,7 @@ func (r *Reporter) setHealth(change func(*control.Redis)) {
 	now := r.health
 	r.mu.Unlock()
 	if now != was {
-		r.changed(now)
+		r.onChanged(now)
 	}
 }
 
@@ -94,18 +181,114 @@ func (r *Reporter) Close(ctx context.Context, leave bool) {
 		r.kill()
 	}
 	select {
-	case <-r.done:
+	case <-r.stopped:
 	case <-ctx.Done():
 		r.kill()
-		<-r.done
+		<-r.stopped
 	}
 }
 
-// said is err in one line, without the password: a server can quote what it was
+func (r *Reporter) run() {
+	defer close(r.stopped)
+	defer r.hangUp()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-r.life.Done():
+			return
+		case <-r.leaving:
+			r.leave()
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		r.turn(began)
+		timer.Reset(max(0, turnInterval-time.Since(began)))
+	}
+}
+
+// turn polls the source and sends a heartbeat, if it is time for them.
+func (r *Reporter) turn(now time.Time) {
+	r.forgetDuplicate(now)
+	if r.backoff > 0 && now.Before(r.next) {
+		return
+	}
+	due := r.due(now)
+	if !due && now.Before(r.pollAt) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.life, timeout)
+	defer cancel()
+	app, err := r.source.Status(ctx)
+	if err != nil { // without a status there is nothing to report
+		r.pollAt = now.Add(maxPollInterval)
+		return
+	}
+	s := snapshotOf(app)
+	r.setPoll(now, s)
+	if !due && !r.early(now, s) {
+		return
+	}
+	page, err := r.source.Events(ctx, r.acked)
+	if err != nil {
+		return
+	}
+	r.heartbeat(s, app, page)
+}
+
+// setPoll sets when to poll again: later, as long as nothing changes.
+func (r *Reporter) setPoll(now time.Time, s snapshot) {
+	if s == r.polled {
+		r.pollEvery = min(2*r.pollEvery, maxPollInterval)
+	} else {
+		r.pollEvery = pollInterval
+	}
+	r.polled, r.pollAt = s, now.Add(r.pollEvery)
+}
+
+// due reports whether a heartbeat is due, whatever the status is.
+func (r *Reporter) due(now time.Time) bool {
+	if !now.Before(r.next) || r.more || r.eager && now.Sub(r.commandsAt) >= commandInterval {
+		return true
+	}
+	select {
+	case <-r.news:
+		return true
+	default:
+		return false
+	}
+}
+
+// early reports whether what has changed is worth a heartbeat ahead of its time. A
+// state always is. Connections come and go all the time, by more than 5 % where they
+// are few: they get a burst of heartbeats, and then so many that the load on Redis is
+// at most three times the planned one.
+func (r *Reporter) early(now time.Time, s snapshot) bool {
+	half := r.settings.Every() / 2
+	r.allowed = min(burst, r.allowed+float64(now.Sub(r.allowedAt))/float64(half))
+	r.allowedAt = now
+	if !changed(r.sent, s) {
+		return false
+	}
+	if same := s; r.answered {
+		same.Connections = r.sent.Connections
+		if same != r.sent {
+			return true
+		}
+	}
+	if r.allowed < 1 {
+		return false
+	}
+	r.allowed--
+	return true
+}
+
+// errorText is err in one line, without the password: a server can quote what it was
 // sent.
-func (r *Reporter) said(err error) string {
-	if timeout, ok := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout() {
-		return fmt.Sprintf("no answer within %s", patience)
+func (r *Reporter) errorText(err error) string {
+	if late, ok := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || ok && late.Timeout() {
+		return fmt.Sprintf("no answer within %s", timeout)
 	}
 	text := err.Error()
 	if e, bad := redisconfig.ParseURL(r.settings.URL); bad == nil {
@@ -135,4 +318,10 @@ func line(text string) string {
 		}
 		return c
 	}, text)), 300)
+}
+
+// jitter returns d, by up to that share longer or shorter: hosts that were started
+// together do not stay in step.
+func jitter(d time.Duration, share float64) time.Duration {
+	return time.Duration(float64(d) * (1 - share + 2*share*rand.Float64()))
 }

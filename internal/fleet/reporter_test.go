@@ -59,7 +59,7 @@ func TestReport(t *testing.T) {
 		}
 		// What is not known is left out, of the hash and of the load.
 		w.app.change(func(g *snapshot) { g.Known, g.State = false, control.StateDraining })
-		after(mostQuiet + 2*turnEvery)
+		after(maxPollInterval + 2*turnInterval)
 		if w.field("connections") != "" || w.field("state") != "draining" {
 			t.Errorf("connections %q, state %q", w.field("connections"), w.field("state"))
 		}
@@ -87,7 +87,7 @@ func TestCadence(t *testing.T) {
 			t.Errorf("%d beats in a minute of 2 s, and %d times something to look at", n, said)
 		}
 		w.app.mu.Lock()
-		if w.app.longest > mostQuiet+turnEvery {
+		if w.app.longest > maxPollInterval+turnInterval {
 			t.Errorf("no poll for %s", w.app.longest)
 		}
 		w.app.mu.Unlock()
@@ -100,7 +100,7 @@ func TestCadence(t *testing.T) {
 			}
 			before, told := w.beats(), said
 			w.app.change(f)
-			after(mostQuiet + 2*turnEvery)
+			after(maxPollInterval + 2*turnInterval)
 			if got := w.beats() > before; got != want || want && said != told+1 {
 				t.Errorf("%s: beats at once: %v, told %d times", what, got, said-told)
 			}
@@ -247,10 +247,10 @@ func TestBackoff(t *testing.T) {
 		w.start(s, "boot", w.app)
 		after(2 * time.Minute)
 		dials := w.dialed()
-		want := firstBackoff
+		want := minBackoff
 		for i := 1; i < len(dials); i++ {
 			pause := dials[i].Sub(dials[i-1])
-			if pause < want*8/10 || pause > want*12/10+turnEvery {
+			if pause < want*8/10 || pause > want*12/10+turnInterval {
 				t.Errorf("try %d comes after %s, not about %s", i, pause, want)
 			}
 			want = min(2*want, maxBackoff)
@@ -390,7 +390,7 @@ func TestOrders(t *testing.T) {
 		}
 		w.app.mu.Unlock()
 		log := w.log.String()
-		if said := "orders from Redis are not understood"; !strings.Contains(log, said) {
+		if said := "commands from Redis are not understood"; !strings.Contains(log, said) {
 			t.Errorf("%q is not in the log:\n%s", said, log)
 		}
 		if strings.Contains(log, "\x1b") {

@@ -32,7 +32,7 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err != nil {
 		return err
 	}
-	key := keys{app}.orders(host)
+	key := keys{app}.commands(host)
 	waiting, err := r.to.LLen(ctx, key).Result()
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", key, err)
@@ -77,7 +77,7 @@ func (c Command) text() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot write the command: %v", err)
 	}
-	if _, err := parseOrder(string(b)); err != nil {
+	if _, err := parseCommand(string(b)); err != nil {
 		return "", fmt.Errorf("the command %s", err)
 	}
 	return string(b), nil

@@ -26,7 +26,7 @@ type app struct {
 	app      control.App
 	events   []control.Event
 	more     chan struct{}
-	orders   []control.Command
+	commands []control.Command
 	refused  []control.Command
 	statuses int           // how often it was asked
 	longest  time.Duration // since the last glance
@@ -83,9 +83,9 @@ func (a *app) Execute(_ context.Context, c control.Command) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case slices.ContainsFunc(a.orders, func(b control.Command) bool { return b.ID == c.ID }):
+	case slices.ContainsFunc(a.commands, func(b control.Command) bool { return b.ID == c.ID }):
 	case c.Refused == "":
-		a.orders = append(a.orders, c)
+		a.commands = append(a.commands, c)
 	default:
 		a.refused = append(a.refused, c)
 	}
@@ -113,7 +113,7 @@ func (a *app) happen(n int) {
 func (a *app) obeyed() []control.Command {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append([]control.Command(nil), a.orders...)
+	return append([]control.Command(nil), a.commands...)
 }
 
 func (a *app) end() {

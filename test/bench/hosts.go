@@ -55,7 +55,7 @@ func (f *fakeFleet) fullSpeed(ctx context.Context, r *redisServer) (best float64
 func (f *fakeFleet) report(ctx context.Context, r *redisServer, rounds uint64) (best float64, err error) {
 	client := r.client()
 	defer client.Close()
-	script := fleet.BeatScript()
+	script := fleet.HeartbeatScript()
 	if err := script.Load(ctx, client).Err(); err != nil {
 		return 0, err
 	}
@@ -171,7 +171,7 @@ func (p *player) beat(host int, round uint64) (keys []string, args []any) {
 		news = []control.Event{{Seq: 1 + incidents, Time: time.Now(), Host: s.HostID, Type: control.EventCrashed, Reason: "simulated: signal SIGKILL"}}
 	}
 	p.move(host, int(incidents))
-	return fleet.Beat(s, p.fleet.app, p.app, round, news)
+	return fleet.Heartbeat(s, p.fleet.app, p.app, round, news)
 }
 
 // move gives the workers what they have now: connections that come and go over a

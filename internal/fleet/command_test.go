@@ -18,7 +18,7 @@ func TestParseOrder(t *testing.T) {
 		` {"id":"1","op":"shed","args":{"count":1},"expires_at":1795244400000} `:                       {control.Command{ID: "1", Op: control.OpShed, Args: control.Args{Count: 1, Seconds: 10}}, at},
 		`{"id":"1","op":"resume","args":null,"expires_at":1795244400000}`:                              {control.Command{ID: "1", Op: control.OpResume}, at},
 	} {
-		got, err := parseOrder(text)
+		got, err := parseCommand(text)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -37,9 +37,9 @@ func TestParseOrder(t *testing.T) {
 		`{"id":"1","op":"shed"` + expires, `{"id":"1","op":"shed","args":{"count":0}` + expires, `{"id":"1","op":"shed","args":{"count":-1}` + expires,
 		`{"id":"1","op":"shed","args":{"count":1,"seconds":-1}` + expires, `{"id":"1","op":"shed","args":{"count":1,"seconds":100000}` + expires, `{"id":"1","op":"shed","args":{"count":1e30}` + expires,
 		`{"id":"1","op":"roll","expires_at":"tomorrow"}`, `{"id":"1","op":"roll","expires_at":0}`, `{"id":"1","op":"roll","expires_at":1e12}`, `{"id":"1","op":"roll","expires_at":null}`,
-		`{"id":"1","op":"roll"` + expires + strings.Repeat(" ", maxOrder),
+		`{"id":"1","op":"roll"` + expires + strings.Repeat(" ", maxCommand),
 	} {
-		if c, err := parseOrder(text); err == nil {
+		if c, err := parseCommand(text); err == nil {
 			t.Errorf("%s is taken: %+v", text, c)
 		}
 	}
@@ -49,8 +49,8 @@ func FuzzOrder(f *testing.F) {
 	f.Add(`{"id":"1","op":"scale","args":{"workers":"+2"},"expires_at":1795244400000}`)
 	f.Add(`{"id":"1","op":"shed","args":{"count":1,"seconds":3},"expires_at":"2026-11-21T07:00:00Z"}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := parseOrder(text)
-		if err == nil && (c.ID == "" || len(c.ID) > 64 || c.ExpiresAt.IsZero() || c.Args.Count < 0 || c.Args.Seconds < 0 || len(c.Args.Workers) > maxOrder) {
+		c, err := parseCommand(text)
+		if err == nil && (c.ID == "" || len(c.ID) > 64 || c.ExpiresAt.IsZero() || c.Args.Count < 0 || c.Args.Seconds < 0 || len(c.Args.Workers) > maxCommand) {
 			t.Fatalf("%+v", c)
 		}
 	})

@@ -16,80 +16,80 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-//go:embed beat.lua
-var beatSource string
+//go:embed heartbeat.lua
+var heartbeatSource string
 
-// The kinds of beats.
+// The kinds of heartbeats.
 const (
-	beatReport = "beat"   // the whole state, and events
-	beatEvents = "events" // nothing else
-	beatLeave  = "leave"  // events, and the host goes
-	beatPart   = "part"   // events, and the host stays to its twin
+	heartbeatReport = "beat"   // the whole state, and events
+	heartbeatEvents = "events" // nothing else
+	heartbeatLeave  = "leave"  // events, and the host goes
+	heartbeatPart   = "part"   // events, and the host stays to its duplicate
 )
 
 const (
 	schema      = 1
-	maxNews     = 64  // events of one beat
+	maxNews     = 64  // events of one heartbeat
 	maxReason   = 512 // bytes of the reason of an event
 	minForgetAt = 10 * time.Minute
 )
 
-// beat is one report. It is sent whole, and what it says is what is there then.
-type beat struct {
+// heartbeat is one report. It is sent whole, and what it says is what is there then.
+type heartbeat struct {
 	kind      string
 	host      string
 	boot      string
-	seq       uint64 // counts the beats of the boot; 0: whenever it arrives, it is in time
+	seq       uint64 // counts the heartbeats of the boot; 0: whenever it arrives, it is in time
 	ttl       time.Duration
 	fields    []any  // names and values of the hash, without what the script adds
 	load      string // of the host, 0 to 10000 and beyond; "": not known
 	changed   bool   // worth a look now
-	uncertain bool   // events may have arrived whose beat was not answered
+	uncertain bool   // events may have arrived whose heartbeat was not answered
 	acked     uint64 // the last event that Redis has confirmed
 	newest    uint64 // the last event that there is, in news or after them
 	news      []control.Event
-	orders    bool     // ask for orders
-	done      []string // orders, as they were given, that are not to come again
+	commands  bool     // ask for commands
+	done      []string // commands, as they were given, that are not to come again
 }
 
-// answer is what Redis says to a beat.
+// answer is what Redis says to a heartbeat.
 type answer struct {
-	now     time.Time // Redis's clock, whole ms
-	before  string    // the boot whose report this one replaced; "": there was none
-	last    uint64    // the number of the last event of this boot in the stream; 0: not known
-	problem string    // what did not work although the report arrived; "": nothing
-	newer   uint64    // a later beat of this boot that was there: nothing was done; 0: there was none
-	orders  []string  // as they stand in the list
+	now      time.Time // Redis's clock, whole ms
+	before   string    // the boot whose report this one replaced; "": there was none
+	last     uint64    // the number of the last event of this boot in the stream; 0: not known
+	problem  string    // what did not work although the report arrived; "": nothing
+	newer    uint64    // a later heartbeat of this boot that was there: nothing was done; 0: there was none
+	commands []string  // as they stand in the list
 }
 
-// wire sends beats of an app to a Redis. The script's digest is the only thing
+// conn sends heartbeats of an app to a Redis. The script's digest is the only thing
 // that it keeps.
-type wire struct {
+type conn struct {
 	client redis.UniversalClient
 	keys   keys
 	script *redis.Script
 }
 
-func newWire(client redis.UniversalClient, app string) *wire {
-	return &wire{client: client, keys: keys{app}, script: BeatScript()}
+func newConn(client redis.UniversalClient, app string) *conn {
+	return &conn{client: client, keys: keys{app}, script: HeartbeatScript()}
 }
 
-// BeatScript is the script that takes the reports of hosts.
-func BeatScript() *redis.Script { return redis.NewScript(beatSource) }
+// HeartbeatScript is the script that takes the reports of hosts.
+func HeartbeatScript() *redis.Script { return redis.NewScript(heartbeatSource) }
 
-// Beat returns what BeatScript gets for a report of an app on the host s.HostID: its
+// Beat returns what HeartbeatScript gets for a report of an app on the host s.HostID: its
 // keys and its arguments. It is for those who play many hosts: the benchmark and the
 // tests. The first seq of a boot is 1.
-func Beat(s Settings, app App, status control.App, seq uint64, news []control.Event) (k []string, args []any) {
-	w := wire{keys: keys{app.Name}}
-	return w.input(beat{
-		kind: beatReport, host: s.HostID, boot: app.Boot, ttl: s.Expiry(), load: loadOf(s, status),
+func Heartbeat(s Settings, app App, status control.App, seq uint64, news []control.Event) (k []string, args []any) {
+	w := conn{keys: keys{app.Name}}
+	return w.input(heartbeat{
+		kind: heartbeatReport, host: s.HostID, boot: app.Boot, ttl: s.Expiry(), load: loadOf(s, status),
 		changed: len(news) > 0, news: news, fields: hostFields(s, s.HostID, app, status, seq, ""),
 	})
 }
 
 // send sends b within ctx, in one round trip unless Redis does not have the script yet.
-func (w *wire) send(ctx context.Context, b beat) (answer, error) {
+func (w *conn) send(ctx context.Context, b heartbeat) (answer, error) {
 	k, args := w.input(b)
 	list, err := w.script.Run(ctx, w.client, k, args...).Slice()
 	if err != nil {
@@ -103,7 +103,7 @@ func (w *wire) send(ctx context.Context, b beat) (answer, error) {
 }
 
 // lastEvent is the last that there is.
-func (b *beat) lastEvent() uint64 {
+func (b *heartbeat) lastEvent() uint64 {
 	last := max(b.acked, b.newest)
 	if n := len(b.news); n > 0 {
 		last = max(last, b.news[n-1].Seq)
@@ -112,10 +112,10 @@ func (b *beat) lastEvent() uint64 {
 }
 
 // input is what the script gets: its keys and its arguments.
-func (w *wire) input(b beat) (k []string, args []any) {
+func (w *conn) input(b heartbeat) (k []string, args []any) {
 	k = []string{w.keys.hosts(), w.keys.host(b.host), w.keys.load(), w.keys.events(), w.keys.left(b.host)}
-	if b.orders {
-		k = append(k, w.keys.orders(b.host))
+	if b.commands {
+		k = append(k, w.keys.commands(b.host))
 	}
 	channel := ""
 	if b.changed {
@@ -125,9 +125,9 @@ func (w *wire) input(b beat) (k []string, args []any) {
 }
 
 // register says that the app exists, and forgets those that have not for long. The
-// key is in another slot of a Cluster than those of a beat. It lives for twice as
+// key is in another slot of a Cluster than those of a heartbeat. It lives for twice as
 // long as it must, so that this is seldom a second round trip.
-func (w *wire) register(ctx context.Context, now time.Time, ttl time.Duration) error {
+func (w *conn) register(ctx context.Context, now time.Time, ttl time.Duration) error {
 	var left *redis.DurationCmd
 	forget := forgetAfter(ttl)
 	_, err := w.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -146,7 +146,7 @@ func (w *wire) register(ctx context.Context, now time.Time, ttl time.Duration) e
 func forgetAfter(ttl time.Duration) time.Duration { return max(minForgetAt, 10*ttl) }
 
 // args are the script's, in its order.
-func (b beat) args(channel string) []any {
+func (b heartbeat) args(channel string) []any {
 	uncertain := ""
 	if b.uncertain {
 		uncertain = "1"
@@ -162,8 +162,8 @@ func (b beat) args(channel string) []any {
 	}
 	a[at] = len(a) - at - 1
 	a = append(a, len(b.done))
-	for _, order := range b.done {
-		a = append(a, order)
+	for _, command := range b.done {
+		a = append(a, command)
 	}
 	return a
 }
@@ -205,7 +205,7 @@ func cut(s string, n int) string {
 
 // hostFields are the names and values of the hash of a host, but for those that
 // only Redis knows. What is not known is left out. Times are ms since the epoch.
-func hostFields(s Settings, host string, app App, a control.App, seq uint64, twin string) []any {
+func hostFields(s Settings, host string, app App, a control.App, seq uint64, duplicate string) []any {
 	addresses := s.Advertise
 	if addresses == nil {
 		addresses = []string{}
@@ -242,8 +242,8 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, twi
 	if p := a.Totals.CPUPercent; p != nil {
 		f = append(f, "cpu_percent", strconv.FormatFloat(tenths(*p), 'f', -1, 64))
 	}
-	if twin != "" {
-		f = append(f, "twin", twin)
+	if duplicate != "" {
+		f = append(f, "twin", duplicate)
 	}
 	return f
 }
@@ -277,5 +277,5 @@ func parseAnswer(list []any) (answer, error) {
 	if err != nil || err2 != nil || err3 != nil {
 		return answer{}, errAnswer
 	}
-	return answer{now: time.UnixMilli(now), before: text[1], last: last, problem: strings.TrimSpace(text[3]), newer: newer, orders: text[5:]}, nil
+	return answer{now: time.UnixMilli(now), before: text[1], last: last, problem: strings.TrimSpace(text[3]), newer: newer, commands: text[5:]}, nil
 }

@@ -2,19 +2,19 @@
 -- afterwards is complete. Commands of Redis 6.2 only; every key is in KEYS and in
 -- one slot of a Cluster.
 --
--- KEYS  hosts, host, load, events, left and, where orders are obeyed, cmd
+-- KEYS  hosts, host, load, events, left and, where commands are executed, cmd
 -- ARGV  kind, host id, boot, ttl ms, load or '', horizon ms, the channel to say
 --       it on or '', 1 if an answer was lost, the seq of the last event that was
---       confirmed, that of the last one that there is, the seq of this beat or 0,
---       then three lists, each after its length: fields and values, events, orders
+--       confirmed, that of the last one that there is, the seq of this heartbeat or 0,
+--       then three lists, each after its length: fields and values, events, commands
 --       that are done with
 --       (kind: 'beat'; 'events': nothing else; 'leave': events, and the host goes;
---       'part': events, and the host stays to its twin)
+--       'part': events, and the host stays to its duplicate)
 -- An event is its seq, the number of its fields and values, and these.
 -- Returns now in ms, the boot that was there before, the seq of our last event,
--- a problem or '', 0, and up to 16 orders. Where the last event is older than the
+-- a problem or '', 0, and up to 16 commands. Where the last event is older than the
 -- one that was confirmed, a failover has lost some, and none is appended: they are
--- to be sent again, in their order. Where a later beat of this boot, whose seq
+-- to be sent again, in their order. Where a later heartbeat of this boot, whose seq
 -- takes the place of the 0, was here before, nothing is done: this one was late.
 
 local hosts, host, load, events, left, cmd = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -86,7 +86,7 @@ elseif ARGV[8] == '1' and #news > 0 or before == '' and acked > 0 then
   end
 end
 
--- First what a full Redis refuses, so that a beat is done as a whole or not at all;
+-- First what a full Redis refuses, so that a heartbeat is done as a whole or not at all;
 -- but a host leaves a full Redis too, which takes its events after that.
 local add = redis.call
 if kind == 'beat' then
@@ -121,7 +121,7 @@ if kind == 'beat' then
     redis.call('ZADD', load, ARGV[5], id)
   end
   -- Hosts that have expired take no load, and those that did so long ago are
-  -- forgotten: 100 a beat, from changing places when there are more.
+  -- forgotten: 100 a heartbeat, from changing places when there are more.
   local gone = redis.call('ZCOUNT', hosts, '-inf', ms(now))
   if gone > 0 then
     local from = 0
@@ -151,13 +151,13 @@ if channel ~= '' then try('PUBLISH', channel, id) end
 
 local reply = {ms(now), before, ms(last), problem, '0'}
 if cmd then
-  for _, order in ipairs(done) do try('LREM', cmd, '0', order) end
-  for _, order in ipairs(try('LRANGE', cmd, '0', '15') or {}) do
-    if #order > 4096 then
-      redis.call('LREM', cmd, '0', order)
-      problem = 'an order of ' .. #order .. ' bytes was thrown away'
+  for _, command in ipairs(done) do try('LREM', cmd, '0', command) end
+  for _, command in ipairs(try('LRANGE', cmd, '0', '15') or {}) do
+    if #command > 4096 then
+      redis.call('LREM', cmd, '0', command)
+      problem = 'a command of ' .. #command .. ' bytes was thrown away'
     else
-      reply[#reply + 1] = order
+      reply[#reply + 1] = command
     end
   end
   reply[4] = problem

@@ -43,7 +43,7 @@ func TestColumns(t *testing.T) {
 
 func TestParseAnswer(t *testing.T) {
 	got, err := parseAnswer([]any{"1795244400000", "boot", "7", "", "3", "order"})
-	if err != nil || !got.now.Equal(time.UnixMilli(1795244400000)) || got.before != "boot" || got.last != 7 || got.newer != 3 || len(got.orders) != 1 {
+	if err != nil || !got.now.Equal(time.UnixMilli(1795244400000)) || got.before != "boot" || got.last != 7 || got.newer != 3 || len(got.commands) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, list := range [][]any{{}, {"1", "b", "7"}, {"1", "b", "7", ""}, {"x", "b", "7", "", "0"}, {"1", "b", "-7", "", "0"}, {"1", "b", "7", "", ""}, {"1", "b", "7", nil, "0"}, {"1", "b", "7", "", "0", []any{}}, {int64(1), "b", "7", "", "0"}} {
@@ -89,14 +89,14 @@ func redisServer(tb testing.TB) string {
 	}
 }
 
-func wired(tb testing.TB, url string) *wire {
+func wired(tb testing.TB, url string) *conn {
 	tb.Helper()
 	client, err := dial(Settings{URL: url}, false)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = client.Close() })
-	return newWire(client, "shop")
+	return newConn(client, "shop")
 }
 
 // What miniredis makes of the script is checked by the tests of the reporter; this
@@ -104,7 +104,7 @@ func wired(tb testing.TB, url string) *wire {
 func TestBeatOnRedis(t *testing.T) {
 	w := wired(t, redisServer(t))
 	ctx := t.Context()
-	b := beat{kind: beatReport, host: "web-1", boot: "a", ttl: 8 * time.Second, fields: []any{"host", "web-1", "boot", "a"}, load: "12", changed: true, orders: true}
+	b := heartbeat{kind: heartbeatReport, host: "web-1", boot: "a", ttl: 8 * time.Second, fields: []any{"host", "web-1", "boot", "a"}, load: "12", changed: true, commands: true}
 	for i := range 70 {
 		b.news = append(b.news, control.Event{Seq: uint64(i + 1), Time: time.Now(), Type: control.EventReady})
 	}
@@ -123,16 +123,16 @@ func TestBeatOnRedis(t *testing.T) {
 	if err != nil || first.before != "" || first.last != 70 || !strings.Contains(first.problem, "5000 bytes") {
 		t.Fatalf("%+v, %v", first, err)
 	}
-	if diff := cmp.Diff([]string{"one", "two"}, first.orders); diff != "" {
+	if diff := cmp.Diff([]string{"one", "two"}, first.commands); diff != "" {
 		t.Error(diff)
 	}
 	if off := time.Since(first.now); off < -time.Second || off > time.Minute {
 		t.Errorf("Redis's clock is %s off", off)
 	}
-	b.done = first.orders
+	b.done = first.commands
 	b.news = append(b.news[60:], control.Event{Seq: 71, Time: time.Now(), Type: control.EventExited, PID: new(7)})
 	second, err := w.send(ctx, b)
-	if err != nil || second.before != "a" || second.last != 71 || second.problem != "" || len(second.orders) != 0 {
+	if err != nil || second.before != "a" || second.last != 71 || second.problem != "" || len(second.commands) != 0 {
 		t.Errorf("%+v, %v", second, err)
 	}
 	if n := w.client.XLen(ctx, "forkd:{shop}:events").Val(); n != 71 {
@@ -155,17 +155,17 @@ func TestBeatOnRedis(t *testing.T) {
 	}
 	// Another master's host stays when this one leaves; its own does not.
 	other := b
-	other.boot, other.news, other.kind = "b", nil, beatLeave
+	other.boot, other.news, other.kind = "b", nil, heartbeatLeave
 	if a, err := w.send(ctx, other); err != nil || a.before != "a" || !w.there(ctx) {
 		t.Errorf("%+v, %v", a, err)
 	}
-	b.kind, b.news = beatLeave, nil
+	b.kind, b.news = heartbeatLeave, nil
 	if a, err := w.send(ctx, b); err != nil || w.there(ctx) {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
 
-func (w *wire) there(ctx context.Context) bool {
+func (w *conn) there(ctx context.Context) bool {
 	return w.client.Exists(ctx, "forkd:{shop}:host:web-1", "forkd:{shop}:load").Val() > 0
 }
 
@@ -173,7 +173,7 @@ func (w *wire) there(ctx context.Context) bool {
 func TestBeatOnFullRedis(t *testing.T) {
 	w := wired(t, redisServer(t))
 	ctx := t.Context()
-	b := beat{kind: beatReport, host: "web-1", boot: "a", ttl: 8 * time.Second, fields: []any{"boot", "a"}, load: "1"}
+	b := heartbeat{kind: heartbeatReport, host: "web-1", boot: "a", ttl: 8 * time.Second, fields: []any{"boot", "a"}, load: "1"}
 	if _, err := w.send(ctx, b); err != nil {
 		t.Fatal(err)
 	}
@@ -225,12 +225,12 @@ func BenchmarkBeat(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer client.Close()
-	w := newWire(client, "shop")
+	w := newConn(client, "shop")
 	source := newApp(64)
 	app, _ := source.Status(b.Context())
 	one := func(seq uint64) {
-		_, err := w.send(b.Context(), beat{
-			kind: beatReport, host: "web-1", boot: "0123456789abcdef", ttl: 8 * time.Second, load: loadOf(s, app),
+		_, err := w.send(b.Context(), heartbeat{
+			kind: heartbeatReport, host: "web-1", boot: "0123456789abcdef", ttl: 8 * time.Second, load: loadOf(s, app),
 			fields: hostFields(s, "web-1", App{Name: "shop", Boot: "0123456789abcdef", StartedAt: time.Now()}, app, seq, ""),
 		})
 		if err != nil {
@@ -255,8 +255,8 @@ func BenchmarkBeat(b *testing.B) {
 func TestBeatIsSmall(t *testing.T) {
 	app, _ := newApp(64).Status(t.Context())
 	s := Settings{ConnectionLimit: 100000}
-	b := beat{
-		kind: beatReport, host: "web-1", boot: "0123456789abcdef", ttl: 8 * time.Second, load: loadOf(s, app), changed: true,
+	b := heartbeat{
+		kind: heartbeatReport, host: "web-1", boot: "0123456789abcdef", ttl: 8 * time.Second, load: loadOf(s, app), changed: true,
 		fields: hostFields(s, "web-1", App{Boot: "0123456789abcdef"}, app, 1000, ""),
 	}
 	size := 180 // EVALSHA, its digest and the keys

@@ -13,36 +13,43 @@ import (
 )
 
 const (
-	maxOrder      = 4 << 10 // bytes
-	shownOfOrders = 200     // bytes, in the log
+	maxCommand     = 4 << 10 // bytes
+	shownOfCommand = 200     // bytes, in the log
 )
 
-// parseOrder reads an order as it stands in the list. Whatever is not known is an
-// error: an order is carried out as it was meant or not at all. With an error, the
-// id is there where it is one, for an answer.
-func parseOrder(text string) (Command, error) {
-	var order struct {
+// Command is a command for a host, by way of Redis.
+type Command struct {
+	control.Command
+
+	ExpiresAt time.Time // by Redis's clock
+}
+
+// parseCommand parses a command as it stands in the list. Whatever is not known is an
+// error: a command is executed as it was meant or not at all. With an error, the
+// id is there where it is valid.
+func parseCommand(text string) (Command, error) {
+	var command struct {
 		ID        string          `json:"id"`
 		Op        string          `json:"op"`
 		Args      control.Args    `json:"args"`
 		ExpiresAt json.RawMessage `json:"expires_at"`
 	}
-	if len(text) > maxOrder {
-		return Command{}, fmt.Errorf("is %d bytes: at most %d", len(text), maxOrder)
+	if len(text) > maxCommand {
+		return Command{}, fmt.Errorf("is %d bytes: at most %d", len(text), maxCommand)
 	}
 	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&order); err != nil {
-		return Command{}, fmt.Errorf("is no JSON of an order: %v", err)
+	if err := decoder.Decode(&command); err != nil {
+		return Command{}, fmt.Errorf("is no JSON of a command: %v", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return Command{}, errors.New("goes on after its end")
 	}
-	c := Command{Command: control.Command{ID: order.ID, Op: cut(order.Op, 40), Args: order.Args}}
+	c := Command{Command: control.Command{ID: command.ID, Op: cut(command.Op, 40), Args: command.Args}}
 	if err := c.CheckID(); err != nil {
 		return Command{}, err
 	}
-	expires, err := parseTime(order.ExpiresAt)
+	expires, err := parseTime(command.ExpiresAt)
 	if err != nil {
 		return c, err
 	}

@@ -33,7 +33,7 @@ func TestFamilies(t *testing.T) {
 			l.Network = c.network
 			s := open(t, 2, l)
 			for host, want := range map[string]bool{"127.0.0.1": c.v4, "::1": c.v6} {
-				conn, err := net.DialTimeout("tcp", joinPort(host, s.port("http")), patience)
+				conn, err := net.DialTimeout("tcp", joinPort(host, s.port("http")), waitTimeout)
 				if err == nil {
 					conn.Close()
 				}
@@ -184,7 +184,7 @@ func helpNoIPv6() error {
 		if err != nil {
 			return err
 		}
-		conn, err := net.DialTimeout("tcp", loopback(s.port("http")), patience)
+		conn, err := net.DialTimeout("tcp", loopback(s.port("http")), waitTimeout)
 		s.Close()
 		if err != nil {
 			return err

@@ -228,16 +228,6 @@ func (g *group) drop(m *socket) {
 	m.close()
 }
 
-// dropNextFor drops the replacements made for a released set.
-func (g *group) dropNextFor(l *ListenerSet) {
-	for _, m := range g.all() {
-		if m.nextFor == l {
-			g.dropNext(m)
-		}
-	}
-	_ = g.steer() // an error is told of by the next one
-}
-
 // leave ends all sockets but unit-owned ones, and returns the slots of these by index.
 func (g *group) leave() []int {
 	for _, m := range g.all() {
@@ -253,61 +243,4 @@ func (g *group) leave() []int {
 		}
 	}
 	return g.index.slots()
-}
-
-// fileFor returns the socket for a worker of the set: the slot's, or, if its filter is
-// locked, a replacement. The slot's connections go to the old one until the set serves
-// the slot.
-func (g *group) fileFor(m *socket, l *ListenerSet) int {
-	if m.next == nil {
-		if m.unitOwned || !isLocked(m.fd) {
-			return m.fd
-		}
-		next, err := g.join()
-		if err != nil {
-			g.set.notice("cannot replace the socket of %s yet: %v", g.describe(m), err)
-			return m.fd
-		}
-		g.set.disown(next) // it is nobody else's
-		m.next = next
-	}
-	m.nextFor = l
-	g.refresh()
-	return m.next.fd
-}
-
-// swap makes the replacement, if any, the slot's socket. The old one stays with its
-// worker.
-func (g *group) swap(m *socket) {
-	next := m.next
-	if next == nil {
-		return
-	}
-	for at, id := range g.index {
-		switch id {
-		case m.slot:
-			g.index[at] = -int(m.cookie)
-		case -int(next.cookie):
-			g.index[at] = m.slot
-		}
-	}
-	g.set.disown(m)
-	g.replace(m, next)
-}
-
-// swapServing swaps where the set of the replacement serves by now.
-func (g *group) swapServing() {
-	for slot, m := range g.all() {
-		if m.next != nil && slot < len(g.set.serving) && g.set.serving[slot] == m.nextFor {
-			g.swap(m)
-		}
-	}
-}
-
-// dropNext drops a replacement. The caller refreshes.
-func (g *group) dropNext(m *socket) {
-	if m.next != nil {
-		m.next.close()
-		m.next, m.nextFor = nil, nil
-	}
 }

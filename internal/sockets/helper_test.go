@@ -19,7 +19,7 @@ import (
 
 var ipv4Loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1}) //nolint:gochecknoglobals // a constant, as it were
 
-const patience = 60 * time.Second
+const waitTimeout = 60 * time.Second
 
 // TestMain runs a helper instead of the tests where the environment names one:
 // what changes a whole process (user, limits, namespaces) is tried in another.
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		"source":       helpSource,
 		"freebind":     helpFreebind,
 		"stuck":        helpStuck,
-		"lent":         helpLent,
+		"fallback":     helpFallback,
 		"half-open":    helpHalfOpen,
 	}[name]
 	if !known {
@@ -138,7 +138,7 @@ func tcp(name, host string, port int) Listener {
 	return Listener{Name: name, Network: "tcp", Host: host, Port: port, Balance: BalanceHash, Backlog: 512, Nonblocking: true}
 }
 
-// testApp is a Set with one lineup, most often.
+// testApp is a Set with one ListenerSet, most often.
 type testApp struct {
 	*Set
 	line  *ListenerSet
@@ -191,7 +191,7 @@ func (a *testApp) port(name string) int {
 	return 0
 }
 
-// steer has the slots served by the one lineup, or not.
+// steer has the slots served by the ListenerSet, or not.
 func (a *testApp) steer(accept ...bool) error {
 	serving := make([]*ListenerSet, len(accept))
 	for slot, accepts := range accept {
@@ -243,7 +243,7 @@ func sameFiles(t *testing.T) {
 // goroutine, also those of the test before.
 func wantOpen(t *testing.T, want int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); ; time.Sleep(time.Millisecond) {
 		switch open := openFiles(); {
 		case open <= want:
 			return
@@ -259,7 +259,7 @@ func dial(t *testing.T, address string, n int) []net.Conn {
 	t.Helper()
 	conns := make([]net.Conn, n)
 	for i := range conns {
-		conn, err := net.DialTimeout("tcp", address, patience)
+		conn, err := net.DialTimeout("tcp", address, waitTimeout)
 		check(t, err)
 		t.Cleanup(func() { conn.Close() })
 		conns[i] = conn
@@ -286,7 +286,7 @@ func acceptFrom(s *testApp, n int) ([]int, error) {
 		}
 	}
 	for total := 0; total < n; {
-		ready, err := unix.Poll(fds, int(patience.Milliseconds()))
+		ready, err := unix.Poll(fds, int(waitTimeout.Milliseconds()))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -76,7 +76,7 @@ func TestHeldByOneWithAPipe(t *testing.T) {
 	pipe := filepath.Join(dir, "pid")
 	check(t, os.Remove(pipe))
 	check(t, unix.Mkfifo(pipe, 0o600))
-	late := time.AfterFunc(patience, func() {
+	late := time.AfterFunc(waitTimeout, func() {
 		t.Error("the pipe is waited for")
 		if end, err := os.OpenFile(pipe, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 			end.Close() // which ends the wait

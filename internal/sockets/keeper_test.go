@@ -123,7 +123,7 @@ func portOf(t *testing.T, p Passed) int {
 	return port
 }
 
-// openGiven opens one lineup with passed sockets.
+// openGiven opens one ListenerSet with passed sockets.
 func openGiven(t *testing.T, given []Passed, keeper Keeper, slots int, ls ...Listener) *testApp {
 	t.Helper()
 	s, err := openPassed(given, keeper, ls, slots)

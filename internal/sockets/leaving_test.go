@@ -47,7 +47,7 @@ func TestHalfOpen(t *testing.T) {
 			later := halfConnect(t, s, 0, 1, c.server)
 			wantHalf(leaving, true)
 			finish()
-			deadline := time.Now().Add(patience)
+			deadline := time.Now().Add(waitTimeout)
 			for half := true; half; {
 				var err error
 				if half, err = leaving.HalfOpen(); err != nil || time.Now().After(deadline) {
@@ -155,7 +155,7 @@ func TestScaleUnderLoad(t *testing.T) {
 			accepting(slot, false)
 			more(20) // forkd waits a second here
 			leaving := s.Leave(slot)
-			deadline := time.Now().Add(patience)
+			deadline := time.Now().Add(waitTimeout)
 			for {
 				half, err := leaving.HalfOpen()
 				check(t, err)

@@ -3,7 +3,6 @@ package sockets
 import (
 	"errors"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 
@@ -11,7 +10,7 @@ import (
 )
 
 // Two configurations in a roll: one listener stays, one goes, one comes.
-func TestLineupsShare(t *testing.T) {
+func TestSetsShare(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
 	a := openGiven(t, nil, keeper, 3, tcp("http", "127.0.0.1", 0), tcp("old", "127.0.0.1", 0))
@@ -62,7 +61,7 @@ func TestLineupsShare(t *testing.T) {
 	a.Release(a.line) // once is enough
 	wantRefused(t, loopback(old))
 	if _, err := a.files(0); err == nil {
-		t.Error("a released lineup has files")
+		t.Error("a released set has files")
 	}
 	if got, want := keeper.sockets(), "new.0 new.1 new.2 web.0 web.1 web.2"; got != want {
 		t.Errorf("stored %q, want %q", got, want)
@@ -101,7 +100,7 @@ func TestReleaseOfTheLatest(t *testing.T) {
 
 // A listener on another port under the same name: the store has both for a
 // while, and the new one's after it.
-func TestLineupMovesPort(t *testing.T) {
+func TestSetMovesPort(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
 	a := openGiven(t, nil, keeper, 1, tcp("http", "127.0.0.1", freeRange(t, 1)))
@@ -119,8 +118,8 @@ func TestLineupMovesPort(t *testing.T) {
 	}
 }
 
-// A lineup that cannot be had leaves the Set as it was.
-func TestLineupFailsWhole(t *testing.T) {
+// A set that cannot be had leaves the Set as it was.
+func TestSetFailsWhole(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
 	held := open(t, 1, tcp("held", "127.0.0.1", 0))
@@ -161,7 +160,7 @@ func TestLineupFailsWhole(t *testing.T) {
 }
 
 // Another address on the same port stands beside the one that goes.
-func TestLineupWidens(t *testing.T) {
+func TestSetWidens(t *testing.T) {
 	sameFiles(t)
 	a := open(t, 2, tcp("http", "127.0.0.1", 0))
 	port := a.port("http")
@@ -174,7 +173,7 @@ func TestLineupWidens(t *testing.T) {
 	}
 }
 
-func TestLineupRefusesAnotherMode(t *testing.T) {
+func TestSetRefusesAnotherMode(t *testing.T) {
 	sameFiles(t)
 	a := open(t, 2, tcp("http", "127.0.0.1", 0))
 	for _, mode := range []string{ModeShared, ModeEach} {
@@ -184,7 +183,7 @@ func TestLineupRefusesAnotherMode(t *testing.T) {
 }
 
 // O_NONBLOCK belongs to the socket, which workers have that know it otherwise.
-func TestLineupRefusesAnotherNonblocking(t *testing.T) {
+func TestSetRefusesAnotherNonblocking(t *testing.T) {
 	sameFiles(t)
 	path := socketPath(t)
 	base := freeRange(t, 2)
@@ -337,20 +336,5 @@ func TestOrderIsFollowed(t *testing.T) {
 	}
 	for _, fd := range others {
 		unix.Close(fd)
-	}
-}
-
-func TestOrdersAreForgotten(t *testing.T) {
-	for _, text := range []string{"", "{", `{"orders":{"a":[0,0]}}`, `{"orders":{"a":[-7,-7]}}`, `{"orders":{"a":[1024]}}`, `[1]`, `{"orders":{"a":"b"}}`, `{"stored":[-1]}`} {
-		if got := parseRecord([]byte(text)); len(got.Orders)+len(got.Stored) != 0 {
-			t.Errorf("%q reads as %v", text, got)
-		}
-	}
-	if got := parseRecord([]byte(`{"orders":{"a":[2,-7,0,1]},"stored":[18446744073709551615]}],"b"`)); !slices.Equal(got.Orders["a"], []int{2, -7, 0, 1}) || !slices.Equal(got.Stored, []uint64{1<<64 - 1}) {
-		t.Errorf("read %v", got)
-	}
-	end := endpoint{addr: netip.IPv6Unspecified(), port: 80, dual: true}
-	if end.key() == (endpoint{addr: end.addr, port: 80}).key() {
-		t.Error("two sockets with one key")
 	}
 }

@@ -196,7 +196,7 @@ func TestEachGrowsPastTheEnd(t *testing.T) {
 
 func wantRefused(t *testing.T, address string) {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := net.DialTimeout("tcp", address, waitTimeout)
 	if err == nil {
 		conn.Close()
 		t.Errorf("somebody listens on %s", address)
@@ -205,7 +205,7 @@ func wantRefused(t *testing.T, address string) {
 
 func wantReset(t *testing.T, conn net.Conn) {
 	t.Helper()
-	check(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	check(t, conn.SetReadDeadline(time.Now().Add(waitTimeout)))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("what was queued: %v, want a reset", err)
 	}

@@ -148,7 +148,7 @@ func TestOtherBeside(t *testing.T) {
 	}
 }
 
-// What two lineups of the app have on one port are no others, nor what workers
+// What two sets of the app have on one port are no others, nor what workers
 // still have when one is released.
 func TestOwnAreNoOthers(t *testing.T) {
 	sameFiles(t)

@@ -58,7 +58,7 @@ func TestPassedByAddress(t *testing.T) {
 }
 
 // The name counts more than the address, and that is said. The same listener is
-// found again by a later lineup.
+// found again by a later set.
 func TestPassedElsewhere(t *testing.T) {
 	sameFiles(t)
 	given, _ := unitSockets(t, "http", 1, v4(0))
@@ -73,7 +73,7 @@ func TestPassedElsewhere(t *testing.T) {
 	again, err := s.Open([]Listener{l}, 1)
 	check(t, err)
 	if again.bound[0] != s.line.bound[0] {
-		t.Error("another place")
+		t.Error("another address")
 	}
 }
 
@@ -94,7 +94,7 @@ func TestPassedFewer(t *testing.T) {
 		wantOnly(t, s, only)
 	}
 
-	// The slot with systemd's socket leaves: it is parked. Its queue is reset, and
+	// The slot with systemd's socket leaves: it is idle. Its queue is reset, and
 	// it gets nothing though systemd listens.
 	check(t, s.steer(true, false, false, false))
 	queued := dial(t, loopback(port), 1)[0]
@@ -105,7 +105,7 @@ func TestPassedFewer(t *testing.T) {
 	for range 10 {
 		dial(t, loopback(port), 20)
 		if counts := accept(t, s, 20); counts[0] != 0 {
-			t.Fatalf("the parked socket got %v", counts)
+			t.Fatalf("the idle socket got %v", counts)
 		}
 	}
 	// And even where no other slot accepts.
@@ -157,10 +157,10 @@ func TestPassedMore(t *testing.T) {
 // systemd's sockets belong to another user: none can be bound beside them.
 func TestPassedOfAnotherUser(t *testing.T) {
 	needRoot(t)
-	runHelper(t, helperCommand(t, "lent"))
+	runHelper(t, helperCommand(t, "fallback"))
 }
 
-func helpLent() error {
+func helpFallback() error {
 	for _, c := range []struct{ n, slots int }{{1, 4}, {2, 4}, {2, 2}} {
 		n := c.n
 		var given []Passed
@@ -183,7 +183,7 @@ func helpLent() error {
 			}
 			given = append(given, Passed{FD: fd, Name: "http"})
 		}
-		if err := lentTo(given, at.port, c.slots); err != nil {
+		if err := fallBackOn(given, at.port, c.slots); err != nil {
 			return err
 		}
 		if err := becomeRoot(); err != nil {
@@ -193,8 +193,8 @@ func helpLent() error {
 	return nil
 }
 
-// lentTo opens slots, and more of them, on sockets of another user.
-func lentTo(given []Passed, port, slots int) error {
+// fallBackOn opens slots, and more of them, on sockets of another user.
+func fallBackOn(given []Passed, port, slots int) error {
 	n := len(given)
 	if err := becomeSomebody(); err != nil {
 		return err

@@ -146,7 +146,7 @@ func TestCloseSlot(t *testing.T) {
 	waitReadable(t, fds[0])
 	check(t, s.steer(true, false, true))
 	check(t, s.CloseSlot(0))
-	check(t, queued.SetReadDeadline(time.Now().Add(patience)))
+	check(t, queued.SetReadDeadline(time.Now().Add(waitTimeout)))
 	if _, err := queued.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the closed slot's queue: %v, want a reset", err)
 	}
@@ -308,7 +308,7 @@ func exchange(t *testing.T, s *testApp, slot int) {
 func waitReadable(t *testing.T, fd int) {
 	t.Helper()
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(waitTimeout.Milliseconds()))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -176,16 +176,16 @@ func secondChoice(accepting []bool) []bpf.Instruction {
 // returnIndex returns the index of the accepting slot in A. With 1024 slots in the worst
 // order it has 2048 instructions of at most 4096; with slots in their first order three.
 func returnIndex(members groupIndex, accepting []bool) []bpf.Instruction {
-	place := make([]int, len(accepting))
+	indexOf := make([]int, len(accepting))
 	for at, id := range members {
 		if id >= 0 {
-			place[id] = at
+			indexOf[id] = at
 		}
 	}
 	var table []step
 	for slot, accepts := range accepting {
 		if accepts {
-			table = addStep(table, slot, place[slot])
+			table = addStep(table, slot, indexOf[slot])
 		}
 	}
 	var c code

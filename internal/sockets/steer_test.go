@@ -176,9 +176,9 @@ func TestLockedFilter(t *testing.T) {
 			t.Errorf("restored %v, %v", restored, err)
 		}
 	}
-	for slot, spoilt := range s.Damaged() { // each once
-		if spoilt.Slot != slot || !strings.Contains(spoilt.Why, "SO_LOCK_FILTER, which cannot be set back: it gets another with the next reload") || slot > 2 {
-			t.Errorf("spoilt %+v", spoilt)
+	for slot, damaged := range s.Damaged() { // each once
+		if damaged.Slot != slot || !strings.Contains(damaged.Why, "SO_LOCK_FILTER, which cannot be set back: it gets another with the next reload") || slot > 2 {
+			t.Errorf("damaged %+v", damaged)
 		}
 	}
 }
@@ -282,7 +282,7 @@ func serve(fd, stop int, slot byte) error {
 
 // ask opens a connection and returns who served it.
 func ask(address string) (slot int, err error) {
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := net.DialTimeout("tcp", address, waitTimeout)
 	if err != nil {
 		return 0, err
 	}

@@ -27,7 +27,7 @@ func socketPath(t *testing.T) string {
 // wantServed connects to the path and fails unless it arrives in the app.
 func wantServed(t *testing.T, s *testApp, path string) {
 	t.Helper()
-	conn, err := net.DialTimeout("unix", path, patience)
+	conn, err := net.DialTimeout("unix", path, waitTimeout)
 	check(t, err)
 	defer conn.Close()
 	accept(t, s, 1)
@@ -112,7 +112,7 @@ func TestUnixMode(t *testing.T) {
 	line, err := s.Open([]Listener{wider}, 1)
 	check(t, err)
 	if mode() != 0o666 {
-		t.Errorf("mode %v after a new lineup", mode())
+		t.Errorf("mode %v after a new set", mode())
 	}
 	plain := unixAt(path)
 	plain.Perm = 0

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spoil has a worker of the slot drop all its connections for good. It returns the
+// damage has a worker of the slot drop all its connections for good. It returns the
 // worker's copy.
-func spoil(t *testing.T, a *testApp, slot int) (worker int) {
+func damage(t *testing.T, a *testApp, slot int) (worker int) {
 	t.Helper()
 	files, err := a.files(slot)
 	check(t, err)
@@ -24,13 +24,13 @@ func spoil(t *testing.T, a *testApp, slot int) (worker int) {
 // A slot whose socket cannot be mended gets another in a roll: the successor has
 // it, and with it the slot's connections when it serves. The old worker's copy
 // then stands in the group for as long as it lives.
-func TestFreshInARoll(t *testing.T) {
+func TestReplacedInARoll(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
 	l := tcp("http", "127.0.0.1", 0)
 	a := openGiven(t, nil, keeper, 3, l)
 	check(t, a.steer(true, true, true))
-	worker := spoil(t, a, 1)
+	worker := damage(t, a, 1)
 	before, err := a.files(2)
 	check(t, err)
 	l.Port = a.port("http")
@@ -84,7 +84,7 @@ func TestFreshInARoll(t *testing.T) {
 }
 
 // A roll that fails: the slot keeps its socket, and its worker.
-func TestFreshInVain(t *testing.T) {
+func TestReplacedInVain(t *testing.T) {
 	sameFiles(t)
 	l := tcp("http", "127.0.0.1", 0)
 	a := open(t, 3, l)
@@ -117,13 +117,13 @@ func TestFreshInVain(t *testing.T) {
 }
 
 // Nobody has the slot's socket: it is replaced at once.
-func TestFreshWhenVacant(t *testing.T) {
+func TestReplacedWhenVacant(t *testing.T) {
 	sameFiles(t)
 	for _, mode := range []string{ModeReuseport, ModeEach} {
 		l := inMode(mode, tcp("http", "127.0.0.1", freeRange(t, 3)))
 		a := open(t, 3, l)
 		check(t, a.steer(true, true, true))
-		unix.Close(spoil(t, a, 1))
+		unix.Close(damage(t, a, 1))
 		if changed, err := a.Reset(1); !slices.Contains(changed, "SO_LOCK_FILTER") || err != nil {
 			t.Errorf("%s: set back %v, %v", mode, changed, err)
 		}
@@ -140,7 +140,7 @@ func TestFreshWhenVacant(t *testing.T) {
 	}
 	for _, l := range []Listener{inMode(ModeShared, tcp("http", "127.0.0.1", 0)), unixAt(socketPath(t))} {
 		a := open(t, 1, l)
-		unix.Close(spoil(t, a, 0))
+		unix.Close(damage(t, a, 0))
 		if changed, err := a.Reset(0); len(changed) != 0 || err != nil {
 			t.Errorf("%s: set back %v, %v", l, changed, err)
 		}
@@ -173,9 +173,9 @@ func helpStuck() error {
 	if changed, err := a.Reset(0); !slices.Equal(changed, []string{"SO_BINDTODEVICE"}) || err != nil {
 		return fmt.Errorf("set back %v, %w", changed, err)
 	}
-	spoilt := a.Damaged()
-	if len(spoilt) != 1 || spoilt[0] != (Restored{-1, "a worker has set SO_BINDTODEVICE, which cannot be set back: stop the app and run it again"}) {
-		return fmt.Errorf("spoilt %+v", spoilt)
+	damaged := a.Damaged()
+	if len(damaged) != 1 || damaged[0] != (Restored{-1, "a worker has set SO_BINDTODEVICE, which cannot be set back: stop the app and run it again"}) {
+		return fmt.Errorf("damaged %+v", damaged)
 	}
 	files, err = a.files(0)
 	if err != nil {

@@ -55,10 +55,9 @@ func (h host) find(named, app string, more bool) (string, error) {
 		return named, nil
 	}
 	var candidates []string
-	if app != "" {
-		candidates = append(candidates, filepath.Join(h.etc, app+".toml"))
-		if h.home != "" {
-			candidates = append(candidates, filepath.Join(h.home, app+".toml"))
+	for _, directory := range []string{h.etc, h.home} {
+		if app != "" && directory != "" {
+			candidates = append(candidates, filepath.Join(directory, app+".toml"))
 		}
 	}
 	candidates = append(candidates, "forkd.toml")

@@ -86,18 +86,11 @@ func (s *start) read(table string) (*draft, error) {
 	}
 	d.readFlags(s.flags)
 	if len(s.command) > 0 {
-		d.put(d.origins, "command", d.keys["command"].field, typedCommand(s.command))
+		words := typedValue("command", s.command...)
+		words.kind = list
+		d.put(d.origins, "command", d.keys["command"].field, words)
 	}
 	return d, nil
-}
-
-func typedCommand(command []string) value {
-	at := origin{label: "command"}
-	v := value{kind: list, at: at}
-	for _, word := range command {
-		v.items = append(v.items, value{kind: typed, text: word, at: at})
-	}
-	return v
 }
 
 // parse reads the file, standard input only once.
@@ -175,34 +168,33 @@ func labelled(at origin, label string) origin {
 func (d *draft) readFlags(f *Flags) {
 	for _, k := range flagKeys(d) {
 		if words := f.given[k.name]; len(words) > 0 {
-			v := flagValue(k.flag, words[len(words)-1])
-			for _, word := range words {
-				v.items = append(v.items, flagValue(k.flag, word))
-			}
-			d.put(d.origins, k.name, k.field, v)
+			d.put(d.origins, k.name, k.field, typedValue("--"+k.flag, words...))
 		}
 	}
 	if words := f.given["listen"]; len(words) > 0 {
 		d.listeners = nil
-		for _, word := range words {
-			v := flagValue("listen", word)
+		for _, v := range typedValue("--listen", words...).items {
 			l := newListener(v.at)
 			d.put(l.origins, "address", l.field("address"), v)
 			d.listeners = append(d.listeners, l)
 		}
 	}
 	for _, word := range f.given["env"] {
-		v := flagValue("env", word)
 		name, text, assigned := strings.Cut(word, "=")
+		v := typedValue("--env", text)
 		if !assigned {
 			d.report(v.at, fmt.Errorf("%q has no value: write --env %s=VALUE", name, name))
 			continue
 		}
-		v.text = text
 		d.setVariable(name, v)
 	}
 }
 
-func flagValue(flag, word string) value {
-	return value{kind: typed, text: word, at: origin{label: "--" + flag}}
+// typedValue is the last of the words, with all of them as its items.
+func typedValue(label string, words ...string) value {
+	v := value{kind: typed, text: words[len(words)-1], at: origin{label: label}}
+	for _, word := range words {
+		v.items = append(v.items, value{kind: typed, text: word, at: v.at})
+	}
+	return v
 }

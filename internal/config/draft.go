@@ -141,10 +141,11 @@ func (d *draft) finishWorkers() {
 // finishDirectory checks that the directory exists: the error would otherwise be a
 // command that is not found.
 func (d *draft) finishDirectory() {
-	at := d.origins["directory"]
+	at, given := d.origins["directory"]
 	d.config.Directory = cmp.Or(d.config.Directory, d.base(origin{file: d.file}))
 	info, err := os.Stat(d.config.Directory)
 	switch {
+	case !given:
 	case err != nil:
 		d.report(at, fmt.Errorf("cannot use %q: %w", d.config.Directory, cause(err)))
 	case !info.IsDir():

@@ -30,8 +30,7 @@ const (
 // concurrent use.
 type Reader struct {
 	settings Settings
-	from     redis.UniversalClient
-	to       redis.UniversalClient // is from, unless that can only read
+	client   redis.UniversalClient
 }
 
 // Open makes a Reader for what s.URL names. It does not connect. A [*BadSetting]
@@ -41,33 +40,20 @@ func Open(s Settings) (*Reader, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	from, err := dial(s, true)
+	client, err := dial(s, true)
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{settings: s, from: from, to: from}
-	if s.ReadFrom == redisconfig.FromReplica {
-		s.ReadFrom = redisconfig.FromPrimary
-		if r.to, err = dial(s, true); err != nil {
-			_ = from.Close()
-			return nil, err
-		}
-	}
-	return r, nil
+	return &Reader{s, client}, nil
 }
 
 // Close closes the connections. What is under way fails.
-func (r *Reader) Close() {
-	_ = r.from.Close()
-	if r.to != r.from {
-		_ = r.to.Close()
-	}
-}
+func (r *Reader) Close() { _ = r.client.Close() }
 
 // Apps returns the names of the apps that are or were lately reported, sorted; at
 // most 1000. What is no name of an app is left out.
 func (r *Reader) Apps(ctx context.Context) ([]string, error) {
-	listed, err := r.from.ZRevRange(ctx, appsKey, 0, maxApps-1).Result()
+	listed, err := r.client.ZRevRange(ctx, appsKey, 0, maxApps-1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", appsKey, err)
 	}
@@ -83,7 +69,7 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	if err := redisconfig.CheckApp(app); err != nil {
 		return Fleet{}, err
 	}
-	q := query{client: r.from, keys: keys{app}, fields: fieldNames(withWorkers)}
+	q := query{client: r.client, keys: keys{app}, fields: fieldNames(withWorkers)}
 	var err error
 	if q.now, err = r.clock(ctx, q.keys.hosts()); err != nil {
 		return Fleet{}, fmt.Errorf("cannot read Redis's clock: %w", err)
@@ -107,7 +93,7 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 
 // clock returns the time of the server that has the key: those of a Cluster differ.
 func (r *Reader) clock(ctx context.Context, key string) (time.Time, error) {
-	if c, ok := r.from.(*redis.ClusterClient); ok {
+	if c, ok := r.client.(*redis.ClusterClient); ok {
 		node, err := c.MasterForKey(ctx, key)
 		if err != nil {
 			return time.Time{}, err
@@ -120,7 +106,7 @@ func (r *Reader) clock(ctx context.Context, key string) (time.Time, error) {
 		}
 		return now, err
 	}
-	return r.from.Time(ctx).Result()
+	return r.client.Time(ctx).Result()
 }
 
 // query is one query of a fleet.

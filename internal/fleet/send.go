@@ -20,7 +20,7 @@ const (
 // Send appends a command to the list of a host, where the host's next heartbeat finds it; the
 // results are events with its id. An error says that a host would refuse it, that it
 // has expired by Redis's clock, or that 64 are waiting. Only a host with
-// redis.control executes commands.
+// redis.control executes commands. The Reader must not read from replicas.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err := redisconfig.CheckApp(app); err != nil {
 		return err
@@ -33,7 +33,7 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 		return err
 	}
 	key := keys{app}.commands(host)
-	waiting, err := r.to.LLen(ctx, key).Result()
+	waiting, err := r.client.LLen(ctx, key).Result()
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", key, err)
 	}
@@ -47,7 +47,7 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if !c.ExpiresAt.After(now) {
 		return fmt.Errorf("the command has expired already, by Redis's clock: %s ago", now.Sub(c.ExpiresAt).Round(time.Millisecond))
 	}
-	left, err := r.to.PTTL(ctx, key).Result()
+	left, err := r.client.PTTL(ctx, key).Result()
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", key, err)
 	}
@@ -55,7 +55,7 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if earlier := now.Add(left); left > 0 && earlier.After(expires) {
 		expires = earlier // of a command that expires later than this one
 	}
-	_, err = r.to.TxPipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = r.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.RPush(ctx, key, text)
 		p.PExpireAt(ctx, key, expires)
 		return nil

@@ -54,7 +54,7 @@ func TestWorkersMax(t *testing.T) {
 		"workers = 7\nworkers_max=6":          ":1:11: workers: 7 is more than workers_max (6)",
 		"workers = '7'\nworkers_max=6":        ":1:11: workers: 7 is more than workers_max (6)",
 		"workers = 'cpus*999'":                ":1:11: workers: cpus*999 is 3996 workers: the most is 1024",
-		"workers = 1025":                      ":1:11: workers: 1025 is 1025 workers: the most is 1024",
+		"workers = 1025":                      ":1:11: workers: 1025 is too many: the most is 1024",
 		"workers_max = 1025":                  ":1:15: workers_max: must be a number from 0 to 1024, not 1025",
 	} {
 		cfg, _, err := loadFile(t, content+"\ncommand = ['x']\n")

@@ -133,8 +133,10 @@ func (d *draft) finishWorkers() {
 		d.config.Workers = most
 	case most > 0 && n > most:
 		d.report(at, fmt.Errorf("%d is more than workers_max (%d)", n, most))
-	case n > supervisor.MaxWorkers:
+	case n > supervisor.MaxWorkers && share:
 		d.report(at, fmt.Errorf("%s is %d workers: the most is %d", d.workers, n, supervisor.MaxWorkers))
+	case n > supervisor.MaxWorkers:
+		d.report(at, fmt.Errorf("%d is too many: the most is %d", n, supervisor.MaxWorkers))
 	}
 }
 

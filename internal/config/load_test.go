@@ -290,7 +290,7 @@ func TestBadFlags(t *testing.T) {
 	}{
 		{"", nil, "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"},
 		{"--workers 0", server, `--workers: "0" is no number of workers: use 1 to 1024, "cpus", "cpus-1", "cpus*2+1" or "50%"`},
-		{"--workers 2000", server, `--workers: 2000 is 2000 workers: the most is 1024`},
+		{"--workers 2000", server, `--workers: 2000 is too many: the most is 1024`},
 		{"--listen x", server, `--listen: "x": the port is missing: ` + sockets.AddressForms},
 		{"--drain-timeout 30", server, `--drain-timeout: "30" has no unit: write "30s" for seconds`},
 		{"--env A", server, `--env: "A" has no value: write --env A=VALUE`},

@@ -46,9 +46,8 @@ func FuzzTOML(f *testing.F) {
 		d := newDraft(h)
 		d.file, d.config.File = "f", "/f"
 		d.acceptAll(settings)
-		for _, key := range []string{"directory", "user", "group", "control.group"} {
-			delete(d.origins, key)
-		}
+		delete(d.origins, "directory")
+		d.user, d.group, d.controlGroup = "", "", ""
 		d.config.Redis.PasswordFile, d.config.Redis.CAFile, d.envFiles = "", "", nil
 		cfg, err := d.finish()
 		for _, err := range d.failures {

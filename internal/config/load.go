@@ -10,12 +10,10 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// Load makes the Config of an app. f is the command line's flags; app the APP
-// argument, "" without one; command what follows "--", nil without it. The
-// flags and the command win over the file. The error is an *Error.
-//
-// It is called once at the start, and reads users, groups, CPUs and files anew
-// each time; the Config's Reload does so later.
+// Load makes the Config of an app. f holds the flags; app is the APP argument, "" without
+// one; command is what follows "--", nil without it. Flags and command win over the file.
+// Users, groups, CPUs and files are read each time, by the Config's Reload too. The error
+// is an *Error.
 func Load(f *Flags, app string, command []string) (supervisor.Config, error) {
 	h, err := thisHost()
 	if err != nil {

@@ -151,7 +151,8 @@ func scope(zone string) (uint32, error) {
 
 // same reports whether two serve the same address in the same way.
 func (a bindAddr) same(b bindAddr) bool {
-	return a.mode == b.mode && a.end == b.end && a.path == b.path
+	a.ports = b.ports
+	return a == b
 }
 
 // Overlap returns what two listeners, each with so many slots, would both take: a port or

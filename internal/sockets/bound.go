@@ -52,14 +52,6 @@ func modes() map[string]func(b *boundAddress, given []*passed) mode {
 // forAll reports whether all slots share one socket.
 func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
 
-// slotOf is the slot that a socket is named by; -1: it is for all.
-func (b *boundAddress) slotOf(m *socket) int {
-	if b.forAll() {
-		return -1
-	}
-	return m.slot
-}
-
 // serves reports whether the listener asks for this address.
 func (b *boundAddress) serves(want bindAddr, l Listener) bool {
 	if want.path == "" && want.end.port == 0 {
@@ -120,14 +112,6 @@ func (b *boundAddress) setPort(m *socket) error {
 	}
 	b.at.end.port, b.listener.Port = port, port
 	return nil
-}
-
-// file returns the descriptor of the slot's socket; -1: the slot is closed.
-func (b *boundAddress) file(slot int) int {
-	if m := b.user(slot); m != nil {
-		return m.fd
-	}
-	return -1
 }
 
 // actual returns the mode and the port that the slot is served with.
@@ -203,7 +187,13 @@ func (b *boundAddress) reconfigure(l Listener) {
 	b.mode.configure(before)
 }
 
-func (b *boundAddress) describe(m *socket) string { return ofSlot(b.slotOf(m)) + b.listener.String() }
+// describe names a socket in a message.
+func (b *boundAddress) describe(m *socket) string {
+	if b.forAll() {
+		return b.listener.String()
+	}
+	return fmt.Sprintf("slot %d on %s", m.slot, b.listener)
+}
 
 // reset resets the options of the slot's socket, if no slot that uses it has a worker.
 func (b *boundAddress) reset(slot int) (changed []string, err error) {

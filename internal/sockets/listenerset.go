@@ -137,24 +137,22 @@ func (s *Set) adopt(l *ListenerSet, slots int) {
 
 // dropPassed closes the passed sockets that no listener wants.
 func (s *Set) dropPassed() {
-	for _, p := range s.passed {
-		switch {
-		case p.unitOwned:
+	unwanted := s.passed
+	s.passed = nil
+	for _, p := range unwanted {
+		if p.unitOwned {
 			s.notice("no listener is %s: it is not used, and systemd goes on listening there", p)
 			p.close()
 			continue
-		case p.unix:
+		}
+		if p.unix {
 			stale := fileAt(p.at.path)
 			stale.recognise(p.fd)
 			stale.remove()
 		}
+		s.forget(&p.socket)
 		p.end()
 		s.notice("no listener is %s any more: closed", p)
-	}
-	gone := s.passed
-	s.passed = nil
-	for _, p := range gone {
-		s.forget(&p.socket)
 	}
 }
 
@@ -222,7 +220,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 	s.busy[slot] = true
 	fds := make([]int, 0, len(l.bound))
 	for _, b := range l.bound {
-		if b.file(slot) < 0 {
+		if b.user(slot) == nil {
 			fellBack := b.isFallback()
 			err := b.open(slot)
 			if err == nil {
@@ -236,9 +234,9 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 				b.explainFallback(slot + 1)
 			}
 		}
-		fd := b.file(slot)
+		fd := b.user(slot).fd
 		if g, ok := b.mode.(*group); ok {
-			fd = g.fileFor(b.users[slot], l)
+			fd = g.fileFor(b.user(slot), l)
 		}
 		fds = append(fds, fd)
 	}

@@ -157,6 +157,10 @@ func (m *socket) reportDamage(b *boundAddress, what string) {
 		return
 	}
 	m.damaged = true
+	slot := m.slot
+	if b.forAll() {
+		slot = -1
+	}
 	remedy := "it gets another with the next reload, or when it has no worker"
 	switch {
 	case m.unitOwned:
@@ -166,7 +170,7 @@ func (m *socket) reportDamage(b *boundAddress, what string) {
 	case b.at.mode == ModeEach:
 		remedy = "it gets another when it has no worker"
 	}
-	b.set.damaged = append(b.set.damaged, Restored{b.slotOf(m), fmt.Sprintf("a worker has set %s, which cannot be set back: %s", what, remedy)})
+	b.set.damaged = append(b.set.damaged, Restored{slot, fmt.Sprintf("a worker has set %s, which cannot be set back: %s", what, remedy)})
 }
 
 // alike makes a socket with the options that the listener's had at first.

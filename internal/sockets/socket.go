@@ -47,14 +47,6 @@ func (m *socket) listen(backlog int) error {
 	return err
 }
 
-// ofSlot prefixes a listener's name with a slot; -1: a socket for all slots.
-func ofSlot(slot int) string {
-	if slot < 0 {
-		return ""
-	}
-	return fmt.Sprintf("slot %d on ", slot)
-}
-
 // mend undoes what a worker did to a TCP socket. revived: it had left its group.
 func (m *socket) mend(b *boundAddress) (undone string, revived bool, err error) {
 	state, err := m.inspect()

@@ -359,7 +359,7 @@ func TestUnixClosesWhatClientsSend(t *testing.T) {
 		"listener": func(s *testApp) error { s.Release(s.sets[0]); return nil },
 		"app":      func(s *testApp) error { s.Close(); return nil },
 		"shut down": func(s *testApp) error {
-			if err := unix.Shutdown(s.bound[0].file(0), unix.SHUT_RD); err != nil {
+			if err := unix.Shutdown(s.bound[0].user(0).fd, unix.SHUT_RD); err != nil {
 				return err
 			}
 			_, err := s.RestoreAll()

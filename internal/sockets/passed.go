@@ -194,31 +194,27 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (choic
 			}
 		}
 	}
-	taken := map[int]bool{}
-	take := func(p *passed, slot int) {
-		taken[slot] = true
-		p.slot = slot
-		c.chosen = append(c.chosen, p)
-	}
-	for _, p := range from {
-		if mine(p) && p.in(c.at) && !taken[p.slot] && (c.at.mode != ModeEach || p.at.end.port == c.at.end.port+p.slot) &&
-			(c.at.mode != ModeShared || p.slot == 0 && len(units) == 0) {
-			take(p, p.slot)
-		}
-	}
-	if c.at.mode == ModeShared && len(units) > 1 {
+	shared := c.at.mode == ModeShared
+	if shared && len(units) > 1 {
 		return c, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
 	}
-	for _, p := range units {
-		free := 0
-		if c.at.mode == ModeEach {
-			free = p.at.end.port - c.at.end.port
+	stored := slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return !mine(p) || !p.in(c.at) || shared && len(units) > 0 })
+	taken := map[int]bool{}
+	for _, p := range append(stored, units...) {
+		slot := 0
+		switch {
+		case c.at.mode == ModeEach:
+			slot = p.at.end.port - c.at.end.port
+		case p.stored != "":
+			slot = p.slot
 		}
-		for taken[free] && c.at.mode != ModeEach {
-			free++
+		for p.unitOwned && c.at.mode == ModeReuseport && taken[slot] {
+			slot++
 		}
-		if !taken[free] && free < maxSlots {
-			take(p, free)
+		if !taken[slot] && slot < maxSlots && (slot == 0 || !shared) {
+			taken[slot] = true
+			p.slot = slot
+			c.chosen = append(c.chosen, p)
 		}
 	}
 	c.rest = slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return slices.Contains(c.chosen, p) })

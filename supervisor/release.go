@@ -3,10 +3,8 @@ package supervisor
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -67,7 +65,7 @@ func (r *release) lost() string {
 		return err.Error()
 	}
 	if _, err := os.Stat(r.directory); err != nil {
-		return "its directory is gone: " + plain(err)
+		return "its directory is gone: " + errors.Unwrap(err).Error()
 	}
 	return ""
 }
@@ -84,14 +82,6 @@ func (r *release) run() (path string, file *os.File) {
 
 // close closes the program. Workers that drain still use the configuration.
 func (r *release) close() { r.program.Close() }
-
-// plain is an error of a file without its operation and path.
-func plain(err error) string {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err.Error()
-	}
-	return strings.TrimSpace(err.Error())
-}
 
 // reread reads the configuration that cfg came from again. What belongs to the
 // master itself can't change while it lives.

@@ -1,11 +1,19 @@
 package supervisor
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/process"
 )
 
 // watchLeftovers reports what a killed master has left, until none of it lives. It
@@ -43,3 +51,247 @@ func showLeftover(l *adopt.Leftover) control.Leftover {
 	}
 	return out
 }
+
+// daemon is a process that has left its worker's session and became the master's
+// child when its parent ended (daemon(3)). It may be of use to its worker while that
+// lives. What a dead worker has left is a leftover (docs/decisions/0031).
+type daemon struct {
+	*process.Orphan
+	from *worker // nil: not known
+	left bool    // by a dead worker: it is a leftover
+}
+
+// daemons is the loop's.
+type daemons struct {
+	alive   map[int]*daemon // by pid
+	left    map[pool.ID]*leftDaemons
+	counted int           // of left, ever
+	past    []*worker     // that ended lately
+	poll    chan struct{} // holds one: poll now
+}
+
+func newDaemons() daemons {
+	return daemons{left: map[pool.ID]*leftDaemons{}, poll: make(chan struct{}, 1)}
+}
+
+// pollNow has watchDaemons poll at once.
+func (d *daemons) pollNow() {
+	select {
+	case d.poll <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// leftDaemons are those that a dead worker has left, found at one poll.
+type leftDaemons struct {
+	id      pool.ID // of generation 0; Attempt is negative, unlike a killed master's
+	from    *worker // nil: not known
+	config  Config
+	daemons []*daemon // that live
+	killAt  time.Time
+}
+
+// maxUnknown bounds, for each slot, the daemons that could be any worker's.
+const maxUnknown = 16
+
+// watchDaemons reports the daemons until the loop ends: with each inspection, and
+// when a worker or a daemon ends. It blocks.
+func (e *executor) watchDaemons() {
+	known := false
+	for {
+		select {
+		case <-e.daemons.poll:
+		case <-e.children.OrphanEnded():
+		case <-e.inbox.done:
+			return
+		}
+		found := e.children.Orphans()
+		oldest := e.children.OldestStart() // after that: a daemon's worker that lives is older
+		if known || len(found) > 0 {
+			e.inbox.postReport(daemonsFound{found, oldest, e.children.Shared()})
+		}
+		known = len(found) > 0
+	}
+}
+
+// noteDaemons returns what the pool is to know: which dead workers have left
+// daemons, and of which none lives any more. oldest is the start of all workers that
+// live; where shared is set, daemons may be others' than the workers'.
+func (e *executor) noteDaemons(r daemonsFound, now time.Time) (events []pool.Event) {
+	alive := make(map[int]*daemon, len(r.daemons))
+	for _, o := range r.daemons {
+		d := e.daemons.alive[o.PID]
+		if d == nil || d.Orphan != o {
+			d = &daemon{Orphan: o}
+		}
+		if d.from == nil {
+			d.from = e.originOf(o)
+		}
+		alive[o.PID] = d
+	}
+	e.daemons.alive = alive
+	for _, l := range e.daemons.left {
+		l.daemons = slices.DeleteFunc(l.daemons, func(d *daemon) bool { return alive[d.PID] != d })
+		if len(l.daemons) == 0 {
+			events = append(events, pool.GroupEnded{ID: l.id})
+		}
+	}
+	if e.listenersClosed {
+		return events // the others end with the app
+	}
+	for from, daemons := range byWorker(e.abandoned(r.oldest, r.shared)) {
+		events = append(events, e.leaveDaemons(from, daemons, now))
+	}
+	return events
+}
+
+// originOf returns the worker that started a daemon, by the daemon's session or the
+// worker's output pipe; nil: not known.
+func (e *executor) originOf(o *process.Orphan) *worker {
+	is := func(w *worker) bool {
+		return o.Session == w.process.PID() || w.pipe != "" && slices.Contains(o.Outputs[:], w.pipe)
+	}
+	for _, w := range e.workers {
+		if is(w) {
+			return w
+		}
+	}
+	if i := slices.IndexFunc(e.daemons.past, is); i >= 0 {
+		return e.daemons.past[i]
+	}
+	return nil
+}
+
+// abandoned returns the daemons whose worker is dead. A daemon of unknown origin may be
+// of any worker that lived when it started; of too many the youngest are abandoned.
+func (e *executor) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
+	room := maxUnknown * max(1, e.slots)
+	for _, d := range sorted(e.daemons.alive) {
+		switch {
+		case d.left:
+		case d.from != nil:
+			if !d.from.endedAt.IsZero() {
+				abandoned = append(abandoned, d)
+			}
+		case shared:
+		case d.Start < oldest || room == 0:
+			abandoned = append(abandoned, d)
+		default:
+			room--
+		}
+	}
+	return abandoned
+}
+
+// sorted returns daemons in the order in which they were started.
+func sorted(daemons map[int]*daemon) []*daemon {
+	return slices.SortedFunc(maps.Values(daemons), func(a, b *daemon) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
+	})
+}
+
+// byWorker groups daemons by their worker.
+func byWorker(daemons []*daemon) map[*worker][]*daemon {
+	by := map[*worker][]*daemon{}
+	for _, d := range daemons {
+		by[d.from] = append(by[d.from], d)
+	}
+	return by
+}
+
+// leaveDaemons makes leftovers of a dead worker's daemons. They have its
+// drain.timeout, from its end if that is known.
+func (e *executor) leaveDaemons(from *worker, daemons []*daemon, now time.Time) pool.Event {
+	e.daemons.counted++
+	l := &leftDaemons{id: pool.ID{Attempt: -e.daemons.counted}, from: from, daemons: daemons}
+	if from != nil {
+		l.id.Slot = from.id.Slot
+		l.config = from.cfg
+		l.killAt = from.endedAt.Add(l.config.Drain.Timeout)
+	} else {
+		l.config = e.releases[slices.Max(slices.Collect(maps.Keys(e.releases)))].cfg
+		l.killAt = now.Add(l.config.Drain.Timeout)
+	}
+	e.daemons.left[l.id] = l
+	for _, d := range daemons {
+		d.left = true
+	}
+	shown := l.show()
+	e.log.Warn("ending what is left of a worker, "+ownSession(daemons), "slot", l.id.Slot, "pid", shown.PID, "processes", shown.Processes)
+	e.events.Add(control.Event{Type: control.EventLeftover, Slot: shown.Slot, PID: &shown.PID, Reason: fmt.Sprintf("%s, processes: %d", shown.Reason, shown.Processes)})
+	return pool.Inherited{ID: l.id, Deadline: l.killAt, Stop: true}
+}
+
+// signal sends a signal to all of them.
+func (l *leftDaemons) signal(sig syscall.Signal) error {
+	var failed error
+	for _, d := range l.daemons {
+		if err := d.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// show is how status shows leftovers.
+func (l *leftDaemons) show() control.Leftover {
+	out := showDaemons(l.from, l.daemons)
+	out.State, out.KillAt = string(pool.StateDraining), &l.killAt
+	out.Reason = "left by a worker that has ended, " + ownSession(l.daemons)
+	return out
+}
+
+// showDaemons is how status shows the daemons of one worker (nil: of any).
+func showDaemons(from *worker, daemons []*daemon) control.Leftover {
+	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), Reason: ownSession(daemons)}
+	if at := daemons[0].StartedAt(); !at.IsZero() {
+		out.StartedAt = &at
+	}
+	if from != nil {
+		out.Slot = &from.id.Slot
+		out.Reason = fmt.Sprintf("started by worker %d, %s", from.process.PID(), ownSession(daemons))
+	}
+	return out
+}
+
+// ownSession says where daemons are, in words.
+func ownSession(daemons []*daemon) string {
+	if len(daemons) == 1 {
+		return "in a session of its own"
+	}
+	return "in sessions of their own"
+}
+
+// showDaemons lists all daemons, those of one worker together.
+func (e *executor) showDaemons() (all []control.Leftover) {
+	for _, l := range e.daemons.left {
+		all = append(all, l.show())
+	}
+	var running []*daemon
+	for _, d := range sorted(e.daemons.alive) {
+		if !d.left {
+			running = append(running, d)
+		}
+	}
+	for from, daemons := range byWorker(running) {
+		all = append(all, showDaemons(from, daemons))
+	}
+	return all
+}
+
+// orphanDaemons notes a worker's end: its daemons have as long as its group. Its
+// output is read for that long too, and no longer: a pipe that somebody else holds
+// would cost the master a descriptor for ever. Writers get no SIGPIPE (output.NewPipe).
+func (e *executor) orphanDaemons(w *worker, now time.Time) {
+	w.endedAt = now
+	if w.stdout != nil {
+		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutputTimeout)) // it may be closed already
+	}
+	e.daemons.pollNow()
+	e.daemons.past = slices.DeleteFunc(append(e.daemons.past, w), func(w *worker) bool {
+		return now.Sub(w.endedAt) > w.cfg.Drain.Timeout+2*inspectInterval
+	})
+}
+
+// lastOutputTimeout is for what the killed have written last.
+const lastOutputTimeout = time.Second

@@ -155,7 +155,7 @@ func (a bindAddr) same(b bindAddr) bool {
 	return a == b
 }
 
-// Overlap returns what two listeners, each with so many slots, would both take: a port or
+// Overlap returns what two listeners would both take with so many slots: a port or
 // a path, also a unix socket's second name; "" for nothing.
 func Overlap(a, b Listener, slots int) string {
 	a.Balance, b.Balance = BalanceHash, BalanceHash // of no matter here

@@ -22,7 +22,7 @@ type boundAddress struct {
 }
 
 // mode is what differs between the ways to serve an address. A new mode is a file with
-// these methods and a line in modes.
+// these methods and an entry in modeKinds.
 type mode interface {
 	// bind makes a listening socket for the slot, or returns another slot's to be shared. In
 	// a group it gets no connections before steer.
@@ -39,14 +39,28 @@ type mode interface {
 	drop(m *socket)
 }
 
-// modes makes the mode of an address that is to adopt the passed sockets given.
-func modes() map[string]func(b *boundAddress, given []*passed) mode {
-	return map[string]func(b *boundAddress, given []*passed) mode{
-		ModeReuseport: newGroup,
-		ModeShared:    newExclusive,
-		ModeEach:      newExclusive,
-		"unix":        newUnix, // which is shared
+type modeKind struct {
+	name string
+	new  func(b *boundAddress, given []*passed) mode // given are about to be adopted
+}
+
+func modeKinds() []modeKind {
+	return []modeKind{{ModeReuseport, newGroup}, {ModeShared, newExclusive}, {ModeEach, newExclusive}}
+}
+
+// Modes are the names of the modes of TCP.
+func Modes() (names []string) {
+	for _, kind := range modeKinds() {
+		names = append(names, kind.name)
 	}
+	return names
+}
+
+func newMode(b *boundAddress, given []*passed) mode {
+	if b.at.path != "" {
+		return newUnix(b, given)
+	}
+	return modeKinds()[slices.Index(Modes(), b.at.mode)].new(b, given)
 }
 
 // forAll reports whether all slots share one socket.

@@ -75,11 +75,7 @@ func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (res
 	}
 	b := &boundAddress{set: s, want: want, at: c.at, listener: asked, overlapping: overlapping}
 	b.listener.Port = c.at.end.port
-	kind := c.at.mode
-	if c.at.path != "" {
-		kind = "unix"
-	}
-	b.mode = modes()[kind](b, c.chosen)
+	b.mode = newMode(b, c.chosen)
 	l.bound[i] = b
 	if err := b.adopt(c.chosen); err != nil {
 		return nil, err
@@ -267,7 +263,8 @@ func (l *ListenerSet) Sources() []string {
 	return sources
 }
 
-// explainUnits gives a notice about what is remarkable about a unit's sockets.
+// explainUnits gives a notice if a unit's sockets are at another address, too few or
+// too many.
 func (b *boundAddress) explainUnits(asked Listener, given []*passed, slots int) {
 	lead := slices.IndexFunc(given, func(p *passed) bool { return p.unitOwned })
 	switch n := len(given); {

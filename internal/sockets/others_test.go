@@ -99,7 +99,7 @@ func TestOtherBetweenTheFirst(t *testing.T) {
 	for _, addr := range []netip.Addr{ipv4Loopback, netip.IPv6Loopback()} {
 		a := open(t, 1, tcp("elsewhere", "127.0.0.1", 0))
 		b := &boundAddress{set: a.Set, at: bindAddr{mode: ModeReuseport, end: endpoint{addr: addr}}, listener: tcp("http", addr.String(), 0)}
-		b.mode = newGroup(b, nil)
+		b.mode = newMode(b, nil)
 		defer b.close()
 		check(t, b.open(0))
 		other := joinAt(t, b.at.end)

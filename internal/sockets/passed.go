@@ -101,7 +101,7 @@ func (p *passed) examine() (what string, listens bool) {
 		return kindOf(stat.Mode & unix.S_IFMT), false
 	}
 	option := func(name int) int {
-		value, _ := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name) // 0 is none of what is looked for
+		value, _ := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name) // 0 matches nothing below
 		return value
 	}
 	domain, kind := option(unix.SO_DOMAIN), option(unix.SO_TYPE)
@@ -157,7 +157,7 @@ func (p *passed) in(at bindAddr) bool {
 
 // choice is what a listener takes of the passed sockets.
 type choice struct {
-	at     bindAddr // where they are: the listener's own address but for those of its name
+	at     bindAddr // where they are; sockets of the listener's name may be elsewhere
 	chosen []*passed
 	rest   []*passed
 }

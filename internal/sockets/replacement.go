@@ -67,5 +67,5 @@ func (g *group) dropNextFor(l *ListenerSet) {
 			g.dropNext(m)
 		}
 	}
-	_ = g.steer() // an error is told of by the next one
+	_ = g.steer() // the next one reports an error
 }

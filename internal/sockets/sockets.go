@@ -46,51 +46,46 @@ const (
 	ModeEach      = "each"      // a port for each slot: the listener's and those after it
 )
 
-// Modes are the modes of TCP.
-func Modes() []string { return []string{ModeReuseport, ModeShared, ModeEach} }
-
 // Listener is one address that the app serves.
 type Listener struct {
 	Name        string      // unique in the app
-	Network     string      // "tcp": dual-stack, v4 only where the host has no v6; "tcp4"; "tcp6": v6 only; "unix"
-	Host        string      // IP address, "": every one of the host's
-	Port        int         // 0: one that the kernel picks, the same for all slots; of ModeEach, slot 0's
-	Path        string      // of unix: absolute
-	Perm        fs.FileMode // of unix: the socket file's, 0 for what the umask leaves
-	Owner       *Owner      // of unix: whose the file is to be, nil for who runs the master
-	Mode        string      // ModeReuseport, ModeShared, ModeEach; "": reuseport, of unix shared
-	Balance     string      // BalanceHash, BalanceSource; of ModeReuseport
+	Network     string      // "tcp": dual-stack, IPv4 on a host without IPv6; "tcp4"; "tcp6": IPv6 only; "unix"
+	Host        string      // IP address; "": all addresses
+	Port        int         // 0: one that the kernel picks, the same for all slots; in ModeEach slot 0's
+	Path        string      // unix: absolute
+	Perm        fs.FileMode // unix: the socket file's; 0: what umask leaves
+	Owner       *Owner      // unix: the socket file's; nil: the master's user
+	Mode        string      // ModeReuseport, ModeShared, ModeEach; "": reuseport, for unix shared
+	Balance     string      // BalanceHash, BalanceSource; ModeReuseport only
 	Backlog     int         // of each socket; the kernel cuts it to net.core.somaxconn
-	Nonblocking bool        // O_NONBLOCK at the start; never touched again
-	Freebind    bool        // of TCP: the host need not have the address yet (IP_FREEBIND, ip(7))
+	Nonblocking bool        // O_NONBLOCK at the start; not changed later
+	Freebind    bool        // TCP: the host may get the address later (IP_FREEBIND, ip(7))
 }
 
-// Owner is whose a file is.
+// Owner is the owner of a file.
 type Owner struct{ UID, GID uint32 }
 
 // Passed is a socket that the master was started with (sd_listen_fds(3)).
 type Passed struct {
 	FD   int
-	Name string // of LISTEN_FDNAMES: a socket unit's; from the fd store LISTENER.SLOT, with the record that says so
+	Name string // of LISTEN_FDNAMES: a socket unit's, or LISTENER.SLOT from the fd store
 }
 
-// Keeper holds copies of the sockets while there is no master: systemd's fd
-// store. Its methods must not block. A name may be stored more than once;
-// Remove drops all of it.
+// Keeper holds copies of the sockets while there is no master: systemd's fd store.
+// Its methods must not block. A name may be stored several times; Remove removes all.
 type Keeper interface {
 	Store(name string, fd int)
 	Remove(name string)
 }
 
-// maxSlots is how many the steering program has room for, whatever their order.
+// maxSlots is how many slots fit into the steering program.
 const maxSlots = 1024
 
 // maxNotices bounds what waits for Notices.
 const maxNotices = 100
 
-// Set is every socket of an app. It has one owner: its methods and those of its
-// ListenerSets must not be called from two goroutines at once. All are short system
-// calls.
+// Set is every socket of an app. Its methods and those of its ListenerSets must not be
+// called concurrently. They make short system calls only.
 type Set struct {
 	app     string
 	own     func(Holder) bool // a worker of this app, or one that a killed master has left
@@ -108,15 +103,15 @@ type Set struct {
 	notices []string
 	others  []Other
 	damaged []Restored
-	former  map[uint64]bool // sockets that workers may have still, by cookie
+	former  map[uint64]bool // sockets that only workers have, by cookie
 	noDiag  sync.Once       // sock_diag has failed
 }
 
 // New takes over the sockets passed to the master: the descriptors are the Set's
-// from then on, close-on-exec. keeper is nil where there is no fd store. own knows
-// the workers of this app, and those that a killed master has left, by more than
-// their own word. The error says which descriptor is no listening stream socket;
-// nothing is taken over then.
+// from then on, close-on-exec. keeper is nil without an fd store. own recognises the
+// workers of this app, also those that a killed master left, by more than what they
+// say of themselves. The error says which descriptor is no listening stream socket;
+// then nothing is taken over.
 func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Set, error) {
 	s := &Set{app: app, own: own, keeper: keeper, busy: map[int]bool{}}
 	if err := s.take(passed); err != nil {
@@ -161,7 +156,7 @@ func (s *Set) Restore(slot int) (undone string, err error) {
 }
 
 // RestoreAll does the same for every slot, with three or four system calls for
-// each socket. What is undone of a socket for all slots counts as slot 0's.
+// each socket. One socket for all slots counts as slot 0's.
 func (s *Set) RestoreAll() (restored []Restored, err error) {
 	return s.restore(func(*boundAddress, *socket) bool { return true })
 }

@@ -309,7 +309,6 @@ func (g *group) vacate(slot int) {
 		accepting[last] = false
 	}
 	if slices.Contains(accepting, true) {
-		// What follows steers again, and says what is wrong.
-		_ = g.load(accepting)
+		_ = g.load(accepting) // the caller steers again and gets the error
 	}
 }

@@ -195,7 +195,7 @@ func (o *recordFile) write(s *Set) {
 		}
 	}
 	if _, err := unix.Pwrite(o.fd, text, 0); err != nil {
-		return // it does not fail but for want of memory; the next change tries again
+		return // out of memory; the next change tries again
 	}
 	_ = unix.Ftruncate(o.fd, int64(len(text))) // what stays behind is not read
 	o.written = text

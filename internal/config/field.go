@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,17 +56,12 @@ func (d *draft) path(into *string) field {
 
 func yesNo(into *bool) field { return newField(into, value.boolean, strconv.FormatBool) }
 
-func whole(least, most int, into *int) field {
-	return newField(into, func(v value) (int, error) { return v.whole(least, most) }, strconv.Itoa)
-}
-
-// count is a number of connections; 0: not set.
-func count(into *int64) field {
-	read := func(v value) (int64, error) {
-		n, err := v.whole(0, math.MaxInt32)
-		return int64(n), err
+func whole[T int | int64](least, most int, into *T) field {
+	read := func(v value) (T, error) {
+		n, err := v.whole(least, most)
+		return T(n), err
 	}
-	return newField(into, read, func(n int64) string { return strconv.FormatInt(n, 10) })
+	return newField(into, read, func(n T) string { return strconv.FormatInt(int64(n), 10) })
 }
 
 func duration(least time.Duration, into *time.Duration) field {

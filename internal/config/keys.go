@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -86,8 +87,8 @@ func keys(d *draft) []key {
 		{"redis.advertise", "", "", several(&c.Redis.Advertise, value.strings)},
 		{"redis.read_from", "", "", choice(&c.Redis.ReadFrom, "", redisconfig.FromPrimary, redisconfig.FromReplica)},
 		{"redis.control", "", "", yesNo(&c.Redis.Control)},
-		{"redis.connection_limit_per_host", "", "", count(&c.Redis.ConnectionLimit)},
-		{"redis.max_connections_per_host", "", "", count(&c.Redis.MaxConnections)},
+		{"redis.connection_limit_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.ConnectionLimit)},
+		{"redis.max_connections_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.MaxConnections)},
 
 		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics, asIs)},
 		{"control.group", "", "", userOrGroup(&d.controlGroup)},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -149,39 +150,31 @@ func tolerance(word string) int { return max(1, len(word)/3) }
 
 // nearest is the word that wrong may be a misspelling of, "" for none.
 func nearest(wrong string, words []string) string {
-	best, least := "", tolerance(wrong)+1
-	for _, word := range words {
-		if d := distance(wrong, word); d < least {
-			best, least = word, d
-		}
+	best := slices.MinFunc(words, func(a, b string) int { return cmp.Compare(distance(wrong, a), distance(wrong, b)) })
+	if distance(wrong, best) > tolerance(wrong) {
+		return ""
 	}
 	return best
 }
 
-// distance is the edit distance: insertions, deletions, replacements and swaps of
-// neighbours (optimal string alignment).
+// distance is Levenshtein's: insertions, deletions and replacements.
 func distance(a, b string) int {
 	if len(a) > control.MaxName || len(b) > control.MaxName {
 		return control.MaxName // nothing is that near
 	}
-	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
 	}
-	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			if a[i] != b[j] {
+				diagonal++
 			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal)
 		}
-		before, last = last, row
 	}
-	return last[len(b)]
+	return row[len(b)]
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,13 +41,8 @@ func (v value) String() string {
 		return strconv.Quote(v.text)
 	case list:
 		return "a list"
-	case integer, boolean:
-		return v.text
 	default:
-		if v.text == "" {
-			return "a table"
-		}
-		return v.text
+		return cmp.Or(v.text, "a table")
 	}
 }
 

@@ -13,55 +13,54 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// limits is how much of an answer is taken. A client believes the lengths that a
-// server announces, and makes room for them: these are what is believed.
+// limits bound the replies of a server. A client allocates what a server announces.
 type limits struct {
-	bulk     int64 // bytes of one string
-	elements int64 // of all arrays of one answer together
-	answer   int64 // bytes of one answer
-	exchange int64 // bytes of all answers since something was last asked; 0: no limit
+	bulk     int64 // bytes of a string
+	elements int64 // of all arrays of a reply together
+	exchange int64 // bytes of all replies since the last request
 }
 
 const (
-	maxLine  = 64 << 10 // bytes of a line
-	maxDepth = 16       // arrays in arrays: COMMAND answers with 8
+	maxLine   = 64 << 10 // bytes
+	maxArrays = 16 << 10 // of a reply: a client may recurse so deep. COMMAND has some thousands
 )
 
 func reporterLimits() limits {
-	return limits{bulk: 1 << 20, elements: 64 << 10, answer: 4 << 20, exchange: 16 << 20}
+	return limits{bulk: 1 << 20, elements: 64 << 10, exchange: 16 << 20}
 }
 
 func readerLimits() limits {
-	return limits{bulk: 16 << 20, elements: 1 << 20, answer: 64 << 20, exchange: 64 << 20}
+	return limits{bulk: 16 << 20, elements: 1 << 20, exchange: 64 << 20}
 }
 
-// errNotRedis is of an answer that is not in Redis's protocol: of a web server, say.
+// errNotRedis is the error of a reply that is not in Redis's protocol: of a web
+// server, for example.
 var errNotRedis = errors.New("what answers there does not speak Redis's protocol")
 
-// tooLarge is the error of an answer beyond the limits.
+// tooLarge is the error of a reply beyond the limits.
 type tooLarge string
 
 func (e tooLarge) Error() string { return string(e) }
 
-// guard reads along with what comes over a connection, and fails it before a
-// client has seen an announcement that is beyond the limits.
+// guard parses what is read from a connection, and fails before the client has seen
+// an announcement beyond the limits.
 type guard struct {
 	net.Conn
 
-	answers answers
-	asked   atomic.Bool // since the last Read
-	came    int64       // bytes since then
-	failed  error
-	outlive func() bool // life's end does not close it any more
+	replies  replies
+	asked    atomic.Bool // since the last Read
+	received int64       // bytes since the last request
+	failed   error
+	unwatch  func() bool // life's end does not close the connection any more
 }
 
-// guarded wraps conn, which closes when life ends. What the client looks for is kept: a file descriptor that it
-// can ask whether the other side has closed.
+// guarded wraps conn, which closes when life ends. The descriptor stays accessible
+// where conn has one: the client asks it whether the other side has closed.
 func guarded(life context.Context, conn net.Conn, l limits) net.Conn {
 	if local, ok := conn.(*net.UnixConn); ok {
 		conn = closing.NewConn(local, new(closing.Closer)) // Redis may be another user's
 	}
-	g := &guard{Conn: conn, answers: answers{limits: l}, outlive: context.AfterFunc(life, func() { _ = conn.Close() })}
+	g := &guard{Conn: conn, replies: replies{limits: l}, unwatch: context.AfterFunc(life, func() { _ = conn.Close() })}
 	if raw, ok := conn.(syscall.Conn); ok {
 		return struct {
 			*guard
@@ -77,20 +76,21 @@ func (g *guard) Read(p []byte) (int, error) {
 	}
 	n, err := g.Conn.Read(p)
 	if g.asked.Swap(false) {
-		g.came = 0
+		g.received = 0
 	}
-	if g.came += int64(n); g.answers.limits.exchange > 0 && g.came > g.answers.limits.exchange {
-		g.failed = tooLarge(fmt.Sprintf("answers of more than %d bytes at once are not taken", g.answers.limits.exchange))
-		return 0, g.failed
+	if g.received += int64(n); g.received > g.replies.limits.exchange {
+		g.failed = tooLarge(fmt.Sprintf("answers of more than %d bytes at once are not taken", g.replies.limits.exchange))
+	} else {
+		g.failed = g.replies.feed(p[:n])
 	}
-	if g.failed = g.answers.feed(p[:n]); g.failed != nil {
+	if g.failed != nil {
 		return 0, g.failed
 	}
 	return n, err
 }
 
 func (g *guard) Close() error {
-	g.outlive()
+	g.unwatch()
 	return g.Conn.Close()
 }
 
@@ -99,128 +99,76 @@ func (g *guard) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
-// answers follows a stream of answers in RESP, version 2 or 3
-// (redis.io/docs/latest/develop/reference/protocol-spec): only the headers, the
-// rest is counted. It keeps a few bytes, whatever comes.
-type answers struct {
+// replies parses the headers in a stream of replies in RESP, version 2
+// (redis.io/docs/latest/develop/reference/protocol-spec). Its size is constant.
+type replies struct {
 	limits limits
 
-	open     []int64  // what each open array still waits for, the outermost first
-	skip     int64    // bytes of a string, with its line end, that are yet to come
-	kind     byte     // of the line under way; 0: none
-	length   int64    // of the line under way
-	number   [24]byte // its beginning
-	bytes    int64    // of this answer
-	elements int64    // of this answer
+	pending  int64    // values of this reply that are still to come
+	skip     int64    // bytes of a string, with its line end, that are still to come
+	head     [24]byte // the beginning of the line under way
+	length   int      // of the line under way
+	elements int64    // announced by this reply
+	arrays   int      // of this reply
 }
 
-func (a *answers) feed(b []byte) error {
+func (r *replies) feed(b []byte) error {
 	for len(b) > 0 {
-		n, err := a.next(b)
-		if err != nil {
+		if r.skip > 0 {
+			n := min(r.skip, int64(len(b)))
+			r.skip, b = r.skip-n, b[n:]
+			continue
+		}
+		line, rest, ends := bytes.Cut(b, []byte("\n"))
+		if r.length < len(r.head) {
+			copy(r.head[r.length:], line)
+		}
+		r.length += len(line)
+		switch {
+		case r.length > 0 && bytes.IndexByte([]byte("+-:$*"), r.head[0]) < 0:
+			return errNotRedis
+		case r.length > maxLine:
+			return tooLarge(fmt.Sprintf("a line of more than %d bytes is not taken", maxLine))
+		case !ends:
+			return nil
+		}
+		if err := r.header(); err != nil {
 			return err
 		}
-		b = b[n:]
-		if a.bytes += int64(n); a.bytes > a.limits.answer {
-			return tooLarge(fmt.Sprintf("an answer of more than %d bytes is not taken", a.limits.answer))
-		}
-		if a.skip == 0 && a.kind == 0 && len(a.open) == 0 {
-			a.bytes, a.elements = 0, 0
-		}
+		b, r.length = rest, 0
 	}
 	return nil
 }
 
-// next takes some of b, at least a byte.
-func (a *answers) next(b []byte) (int, error) {
-	switch {
-	case a.skip > 0:
-		n := min(a.skip, int64(len(b)))
-		if a.skip -= n; a.skip == 0 {
-			a.done()
-		}
-		return int(n), nil
-	case a.kind == 0:
-		if bytes.IndexByte([]byte("+-:$*_,#!=(%~>|"), b[0]) < 0 {
-			return 0, errNotRedis
-		}
-		a.kind, a.length = b[0], 0
-		return 1, nil
-	}
-	n := bytes.IndexByte(b, '\n')
-	ends := n >= 0
-	if !ends {
-		n = len(b)
-	}
-	if a.length < int64(len(a.number)) {
-		copy(a.number[a.length:], b[:n])
-	}
-	if a.length += int64(n); a.length > maxLine {
-		return 0, tooLarge(fmt.Sprintf("a line of more than %d bytes is not taken", maxLine))
-	}
-	if !ends {
-		return n, nil
-	}
-	return n + 1, a.line()
-}
-
-// line is the end of one.
-func (a *answers) line() error {
-	kind := a.kind
-	a.kind = 0
-	switch kind {
-	case '$', '!', '=', '*', '~', '>', '%', '|':
-	default:
-		a.done()
-		return nil
-	}
-	if a.length > int64(len(a.number)) {
+// header checks a whole line: a value, or the beginning of one.
+func (r *replies) header() error {
+	if r.length == 0 {
 		return errNotRedis
 	}
-	n, err := strconv.ParseInt(string(bytes.TrimSuffix(a.number[:a.length], []byte("\r"))), 10, 64)
+	if r.pending == 0 {
+		r.pending, r.elements, r.arrays = 1, 0, 0
+	}
+	r.pending--
+	kind := r.head[0]
+	if kind != '$' && kind != '*' {
+		return nil
+	}
+	n, err := strconv.ParseInt(string(bytes.TrimSuffix(r.head[1:min(r.length, len(r.head))], []byte("\r"))), 10, 64)
 	switch {
-	case err != nil || n < -1:
+	case err != nil || n < -1 || r.length > len(r.head):
 		return errNotRedis
 	case n == -1:
-		a.done()
 		return nil
-	}
-	switch kind {
-	case '$', '!', '=':
-		if n > a.limits.bulk {
-			return tooLarge(fmt.Sprintf("a string of %d bytes is not taken: %d at most", n, a.limits.bulk))
-		}
-		a.skip = n + int64(len("\r\n"))
+	case kind == '$' && n > r.limits.bulk:
+		return tooLarge(fmt.Sprintf("a string of %d bytes is not taken: %d at most", n, r.limits.bulk))
+	case kind == '$':
+		r.skip = n + int64(len("\r\n"))
 		return nil
+	case n > r.limits.elements-r.elements:
+		return tooLarge(fmt.Sprintf("an answer with an array of %d elements is not taken: %d at most in all", n, r.limits.elements))
+	case r.arrays == maxArrays:
+		return tooLarge(fmt.Sprintf("an answer of more than %d arrays is not taken", maxArrays))
 	}
-	size := n
-	if kind == '%' || kind == '|' {
-		n = 2 * min(n, a.limits.elements) // pairs
-	}
-	if n > a.limits.elements-a.elements {
-		return tooLarge(fmt.Sprintf("an answer with an array of %d elements is not taken: %d at most in all", size, a.limits.elements))
-	}
-	if kind == '|' {
-		n++ // attributes are followed by what they are of
-	}
-	a.elements += n
-	switch {
-	case n == 0:
-		a.done()
-	case len(a.open) == maxDepth:
-		return tooLarge(fmt.Sprintf("an answer of arrays in arrays, more than %d deep, is not taken", maxDepth))
-	default:
-		a.open = append(a.open, n)
-	}
+	r.elements, r.arrays, r.pending = r.elements+n, r.arrays+1, r.pending+n
 	return nil
-}
-
-// done is the end of a value, and of the arrays whose last it was.
-func (a *answers) done() {
-	for last := len(a.open) - 1; last >= 0; last-- {
-		if a.open[last]--; a.open[last] > 0 {
-			return
-		}
-		a.open = a.open[:last]
-	}
 }

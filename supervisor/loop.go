@@ -84,8 +84,12 @@ func (l *loop) run() pool.AppExited {
 	defer alarm.Stop()
 	inspection := time.NewTicker(inspectInterval)
 	defer inspection.Stop()
-	watchdog := l.manager.watchdog()
-	defer watchdog.Stop()
+	var watchdog <-chan time.Time // nil: the service manager does not ask
+	if l.manager.alive > 0 {
+		ticker := time.NewTicker(l.manager.alive)
+		defer ticker.Stop()
+		watchdog = ticker.C
+	}
 	l.hadTerminal = l.executor.hasTerminal()
 	l.step(pool.Began{})
 	for l.quit == nil {
@@ -105,7 +109,7 @@ func (l *loop) run() pool.AppExited {
 		case <-inspection.C:
 			l.executor.inspect()
 			l.trim(time.Now())
-		case <-watchdog.C:
+		case <-watchdog:
 			l.manager.notifier.Tell("WATCHDOG=1") // from here: it is this loop that must not hang
 		}
 	}

@@ -22,17 +22,6 @@ type manager struct {
 	failed    string // why the last reload failed, "" when it did not
 }
 
-// watchdog ticks as often as the service manager wants to hear of the loop; never if
-// it does not ask.
-func (m *manager) watchdog() *time.Ticker {
-	if m.alive > 0 {
-		return time.NewTicker(m.alive)
-	}
-	never := time.NewTicker(time.Hour)
-	never.Stop()
-	return never
-}
-
 // see sends what has changed: READY=1 once the app is up and after each reload,
 // STOPPING=1 with how long that may take. A failed reload has no message but the
 // status.

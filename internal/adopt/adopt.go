@@ -49,7 +49,13 @@ func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Recor
 	if err == nil {
 		s.before = process.ReadPredecessor(lock)
 	}
-	keep := s.find()
+	inUnit := systemd.Leftovers()
+	pids := inUnit
+	if len(s.before.Workers) > 0 {
+		pids = process.PIDs()
+	}
+	var keep []process.Record
+	s.found, keep = s.scan(pids, inUnit, nil, true)
 	if err != nil {
 		return s, nil, err
 	}
@@ -57,40 +63,32 @@ func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Recor
 	return s, records, err
 }
 
-func (s *Leftovers) find() (keep []process.Record) {
-	inUnit := systemd.Leftovers()
-	pids := inUnit
-	if len(s.before.Workers) > 0 {
-		pids = process.PIDs()
-	}
-	for _, pid := range pids {
-		l, record := s.open(pid, slices.Contains(inUnit, pid), true)
-		if l == nil {
-			continue
-		}
-		s.found = append(s.found, l)
-		if same := func(k process.Record) bool { return k.PID == record.PID }; !slices.ContainsFunc(keep, same) {
-			keep = append(keep, record)
-		}
-	}
-	return keep
-}
-
 // younger finds what leftovers have started since: of the same sessions and
 // process groups, and in the unit's cgroup their descendants too.
 func (s *Leftovers) younger(known []*Leftover) []*Leftover {
-	var more []*Leftover
 	inUnit := systemd.Leftovers()
-	for _, pid := range append(s.before.Members(), inUnit...) {
+	more, _ := s.scan(append(s.before.Members(), inUnit...), inUnit, known, false)
+	return more
+}
+
+// scan opens those of the processes that are leftovers and not known yet, and returns
+// their workers' records.
+func (s *Leftovers) scan(pids, inUnit []int, known []*Leftover, atStart bool) (more []*Leftover, records []process.Record) {
+	for _, pid := range pids {
 		is := func(l *Leftover) bool { return l.PID == pid }
 		if slices.ContainsFunc(known, is) || slices.ContainsFunc(more, is) {
 			continue
 		}
-		if l, _ := s.open(pid, slices.Contains(inUnit, pid), false); l != nil {
-			more = append(more, l)
+		l, record := s.open(pid, slices.Contains(inUnit, pid), atStart)
+		if l == nil {
+			continue
+		}
+		more = append(more, l)
+		if same := func(r process.Record) bool { return r.PID == record.PID }; !slices.ContainsFunc(records, same) {
+			records = append(records, record)
 		}
 	}
-	return more
+	return more, records
 }
 
 // open opens a process; nil if it is no leftover. What is read about it is read

@@ -16,6 +16,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/procfs"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/systemd"
 )
@@ -52,7 +53,7 @@ func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Recor
 	inUnit := systemd.Leftovers()
 	pids := inUnit
 	if len(s.before.Workers) > 0 {
-		pids = process.PIDs()
+		pids = procfs.PIDs()
 	}
 	var keep []process.Record
 	s.found, keep = s.scan(pids, inUnit, nil, true)
@@ -108,7 +109,7 @@ func (s *Leftovers) open(pid int, inUnit, atStart bool) (*Leftover, process.Reco
 	if !found && inUnit && atStart {
 		record, found = s.before.Add(pid)
 	}
-	found = found || inUnit && s.before.Had(process.Sockets(pid))
+	found = found || inUnit && s.before.Had(procfs.Sockets(procfs.Files(pid)))
 	l := &Leftover{PID: pid, pidfd: fd, KillAt: s.KillAt, StartedAt: process.StartedAt(pid)}
 	if !found || l.ended() {
 		l.Close()

@@ -8,12 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // nameLock is a lock on an app's name without a file: an abstract unix socket
@@ -108,18 +108,17 @@ func ends(pid int) bool {
 	if pid <= 0 {
 		return false // not known
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := procfs.Stat(pid)
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
 	}
-	// pid (name) state ..., and the name may hold anything (proc_pid_stat(5)).
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	const flags, pending = 9 - 3, 31 - 3 // the state is field 3
 	if len(fields) <= pending {
 		return false
 	}
 	const exiting = 0x4 // PF_EXITING in include/linux/sched.h
-	flag, _ := strconv.ParseUint(fields[flags], 10, 64)
-	signals, _ := strconv.ParseUint(fields[pending], 10, 64)
-	return fields[0] == "Z" || fields[0] == "X" || flag&exiting != 0 || signals&(1<<(unix.SIGKILL-1)) != 0
+	flag, _ := strconv.ParseUint(string(fields[flags]), 10, 64)
+	signals, _ := strconv.ParseUint(string(fields[pending]), 10, 64)
+	state := fields[0][0]
+	return state == 'Z' || state == 'X' || flag&exiting != 0 || signals&(1<<(unix.SIGKILL-1)) != 0
 }

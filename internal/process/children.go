@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // Children is all children of this process: workers and foreign children. There is
@@ -104,7 +106,7 @@ func (c *Children) Shared() bool { return c.shared }
 func (c *Children) Adopted() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.adopted(PIDs())
+	return c.adopted(procfs.PIDs())
 }
 
 // Leads reports whether pid is a worker's leader, alive or not yet reaped.
@@ -133,7 +135,7 @@ func (c *Children) OldestStart() uint64 {
 func (c *Children) KillAdopted(sig syscall.Signal) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pids := c.adopted(PIDs())
+	pids := c.adopted(procfs.PIDs())
 	for _, pid := range pids {
 		// Only this process can reap it, and only with mu: the pid is still its own.
 		_ = kill(pid, sig)
@@ -145,7 +147,7 @@ func (c *Children) KillAdopted(sig syscall.Signal) int {
 // by an exec.
 func childrenNow() map[int]bool {
 	children := map[int]bool{}
-	for _, pid := range PIDs() {
+	for _, pid := range procfs.PIDs() {
 		if hasLivingChild(unix.P_PID, pid) {
 			children[pid] = true
 		}

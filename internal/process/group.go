@@ -1,15 +1,19 @@
 package process
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
 
-// listing is PIDs(), read once, when first needed. Each pid is then checked by system
-// calls, which cost a tenth of reading /proc/PID/stat; so a /proc of another pid
+	"github.com/forkd/forkd/internal/procfs"
+)
+
+// listing is procfs.PIDs(), read once, when first needed. Each pid is then checked by
+// system calls, which cost a tenth of reading /proc/PID/stat; so a /proc of another pid
 // namespace does no harm.
 type listing struct{ pids []int }
 
 func (l *listing) all() []int {
 	if l.pids == nil {
-		l.pids = PIDs()
+		l.pids = procfs.PIDs()
 	}
 	return l.pids
 }

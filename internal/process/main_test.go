@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // patience bounds every wait of these tests.
@@ -291,7 +293,7 @@ func state(pid int) string {
 
 // childCount counts those of this process, dead or alive.
 func childCount() (n int) {
-	for _, pid := range PIDs() {
+	for _, pid := range procfs.PIDs() {
 		if _, dead := peek(unix.P_PID, pid); dead || hasLivingChild(unix.P_PID, pid) {
 			n++
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // Orphan is a process that has left its worker's group and lost its parent, so that this
@@ -61,7 +63,7 @@ func (c *Children) recordOrphan(o *Orphan) {
 	if c.shared || o.StartedAt().IsZero() {
 		return
 	}
-	line, fd, err := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: Sockets(o.PID)})
+	line, fd, err := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: procfs.Sockets(procfs.Files(o.PID))})
 	if err != nil {
 		return // workers start without a record too
 	}
@@ -94,7 +96,7 @@ func (c *Children) childrenOfMain() (pids []int) {
 	const most = 1 << 20 // bytes: more pids than there can be
 	text, err := io.ReadAll(io.NewSectionReader(c.listed, 0, most))
 	if err != nil {
-		return PIDs()
+		return procfs.PIDs()
 	}
 	for word := range strings.FieldsSeq(string(text)) {
 		if child, err := strconv.Atoi(word); err == nil {

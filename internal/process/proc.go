@@ -1,33 +1,15 @@
 package process
 
 import (
-	"bytes"
 	"iter"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// PIDs returns every process that /proc shows.
-func PIDs() []int {
-	proc, err := os.Open("/proc")
-	if err != nil {
-		return nil
-	}
-	defer proc.Close()
-	names, _ := proc.Readdirnames(-1) // a partial list is used too
-	pids := make([]int, 0, len(names))
-	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
+	"github.com/forkd/forkd/internal/procfs"
+)
 
 // ownProc reports whether /proc shows this process's pid namespace.
 func ownProc() bool {
@@ -84,13 +66,10 @@ type stat struct {
 const clockTicks = 100
 
 func readStat(pid int) (s stat, known bool) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := procfs.Stat(pid)
 	if err != nil {
 		return s, false
 	}
-	// pid (name) state parent ..., and the name may contain anything.
-	_, rest, _ := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
-	fields := bytes.Fields(rest)
 	const parent, group, session, cutime, cstime, starttime = 1, 2, 3, 13, 14, 19
 	if len(fields) <= starttime {
 		return s, false
@@ -107,20 +86,6 @@ func readStat(pid int) (s stat, known bool) {
 		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
 		start:  numbers[starttime],
 	}, true
-}
-
-// Sockets returns the inodes of a process's sockets; none if this process may not look.
-func Sockets(pid int) (inodes []uint64) {
-	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
-	entries, _ := os.ReadDir(dir) // a partial list is used too
-	for _, entry := range entries {
-		target, _ := os.Readlink(filepath.Join(dir, entry.Name()))
-		number, isSocket := strings.CutPrefix(target, "socket:[")
-		if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); isSocket && err == nil {
-			inodes = append(inodes, inode)
-		}
-	}
-	return inodes
 }
 
 // StartedAt is when a process began; zero if unknown.

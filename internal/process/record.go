@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // Record identifies a worker for the successor of a killed master: by pid and start time,
@@ -246,7 +248,7 @@ func (r Record) has(pid int, s stat, inUnit bool) bool {
 	if leader, lives := readStat(r.PID); lives {
 		return leader.start == r.Start
 	}
-	return inUnit || haveCommon(r.Sockets, Sockets(pid))
+	return inUnit || haveCommon(r.Sockets, procfs.Sockets(procfs.Files(pid)))
 }
 
 // Add records a process that is the predecessor's because it is in the unit's cgroup, and
@@ -256,7 +258,7 @@ func (p *Predecessor) Add(pid int) (worker Record, added bool) {
 	if !known {
 		return Record{}, false
 	}
-	worker = Record{PID: pid, Start: s.start, Slot: -1, Sockets: Sockets(pid)}
+	worker = Record{PID: pid, Start: s.start, Slot: -1, Sockets: procfs.Sockets(procfs.Files(pid))}
 	p.Workers = append(p.Workers, worker)
 	for _, leader := range []int{s.group, s.session} {
 		if leader != pid && leader > 0 {
@@ -268,7 +270,7 @@ func (p *Predecessor) Add(pid int) (worker Record, added bool) {
 
 // Members returns the processes with the session or process group number of a worker.
 func (p *Predecessor) Members() (pids []int) {
-	for _, pid := range PIDs() {
+	for _, pid := range procfs.PIDs() {
 		group, err := unix.Getpgid(pid)
 		if err != nil {
 			continue

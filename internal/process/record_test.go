@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // recording starts Children that record.
@@ -119,7 +121,7 @@ func TestRecordByPlace(t *testing.T) {
 		t.Errorf("recorded %+v", r)
 	}
 	wantKnown(t, p, "one that was added", o.pid, o.pid)
-	if !slices.Contains(p.Members(), o.pid) || !p.Had(Sockets(o.pid)) {
+	if !slices.Contains(p.Members(), o.pid) || !p.Had(procfs.Sockets(procfs.Files(o.pid))) {
 		t.Errorf("recorded %+v", p.Workers)
 	}
 }

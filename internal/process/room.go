@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/cgroup"
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // Room is a limit on processes and threads, and how many of them are free.
@@ -59,7 +60,7 @@ func UserRoom(uid uint32) Room {
 		return unlimited()
 	}
 	used := 0
-	for _, pid := range PIDs() {
+	for _, pid := range procfs.PIDs() {
 		var tasks unix.Stat_t // a directory for each thread, and two more links
 		if unix.Stat("/proc/"+strconv.Itoa(pid)+"/task", &tasks) == nil && tasks.Uid == uid {
 			used += int(tasks.Nlink) - 2

@@ -6,6 +6,8 @@ import (
 
 	"github.com/shirou/gopsutil/v3/process"
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // Figures is the usage of one worker: its leader and all processes of its session.
@@ -55,7 +57,7 @@ func (sampler) Sample(leaders []int) map[int]Figures {
 	for _, pid := range leaders {
 		members[pid] = nil
 	}
-	for _, pid := range PIDs() {
+	for _, pid := range procfs.PIDs() {
 		if leader, known := leaderOf(pid, members); known {
 			members[leader] = append(members[leader], pid)
 		}

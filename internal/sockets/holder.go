@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 // HeldError says that somebody else has a listener's port or path.
@@ -105,17 +107,10 @@ func pathHolders(path string) []Holder {
 func holdersOf(owners map[uint64]uint32) []Holder {
 	var found []Holder
 	seen := map[uint64]bool{}
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			continue
-		}
-		files := openBy(pid)
+	for _, pid := range procfs.PIDs() {
+		files := procfs.Files(pid)
 		var held []uint64
-		for _, file := range files {
-			var inode uint64
-			_, _ = fmt.Sscanf(file, "socket:[%d]", &inode) // else it is 0, which no socket has
+		for _, inode := range procfs.Sockets(files) {
 			if _, wanted := owners[inode]; wanted && !slices.Contains(held, inode) {
 				held = append(held, inode)
 			}
@@ -147,19 +142,6 @@ func (h Holder) rank() int {
 	default:
 		return 2
 	}
-}
-
-// openBy returns the targets of the process's descriptors, as far as this user may see
-// them.
-func openBy(pid int) (files []string) {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, _ := os.ReadDir(dir)
-	for _, entry := range entries {
-		if file, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
-			files = append(files, file)
-		}
-	}
-	return files
 }
 
 func comm(pid int) string {

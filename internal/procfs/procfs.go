@@ -1,0 +1,61 @@
+// Package procfs reads /proc/PID (proc(5)), as far as this user may.
+package procfs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// PIDs returns every process that /proc shows.
+func PIDs() []int {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1) // a partial list is used too
+	pids := make([]int, 0, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Stat returns the fields of /proc/PID/stat that follow the name, which may contain
+// anything: the first is field 3, the state.
+func Stat(pid int) (fields [][]byte, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:]), nil
+}
+
+// Files returns the targets of a process's descriptors.
+func Files(pid int) (files []string) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, _ := os.ReadDir(dir) // a partial list is used too
+	for _, entry := range entries {
+		if file, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// Sockets returns the inodes of the sockets among such targets.
+func Sockets(files []string) (inodes []uint64) {
+	for _, file := range files {
+		number, isSocket := strings.CutPrefix(file, "socket:[")
+		if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); isSocket && err == nil {
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
+}

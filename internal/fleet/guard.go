@@ -99,8 +99,9 @@ func (g *guard) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
-// replies parses the headers in a stream of replies in RESP, version 2
-// (redis.io/docs/latest/develop/reference/protocol-spec). Its size is constant.
+// replies parses the headers in a stream of replies in RESP, version 2, or 3 with a
+// Sentinel (redis.io/docs/latest/develop/reference/protocol-spec). Its size is
+// constant.
 type replies struct {
 	limits limits
 
@@ -125,7 +126,7 @@ func (r *replies) feed(b []byte) error {
 		}
 		r.length += len(line)
 		switch {
-		case r.length > 0 && bytes.IndexByte([]byte("+-:$*"), r.head[0]) < 0:
+		case r.length > 0 && bytes.IndexByte([]byte("+-:$*_,#!=(%~>|"), r.head[0]) < 0:
 			return errNotRedis
 		case r.length > maxLine:
 			return tooLarge(fmt.Sprintf("a line of more than %d bytes is not taken", maxLine))
@@ -150,7 +151,7 @@ func (r *replies) header() error {
 	}
 	r.pending--
 	kind := r.head[0]
-	if kind != '$' && kind != '*' {
+	if bytes.IndexByte([]byte("$!=*~>%|"), kind) < 0 {
 		return nil
 	}
 	n, err := strconv.ParseInt(string(bytes.TrimSuffix(r.head[1:min(r.length, len(r.head))], []byte("\r"))), 10, 64)
@@ -159,9 +160,10 @@ func (r *replies) header() error {
 		return errNotRedis
 	case n == -1:
 		return nil
-	case kind == '$' && n > r.limits.bulk:
-		return tooLarge(fmt.Sprintf("a string of %d bytes is not taken: %d at most", n, r.limits.bulk))
-	case kind == '$':
+	case bytes.IndexByte([]byte("$!="), kind) >= 0:
+		if n > r.limits.bulk {
+			return tooLarge(fmt.Sprintf("a string of %d bytes is not taken: %d at most", n, r.limits.bulk))
+		}
 		r.skip = n + int64(len("\r\n"))
 		return nil
 	case n > r.limits.elements-r.elements:
@@ -169,6 +171,13 @@ func (r *replies) header() error {
 	case r.arrays == maxArrays:
 		return tooLarge(fmt.Sprintf("an answer of more than %d arrays is not taken", maxArrays))
 	}
-	r.elements, r.arrays, r.pending = r.elements+n, r.arrays+1, r.pending+n
+	r.elements, r.arrays = r.elements+n, r.arrays+1
+	switch kind {
+	case '%': // pairs
+		n *= 2
+	case '|': // pairs, and then the value that they belong to
+		n = 2*n + 1
+	}
+	r.pending += n
 	return nil
 }

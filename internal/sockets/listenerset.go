@@ -126,6 +126,8 @@ func (s *Set) adopt(l *ListenerSet, slots int) {
 		} else {
 			s.bound = append(s.bound, b)
 		}
+	}
+	for _, b := range l.bound {
 		s.dropSurplus(b, slots)
 	}
 	s.store(l.bound)

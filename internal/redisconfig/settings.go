@@ -1,8 +1,8 @@
 package redisconfig
 
 import (
+	"cmp"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,12 +18,12 @@ type Settings struct {
 	Username        string
 	PasswordFile    string        // absolute; its first line, read again at each connect
 	CAFile          string        // absolute; PEM; "": the system's
-	Interval        time.Duration // between beats, 100ms..1h; 0: 2s
+	Interval        time.Duration // between heartbeats, 100ms..1h; 0: 2s
 	TTL             time.Duration // a host that is silent for so long is gone, more than Interval; 0: 4 x Interval
 	HostID          string        // "": the host's name
 	Advertise       []string      // addresses said of this host; nil: what listens
 	ReadFrom        string        // of readers: "primary" or "", "replica"
-	Control         bool          // obey orders from Redis
+	Control         bool          // execute commands from Redis
 	ConnectionLimit int64         // what this host can hold, reported as its capacity; 0: not known
 	MaxConnections  int64         // what its workers take at most, all together; 0: no limit
 }
@@ -38,15 +38,16 @@ const (
 // connects has put that one's own in its place.
 const Embedded = "embedded"
 
-// DefaultInterval is what no interval means.
+// DefaultInterval is the default of Interval.
 const DefaultInterval = 2 * time.Second
 
 const (
-	MinInterval = 100 * time.Millisecond
-	MaxInterval = time.Hour
-	maxTTL      = 30 * 24 * time.Hour
-	maxSecret   = 4 << 10  // bytes of a password file
-	maxCA       = 16 << 20 // bytes of a CA file: the system's own bundles are 0.3 MB
+	MinInterval  = 100 * time.Millisecond
+	MaxInterval  = time.Hour
+	maxTTL       = 30 * 24 * time.Hour
+	maxAdvertise = 64       // addresses
+	maxSecret    = 4 << 10  // bytes of a password file
+	maxCA        = 16 << 20 // bytes of a CA file: the system's own bundles are 0.3 MB
 )
 
 // BadSetting is what is wrong with one of the Settings.
@@ -60,121 +61,59 @@ func (e *BadSetting) Error() string { return "redis." + e.Key + ": " + e.Text }
 // Check reports, as a [*BadSetting], what can be known to be wrong without
 // connecting. It reads the files that s names.
 func (s Settings) Check() error {
-	for _, c := range []struct {
-		key   string
-		check func() error
-	}{
-		{"url", s.checkURL},
-		{"username", s.checkUsername},
-		{"password_file", s.checkPassword},
-		{"ca_file", s.checkCA},
-		{"interval", func() error { return between(s.Every(), MinInterval, MaxInterval) }},
-		{"ttl", s.checkTTL},
-		{"host_id", func() error { _, err := s.Host(); return err }},
-		{"advertise", s.checkAdvertise},
-		{"read_from", s.checkReadFrom},
-		{"connection_limit_per_host", func() error { return notNegative(s.ConnectionLimit) }},
-		{"max_connections_per_host", func() error { return notNegative(s.MaxConnections) }},
-	} {
-		if err := c.check(); err != nil {
-			return &BadSetting{Key: c.key, Text: err.Error()}
-		}
+	bad := func(key, format string, args ...any) error {
+		return &BadSetting{Key: key, Text: fmt.Sprintf(format, args...)}
 	}
-	return nil
-}
-
-func (s Settings) Every() time.Duration {
-	if s.Interval == 0 {
-		return DefaultInterval
-	}
-	return s.Interval
-}
-
-func (s Settings) Expiry() time.Duration {
-	if s.TTL == 0 {
-		return 4 * s.Every()
-	}
-	return s.TTL
-}
-
-func (s Settings) checkURL() error {
-	_, err := ParseURL(s.URL)
-	return err
-}
-
-func (s Settings) checkUsername() error {
 	e, err := ParseURL(s.URL)
-	if err == nil && s.Username != "" && e.Username != "" && e.Username != s.Username {
-		return fmt.Errorf("is %q, and the url has %q", s.Username, e.Username)
+	if err != nil {
+		return bad("url", "%v", err)
 	}
-	return nil
-}
-
-func (s Settings) checkPassword() error {
-	e, err := ParseURL(s.URL)
-	if err != nil || s.PasswordFile == "" {
-		return nil
-	}
-	if e.Password != "" {
-		return errors.New("the url has a password too: leave one of them out")
-	}
-	_, err = ReadSecret(s.PasswordFile)
-	return err
-}
-
-func (s Settings) checkCA() error {
-	e, err := ParseURL(s.URL)
-	if err != nil || s.CAFile == "" {
-		return nil
-	}
-	if !e.TLS {
-		return errors.New("is of use with rediss:// only, and the url is without TLS")
-	}
-	_, err = ReadCA(s.CAFile)
-	return err
-}
-
-func (s Settings) checkTTL() error {
-	if ttl := s.Expiry(); ttl <= s.Every() || ttl > maxTTL {
-		return fmt.Errorf("is %s: must be more than the interval of %s, and at most 30 days", ttl, s.Every())
-	}
-	return nil
-}
-
-func (s Settings) checkAdvertise() error {
-	if len(s.Advertise) > 64 {
-		return errors.New("has more than 64 addresses")
+	switch every, ttl := s.Every(), s.Expiry(); {
+	case s.Username != "" && e.Username != "" && e.Username != s.Username:
+		return bad("username", "is %q, and the url has %q", s.Username, e.Username)
+	case s.PasswordFile != "" && e.Password != "":
+		return bad("password_file", "the url has a password too: leave one of them out")
+	case s.CAFile != "" && !e.TLS:
+		return bad("ca_file", "is of use with rediss:// only, and the url is without TLS")
+	case every < MinInterval || every > MaxInterval:
+		return bad("interval", "is %s: must be %s to %s", every, MinInterval, MaxInterval)
+	case ttl <= every || ttl > maxTTL:
+		return bad("ttl", "is %s: must be more than the interval of %s, and at most 30 days", ttl, every)
+	case len(s.Advertise) > maxAdvertise:
+		return bad("advertise", "has more than %d addresses", maxAdvertise)
+	case s.ReadFrom != "" && s.ReadFrom != FromPrimary && s.ReadFrom != FromReplica:
+		return bad("read_from", "is %q: must be %q or %q", s.ReadFrom, FromPrimary, FromReplica)
+	case s.ConnectionLimit < 0:
+		return bad("connection_limit_per_host", "is %d: must not be negative", s.ConnectionLimit)
+	case s.MaxConnections < 0:
+		return bad("max_connections_per_host", "is %d: must not be negative", s.MaxConnections)
 	}
 	for _, a := range s.Advertise {
 		if a == "" || len(a) > 256 || strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return fmt.Errorf("%q is no address: 1 to 256 bytes without spaces", a)
+			return bad("advertise", "%q is no address: 1 to 256 bytes without spaces", a)
+		}
+	}
+	if _, err := s.Host(); err != nil {
+		return bad("host_id", "%v", err)
+	}
+	if s.PasswordFile != "" {
+		if _, err := ReadSecret(s.PasswordFile); err != nil {
+			return bad("password_file", "%v", err)
+		}
+	}
+	if s.CAFile != "" {
+		if _, err := ReadCA(s.CAFile); err != nil {
+			return bad("ca_file", "%v", err)
 		}
 	}
 	return nil
 }
 
-func (s Settings) checkReadFrom() error {
-	switch s.ReadFrom {
-	case "", FromPrimary, FromReplica:
-		return nil
-	default:
-		return fmt.Errorf("is %q: must be %q or %q", s.ReadFrom, FromPrimary, FromReplica)
-	}
-}
+// Every is the time between heartbeats.
+func (s Settings) Every() time.Duration { return cmp.Or(s.Interval, DefaultInterval) }
 
-func between(d, from, to time.Duration) error {
-	if d < from || d > to {
-		return fmt.Errorf("is %s: must be %s to %s", d, from, to)
-	}
-	return nil
-}
-
-func notNegative(n int64) error {
-	if n < 0 {
-		return fmt.Errorf("is %d: must not be negative", n)
-	}
-	return nil
-}
+// Expiry is the time after which a silent host is gone.
+func (s Settings) Expiry() time.Duration { return cmp.Or(s.TTL, 4*s.Every()) }
 
 // ReadSecret returns the first line of a file. Only a plain file will do: opening
 // any other can block.

@@ -37,8 +37,8 @@ const (
 	// inspectInterval is how long a worker that shuts its socket down can keep
 	// clients out. An inspection costs a system call for each socket.
 	inspectInterval = time.Second
-	// idleAfter is how long nothing has to happen before memory is trimmed;
-	// trimInterval is how often it is where somebody polls all the time.
+	// idleAfter is how long no message has to come before memory is trimmed;
+	// trimInterval is how often it is trimmed while they come all the time.
 	idleAfter    = 3 * time.Second
 	trimInterval = time.Minute
 )
@@ -62,18 +62,14 @@ type loop struct {
 	hungUpAt    time.Time // the last SIGHUP
 	stoppingAt  time.Time // when the stop was asked for; zero: it has not been
 
-	busyAt    time.Time // when something happened last; zero: trimmed since
-	polledAt  time.Time // the same of polls
+	busyAt    time.Time // when a message came last; zero: trimmed since
 	trimmedAt time.Time
 }
 
 func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time) *loop {
 	return &loop{
-		inbox:  newInbox(),
-		pool:   p,
-		log:    log,
-		events: eventlog.New(startedAt),
-		rolls:  map[int]*rollWaiter{},
+		inbox: newInbox(), pool: p, log: log, events: eventlog.New(startedAt),
+		rolls: map[int]*rollWaiter{}, trimmedAt: startedAt,
 	}
 }
 
@@ -96,11 +92,7 @@ func (l *loop) run() pool.AppExited {
 		setAlarm(alarm, l.pool.Next())
 		select {
 		case m := <-l.posts:
-			if isPoll(m) {
-				l.polledAt = time.Now()
-			} else {
-				l.busyAt = time.Now()
-			}
+			l.busyAt = time.Now()
 			l.handle(m)
 		case sig := <-l.signals:
 			l.signal(sig)
@@ -179,9 +171,8 @@ func (l *loop) step(ev pool.Event) {
 // trim gives the memory of a burst (a start, a roll, many questions) back to the
 // system once it is over: a master sits still for days.
 func (l *loop) trim(now time.Time) {
-	idle := !l.busyAt.IsZero() && now.Sub(l.busyAt) > idleAfter
-	polled := l.polledAt.After(l.trimmedAt) && now.Sub(l.trimmedAt) > trimInterval
-	if idle || polled && l.busyAt.IsZero() {
+	idle, late := now.Sub(l.busyAt) > idleAfter, now.Sub(l.trimmedAt) > trimInterval
+	if !l.busyAt.IsZero() && (idle || late) {
 		l.busyAt, l.trimmedAt = time.Time{}, now
 		go trimMemory()
 	}

@@ -139,24 +139,6 @@ func (daemonsFound) report()   {}
 func (leftoversFound) report() {}
 func (runtimeChecked) report() {}
 
-// isPoll reports whether a message comes all the time, whatever happens: it is no
-// sign of work.
-func isPoll(m message) bool {
-	switch m := m.(type) {
-	case statusRequest, healthRequest, eventsRequest:
-		return true
-	case reported:
-		switch m.report.(type) {
-		case daemonsFound, leftoversFound:
-			return true
-		default:
-			return false
-		}
-	default:
-		return false
-	}
-}
-
 // inbox is where messages go.
 type inbox struct {
 	posts chan message

@@ -120,8 +120,6 @@ func (l *loop) handle(m message) {
 		for _, ev := range l.executor.note(m.report) {
 			l.step(ev)
 		}
-	case signaled:
-		l.signal(m.sig)
 	case statusRequest:
 		m.answer(func() (control.App, error) { return l.executor.snapshot(l.pool.View()), nil })
 	case healthRequest:

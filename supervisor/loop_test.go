@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type fakeEffects struct {
 	bad   string                           // why what is prepared can't run; "": it can
 	most  int                              // slots that there is room for; 0: any number
 
+	signals  chan os.Signal
 	terminal atomic.Bool
 	starts   []pool.ID
 	kills    []pool.ID
@@ -97,6 +99,8 @@ func newFakeLoop(e *fakeEffects, cfg Config) *loop {
 	l.manager.notifier = new(recorder)
 	e.executor = &executor{inbox: l.inbox}
 	l.executor = e
+	e.signals = make(chan os.Signal)
+	l.signals = e.signals
 	return l
 }
 
@@ -190,7 +194,7 @@ func TestWithdrawalAnswersWhoWaitsForARoll(t *testing.T) {
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
 		first, second := request(l), request(l)
-		l.post(signaled{syscall.SIGWINCH})
+		e.signals <- syscall.SIGWINCH
 		for _, w := range []*rollWaiter{first, second} {
 			if o := w.end(); o.Result != pool.ResultCanceled || o.Generation != w.generation {
 				t.Errorf("got %+v, want generation %d canceled", o, w.generation)
@@ -221,7 +225,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 		ended := make(chan pool.AppExited)
 		go func() { ended <- l.run() }()
 		time.Sleep(time.Minute)
-		send := func(sig syscall.Signal) { l.post(signaled{sig}) }
+		send := func(sig syscall.Signal) { e.signals <- sig }
 		send(syscall.SIGINT)
 		send(syscall.SIGINT) // the same wish, delivered twice
 		time.Sleep(sameRequest - time.Millisecond)
@@ -276,7 +280,7 @@ func TestAStormOfSignalsIsTwoRolls(t *testing.T) {
 			if i == 20 {
 				sig = syscall.SIGHUP
 			}
-			l.post(signaled{sig})
+			e.signals <- sig
 		}
 		time.Sleep(time.Minute)
 	})
@@ -292,7 +296,7 @@ func TestSlotsBySignal(t *testing.T) {
 		time.Sleep(time.Minute)
 		wanted := func(signals ...syscall.Signal) (n int) {
 			for _, sig := range signals {
-				l.post(signaled{sig})
+				e.signals <- sig
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -341,9 +345,9 @@ func TestHangupIsOneReload(t *testing.T) {
 		inBubble(t, e, Defaults(), func(l *loop) {
 			time.Sleep(time.Minute)
 			e.terminal.Store(c.after)
-			l.post(signaled{syscall.SIGHUP})
+			e.signals <- syscall.SIGHUP
 			time.Sleep(c.apart)
-			l.post(signaled{syscall.SIGHUP})
+			e.signals <- syscall.SIGHUP
 			time.Sleep(time.Minute)
 		})
 		if len(e.prepared) != c.rolls {
@@ -364,11 +368,11 @@ func TestSystemdIsToldOfAReload(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		told = nil
-		l.post(signaled{syscall.SIGHUP})
+		e.signals <- syscall.SIGHUP
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		e.bad = "shop.toml:3: unknown key"
-		l.post(signaled{syscall.SIGHUP})
+		e.signals <- syscall.SIGHUP
 		time.Sleep(5 * time.Second)
 		l.postFact(pool.StopRequested{})
 		<-ended

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"os"
 
 	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
@@ -13,7 +12,8 @@ import (
 )
 
 // A message is what reaches the loop from another goroutine: all kinds are in this
-// file. loop.handle says what follows from each.
+// file, but for signals, which have a channel of their own. loop.handle says what
+// follows from each.
 //
 //sumtype:decl
 type message interface{ message() }
@@ -29,8 +29,6 @@ type (
 	fact struct{ event pool.Event }
 	// reported brings a report to the executor.
 	reported struct{ report }
-	// signaled is a signal to the master.
-	signaled struct{ sig os.Signal }
 
 	// The requests of the control API; see control.Backend.
 	statusRequest   struct{ reply[control.App] }
@@ -69,7 +67,6 @@ type (
 
 func (fact) message()     {}
 func (reported) message() {}
-func (signaled) message() {}
 func (reply[T]) message() {} // all requests
 
 type (

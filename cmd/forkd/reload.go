@@ -44,10 +44,6 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		}
 		return err
 	}
-	type outcome struct {
-		rolled control.Rolled
-		err    error
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
@@ -55,23 +51,26 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	if err != nil {
 		return err
 	}
-	ended := make(chan outcome, 1)
+	var rolled control.Rolled
+	ended := make(chan error, 1)
 	go func() {
-		rolled, err := client.Reload(ctx, r)
-		ended <- outcome{rolled, err}
+		var err error
+		rolled, err = client.Reload(ctx, r)
+		ended <- err
 	}()
 	poll := time.NewTicker(250 * time.Millisecond)
 	defer poll.Stop()
 	shown := ""
 	for {
 		select {
-		case end := <-ended:
-			if end.err != nil {
-				return end.err
-			}
-			if err := printResult(std, name, end.rolled, time.Since(began)); err != nil {
+		case err := <-ended:
+			switch {
+			case err != nil:
 				return err
+			case rolled.Result != control.ResultDone:
+				return fmt.Errorf("%s: roll to generation %d: %s", name, rolled.Generation, resultText(rolled))
 			}
+			fmt.Fprintf(std.out, "%s: generation %d serves, after %.1fs\n", name, rolled.Generation, time.Since(began).Seconds())
 			return awaitScale(ctx, std, client, before.Totals.Wanted)
 		case <-poll.C:
 		}
@@ -99,13 +98,4 @@ func awaitScale(ctx context.Context, std stdio, client *control.Client, before i
 		return nil
 	}
 	return awaitWorkers(ctx, std, client, control.Scaled{From: before, To: app.Totals.Wanted}, time.Now())
-}
-
-// printResult prints that a roll is done; any other result is an error.
-func printResult(std stdio, name string, r control.Rolled, took time.Duration) error {
-	if r.Result == control.ResultDone {
-		fmt.Fprintf(std.out, "%s: generation %d serves, after %.1fs\n", name, r.Generation, took.Seconds())
-		return nil
-	}
-	return fmt.Errorf("%s: roll to generation %d: %s", name, r.Generation, resultText(r))
 }

@@ -243,7 +243,7 @@ func longestWait(hosts []fleet.Host) time.Duration {
 // ids.
 func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error) {
 	var chosen []fleet.Host
-	var ids, missing, twins []string
+	var ids, missing, duplicates []string
 	for i := range hosts {
 		h := &hosts[i]
 		if h.Vanished || len(names) > 0 && !slices.Contains(names, h.ID) || redisconfig.CheckHost(h.ID) != nil {
@@ -251,7 +251,7 @@ func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error
 		}
 		chosen, ids = append(chosen, *h), append(ids, h.ID)
 		if h.Twin != "" {
-			twins = append(twins, h.ID)
+			duplicates = append(duplicates, h.ID)
 		}
 	}
 	for _, name := range names {
@@ -264,8 +264,8 @@ func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error
 		return nil, fmt.Errorf("%s: no such host reports: %s: forkd fleet status %s shows those that do", app, few(missing), app)
 	case len(chosen) == 0:
 		return nil, fmt.Errorf("%s: every host has vanished: see forkd fleet status %s", app, app)
-	case len(twins) > 0:
-		return nil, fmt.Errorf("%s: two masters report as %s: give each a redis.host_id of its own, or leave it out", app, few(twins))
+	case len(duplicates) > 0:
+		return nil, fmt.Errorf("%s: two masters report as %s: give each a redis.host_id of its own, or leave it out", app, few(duplicates))
 	}
 	return chosen, nil
 }

@@ -179,8 +179,9 @@ func credentials(s Settings, e redisconfig.Endpoint) func(context.Context) (user
 // that is for the primary, whose address another Sentinel knows.
 type sentinelConn struct{ net.Conn }
 
-func (c sentinelConn) SetDeadline(t time.Time) error      { return c.Conn.SetDeadline(sooner(t)) }
-func (c sentinelConn) SetReadDeadline(t time.Time) error  { return c.Conn.SetReadDeadline(sooner(t)) }
+func (c sentinelConn) SetDeadline(t time.Time) error     { return c.Conn.SetDeadline(sooner(t)) }
+func (c sentinelConn) SetReadDeadline(t time.Time) error { return c.Conn.SetReadDeadline(sooner(t)) }
+
 func (c sentinelConn) SetWriteDeadline(t time.Time) error { return c.Conn.SetWriteDeadline(sooner(t)) }
 
 // sooner is t, at most sentinelTimeout from now. No deadline stays none: of a subscriber.

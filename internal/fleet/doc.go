@@ -13,8 +13,8 @@ package fleet
 
 import "github.com/forkd/forkd/internal/redisconfig"
 
-// The settings are those of redisconfig.
-type (
-	Settings   = redisconfig.Settings
-	BadSetting = redisconfig.BadSetting
-)
+// Settings is the configuration of a Reporter or a Reader.
+type Settings = redisconfig.Settings
+
+// BadSetting is what is wrong with one of the Settings.
+type BadSetting = redisconfig.BadSetting

@@ -77,8 +77,8 @@ func newConn(client redis.UniversalClient, app string) *conn {
 // HeartbeatScript is the script that takes the reports of hosts.
 func HeartbeatScript() *redis.Script { return redis.NewScript(heartbeatSource) }
 
-// Beat returns what HeartbeatScript gets for a report of an app on the host s.HostID: its
-// keys and its arguments. It is for those who play many hosts: the benchmark and the
+// Heartbeat returns the keys and the arguments of HeartbeatScript for a report of an app
+// on the host s.HostID. It is for those who play many hosts: the benchmark and the
 // tests. The first seq of a boot is 1.
 func Heartbeat(s Settings, app App, status control.App, seq uint64, news []control.Event) (k []string, args []any) {
 	w := conn{keys: keys{app.Name}}

@@ -22,6 +22,7 @@ const (
 	AgentListener = 4
 )
 
+// What the master and the agent say on the channel.
 const (
 	AgentLeave       = "leave"
 	AgentLineMax     = 4 << 10         // bytes of a line from the agent

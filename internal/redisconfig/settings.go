@@ -38,12 +38,12 @@ const (
 // connects has put that one's own in its place.
 const Embedded = "embedded"
 
-// DefaultInterval is the default of Interval.
-const DefaultInterval = 2 * time.Second
-
+// The bounds of Settings.
 const (
-	MinInterval  = 100 * time.Millisecond
-	MaxInterval  = time.Hour
+	DefaultInterval = 2 * time.Second
+	MinInterval     = 100 * time.Millisecond
+	MaxInterval     = time.Hour
+
 	maxTTL       = 30 * 24 * time.Hour
 	maxAdvertise = 64       // addresses
 	maxSecret    = 4 << 10  // bytes of a password file
@@ -130,6 +130,7 @@ func ReadSecret(path string) (string, error) {
 	return line, nil
 }
 
+// ReadCA returns the certificates in a file.
 func ReadCA(path string) (*x509.CertPool, error) {
 	b, err := readPlain(path, maxCA)
 	if err != nil {

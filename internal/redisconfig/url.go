@@ -89,6 +89,7 @@ func (e *Endpoint) parse(hosts, path, query string) error {
 		if e.Master, db, _ = strings.Cut(db, "/"); e.Master == "" {
 			return errors.New("names no primary: redis+sentinel://HOST:26379/NAME, as it is called in sentinel.conf")
 		}
+	case Single:
 	case Cluster:
 		if db != "" {
 			return errors.New("has a path: a Cluster has only one database")

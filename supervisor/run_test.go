@@ -34,6 +34,7 @@ import (
 const (
 	roleMaster = "FORKD_TEST_MASTER" // the Config as JSON
 	roleWorker = "worker"            // os.Args[1]; os.Args[2] is how it behaves
+	roleAgent  = "FORKD_TEST_AGENT"  // os.Args[1], and in the master's environment: how its fleet agent behaves
 	taskLimit  = "FORKD_TEST_NPROC"  // the master's limit on processes; "": as it is
 )
 
@@ -41,6 +42,9 @@ func TestMain(m *testing.M) {
 	supervisor.Shim()
 	if len(os.Args) > 2 && os.Args[1] == roleWorker {
 		os.Exit(behave(os.Args[2]))
+	}
+	if len(os.Args) > 2 && os.Args[1] == roleAgent {
+		os.Exit(behaveAsAgent(os.Args[2]))
 	}
 	if config, ok := os.LookupEnv(roleMaster); ok {
 		os.Exit(master(config))
@@ -55,6 +59,9 @@ func master(config string) int {
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 3
+	}
+	if how, ok := os.LookupEnv(roleAgent); ok {
+		cfg.FleetAgent = []string{"forkd", roleAgent, how}
 	}
 	if n, err := strconv.ParseUint(os.Getenv(taskLimit), 10, 64); err == nil {
 		if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: n, Max: n}); err != nil {

@@ -52,12 +52,12 @@ func of(dir string) []process {
 	return found
 }
 
-// mourn notes every process of a script whose master is about to be killed.
-func (h *harness) mourn(dir string) {
+// noteOrphans notes every process of a script whose master is about to be killed.
+func (h *harness) noteOrphans(dir string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range of(dir) {
-		h.bereaved[p.pid] = dir
+		h.orphans[p.pid] = dir
 	}
 }
 
@@ -72,7 +72,7 @@ func (h *harness) leftBehind(env *testscript.Env, dir string) {
 		return
 	}
 	var left []string
-	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
+	for deadline := time.Now().Add(scriptTimeout); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		if left = h.remains(dir); len(left) == 0 {
 			return
 		}
@@ -97,12 +97,12 @@ func (h *harness) remains(dir string) []string {
 		if h.failed.Load() || !p.zombie || p.parent != os.Getpid() {
 			continue
 		}
-		switch owner, known := h.bereaved[p.pid]; {
+		switch owner, known := h.orphans[p.pid]; {
 		case !known:
 			left = append(left, fmt.Sprintf("zombie %d (%s)", p.pid, p.name))
 		case owner == dir:
 			if _, err := unix.Wait4(p.pid, nil, unix.WNOHANG, nil); err == nil {
-				delete(h.bereaved, p.pid)
+				delete(h.orphans, p.pid)
 			}
 		}
 	}

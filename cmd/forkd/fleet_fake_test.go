@@ -15,10 +15,10 @@ import (
 
 // fakeFleet is an app in a Redis that there is not.
 type fakeFleet struct {
-	hosts []fleet.Host
-	away  atomic.Bool                        // Redis is
-	obey  func(host string, c fleet.Command) // at each Send
-	deaf  []string                           // hosts that can't be sent to
+	hosts       []fleet.Host
+	away        atomic.Bool                        // Redis is
+	onSend      func(host string, c fleet.Command) // at each Send
+	unreachable []string                           // hosts that can't be sent to
 
 	events chan fleet.Entry // that come while somebody follows
 	broken chan error       // ends a follower's reading
@@ -84,13 +84,13 @@ func (f *fakeFleet) Events(ctx context.Context, _, after string, follow bool, ea
 }
 
 func (f *fakeFleet) Send(_ context.Context, _, host string, c fleet.Command) error {
-	if slices.Contains(f.deaf, host) {
+	if slices.Contains(f.unreachable, host) {
 		return errors.New("its list is full")
 	}
 	f.sent = append(f.sent, host+" "+c.Op)
 	f.last = c
-	if f.obey != nil {
-		f.obey(host, c)
+	if f.onSend != nil {
+		f.onSend(host, c)
 	}
 	return nil
 }
@@ -106,7 +106,7 @@ func (f *fakeFleet) answer(host, kind, command, reason string) {
 
 // answers makes hosts answer a command at once, with these events.
 func (f *fakeFleet) answers(kinds ...string) {
-	f.obey = func(host string, c fleet.Command) {
+	f.onSend = func(host string, c fleet.Command) {
 		for _, kind := range kinds {
 			f.answer(host, kind, c.ID, "as told")
 		}

@@ -53,8 +53,8 @@ func TestCommandIsAnsweredByAll(t *testing.T) {
 func TestCommandThatFailsOnSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1", "web-2", "web-3", "web-4")
-		f.deaf = []string{"web-3"}
-		f.obey = func(host string, c fleet.Command) {
+		f.unreachable = []string{"web-3"}
+		f.onSend = func(host string, c fleet.Command) {
 			switch host {
 			case "web-1":
 				f.answer(host, "draining", c.ID, "")
@@ -90,7 +90,7 @@ func TestRollGoesBatchByBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet(many(21)...)
 		var underway atomic.Int32
-		f.obey = func(host string, c fleet.Command) {
+		f.onSend = func(host string, c fleet.Command) {
 			if n := underway.Add(1); n > 3 {
 				t.Errorf("%d roll at the same time", n)
 			}
@@ -119,7 +119,7 @@ func TestRollGoesBatchByBatch(t *testing.T) {
 func TestRollStopsAtTheFirstFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet(many(7)...)
-		f.obey = func(host string, c fleet.Command) {
+		f.onSend = func(host string, c fleet.Command) {
 			f.answer(host, "roll_started", c.ID, "")
 			if host == "web-02" {
 				f.answer(host, "rolled_back", c.ID, "slot 0: exit status 3")
@@ -148,7 +148,7 @@ func TestRollOfAHostThatDies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFakeFleet("web-1", "web-2")
-				f.obey = func(host string, o fleet.Command) {
+				f.onSend = func(host string, o fleet.Command) {
 					f.answer(host, "roll_started", o.ID, "as told")
 					c.dies(&f.hosts[0])
 				}
@@ -159,7 +159,7 @@ func TestRollOfAHostThatDies(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1")
-		f.obey = func(host string, o fleet.Command) {
+		f.onSend = func(host string, o fleet.Command) {
 			f.answer(host, "roll_started", o.ID, "as told")
 			f.say(host, "down", "")
 		}
@@ -172,7 +172,7 @@ func TestInterruptedCommandSaysWhoHasAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet(many(4)...)
-		f.obey = func(host string, c fleet.Command) {
+		f.onSend = func(host string, c fleet.Command) {
 			f.answer(host, "roll_started", c.ID, "")
 			switch host {
 			case "web-00":
@@ -187,7 +187,7 @@ func TestInterruptedCommandSaysWhoHasAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet("web-1", "web-2")
-		f.obey = func(string, fleet.Command) { cancel() }
+		f.onSend = func(string, fleet.Command) { cancel() }
 		_, err := execute(ctx, f, control.OpDrain, everyOne)
 		wantErr(t, err, "shop: interrupted; not answered, and may yet: web-1, web-2")
 	})

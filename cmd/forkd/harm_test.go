@@ -51,7 +51,7 @@ func workerHarm() {
 			fmt.Printf("%s: %v\n", os.Args[1], err)
 		}
 	}()
-	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}, ln))
+	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}, ln))
 }
 
 // borrow keeps copies of what the worker package will take and close.

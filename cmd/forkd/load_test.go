@@ -76,7 +76,7 @@ func (l *loader) converse(ctx context.Context, keep bool) (err error) {
 			err = fmt.Errorf("request %d of its connection: %w", asked, err)
 		}
 	}()
-	conn, err := (&net.Dialer{Timeout: patienceOfScripts}).Dial(l.network, l.address)
+	conn, err := (&net.Dialer{Timeout: scriptTimeout}).Dial(l.network, l.address)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (l *loader) converse(ctx context.Context, keep bool) (err error) {
 	}
 	for ctx.Err() == nil {
 		asked++
-		if err := conn.SetDeadline(time.Now().Add(patienceOfScripts)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(scriptTimeout)); err != nil {
 			return err
 		}
 		if _, err := io.WriteString(conn, request+"\r\n"); err != nil {

@@ -172,7 +172,7 @@ func TestEventsFollowToTheEnd(t *testing.T) {
 	go func() {
 		ended <- run(context.Background(), []string{"events", "shop", "-f"}, stdio{out: out, err: out})
 	}()
-	for deadline := time.Now().Add(patienceOfScripts); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(scriptTimeout); ; time.Sleep(10 * time.Millisecond) {
 		data, err := os.ReadFile(out.Name())
 		if err != nil {
 			t.Fatal(err)

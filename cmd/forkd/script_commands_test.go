@@ -73,12 +73,12 @@ func storm(ts *testscript.TestScript, neg bool, args []string) {
 
 // pong reports whether a Redis answers, if only that it wants a password.
 func pong(address string) (bool, string) {
-	conn, err := net.DialTimeout("tcp", address, patienceOfScripts)
+	conn, err := net.DialTimeout("tcp", address, scriptTimeout)
 	if err != nil {
 		return false, err.Error()
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patienceOfScripts)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(scriptTimeout)); err != nil {
 		return false, err.Error()
 	}
 	if _, err := io.WriteString(conn, "*1\r\n$4\r\nPING\r\n"); err != nil {

@@ -78,7 +78,7 @@ func TestMain(m *testing.M) {
 // FORKD_RUNTIME_DIR and no zombie may be left. The condition [root] is for what
 // an ordinary user can't do.
 func TestScript(t *testing.T) {
-	h := &harness{bereaved: map[int]string{}}
+	h := &harness{orphans: map[int]string{}}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
@@ -120,15 +120,15 @@ type harness struct {
 	// outgoing connections (32768 and up), so that none is taken by one.
 	ports atomic.Int32
 
-	// bereaved are the processes of masters that a script has killed, by the
+	// orphans are the processes of masters that a script has killed, by the
 	// script's directory: nobody else is there to reap them.
-	mu       sync.Mutex
-	bereaved map[int]string
+	mu      sync.Mutex
+	orphans map[int]string
 }
 
-// patienceOfScripts bounds every waitfor; the race detector and a busy machine
+// scriptTimeout bounds every waitfor; the race detector and a busy machine
 // make things slow.
-const patienceOfScripts = 60 * time.Second
+const scriptTimeout = 60 * time.Second
 
 // fakeHosts reports hosts that do not exist to the Redis of FORKD_REDIS_URL, once,
 // for a minute's interval: sim-00000 and on.
@@ -144,7 +144,7 @@ func fakeHosts(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	client := redis.NewClient(o)
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patienceOfScripts)
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout)
 	defer cancel()
 	now := time.Now()
 	ts.Check(client.ZAdd(ctx, "forkd:apps", redis.Z{Score: float64(now.Add(time.Hour).UnixMilli()), Member: args[0]}).Err())
@@ -249,7 +249,7 @@ func (h *harness) signal(ts *testscript.TestScript, neg bool, args []string) {
 		pid = workers[len(workers)-1].PID
 	}
 	if sig == unix.SIGKILL && !ofWorker {
-		h.mourn(ts.Getenv("FORKD_RUNTIME_DIR"))
+		h.noteOrphans(ts.Getenv("FORKD_RUNTIME_DIR"))
 	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	ts.Check(err)
@@ -318,12 +318,12 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("cannot wait for %s", strings.Join(args, " "))
 	}
 	seen := ""
-	for deadline := time.Now().Add(patienceOfScripts); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
+	for deadline := time.Now().Add(scriptTimeout); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		if ok, seen = look(); ok {
 			return
 		}
 	}
-	ts.Fatalf("waited %v in vain for %s; last seen: %s", patienceOfScripts, strings.Join(args, " "), seen)
+	ts.Fatalf("waited %v in vain for %s; last seen: %s", scriptTimeout, strings.Join(args, " "), seen)
 }
 
 // get is one request on a connection of its own, which may be lost on a worker

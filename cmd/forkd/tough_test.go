@@ -73,7 +73,7 @@ func workerTough() {
 		}
 	}()
 	notifyReady()
-	server := http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}
+	server := http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}
 	_ = server.Serve(tenacious{ln})
 	forGood()
 }
@@ -84,7 +84,7 @@ func workerStubborn() {
 	orDie(exec.Command("sleep", "1000").Start())
 	_, ln := inherit()
 	notifyReady()
-	server := http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}
+	server := http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}
 	_ = server.Serve(ln)
 }
 
@@ -125,7 +125,7 @@ func workerFlood() {
 	http.Handle("GET /", answers())
 	_, ln := inherit()
 	notifyReady()
-	server := http.Server{ReadHeaderTimeout: patienceOfScripts}
+	server := http.Server{ReadHeaderTimeout: scriptTimeout}
 	_ = server.Serve(ln)
 }
 
@@ -152,14 +152,14 @@ func stranger() {
 	orDie(unix.Listen(fd, 8))
 	ln, err := net.FileListener(os.NewFile(uintptr(fd), "listener"))
 	orDie(err)
-	server := http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}
+	server := http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}
 	go func() { _ = server.Serve(ln) }()
 	<-signals
 }
 
 // fetch prints a URL's answer, which may take its time.
 func fetch() {
-	client := http.Client{Timeout: patienceOfScripts}
+	client := http.Client{Timeout: scriptTimeout}
 	response, err := client.Get(os.Args[1])
 	orDie(err)
 	_, err = io.Copy(os.Stdout, response.Body)

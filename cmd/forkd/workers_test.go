@@ -22,7 +22,7 @@ func workerHTTP() {
 	w := worker.New()
 	ln, err := w.Listen("http", "127.0.0.1:0")
 	orDie(err)
-	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}, ln))
+	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}, ln))
 }
 
 // workerAll is workerHTTP on every socket that it was passed.
@@ -34,7 +34,7 @@ func workerAll() {
 		ln, err := w.Listen(name, "")
 		orDie(err)
 		servers.Go(func() {
-			orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: patienceOfScripts}, ln))
+			orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}, ln))
 		})
 	}
 	servers.Wait()

@@ -46,9 +46,6 @@ redis.control = true.`,
 	for _, name := range []string{"serve", "advise", "haproxy"} {
 		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))
 	}
-	for _, sub := range cmd.Commands() {
-		sub.DisableFlagsInUseLine = true
-	}
 	return cmd
 }
 

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
 // stdio is where a command reads, and where it writes: results to out, errors to
@@ -71,20 +74,34 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		}
 		return usage("%v: see %s --help", err, cmd.CommandPath())
 	})
+	fleet := fleetCommand(std)
 	root.AddCommand(
 		runCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
 		drainCommand(std), resumeCommand(std), describeCommand(std), eventsCommand(std), sendCommand(std),
-		pidCommand(std), checkCommand(std), unitCommand(std), fleetCommand(std), completionCommand(std), versionCommand(std),
+		pidCommand(std), checkCommand(std), unitCommand(std), fleet, completionCommand(std), versionCommand(std),
 	)
 	root.AddCommand(refusals()...)
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
 		help.RunE = helpOn
 	}
-	for _, cmd := range root.Commands() {
+	for _, cmd := range slices.Concat(root.Commands(), fleet.Commands()) {
 		cmd.DisableFlagsInUseLine = true // "[flags]" on every line says nothing
 	}
 	return root
+}
+
+func versionCommand(std stdio) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "print the version",
+		Args:  exactly(0),
+		Run:   func(*cobra.Command, []string) { fmt.Fprintln(std.out, versionLine()) },
+	}
+}
+
+func versionLine() string {
+	return "forkd " + control.Version() + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
 // noSuchCommand is the error of a first argument that is the name of no command

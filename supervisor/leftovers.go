@@ -233,24 +233,25 @@ func (l *leftDaemons) signal(sig syscall.Signal) error {
 	return failed
 }
 
-// show is how status shows leftovers.
-func (l *leftDaemons) show() control.Leftover {
-	out := showDaemons(l.from, l.daemons)
-	out.State, out.KillAt = string(pool.StateDraining), &l.killAt
-	out.Reason = "left by a worker that has ended, " + ownSession(l.daemons)
-	return out
-}
+// show is how status shows them.
+func (l *leftDaemons) show() control.Leftover { return showDaemons(l.from, l.daemons, &l.killAt) }
 
-// showDaemons is how status shows the daemons of one worker (nil: of any).
-func showDaemons(from *worker, daemons []*daemon) control.Leftover {
-	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), Reason: ownSession(daemons)}
+// showDaemons is how status shows the daemons of one worker (nil: of any); killAt is
+// set when the worker is dead.
+func showDaemons(from *worker, daemons []*daemon, killAt *time.Time) control.Leftover {
+	out := control.Leftover{PID: daemons[0].PID, State: "running", Processes: len(daemons), KillAt: killAt}
 	if at := daemons[0].StartedAt(); !at.IsZero() {
 		out.StartedAt = &at
 	}
 	if from != nil {
 		out.Slot = &from.id.Slot
-		out.Reason = fmt.Sprintf("started by worker %d, %s", from.process.PID(), ownSession(daemons))
+		out.Reason = fmt.Sprintf("started by worker %d, ", from.process.PID())
 	}
+	if killAt != nil {
+		out.State = string(pool.StateDraining)
+		out.Reason = "left by a worker that has ended, "
+	}
+	out.Reason += ownSession(daemons)
 	return out
 }
 
@@ -262,8 +263,8 @@ func ownSession(daemons []*daemon) string {
 	return "in sessions of their own"
 }
 
-// showDaemons lists all daemons, those of one worker together.
-func (e *executor) showDaemons() (all []control.Leftover) {
+// listDaemons lists all daemons, those of one worker together.
+func (e *executor) listDaemons() (all []control.Leftover) {
 	for _, l := range e.daemons.left {
 		all = append(all, l.show())
 	}
@@ -274,7 +275,7 @@ func (e *executor) showDaemons() (all []control.Leftover) {
 		}
 	}
 	for from, daemons := range byWorker(running) {
-		all = append(all, showDaemons(from, daemons))
+		all = append(all, showDaemons(from, daemons, nil))
 	}
 	return all
 }

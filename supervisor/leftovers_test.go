@@ -68,7 +68,7 @@ func TestDaemons(t *testing.T) {
 			h.orphanDaemons(dead, epoch.Add(-time.Second))
 			events := h.noteDaemons(daemonsFound{c.found, oldest, c.shared}, epoch)
 			running := len(c.found) - c.left
-			for _, l := range h.showDaemons() {
+			for _, l := range h.listDaemons() {
 				if l.KillAt == nil {
 					running -= l.Processes
 				} else if l.Processes != c.left || l.PID != c.first {

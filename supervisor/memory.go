@@ -15,25 +15,20 @@ import (
 // page cache when they are wanted (madvise(2), MADV_DONTNEED).
 func trimMemory() {
 	debug.FreeOSMemory()
-	self, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return
-	}
+	self, serr := os.Readlink("/proc/self/exe")
 	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
+	if serr != nil || err != nil {
 		return
 	}
 	for line := range strings.Lines(string(maps)) {
 		var from, to uintptr
-		fields := strings.Fields(line)
+		var mode string
+		if !strings.HasSuffix(line, " "+self+"\n") {
+			continue
+		}
 		// Only what can't have been written to: the file has it unchanged.
-		if len(fields) < 6 || fields[5] != self || fields[1] != "r-xp" && fields[1] != "r--p" {
-			continue
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n == 3 && (mode == "r-xp" || mode == "r--p") {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED) // a refusal leaves them where they are
 		}
-		if _, err := fmt.Sscanf(fields[0], "%x-%x", &from, &to); err != nil {
-			continue
-		}
-		// It can't harm: a refusal leaves the pages where they are.
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
 	}
 }

@@ -23,10 +23,10 @@ type release struct {
 // prepareRelease resolves the directory and opens the program. It may block.
 func prepareRelease(cfg Config) (*release, error) {
 	directory, err := filepath.EvalSymlinks(cfg.Directory)
-	if err != nil {
-		return nil, fmt.Errorf("cannot enter the directory: %w", err)
+	var info os.FileInfo
+	if err == nil {
+		info, err = os.Stat(directory)
 	}
-	info, err := os.Stat(directory)
 	if err != nil {
 		return nil, fmt.Errorf("cannot enter the directory: %w", err)
 	}

@@ -91,7 +91,10 @@ func (s spawn) outputs(w *worker, spec *process.Spec) (passed []int, err error) 
 
 // spec is the process without its output and link.
 func (s spawn) spec(notify string) (process.Spec, error) {
-	scope := s.scope()
+	scope := placeholder.NewScope(s.id.Slot, s.id.Generation)
+	for i, l := range s.listeners {
+		scope.Add(l.Name, l.Network, ipc.FirstFD+i, l.Port)
+	}
 	args := make([]string, len(s.cfg.Command))
 	for i, arg := range s.cfg.Command {
 		expanded, err := scope.Expand(arg)
@@ -125,14 +128,6 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 
 func (s spawn) passesSockets() bool {
 	return slices.Contains(s.cfg.Protocols, ProtocolSystemd) && len(s.sockets) > 0
-}
-
-func (s spawn) scope() placeholder.Scope {
-	sc := placeholder.NewScope(s.id.Slot, s.id.Generation)
-	for i, l := range s.listeners {
-		sc.Add(l.Name, l.Network, ipc.FirstFD+i, l.Port)
-	}
-	return sc
 }
 
 // environment is what a worker inherits, then what is configured, then what

@@ -25,7 +25,7 @@ func (e *executor) snapshot(v pool.View) control.App {
 		HostDraining: v.Draining,
 		ReloadError:  e.reloadFailed,
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
-		Leftovers:    append([]control.Leftover{}, e.showDaemons()...),
+		Leftovers:    append([]control.Leftover{}, e.listDaemons()...),
 	}
 	if e.agent != nil {
 		app.Redis = e.agent.health()

@@ -37,34 +37,24 @@ type channel struct {
 }
 
 // newChannel returns both ends: the master's, and the descriptor for the worker.
-func newChannel(closer *closing.Closer) (*channel, int, error) {
+func newChannel(closer *closing.Closer) (c *channel, theirs int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make the worker's channel: %w", err)
 	}
 	closing.RefuseRights(fds[0])
-	c, err := openChannel(fds[0], closer)
+	file := os.NewFile(uintptr(fds[0]), "channel")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err == nil {
+		c = &channel{conn: closing.NewConn(conn.(*net.UnixConn), closer)}
+		c.raw, err = c.conn.SyscallConn()
+	}
 	if err != nil {
 		unix.Close(fds[1])
 		return nil, -1, fmt.Errorf("cannot make the worker's channel: %w", err)
 	}
 	return c, fds[1], nil
-}
-
-// openChannel takes the descriptor over.
-func openChannel(fd int, closer *closing.Closer) (*channel, error) {
-	file := os.NewFile(uintptr(fd), "channel")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return nil, err
-	}
-	c := &channel{conn: closing.NewConn(conn.(*net.UnixConn), closer)}
-	if c.raw, err = c.conn.SyscallConn(); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return c, nil
 }
 
 // close ends the channel. What still waited to be written is lost with it; the

@@ -23,7 +23,6 @@ const (
 	minFollowRetry = 200 * time.Millisecond
 	maxFollowRetry = 5 * time.Second
 	outageTimeout  = time.Minute // without a reply, following ends
-	fromNow        = "$"
 	firstEntry     = "0-0"
 )
 
@@ -39,48 +38,42 @@ type Entry struct {
 }
 
 // Events calls each with the events of an app, in the order in which Redis got them:
-// those after an id, all for "", only new ones for "$". Without follow it ends at the
-// end that the stream has when it begins. With follow it ends with ctx, at an error of
+// those after an id, all for "". Without follow it ends at the end that the stream has
+// when it begins. With follow it ends with ctx, at an error of
 // each, which is returned as it is, or when Redis has not replied for a minute. Events
 // that come while Redis is away are read later, as far as they are kept.
 func (r *Reader) Events(ctx context.Context, app, after string, follow bool, each func(Entry) error) error {
 	if err := redisconfig.CheckApp(app); err != nil {
 		return err
 	}
-	if after != "" && after != fromNow && !validEntry(after) {
+	if after != "" && !validEntry(after) {
 		return fmt.Errorf("%s is no id of an event: MS-N", short(after))
 	}
 	life, end := context.WithCancel(ctx)
 	defer end()
-	f := follower{key: keys{app}.events(), last: cmp.Or(after, firstEntry), each: each}
-	if !follow && after == fromNow {
-		return nil
-	}
 	// A blocked read must end with ctx: this client's connections do.
 	client, err := dialThrough(life, r.settings, true, direct())
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	f.client = client
-	err = f.start(ctx)
-	switch {
-	case err != nil:
-	case follow:
+	f := follower{client: client, key: keys{app}.events(), last: cmp.Or(after, firstEntry), each: each}
+	if follow {
 		err = f.follow(ctx)
-	default:
+	} else {
 		err = f.kept(ctx)
 	}
 	if own, ok := errors.AsType[eachError](err); ok {
 		return own.error
 	}
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
 		return fmt.Errorf("cannot read the events in %s: %w", f.key, err)
 	}
-	if err != nil {
-		return ctx.Err()
-	}
-	return nil
 }
 
 // follower reads a stream.
@@ -88,33 +81,20 @@ type follower struct {
 	client redis.UniversalClient
 	key    string
 	last   string // the last entry that each was called with
-	end    string // of the stream, at the start
 	each   func(Entry) error
 }
 
 // eachError is an error of each.
 type eachError struct{ error }
 
-// start finds the end of the stream.
-func (f *follower) start(ctx context.Context) error {
+// kept reads up to the end that the stream has now.
+func (f *follower) kept(ctx context.Context) error {
 	newest, err := f.client.XRevRangeN(ctx, f.key, "+", "-", 1).Result()
-	if err != nil {
+	if err != nil || len(newest) == 0 {
 		return err
 	}
-	f.end = firstEntry
-	if len(newest) > 0 {
-		f.end = newest[0].ID
-	}
-	if f.last == fromNow {
-		f.last = f.end
-	}
-	return nil
-}
-
-// kept reads up to the end.
-func (f *follower) kept(ctx context.Context) error {
 	for {
-		list, err := f.client.XRangeN(ctx, f.key, "("+f.last, f.end, eventPage).Result()
+		list, err := f.client.XRangeN(ctx, f.key, "("+f.last, newest[0].ID, eventPage).Result()
 		if err == nil {
 			err = f.hand(list)
 		}

@@ -121,7 +121,7 @@ func (r *Reporter) failed(err error) {
 func (r *Reporter) succeeded(a answer) {
 	why := r.unlisted
 	if a.problem != "" {
-		why = line(a.problem)
+		why = sanitize(a.problem)
 	}
 	if r.duplicate != "" {
 		why = fmt.Sprintf("another master reports as host %s too: give each its own redis.host_id", r.host)
@@ -148,7 +148,7 @@ func (r *Reporter) checkDuplicate(a answer) {
 	if r.duplicate == "" {
 		r.log.Error("another master reports as this host too: give each its own redis.host_id", "host", r.host)
 	}
-	r.duplicate, r.duplicateAt = cut(line(a.before), 64), time.Now()
+	r.duplicate, r.duplicateAt = cut(sanitize(a.before), 64), time.Now()
 }
 
 // forgetDuplicate, when it has not been seen for so long that it would have expired.

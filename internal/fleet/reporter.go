@@ -299,7 +299,7 @@ func (r *Reporter) errorText(err error) string {
 			text = hide(text, password)
 		}
 	}
-	return line(text)
+	return sanitize(text)
 }
 
 func hide(text, password string) string {
@@ -309,8 +309,8 @@ func hide(text, password string) string {
 	return strings.ReplaceAll(text, password, "***")
 }
 
-// line makes one line of text, without control characters, of at most 300 bytes.
-func line(text string) string {
+// sanitize makes one sanitize of text, without control characters, of at most 300 bytes.
+func sanitize(text string) string {
 	text = strings.ToValidUTF8(text, "?")
 	return cut(strings.TrimSpace(strings.Map(func(c rune) rune {
 		if c < ' ' || c >= 0x7f && c < 0xa0 {

@@ -114,9 +114,9 @@ func parseWorkers(text string) ([]Worker, error) {
 	var c columns
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
-			return nil, fmt.Errorf("column %s cannot hold this: %s", wrong.Field, line(wrong.Value))
+			return nil, fmt.Errorf("column %s cannot hold this: %s", wrong.Field, sanitize(wrong.Value))
 		}
-		return nil, fmt.Errorf("no JSON object of columns: %s", line(err.Error()))
+		return nil, fmt.Errorf("no JSON object of columns: %s", sanitize(err.Error()))
 	}
 	if len(c.Slot) > mostRows {
 		return nil, fmt.Errorf("%d rows: at most %d are read", len(c.Slot), mostRows)

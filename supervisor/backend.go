@@ -39,8 +39,8 @@ func (b *backend) Status(ctx context.Context) (control.App, error) {
 	return app, err
 }
 
-func (b *backend) Health(ctx context.Context) (state string, err error) {
-	return ask(ctx, b.loop.inbox, func(r reply[string]) message { return healthRequest{r} })
+func (b *backend) Summary(ctx context.Context) (control.Summary, error) {
+	return ask(ctx, b.loop.inbox, func(r reply[control.Summary]) message { return summaryRequest{r} })
 }
 
 func (b *backend) Describe(ctx context.Context) (control.Description, error) {

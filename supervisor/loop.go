@@ -26,6 +26,7 @@ type effects interface {
 	hasTerminal() bool                  // somebody may be typing ^C
 	reopenLogs()
 
+	summary(v pool.View) control.Summary
 	snapshot(v pool.View) control.App
 	description(v pool.View) control.Description
 	cpus(generation int) int
@@ -122,8 +123,8 @@ func (l *loop) handle(m message) {
 		}
 	case statusRequest:
 		m.answer(func() (control.App, error) { return l.executor.snapshot(l.pool.View()), nil })
-	case healthRequest:
-		m.answer(func() (string, error) { return l.pool.Summary().State, nil })
+	case summaryRequest:
+		m.answer(func() (control.Summary, error) { return l.executor.summary(l.pool.Summary()), nil })
 	case describeRequest:
 		m.answer(func() (control.Description, error) { return l.executor.description(l.pool.View()), nil })
 	case eventsRequest:

@@ -32,7 +32,7 @@ type (
 
 	// The requests of the control API; see control.Backend.
 	statusRequest   struct{ reply[control.App] }
-	healthRequest   struct{ reply[string] }
+	summaryRequest  struct{ reply[control.Summary] }
 	describeRequest struct{ reply[control.Description] }
 	eventsRequest   struct {
 		reply[control.EventPage]

@@ -58,6 +58,20 @@ func address(l sockets.Listener) string {
 	return l.Network + "://" + l.String()
 }
 
+// summary is what is polled: it makes a system call for each worker.
+func (e *executor) summary(v pool.View) control.Summary {
+	s := control.Summary{State: v.State, Generation: v.Generation, Wanted: v.Wanted, Ready: v.Ready}
+	for _, w := range e.workers {
+		if c, counts := w.link.Counters(); counts {
+			if s.Connections == nil {
+				s.Connections = new(int64)
+			}
+			*s.Connections += int64(c.Open)
+		}
+	}
+	return s
+}
+
 // showListeners is what the release listens on, as it is now.
 func (r *release) showListeners() []control.Listener {
 	if r.listeners == nil {

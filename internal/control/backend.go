@@ -7,8 +7,8 @@ import "context"
 // server is closed. An *Error chooses the HTTP status, any other error is 503.
 type Backend interface {
 	Status(ctx context.Context) (App, error)
-	// Health returns one of the states, for /healthz. It must be cheap.
-	Health(ctx context.Context) (string, error)
+	// Summary must be cheap: it is polled.
+	Summary(ctx context.Context) (Summary, error)
 	Describe(ctx context.Context) (Description, error)
 	// Events returns the events after a number that are still kept, the oldest
 	// first; 0 is before all. It works until Serve has returned, so that "down"

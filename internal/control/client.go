@@ -100,6 +100,11 @@ func (c *Client) Status(ctx context.Context) (App, error) {
 	return call[App](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
+// Summary returns the answer to GET /v1/summary.
+func (c *Client) Summary(ctx context.Context) (Summary, error) {
+	return call[Summary](ctx, c, http.MethodGet, "/v1/summary", nil)
+}
+
 // Describe returns the answer to GET /v1/describe.
 func (c *Client) Describe(ctx context.Context) (Description, error) {
 	return call[Description](ctx, c, http.MethodGet, "/v1/describe", nil)

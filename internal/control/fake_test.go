@@ -31,12 +31,13 @@ func (f *fake) Status(context.Context) (App, error) {
 	return f.app, nil
 }
 
-func (f *fake) Health(ctx context.Context) (string, error) {
+func (f *fake) Summary(ctx context.Context) (Summary, error) {
 	app, err := f.Status(ctx)
+	s := Summary{State: app.State, Generation: app.Generation, Wanted: app.Totals.Wanted, Ready: app.Totals.Ready, Connections: app.Totals.Connections}
 	if app.HostDraining && app.State == StateReady {
-		return StateDraining, err
+		s.State = StateDraining
 	}
-	return app.State, err
+	return s, err
 }
 
 func (f *fake) Describe(context.Context) (Description, error) { return Description{App: f.app}, nil }

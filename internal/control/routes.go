@@ -25,6 +25,7 @@ func (a *api) allRoutes() map[string]route {
 	return map[string]route{
 		"/healthz":     get(a.health),
 		"/v1/status":   get(a.status),
+		"/v1/summary":  get(a.backend.Summary),
 		"/v1/describe": get(a.describe),
 		"/v1/events":   {method: http.MethodGet, handle: a.events},
 		"/v1/reload":   post(Reload{Wait: true}, a.reload),
@@ -90,11 +91,11 @@ func (a *api) describe(ctx context.Context) (Description, error) {
 }
 
 func (a *api) health(ctx context.Context) (map[string]string, error) {
-	state, err := a.backend.Health(ctx)
-	if err == nil && state != StateReady {
-		err = &Error{http.StatusServiceUnavailable, state}
+	s, err := a.backend.Summary(ctx)
+	if err == nil && s.State != StateReady {
+		err = &Error{http.StatusServiceUnavailable, s.State}
 	}
-	return map[string]string{"state": state}, err
+	return map[string]string{"state": s.State}, err
 }
 
 func (a *api) reload(ctx context.Context, request Reload) (int, any, error) {

@@ -146,6 +146,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"GET", "/v1/status", "", 200, `"app":"shop"`},
 		{"GET", "/v1/status", "", 200, `"leftovers":[]`},
+		{"GET", "/v1/summary", "", 200, `"connections":null`},
 		{"GET", "/healthz", "", 200, `{"state":"ready"}`},
 		{"HEAD", "/healthz", "", 200, ""},
 		{"HEAD", "/v1/events", "", 200, ""},

@@ -60,6 +60,15 @@ type Roll struct {
 	Reason string `json:"reason"`
 }
 
+// Summary is the part of an App that is worth polling, at little cost.
+type Summary struct {
+	State       string `json:"state"`
+	Generation  int    `json:"generation"`
+	Wanted      int    `json:"wanted"`
+	Ready       int    `json:"ready"`
+	Connections *int64 `json:"connections"` // null: not known
+}
+
 // Redis is how the report to Redis fares.
 type Redis struct {
 	State string    `json:"state"` // "connecting" until it is there for the first time, "up", "down"

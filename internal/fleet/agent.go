@@ -143,6 +143,14 @@ func (m *masterClient) Status(ctx context.Context) (control.App, error) {
 	return client.Status(ctx)
 }
 
+func (m *masterClient) Summary(ctx context.Context) (control.Summary, error) {
+	client, err := m.connect()
+	if err != nil {
+		return control.Summary{}, err
+	}
+	return client.Summary(ctx)
+}
+
 func (m *masterClient) Execute(ctx context.Context, c control.Command) error {
 	client, err := m.connect()
 	if err != nil {

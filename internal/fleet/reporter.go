@@ -35,7 +35,8 @@ type App struct {
 // Source is the app that is reported: its master, or a test's. Its methods are
 // called by the reporter's goroutine, one at a time.
 type Source interface {
-	// Status is polled once or twice a second, and at each heartbeat.
+	// Summary is polled once or twice a second, Status at each heartbeat.
+	Summary(ctx context.Context) (control.Summary, error)
 	Status(ctx context.Context) (control.App, error)
 	// Events returns the events after a number. It works after the app's end.
 	Events(ctx context.Context, after uint64) (control.EventPage, error)
@@ -43,7 +44,7 @@ type Source interface {
 	Execute(ctx context.Context, c control.Command) error
 }
 
-// snapshot is the part of a status that causes an early heartbeat when it changes.
+// snapshot is a summary that can be compared: what causes an early heartbeat.
 type snapshot struct {
 	Connections int64
 	Known       bool // Connections is
@@ -52,10 +53,10 @@ type snapshot struct {
 	Generation  int
 }
 
-func snapshotOf(a control.App) snapshot {
-	s := snapshot{State: a.State, Ready: a.Totals.Ready, Generation: a.Generation}
-	if n := a.Totals.Connections; n != nil {
-		s.Connections, s.Known = *n, true
+func snapshotOf(c control.Summary) snapshot {
+	s := snapshot{State: c.State, Ready: c.Ready, Generation: c.Generation}
+	if c.Connections != nil {
+		s.Connections, s.Known = *c.Connections, true
 	}
 	return s
 }
@@ -220,14 +221,18 @@ func (r *Reporter) turn(now time.Time) {
 	}
 	ctx, cancel := context.WithTimeout(r.life, timeout)
 	defer cancel()
-	app, err := r.source.Status(ctx)
-	if err != nil { // without a status there is nothing to report
+	summary, err := r.source.Summary(ctx)
+	if err != nil { // there is nothing to report
 		r.pollAt = now.Add(maxPollInterval)
 		return
 	}
-	s := snapshotOf(app)
+	s := snapshotOf(summary)
 	r.setPoll(now, s)
 	if !due && !r.early(now, s) {
+		return
+	}
+	app, err := r.source.Status(ctx)
+	if err != nil {
 		return
 	}
 	page, err := r.source.Events(ctx, r.acked)

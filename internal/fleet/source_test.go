@@ -45,6 +45,13 @@ func newApp(boot string, workers int) *app {
 	return a
 }
 
+func (a *app) Summary(context.Context) (control.Summary, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	return control.Summary{State: s.State, Generation: s.Generation, Ready: s.Totals.Ready, Connections: s.Totals.Connections}, nil
+}
+
 func (a *app) Status(context.Context) (control.App, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

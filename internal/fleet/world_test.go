@@ -46,14 +46,27 @@ func newApp(slots int) *app {
 	return a
 }
 
-func (a *app) Status(context.Context) (control.App, error) {
+func (a *app) Summary(context.Context) (control.Summary, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.statuses++
 	if !a.asked.IsZero() {
 		a.longest = max(a.longest, time.Since(a.asked))
 	}
 	a.asked = time.Now()
+	if a.ended {
+		return control.Summary{}, errors.New("the app has stopped")
+	}
+	s := control.Summary{State: a.glance.State, Generation: a.glance.Generation, Ready: a.glance.Ready}
+	if a.glance.Known {
+		s.Connections = new(a.glance.Connections)
+	}
+	return s, nil
+}
+
+func (a *app) Status(context.Context) (control.App, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.statuses++
 	if a.ended {
 		return control.App{}, errors.New("the app has stopped")
 	}

@@ -20,7 +20,7 @@ const (
 // meter adds what takes two samples: CPU and requests per second, and memory. It
 // samples only while somebody asks, and is not for more than one goroutine.
 type meter struct {
-	usage process.Usage
+	usage func(leaders []int) map[int]process.Figures
 	last  map[int]sample // by pid
 }
 
@@ -47,7 +47,7 @@ func (m *meter) measure(app *control.App, now time.Time) {
 			due = append(due, w.PID)
 		}
 	}
-	figures := m.usage.Sample(due)
+	figures := m.usage(due)
 	samples := make(map[int]sample, len(m.last))
 	for w := range workers(app) {
 		one := m.last[w.PID]

@@ -29,7 +29,7 @@ func (u *fakeUsage) Sample(pids []int) map[int]process.Figures {
 func TestFiguresAreOverASecondAtLeast(t *testing.T) {
 	began := time.Unix(1000, 0)
 	u := &fakeUsage{sampled: map[int]int{}}
-	m := meter{usage: u}
+	m := meter{usage: u.Sample}
 	measure := func(after time.Duration, requests int64, pids ...int) []control.Worker {
 		var app control.App
 		for _, pid := range pids {

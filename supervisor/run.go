@@ -148,7 +148,7 @@ func (e *executor) askStopTime(ctx context.Context, cfg Config) {
 // that it returns is called.
 func (o *opened) serveControl(l *loop) func() {
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &backend{loop: l, meter: meter{usage: process.NewUsage()}}
+	b := &backend{loop: l, meter: meter{usage: process.Sample}}
 	var servers sync.WaitGroup
 	if o.health != nil {
 		servers.Go(func() {

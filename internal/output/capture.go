@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,30 +47,12 @@ const (
 	outputPerSecond = 8 << 20 // bytes
 )
 
-// pacedReader reads a worker's output no faster than that.
-type pacedReader struct {
-	io.Reader
-
-	bytes, lines pace.Bucket
-	due          time.Duration // to rest before more is read
-}
-
-func (r *pacedReader) Read(p []byte) (int, error) {
-	pace.Rest(r.due, nil)
-	n, err := r.Reader.Read(p)
-	now := time.Now()
-	r.due = max(r.bytes.Take(n, now), r.lines.Take(bytes.Count(p[:n], []byte{'\n'}), now))
-	return n, err
-}
-
 // Capture forwards a worker's output to a Writer line by line, each with the prefix,
 // and keeps the last lines in last (nil: nowhere). It returns, and closes from, when
 // nobody holds the other end any more: a child of the worker may.
 func Capture(from io.ReadCloser, to *Writer, prefix string, last *Tail) {
 	defer from.Close()
-	now := time.Now()
-	paced := &pacedReader{Reader: from, bytes: pace.New(outputPerSecond, now), lines: pace.New(linesPerSecond, now)}
-	lines := bufio.NewReaderSize(paced, maxLine)
+	lines := bufio.NewReaderSize(pace.NewReader(from, outputPerSecond, linesPerSecond, nil), maxLine)
 	var out []byte
 	for {
 		line, err := lines.ReadSlice('\n')

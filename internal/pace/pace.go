@@ -3,7 +3,11 @@
 // master's processor time goes to the others.
 package pace
 
-import "time"
+import (
+	"bytes"
+	"io"
+	"time"
+)
 
 // minRest is the shortest pause, so that a flood wakes its reader twenty times a
 // second and not for each message.
@@ -45,4 +49,24 @@ func Rest(d time.Duration, done <-chan struct{}) bool {
 	case <-done:
 		return false
 	}
+}
+
+// Reader reads no faster than at its rates, until done is closed.
+type Reader struct {
+	from         io.Reader
+	bytes, lines Bucket
+	done         <-chan struct{}
+}
+
+// NewReader returns a Reader. A nil done is never closed.
+func NewReader(from io.Reader, bytesPerSecond, linesPerSecond int, done <-chan struct{}) *Reader {
+	now := time.Now()
+	return &Reader{from, New(bytesPerSecond, now), New(linesPerSecond, now), done}
+}
+
+func (r *Reader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	now := time.Now()
+	Rest(max(r.bytes.Take(n, now), r.lines.Take(bytes.Count(p[:n], []byte{'\n'}), now)), r.done)
+	return n, err
 }

@@ -43,14 +43,28 @@ func Descends(pid, ancestor int) bool {
 	return pid == ancestor
 }
 
-// Parent returns a process's parent. Unknown if the process has ended, or /proc shows
-// another pid namespace.
-func Parent(pid int) (parent int, known bool) {
-	if !ownProc() {
-		return 0, false
+// MaySpeakFor reports whether a process of the same user may send notify messages for a
+// worker that is not reaped yet: it is of the worker's session or a descendant. leads says
+// which processes are workers. It tells apart processes that trust each other, so unknown
+// ones count: helpers that have ended, as systemd-notify usually has, processes of another
+// pid namespace (pid 0), orphans that have left their worker's session.
+func MaySpeakFor(pid, worker int, leads func(pid int) bool) bool {
+	session, err := unix.Getsid(pid)
+	switch {
+	case pid <= 0 || err != nil || session == worker:
+		return true
+	case leads(session):
+		return false
 	}
-	s, known := readStat(pid)
-	return s.parent, known
+	for _, s := range ancestors(pid) {
+		switch {
+		case s.session == worker || s.parent == os.Getpid():
+			return true
+		case leads(s.session) || s.parent <= 1:
+			return false
+		}
+	}
+	return true
 }
 
 // stat is a part of /proc/PID/stat (proc_pid_stat(5)).

@@ -32,23 +32,11 @@ func (f Figures) CPUSince(before Figures) float64 {
 	return max(0, seconds)
 }
 
-// Usage reads figures of workers by the pids of their leaders. Those that can't be read
-// are absent. Not for concurrent use.
-type Usage interface {
-	Sample(leaders []int) map[int]Figures
-}
-
-// NewUsage returns a Usage that reads /proc through gopsutil.
-func NewUsage() Usage {
+// Sample reads figures of workers by the pids of their leaders. Those that can't be read
+// are absent. It lists /proc once, finds each process's leader by a system call, and reads
+// only the members' files. Not for concurrent use.
+func Sample(leaders []int) map[int]Figures {
 	process.EnableBootTimeCache(true) // else it is read for each process, unused
-	return sampler{}
-}
-
-type sampler struct{}
-
-// Sample implements Usage. It lists /proc once, finds each process's leader by a system
-// call, and reads only the members' files.
-func (sampler) Sample(leaders []int) map[int]Figures {
 	figures := make(map[int]Figures, len(leaders))
 	if len(leaders) == 0 || !ownProc() {
 		return figures

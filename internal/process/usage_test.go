@@ -31,8 +31,7 @@ signal.pause()`
 		w.line(t)
 		pids = append(pids, w.PID())
 	}
-	usage := NewUsage()
-	got := usage.Sample(pids)
+	got := Sample(pids)
 	if _, known := got[dead.PID()]; known || len(got) != 3 {
 		t.Errorf("figures of the dead: %v", got)
 	}
@@ -42,7 +41,7 @@ signal.pause()`
 			t.Errorf("%v s, %+v", cpu, f)
 		}
 	}
-	again := usage.Sample([]int{os.Getpid()})
+	again := Sample([]int{os.Getpid()})
 	if len(again) != 1 || again[os.Getpid()].CPUSince(got[os.Getpid()]) < 0 {
 		t.Errorf("then %v", again)
 	}
@@ -54,13 +53,12 @@ func TestSampleOfShortLives(t *testing.T) {
 	c := newChildren(t)
 	w := start(t, c, shell("echo up; read x; (i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done); echo done; read x"))
 	w.line(t)
-	usage := NewUsage()
-	before := usage.Sample([]int{w.PID()})[w.PID()]
+	before := Sample([]int{w.PID()})[w.PID()]
 	if _, err := w.input.WriteString("\n"); err != nil {
 		t.Fatal(err)
 	}
 	w.line(t)
-	if used := usage.Sample([]int{w.PID()})[w.PID()].CPUSince(before); used < 0.03 {
+	if used := Sample([]int{w.PID()})[w.PID()].CPUSince(before); used < 0.03 {
 		t.Errorf("%v s", used)
 	}
 }
@@ -97,9 +95,8 @@ func BenchmarkSample(b *testing.B) {
 		defer p.Signal(9)
 		pids[i] = p.PID()
 	}
-	usage := NewUsage()
 	for b.Loop() {
-		if n := len(usage.Sample(pids)); n != len(pids) {
+		if n := len(Sample(pids)); n != len(pids) {
 			b.Fatalf("%d of %d", n, len(pids))
 		}
 	}

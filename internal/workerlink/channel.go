@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,8 +68,7 @@ func (c *channel) close() {
 // receive calls heard for each message until the channel ends. It returns why the
 // master has to close it; nil: the worker did.
 func (c *channel) receive(heard func(ipc.Message)) error {
-	messages := ipc.NewReader(&pacedReader{channel: c, bytes: pace.New(bytesPerSecond, time.Now())})
-	lines := pace.New(messagesPerSecond, time.Now())
+	messages := ipc.NewReader(pace.NewReader(c.conn, bytesPerSecond, messagesPerSecond, c.conn.Closed()))
 	for {
 		m, err := messages.Read()
 		switch {
@@ -81,22 +79,7 @@ func (c *channel) receive(heard func(ipc.Message)) error {
 		default:
 			return err
 		}
-		if !pace.Rest(lines.Take(1, time.Now()), c.conn.Closed()) {
-			return nil
-		}
 	}
-}
-
-// pacedReader reads a channel no faster than bytesPerSecond.
-type pacedReader struct {
-	channel *channel
-	bytes   pace.Bucket
-}
-
-func (r *pacedReader) Read(p []byte) (int, error) {
-	n, err := r.channel.conn.Read(p)
-	pace.Rest(r.bytes.Take(n, time.Now()), r.channel.conn.Closed())
-	return n, err
 }
 
 // send hands over one of forkd's own messages, whole or not at all. What the socket

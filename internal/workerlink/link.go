@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -84,7 +85,7 @@ func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard
 			log.Warn("notify message ignored: its sender is none of the worker's processes", "sender", sender)
 		})
 	}
-	go l.notify.receive(func(sender int) bool { return ofWorker(sender, pid, leads) }, func(text string) {
+	go l.notify.receive(func(sender int) bool { return process.MaySpeakFor(sender, pid, leads) }, func(text string) {
 		if slices.Contains(strings.Split(text, "\n"), "READY=1") {
 			ready()
 		}

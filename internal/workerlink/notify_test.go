@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/process"
 )
 
 // open makes a notify socket of the master's user.
@@ -83,7 +84,7 @@ func newVoice(t *testing.T, script, socket string) *voice {
 // countsFor is who may speak for the first of some workers.
 func countsFor(workers ...int) func(sender int) bool {
 	leads := func(pid int) bool { return slices.Contains(workers, pid) }
-	return func(sender int) bool { return ofWorker(sender, workers[0], leads) }
+	return func(sender int) bool { return process.MaySpeakFor(sender, workers[0], leads) }
 }
 
 func (v *voice) hears(want string) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -218,6 +219,27 @@ func parse(line []byte) (Message, error) {
 		return parseCommand(cmd, line)
 	}
 	return App(bytes.Clone(line)), nil
+}
+
+// command returns the reserved cmd of a line, which is valid JSON; "" if it has none.
+// The last of several counts. It allocates little, however many keys the line has.
+func command(line []byte) string {
+	contains := func(text string) bool { return bytes.Contains(line, []byte(text)) }
+	if !contains("FORKD_") && !contains("NODE_") && !contains(`\u`) {
+		return ""
+	}
+	var object struct {
+		Other json.RawMessage `json:"CMD"` // encoding/json fills the first field for "Cmd": it ignores case
+		Cmd   json.RawMessage `json:"cmd"`
+	}
+	var cmd string
+	if json.Unmarshal(line, &object) != nil || json.Unmarshal(object.Cmd, &cmd) != nil {
+		return ""
+	}
+	if !strings.HasPrefix(cmd, "FORKD_") && !strings.HasPrefix(cmd, "NODE_") {
+		return ""
+	}
+	return cmd
 }
 
 func parseCommand(cmd string, line []byte) (Message, error) {

@@ -93,9 +93,6 @@ type jsonMessage struct {
 	Seconds  *float64   `json:"seconds,omitempty"`
 }
 
-// Encode is Append to an empty slice.
-func Encode(m Message) ([]byte, error) { return Append(nil, m) }
-
 // Why an application's message cannot be encoded, for errors.Is. For one that is not
 // JSON there is none.
 var (
@@ -104,48 +101,46 @@ var (
 	ErrReserved = errors.New("a cmd that begins with FORKD_ or NODE_ is reserved")
 )
 
-// Append appends a message to dst as a line with its newline. On an error dst is
-// unchanged: an application's message is not JSON, or ErrTooLong, ErrNotUTF8, or
-// ErrReserved.
-func Append(dst []byte, m Message) ([]byte, error) {
-	var w jsonMessage
-	switch m := m.(type) {
-	case Hello:
-		w = jsonMessage{Cmd: cmdHello, Version: m.Version}
-	case Ready:
-		w = jsonMessage{Cmd: cmdReady}
-	case Pulse:
-		w = jsonMessage{Cmd: cmdPulse}
-	case Drain:
-		idle := m.Idle.Seconds()
-		w = jsonMessage{Cmd: cmdDrain, Reason: m.Reason, Deadline: &m.Deadline, Idle: &idle}
-	case Shed:
-		over := m.Over.Seconds()
-		w = jsonMessage{Cmd: cmdShed, Count: m.Count, Seconds: &over}
-	case Reserved:
-		w = jsonMessage{Cmd: m.Cmd}
-	case App:
-		return appendApp(dst, m)
-	}
-	line, err := json.Marshal(w)
+// Encode makes a line of a message, with its newline. An error says that an
+// application's message is not JSON, or is ErrTooLong, ErrNotUTF8 or ErrReserved.
+func Encode(m Message) ([]byte, error) {
+	line, err := encode(m)
 	if err != nil {
-		return dst, fmt.Errorf("cannot encode message: %w", err)
+		return nil, fmt.Errorf("cannot encode message: %w", err)
 	}
-	return append(append(dst, line...), '\n'), nil
+	return append(line, '\n'), nil
 }
 
-func appendApp(dst []byte, m App) ([]byte, error) {
-	var line bytes.Buffer
-	if err := json.Compact(&line, m); err != nil {
-		return dst, fmt.Errorf("cannot encode message: not JSON: %w", err)
+func encode(m Message) ([]byte, error) {
+	switch m := m.(type) {
+	case Hello:
+		return json.Marshal(jsonMessage{Cmd: cmdHello, Version: m.Version})
+	case Ready:
+		return json.Marshal(jsonMessage{Cmd: cmdReady})
+	case Pulse:
+		return json.Marshal(jsonMessage{Cmd: cmdPulse})
+	case Drain:
+		idle := m.Idle.Seconds()
+		return json.Marshal(jsonMessage{Cmd: cmdDrain, Reason: m.Reason, Deadline: &m.Deadline, Idle: &idle})
+	case Shed:
+		over := m.Over.Seconds()
+		return json.Marshal(jsonMessage{Cmd: cmdShed, Count: m.Count, Seconds: &over})
+	case Reserved:
+		return json.Marshal(jsonMessage{Cmd: m.Cmd})
+	case App:
+		var line bytes.Buffer
+		if err := json.Compact(&line, m); err != nil {
+			return nil, fmt.Errorf("not JSON: %w", err)
+		}
+		if err := check(line.Bytes()); err != nil {
+			return nil, err
+		}
+		if command(line.Bytes()) != "" {
+			return nil, ErrReserved
+		}
+		return line.Bytes(), nil
 	}
-	if err := check(line.Bytes()); err != nil {
-		return dst, fmt.Errorf("cannot encode message: %w", err)
-	}
-	if command(line.Bytes()) != "" {
-		return dst, fmt.Errorf("cannot encode message: %w", ErrReserved)
-	}
-	return append(append(dst, line.Bytes()...), '\n'), nil
+	return nil, fmt.Errorf("unknown type %T", m)
 }
 
 // Reader reads the messages of one side of the channel. It holds at most one line, and
@@ -162,10 +157,17 @@ func NewReader(r io.Reader) *Reader {
 // useless: close it.
 func (r *Reader) Read() (Message, error) {
 	line, err := r.line()
-	if err != nil {
-		return nil, err
+	if errors.Is(err, io.EOF) {
+		return nil, io.EOF
 	}
-	return parse(line)
+	var m Message
+	if err == nil {
+		m, err = parse(line)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read message: %w", err)
+	}
+	return m, nil
 }
 
 // line returns the next line without its newline, valid until the next call.
@@ -175,7 +177,7 @@ func (r *Reader) line() ([]byte, error) {
 		piece, err := r.in.ReadSlice('\n')
 		n := len(long) + len(piece)
 		if n > MaxLine && (err != nil || n > MaxLine+1) {
-			return nil, errTooLong
+			return nil, ErrTooLong
 		}
 		switch {
 		case err == nil && long == nil:
@@ -184,17 +186,13 @@ func (r *Reader) line() ([]byte, error) {
 			return append(long, piece[:len(piece)-1]...), nil
 		case errors.Is(err, bufio.ErrBufferFull):
 			long = append(long, piece...)
-		case errors.Is(err, io.EOF) && n == 0:
-			return nil, io.EOF
-		case errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("cannot read message: the channel ended within a line: %w", io.ErrUnexpectedEOF)
+		case errors.Is(err, io.EOF) && n > 0:
+			return nil, fmt.Errorf("the channel ended within a line: %w", io.ErrUnexpectedEOF)
 		default:
-			return nil, fmt.Errorf("cannot read message: %w", err)
+			return nil, err
 		}
 	}
 }
-
-var errTooLong = fmt.Errorf("cannot read message: %w", ErrTooLong)
 
 // check checks a line, but not whether it is JSON.
 func check(line []byte) error {
@@ -210,15 +208,39 @@ func check(line []byte) error {
 // parse returns the message of a line, and keeps no reference to line.
 func parse(line []byte) (Message, error) {
 	if err := check(line); err != nil {
-		return nil, fmt.Errorf("cannot read message: %w", err)
+		return nil, err
 	}
 	if !json.Valid(line) {
-		return nil, errors.New("cannot read message: the line is not JSON")
+		return nil, errors.New("the line is not JSON")
 	}
-	if cmd := command(line); cmd != "" {
-		return parseCommand(cmd, line)
+	cmd := command(line)
+	var w jsonMessage
+	switch cmd {
+	case "":
+		return App(bytes.Clone(line)), nil
+	case cmdReady:
+		return Ready{}, nil
+	case cmdPulse:
+		return Pulse{}, nil
+	case cmdHello, cmdDrain, cmdShed:
+		if err := json.Unmarshal(line, &w); err != nil {
+			return nil, fmt.Errorf("bad %s: %w", cmd, err)
+		}
+	default:
+		return Reserved{Cmd: cmd}, nil
 	}
-	return App(bytes.Clone(line)), nil
+	switch {
+	case cmd == cmdHello:
+		return Hello{Version: w.Version}, nil
+	case cmd == cmdDrain && w.Deadline == nil:
+		return nil, fmt.Errorf("bad %s: no deadline", cmd)
+	case cmd == cmdDrain:
+		return Drain{Reason: w.Reason, Deadline: *w.Deadline, Idle: duration(w.Idle, DefaultIdle)}, nil
+	case w.Count < 0:
+		return nil, fmt.Errorf("bad %s: count %d", cmd, w.Count)
+	default:
+		return Shed{Count: w.Count, Over: duration(w.Seconds, 0)}, nil
+	}
 }
 
 // command returns the reserved cmd of a line, which is valid JSON; "" if it has none.
@@ -240,34 +262,6 @@ func command(line []byte) string {
 		return ""
 	}
 	return cmd
-}
-
-func parseCommand(cmd string, line []byte) (Message, error) {
-	switch cmd {
-	case cmdReady:
-		return Ready{}, nil
-	case cmdPulse:
-		return Pulse{}, nil
-	case cmdHello, cmdDrain, cmdShed:
-	default:
-		return Reserved{Cmd: cmd}, nil
-	}
-	var w jsonMessage
-	if err := json.Unmarshal(line, &w); err != nil {
-		return nil, fmt.Errorf("cannot read message: bad %s: %w", cmd, err)
-	}
-	switch {
-	case cmd == cmdHello:
-		return Hello{Version: w.Version}, nil
-	case cmd == cmdDrain && w.Deadline == nil:
-		return nil, fmt.Errorf("cannot read message: bad %s: no deadline", cmd)
-	case cmd == cmdDrain:
-		return Drain{Reason: w.Reason, Deadline: *w.Deadline, Idle: duration(w.Idle, DefaultIdle)}, nil
-	case w.Count < 0:
-		return nil, fmt.Errorf("cannot read message: bad %s: count %d", cmd, w.Count)
-	default:
-		return Shed{Count: w.Count, Over: duration(w.Seconds, 0)}, nil
-	}
 }
 
 // duration converts seconds, within 0 and a year.

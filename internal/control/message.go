@@ -50,6 +50,6 @@ func (m *Message) Check() error {
 	case errors.Is(err, ipc.ErrReserved):
 		return bad("its cmd is forkd's own: cmd must not begin with FORKD_ or NODE_")
 	default:
-		return bad("it is not JSON: %v", errors.Unwrap(err))
+		return bad("it is %v", errors.Unwrap(err)) // not JSON, and why
 	}
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,158 +22,132 @@ type commandFlags struct {
 	from   redisFlags
 	all    bool
 	within time.Duration
+	batch  string // hosts at a time: "3", "10%"
 }
 
-// defaultWithin is the validity of a command where hosts report more often.
-const defaultWithin = 30 * time.Second
-
-func (f *commandFlags) register(cmd *cobra.Command) {
+// command completes a command for hosts. own parses its own argument, which is between
+// APP and the hosts; nil: there is none.
+func (f *commandFlags) command(std stdio, op string, cmd *cobra.Command, own func(arg string) (control.Args, error)) *cobra.Command {
+	const within = 30 * time.Second
 	f.from.register(cmd)
+	f.batch = cmp.Or(f.batch, "100%")
 	cmd.Flags().BoolVar(&f.all, "all", false, "every host")
-	cmd.Flags().DurationVar(&f.within, "within", defaultWithin, "a command that a host has not taken within `TIME` expires; longer where hosts report less often")
+	cmd.Flags().DurationVar(&f.within, "within", within, "a command that a host has not taken within `TIME` expires; longer where hosts report less often")
 	cmd.ValidArgsFunction = appNames
-}
-
-// aboutCommands is the end of the help of each.
-const aboutCommands = `
+	cmd.Long += `
 
 It waits until each host has answered, and exits 1 if one has not done it. Hosts
 execute commands only with redis.control = true.`
-
-func fleetScaleCommand(std stdio) *cobra.Command {
-	var flags commandFlags
-	cmd := &cobra.Command{
-		Use:   "scale APP N|+N|-N|cpus HOST...|--all",
-		Short: "change how many workers an app has on hosts",
-		Long: `scale changes how many workers an app has on each of the hosts: to a number, by
-so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.` + aboutCommands,
-		Example: `  forkd fleet scale shop 8 web-1 web-2
-  forkd fleet scale shop -1 --all`,
-		DisableFlagParsing: true, // -1 is no flag
-	}
-	flags.register(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		args, helped, err := parseNegative(cmd, args)
-		if err != nil || helped {
-			return err
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if cmd.DisableFlagParsing {
+			var helped bool
+			if args, helped, err = parseNegative(cmd, args); err != nil || helped {
+				return err
+			}
 		}
-		if len(args) < 2 {
+		c := control.Command{Op: op}
+		switch {
+		case own == nil && len(args) == 0:
+			return usage("name an app and its hosts: write %s", cmd.UseLine())
+		case own == nil:
+		case len(args) < 2:
 			return usage("wrong number of arguments: write %s", cmd.UseLine())
+		default:
+			if c.Args, err = own(args[1]); err != nil {
+				return err
+			}
+			args = slices.Delete(args, 1, 2)
 		}
-		to, err := control.ParseScale(args[1])
-		if err != nil {
-			return usage("%v", err)
-		}
-		return flags.run(cmd, std, args[0], args[2:], control.OpScale, control.Args{Workers: string(to)}, everyOne)
+		return f.run(cmd, std, args[0], args[1:], c)
 	}
 	return cmd
 }
 
+func fleetScaleCommand(std stdio) *cobra.Command {
+	return new(commandFlags).command(std, control.OpScale, &cobra.Command{
+		Use:   "scale APP N|+N|-N|cpus HOST...|--all",
+		Short: "change how many workers an app has on hosts",
+		Long: `scale changes how many workers an app has on each of the hosts: to a number, by
+so many more or fewer, or to a share of the host: cpus, cpus-1, cpus*2+1, 50%.`,
+		Example: `  forkd fleet scale shop 8 web-1 web-2
+  forkd fleet scale shop -1 --all`,
+		DisableFlagParsing: true, // -1 is no flag
+	}, func(arg string) (control.Args, error) {
+		to, err := control.ParseScale(arg)
+		if err != nil {
+			return control.Args{}, usage("%v", err)
+		}
+		return control.Args{Workers: string(to)}, nil
+	})
+}
+
 func fleetDrainCommand(std stdio) *cobra.Command {
-	return simpleCommand(std, control.OpDrain, &cobra.Command{
+	return new(commandFlags).command(std, control.OpDrain, &cobra.Command{
 		Use:   "drain APP HOST...|--all",
 		Short: "ask balancers to send nothing more to hosts",
 		Long: `drain makes the app's health checks on the hosts say that they drain, so that
 balancers send their clients elsewhere. The app serves on whoever comes, until
-forkd fleet resume.` + aboutCommands,
+forkd fleet resume.`,
 		Example: `  forkd fleet drain shop web-1`,
-	})
+	}, nil)
 }
 
 func fleetResumeCommand(std stdio) *cobra.Command {
-	return simpleCommand(std, control.OpResume, &cobra.Command{
+	return new(commandFlags).command(std, control.OpResume, &cobra.Command{
 		Use:   "resume APP HOST...|--all",
 		Short: "let balancers send to hosts again",
 		Long: `resume ends what drain began: the app's health checks on the hosts are good
-again.` + aboutCommands,
+again.`,
 		Example: `  forkd fleet resume shop --all`,
-	})
-}
-
-func simpleCommand(std stdio, op string, cmd *cobra.Command) *cobra.Command {
-	var flags commandFlags
-	flags.register(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usage("name an app and its hosts: write %s", cmd.UseLine())
-		}
-		return flags.run(cmd, std, args[0], args[1:], op, control.Args{}, everyOne)
-	}
-	return cmd
+	}, nil)
 }
 
 func fleetShedCommand(std stdio) *cobra.Command {
-	var flags commandFlags
+	const mostSeconds = 3600
 	var over int
-	cmd := &cobra.Command{
+	cmd := new(commandFlags).command(std, control.OpShed, &cobra.Command{
 		Use:   "shed APP COUNT HOST...|--all",
 		Short: "make hosts close some of their oldest connections",
 		Long: `shed makes each of the hosts close so many connections, those that are open the
 longest, a few at a time, so that their clients connect anew, elsewhere. Workers
-in Go do that; others take no notice.` + aboutCommands,
+in Go do that; others take no notice.`,
 		Example: `  forkd fleet shed shop 500 web-1
   forkd fleet shed shop 5000 web-1 --seconds 60`,
-	}
-	flags.register(cmd)
-	cmd.Flags().IntVar(&over, "seconds", 10, "spread it over so `MANY` seconds")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) < 2 {
-			return usage("wrong number of arguments: write %s", cmd.UseLine())
-		}
-		const mostSeconds = 3600
-		count, err := strconv.ParseUint(args[1], 10, 31)
+	}, func(arg string) (control.Args, error) {
+		count, err := strconv.ParseUint(arg, 10, 31)
 		switch {
 		case err != nil || count == 0:
-			return usage("%q is no number of connections: use 1 or more", args[1])
+			return control.Args{}, usage("%q is no number of connections: use 1 or more", arg)
 		case over < 1 || over > mostSeconds:
-			return usage("--seconds %d: use 1 to %d", over, mostSeconds)
+			return control.Args{}, usage("--seconds %d: use 1 to %d", over, mostSeconds)
 		}
-		return flags.run(cmd, std, args[0], args[2:], control.OpShed, control.Args{Count: int(count), Seconds: over}, everyOne)
-	}
+		return control.Args{Count: int(count), Seconds: over}, nil
+	})
+	cmd.Flags().IntVar(&over, "seconds", 10, "spread it over so `MANY` seconds")
 	return cmd
 }
 
 func fleetRollCommand(std stdio) *cobra.Command {
-	var flags commandFlags
-	var size string
-	cmd := &cobra.Command{
+	const flag = "hosts"
+	flags := commandFlags{batch: "1"}
+	cmd := flags.command(std, control.OpRoll, &cobra.Command{
 		Use:   "roll APP HOST...|--all|--hosts N|N%",
 		Short: "replace the workers of an app, host by host",
 		Long: `roll has host after host replace the app's workers, as forkd reload does there:
 no request is dropped. With --hosts so many hosts, or such a share of them, roll
 at a time: of the hosts that are named, else of all. It stops at the first host
-that fails; those that roll at the same time go on.` + aboutCommands,
+that fails; those that roll at the same time go on.`,
 		Example: `  forkd fleet roll shop web-1
   forkd fleet roll shop --hosts 10%`,
-	}
-	flags.register(cmd)
-	cmd.Flags().StringVar(&size, "hosts", "", "`MANY` hosts at a time: 3, 10%")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usage("name an app and its hosts: write %s", cmd.UseLine())
-		}
-		batch := oneByOne
-		if size != "" {
-			var err error
-			if batch, err = parseBatch(size); err != nil {
-				return err
-			}
-			flags.all = flags.all || len(args) == 1
-		}
-		return flags.run(cmd, std, args[0], args[1:], control.OpRoll, control.Args{}, batch)
-	}
+	}, nil)
+	cmd.Flags().StringVar(&flags.batch, flag, flags.batch, "`MANY` hosts at a time: 3, 10%")
+	cmd.Flags().Lookup(flag).DefValue = "" // the help says it in words
 	return cmd
 }
 
-// batch is how many of so many hosts get a command at a time.
-type batch func(hosts int) int
-
-func everyOne(hosts int) int { return hosts }
-
-func oneByOne(int) int { return 1 }
-
-// parseBatch parses "3" and "10%". A share is rounded up.
-func parseBatch(text string) (batch, error) {
+// parseBatch parses "3" and "10%": how many of so many hosts get a command at a time.
+// A share is rounded up.
+func parseBatch(text string) (func(hosts int) int, error) {
 	digits, percent := strings.CutSuffix(text, "%")
 	n, err := strconv.ParseUint(digits, 10, 31)
 	if err != nil || n == 0 || percent && n > 100 {
@@ -188,7 +162,12 @@ func parseBatch(text string) (batch, error) {
 }
 
 // run sends a command to hosts of an app and waits for the results.
-func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []string, op string, args control.Args, size batch) error {
+func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []string, c control.Command) error {
+	batch, err := parseBatch(f.batch)
+	if err != nil {
+		return err
+	}
+	f.all = f.all || len(names) == 0 && cmd.Flags().Changed("hosts")
 	switch {
 	case f.all && len(names) > 0:
 		return usage("name hosts, or use --all: write %s", cmd.UseLine())
@@ -218,10 +197,10 @@ func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []st
 		if !cmd.Flags().Changed("within") {
 			f.within = max(f.within, longest)
 		}
-		c := control.Command{ID: newID(), Op: op, Args: args}
+		c.ID = newID()
 		run := commandRun{
-			from: from, out: std.out, app: app, where: where, command: fleet.Command{Command: c}, within: f.within, longest: longest,
-			batch: size(len(hosts)), at: all.At, seen: seen, commandTracker: newTracker(c.ID, op, hosts),
+			from: from, out: std.out, app: app, where: where, command: fleet.Command{Command: c}, hosts: hosts,
+			within: f.within, longest: longest, batch: batch(len(hosts)), at: all.At, seen: seen,
 		}
 		return run.run(ctx)
 	})
@@ -229,34 +208,29 @@ func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []st
 
 // longestWait is the time in which all hosts look for commands: they do when they
 // report.
-func longestWait(hosts []fleet.Host) time.Duration {
+func longestWait(hosts []*hostResult) time.Duration {
 	slowest := 0.0
-	for i := range hosts {
-		if interval := hosts[i].Interval; interval != nil {
-			slowest = max(slowest, *interval)
+	for _, h := range hosts {
+		if h.Interval != nil {
+			slowest = max(slowest, *h.Interval)
 		}
 	}
 	return time.Duration((2*slowest + 1) * float64(time.Second))
 }
 
-// choose returns the named hosts of an app, or all that have not vanished, by their
-// ids.
-func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error) {
-	var chosen []fleet.Host
-	var ids, missing, duplicates []string
-	for i := range hosts {
-		h := &hosts[i]
+// choose returns the named hosts of an app, or all that have not vanished.
+func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, error) {
+	var chosen []*hostResult
+	var duplicates []string
+	missing := slices.Clone(names)
+	for _, h := range hosts {
 		if h.Vanished || len(names) > 0 && !slices.Contains(names, h.ID) || redisconfig.CheckHost(h.ID) != nil {
 			continue
 		}
-		chosen, ids = append(chosen, *h), append(ids, h.ID)
+		chosen = append(chosen, &hostResult{Host: h})
+		missing = slices.DeleteFunc(missing, func(name string) bool { return name == h.ID })
 		if h.Twin != "" {
 			duplicates = append(duplicates, h.ID)
-		}
-	}
-	for _, name := range names {
-		if !slices.Contains(ids, name) && !slices.Contains(missing, name) {
-			missing = append(missing, name)
 		}
 	}
 	switch {
@@ -271,8 +245,4 @@ func choose(hosts []fleet.Host, app string, names []string) ([]fleet.Host, error
 }
 
 // newID is a random id of a command.
-func newID() string {
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // it never fails
-	return hex.EncodeToString(id[:])
-}
+func newID() string { return fmt.Sprintf("%016x", rand.Uint64()) }

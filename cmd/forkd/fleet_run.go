@@ -14,92 +14,118 @@ import (
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-const (
-	resultGrace   = 2 * time.Second // results are waited for, after a command has expired
-	comparePeriod = 2 * time.Second // between looks at the reports of hosts that roll
-)
-
-// commandRun sends a command to hosts of an app, and waits for the results.
+// commandRun sends a command to hosts of an app, and tracks the results by the events
+// that carry its id.
 type commandRun struct {
 	from     fleetReader
 	out      io.Writer // of the progress
 	app      string
 	where    string        // Redis
 	command  fleet.Command // without ExpiresAt
+	hosts    []*hostResult
 	within   time.Duration // until the command expires
 	longest  time.Duration // that hosts take to find a command
 	batch    int           // hosts at a time
 	at, seen time.Time     // Redis's clock, and this host's at the same moment
-	*commandTracker
+
+	reason string // of the last failure
 }
+
+// hostResult is the result of a command on a host.
+type hostResult struct {
+	fleet.Host // when the command was sent
+
+	result resultState
+}
+
+type resultState int
+
+const (
+	notSent resultState = iota
+	waiting
+	rolling
+	done
+	failed
+)
+
+// open reports whether a host that was sent the command has no result yet.
+func (h *hostResult) open() bool { return h.result == waiting || h.result == rolling }
 
 // run sends the command to one batch of hosts after the other. It stops after a batch
 // with a failure.
 func (r *commandRun) run(ctx context.Context) error {
+	const slack = 10 * time.Second // another server's clock, after a failover
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := follow(ctx, r.from, r.app, r.at)
+	events, ended := make(chan fleet.Entry), make(chan error, 1)
+	after := strconv.FormatInt(max(0, r.at.Add(-slack).UnixMilli()), 10) + "-0"
+	go func() {
+		ended <- r.from.Events(ctx, r.app, after, true, func(e fleet.Entry) error {
+			select {
+			case events <- e:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
 	for batch := range slices.Chunk(r.hosts, r.batch) {
 		r.send(ctx, batch)
-		if err := r.await(ctx, events); err != nil || len(r.names(failed)) > 0 {
+		if err := r.await(ctx, events, ended); err != nil || len(r.names(failed)) > 0 {
 			return r.failure(err)
 		}
 	}
-	_, past := eventOf(r.op)
+	_, past := eventOf(r.command.Op)
 	fmt.Fprintf(r.out, "%s: %s %s, after %.1fs\n", r.app, plural(len(r.hosts), "host"), past, time.Since(began).Seconds())
 	return nil
 }
 
 func (r *commandRun) send(ctx context.Context, batch []*hostResult) {
 	for _, h := range batch {
-		h.state = waiting
+		h.result = waiting
 		r.command.ExpiresAt = r.at.Add(time.Since(r.seen) + r.within)
-		if err := r.from.Send(ctx, r.app, h.host, r.command); err != nil && ctx.Err() == nil {
-			r.print(h.fail("cannot send it the command: %v", err))
+		if err := r.from.Send(ctx, r.app, h.ID, r.command); err != nil && ctx.Err() == nil {
+			r.fail(h, "cannot send it the command: %v", err)
 		}
 	}
 }
 
 // await waits until each host that was sent the command has a result, or the
 // timeout. An error says that the results are not known.
-func (r *commandRun) await(ctx context.Context, events *eventStream) error {
-	timeout := r.within + resultGrace
-	if r.op == control.OpShed {
+func (r *commandRun) await(ctx context.Context, events <-chan fleet.Entry, ended <-chan error) error {
+	const (
+		grace         = 2 * time.Second // for results, after the command has expired
+		comparePeriod = 2 * time.Second
+	)
+	timeout := r.within + grace
+	if r.command.Op == control.OpShed {
 		timeout += time.Duration(r.command.Args.Seconds) * time.Second
 	}
-	late := time.NewTimer(timeout)
-	defer late.Stop()
+	late := time.After(timeout)
 	tick := time.NewTicker(comparePeriod)
 	defer tick.Stop()
-	for r.open() {
+	for slices.ContainsFunc(r.hosts, (*hostResult).open) {
 		select {
-		case e := <-events.entries:
-			r.print(r.note(e.Event))
-		case err := <-events.ended:
+		case e := <-events:
+			r.note(e.Event)
+		case err := <-ended: // Redis has been away for too long
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			return redisError(r.where, err)
-		case <-late.C:
+		case <-late:
 			hint := "is redis.control = true there?"
 			if r.within < r.longest {
 				hint = "hosts look for commands when they report: use --within " + r.longest.String()
 			}
 			for _, h := range r.hosts {
-				if h.state == waiting {
-					r.print(h.fail("it has not answered within %s: %s", age(timeout), hint))
+				if h.result == waiting {
+					r.fail(h, "it has not answered within %s: %s", age(timeout), hint)
 				}
 			}
 		case <-tick.C:
-			if len(r.names(rolling)) == 0 {
-				continue
-			}
-			if f, err := r.from.Fleet(ctx, r.app, false); err == nil { // events say if Redis is away
-				for _, line := range r.compare(f.Hosts) {
-					r.print(line)
-				}
-			}
+			r.compare(ctx)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -107,20 +133,89 @@ func (r *commandRun) await(ctx context.Context, events *eventStream) error {
 	return nil
 }
 
-func (r *commandRun) print(line string) {
-	if line != "" {
-		fmt.Fprintln(r.out, sanitize(line))
+// note notes an event.
+func (r *commandRun) note(e control.Event) {
+	i := slices.IndexFunc(r.hosts, func(h *hostResult) bool { return h.ID == e.Host && h.open() })
+	if i < 0 {
+		return
 	}
+	h := r.hosts[i]
+	switch {
+	case e.Type == control.EventDown && h.result == rolling:
+		r.fail(h, "its master has ended before the roll")
+		return
+	case e.Command != r.command.ID:
+		return
+	}
+	text := withReason(strings.ReplaceAll(e.Type, "_", " "), e.Reason)
+	ended, _ := eventOf(r.command.Op)
+	switch e.Type {
+	case control.EventRefused, control.EventRollFailed, control.EventRolledBack:
+		r.fail(h, "%s", text)
+		return
+	case control.EventRollStarted:
+		h.result = rolling
+	case ended:
+		h.result = done
+	}
+	if e.Generation != nil && r.command.Op == control.OpRoll {
+		text += fmt.Sprintf(", generation %d", *e.Generation)
+	}
+	r.print(h, text)
+}
+
+// compare compares the hosts that roll with what they report. A host that has
+// vanished, or has another master, sends no result any more.
+func (r *commandRun) compare(ctx context.Context) {
+	if len(r.names(rolling)) == 0 {
+		return
+	}
+	f, err := r.from.Fleet(ctx, r.app, false)
+	if err != nil {
+		return // the events say if Redis is away
+	}
+	for _, h := range r.hosts {
+		if h.result != rolling {
+			continue
+		}
+		i := slices.IndexFunc(f.Hosts, func(now fleet.Host) bool { return now.ID == h.ID })
+		switch {
+		case i < 0 || f.Hosts[i].Vanished:
+			r.fail(h, "it has vanished during the roll")
+		case h.Boot != "" && f.Hosts[i].Boot != "" && f.Hosts[i].Boot != h.Boot:
+			r.fail(h, "its master has been started anew during the roll")
+		}
+	}
+}
+
+// fail notes and prints a failure.
+func (r *commandRun) fail(h *hostResult, format string, args ...any) {
+	h.result, r.reason = failed, fmt.Sprintf(format, args...)
+	r.print(h, r.reason)
+}
+
+func (r *commandRun) print(h *hostResult, text string) {
+	fmt.Fprintln(r.out, sanitize(h.ID+": "+text))
+}
+
+// names are the hosts with a result.
+func (r *commandRun) names(result resultState) []string {
+	var names []string
+	for _, h := range r.hosts {
+		if h.result == result {
+			names = append(names, h.ID)
+		}
+	}
+	return names
 }
 
 // failure is the end of a command in a line: what went wrong, and the hosts by their
 // results.
 func (r *commandRun) failure(err error) error {
-	bad := few(r.names(failed))
 	count := len(r.names(failed))
+	bad := few(r.names(failed))
 	if count == 1 {
-		i := slices.IndexFunc(r.hosts, func(h *hostResult) bool { return h.state == failed })
-		bad += ": " + r.hosts[i].reason
+		bad += ": " + r.reason
 	}
 	var parts []string
 	switch {
@@ -136,39 +231,27 @@ func (r *commandRun) failure(err error) error {
 	if err != nil && count > 0 {
 		parts = append(parts, "failed: "+bad)
 	}
-	_, past := eventOf(r.op)
+	_, past := eventOf(r.command.Op)
 	for _, of := range []struct {
-		what  string
-		state resultState
+		what   string
+		result resultState
 	}{{past, done}, {"not answered, and may yet", waiting}, {"begun, and go on", rolling}, {"not asked", notSent}} {
-		if names := r.names(of.state); len(names) > 0 {
+		if names := r.names(of.result); len(names) > 0 {
 			parts = append(parts, of.what+": "+few(names))
 		}
 	}
 	return &exit{exitFailed, r.app + ": " + strings.Join(parts, "; ")}
 }
 
-// eventStream is the events of an app, read by a goroutine of its own.
-type eventStream struct {
-	entries chan fleet.Entry
-	ended   chan error // Redis has been away for too long
-}
-
-// follow reads the events from shortly before a time by Redis's clock, until ctx
-// ends: the results of commands that are sent later are among them.
-func follow(ctx context.Context, from fleetReader, app string, at time.Time) *eventStream {
-	const slack = 10 * time.Second // another server's clock, after a failover
-	s := &eventStream{entries: make(chan fleet.Entry), ended: make(chan error, 1)}
-	after := strconv.FormatInt(max(0, at.Add(-slack).UnixMilli()), 10) + "-0"
-	go func() {
-		s.ended <- from.Events(ctx, app, after, true, func(e fleet.Entry) error {
-			select {
-			case s.entries <- e:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	}()
-	return s
+// eventOf is the type of the event of a command that is done, and the word for its
+// hosts.
+func eventOf(op string) (event, past string) {
+	of := map[string][2]string{
+		control.OpScale:  {control.EventScaled, "scaled"},
+		control.OpDrain:  {control.EventDraining, "draining"},
+		control.OpResume: {control.EventResumed, "resumed"},
+		control.OpShed:   {control.EventShed, "shedding"},
+		control.OpRoll:   {control.EventRollDone, "rolled"},
+	}[op]
+	return of[0], of[1]
 }

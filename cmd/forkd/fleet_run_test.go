@@ -16,12 +16,16 @@ import (
 )
 
 // execute runs a command in a bubble of its own and returns what was printed.
-func execute(ctx context.Context, f *fakeFleet, op string, size batch) (out string, err error) {
+func execute(ctx context.Context, f *fakeFleet, op string, batch int) (out string, err error) {
 	var said strings.Builder
 	now, _ := f.Fleet(ctx, "shop", false)
+	hosts, err := choose(now.Hosts, "shop", nil)
+	if err != nil {
+		return "", err
+	}
 	r := commandRun{
-		from: f, out: &said, app: "shop", where: "redis://x", command: fleet.Command{Command: control.Command{ID: "1f", Op: op}},
-		within: 30 * time.Second, batch: size(len(now.Hosts)), at: now.At, seen: time.Now(), commandTracker: newTracker("1f", op, now.Hosts),
+		from: f, out: &said, app: "shop", where: "redis://x", command: fleet.Command{Command: control.Command{ID: "1f", Op: op}}, hosts: hosts,
+		within: 30 * time.Second, batch: batch, at: now.At, seen: time.Now(),
 	}
 	err = r.run(ctx)
 	return said.String(), err
@@ -35,7 +39,7 @@ func TestCommandIsAnsweredByAll(t *testing.T) {
 		f.say("web-1", "scaled", "by hand")
 		f.answers("scaled")
 		at := time.Now()
-		out, err := execute(t.Context(), f, control.OpScale, everyOne)
+		out, err := execute(t.Context(), f, control.OpScale, 100)
 		want := "web-1: scaled: as told\nweb-2: scaled: as told\nshop: 2 hosts scaled, after 0.0s\n"
 		if err != nil || out != want {
 			t.Errorf("%v\n%s", err, cmp.Diff(want, out))
@@ -63,7 +67,7 @@ func TestCommandThatFailsOnSome(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		out, err := execute(t.Context(), f, control.OpDrain, everyOne)
+		out, err := execute(t.Context(), f, control.OpDrain, 100)
 		want := `web-3: cannot send it the command: its list is full
 web-1: draining
 web-2: refused: [2Jnot now
@@ -106,7 +110,7 @@ func TestRollGoesBatchByBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		out, err := execute(t.Context(), f, control.OpRoll, size)
+		out, err := execute(t.Context(), f, control.OpRoll, size(21))
 		if took := time.Since(began); err != nil || took != 7*time.Hour {
 			t.Errorf("%v after %v", err, took)
 		}
@@ -127,7 +131,7 @@ func TestRollStopsAtTheFirstFailure(t *testing.T) {
 			}
 			f.answer(host, "roll_done", c.ID, "")
 		}
-		out, err := execute(t.Context(), f, control.OpRoll, func(int) int { return 2 })
+		out, err := execute(t.Context(), f, control.OpRoll, 2)
 		wantErr(t, err, "shop: stopped at web-02: rolled back: slot 0: exit status 3; rolled: web-00, web-01, web-03; not asked: web-04, web-05, web-06")
 		if len(f.sent) != 4 || !strings.Contains(out, "web-02: rolled back: slot 0: exit status 3\n") {
 			t.Errorf("%v\n%s", f.sent, out)
@@ -152,7 +156,7 @@ func TestRollOfAHostThatDies(t *testing.T) {
 					f.answer(host, "roll_started", o.ID, "as told")
 					c.dies(&f.hosts[0])
 				}
-				_, err := execute(t.Context(), f, control.OpRoll, oneByOne)
+				_, err := execute(t.Context(), f, control.OpRoll, 1)
 				wantErr(t, err, "shop: stopped at web-1: "+c.why+"; not asked: web-2")
 			})
 		})
@@ -163,7 +167,7 @@ func TestRollOfAHostThatDies(t *testing.T) {
 			f.answer(host, "roll_started", o.ID, "as told")
 			f.say(host, "down", "")
 		}
-		_, err := execute(t.Context(), f, control.OpRoll, oneByOne)
+		_, err := execute(t.Context(), f, control.OpRoll, 1)
 		wantErr(t, err, "shop: 1 of 1 host failed: web-1: its master has ended before the roll")
 	})
 }
@@ -181,14 +185,14 @@ func TestInterruptedCommandSaysWhoHasAnswered(t *testing.T) {
 				time.AfterFunc(time.Minute, cancel)
 			}
 		}
-		_, err := execute(ctx, f, control.OpRoll, oneByOne)
+		_, err := execute(ctx, f, control.OpRoll, 1)
 		wantErr(t, err, "shop: interrupted; rolled: web-00; begun, and go on: web-01; not asked: web-02, web-03")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := newFakeFleet("web-1", "web-2")
 		f.onSend = func(string, fleet.Command) { cancel() }
-		_, err := execute(ctx, f, control.OpDrain, everyOne)
+		_, err := execute(ctx, f, control.OpDrain, 100)
 		wantErr(t, err, "shop: interrupted; not answered, and may yet: web-1, web-2")
 	})
 }
@@ -197,7 +201,7 @@ func TestCommandWhileRedisGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1")
 		f.broken <- errors.New("connection refused")
-		_, err := execute(t.Context(), f, control.OpRoll, oneByOne)
+		_, err := execute(t.Context(), f, control.OpRoll, 1)
 		wantErr(t, err, "shop: redis://x: connection refused: is Redis running there?; not answered, and may yet: web-1")
 	})
 }

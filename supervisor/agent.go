@@ -14,7 +14,6 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -58,7 +57,8 @@ type fleetAgent struct {
 type agentProcess struct {
 	*process.Process
 
-	channel *net.UnixConn
+	channel *os.File      // a socket
+	read    chan struct{} // closed when nothing more is read from it
 	began   time.Time
 	ended   chan process.Exit // gets one
 }
@@ -115,12 +115,15 @@ func (a *fleetAgent) run() {
 	defer retry.Stop()
 	check := time.NewTicker(agentCheckInterval)
 	defer check.Stop()
+	failed := func(err error) {
+		a.down(now, err)
+		retry.Reset(backoff)
+		backoff = min(2*backoff, maxAgentBackoff)
+	}
 	start := func() {
 		var err error
 		if p, err = a.start(now); err != nil {
-			a.failed(now, err)
-			retry.Reset(backoff)
-			backoff = min(2*backoff, maxAgentBackoff)
+			failed(err)
 		}
 	}
 	for {
@@ -139,35 +142,35 @@ func (a *fleetAgent) run() {
 			p, now, backoff = nil, next, minAgentBackoff
 			a.status.Store(nil)
 			retry.Stop()
-			if now.URL == "" {
-				continue
+			if now.URL != redisconfig.Embedded {
+				a.closeListener()
 			}
-			start()
+			if now.URL != "" {
+				start()
+			}
 		case <-retry.C:
 			start()
 		case how := <-ended:
 			if how.At.Sub(p.began) > agentHealthyAfter {
 				backoff = minAgentBackoff
 			}
-			p.channel.Close()
+			p.close()
 			p = nil
-			a.failed(now, fmt.Errorf("the fleet agent has ended: %s", how))
-			retry.Reset(backoff)
-			backoff = min(2*backoff, maxAgentBackoff)
+			failed(fmt.Errorf("the fleet agent has ended: %s", how))
 		case <-check.C:
 			if p == nil {
 				continue
 			}
 			if used := resident(p.PID()); used > agentMemoryMax {
 				a.log.Error("the fleet agent uses too much memory: it is replaced", "bytes", used, "max", agentMemoryMax)
-				_ = p.Signal(syscall.SIGKILL) // if it has ended, ended says so
+				_ = p.Signal(syscall.SIGKILL)
 			}
 		}
 	}
 }
 
-// failed puts an error into the status, until an agent reports.
-func (a *fleetAgent) failed(r Redis, err error) {
+// down puts an error into the status, until an agent reports.
+func (a *fleetAgent) down(r Redis, err error) {
 	h := control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: redisconfig.MaskURL(r.URL)}
 	if was := a.status.Load(); was != nil {
 		h.URL, h.Host = was.URL, was.Host
@@ -196,34 +199,34 @@ func (a *fleetAgent) start(r Redis) (*agentProcess, error) {
 		return nil, err
 	}
 	defer unix.Close(null)
-	channel, theirs, err := socketPair()
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the channel of the fleet agent: %w", err)
+		return nil, fmt.Errorf("cannot make the channel of the fleet agent: %w", os.NewSyscallError("socketpair", err))
 	}
-	defer theirs.Close()
-	files := []int{null, null, 2, int(theirs.Fd())}
+	defer unix.Close(ends[1])
+	p := &agentProcess{
+		channel: os.NewFile(uintptr(ends[0]), "agent"), read: make(chan struct{}),
+		began: time.Now(), ended: make(chan process.Exit, 1),
+	}
+	files := []int{null, null, 2, ends[1]}
 	if setup.Embedded {
 		files = append(files, int(a.listener.Fd()))
 	}
-	proc, err := a.children.Start(process.Spec{
+	p.Process, err = a.children.Start(process.Spec{
 		Path: "/proc/self/exe", Args: a.command, Dir: "/", Files: files, Umask: -1,
 		Env:         append(inherited(nil), "GOMEMLIMIT="+agentMemoryTarget),
 		ParentDeath: syscall.SIGKILL,
 	})
 	if err != nil {
-		channel.Close()
+		_ = p.channel.Close()
 		return nil, fmt.Errorf("cannot start the fleet agent: %w", err)
 	}
-	p := &agentProcess{Process: proc, channel: channel, began: time.Now(), ended: make(chan process.Exit, 1)}
 	p.Watch(func(x process.Exit) { p.ended <- x }, func() {})
 	text, err := json.Marshal(setup)
-	if err == nil {
-		err = p.write(string(text))
+	if err != nil || p.write(string(text)) != nil {
+		_ = p.Signal(syscall.SIGKILL) // ended follows
 	}
-	if err != nil { // it has ended, or will
-		_ = p.Signal(syscall.SIGKILL)
-	}
-	go a.read(p)
+	go a.readLines(p)
 	return p, nil
 }
 
@@ -251,31 +254,21 @@ func (a *fleetAgent) closeListener() {
 	}
 }
 
-// socketPair is a stream socket pair, close-on-exec.
-func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	theirs = os.NewFile(uintptr(ends[1]), "agent")
-	file := os.NewFile(uintptr(ends[0]), "channel")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return conn.(*net.UnixConn), theirs, nil
-}
-
 func (p *agentProcess) write(line string) error {
 	_ = p.channel.SetWriteDeadline(time.Now().Add(time.Second))
 	_, err := p.channel.Write([]byte(line + "\n"))
 	return err
 }
 
-// read takes the agent's lines: its health, and what it logs.
-func (a *fleetAgent) read(p *agentProcess) {
+// close ends the channel. What the agent has said is in the status, or never will be.
+func (p *agentProcess) close() {
+	_ = p.channel.Close()
+	<-p.read
+}
+
+// readLines takes the agent's lines: its health, and what it logs.
+func (a *fleetAgent) readLines(p *agentProcess) {
+	defer close(p.read)
 	lines := bufio.NewScanner(p.channel)
 	lines.Buffer(nil, redisconfig.AgentLineMax)
 	for lines.Scan() {
@@ -309,7 +302,7 @@ func (a *fleetAgent) stop(p *agentProcess) {
 	if p == nil {
 		return
 	}
-	defer p.channel.Close()
+	defer p.close()
 	_ = p.write(redisconfig.AgentLeave)
 	timeout := time.NewTimer(agentStopTimeout)
 	defer timeout.Stop()
@@ -325,14 +318,8 @@ func (a *fleetAgent) stop(p *agentProcess) {
 
 // resident is a process's resident memory in bytes; 0: not known (proc_pid_statm(5)).
 func resident(pid int) int64 {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	var size, pages int64
+	_, _ = fmt.Sscan(string(text), &size, &pages)
 	return pages * int64(os.Getpagesize())
 }

@@ -57,11 +57,68 @@ func (b *bench) master(ctx context.Context) ([]row, error) {
 	}
 	share := 100 * float64(after-before) / float64(time.Since(start))
 	megabytes := float64(atRest) / 1e6
-	return []row{
+	reported, err := b.agentRows(ctx)
+	return append([]row{
 		promise("PSS of the master, 8 workers, at rest", "10 MB or less", megabytes <= 10, "%.1f MB", megabytes),
 		note("PSS right after a roll", "%.1f MB", float64(busy)/1e6),
 		promise("of a core, idle, 8 workers", "under 0.2 %", share < 0.2, "%.3f %%", share),
-	}, nil
+	}, reported...), err
+}
+
+// agentRows are what an app costs that is reported to a Redis: its master, and the
+// fleet agent beside it.
+func (b *bench) agentRows(ctx context.Context) ([]row, error) {
+	r, err := b.startRedis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer r.kill()
+	a, err := b.runApp(ctx, "agent", masterWorkers, b.example(), fmt.Sprintf("[redis]\nurl = %q\n", r.url()))
+	if err != nil {
+		return nil, err
+	}
+	defer a.stop()
+	pause(ctx, 5*time.Second)
+	pid := a.cmd.Process.Pid
+	agent, err := agentOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	before, err := processorTime(pid)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	pause(ctx, b.plan.idleSpan)
+	after, err := processorTime(pid)
+	if err != nil {
+		return nil, err
+	}
+	masters, err := pssOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	agents, err := pssOf(agent)
+	share := 100 * float64(after-before) / float64(time.Since(start))
+	return []row{
+		note("PSS of a master that is reported to Redis", "%.1f MB", float64(masters)/1e6),
+		note("PSS of its fleet agent", "%.1f MB, together %.1f MB", float64(agents)/1e6, float64(masters+agents)/1e6),
+		note("of a core, idle, reported every 2 s", "%.3f %%", share),
+	}, err
+}
+
+// agentOf returns the pid of a master's fleet agent.
+func agentOf(master int) (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/comm")
+	for _, file := range files {
+		name, _ := os.ReadFile(file)
+		stat, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "stat"))
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		if fields := strings.Fields(rest); string(name) == "forkd-agent\n" && len(fields) > 1 && fields[1] == strconv.Itoa(master) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return 0, errors.Join(errors.New("the master has no fleet agent"), err)
 }
 
 // pssOf returns a process's proportional share of memory, in bytes.

@@ -2,7 +2,6 @@ package systemd
 
 import (
 	_ "embed" // forkd@.service
-	"fmt"
 	"strings"
 )
 
@@ -28,16 +27,5 @@ func UnitFile(app, binary string) string {
 
 // execPath escapes a path as the first word of a command (systemd.service(5)).
 func execPath(path string) string {
-	var word strings.Builder
-	for _, c := range []byte(path) {
-		switch {
-		case c == '%':
-			word.WriteString("%%")
-		case c == ' ' || c == ';':
-			fmt.Fprintf(&word, `\x%02x`, c)
-		default:
-			word.WriteByte(c)
-		}
-	}
-	return word.String()
+	return strings.NewReplacer("%", "%%", " ", `\x20`, ";", `\x3b`).Replace(path)
 }

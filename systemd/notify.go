@@ -1,11 +1,19 @@
+// Package systemd talks to the service manager of the master: notifications
+// (sd_notify(3)), the file descriptor store, passed sockets (sd_listen_fds(3)),
+// properties of its unit, and the unit files. Workers get notify sockets and variables
+// from the master and never talk to systemd.
+//
+// The invariant: no caller blocks, whatever the service manager does.
 package systemd
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,23 +28,20 @@ type Notifier struct {
 
 	mu      sync.Mutex
 	waiting []message
-	states  int // messages in waiting that are not for the store
-	closed  bool
+	closed  atomic.Bool
 }
 
 // message is one datagram.
 type message struct {
 	state string
-	fd    int  // sent along, then closed; -1: none
-	store bool // for the store
+	fd    int // sent along, then closed; -1: none
 }
 
 // Limits for a service manager that does not read. Messages beyond them are dropped; its
 // own timeouts apply then.
 const (
-	pendingStates = 256
-	pendingStores = 8192        // twice the store of forkd@.service
-	sendTimeout   = time.Second // for one datagram; after Close, for all
+	maxWaiting  = 8192        // twice the store of forkd@.service
+	sendTimeout = time.Second // for one datagram; after Close, for all
 )
 
 // NewNotifier starts a Notifier. Without NOTIFY_SOCKET in the environment it sends
@@ -68,13 +73,13 @@ func (n *Notifier) Store(name string, fd int) {
 	if err != nil {
 		return
 	}
-	n.put(message{state: "FDSTORE=1\nFDNAME=" + name + "\nFDPOLL=0", fd: kept, store: true})
+	n.put(message{state: "FDSTORE=1\nFDNAME=" + name + "\nFDPOLL=0", fd: kept})
 }
 
 // Remove removes all descriptors of that name from the store.
 func (n *Notifier) Remove(name string) {
 	if storable(name) {
-		n.put(message{state: "FDSTOREREMOVE=1\nFDNAME=" + name, fd: -1, store: true})
+		n.put(message{state: "FDSTOREREMOVE=1\nFDNAME=" + name, fd: -1})
 	}
 }
 
@@ -103,29 +108,19 @@ func (n *Notifier) Watchdog() time.Duration {
 // Close ends the Notifier after all messages are sent, or a second after the service
 // manager has stopped reading. Later messages are dropped.
 func (n *Notifier) Close() {
-	n.mu.Lock()
-	n.closed = true
-	n.mu.Unlock()
+	n.closed.Store(true)
 	n.poke()
 	<-n.done
 }
 
 func (n *Notifier) put(m message) {
 	n.mu.Lock()
-	full := n.states >= pendingStates
-	if m.store {
-		full = len(n.waiting)-n.states >= pendingStores
-	}
-	if full || n.closed || n.address == "" {
-		n.mu.Unlock()
+	defer n.mu.Unlock()
+	if len(n.waiting) >= maxWaiting || n.closed.Load() || n.address == "" {
 		m.drop()
 		return
 	}
-	if !m.store {
-		n.states++
-	}
 	n.waiting = append(n.waiting, m)
-	n.mu.Unlock()
 	n.poke()
 }
 
@@ -134,20 +129,6 @@ func (n *Notifier) poke() {
 	case n.wake <- struct{}{}:
 	default:
 	}
-}
-
-// take returns the waiting messages, and whether Close was called.
-func (n *Notifier) take() (batch []message, end bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	batch, n.waiting, n.states = n.waiting, nil, 0
-	return batch, n.closed
-}
-
-func (n *Notifier) isClosed() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.closed
 }
 
 func (n *Notifier) run() {
@@ -159,12 +140,14 @@ func (n *Notifier) run() {
 	stuck := false // a message was not read within sendTimeout
 	for end := false; !end; {
 		<-n.wake
-		var batch []message
-		batch, end = n.take()
+		n.mu.Lock()
+		batch := n.waiting
+		n.waiting, end = nil, n.closed.Load()
+		n.mu.Unlock()
 		for _, m := range batch {
 			// Errors are ignored: without messages the service manager's own timeouts
 			// apply.
-			if socket >= 0 && (!stuck || !n.isClosed()) {
+			if socket >= 0 && (!stuck || !n.closed.Load()) {
 				stuck = errors.Is(m.send(socket, n.address), unix.EAGAIN)
 			}
 			m.drop()
@@ -210,4 +193,19 @@ func (m message) drop() {
 	if m.fd >= 0 {
 		unix.Close(m.fd)
 	}
+}
+
+// Reloading is the message that the configuration is being read again; the next READY=1
+// ends that. systemd 253 needs the time for its ReloadSignal= (sd_notify(3)).
+func Reloading() string {
+	var now unix.Timespec
+	// It can't fail (clock_gettime(2)).
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/int64(time.Microsecond))
+}
+
+// Extend is the message that extends the service manager's current timeout to d from
+// now (EXTEND_TIMEOUT_USEC in sd_notify(3)).
+func Extend(d time.Duration) string {
+	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", max(d, 0).Microseconds())
 }

@@ -178,7 +178,7 @@ func TestNotifierIsNotHeldUp(t *testing.T) {
 	n.mu.Lock()
 	waiting := len(n.waiting)
 	n.mu.Unlock()
-	if waiting > pendingStates+pendingStores {
+	if waiting > maxWaiting {
 		t.Errorf("%d messages wait", waiting)
 	}
 	n.Close()

@@ -1,9 +1,11 @@
 package systemd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,13 +14,10 @@ import (
 	"time"
 )
 
-// started reports whether this process is the main one of a service, not a descendant
-// that has inherited its variables (SYSTEMD_EXEC_PID in systemd.exec(5), since 248).
-func started() bool { return os.Getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid()) }
-
-// Unit returns the name of the service whose main process this is.
+// Unit returns the name of the service whose main process this is: not a descendant that
+// has inherited its variables (SYSTEMD_EXEC_PID in systemd.exec(5), since 248).
 func Unit() (name string, ok bool) {
-	if !started() {
+	if os.Getenv("SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
 		return "", false
 	}
 	name, _ = unitIn(ownGroup())
@@ -40,37 +39,26 @@ func StopTimeout(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemctl", args...)
 	cmd.WaitDelay = time.Second
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
-	for _, key := range []string{"XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"} { // of --user
-		if value, set := os.LookupEnv(key); set {
-			cmd.Env = append(cmd.Env, key+"="+value)
-		}
-	}
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	// Only the output counts: if the reaper has reaped systemctl, its status is unknown.
 	out, err := cmd.Output()
-	if d, bad := parseSpan(strings.TrimSpace(string(out))); bad == nil {
+	d, bad := parseSpan(strings.TrimSpace(string(out)))
+	if bad == nil {
 		return d, nil
 	}
-	if err == nil {
-		err = fmt.Errorf("it says %s", quote(strings.TrimSpace(string(out))))
-	}
-	return 0, fmt.Errorf("cannot ask systemctl for TimeoutStopSec= of %s: %w", name, err)
+	return 0, fmt.Errorf("cannot ask systemctl for TimeoutStopSec= of %s: %w", name, cmp.Or(err, bad))
 }
 
 // Leftovers returns the other processes of this service's control group. Called at the
 // start of the main process, before it has children, these are the left-over processes of
 // an earlier one. nil if this is no service's main process, or the groups can't be read.
 func Leftovers() []int {
-	if !started() {
-		return nil
-	}
-	group := ownGroup()
-	if name, _ := unitIn(group); name == "" {
+	if _, ok := Unit(); !ok {
 		return nil
 	}
 	// cgroup v2, its part of a hybrid hierarchy, and systemd's own of v1.
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
-		text, err := os.ReadFile(filepath.Join(root, group, "cgroup.procs"))
+		text, err := os.ReadFile(filepath.Join(root, ownGroup(), "cgroup.procs"))
 		if err != nil {
 			continue
 		}
@@ -131,4 +119,42 @@ func unitIn(group string) (name string, user bool) {
 		name = strings.TrimPrefix(part, "_") // cg_escape in systemd
 	}
 	return name, user
+}
+
+// forever is systemd's "infinity".
+const forever = time.Duration(math.MaxInt64)
+
+// parseSpan parses a time of systemctl show ("1min 30s", "infinity"; systemd.time(7)), with
+// the units of FORMAT_TIMESPAN in systemd's time-util.c.
+func parseSpan(text string) (time.Duration, error) {
+	switch text {
+	case "infinity":
+		return forever, nil
+	case "0":
+		return 0, nil
+	}
+	const day = 24 * time.Hour
+	units := map[string]time.Duration{
+		"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "min": time.Minute, "h": time.Hour,
+		"d": day, "w": 7 * day, "month": 2629800 * time.Second, "y": 31557600 * time.Second,
+	}
+	bad := errors.New("not a time span: " + quote(text))
+	var sum float64
+	words := strings.Fields(text)
+	for _, word := range words {
+		at := strings.LastIndexAny(word, "0123456789") + 1
+		number, err := strconv.ParseFloat(word[:at], 64)
+		unit, known := units[word[at:]]
+		if err != nil || !known || number < 0 {
+			return 0, bad
+		}
+		sum += number * float64(unit)
+	}
+	switch {
+	case len(words) == 0:
+		return 0, bad
+	case sum >= float64(forever):
+		return forever, nil
+	}
+	return time.Duration(sum), nil
 }

@@ -156,7 +156,11 @@ func (a *fleetAgent) run() {
 			}
 			p.close()
 			p = nil
-			failed(fmt.Errorf("the fleet agent has ended: %s", how))
+			err := fmt.Errorf("the fleet agent has ended: %s", how)
+			if h := a.status.Load(); how.Code == 1 && h != nil && h.State == control.RedisDown && h.Error != "" {
+				err = errors.New(h.Error) // it has said why
+			}
+			failed(err)
 		case <-check.C:
 			if p == nil {
 				continue

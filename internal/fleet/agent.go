@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,17 +46,21 @@ func RunAgent(ctx context.Context, channel net.Conn, embedded func() (net.Listen
 			}
 		}()
 	}
-	out := &agentWriter{channel: channel}
-	master := &masterClient{
-		at:   control.Location{Name: setup.App, Dir: setup.Directory},
-		boot: setup.Boot, more: make(chan struct{}),
+	client, err := control.Connect(control.Location{Name: setup.App, Dir: setup.Directory})
+	if err != nil {
+		return err // the master starts another agent
 	}
+	defer client.Close()
+	master := &masterClient{Client: client, boot: setup.Boot, more: make(chan struct{})}
+	out := &agentWriter{channel: channel}
 	followed, unfollow := context.WithCancel(ctx)
 	defer unfollow()
 	following := sync.WaitGroup{}
 	following.Go(func() { master.follow(followed) })
-	r, err := Start(setup.Settings, App{Name: setup.App, Boot: setup.Boot, StartedAt: setup.StartedAt}, master, out.logger(), out.health)
+	app := App{Name: setup.App, Boot: setup.Boot, StartedAt: setup.StartedAt}
+	r, err := Start(setup.Settings, app, master, out.logger(), out.health)
 	if err != nil {
+		out.health(control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: redisconfig.MaskURL(setup.Settings.URL), Host: setup.Settings.HostID})
 		return err
 	}
 	told := make(chan bool, 1)
@@ -112,51 +115,14 @@ func (w *agentWriter) logger() *slog.Logger {
 
 // masterClient is the Source of a real master: its control API.
 type masterClient struct {
-	at   control.Location
-	boot string // of its event log
+	*control.Client
+
+	boot string // of the master's event log
 
 	mu     sync.Mutex
-	client *control.Client // nil: not connected
-	newest uint64          // the last event that follow has seen
-	live   bool            // follow misses none
-	more   chan struct{}   // closed by the next event
-}
-
-func (m *masterClient) connect() (*control.Client, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.client == nil {
-		client, err := control.Connect(m.at)
-		if err != nil {
-			return nil, err
-		}
-		m.client = client
-	}
-	return m.client, nil
-}
-
-func (m *masterClient) Status(ctx context.Context) (control.App, error) {
-	client, err := m.connect()
-	if err != nil {
-		return control.App{}, err
-	}
-	return client.Status(ctx)
-}
-
-func (m *masterClient) Summary(ctx context.Context) (control.Summary, error) {
-	client, err := m.connect()
-	if err != nil {
-		return control.Summary{}, err
-	}
-	return client.Summary(ctx)
-}
-
-func (m *masterClient) Execute(ctx context.Context, c control.Command) error {
-	client, err := m.connect()
-	if err != nil {
-		return err
-	}
-	return client.Execute(ctx, c)
+	newest uint64        // the last event that follow has seen
+	live   bool          // follow misses none
+	more   chan struct{} // closed by the next event
 }
 
 // Events asks the master only where follow has seen another event, or may miss one.
@@ -168,14 +134,7 @@ func (m *masterClient) Events(ctx context.Context, after uint64) (control.EventP
 	if none {
 		return page, nil
 	}
-	client, err := m.connect()
-	if err != nil {
-		return page, err
-	}
-	err = client.Events(ctx, m.boot+"-"+strconv.FormatUint(after, 10), false, func(id string, e control.Event) error {
-		if !strings.HasPrefix(id, m.boot+"-") {
-			return errors.New("another master answers")
-		}
+	err := m.Client.Events(ctx, m.boot+"-"+strconv.FormatUint(after, 10), false, func(_ string, e control.Event) error {
 		page.Events = append(page.Events, e)
 		return nil
 	})
@@ -186,29 +145,23 @@ func (m *masterClient) Events(ctx context.Context, after uint64) (control.EventP
 func (m *masterClient) follow(ctx context.Context) {
 	last := ""
 	for ctx.Err() == nil {
-		if client, err := m.connect(); err == nil {
-			_ = client.Events(ctx, last, true, func(id string, e control.Event) error {
-				last = id
-				m.saw(e.Seq)
-				return nil
-			})
-		}
+		_ = m.Client.Events(ctx, last, true, func(id string, e control.Event) error {
+			last = id
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.newest, m.live = e.Seq, true
+			close(m.more)
+			m.more = make(chan struct{})
+			return nil
+		})
 		m.mu.Lock()
 		m.live = false
 		m.mu.Unlock()
-		again := time.NewTimer(timeout)
+		retry := time.NewTimer(timeout)
 		select {
-		case <-again.C:
+		case <-retry.C:
 		case <-ctx.Done():
 		}
-		again.Stop()
+		retry.Stop()
 	}
-}
-
-func (m *masterClient) saw(seq uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.newest, m.live = seq, true
-	close(m.more)
-	m.more = make(chan struct{})
 }

@@ -8,9 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +39,11 @@ func (l Listener) String() string {
 
 func (e endpoint) String() string { return net.JoinHostPort(e.host(), strconv.Itoa(e.port)) }
 
+func (e endpoint) withPort(port int) endpoint {
+	e.port = port
+	return e
+}
+
 func (e endpoint) host() string {
 	if e.scope == 0 {
 		return e.addr.String()
@@ -48,7 +51,8 @@ func (e endpoint) host() string {
 	return e.addr.WithZone(strconv.FormatUint(uint64(e.scope), 10)).String()
 }
 
-// resolveAll checks every listener and refuses overlapping ones.
+// resolveAll refuses overlapping listeners. The rest of their values has been checked by
+// whoever made them.
 func resolveAll(ls []Listener, slots int) ([]bindAddr, error) {
 	ipv6 := hasIPv6()
 	all := make([]bindAddr, 0, len(ls))
@@ -58,10 +62,7 @@ func resolveAll(ls []Listener, slots int) ([]bindAddr, error) {
 			return nil, fmt.Errorf("cannot listen on %s: %w", l, err)
 		}
 		for j, other := range all {
-			switch {
-			case ls[j].Name == l.Name:
-				return nil, fmt.Errorf("cannot listen on %s: two listeners are named %q: give one another name", l, l.Name)
-			case at.overlap(other) != "":
+			if at.overlap(other) != "" {
 				return nil, fmt.Errorf("cannot listen on %s: listeners %q and %q overlap: give one another address", l, ls[j].Name, l.Name)
 			}
 		}
@@ -74,24 +75,13 @@ const maxPort = 1<<16 - 1
 
 func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 	if l.Network == "unix" {
-		return resolvePath(l)
+		return bindAddr{mode: ModeShared, path: filepath.Clean(l.Path)}, nil
 	}
 	at = bindAddr{mode: cmp.Or(l.Mode, ModeReuseport), ports: 1}
 	if at.mode == ModeEach {
 		at.ports = slots
 	}
-	switch last := l.Port + at.ports - 1; {
-	case l.Network != "tcp" && l.Network != "tcp4" && l.Network != "tcp6":
-		return at, fmt.Errorf("unknown network %q", l.Network)
-	case !slices.Contains(Modes(), at.mode):
-		return at, fmt.Errorf("unknown mode %q", l.Mode)
-	case at.mode == ModeReuseport && l.Balance != BalanceHash && l.Balance != BalanceSource:
-		return at, fmt.Errorf("unknown balance %q", l.Balance)
-	case l.Port < 0 || l.Port > maxPort:
-		return at, fmt.Errorf("no such port: 0 to 65535")
-	case at.mode == ModeEach && l.Port == 0:
-		return at, fmt.Errorf("mode %q needs the port of the first slot: give one", at.mode)
-	case last > maxPort:
+	if last := l.Port + at.ports - 1; last > maxPort {
 		return at, fmt.Errorf("mode %q with %d slots needs the ports %d to %d, and 65535 is the last: start lower", at.mode, slots, l.Port, last)
 	}
 	at.end, err = resolveEndpoint(l, ipv6)
@@ -101,23 +91,6 @@ func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 // MaxPath is the longest path of a unix socket in bytes: sun_path of unix(7) ends with a
 // zero.
 const MaxPath = 107
-
-func resolvePath(l Listener) (bindAddr, error) {
-	path := filepath.Clean(l.Path)
-	switch {
-	case l.Mode != "" && l.Mode != ModeShared:
-		return bindAddr{}, fmt.Errorf("a unix socket is always %s: mode %q cannot be had", ModeShared, l.Mode)
-	case !filepath.IsAbs(path):
-		return bindAddr{}, errors.New("the path is not absolute")
-	case strings.ContainsRune(path, 0):
-		return bindAddr{}, errors.New("the path has a zero byte in it")
-	case len(path) > MaxPath:
-		return bindAddr{}, fmt.Errorf("the path has %d bytes, and the kernel takes %d: choose a shorter one", len(path), MaxPath)
-	case strings.HasSuffix(l.Path, "/"):
-		return bindAddr{}, errors.New("the path is a directory's: name a file in it")
-	}
-	return bindAddr{mode: ModeShared, path: path}, nil
-}
 
 func resolveEndpoint(l Listener, ipv6 bool) (endpoint, error) {
 	addr, err := parseHost(l.Network, l.Host)
@@ -158,7 +131,6 @@ func (a bindAddr) same(b bindAddr) bool {
 // Overlap returns what two listeners would both take with so many slots: a port or
 // a path, also a unix socket's second name; "" for nothing.
 func Overlap(a, b Listener, slots int) string {
-	a.Balance, b.Balance = BalanceHash, BalanceHash // of no matter here
 	one, err := resolve(a, slots, true)
 	other, err2 := resolve(b, slots, true)
 	if err != nil || err2 != nil {

@@ -57,17 +57,12 @@ func TestAddressErrors(t *testing.T) {
 		{"tcp4", "::1", []string{"tcp4:// needs an IPv4 address"}},
 		{"tcp6", "127.0.0.1", []string{"tcp6:// needs an IPv6 address"}},
 		{"tcp6", "fe80::1%nowhere", []string{`no network interface "nowhere"`}},
-		{"udp", "", []string{`unknown network "udp"`}},
 	} {
 		l := tcp("http", c.host, 8080)
 		l.Network = c.network
 		_, err := openApp([]Listener{l}, 2)
 		wantError(t, err, c.says...)
 	}
-	l := tcp("http", "", 0)
-	l.Balance = "least"
-	_, err := openApp([]Listener{l}, 2)
-	wantError(t, err, `unknown balance "least"`)
 }
 
 // A listener may stand before its address: in a network namespace that has none

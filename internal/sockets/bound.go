@@ -21,8 +21,8 @@ type boundAddress struct {
 	overlapping bool // with another address of the Set, whose sockets it can join
 }
 
-// mode is what differs between the ways to serve an address. A new mode is a file with
-// these methods and an entry in modeKinds.
+// mode is what differs between the ways to serve an address; the defaults are
+// boundAddress's.
 type mode interface {
 	// bind makes a listening socket for the slot, or returns another slot's to be shared. In
 	// a group it gets no connections before steer.
@@ -39,28 +39,28 @@ type mode interface {
 	drop(m *socket)
 }
 
-type modeKind struct {
-	name string
-	new  func(b *boundAddress, given []*passed) mode // given are about to be adopted
-}
+func (*boundAddress) configure(Listener)      {}
+func (*boundAddress) end(m *socket)           { m.end() }
+func (*boundAddress) drop(m *socket)          { m.close() }
+func (b *boundAddress) flush(m *socket) error { return m.flushQueued(b) }
 
-func modeKinds() []modeKind {
-	return []modeKind{{ModeReuseport, newGroup}, {ModeShared, newExclusive}, {ModeEach, newExclusive}}
+func (b *boundAddress) mend(m *socket) (undone string, err error) {
+	undone, _, err = m.mend(b)
+	return undone, err
 }
 
 // Modes are the names of the modes of TCP.
-func Modes() (names []string) {
-	for _, kind := range modeKinds() {
-		names = append(names, kind.name)
-	}
-	return names
-}
+func Modes() []string { return []string{ModeReuseport, ModeShared, ModeEach} }
 
 func newMode(b *boundAddress, given []*passed) mode {
-	if b.at.path != "" {
+	switch {
+	case b.at.path != "":
 		return newUnix(b, given)
+	case b.at.mode == ModeReuseport:
+		return newGroup(b, given)
+	default:
+		return exclusiveSockets{b}
 	}
-	return modeKinds()[slices.Index(Modes(), b.at.mode)].new(b, given)
 }
 
 // forAll reports whether all slots share one socket.

@@ -6,8 +6,6 @@ import "fmt"
 // the port of each slot.
 type exclusiveSockets struct{ *boundAddress }
 
-func newExclusive(b *boundAddress, _ []*passed) mode { return exclusiveSockets{b} }
-
 func (b exclusiveSockets) bind(slot int) (*socket, error) {
 	end, l := b.at.end, b.listener
 	if b.at.mode == ModeEach {
@@ -27,16 +25,3 @@ func (b exclusiveSockets) bind(slot int) (*socket, error) {
 	}
 	return m, err
 }
-
-func (exclusiveSockets) configure(Listener) {}
-
-func (b exclusiveSockets) mend(m *socket) (undone string, err error) {
-	undone, _, err = m.mend(b.boundAddress)
-	return undone, err
-}
-
-func (b exclusiveSockets) flush(m *socket) error { return m.flushQueued(b.boundAddress) }
-
-func (exclusiveSockets) end(m *socket) { m.end() }
-
-func (exclusiveSockets) drop(m *socket) { m.close() }

@@ -65,19 +65,19 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 // rest.
 func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (rest []*passed, err error) {
 	s, asked := l.set, l.listeners[i]
-	c, err := l.pick(asked, want, from)
+	at, chosen, rest, err := l.pick(asked, want, from)
 	if err != nil {
 		return nil, err
 	}
-	overlapping, err := s.overlaps(asked, c.at)
+	overlapping, err := s.overlaps(asked, at)
 	if err != nil {
 		return nil, err
 	}
-	b := &boundAddress{set: s, want: want, at: c.at, listener: asked, overlapping: overlapping}
-	b.listener.Port = c.at.end.port
-	b.mode = newMode(b, c.chosen)
+	b := &boundAddress{set: s, want: want, at: at, listener: asked, overlapping: overlapping}
+	b.listener.Port = at.end.port
+	b.mode = newMode(b, chosen)
 	l.bound[i] = b
-	if err := b.adopt(c.chosen); err != nil {
+	if err := b.adopt(chosen); err != nil {
 		return nil, err
 	}
 	for slot := range slots {
@@ -85,8 +85,8 @@ func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (res
 			return nil, err
 		}
 	}
-	b.explainUnits(asked, c.chosen, slots)
-	return c.rest, b.steer()
+	b.explainUnits(asked, chosen, slots)
+	return rest, b.steer()
 }
 
 // undo closes what Open has bound, except what was passed.

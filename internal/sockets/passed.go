@@ -150,116 +150,90 @@ func (p *passed) in(at bindAddr) bool {
 	if p.unix || at.path != "" {
 		return p.unix && p.at.path != "" && p.at.path == at.path
 	}
-	base, port := at.end, p.at.end.port
-	base.port = port
-	return base == p.at.end && port >= at.end.port && port < at.end.port+at.ports
-}
-
-// choice is what a listener takes of the passed sockets.
-type choice struct {
-	at     bindAddr // where they are; sockets of the listener's name may be elsewhere
-	chosen []*passed
-	rest   []*passed
+	port := p.at.end.port
+	return at.end.withPort(port) == p.at.end && port >= at.end.port && port < at.end.port+at.ports
 }
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its
-// name, those at its address.
-func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (choice, error) {
-	c := choice{at: want}
+// name, those at its address. at is where they are.
+func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (at bindAddr, chosen, rest []*passed, err error) {
 	names := make([]string, len(l.listeners))
 	for i, other := range l.listeners {
 		names[i] = other.Name
 	}
-	units, err := pickUnits(asked, want, names, from)
+	at, units, err := pickUnits(asked, want, names, from)
 	if err != nil {
-		return c, err
-	}
-	if len(units) > 0 {
-		c.at.end, c.at.path = units[0].at.end, units[0].at.path
-		if units[0].in(want) {
-			c.at.end.port = want.end.port // of ModeEach: the first slot's
-		}
+		return at, nil, nil, err
 	}
 	mine := func(p *passed) bool {
 		return p.stored != "" && p.unix == (asked.Network == "unix") && (p.listener == asked.Name || !slices.Contains(names, p.listener))
 	}
-	if c.at.end.port == 0 && c.at.path == "" {
-		// The kernel has picked a port for an earlier master.
-		for _, p := range from {
-			if at := p.at.end; mine(p) && p.listener == asked.Name {
-				if at.port = 0; at == c.at.end {
-					c.at.end = p.at.end
-					break
-				}
-			}
+	if at.end.port == 0 && at.path == "" { // the kernel may have picked a port for an earlier master
+		earlier := slices.IndexFunc(from, func(p *passed) bool {
+			return mine(p) && p.listener == asked.Name && p.at.end.withPort(0) == at.end
+		})
+		if earlier >= 0 {
+			at.end = from[earlier].at.end
 		}
 	}
-	shared := c.at.mode == ModeShared
+	shared := at.mode == ModeShared
 	if shared && len(units) > 1 {
-		return c, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
+		return at, nil, nil, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
 	}
-	stored := slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return !mine(p) || !p.in(c.at) || shared && len(units) > 0 })
+	stored := filter(from, func(p *passed) bool { return mine(p) && p.in(at) && (!shared || len(units) == 0) })
 	taken := map[int]bool{}
 	for _, p := range append(stored, units...) {
 		slot := 0
 		switch {
-		case c.at.mode == ModeEach:
-			slot = p.at.end.port - c.at.end.port
+		case at.mode == ModeEach:
+			slot = p.at.end.port - at.end.port
 		case p.stored != "":
 			slot = p.slot
 		}
-		for p.unitOwned && c.at.mode == ModeReuseport && taken[slot] {
+		for p.unitOwned && at.mode == ModeReuseport && taken[slot] {
 			slot++
 		}
 		if !taken[slot] && slot < maxSlots && (slot == 0 || !shared) {
 			taken[slot] = true
 			p.slot = slot
-			c.chosen = append(c.chosen, p)
+			chosen = append(chosen, p)
 		}
 	}
-	c.rest = slices.DeleteFunc(slices.Clone(from), func(p *passed) bool { return slices.Contains(c.chosen, p) })
-	return c, nil
+	return at, chosen, filter(from, func(p *passed) bool { return !slices.Contains(chosen, p) }), nil
 }
 
 // pickUnits chooses unit-owned sockets, all at one address: of the listener's name and
 // address, of its name, at its address, on its port.
-func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (best []*passed, err error) {
-	const none = 4
-	rank := func(p *passed) int {
-		switch {
-		case p.stored != "", p.passedAs != l.Name && slices.Contains(names, p.passedAs):
-			return none
-		case p.passedAs == l.Name && p.in(want):
-			return 0
-		case p.passedAs == l.Name:
-			return 1
-		case p.in(want):
-			return 2
-		case !p.unix && want.path == "" && p.at.end.port == want.end.port && p.at.end.meets(want.end):
-			return 3
-		default:
-			return none
-		}
-	}
-	least := none
-	for _, p := range from {
-		if r := rank(p); r < least {
-			least, best = r, nil
-		}
-		if r := rank(p); r == least && r < none {
-			best = append(best, p)
+func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (at bindAddr, best []*passed, err error) {
+	named := func(p *passed) bool { return p.passedAs == l.Name }
+	there := func(p *passed) bool { return p.in(want) }
+	for _, fits := range []func(p *passed) bool{
+		func(p *passed) bool { return named(p) && there(p) }, named, there,
+		func(p *passed) bool {
+			return !p.unix && want.path == "" && p.at.end.port == want.end.port && p.at.end.meets(want.end)
+		},
+	} {
+		best = filter(from, func(p *passed) bool {
+			return p.stored == "" && (named(p) || !slices.Contains(names, p.passedAs)) && fits(p)
+		})
+		if len(best) > 0 {
+			break
 		}
 	}
 	if len(best) == 0 {
-		return nil, nil
+		return want, nil, nil
 	}
 	lead := best[0]
 	if lead.unfit(l, want) {
-		return nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s://: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, l.Network, lead)}
+		return want, nil, &MisfitError{fmt.Sprintf("cannot listen on %s, which is %s://: %s is of another family: change the listener's address or the socket unit's ListenStream=", l, l.Network, lead)}
 	}
-	at := bindAddr{end: lead.at.end, path: lead.at.path, ports: want.ports}
-	if lead.in(want) {
-		at = want
+	at = want
+	if !there(lead) {
+		at.end, at.path = lead.at.end, lead.at.path
 	}
-	return slices.DeleteFunc(best, func(p *passed) bool { return p != lead && !p.in(at) }), nil
+	return at, filter(best, func(p *passed) bool { return p == lead || p.in(at) }), nil
+}
+
+func filter[T any](list []T, keep func(T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(one T) bool { return !keep(one) })
 }

@@ -191,13 +191,12 @@ func (e endpoint) bindAny(l Listener, how sharing) (fd int, err error) {
 		if err != nil {
 			return -1, err
 		}
-		at := e
-		at.port, err = boundPort(probe)
+		port, err := boundPort(probe)
 		unix.Close(probe)
 		if err != nil {
 			return -1, err
 		}
-		if fd, err = at.bind(l, how); !errors.Is(err, unix.EADDRINUSE) {
+		if fd, err = e.withPort(port).bind(l, how); !errors.Is(err, unix.EADDRINUSE) {
 			return fd, err
 		}
 	}

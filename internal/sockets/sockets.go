@@ -94,8 +94,7 @@ type Set struct {
 	passed  []*passed
 	bound   []*boundAddress
 	sets    []*ListenerSet
-	serving []*ListenerSet // by slot, as Steer was last told
-	steered bool           // Steer has been called: until then every slot accepts
+	serving []*ListenerSet // by slot, of the last Steer; nil: none yet
 	opened  bool           // the first set has taken what it wanted of passed
 	closed  bool
 	busy    map[int]bool // slots that have a worker
@@ -125,7 +124,7 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 // has it, or, where none of these can take any, to all open slots. What waits in a
 // queue stays there.
 func (s *Set) Steer(serving []*ListenerSet) (err error) {
-	s.serving, s.steered = slices.Clone(serving), true
+	s.serving = slices.Clone(serving)
 	for _, b := range s.bound {
 		if g, ok := b.mode.(*group); ok {
 			g.swapServing()

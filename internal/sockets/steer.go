@@ -40,101 +40,123 @@ func (c *code) add(ins ...bpf.Instruction) { *c = append(*c, ins...) }
 func program(balance string, seed uint32, members groupIndex, accepting []bool) []bpf.Instruction {
 	c := code(hashAddress(seed))
 	if balance != BalanceSource {
-		c.add(hashPort()...)
+		c.add(bpf.LoadScratch{Dst: bpf.RegX, N: wordPort}, bpf.ALUOpX{Op: bpf.ALUOpAdd})
+		c.add(mix()...)
 	}
 	c.add(choose(members, accepting)...)
 	return c
 }
 
+func alu(op bpf.ALUOp, value uint32) bpf.Instruction { return bpf.ALUOpConstant{Op: op, Val: value} }
+
 // mix is the finalizer of MurmurHash3 on A: each bit depends on all.
-func mix() []bpf.Instruction {
-	fold := func(bits uint32) []bpf.Instruction {
-		return []bpf.Instruction{bpf.TAX{}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: bits}, bpf.ALUOpX{Op: bpf.ALUOpXor}}
-	}
-	return slices.Concat(
-		fold(16), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x85ebca6b}},
-		fold(13), []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0xc2b2ae35}},
-		fold(16))
+func mix() (c code) {
+	fold := func(bits uint32) { c.add(bpf.TAX{}, alu(bpf.ALUOpShiftRight, bits), bpf.ALUOpX{Op: bpf.ALUOpXor}) }
+	fold(16)
+	c.add(alu(bpf.ALUOpMul, 0x85ebca6b))
+	fold(13)
+	c.add(alu(bpf.ALUOpMul, 0xc2b2ae35))
+	fold(16)
+	return c
 }
 
 // hashAddress leaves a hash of the source address in A and the source port in wordPort. A
 // dual-stack socket gets both IP versions. With IPv6 extension headers the port is two
 // other bytes, which does no harm.
 func hashAddress(seed uint32) []bpf.Instruction {
-	v4 := []bpf.Instruction{
+	v4 := code{
 		bpf.LoadMemShift{Off: network},
 		bpf.LoadIndirect{Off: network, Size: 2},
 		bpf.StoreScratch{Src: bpf.RegA, N: wordPort},
 		bpf.LoadAbsolute{Off: network + 12, Size: 4},
 	}
-	v6 := []bpf.Instruction{
+	v6 := code{
 		bpf.LoadAbsolute{Off: network + 40, Size: 2},
 		bpf.StoreScratch{Src: bpf.RegA, N: wordPort},
 		bpf.LoadAbsolute{Off: network + 8, Size: 4},
 	}
 	for _, offset := range []uint32{12, 16, 20} {
-		v6 = append(v6,
-			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x01000193}, // FNV-1a, by words
+		v6.add(
+			alu(bpf.ALUOpMul, 0x01000193), // FNV-1a, by words
 			bpf.TAX{},
 			bpf.LoadAbsolute{Off: network + offset, Size: 4},
 			bpf.ALUOpX{Op: bpf.ALUOpXor})
 	}
-	v6 = append(v6, bpf.Jump{Skip: uint32(len(v4))})
-	return slices.Concat(
-		[]bpf.Instruction{
-			bpf.LoadAbsolute{Off: network, Size: 1},
-			bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4},
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipFalse: uint8(len(v6))},
-		},
-		v6, v4,
-		[]bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpXor, Val: seed}},
-		mix())
-}
-
-// hashPort mixes the source port into the hash in A.
-func hashPort() []bpf.Instruction {
-	return append([]bpf.Instruction{
-		bpf.LoadScratch{Dst: bpf.RegX, N: wordPort},
-		bpf.ALUOpX{Op: bpf.ALUOpAdd},
-	}, mix()...)
+	v6.add(bpf.Jump{Skip: uint32(len(v4))})
+	version := code{
+		bpf.LoadAbsolute{Off: network, Size: 1},
+		alu(bpf.ALUOpShiftRight, 4),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipFalse: uint8(len(v6))},
+	}
+	return slices.Concat(version, v6, v4, code{alu(bpf.ALUOpXor, seed)}, mix())
 }
 
 // choose turns the hash in A into an index. The first choice is among all slots, the
 // second among those that accept, by another part of the hash. So if a slot goes or comes
 // back, only its own clients move.
+//
+// With 1024 slots in the worst order the table of indexes has 2048 instructions of at
+// most 4096; with slots in their first order three.
 func choose(members groupIndex, accepting []bool) []bpf.Instruction {
-	slots := uint32(len(accepting))
+	indexOf := make([]int, len(accepting))
+	for at, id := range members {
+		if id >= 0 {
+			indexOf[id] = at
+		}
+	}
+	open, words := 0, make([]uint32, (len(accepting)+31)/32) // of a bit for each slot
+	var ranks, indexes []step                                // slots by their rank in open; indexes by slot
+	for slot, accepts := range accepting {
+		if accepts {
+			words[slot/32] |= 1 << (slot % 32)
+			ranks = addStep(ranks, open, slot)
+			indexes = addStep(indexes, slot, indexOf[slot])
+			open++
+		}
+	}
 	c := code{
 		bpf.StoreScratch{Src: bpf.RegA, N: wordHash},
-		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: slots},
+		alu(bpf.ALUOpMod, uint32(len(accepting))),
 		bpf.StoreScratch{Src: bpf.RegA, N: wordSlot},
 	}
-	if slices.Contains(accepting, false) {
-		second := secondChoice(accepting)
-		c.add(testBit(accepting)...)
+	if open < len(accepting) {
+		second := code{
+			bpf.LoadScratch{Dst: bpf.RegA, N: wordHash},
+			alu(bpf.ALUOpDiv, uint32(len(accepting))),
+			alu(bpf.ALUOpMod, uint32(open)),
+		}
+		for i, s := range ranks {
+			second.add(
+				bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 2},
+				alu(bpf.ALUOpAdd, s.shift),
+				bpf.Jump{Skip: uint32(3 * (len(ranks) - 1 - i))})
+		}
+		second.add(bpf.StoreScratch{Src: bpf.RegA, N: wordSlot})
+		c.add(testBit(words)...)
 		c.add(
 			bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 1, SkipFalse: 1},
 			bpf.Jump{Skip: uint32(len(second))})
 		c.add(second...)
 	}
 	c.add(bpf.LoadScratch{Dst: bpf.RegA, N: wordSlot})
-	c.add(returnIndex(members, accepting)...)
+	for _, s := range indexes {
+		if s.first == s.last {
+			c.add(bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1}, bpf.RetConstant{Val: s.first + s.shift})
+			continue
+		}
+		c.add(bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 2}, alu(bpf.ALUOpAdd, s.shift), bpf.RetA{})
+	}
+	c.add(bpf.RetConstant{Val: noIndex})
 	return c
 }
 
-// testBit sets bit 0 of A if the slot in A accepts. The slots are words of 32 bits.
-func testBit(accepting []bool) []bpf.Instruction {
-	words := make([]uint32, (len(accepting)+31)/32)
-	for slot, accepts := range accepting {
-		if accepts {
-			words[slot/32] |= 1 << (slot % 32)
-		}
-	}
+// testBit sets bit 0 of A to the bit of the slot in A.
+func testBit(words []uint32) []bpf.Instruction {
 	c := code{
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 31},
+		alu(bpf.ALUOpAnd, 31),
 		bpf.TAX{},
 		bpf.LoadScratch{Dst: bpf.RegA, N: wordSlot},
-		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 5},
+		alu(bpf.ALUOpShiftRight, 5),
 	}
 	for i, word := range words {
 		c.add(
@@ -143,65 +165,6 @@ func testBit(accepting []bool) []bpf.Instruction {
 			bpf.Jump{Skip: uint32(3 * (len(words) - 1 - i))})
 	}
 	c.add(bpf.ALUOpX{Op: bpf.ALUOpShiftRight})
-	return c
-}
-
-// secondChoice stores an accepting slot in wordSlot, chosen by the rest of the hash.
-func secondChoice(accepting []bool) []bpf.Instruction {
-	var slots []int
-	for slot, accepts := range accepting {
-		if accepts {
-			slots = append(slots, slot)
-		}
-	}
-	var table []step
-	for rank, slot := range slots {
-		table = addStep(table, rank, slot)
-	}
-	c := code{
-		bpf.LoadScratch{Dst: bpf.RegA, N: wordHash},
-		bpf.ALUOpConstant{Op: bpf.ALUOpDiv, Val: uint32(len(accepting))},
-		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(len(slots))},
-	}
-	for i, s := range table {
-		c.add(
-			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 2},
-			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: s.shift},
-			bpf.Jump{Skip: uint32(3 * (len(table) - 1 - i))})
-	}
-	c.add(bpf.StoreScratch{Src: bpf.RegA, N: wordSlot})
-	return c
-}
-
-// returnIndex returns the index of the accepting slot in A. With 1024 slots in the worst
-// order it has 2048 instructions of at most 4096; with slots in their first order three.
-func returnIndex(members groupIndex, accepting []bool) []bpf.Instruction {
-	indexOf := make([]int, len(accepting))
-	for at, id := range members {
-		if id >= 0 {
-			indexOf[id] = at
-		}
-	}
-	var table []step
-	for slot, accepts := range accepting {
-		if accepts {
-			table = addStep(table, slot, indexOf[slot])
-		}
-	}
-	var c code
-	for _, s := range table {
-		if s.first == s.last {
-			c.add(
-				bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1},
-				bpf.RetConstant{Val: s.first + s.shift})
-			continue
-		}
-		c.add(
-			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 2},
-			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: s.shift},
-			bpf.RetA{})
-	}
-	c.add(bpf.RetConstant{Val: noIndex})
 	return c
 }
 
@@ -219,12 +182,8 @@ func addStep(table []step, key, value int) []step {
 	return append(table, step{first: k, last: k, shift: shift})
 }
 
-// attach replaces the program of the socket's group (SO_ATTACH_REUSEPORT_CBPF, socket(7);
-// no privilege needed).
-func attach(fd int, program []bpf.Instruction) error {
-	return setProgram(fd, unix.SO_ATTACH_REUSEPORT_CBPF, program)
-}
-
+// setProgram attaches a filter, or the program of the socket's group
+// (SO_ATTACH_REUSEPORT_CBPF, socket(7); no privilege needed).
 func setProgram(fd, option int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -240,15 +199,10 @@ func setProgram(fd, option int, program []bpf.Instruction) error {
 }
 
 // steer refreshes the group and attaches the program, even if nothing changed: every
-// worker can replace it, and the kernel does not show it.
+// worker can replace it, and the kernel does not show it. A single socket has one too:
+// others that join it get nothing. Systemd's may be in no group.
 func (g *group) steer() error {
 	g.refresh()
-	return g.attach()
-}
-
-// attach attaches the program for the current state. A single socket has one too: others
-// that join it get nothing. Systemd's may be in no group.
-func (g *group) attach() error {
 	if len(g.index.slots()) == 0 {
 		return nil
 	}
@@ -260,11 +214,10 @@ func (g *group) attach() error {
 
 // load attaches a program by any of the sockets: with SO_LOCK_FILTER set on it, it is
 // EPERM.
-func (g *group) load(accepting []bool) error {
-	balance := program(g.listener.Balance, g.seed, g.index, accepting)
-	var err error
+func (g *group) load(accepting []bool) (err error) {
+	all := program(g.listener.Balance, g.seed, g.index, accepting)
 	for _, slot := range g.index.slots() {
-		if err = attach(g.sockets[slot].fd, balance); !errors.Is(err, unix.EPERM) {
+		if err = setProgram(g.sockets[slot].fd, unix.SO_ATTACH_REUSEPORT_CBPF, all); !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}
@@ -280,16 +233,9 @@ func (g *group) accepting() []bool {
 	for _, slot := range slots {
 		listening[slot] = true
 	}
-	knows := map[*ListenerSet]bool{} // whose workers have the listener
-	for _, l := range g.set.sets {
-		knows[l] = l.has(g.boundAddress)
-	}
-	serving := func(slot int) bool {
-		return !g.set.steered || slot < len(g.set.serving) && knows[g.set.serving[slot]]
-	}
-	for _, accepts := range []func(slot int) bool{serving, func(int) bool { return true }} {
+	for _, anyOpen := range []bool{false, true} {
 		for slot, m := range g.users {
-			if m != nil && accepts(slot) && m.slot < len(listening) && listening[m.slot] {
+			if m != nil && (anyOpen || g.set.serves(slot, g.boundAddress)) && m.slot < len(listening) && listening[m.slot] {
 				accepting[m.slot] = true
 			}
 		}
@@ -298,6 +244,15 @@ func (g *group) accepting() []bool {
 		}
 	}
 	return listening
+}
+
+// serves reports whether the slot's workers have the address; every slot accepts until
+// Steer has been called.
+func (s *Set) serves(slot int, b *boundAddress) bool {
+	if s.serving == nil {
+		return true
+	}
+	return slot < len(s.serving) && s.serving[slot] != nil && s.serving[slot].has(b)
 }
 
 // vacate attaches a program for the moment in which a member leaves the group and the

@@ -95,7 +95,7 @@ func TestLongestProgram(t *testing.T) {
 			accepting[slot] = !leaves(slot)
 		}
 		long := program(BalanceHash, 1, scattered, accepting)
-		if err := attach(fds[0], long); err != nil {
+		if err := setProgram(fds[0], unix.SO_ATTACH_REUSEPORT_CBPF, long); err != nil {
 			t.Errorf("%s away, %d instructions: %v", name, len(long), err)
 		}
 	}

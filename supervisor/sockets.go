@@ -87,15 +87,13 @@ func (e *executor) closeSlot(slot int) {
 // inspectSockets restores sockets that workers have shut down, and checks for others'
 // sockets on the app's ports.
 func (e *executor) inspectSockets() {
-	restored, err := e.sockets.RestoreAll()
+	restored, err := e.sockets.Restore(sockets.AllSlots)
 	if why := fmt.Sprint(err); why != e.lastListenError { // once, not at every inspection
 		if e.lastListenError = why; err != nil {
 			e.log.Error("cannot restore the sockets", "why", err)
 		}
 	}
-	for _, r := range restored {
-		e.listeningAgain(r.Slot, r.Why)
-	}
+	e.listeningAgain(restored)
 	e.recordDamage()
 	e.nameOthers()
 	e.notices()
@@ -104,13 +102,11 @@ func (e *executor) inspectSockets() {
 // restore has a slot's sockets listen as they were made. In a vacant slot it also
 // resets the options that workers have set.
 func (e *executor) restore(a pool.Restore) {
-	why, err := e.sockets.Restore(a.Slot)
+	restored, err := e.sockets.Restore(a.Slot)
 	if err != nil {
 		e.log.Error("cannot restore the sockets", "slot", a.Slot, "why", err)
 	}
-	if why != "" {
-		e.listeningAgain(a.Slot, why)
-	}
+	e.listeningAgain(restored)
 	if a.Vacant {
 		changed, err := e.sockets.Reset(a.Slot)
 		if err != nil {
@@ -123,9 +119,11 @@ func (e *executor) restore(a pool.Restore) {
 	e.recordDamage()
 }
 
-func (e *executor) listeningAgain(slot int, why string) {
-	e.log.Info("listening again", "slot", slot, "why", why)
-	e.events.Add(control.Event{Type: control.EventListeningAgain, Slot: &slot, Reason: why})
+func (e *executor) listeningAgain(restored []sockets.Restored) {
+	for _, r := range restored {
+		e.log.Info("listening again", "slot", r.Slot, "why", r.Why)
+		e.events.Add(control.Event{Type: control.EventListeningAgain, Slot: &r.Slot, Reason: r.Why})
+	}
 }
 
 // recordDamage records what workers have done to their sockets for good.

@@ -43,35 +43,40 @@ type tuple [inetDiagUntilIf]byte
 
 // diagnose asks the kernel for sockets, and calls each with every answer of at least so
 // many bytes. It does not block.
-func diagnose(kind uint16, request []byte, flags uint16, least int, each func(said []byte)) error {
+func diagnose(kind uint16, request []byte, flags uint16, least int, each func(said []byte)) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot ask sock_diag: %w", err)
+		}
+	}()
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return fmt.Errorf("cannot open sock_diag: %w", err)
+		return err
 	}
 	defer unix.Close(fd)
-	message := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(request))
-	binary.NativeEndian.PutUint32(message, uint32(cap(message)))
-	binary.NativeEndian.PutUint16(message[4:], kind)
-	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST|flags)
+	message := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(request)))
+	message = binary.NativeEndian.AppendUint16(message, kind)
+	message = binary.NativeEndian.AppendUint16(message, unix.NLM_F_REQUEST|flags)
+	message = append(message, make([]byte, 8)...) // sequence number, port
 	if _, err := unix.Write(fd, append(message, request...)); err != nil {
-		return fmt.Errorf("cannot ask sock_diag: %w", err)
+		return err
 	}
 	buffer := make([]byte, maxDump)
 	for {
 		n, _, err := unix.Recvfrom(fd, buffer, 0)
 		if err != nil {
-			return fmt.Errorf("cannot ask sock_diag: %w", err)
+			return err
 		}
 		replies, err := syscall.ParseNetlinkMessage(buffer[:n])
 		if err != nil {
-			return fmt.Errorf("cannot read sock_diag: %w", err)
+			return err
 		}
 		for _, reply := range replies {
 			switch {
 			case reply.Header.Type == unix.NLMSG_DONE:
 				return nil
 			case reply.Header.Type == unix.NLMSG_ERROR && len(reply.Data) >= 4:
-				return fmt.Errorf("cannot ask sock_diag: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(reply.Data))))
+				return unix.Errno(-int32(binary.NativeEndian.Uint32(reply.Data)))
 			case len(reply.Data) >= least:
 				each(reply.Data)
 			}
@@ -102,13 +107,6 @@ func dumpTCP(port int, states uint32, each func(said []byte)) error {
 	binary.BigEndian.PutUint16(request[4:], uint16(port))
 	binary.NativeEndian.PutUint32(request[52:], states)
 	return diagnose(tcpDiagGetSock, request, unix.NLM_F_DUMP, inetDiagMessage, each)
-}
-
-func halfOpen(port int) (tuples []tuple, err error) {
-	err = dumpTCP(port, halfOpenStates, func(said []byte) {
-		tuples = append(tuples, tuple(said[inetDiagAddress:inetDiagAddress+inetDiagUntilIf]))
-	})
-	return tuples, err
 }
 
 // listening is a listening TCP socket of any program.

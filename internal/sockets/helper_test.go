@@ -182,6 +182,16 @@ func (a *testApp) files(slot int) ([]int, error) { return a.line.Files(slot) }
 
 func (a *testApp) listeners() []Listener { return a.line.Listeners(0) }
 
+func (a *testApp) Restore(slot int) (undone string, err error) {
+	restored, err := a.Set.Restore(slot)
+	for _, r := range restored {
+		undone = r.Why
+	}
+	return undone, err
+}
+
+func (a *testApp) RestoreAll() ([]Restored, error) { return a.Set.Restore(AllSlots) }
+
 func (a *testApp) port(name string) int {
 	for _, l := range a.listeners() {
 		if l.Name == name {

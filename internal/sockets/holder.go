@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -123,25 +122,15 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 		}
 		found = append(found, Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid), App: app(pid, files), Sockets: held})
 	}
+	isMaster := func(h Holder) int { return min(len(h.App), 1) }
+	slices.SortStableFunc(found, func(a, b Holder) int { return isMaster(b) - isMaster(a) }) // /proc is sorted
 	for inode, uid := range owners {
 		same := func(h Holder) bool { return h.PID == 0 && h.UID == uid }
 		if !seen[inode] && !slices.ContainsFunc(found, same) {
 			found = append(found, Holder{UID: uid})
 		}
 	}
-	slices.SortFunc(found, func(a, b Holder) int { return cmp.Or(a.rank()-b.rank(), a.PID-b.PID) })
 	return found
-}
-
-func (h Holder) rank() int {
-	switch {
-	case h.App != "":
-		return 0
-	case h.PID != 0:
-		return 1
-	default:
-		return 2
-	}
 }
 
 func comm(pid int) string {

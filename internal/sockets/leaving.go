@@ -28,14 +28,13 @@ func (s *Set) Leave(slot int) *Leaving {
 func (l *Leaving) HalfOpen() (bool, error) {
 	now := map[tuple]bool{}
 	for _, port := range l.ports {
-		tuples, err := halfOpen(port)
-		if err != nil {
-			return false, err
-		}
-		for _, t := range tuples {
-			if l.waited == nil || l.waited[t] {
+		err := dumpTCP(port, halfOpenStates, func(said []byte) {
+			if t := tuple(said[inetDiagAddress:]); l.waited == nil || l.waited[t] {
 				now[t] = true
 			}
+		})
+		if err != nil {
+			return false, err
 		}
 	}
 	l.waited = now

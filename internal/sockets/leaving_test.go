@@ -57,8 +57,8 @@ func TestHalfOpen(t *testing.T) {
 			wantHalf(leaving, false) // what came later is not waited for
 			wantHalf(s.Leave(0), true)
 			port := s.port("http") // nor is another port
-			if tuples, err := halfOpen(port); len(tuples) != 0 || err != nil {
-				t.Errorf("half open on port %d: %v, %v", port, tuples, err)
+			if half, err := (&Leaving{ports: []int{port}}).HalfOpen(); half || err != nil {
+				t.Errorf("half open on port %d: %v, %v", port, half, err)
 			}
 			later()
 			if counts := accept(t, s, 5); !slices.Equal(counts, []int{1, 4}) {

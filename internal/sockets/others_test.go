@@ -27,7 +27,7 @@ func joinPort4(t *testing.T, port int) int {
 // or gone.
 func wantOther(t *testing.T, s *Set, gone bool, consequence string) Other {
 	t.Helper()
-	_, err := s.RestoreAll()
+	_, err := s.Restore(AllSlots)
 	check(t, err)
 	others := s.Others()
 	if len(others) != 1 || others[0].Gone != gone || !strings.Contains(others[0].Consequence(), consequence) {

@@ -141,43 +141,36 @@ type Restored struct {
 	Why  string
 }
 
-// Restore undoes what a worker did to the slot's sockets: it listens again on one
-// that was shut down, sets the configured backlog, takes a filter away, steers
+// AllSlots stands for every slot. One socket for all slots counts as slot 0's then.
+const AllSlots = -1
+
+// Restore undoes what a worker did to the sockets of one slot or all: it listens again on
+// one that was shut down, sets the configured backlog, takes a filter away, steers
 // again, and brings a unix socket's file back. Called when a worker has become ready,
-// and when one has ended. undone is "" for nothing; whether a group had another
-// program cannot be known. The queue of a socket that was shut down is lost.
-func (s *Set) Restore(slot int) (undone string, err error) {
-	restored, err := s.restore(func(b *boundAddress, m *socket) bool { return b.user(slot) == m })
-	for _, r := range restored {
-		undone = joinWords(undone, r.Why)
-	}
-	return undone, err
-}
-
-// RestoreAll does the same for every slot, with three or four system calls for
-// each socket. One socket for all slots counts as slot 0's.
-func (s *Set) RestoreAll() (restored []Restored, err error) {
-	return s.restore(func(*boundAddress, *socket) bool { return true })
-}
-
-func (s *Set) restore(wanted func(*boundAddress, *socket) bool) (restored []Restored, err error) {
+// when one has ended, and each second: it makes three or four system calls for each
+// socket. Whether a group had another program cannot be known. The queue of a socket that
+// was shut down is lost.
+func (s *Set) Restore(slot int) (restored []Restored, err error) {
 	undone := map[int]string{}
 	for _, b := range s.bound {
 		err = cmp.Or(err, b.steer())
-		for slot, m := range b.all() {
-			if !wanted(b, m) {
+		for home, m := range b.all() {
+			at := slot
+			if slot == AllSlots {
+				at = home
+			} else if b.user(slot) != m {
 				continue
 			}
 			what, failed := b.mode.mend(m)
 			err = cmp.Or(err, failed)
 			if what != "" {
-				undone[slot] = joinWords(undone[slot], what)
+				undone[at] = joinWords(undone[at], what)
 			}
 		}
 	}
 	s.store(s.bound)
-	for _, slot := range slices.Sorted(maps.Keys(undone)) {
-		restored = append(restored, Restored{slot, undone[slot]})
+	for _, at := range slices.Sorted(maps.Keys(undone)) {
+		restored = append(restored, Restored{at, undone[at]})
 	}
 	return restored, err
 }

@@ -240,7 +240,7 @@ func TestRestore(t *testing.T) {
 // wantRestored has every socket looked at, and fails unless one slot's was harmed, so.
 func wantRestored(t *testing.T, s *Set, slot int, why string) {
 	t.Helper()
-	restored, err := s.RestoreAll()
+	restored, err := s.Restore(AllSlots)
 	if len(restored) != 1 || restored[0].Slot != slot || !strings.Contains(restored[0].Why, why) || err != nil {
 		t.Errorf("restored %v, %v, want slot %d: %s", restored, err, slot, why)
 	}

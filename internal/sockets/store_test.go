@@ -56,7 +56,7 @@ func TestStored(t *testing.T) {
 	}
 	wantServed(t, second, path)
 	check(t, os.Remove(path))
-	if changed, err := s.RestoreAll(); len(changed) != 1 || err != nil {
+	if changed, err := s.Restore(AllSlots); len(changed) != 1 || err != nil {
 		t.Errorf("restored %v, %v", changed, err)
 	}
 	wantServed(t, second, path)

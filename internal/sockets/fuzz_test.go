@@ -1,6 +1,9 @@
 package sockets
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // The record comes back from the fd store, names from systemd.
 func FuzzPassed(f *testing.F) {
@@ -8,7 +11,7 @@ func FuzzPassed(f *testing.F) {
 	f.Add(`{"orders":{"dual [::]:80":[]}}x`, "a.b.1023")
 	f.Fuzz(func(t *testing.T, record, name string) {
 		end := endpoint{addr: ipv4Loopback, port: 80}
-		o := recordFile{read: parseRecord([]byte(record))}
+		o := recordFile{read: parseRecord(strings.NewReader(record))}
 		given := []*passed{{socket: socket{slot: 1}}, {}}
 		o.sort(end, given)
 		if given[0].slot+given[1].slot != 1 {

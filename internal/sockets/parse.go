@@ -38,7 +38,11 @@ func (l Listener) Address() string {
 // unix:///PATH, unix:PATH, /PATH, ./PATH or ../PATH with ?mode=OCTAL after it.
 // It fills in Network, Host, Port, Path (as it was written) and Perm.
 func ParseAddress(address string) (l Listener, err error) {
-	if path, ok := cutUnix(address); ok {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	for _, begin := range []string{"/", "./", "../"} {
+		isUnix = isUnix || strings.HasPrefix(address, begin)
+	}
+	if isUnix {
 		l, err = parseUnix(path)
 	} else {
 		l, err = ParseTCP(address)
@@ -47,19 +51,6 @@ func ParseAddress(address string) (l Listener, err error) {
 		return Listener{}, fmt.Errorf("%q: %w", address, err)
 	}
 	return l, nil
-}
-
-// cutUnix tells a unix socket's address, and takes the scheme off.
-func cutUnix(address string) (string, bool) {
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		return path, true
-	}
-	for _, begin := range []string{"/", "./", "../"} {
-		if strings.HasPrefix(address, begin) {
-			return address, true
-		}
-	}
-	return "", false
 }
 
 // parseUnix reads what follows "unix:". The first question mark ends the path,
@@ -96,25 +87,18 @@ func parseUnix(rest string) (Listener, error) {
 
 // parseQuery reads mode=OCTAL. A mode of 0 would keep everybody out.
 func parseQuery(query string) (fs.FileMode, error) {
-	var perm fs.FileMode
-	for setting := range strings.SplitSeq(query, "&") {
-		key, text, _ := strings.Cut(setting, "=")
-		if key != "mode" {
-			return 0, fmt.Errorf("%q is not known after the question mark: there is mode, as in ?mode=0660", key)
-		}
-		if perm != 0 {
-			return 0, errors.New("mode is written twice")
-		}
-		mode, err := strconv.ParseUint(text, 8, 32)
-		switch {
-		case err != nil || mode > 0o777:
-			return 0, fmt.Errorf("mode: %q is not an access mode: write octal digits up to 0777, as in ?mode=0660", text)
-		case mode == 0:
-			return 0, fmt.Errorf("mode: nobody could connect with %q: write one as in ?mode=0660", text)
-		}
-		perm = fs.FileMode(mode)
+	key, text, _ := strings.Cut(query, "=")
+	if key != "mode" {
+		return 0, fmt.Errorf("%q is not known after the question mark: there is mode, as in ?mode=0660", key)
 	}
-	return perm, nil
+	mode, err := strconv.ParseUint(text, 8, 32)
+	switch {
+	case err != nil || mode > 0o777:
+		return 0, fmt.Errorf("mode: %q is not an access mode: write octal digits up to 0777, as in ?mode=0660", text)
+	case mode == 0:
+		return 0, fmt.Errorf("mode: nobody could connect with %q: write one as in ?mode=0660", text)
+	}
+	return fs.FileMode(mode), nil
 }
 
 // ParseTCP reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT.

@@ -1,12 +1,12 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -91,20 +91,11 @@ func alive(path string, closer *closing.Closer) bool {
 }
 
 func kindOf(kind uint32) string {
-	switch kind {
-	case unix.S_IFDIR:
-		return "a directory"
-	case unix.S_IFLNK:
-		return "a symbolic link"
-	case unix.S_IFREG:
-		return "a regular file"
-	case unix.S_IFIFO:
-		return "a pipe"
-	case unix.S_IFCHR:
-		return "a character device"
-	default:
-		return "a file of another kind"
+	names := map[uint32]string{
+		unix.S_IFDIR: "a directory", unix.S_IFLNK: "a symbolic link", unix.S_IFREG: "a regular file",
+		unix.S_IFIFO: "a pipe", unix.S_IFCHR: "a character device",
 	}
+	return cmp.Or(names[kind], "a file of another kind")
 }
 
 // bind binds the path, not the second name: getsockname(2) returns what was bound, and
@@ -222,16 +213,15 @@ func (l Listener) mode() (fs.FileMode, error) {
 	}
 	// umask(2) cannot be read without changing it.
 	status, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
-		return 0, fmt.Errorf("cannot read the umask: %w", err)
-	}
 	_, rest, _ := strings.Cut(string(status), "\nUmask:")
-	digits, _, _ := strings.Cut(rest, "\n")
-	mask, err := strconv.ParseUint(strings.TrimSpace(digits), 8, 32)
+	var mask fs.FileMode
+	if err == nil {
+		_, err = fmt.Sscanf(rest, "%o", &mask)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the umask: %w", err)
 	}
-	return fs.ModePerm &^ fs.FileMode(mask), nil
+	return fs.ModePerm &^ mask, nil
 }
 
 // explain turns an error of making the file into advice.

@@ -279,7 +279,7 @@ func (s *Set) Close() {
 	for _, p := range s.passed {
 		p.close()
 	}
-	s.record.close()
+	s.record.file.Close()
 	s.bound, s.passed, s.sets, s.closed = nil, nil, nil, true
 }
 

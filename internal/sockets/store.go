@@ -3,7 +3,9 @@ package sockets
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +22,7 @@ const maxRecord = 8 << 20
 // recordFile is a memory file in the fd store: what a killed master's successor must know
 // about the sockets beside it.
 type recordFile struct {
-	fd      int // 0: none, as with descriptor 0 nobody stores anything
+	file    *os.File // nil: none yet
 	stored  bool
 	written []byte      // what is in the file
 	read    storeRecord // what an earlier master has written
@@ -42,25 +44,18 @@ func (o *recordFile) take(g Passed) bool {
 	if g.Name != recordName || g.FD <= 0 || unix.Fstat(g.FD, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false
 	}
-	buffer := make([]byte, min(max(stat.Size, 0), maxRecord))
-	n, err := unix.Pread(g.FD, buffer, 0)
-	if err == nil {
-		o.read = parseRecord(buffer[:n])
-	}
-	if o.fd > 0 { // a second one: this is as good
-		unix.Close(o.fd)
-	}
 	unix.CloseOnExec(g.FD)
-	o.fd, o.stored = g.FD, true
+	o.file.Close() // of a second one: this is as good
+	o.file, o.stored = os.NewFile(uintptr(g.FD), recordName), true
+	o.read = parseRecord(io.NewSectionReader(o.file, 0, maxRecord))
 	return true
 }
 
-// parseRecord returns an empty record for invalid text: the order is guessed then.
-func parseRecord(text []byte) storeRecord {
-	var r storeRecord
-	// Only the first value counts: a writer that was killed may have left the end
-	// of a longer one behind it.
-	if json.NewDecoder(bytes.NewReader(text)).Decode(&r) != nil {
+// parseRecord returns an empty record for invalid text: the order is guessed then. Only
+// the first value counts: a writer that was killed may have left the end of a longer one
+// behind it.
+func parseRecord(text io.Reader) (r storeRecord) {
+	if json.NewDecoder(text).Decode(&r) != nil {
 		return storeRecord{}
 	}
 	maps.DeleteFunc(r.Orders, func(_ string, slots []int) bool {
@@ -161,11 +156,8 @@ func storeName(listener string, slot int) string { return listener + "." + strco
 // stored.
 func storedName(name string) (listener string, slot int, ok bool) {
 	dot := strings.LastIndexByte(name, '.')
-	if dot <= 0 {
-		return "", 0, false
-	}
 	slot, err := strconv.Atoi(name[dot+1:])
-	if err != nil || slot < 0 || slot >= maxSlots || strconv.Itoa(slot) != name[dot+1:] {
+	if dot <= 0 || err != nil || slot < 0 || slot >= maxSlots || storeName(name[:dot], slot) != name {
 		return "", 0, false
 	}
 	return name[:dot], slot, true
@@ -187,21 +179,22 @@ func (o *recordFile) write(s *Set) {
 	if err != nil || bytes.Equal(text, o.written) || len(r.Orders)+len(r.Stored) == 0 && !o.stored {
 		return
 	}
-	if o.fd <= 0 {
-		if o.fd, err = unix.MemfdCreate(recordName, unix.MFD_CLOEXEC); err != nil {
+	if o.file == nil {
+		fd, err := unix.MemfdCreate(recordName, unix.MFD_CLOEXEC)
+		if err != nil {
 			s.notice("cannot record which sockets systemd keeps for a successor, which will take them for a socket unit's: memfd_create: %v", err)
-			o.fd = 0
 			return
 		}
+		o.file = os.NewFile(uintptr(fd), recordName)
 	}
-	if _, err := unix.Pwrite(o.fd, text, 0); err != nil {
+	if _, err := o.file.WriteAt(text, 0); err != nil {
 		return // out of memory; the next change tries again
 	}
-	_ = unix.Ftruncate(o.fd, int64(len(text))) // what stays behind is not read
+	_ = o.file.Truncate(int64(len(text))) // what stays behind is not read
 	o.written = text
 	if !o.stored {
 		o.stored = true
-		s.keeper.Store(recordName, o.fd)
+		s.keeper.Store(recordName, int(o.file.Fd()))
 	}
 }
 
@@ -209,13 +202,6 @@ func (o *recordFile) forget(s *Set) {
 	if s.keeper != nil && o.stored {
 		s.keeper.Remove(recordName)
 		o.stored = false
-	}
-}
-
-func (o *recordFile) close() {
-	if o.fd > 0 {
-		unix.Close(o.fd)
-		o.fd = 0
 	}
 }
 

@@ -216,11 +216,11 @@ func TestImplied(t *testing.T) {
 
 func TestRecordIsForgotten(t *testing.T) {
 	for _, text := range []string{"", "{", `{"orders":{"a":[0,0]}}`, `{"orders":{"a":[-7,-7]}}`, `{"orders":{"a":[1024]}}`, `[1]`, `{"orders":{"a":"b"}}`, `{"stored":[-1]}`} {
-		if got := parseRecord([]byte(text)); len(got.Orders)+len(got.Stored) != 0 {
+		if got := parseRecord(strings.NewReader(text)); len(got.Orders)+len(got.Stored) != 0 {
 			t.Errorf("%q reads as %v", text, got)
 		}
 	}
-	if got := parseRecord([]byte(`{"orders":{"a":[2,-7,0,1]},"stored":[18446744073709551615]}],"b"`)); !slices.Equal(got.Orders["a"], []int{2, -7, 0, 1}) || !slices.Equal(got.Stored, []uint64{1<<64 - 1}) {
+	if got := parseRecord(strings.NewReader(`{"orders":{"a":[2,-7,0,1]},"stored":[18446744073709551615]}],"b"`)); !slices.Equal(got.Orders["a"], []int{2, -7, 0, 1}) || !slices.Equal(got.Stored, []uint64{1<<64 - 1}) {
 		t.Errorf("read %v", got)
 	}
 	end := endpoint{addr: netip.IPv6Unspecified(), port: 80, dual: true}

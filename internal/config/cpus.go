@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -20,15 +20,11 @@ import (
 func (v value) workers(cpus int) (int, error) {
 	n, share := control.Share(v.text, cpus)
 	if !share {
-		base := 10
-		if v.kind == integer {
-			base = 0
-		}
-		number, err := strconv.ParseUint(v.text, base, 31) // +2 and -1 are changes, not numbers
-		if err != nil {
+		number, err := v.number()
+		if err != nil || strings.HasPrefix(v.text, "+") { // +2 and -1 are changes, not numbers
 			number = 0
 		}
-		n = int(number)
+		n = int(min(number, math.MaxInt32))
 	}
 	if n < 1 {
 		return 0, fmt.Errorf(`%s is no number of workers: use 1 to %d, "cpus", "cpus-1", "cpus*2+1" or "50%%"`, v, supervisor.MaxWorkers)

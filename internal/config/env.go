@@ -20,7 +20,7 @@ import (
 func (d *draft) setVariable(name string, v value) {
 	d.origins["env."+name] = v.at
 	set, err := v.string()
-	if v.kind != text && v.kind != typed {
+	if !v.isText() {
 		err = errors.New("must be text: write the value in quotes") // without showing it
 	}
 	if err = cmp.Or(checkVariable(name), err); err != nil {

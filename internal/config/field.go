@@ -3,6 +3,8 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,7 +23,7 @@ type field struct {
 }
 
 // newField returns the field that read sets into.
-func newField[T any](into *T, read func(value) (T, error), show func(T) string) field {
+func newField[T any](into *T, read func(value) (T, error)) field {
 	return field{
 		set: func(v value) error {
 			set, err := read(v)
@@ -34,38 +36,21 @@ func newField[T any](into *T, read func(value) (T, error), show func(T) string) 
 	}
 }
 
-func asIs(text string) string { return text }
+// shown is a field with another way to show its value.
+func (f field) shown(show func() string) field { return field{f.set, show} }
 
-// word is text on one line.
-func word(into *string) field { return newField(into, value.line, asIs) }
-
-// userOrGroup is a name or a number.
-func userOrGroup(into *string) field { return newField(into, value.textOrNumber, asIs) }
-
-// path is a file, relative to where it was written; "" for none.
-func (d *draft) path(into *string) field {
-	read := func(v value) (string, error) {
-		name, err := v.string()
-		if name == "" {
-			return "", err
-		}
-		return d.absolute(name, v.at), nil
+func show(setting any) string {
+	switch v := setting.(type) {
+	case time.Duration:
+		return brief(v)
+	case syscall.Signal:
+		return strings.TrimPrefix(unix.SignalName(v), "SIG")
+	case []string:
+		return strings.Join(v, " ")
+	case []int:
+		return strings.Trim(fmt.Sprint(v), "[]")
 	}
-	return newField(into, read, asIs)
-}
-
-func yesNo(into *bool) field { return newField(into, value.boolean, strconv.FormatBool) }
-
-func whole[T int | int64](least, most int, into *T) field {
-	read := func(v value) (T, error) {
-		n, err := v.whole(least, most)
-		return T(n), err
-	}
-	return newField(into, read, func(n T) string { return strconv.FormatInt(int64(n), 10) })
-}
-
-func duration(least time.Duration, into *time.Duration) field {
-	return newField(into, func(v value) (time.Duration, error) { return v.duration(least) }, brief)
+	return fmt.Sprint(setting)
 }
 
 // brief formats a duration without zero units: "1m", not "1m0s".
@@ -80,49 +65,94 @@ func brief(d time.Duration) string {
 	return text
 }
 
+// path is a file, relative to where it was written; "" for none.
+func (d *draft) path(into *string) field {
+	return newField(into, func(v value) (string, error) {
+		name, err := v.string()
+		if name == "" {
+			return "", err
+		}
+		return d.absolute(name, v.at), nil
+	})
+}
+
+// whole is an integer from least to most: a TOML integer, or a flag's decimal.
+func whole[T int | int64](least, most int, into *T) field {
+	return newField(into, func(v value) (T, error) {
+		n, err := v.whole(least, most)
+		return T(n), err
+	})
+}
+
+// longest bounds durations: doubling one can't overflow.
+const longest = 10 * 365 * 24 * time.Hour
+
+// duration is a time.ParseDuration text, at least least.
+func duration(least time.Duration, into *time.Duration) field {
+	return newField(into, func(v value) (time.Duration, error) {
+		if n, err := strconv.ParseInt(v.text, 10, 64); err == nil && n != 0 {
+			return 0, fmt.Errorf("%s has no unit: write \"%ds\" for seconds", v, n)
+		}
+		d, err := time.ParseDuration(v.text)
+		switch {
+		case err != nil || !v.isText():
+			return 0, fmt.Errorf(`%s is not a duration: write "500ms", "30s", "5m" or "1h30m"`, v)
+		case d < least:
+			return 0, fmt.Errorf("%s is too short: the least is %q", v, least.String())
+		case d > longest:
+			return 0, fmt.Errorf("%s is too long: the most is ten years", v)
+		}
+		return d, nil
+	})
+}
+
 // choice is one of the words in built. later lists words that are not built yet.
 func choice[T ~string](into *T, later string, built ...T) field {
-	read := func(v value) (T, error) {
+	return newField(into, func(v value) (T, error) {
 		words := make([]string, len(built))
 		for i, word := range built {
 			words[i] = string(word)
 		}
-		set, err := v.choice(words, strings.Fields(later))
+		set, err := v.choice(words, later)
 		return T(set), err
-	}
-	return newField(into, read, func(set T) string { return string(set) })
-}
-
-func several[T any](into *[]T, read func(value) ([]T, error)) field {
-	return newField(into, read, func(all []T) string {
-		words := make([]string, len(all))
-		for i, one := range all {
-			words[i] = fmt.Sprint(one)
-		}
-		return strings.Join(words, " ")
 	})
 }
 
+// umask is octal digits in quotes: 22 without them would be a decimal number.
 func umask(into *int) field {
-	return newField(into, value.umask, func(mask int) string {
-		if mask < 0 {
+	read := func(v value) (int, error) {
+		mask, err := strconv.ParseUint(v.text, 8, 9)
+		if err != nil || !v.isText() {
+			return 0, fmt.Errorf(`%s is not a umask: write octal digits in quotes, "0022"`, v)
+		}
+		return int(mask), nil
+	}
+	return newField(into, read).shown(func() string {
+		if *into < 0 {
 			return ""
 		}
-		return fmt.Sprintf("%04o", mask)
+		return fmt.Sprintf("%04o", *into)
 	})
 }
 
+// signal is the name of a signal that asks a program to end, with or without SIG.
 func signal(into *syscall.Signal) field {
-	return newField(into, value.signal, func(s syscall.Signal) string { return strings.TrimPrefix(unix.SignalName(s), "SIG") })
+	return newField(into, func(v value) (syscall.Signal, error) {
+		name := strings.TrimPrefix(strings.ToUpper(v.text), "SIG")
+		if !v.isText() || !slices.Contains([]string{"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"}, name) {
+			return 0, fmt.Errorf(`%s is no signal that asks a program to end: use "TERM", "INT", "QUIT", "HUP", "USR1", "USR2" or "WINCH"`, v)
+		}
+		return unix.SignalNum("SIG" + name), nil
+	})
 }
 
 func channel(into *bool) field {
 	read := func(v value) (bool, error) {
-		kind, err := v.choice([]string{"forkd", "none"}, []string{"node"})
+		kind, err := v.choice([]string{"forkd", "none"}, "node")
 		return kind == "forkd", err
 	}
-	return newField(into, read, func(there bool) string {
-		if there {
+	return newField(into, read).shown(func() string {
+		if *into {
 			return "forkd"
 		}
 		return "none"
@@ -132,7 +162,7 @@ func channel(into *bool) field {
 // protocols is a list in the file, one word for the flag.
 func protocols(into *[]string) field {
 	read := func(v value) ([]string, error) {
-		built, later := []string{supervisor.ProtocolSystemd}, []string{"server-starter", "einhorn"}
+		built, later := []string{supervisor.ProtocolSystemd}, "server-starter einhorn"
 		if v.kind != typed {
 			return v.list(func(v value) (string, error) {
 				if word, err := v.string(); err != nil {
@@ -147,5 +177,15 @@ func protocols(into *[]string) field {
 		}
 		return []string{word}, nil
 	}
-	return newField(into, read, func(all []string) string { return cmp.Or(strings.Join(all, " "), "none") })
+	return newField(into, read).shown(func() string { return cmp.Or(show(*into), "none") })
+}
+
+// exitCodes is a list of exit codes.
+func exitCodes(into *[]int) field {
+	return newField(into, func(v value) ([]int, error) {
+		if v.kind != list {
+			return nil, fmt.Errorf("must be a list of exit codes, not %s: write [78]", v)
+		}
+		return each(v, func(v value) (int, error) { return v.whole(0, math.MaxUint8) })
+	})
 }

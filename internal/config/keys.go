@@ -23,13 +23,13 @@ type key struct {
 func keys(d *draft) []key {
 	c := &d.config
 	return []key{
-		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.string, asIs)},
+		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.string)},
 		{"command", "", "", field{d.setCommand, d.showCommand}},
 		{"directory", "directory", "run the workers in `DIR`", d.path(&c.Directory)},
 		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field{d.setWorkers, d.showWorkers}},
 		{"workers_max", "", "", whole(0, supervisor.MaxWorkers, &c.WorkersMax)},
-		{"user", "user", "run the workers as `USER`", userOrGroup(&d.user)},
-		{"group", "group", "run the workers as `GROUP`", userOrGroup(&d.group)},
+		{"user", "user", "run the workers as `USER`", newField(&d.user, value.textOrNumber)},
+		{"group", "group", "run the workers as `GROUP`", newField(&d.group, value.textOrNumber)},
 		{"umask", "umask", "file mode mask of the workers: `OCTAL`", umask(&c.Umask)},
 		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{d.setEnvFile, d.showEnvFile}},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(&c.StopSignal)},
@@ -52,8 +52,8 @@ func keys(d *draft) []key {
 		{"restart.max_delay", "", "", duration(time.Millisecond, &c.Restart.MaxDelay)},
 		{"restart.max_attempts", "max-attempts", "give a slot up after `N` restarts in a row, 0 for never", whole(0, 1_000_000, &c.Restart.MaxAttempts)},
 		{"restart.window", "", "", duration(0, &c.Restart.Window)},
-		{"restart.clean_resets", "", "", yesNo(&c.Restart.CleanResets)},
-		{"restart.prevent", "", "", several(&c.Restart.Prevent, value.exitCodes)},
+		{"restart.clean_resets", "", "", newField(&c.Restart.CleanResets, value.boolean)},
+		{"restart.prevent", "", "", exitCodes(&c.Restart.Prevent)},
 
 		{"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all", whole(0, supervisor.MaxWorkers, &c.Update.Parallelism)},
 		{"update.delay", "update-delay", "wait `TIME` between the steps of a roll", duration(0, &c.Update.Delay)},
@@ -76,22 +76,22 @@ func keys(d *draft) []key {
 
 		{
 			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
-			newField(&c.Redis.URL, value.line, redisconfig.MaskURL),
+			newField(&c.Redis.URL, value.line).shown(func() string { return redisconfig.MaskURL(c.Redis.URL) }),
 		},
-		{"redis.username", "", "", word(&c.Redis.Username)},
+		{"redis.username", "", "", newField(&c.Redis.Username, value.line)},
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", d.path(&c.Redis.PasswordFile)},
 		{"redis.ca_file", "", "", d.path(&c.Redis.CAFile)},
 		{"redis.interval", "", "", duration(redisconfig.MinInterval, &c.Redis.Interval)},
-		{"redis.ttl", "", "", field{duration(0, &c.Redis.TTL).set, d.showRedisTTL}},
-		{"redis.host_id", "", "", word(&c.Redis.HostID)},
-		{"redis.advertise", "", "", several(&c.Redis.Advertise, value.strings)},
+		{"redis.ttl", "", "", duration(0, &c.Redis.TTL).shown(d.showRedisTTL)},
+		{"redis.host_id", "", "", newField(&c.Redis.HostID, value.line)},
+		{"redis.advertise", "", "", newField(&c.Redis.Advertise, value.strings)},
 		{"redis.read_from", "", "", choice(&c.Redis.ReadFrom, "", redisconfig.FromPrimary, redisconfig.FromReplica)},
-		{"redis.control", "", "", yesNo(&c.Redis.Control)},
+		{"redis.control", "", "", newField(&c.Redis.Control, value.boolean)},
 		{"redis.connection_limit_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.ConnectionLimit)},
 		{"redis.max_connections_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.MaxConnections)},
 
-		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics, asIs)},
-		{"control.group", "", "", userOrGroup(&d.controlGroup)},
+		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics)},
+		{"control.group", "", "", newField(&d.controlGroup, value.textOrNumber)},
 	}
 }
 
@@ -109,13 +109,13 @@ type listenKey struct {
 
 func listenKeys(l *listener) []listenKey {
 	return []listenKey{
-		{"name", newField(&l.Name, value.name, asIs)},
+		{"name", newField(&l.Name, value.name)},
 		{"address", field{l.setAddress, l.Address}},
 		{"mode", choice(&l.Mode, "", sockets.Modes()...)},
 		{"balance", choice(&l.Balance, "least", sockets.BalanceHash, sockets.BalanceSource)},
 		{"backlog", whole(1, 1<<31-1, &l.Backlog)},
-		{"nonblocking", yesNo(&l.Nonblocking)},
-		{"freebind", yesNo(&l.Freebind)},
+		{"nonblocking", newField(&l.Nonblocking, value.boolean)},
+		{"freebind", newField(&l.Freebind, value.boolean)},
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -16,33 +15,13 @@ import (
 // setting is a key with its value, or the header of a table. Inline tables, dotted
 // keys and [table] give the same settings.
 type setting struct {
-	path  []part
-	item  int           // index of the [[table]] of path[0] that it belongs to, -1: none
-	form  unstable.Kind // KeyValue, Table (an inline one too), ArrayTable
-	value value
+	name      string // dotted
+	path      []string
+	first, at origin        // where the first and the last name of the key are written
+	item      int           // index of the [[table]] of path[0] that it belongs to, -1: none
+	form      unstable.Kind // KeyValue, Table (an inline one too), ArrayTable
+	value     value
 }
-
-// part is one name of a dotted key.
-type part struct {
-	name string
-	at   origin
-}
-
-// name is the dotted key. A part with a dot or a special character is quoted: the
-// key "ready.mode", quotes included, is not ready.mode.
-func (s setting) name() string {
-	names := make([]string, len(s.path))
-	for i, p := range s.path {
-		names[i] = p.name
-		if p.name == "" || strings.ContainsFunc(p.name, func(r rune) bool { return !inName(r) || r == '.' }) {
-			names[i] = strconv.Quote(p.name)
-		}
-	}
-	return strings.Join(names, ".")
-}
-
-// at is the position of the last name of its key.
-func (s setting) at() origin { return s.path[len(s.path)-1].at }
 
 // document reads the settings of a TOML file, in their order, from go-toml's syntax
 // tree: a decoded value has no position, and no spelling of a number (0x10). go-toml
@@ -71,7 +50,7 @@ func parse(name string, data []byte) ([]setting, error) {
 	return d.settings, nil
 }
 
-func (d *document) at(offset int) origin {
+func (d *document) origin(offset int) origin {
 	return origin{file: d.file, text: d.data, offset: offset}
 }
 
@@ -85,47 +64,30 @@ func (d *document) fail(at origin, format string, args ...any) {
 // checkText refuses binary files before the parser describes them byte by byte.
 func (d *document) checkText() {
 	if bytes.HasPrefix(d.data, []byte("\xff\xfe")) || bytes.HasPrefix(d.data, []byte("\xfe\xff")) {
-		d.fail(d.at(0), "the file is UTF-16: save it as UTF-8")
+		d.fail(d.origin(0), "the file is UTF-16: save it as UTF-8")
 	}
-	for i := 0; i < len(d.data); {
-		r, size := utf8.DecodeRune(d.data[i:])
-		if r == 0 || r == utf8.RuneError && size == 1 {
-			d.fail(d.at(i), "the file is not text: byte 0x%02x is not valid in UTF-8 TOML", d.data[i])
-			return
-		}
-		i += size
+	if i := bytes.IndexByte(bytes.ToValidUTF8(d.data, []byte{0}), 0); i >= 0 {
+		d.fail(d.origin(i), "the file is not text: byte 0x%02x is not valid in UTF-8 TOML", d.data[i])
 	}
 }
 
 func (d *document) read() {
 	var parser unstable.Parser
-	var table []part
+	var table setting
 	item := -1
 	parser.Reset(d.data)
 	for d.failed == nil && parser.NextExpression() {
 		node := parser.Expression()
 		if node.Kind == unstable.KeyValue {
-			d.keyValue(table, item, node)
+			d.keyValue(table.path, item, node)
 			continue
 		}
-		table = d.key(node.Key())
-		item = d.open(table, node.Kind)
+		table = d.setting(nil, node)
+		item = d.open(table)
 	}
 	if d.failed == nil {
 		d.check(parser.Error())
 	}
-}
-
-// open adds a table's header, and returns the element that the settings after it
-// belong to.
-func (d *document) open(path []part, form unstable.Kind) int {
-	name := path[0].name
-	if form == unstable.ArrayTable && len(path) == 1 {
-		d.items[name]++
-	}
-	item := d.items[name] - 1
-	d.add(setting{path: path, item: item, form: form})
-	return item
 }
 
 // check lets go-toml decode the whole file, for syntax errors and for redefinitions
@@ -147,44 +109,55 @@ func (d *document) check(syntax error) {
 		}
 		offset = min(offset+max(column, 1)-1, len(d.data))
 	}
-	d.fail(d.at(offset), "not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
+	d.fail(d.origin(offset), "not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
 }
 
 // keyValue adds `key = value`, and the settings inside a table or a list of tables.
-func (d *document) keyValue(table []part, item int, node *unstable.Node) {
-	path := slices.Concat(table, d.key(node.Key()))
-	inside := func(item int, table *unstable.Node) {
-		for it := table.Children(); d.failed == nil && it.Next(); {
-			d.keyValue(path, item, it.Node())
-		}
-	}
+func (d *document) keyValue(table []string, item int, node *unstable.Node) {
+	s := d.setting(table, node)
+	s.item = item
 	switch v := node.Value(); {
 	case v.Kind == unstable.InlineTable:
-		d.add(setting{path: path, item: item, form: unstable.Table})
-		inside(item, v)
-	case len(path) == 1 && listOfTables(v):
+		s.form = unstable.Table
+		d.add(s)
+		d.inside(s, v)
+	case len(s.path) == 1 && listOfTables(v):
+		s.form = unstable.ArrayTable
 		for it := v.Children(); d.failed == nil && it.Next(); {
-			inside(d.open(path, unstable.ArrayTable), it.Node())
+			s.item = d.open(s)
+			d.inside(s, it.Node())
 		}
 	default:
-		s := setting{path: path, item: item, form: unstable.KeyValue}
 		at := d.valueAt(node)
-		at.label = s.name()
+		at.label = s.name
 		s.value = d.value(v, at)
 		d.add(s)
 	}
 }
 
+func (d *document) inside(s setting, table *unstable.Node) {
+	for it := table.Children(); d.failed == nil && it.Next(); {
+		d.keyValue(s.path, s.item, it.Node())
+	}
+}
+
 func listOfTables(node *unstable.Node) bool {
-	if node.Kind != unstable.Array || node.Child() == nil {
-		return false
-	}
+	tables := node.Kind == unstable.Array && node.Child() != nil
 	for it := node.Children(); it.Next(); {
-		if it.Node().Kind != unstable.InlineTable {
-			return false
-		}
+		tables = tables && it.Node().Kind == unstable.InlineTable
 	}
-	return true
+	return tables
+}
+
+// open adds a table's header, and returns the element that the settings after it
+// belong to.
+func (d *document) open(header setting) int {
+	if header.form == unstable.ArrayTable && len(header.path) == 1 {
+		d.items[header.path[0]]++
+	}
+	header.item = d.items[header.path[0]] - 1
+	d.add(header)
+	return header.item
 }
 
 const (
@@ -196,28 +169,40 @@ const (
 func (d *document) add(s setting) {
 	switch {
 	case len(d.settings) == maxSettings:
-		d.fail(s.at(), "the file has over %d settings: is it the right one?", maxSettings)
+		d.fail(s.at, "the file has over %d settings: is it the right one?", maxSettings)
 		return
 	case len(s.path) > maxNames:
-		d.fail(s.path[maxNames].at, "the key is nested too deep: no setting has more than two names, as ready.timeout")
+		d.fail(s.at, "the key is nested too deep: no setting has more than two names, as ready.timeout")
 		return
 	}
-	id := fmt.Sprint(s.form, s.item, s.name())
+	id := fmt.Sprint(s.form, s.item, s.name)
 	if before, twice := d.seen[id]; twice && s.form != unstable.ArrayTable {
 		line, _ := before.position()
-		d.fail(s.at(), "%q is written twice: it is in line %d already", s.name(), line)
+		d.fail(s.at, "%q is written twice: it is in line %d already", s.name, line)
 	}
-	d.seen[id] = s.at()
+	d.seen[id] = s.at
 	d.settings = append(d.settings, s)
 }
 
-func (d *document) key(it unstable.Iterator) []part {
-	var path []part
-	for it.Next() {
-		node := it.Node()
-		path = append(path, part{name: string(node.Data), at: d.at(int(node.Raw.Offset))})
+// setting begins a setting below a table. A name with a dot or a special character is
+// quoted in the dotted key: "ready.mode", quotes included, is not ready.mode.
+func (d *document) setting(table []string, node *unstable.Node) setting {
+	s := setting{path: slices.Clone(table), form: node.Kind}
+	for it := node.Key(); it.Next(); {
+		s.at = d.origin(int(it.Node().Raw.Offset))
+		if len(s.path) == len(table) {
+			s.first = s.at
+		}
+		s.path = append(s.path, string(it.Node().Data))
 	}
-	return path
+	names := slices.Clone(s.path)
+	for i, name := range names {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !inName(r) || r == '.' }) {
+			names[i] = strconv.Quote(name)
+		}
+	}
+	s.name = strings.Join(names, ".")
+	return s
 }
 
 // value copies a node: the parser reuses its memory for the next expression.
@@ -244,5 +229,5 @@ func (d *document) valueAt(node *unstable.Node) origin {
 	for end < len(d.data) && strings.IndexByte(" \t=", d.data[end]) >= 0 {
 		end++
 	}
-	return d.at(end)
+	return d.origin(end)
 }

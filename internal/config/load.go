@@ -80,7 +80,7 @@ func (s *start) read(table string) (*draft, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0].name != table }))
+		d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0] != table }))
 	}
 	d.readFlags(s.flags)
 	if len(s.command) > 0 {
@@ -115,8 +115,8 @@ func (s *start) parse(d *draft) ([]setting, error) {
 // yet, the error is that of its first key, or of the header if it is empty.
 func (d *draft) acceptAll(settings []setting) {
 	for i, s := range settings {
-		followed := i+1 < len(settings) && settings[i+1].path[0].name == s.name()
-		if s.form == unstable.KeyValue || !followed || !d.isLater(s.name()) {
+		followed := i+1 < len(settings) && settings[i+1].path[0] == s.name
+		if s.form == unstable.KeyValue || !followed || !d.isLater(s.name) {
 			d.accept(s)
 		}
 	}
@@ -124,8 +124,8 @@ func (d *draft) acceptAll(settings []setting) {
 
 // accept puts one setting of the file into the draft, or reports why not.
 func (d *draft) accept(s setting) {
-	name, at := s.name(), s.at()
-	table, leaf := s.path[0].name, s.form == unstable.KeyValue
+	name, at := s.name, s.at
+	table, leaf := s.path[0], s.form == unstable.KeyValue
 	if leaf {
 		var err error
 		if s.value, err = s.value.expand(d.host.env, name == "command" || table == "env", &d.expanded); err != nil {
@@ -142,12 +142,12 @@ func (d *draft) accept(s setting) {
 	case s.form == unstable.ArrayTable && name == "listen":
 		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
 	case table == "listen" && s.item >= 0 && leaf && slices.Contains(d.names, name):
-		l, key := d.listeners[s.item], s.path[1].name
+		l, key := d.listeners[s.item], s.path[1]
 		d.put(l.origins, key, l.field(key), s.value)
 	case table == "env" && len(s.path) == 2 && leaf:
-		d.setVariable(s.path[1].name, s.value)
+		d.setVariable(s.path[1], s.value)
 	case table == "env" && len(s.path) > 1:
-		d.report(labelled(at, "env."+s.path[1].name), fmt.Errorf("must be text, not a table"))
+		d.report(labelled(at, "env."+s.path[1]), fmt.Errorf("must be text, not a table"))
 	case s.form == unstable.Table && (name == "env" || slices.Contains(d.tables, name)):
 		// Its settings follow.
 	case d.isLater(name):

@@ -65,8 +65,8 @@ func (s schema) in(table string) string {
 
 // refuse explains a setting that is not in the schema.
 func (s schema) refuse(wrong setting) *Error {
-	name, at := wrong.name(), wrong.at()
-	table, top := wrong.path[0].name, len(wrong.path) == 1
+	name, at := wrong.name, wrong.at
+	table, top := wrong.path[0], len(wrong.path) == 1
 	_, value := s.keys[table]
 	single := table == "env" || slices.Contains(s.tables, table)
 	switch {
@@ -85,7 +85,7 @@ func (s schema) refuse(wrong setting) *Error {
 		what = "table"
 	}
 	if !top && !known {
-		name, what, at = table, "table", wrong.path[0].at
+		name, what, at = table, "table", wrong.first
 	}
 	if likely := s.likely(name); len(likely) > 0 {
 		return at.errorf("unknown %s %q: did you mean %s?", what, name, either(likely))

@@ -15,6 +15,12 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
+// readWorkers keeps the text too: it is shown, and may be a share of the machine.
+func (d *draft) readWorkers(v value) (int, error) {
+	d.workers = v.text
+	return v.workers(d.config.CPUs)
+}
+
 // workers reads a number of slots: 4, or a share of the CPUs, "cpus*2+1" or "50%". The
 // result may exceed supervisor.MaxWorkers.
 func (v value) workers(cpus int) (int, error) {

@@ -68,6 +68,16 @@ func (d *draft) put(at origins, name string, f field, v value) {
 // origins holds where each key was set last.
 type origins map[string]origin
 
+// origin is where the first of some keys was set; the file, if none was.
+func (d *draft) origin(keys ...string) origin {
+	for _, key := range keys {
+		if at, given := d.origins[key]; given {
+			return at
+		}
+	}
+	return origin{file: d.file}
+}
+
 // base is the directory of a relative path that was written at o.
 func (d *draft) base(at origin) string {
 	if at.flagged() || d.config.File == "" { // standard input counts as typed
@@ -90,12 +100,6 @@ func (d *draft) setCommand(v value) error {
 	return nil
 }
 
-func (d *draft) setWorkers(v value) (err error) {
-	d.workers = v.text
-	d.config.Workers, err = v.workers(d.config.CPUs)
-	return err
-}
-
 // finish makes the Config of what was put in.
 func (d *draft) finish() (supervisor.Config, error) {
 	d.finishWorkers()
@@ -108,11 +112,11 @@ func (d *draft) finish() (supervisor.Config, error) {
 	d.finishRedis()
 	d.finishName()
 	d.finishRest()
-	if len(d.failures) == 0 && len(d.config.Command) == 0 {
-		return supervisor.Config{}, d.noCommand()
-	}
-	if len(d.failures) > 0 {
+	switch {
+	case len(d.failures) > 0:
 		return supervisor.Config{}, first(d.failures)
+	case len(d.config.Command) == 0:
+		return supervisor.Config{}, d.noCommand()
 	}
 	d.config.Settings = d.settings()
 	return d.config, nil
@@ -165,8 +169,7 @@ func (d *draft) finishCommand() {
 		return // finish reports it
 	}
 	for i, word := range command {
-		err := d.checkPlaceholders(word)
-		if err != nil && len(d.failures) == 0 { // else the listeners are not all known
+		if err := d.checkPlaceholders(word); err != nil && len(d.failures) == 0 { // else the listeners are not all known
 			d.report(at, fmt.Errorf("argument %d: %w", i, err))
 		}
 	}
@@ -197,10 +200,7 @@ func (d *draft) noCommand() *Error {
 	if d.file == "" {
 		return &Error{Text: "there is no command to run, and no forkd.toml here: try forkd run --listen :8080 -- ./server"}
 	}
-	at := origin{file: d.file}
-	if where, given := d.origins["command"]; given {
-		at = where
-	}
+	at := d.origin("command")
 	at.label = ""
 	return at.errorf(`there is no command to run: add command = ["./server"], or give one as in forkd run --listen :8080 -- ./server`)
 }
@@ -226,11 +226,7 @@ func (d *draft) finishName() {
 func (d *draft) finishRest() {
 	restart := d.config.Restart
 	if restart.MaxDelay < restart.Delay {
-		at, given := d.origins["restart.max_delay"]
-		if !given {
-			at = d.origins["restart.delay"]
-		}
-		d.report(at, fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
+		d.report(d.origin("restart.max_delay", "restart.delay"), fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
 	}
 	if _, given := d.origins["protocols"]; !given {
 		words := slices.AppendSeq(slices.Clone(d.config.Command), maps.Values(d.config.Env))

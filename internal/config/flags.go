@@ -1,10 +1,6 @@
 package config
 
-import (
-	"slices"
-
-	"github.com/spf13/pflag"
-)
+import "github.com/spf13/pflag"
 
 // Flags holds the settings of the command line by key, without flags that were not
 // given. The zero value can be registered, or loaded without flags.
@@ -28,13 +24,4 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 	}
 	declare("listen", "listen", "take connections on `ADDRESS`: 8080, tcp6://[::1]:8080, unix:///run/shop.sock (repeatable)")
 	declare("env", "env", "set `NAME=VALUE` for the workers (repeatable)")
-}
-
-// clone is a copy that later changes of f do not reach.
-func (f *Flags) clone() *Flags {
-	given := make(map[string][]string, len(f.given))
-	for key, words := range f.given {
-		given[key] = slices.Clone(words)
-	}
-	return &Flags{file: f.file, given: given}
 }

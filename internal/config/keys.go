@@ -26,7 +26,7 @@ func keys(d *draft) []key {
 		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.string)},
 		{"command", "", "", field{d.setCommand, d.showCommand}},
 		{"directory", "directory", "run the workers in `DIR`", d.path(&c.Directory)},
-		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", field{d.setWorkers, d.showWorkers}},
+		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", newField(&c.Workers, d.readWorkers).shown(d.showWorkers)},
 		{"workers_max", "", "", whole(0, supervisor.MaxWorkers, &c.WorkersMax)},
 		{"user", "user", "run the workers as `USER`", newField(&d.user, value.textOrNumber)},
 		{"group", "group", "run the workers as `GROUP`", newField(&d.group, value.textOrNumber)},

@@ -30,7 +30,7 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	s := &start{host: h, file: file, flags: f.clone(), app: app, command: slices.Clone(command)}
+	s := &start{host: h, file: file, flags: f, app: app, command: command}
 	return s.load("")
 }
 
@@ -59,14 +59,10 @@ func (s *start) load(running string) (supervisor.Config, error) {
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	name := cfg.Name
-	if running != "" && name != running {
-		at, given := d.origins["name"]
-		if !given {
-			at = origin{file: d.file}
-		}
-		return supervisor.Config{}, at.errorf("this app runs as %q and can't become %q: stop it, then start it under the new name", running, name)
+	if running != "" && cfg.Name != running {
+		return supervisor.Config{}, d.origin("name").errorf("this app runs as %q and can't become %q: stop it, then start it under the new name", running, cfg.Name)
 	}
+	name := cfg.Name
 	cfg.Reload = func() (supervisor.Config, error) { return s.load(name) }
 	return cfg, nil
 }

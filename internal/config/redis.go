@@ -32,11 +32,10 @@ func (d *draft) finishRedis() {
 	if !ok {
 		return
 	}
-	at, given := d.origins["redis."+bad.Key]
-	if !given { // a default does not go with the url
-		if at, given = d.origins["redis.url"]; given {
-			at.label = "redis." + bad.Key
-		}
+	key := "redis." + bad.Key
+	at := d.origin(key, "redis.url")
+	if _, given := d.origins[key]; !given { // a default does not go with the url
+		at.label = key
 	}
 	d.report(at, errors.New(bad.Text))
 }
@@ -67,11 +66,11 @@ func LoadRedis(file string) (redisconfig.Settings, error) {
 func (h host) loadRedis(file string) (redisconfig.Settings, error) {
 	s := start{host: h, file: file, flags: new(Flags)}
 	d, err := s.read("redis")
-	if err == nil && len(d.failures) > 0 {
-		err = first(d.failures)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return redisconfig.Settings{}, err
+	case len(d.failures) > 0:
+		return redisconfig.Settings{}, first(d.failures)
 	}
 	return d.config.Redis, nil
 }

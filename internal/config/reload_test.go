@@ -87,7 +87,6 @@ func TestReloadElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(second)
-	flags.given["pid_file"][0] = "other"
 	again, err := cfg.Reload()
 	if err != nil {
 		t.Fatal(err)

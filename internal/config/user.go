@@ -21,7 +21,6 @@ func (d *draft) finishUser() {
 		d.report(d.origins["user"], err)
 		return
 	}
-	at := d.origins["user"]
 	if d.group != "" {
 		gid, err := lookupGroup(d.group)
 		if err != nil {
@@ -30,15 +29,12 @@ func (d *draft) finishUser() {
 		}
 		others := slices.DeleteFunc(who.Groups, func(g uint32) bool { return g == gid || g == who.GID })
 		who.GID, who.Groups = gid, append([]uint32{gid}, others...)
-		if d.user == "" {
-			at = d.origins["group"]
-		}
 	}
-	switch own := int(who.UID) == d.host.uid && int(who.GID) == d.host.gid; {
+	switch {
 	case d.host.uid == 0:
 		d.config.User = who
-	case !own:
-		d.report(at, errors.New("only root can run workers as somebody else: start forkd as root, or leave user and group out"))
+	case int(who.UID) != d.host.uid || int(who.GID) != d.host.gid:
+		d.report(d.origin("user", "group"), errors.New("only root can run workers as somebody else: start forkd as root, or leave user and group out"))
 	}
 }
 
@@ -50,7 +46,6 @@ func (d *draft) finishControl() {
 	gid, err := lookupGroup(d.controlGroup)
 	if err != nil {
 		d.report(d.origins["control.group"], err)
-		return
 	}
 	d.config.ControlGroup = int(gid)
 }
@@ -59,8 +54,8 @@ func (d *draft) finishControl() {
 // group, as in a container without passwd.
 func (d *draft) lookupUser() (*supervisor.User, error) {
 	name := cmp.Or(d.user, strconv.Itoa(d.host.uid))
-	found, err := user.Lookup(name)
 	number, numeric := parseID(name)
+	found, err := user.Lookup(name)
 	if err != nil && numeric {
 		found, err = user.LookupId(name)
 	}
@@ -91,11 +86,11 @@ func (d *draft) lookupUser() (*supervisor.User, error) {
 }
 
 func lookupGroup(name string) (uint32, error) {
-	found, err := user.LookupGroup(name)
-	if err == nil {
-		name = found.Gid
+	text := name
+	if found, err := user.LookupGroup(name); err == nil {
+		text = found.Gid
 	}
-	if gid, ok := parseID(name); ok {
+	if gid, ok := parseID(text); ok {
 		return gid, nil
 	}
 	return 0, fmt.Errorf("there is no group %q: use a name of /etc/group (getent group lists them) or a number", name)

@@ -23,7 +23,6 @@ const (
 	minFollowRetry = 200 * time.Millisecond
 	maxFollowRetry = 5 * time.Second
 	outageTimeout  = time.Minute // without a reply, following ends
-	firstEntry     = "0-0"
 )
 
 // EventUnreadable is the type of an entry of the stream that can't be read: its
@@ -38,15 +37,16 @@ type Entry struct {
 }
 
 // Events calls each with the events of an app, in the order in which Redis got them:
-// those after an id, all for "". Without follow it ends at the end that the stream has
-// when it begins. With follow it ends with ctx, at an error of
-// each, which is returned as it is, or when Redis has not replied for a minute. Events
-// that come while Redis is away are read later, as far as they are kept.
+// those after an id, all for "". Without follow it ends with the last of the stream.
+// With follow it ends with ctx, at an error of each, which is returned as it is, or
+// when Redis has not replied for a minute. Events that come while Redis is away are
+// read later, as far as they are kept.
 func (r *Reader) Events(ctx context.Context, app, after string, follow bool, each func(Entry) error) error {
 	if err := redisconfig.CheckApp(app); err != nil {
 		return err
 	}
-	if after != "" && !validEntry(after) {
+	last := cmp.Or(after, "0-0")
+	if _, ok := entryTime(last); !ok {
 		return fmt.Errorf("%s is no id of an event: MS-N", short(after))
 	}
 	life, end := context.WithCancel(ctx)
@@ -57,93 +57,50 @@ func (r *Reader) Events(ctx context.Context, app, after string, follow bool, eac
 		return err
 	}
 	defer client.Close()
-	f := follower{client: client, key: keys{app}.events(), last: cmp.Or(after, firstEntry), each: each}
-	if follow {
-		err = f.follow(ctx)
-	} else {
-		err = f.kept(ctx)
-	}
-	if own, ok := errors.AsType[eachError](err); ok {
-		return own.error
-	}
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	default:
-		return fmt.Errorf("cannot read the events in %s: %w", f.key, err)
-	}
-}
-
-// follower reads a stream.
-type follower struct {
-	client redis.UniversalClient
-	key    string
-	last   string // the last entry that each was called with
-	each   func(Entry) error
-}
-
-// eachError is an error of each.
-type eachError struct{ error }
-
-// kept reads up to the end that the stream has now.
-func (f *follower) kept(ctx context.Context) error {
-	newest, err := f.client.XRevRangeN(ctx, f.key, "+", "-", 1).Result()
-	if err != nil || len(newest) == 0 {
-		return err
-	}
+	key := keys{app}.events()
+	wait, replied := minFollowRetry, time.Now()
 	for {
-		list, err := f.client.XRangeN(ctx, f.key, "("+f.last, newest[0].ID, eventPage).Result()
-		if err == nil {
-			err = f.hand(list)
-		}
-		if err != nil || len(list) < eventPage {
-			return err
-		}
-	}
-}
-
-// follow reads until ctx ends, and retries while Redis is away.
-func (f *follower) follow(ctx context.Context) error {
-	wait := minFollowRetry
-	replied := time.Now()
-	for ctx.Err() == nil {
-		streams, err := f.client.XRead(ctx, &redis.XReadArgs{Streams: []string{f.key, f.last}, Count: eventPage, Block: eventBlock}).Result()
-		switch {
-		case err == nil || errors.Is(err, redis.Nil):
-			wait, replied = minFollowRetry, time.Now()
-			for _, s := range streams {
-				if err := f.hand(s.Messages); err != nil {
-					return err
-				}
+		entries, err := readEntries(ctx, client, key, last, follow)
+		for i := 0; err == nil && i < len(entries); i++ {
+			last = entries[i].ID
+			if _, ok := entryTime(last); !ok {
+				err = errNotRedis
+			} else if err := each(parseEntry(entries[i])); err != nil {
+				return err
 			}
-		case final(err) || time.Since(replied) > outageTimeout:
-			return err
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && !follow && len(entries) < eventPage:
+			return nil
+		case err == nil:
+			wait, replied = minFollowRetry, time.Now()
+		case !follow || final(err) || time.Since(replied) > outageTimeout:
+			return fmt.Errorf("cannot read the events in %s: %w", key, err)
 		default:
-			retry := time.NewTimer(wait/2 + rand.N(wait)) //nolint:gosec // not a secret
 			select {
-			case <-retry.C:
+			case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // not a secret
 			case <-ctx.Done():
-				retry.Stop()
 			}
 			wait = min(2*wait, maxFollowRetry)
 		}
 	}
-	return ctx.Err()
 }
 
-func (f *follower) hand(list []redis.XMessage) error {
-	for _, m := range list {
-		if !validEntry(m.ID) {
-			return errNotRedis
-		}
-		if err := f.each(parseEntry(m)); err != nil {
-			return eachError{err}
-		}
-		f.last = m.ID
+// readEntries reads a page of a stream. With follow it waits for an entry.
+func readEntries(ctx context.Context, client redis.UniversalClient, key, after string, follow bool) ([]redis.XMessage, error) {
+	if !follow {
+		return client.XRangeN(ctx, key, "("+after, "+", eventPage).Result()
 	}
-	return nil
+	streams, err := client.XRead(ctx, &redis.XReadArgs{Streams: []string{key, after}, Count: eventPage, Block: eventBlock}).Result()
+	switch {
+	case errors.Is(err, redis.Nil): // none has come
+		return nil, nil
+	case err != nil || len(streams) == 0:
+		return nil, err
+	}
+	return streams[0].Messages, nil
 }
 
 // final reports whether a retry would end with the same error.
@@ -160,87 +117,60 @@ func final(err error) bool {
 // parseEntry parses an entry of the stream. One that can't be read is an event of
 // its own type.
 func parseEntry(m redis.XMessage) Entry {
-	p := entryParser{values: m.Values}
 	e := Entry{ID: m.ID}
-	e.Host = p.text("host", mostText)
-	if !redisconfig.ValidHost(e.Host) {
-		p.bad("host", e.Host)
-		e.Host = ""
+	var problem error
+	if host, _ := m.Values["host"].(string); redisconfig.ValidHost(host) {
+		e.Host = host
+	} else {
+		problem = fmt.Errorf("its host is %s", short(host))
 	}
-	e.Boot = p.text("boot", mostText)
-	e.Type = p.text("type", mostWord)
-	e.Command = p.text("command", mostWord)
+	var seq, ms *int64
+	for _, f := range []field{
+		{"boot", &e.Boot},
+		{"type", &e.Type},
+		{"command", &e.Command},
+		{"slot", &e.Slot},
+		{"generation", &e.Generation},
+		{"pid", &e.PID},
+		{"seq", &seq},
+		{"time", &ms},
+	} {
+		value, _ := m.Values[f.name].(string)
+		if value == "" || problem != nil {
+			continue
+		}
+		err := set(f.to, value)
+		if _, text := f.to.(*string); text && err != nil {
+			err = errors.New("is " + short(value))
+		}
+		if err != nil {
+			problem = fmt.Errorf("its %s %w", f.name, err)
+		}
+	}
+	if problem == nil && (seq == nil || ms == nil || e.Type == "") {
+		problem = errors.New("it has no seq, time or type")
+	}
+	if problem == nil {
+		e.Seq, e.Time = uint64(*seq), time.UnixMilli(*ms).UTC()
+		if e.Time.Year() > 9999 { // JSON has no such time
+			problem = fmt.Errorf("its time %d is none", *ms)
+		}
+	}
+	if problem != nil {
+		at, _ := entryTime(m.ID)
+		return Entry{ID: m.ID, Event: control.Event{Type: EventUnreadable, Host: e.Host, Reason: problem.Error(), Time: at}}
+	}
 	// Text of an application: it may hold anything, and is sanitized where it is printed.
 	e.Reason, _ = m.Values["reason"].(string)
 	e.Reason = cut(e.Reason, maxReason)
-	e.Slot, e.Generation, e.PID = p.small("slot"), p.small("generation"), p.small("pid")
-	seq, ms := p.whole("seq"), p.whole("time")
-	if p.err == nil && (seq == nil || ms == nil || e.Type == "") {
-		p.err = errors.New("it has no seq, time or type")
-	}
-	if p.err == nil {
-		e.Seq, e.Time = uint64(*seq), time.UnixMilli(*ms).UTC()
-		if e.Time.Year() > 9999 { // JSON has no such time
-			p.err = fmt.Errorf("its time %d is none", *ms)
-		}
-	}
-	if p.err != nil {
-		return Entry{ID: m.ID, Event: control.Event{Type: EventUnreadable, Host: e.Host, Reason: p.err.Error(), Time: entryTime(m.ID)}}
-	}
 	return e
 }
 
-// entryParser parses the values of an entry. It keeps the first error.
-type entryParser struct {
-	values map[string]any
-	err    error
-}
-
-func (p *entryParser) bad(name, value string) {
-	if p.err == nil {
-		p.err = fmt.Errorf("its %s is %s", name, short(value))
-	}
-}
-
-func (p *entryParser) text(name string, most int) string {
-	s, ok := p.values[name].(string)
-	if !ok && p.values[name] != nil || len(s) > most || !printable(s) {
-		p.bad(name, s)
-		return ""
-	}
-	return s
-}
-
-func (p *entryParser) whole(name string) *int64 {
-	s, ok := p.values[name].(string)
-	if !ok {
-		return nil
-	}
-	n, err := parseWhole(s)
-	if err != nil && p.err == nil {
-		p.err = fmt.Errorf("its %s %v", name, err)
-	}
-	return &n
-}
-
-func (p *entryParser) small(name string) *int {
-	if n := p.whole(name); n != nil {
-		return new(int(*n))
-	}
-	return nil
-}
-
-// entryTime is the time when Redis got an entry.
-func entryTime(id string) time.Time {
-	text, _, _ := strings.Cut(id, "-")
-	ms, _ := strconv.ParseUint(text, 10, 64)
-	return time.UnixMilli(int64(min(ms, 1<<47))).UTC()
-}
-
-// validEntry reports whether id is that of an entry: MS-N.
-func validEntry(id string) bool {
-	ms, n, ok := strings.Cut(id, "-")
-	_, err := strconv.ParseUint(ms, 10, 64)
+// entryTime is the time when Redis got an entry. ok reports whether id is that of an
+// entry: MS-N.
+func entryTime(id string) (at time.Time, ok bool) {
+	text, n, _ := strings.Cut(id, "-")
+	ms, err := strconv.ParseUint(text, 10, 64)
 	_, err2 := strconv.ParseUint(n, 10, 64)
-	return ok && err == nil && err2 == nil && len(id) <= 41
+	return time.UnixMilli(int64(min(ms, 1<<47))).UTC(), err == nil && err2 == nil && len(id) <= 41
 }

@@ -66,8 +66,8 @@ type report struct {
 	problems                   []string
 }
 
-// field is a field of a hash, and where its value goes: a *string, **int64,
-// **float64, *[]string or *[]Worker.
+// field is a field of a hash or an event, and where its value goes: a *string, **int,
+// **int64, **float64, *[]string or *[]Worker.
 type field struct {
 	name string
 	to   any
@@ -172,6 +172,12 @@ func set(to any, value string) (err error) {
 			return fmt.Errorf("%s cannot be shown", short(value))
 		}
 		*to = value
+	case **int:
+		n, err := parseWhole(value)
+		if err != nil {
+			return err
+		}
+		*to = new(int(n))
 	case **int64:
 		n, err := parseWhole(value)
 		if err != nil {

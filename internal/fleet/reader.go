@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -69,7 +68,10 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	if err := redisconfig.CheckApp(app); err != nil {
 		return Fleet{}, err
 	}
-	q := query{client: r.client, keys: keys{app}, fields: fieldNames(withWorkers)}
+	q := query{client: r.client, keys: keys{app}}
+	for _, name := range fieldNames(withWorkers) {
+		q.fields = append(q.fields, name)
+	}
 	var err error
 	if q.now, err = r.clock(ctx, q.keys.hosts()); err != nil {
 		return Fleet{}, fmt.Errorf("cannot read Redis's clock: %w", err)
@@ -113,19 +115,13 @@ func (r *Reader) clock(ctx context.Context, key string) (time.Time, error) {
 type query struct {
 	client redis.UniversalClient
 	keys   keys
-	fields []string // of each host
+	fields []any // of each host
 	now    time.Time
-}
-
-// listedHost is an entry in the list of hosts.
-type listedHost struct {
-	id      string
-	expires time.Time
 }
 
 // list returns the hosts that expire last, and the number of all. One command reads
 // them: hosts change their places meanwhile.
-func (q *query) list(ctx context.Context) ([]listedHost, int64, error) {
+func (q *query) list(ctx context.Context) ([]redis.Z, int64, error) {
 	var count *redis.IntCmd
 	var listed *redis.ZSliceCmd
 	_, err := q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -133,28 +129,12 @@ func (q *query) list(ctx context.Context) ([]listedHost, int64, error) {
 		listed = p.ZRevRangeWithScores(ctx, q.keys.hosts(), 0, maxHosts-1)
 		return nil
 	})
-	if err != nil {
-		return nil, 0, err
-	}
-	hosts := make([]listedHost, 0, len(listed.Val()))
-	for _, z := range listed.Val() {
-		id, _ := z.Member.(string)
-		hosts = append(hosts, listedHost{id, scoreTime(z.Score)})
-	}
-	return hosts, count.Val(), nil
-}
-
-// scoreTime is the time of a score in ms since the epoch, within bounds.
-func scoreTime(score float64) time.Time {
-	if math.IsNaN(score) {
-		score = 0
-	}
-	return time.UnixMilli(int64(min(max(score, 0), 1<<47)))
+	return listed.Val(), count.Val(), err
 }
 
 // all reads the listed hosts, some pages in parallel. The first failure cancels the
 // rest.
-func (q *query) all(ctx context.Context, listed []listedHost) ([]Host, error) {
+func (q *query) all(ctx context.Context, listed []redis.Z) ([]Host, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var mu sync.Mutex
@@ -180,20 +160,16 @@ func (q *query) all(ctx context.Context, listed []listedHost) ([]Host, error) {
 
 // page reads some hosts. A host without a report is looked up in the list again: it
 // may have left meanwhile, or reported.
-func (q *query) page(ctx context.Context, listed []listedHost) ([]Host, error) {
-	hosts, err := q.hosts(ctx, listed)
+func (q *query) page(ctx context.Context, listed []redis.Z) ([]Host, error) {
+	hosts, err := q.read(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
-	expires := map[string]time.Time{}
-	for _, m := range listed {
-		expires[m.id] = m.expires
-	}
-	scores := map[string]*redis.FloatCmd{} // of hosts without a report
+	scores := make([]*redis.FloatCmd, len(listed))
 	_, err = q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
-		for _, h := range hosts {
+		for i, h := range hosts {
 			if h.Vanished {
-				scores[h.ID] = c.ZScore(ctx, q.keys.hosts(), h.ID)
+				scores[i] = c.ZScore(ctx, q.keys.hosts(), h.ID)
 			}
 		}
 		return nil
@@ -201,96 +177,83 @@ func (q *query) page(ctx context.Context, listed []listedHost) ([]Host, error) {
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
-	var changed []listedHost
-	hosts = slices.DeleteFunc(hosts, func(h Host) bool {
-		score, asked := scores[h.ID]
+	kept := hosts[:0]
+	var changed []redis.Z
+	for i, score := range scores {
 		switch {
-		case !asked:
-			return false
-		case score.Err() != nil:
-			return true
-		}
-		now := scoreTime(score.Val())
-		if now.Equal(expires[h.ID]) {
-			return false
-		}
-		changed = append(changed, listedHost{h.ID, now})
-		return true
-	})
-	again, err := q.hosts(ctx, changed)
-	return append(hosts, again...), err
-}
-
-// hosts reads the hashes of hosts.
-func (q *query) hosts(ctx context.Context, listed []listedHost) ([]Host, error) {
-	hosts := make([]Host, 0, len(listed))
-	asked := make([]listedHost, 0, len(listed))
-	for _, m := range listed {
-		if redisconfig.ValidHost(m.id) {
-			asked = append(asked, m)
-		} else {
-			hosts = append(hosts, Host{ID: strings.Clone(cut(m.id, mostText)), Problem: "its id " + short(m.id) + " is none: forkd writes no such thing"})
+		case score == nil:
+			kept = append(kept, hosts[i])
+		case score.Err() != nil: // it has left
+		case score.Val() == listed[i].Score:
+			kept = append(kept, hosts[i])
+		default:
+			changed = append(changed, redis.Z{Score: score.Val(), Member: hosts[i].ID})
 		}
 	}
-	got, err := q.read(ctx, asked)
-	return append(hosts, got...), err
+	again, err := q.read(ctx, changed)
+	return append(kept, again...), err
 }
 
 // read reads the hashes of hosts, in halves where they are too large for one reply.
-func (q *query) read(ctx context.Context, asked []listedHost) ([]Host, error) {
-	hosts, err := q.ask(ctx, asked)
+func (q *query) read(ctx context.Context, listed []redis.Z) ([]Host, error) {
+	hosts, err := q.ask(ctx, listed)
 	large, ok := errors.AsType[tooLarge](err)
 	switch {
 	case !ok:
 		return hosts, err
-	case len(asked) == 1:
-		return []Host{{ID: asked[0].id, Problem: "its report is too large: " + large.Error()}}, nil
+	case len(listed) == 1:
+		return []Host{{ID: hostID(listed[0]), Problem: "its report is too large: " + large.Error()}}, nil
 	}
-	half := len(asked) / 2
-	if hosts, err = q.read(ctx, asked[:half]); err != nil {
+	half := len(listed) / 2
+	if hosts, err = q.read(ctx, listed[:half]); err != nil {
 		return nil, err
 	}
-	rest, err := q.read(ctx, asked[half:])
+	rest, err := q.read(ctx, listed[half:])
 	return append(hosts, rest...), err
 }
 
 // ask reads the hashes of hosts in one round trip.
-func (q *query) ask(ctx context.Context, asked []listedHost) ([]Host, error) {
-	if len(asked) == 0 {
-		return nil, nil
-	}
-	replies := make([]*redis.StringSliceCmd, len(asked))
+func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
+	replies := make([]*redis.StringSliceCmd, len(listed))
 	_, err := q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
-		for i, m := range asked {
-			args := make([]any, 2, 2+len(q.fields))
-			args[0], args[1] = "hmget", q.keys.host(m.id)
-			for _, name := range q.fields {
-				args = append(args, name)
+		for i, z := range listed {
+			if id := hostID(z); redisconfig.ValidHost(id) {
+				replies[i] = redis.NewStringSliceCmd(ctx, slices.Concat([]any{"hmget", q.keys.host(id)}, q.fields)...)
+				_ = c.Process(ctx, replies[i])
 			}
-			replies[i] = redis.NewStringSliceCmd(ctx, args...)
-			_ = c.Process(ctx, replies[i])
 		}
 		return nil
 	})
 	if _, reply := errors.AsType[redis.Error](err); err != nil && !reply {
 		return nil, err
 	}
-	hosts := make([]Host, 0, len(asked))
-	for i, m := range asked {
+	hosts := make([]Host, len(listed))
+	for i, z := range listed {
+		id := hostID(z)
+		if replies[i] == nil {
+			hosts[i] = Host{ID: strings.Clone(cut(id, mostText)), Problem: "its id " + short(id) + " is none: forkd writes no such thing"}
+			continue
+		}
 		values, err := replies[i].Result()
 		switch {
 		case wrongType(err):
-			hosts = append(hosts, Host{ID: m.id, Problem: "what Redis has under its key is no hash"})
+			hosts[i] = Host{ID: id, Problem: "what Redis has under its key is no hash"}
 		case err != nil:
 			return nil, err
 		case len(values) != len(q.fields):
 			return nil, errNotRedis
 		default:
-			hosts = append(hosts, parseHost(m.id, values, q.now, m.expires))
+			expires := time.UnixMilli(int64(min(max(z.Score, 0), 1<<47)))
+			hosts[i] = parseHost(id, values, q.now, expires)
 		}
 		replies[i] = nil
 	}
 	return hosts, nil
+}
+
+func hostID(z redis.Z) string {
+	id, _ := z.Member.(string)
+	return id
 }
 
 func wrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }

@@ -36,7 +36,7 @@ type Totals struct {
 
 func totals(hosts []Host) Totals {
 	t := Totals{Hosts: len(hosts), Generations: []int64{}}
-	var connections, capacity sum
+	var counted []*Host
 	used, room := int64(0), int64(0)
 	for i := range hosts {
 		h := &hosts[i]
@@ -60,8 +60,7 @@ func totals(hosts []Host) Totals {
 		}
 		t.Wanted += valueOr0(h.Wanted)
 		t.Ready += valueOr0(h.Ready)
-		connections.add(h.Connections, h.State)
-		capacity.add(h.Capacity, h.State)
+		counted = append(counted, h)
 		if h.Connections != nil && h.Capacity != nil {
 			used, room = used+*h.Connections, room+*h.Capacity
 		}
@@ -71,7 +70,8 @@ func totals(hosts []Host) Totals {
 	}
 	slices.Sort(t.Generations)
 	t.Generations = slices.Compact(t.Generations)
-	t.Connections, t.Capacity = connections.value(), capacity.value()
+	t.Connections = total(counted, func(h *Host) *int64 { return h.Connections })
+	t.Capacity = total(counted, func(h *Host) *int64 { return h.Capacity })
 	if room > 0 {
 		t.Utilization = new(100 * float64(used) / float64(room))
 	}
@@ -85,27 +85,21 @@ func valueOr0(n *int64) int64 {
 	return *n
 }
 
-// sum is a sum that may be unknown. It is at most the largest number that JSON
-// carries.
-type sum struct {
-	total   int64
-	parts   int
-	unknown bool
-}
-
-func (f *sum) add(n *int64, state string) {
-	switch {
-	case n != nil:
-		f.total = min(f.total+*n, mostNumber)
-		f.parts++
-	case state != control.StateStarting:
-		f.unknown = true
+// total sums up a figure of hosts, up to the largest number that JSON carries. It is
+// nil if a host that is not starting does not know it, or none does.
+func total(hosts []*Host, figure func(*Host) *int64) *int64 {
+	var sum int64
+	known := false
+	for _, h := range hosts {
+		switch part := figure(h); {
+		case part != nil:
+			sum, known = min(sum+*part, mostNumber), true
+		case h.State != control.StateStarting:
+			return nil
+		}
 	}
-}
-
-func (f *sum) value() *int64 {
-	if f.unknown || f.parts == 0 {
+	if !known {
 		return nil
 	}
-	return &f.total
+	return &sum
 }

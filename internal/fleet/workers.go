@@ -118,53 +118,46 @@ func parseWorkers(text string) ([]Worker, error) {
 		}
 		return nil, fmt.Errorf("no JSON object of columns: %s", sanitize(err.Error()))
 	}
-	if len(c.Slot) > mostRows {
-		return nil, fmt.Errorf("%d rows: at most %d are read", len(c.Slot), mostRows)
+	rows := len(c.Slot)
+	switch {
+	case rows > mostRows:
+		return nil, fmt.Errorf("%d rows: at most %d are read", rows, mostRows)
+	case len(c.State) != rows:
+		return nil, fmt.Errorf("column state has %d rows, slot has %d", len(c.State), rows)
 	}
-	if err := c.check(); err != nil || c.Slot == nil {
+	figures := c.figures()
+	for _, f := range append(figures, figure{name: "slot", column: &c.Slot}) {
+		if err := checkColumn(f.name, *f.column, rows, mostNumber, "not a whole number from 0 to 2^53"); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkColumn("cpu_percent", c.CPUPercent, rows, mostPercent, "no share of a processor"); err != nil || c.Slot == nil {
 		return nil, err
 	}
-	workers := make([]Worker, len(c.Slot))
+	workers := make([]Worker, rows)
 	for i := range workers {
-		workers[i].Slot, workers[i].State = *c.Slot[i], c.State[i]
-	}
-	for i, cpu := range c.CPUPercent {
-		workers[i].CPUPercent = cpu
-	}
-	for _, f := range c.figures() {
-		for i, n := range *f.column {
-			*f.of(&workers[i]) = n
+		w, state := &workers[i], c.State[i]
+		switch {
+		case len(state) > mostWord || !printable(state):
+			return nil, fmt.Errorf("column state, row %d: %s is not a state", i, short(state))
+		case c.Slot[i] == nil:
+			return nil, fmt.Errorf("column slot, row %d: there is none", i)
+		}
+		w.Slot, w.State = *c.Slot[i], state
+		if c.CPUPercent != nil {
+			w.CPUPercent = c.CPUPercent[i]
+		}
+		for _, f := range figures {
+			if *f.column != nil {
+				*f.of(w) = (*f.column)[i]
+			}
 		}
 	}
 	return workers, nil
 }
 
-// check returns an error for columns of different lengths, and for values out of
-// bounds.
-func (c *columns) check() error {
-	n := len(c.Slot)
-	if len(c.State) != n {
-		return fmt.Errorf("column state has %d rows, slot has %d", len(c.State), n)
-	}
-	for _, f := range append(c.figures(), figure{name: "slot", column: &c.Slot}) {
-		if err := checkColumn(f.name, *f.column, n, mostNumber, "not a whole number from 0 to 2^53"); err != nil {
-			return err
-		}
-	}
-	if err := checkColumn("cpu_percent", c.CPUPercent, n, mostPercent, "no share of a processor"); err != nil {
-		return err
-	}
-	for row, state := range c.State {
-		if len(state) > mostWord || !printable(state) {
-			return fmt.Errorf("column state, row %d: %s is not a state", row, short(state))
-		}
-		if c.Slot[row] == nil {
-			return fmt.Errorf("column slot, row %d: there is none", row)
-		}
-	}
-	return nil
-}
-
+// checkColumn returns an error for a column of another length than rows, and for values
+// out of bounds.
 func checkColumn[T int64 | float64](name string, column []*T, rows int, most T, what string) error {
 	if column != nil && len(column) != rows {
 		return fmt.Errorf("column %s has %d rows, slot has %d", name, len(column), rows)

@@ -58,7 +58,7 @@ func RunAgent(ctx context.Context, channel net.Conn, embedded func() (net.Listen
 	following := sync.WaitGroup{}
 	following.Go(func() { master.follow(followed) })
 	app := App{Name: setup.App, Boot: setup.Boot, StartedAt: setup.StartedAt}
-	r, err := Start(setup.Settings, app, master, out.logger(), out.health)
+	r, err := Start(setup.Settings, app, master, slog.New(slog.NewJSONHandler(out, nil)), out.health)
 	if err != nil {
 		out.health(control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: redisconfig.MaskURL(setup.Settings.URL), Host: setup.Settings.HostID})
 		return err
@@ -99,18 +99,6 @@ func (w *agentWriter) health(h control.Redis) {
 	if line, err := json.Marshal(map[string]control.Redis{"health": h}); err == nil {
 		_, _ = w.Write(append(line, '\n'))
 	}
-}
-
-func (w *agentWriter) logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Value.Kind() == slog.KindAny {
-			a.Value = slog.StringValue(fmt.Sprint(a.Value.Any()))
-		}
-		if a.Value.Kind() == slog.KindString {
-			a.Value = slog.StringValue(cut(a.Value.String(), 400))
-		}
-		return a
-	}}))
 }
 
 // masterClient is the Source of a real master: its control API.

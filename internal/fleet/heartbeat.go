@@ -29,7 +29,7 @@ const (
 
 const (
 	schema      = 1
-	maxNews     = 64  // events of one heartbeat
+	maxEvents   = 64  // events of one heartbeat
 	maxReason   = 512 // bytes of the reason of an event
 	minForgetAt = 10 * time.Minute
 )
@@ -46,8 +46,8 @@ type heartbeat struct {
 	changed   bool   // worth a look now
 	uncertain bool   // events may have arrived whose heartbeat was not answered
 	acked     uint64 // the last event that Redis has confirmed
-	newest    uint64 // the last event that there is, in news or after them
-	news      []control.Event
+	newest    uint64 // the last event that there is, in events or after them
+	events    []control.Event
 	commands  bool     // ask for commands
 	done      []string // commands, as they were given, that are not to come again
 }
@@ -80,11 +80,11 @@ func HeartbeatScript() *redis.Script { return redis.NewScript(heartbeatSource) }
 // Heartbeat returns the keys and the arguments of HeartbeatScript for a report of an app
 // on the host s.HostID. It is for those who play many hosts: the benchmark and the
 // tests. The first seq of a boot is 1.
-func Heartbeat(s Settings, app App, status control.App, seq uint64, news []control.Event) (k []string, args []any) {
+func Heartbeat(s Settings, app App, status control.App, seq uint64, events []control.Event) (k []string, args []any) {
 	w := conn{keys: keys{app.Name}}
 	return w.input(heartbeat{
 		kind: heartbeatReport, host: s.HostID, boot: app.Boot, ttl: s.Expiry(), load: loadOf(s, status),
-		changed: len(news) > 0, news: news, fields: hostFields(s, s.HostID, app, status, seq, ""),
+		changed: len(events) > 0, events: events, fields: hostFields(s, s.HostID, app, status, seq, ""),
 	})
 }
 
@@ -105,8 +105,8 @@ func (w *conn) send(ctx context.Context, b heartbeat) (answer, error) {
 // lastEvent is the last that there is.
 func (b *heartbeat) lastEvent() uint64 {
 	last := max(b.acked, b.newest)
-	if n := len(b.news); n > 0 {
-		last = max(last, b.news[n-1].Seq)
+	if n := len(b.events); n > 0 {
+		last = max(last, b.events[n-1].Seq)
 	}
 	return last
 }
@@ -151,13 +151,13 @@ func (b heartbeat) args(channel string) []any {
 	if b.uncertain {
 		uncertain = "1"
 	}
-	a := make([]any, 0, 14+len(b.fields)+len(b.done)+20*len(b.news))
+	a := make([]any, 0, 14+len(b.fields)+len(b.done)+20*len(b.events))
 	a = append(a, b.kind, b.host, b.boot, b.ttl.Milliseconds(), b.load, forgetAfter(b.ttl).Milliseconds(), channel, uncertain, b.acked, b.lastEvent(), b.seq)
 	a = append(a, len(b.fields))
 	a = append(a, b.fields...)
 	at := len(a)
 	a = append(a, 0)
-	for _, e := range b.news {
+	for _, e := range b.events {
 		a = appendEvent(a, b.host, b.boot, e)
 	}
 	a[at] = len(a) - at - 1

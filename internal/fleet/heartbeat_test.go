@@ -106,7 +106,7 @@ func TestBeatOnRedis(t *testing.T) {
 	ctx := t.Context()
 	b := heartbeat{kind: heartbeatReport, host: "web-1", boot: "a", ttl: 8 * time.Second, fields: []any{"host", "web-1", "boot", "a"}, load: "12", changed: true, commands: true}
 	for i := range 70 {
-		b.news = append(b.news, control.Event{Seq: uint64(i + 1), Time: time.Now(), Type: control.EventReady})
+		b.events = append(b.events, control.Event{Seq: uint64(i + 1), Time: time.Now(), Type: control.EventReady})
 	}
 	for i, key := range []string{"old", "late"} {
 		at := time.Now().Add(-time.Second - time.Hour*time.Duration(1-i))
@@ -130,7 +130,7 @@ func TestBeatOnRedis(t *testing.T) {
 		t.Errorf("Redis's clock is %s off", off)
 	}
 	b.done = first.commands
-	b.news = append(b.news[60:], control.Event{Seq: 71, Time: time.Now(), Type: control.EventExited, PID: new(7)})
+	b.events = append(b.events[60:], control.Event{Seq: 71, Time: time.Now(), Type: control.EventExited, PID: new(7)})
 	second, err := w.send(ctx, b)
 	if err != nil || second.before != "a" || second.last != 71 || second.problem != "" || len(second.commands) != 0 {
 		t.Errorf("%+v, %v", second, err)
@@ -155,11 +155,11 @@ func TestBeatOnRedis(t *testing.T) {
 	}
 	// Another master's host stays when this one leaves; its own does not.
 	other := b
-	other.boot, other.news, other.kind = "b", nil, heartbeatLeave
+	other.boot, other.events, other.kind = "b", nil, heartbeatLeave
 	if a, err := w.send(ctx, other); err != nil || a.before != "a" || !w.there(ctx) {
 		t.Errorf("%+v, %v", a, err)
 	}
-	b.kind, b.news = heartbeatLeave, nil
+	b.kind, b.events = heartbeatLeave, nil
 	if a, err := w.send(ctx, b); err != nil || w.there(ctx) {
 		t.Errorf("%+v, %v", a, err)
 	}
@@ -180,7 +180,7 @@ func TestBeatOnFullRedis(t *testing.T) {
 	if err := w.client.ConfigSet(ctx, "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	b.fields, b.news = []any{"boot", "b"}, []control.Event{{Seq: 1}}
+	b.fields, b.events = []any{"boot", "b"}, []control.Event{{Seq: 1}}
 	if a, err := w.send(ctx, b); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("%+v, %v", a, err)
 	}

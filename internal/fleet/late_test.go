@@ -21,7 +21,7 @@ import (
 func numberedBeat(kind string, seq, acked uint64, events ...uint64) heartbeat {
 	b := heartbeat{kind: kind, host: "web-1", boot: "A", seq: seq, ttl: 8 * time.Second, fields: []any{"schema", 1, "boot", "A", "seq", seq}, load: "1", acked: acked}
 	for _, e := range events {
-		b.news = append(b.news, control.Event{Seq: e, Time: time.Now(), Type: control.EventReady})
+		b.events = append(b.events, control.Event{Seq: e, Time: time.Now(), Type: control.EventReady})
 	}
 	return b
 }

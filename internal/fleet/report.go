@@ -52,7 +52,7 @@ func (r *Reporter) fill(b *heartbeat, page control.EventPage) {
 	if n := len(page.Events); n > 0 {
 		b.newest = page.Events[n-1].Seq
 	}
-	b.news = page.Events[:min(len(page.Events), maxNews)]
+	b.events = page.Events[:min(len(page.Events), maxEvents)]
 	b.commands, b.done = r.settings.Control, r.done
 }
 
@@ -69,7 +69,7 @@ func (r *Reporter) send(b heartbeat) (a answer, err error) {
 	defer cancel()
 	a, err = r.conn.send(ctx, b)
 	if err != nil {
-		r.uncertain = r.uncertain || len(b.news) > 0
+		r.uncertain = r.uncertain || len(b.events) > 0
 		r.hangUp()
 	}
 	return a, err
@@ -87,11 +87,11 @@ func (r *Reporter) hangUp() {
 
 // acknowledge notes which events are in the stream and which commands are off the list.
 func (r *Reporter) acknowledge(b heartbeat, a answer, page control.EventPage) {
-	r.uncertain, r.done, r.eager, r.news = false, nil, false, page.More
-	if n := len(b.news); a.last < b.acked {
+	r.uncertain, r.done, r.eager, r.wake = false, nil, false, page.More
+	if n := len(b.events); a.last < b.acked {
 		r.acked = a.last // a failover has lost what was confirmed: once more
 	} else if n > 0 {
-		r.acked = max(b.news[n-1].Seq, min(a.last, b.newest))
+		r.acked = max(b.events[n-1].Seq, min(a.last, b.newest))
 	}
 	r.more = b.newest > r.acked
 }
@@ -232,7 +232,7 @@ func (r *Reporter) leave() {
 		if r.duplicate != "" {
 			b.kind = heartbeatPart // the report is the other's now
 		}
-		if len(page.Events) > maxNews {
+		if len(page.Events) > maxEvents {
 			b = heartbeat{kind: heartbeatEvents}
 		}
 		r.fill(&b, page)

@@ -107,7 +107,7 @@ type Reporter struct {
 
 	acked     uint64          // the last event that is in the stream
 	more      bool            // events than one heartbeat holds
-	news      <-chan struct{} // closed: there is another event
+	wake      <-chan struct{} // closed: there is another event
 	uncertain bool            // events were sent that may have arrived
 
 	done       []string  // commands that are not to come again
@@ -258,7 +258,7 @@ func (r *Reporter) due(now time.Time) bool {
 		return true
 	}
 	select {
-	case <-r.news:
+	case <-r.wake:
 		return true
 	default:
 		return false

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 )
@@ -36,10 +37,12 @@ const (
 	maxShedSeconds = 24 * 60 * 60
 )
 
+var commandID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
 // CheckID reports whether the id is missing or invalid.
 func (c *Command) CheckID() error {
-	if !regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`).MatchString(c.ID) {
-		return fmt.Errorf("has no id of 1 to 64 of A-Z a-z 0-9 . _ -")
+	if !commandID.MatchString(c.ID) {
+		return errors.New("has no id of 1 to 64 of A-Z a-z 0-9 . _ -")
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,6 +15,17 @@ import (
 
 	"github.com/forkd/forkd/internal/closing"
 )
+
+// MaxName is the most bytes of a name.
+const MaxName = 48
+
+// NameRule says what ValidName takes, for errors.
+const NameRule = "a name has 1 to 48 letters, digits, dots, hyphens and underscores, and begins with a letter or digit"
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$`)
+
+// ValidName reports whether name may be an app's, or a listener's.
+func ValidName(name string) bool { return validName.MatchString(name) }
 
 // Location is where a live app is found.
 type Location struct {

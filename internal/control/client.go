@@ -97,7 +97,7 @@ func (c *Client) PID() int { return c.pid }
 
 // Status returns the answer to GET /v1/status.
 func (c *Client) Status(ctx context.Context) (App, error) {
-	return call[App](ctx, c, http.MethodGet, "/v1/status", nil)
+	return call[App](ctx, c, "/v1/status", nil)
 }
 
 // Summary returns the answer to GET /v1/summary.
@@ -107,13 +107,13 @@ func (c *Client) Summary(ctx context.Context) (Summary, error) {
 
 // Describe returns the answer to GET /v1/describe.
 func (c *Client) Describe(ctx context.Context) (Description, error) {
-	return call[Description](ctx, c, http.MethodGet, "/v1/describe", nil)
+	return call[Description](ctx, c, "/v1/describe", nil)
 }
 
 // Scale asks for another number of slots. It returns when that is wanted; poll
 // Status to see them come and go.
 func (c *Client) Scale(ctx context.Context, s Scale) (Scaled, error) {
-	return call[Scaled](ctx, c, http.MethodPost, "/v1/scale", scaling{s})
+	return call[Scaled](ctx, c, "/v1/scale", scaling{s})
 }
 
 // DrainHost asks balancers to send nothing more here, or to send again.
@@ -122,34 +122,31 @@ func (c *Client) DrainHost(ctx context.Context, draining bool) error {
 	if draining {
 		path = "/v1/drain"
 	}
-	_, err := call[any](ctx, c, http.MethodPost, path, nil)
+	_, err := call[any](ctx, c, path, struct{}{})
 	return err
 }
 
 // Send hands a message to workers.
 func (c *Client) Send(ctx context.Context, m Message) (Sent, error) {
-	return call[Sent](ctx, c, http.MethodPost, "/v1/send", m)
+	return call[Sent](ctx, c, "/v1/send", m)
 }
 
 // Execute hands over a command of the fleet. A refusal is an *Error.
 func (c *Client) Execute(ctx context.Context, command Command) error {
-	_, err := call[any](ctx, c, http.MethodPost, "/v1/command", command)
+	_, err := call[any](ctx, c, "/v1/command", command)
 	return err
 }
 
 // Reload asks for a roll. With r.Wait it returns when that has ended, however
 // it did: the Result tells. Poll Status meanwhile to notice a master that hangs.
 func (c *Client) Reload(ctx context.Context, r Reload) (Rolled, error) {
-	if r.Wait {
-		return callWithoutTimeout[Rolled](ctx, c, http.MethodPost, "/v1/reload", r)
-	}
-	return call[Rolled](ctx, c, http.MethodPost, "/v1/reload", r)
+	return call[Rolled](ctx, c, "/v1/reload", r)
 }
 
 // Stop asks the master to end, at once with now. It returns when that has
 // begun; Gone waits for the end.
 func (c *Client) Stop(ctx context.Context, now bool) error {
-	_, err := call[any](ctx, c, http.MethodPost, "/v1/stop", Stop{Now: now})
+	_, err := call[any](ctx, c, "/v1/stop", Stop{Now: now})
 	const exiting = 1000 // ms: a process that ends closes its files before its end is seen
 	if _, ok := errors.AsType[*NoAnswerError](err); ok && c.ended(exiting) {
 		return nil // it was quicker to end than to answer
@@ -182,16 +179,18 @@ func (c *Client) ended(ms int) bool {
 	return err == nil && n == 1
 }
 
-// call sends one request, body as JSON unless it is nil. A refusal is an *Error.
-func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait)
-	defer cancel()
-	return callWithoutTimeout[T](ctx, c, method, path, body)
-}
-
-func callWithoutTimeout[T any](ctx context.Context, c *Client, method, path string, body any) (answer T, err error) {
+// call sends one request, a POST with body as JSON unless that is nil. A refusal is
+// an *Error. Only a reload that is waited for has no timeout.
+func call[T any](ctx context.Context, c *Client, path string, body any) (answer T, err error) {
+	if r, ok := body.(Reload); !ok || !r.Wait {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.wait)
+		defer cancel()
+	}
+	method := http.MethodGet
 	var payload bytes.Buffer
 	if body != nil {
+		method = http.MethodPost
 		encoder := json.NewEncoder(&payload)
 		encoder.SetEscapeHTML(false) // the largest message must not grow
 		if err := encoder.Encode(body); err != nil {
@@ -214,40 +213,32 @@ func (c *Client) exchange(request *http.Request, answer any) (http.Header, error
 		return nil, c.translateError(err)
 	}
 	defer response.Body.Close()
-	data, err := c.readAnswer(response)
-	switch {
-	case err != nil:
-		return nil, err
-	case values(data) > answerValues:
-		return nil, c.translateError(fmt.Errorf("its answer has more than %d values", answerValues))
-	}
-	if err := json.Unmarshal(data, answer); err != nil {
-		return nil, c.translateError(fmt.Errorf("its answer is not understood: %v", err))
-	}
-	return response.Header, nil
+	return response.Header, c.readAnswer(response, answer)
 }
 
-// readAnswer reads an answer's body, whatever its length is said to be. A refusal is
+// readAnswer decodes an answer's body, whatever its length is said to be. A refusal is
 // an *Error, but the answer of a roll that has failed is none.
-func (c *Client) readAnswer(response *http.Response) ([]byte, error) {
+func (c *Client) readAnswer(response *http.Response, answer any) error {
 	data, err := io.ReadAll(io.LimitReader(response.Body, answerSize+1))
-	if len(data) > answerSize {
-		err = fmt.Errorf("its answer is larger than %d bytes", answerSize)
-	}
-	if err != nil {
-		return nil, c.translateError(err)
-	}
-	if response.StatusCode/100 == 2 {
-		return data, nil
-	}
+	ok := response.StatusCode/100 == 2
 	var refusal struct{ Result, Error string }
-	if err := json.Unmarshal(data, &refusal); err != nil {
-		return nil, c.translateError(fmt.Errorf("HTTP status %d without a reason", response.StatusCode))
+	switch {
+	case len(data) > answerSize:
+		err = fmt.Errorf("its answer is larger than %d bytes", answerSize)
+	case err != nil:
+	case values(data) > answerValues:
+		err = fmt.Errorf("its answer has more than %d values", answerValues)
+	case !ok && json.Unmarshal(data, &refusal) != nil:
+		err = fmt.Errorf("HTTP status %d without a reason", response.StatusCode)
+	case !ok && refusal.Result == "":
+		return &Error{Code: response.StatusCode, Text: refusal.Error}
+	default:
+		if err = json.Unmarshal(data, answer); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("its answer is not understood: %v", err)
 	}
-	if refusal.Result != "" {
-		return data, nil
-	}
-	return nil, &Error{Code: response.StatusCode, Text: refusal.Error}
+	return c.translateError(err)
 }
 
 // values counts JSON's values, by the commas between them.

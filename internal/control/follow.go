@@ -75,40 +75,33 @@ func (c *Client) follow(request *http.Request, f func(id string, e Event) error)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		_, err := c.readAnswer(response)
-		return err
+		return c.readAnswer(response, new(any))
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEventLine)
-	var id string
-	var data []byte
-	for down := false; ; {
-		timeout.Reset(silence)
-		if !lines.Scan() {
-			switch err := cmp.Or(lines.Err(), io.EOF); {
-			case down:
-				return nil
-			case errors.Is(err, bufio.ErrTooLong):
-				return c.translateError(fmt.Errorf("it has sent a line of more than %d bytes", maxEventLine))
-			default:
-				return failed(err)
-			}
-		}
+	id, down := "", false
+	for timeout.Reset(silence); lines.Scan(); timeout.Reset(silence) {
 		field, value, _ := bytes.Cut(lines.Bytes(), []byte(": "))
-		switch {
-		case string(field) == "id":
+		switch string(field) {
+		case "id":
 			id = string(value)
-		case string(field) == "data":
-			data = bytes.Clone(value)
-		case len(lines.Bytes()) == 0 && data != nil:
+		case "data":
 			var e Event
-			if err := json.Unmarshal(data, &e); err != nil {
+			if err := json.Unmarshal(value, &e); err != nil {
 				return c.translateError(fmt.Errorf("its event is not understood: %v", err))
 			}
 			if err := f(id, e); err != nil {
 				return err
 			}
-			data, down = nil, e.Type == EventDown
+			down = e.Type == EventDown
 		}
+	}
+	switch err := cmp.Or(lines.Err(), io.EOF); {
+	case down:
+		return nil
+	case errors.Is(err, bufio.ErrTooLong):
+		return c.translateError(fmt.Errorf("it has sent a line of more than %d bytes", maxEventLine))
+	default:
+		return failed(err)
 	}
 }

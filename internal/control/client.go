@@ -102,7 +102,7 @@ func (c *Client) Status(ctx context.Context) (App, error) {
 
 // Summary returns the answer to GET /v1/summary.
 func (c *Client) Summary(ctx context.Context) (Summary, error) {
-	return call[Summary](ctx, c, http.MethodGet, "/v1/summary", nil)
+	return call[Summary](ctx, c, "/v1/summary", nil)
 }
 
 // Describe returns the answer to GET /v1/describe.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -79,9 +80,11 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 	}
 	var over *tls.Config
 	if e.TLS {
-		if over, err = tlsConfig(s); err != nil {
+		roots, err := redisconfig.ReadCA(s.CAFile)
+		if err != nil {
 			return nil, err
 		}
+		over = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	}
 	o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -137,25 +140,9 @@ func connect(ctx context.Context, within time.Duration, through dialer, network,
 	return secure, nil
 }
 
-func tlsConfig(s Settings) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CAFile == "" {
-		return c, nil
-	}
-	pool, err := redisconfig.ReadCA(s.CAFile)
-	if err != nil {
-		return nil, &BadSetting{Key: "ca_file", Text: err.Error()}
-	}
-	c.RootCAs = pool
-	return c, nil
-}
-
 // credentials returns what is asked for the user and password of each connection.
 func credentials(s Settings, e redisconfig.Endpoint) func(context.Context) (username, password string, err error) {
-	user := s.Username
-	if user == "" {
-		user = e.Username
-	}
+	user := cmp.Or(s.Username, e.Username)
 	reading := make(chan struct{}, 1) // on a disk that hangs, one blocks a thread and not each
 	return func(ctx context.Context) (string, string, error) {
 		if s.PasswordFile == "" {
@@ -168,10 +155,7 @@ func credentials(s Settings, e redisconfig.Endpoint) func(context.Context) (user
 			return "", "", &BadSetting{Key: "password_file", Text: "it is still being read"}
 		}
 		password, err := redisconfig.ReadSecret(s.PasswordFile)
-		if err != nil {
-			return "", "", &BadSetting{Key: "password_file", Text: err.Error()}
-		}
-		return user, password, nil
+		return user, password, err
 	}
 }
 

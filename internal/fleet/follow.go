@@ -119,7 +119,7 @@ func final(err error) bool {
 func parseEntry(m redis.XMessage) Entry {
 	e := Entry{ID: m.ID}
 	var problem error
-	if host, _ := m.Values["host"].(string); redisconfig.ValidHost(host) {
+	if host, _ := m.Values["host"].(string); redisconfig.CheckHost(host) == nil {
 		e.Host = host
 	} else {
 		problem = fmt.Errorf("its host is %s", short(host))

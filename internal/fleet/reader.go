@@ -217,7 +217,7 @@ func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
 	replies := make([]*redis.StringSliceCmd, len(listed))
 	_, err := q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for i, z := range listed {
-			if id := hostID(z); redisconfig.ValidHost(id) {
+			if id := hostID(z); redisconfig.CheckHost(id) == nil {
 				replies[i] = redis.NewStringSliceCmd(ctx, slices.Concat([]any{"hmget", q.keys.host(id)}, q.fields)...)
 				_ = c.Process(ctx, replies[i])
 			}

@@ -299,10 +299,8 @@ func (r *Reporter) errorText(err error) string {
 	if e, bad := redisconfig.ParseURL(r.settings.URL); bad == nil {
 		text = hide(text, e.Password)
 	}
-	if r.settings.PasswordFile != "" {
-		if password, bad := redisconfig.ReadSecret(r.settings.PasswordFile); bad == nil {
-			text = hide(text, password)
-		}
+	if password, bad := redisconfig.ReadSecret(r.settings.PasswordFile); bad == nil {
+		text = hide(text, password)
 	}
 	return sanitize(text)
 }

@@ -1,3 +1,6 @@
+// Package redisconfig is how an app finds Redis: the settings, their checks and
+// Redis's URLs. It never connects, so that the master can import it without linking
+// a Redis client.
 package redisconfig
 
 import (
@@ -7,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -68,6 +72,7 @@ func (s Settings) Check() error {
 	if err != nil {
 		return bad("url", "%v", err)
 	}
+	_, hostErr := s.Host()
 	switch every, ttl := s.Every(), s.Expiry(); {
 	case s.Username != "" && e.Username != "" && e.Username != s.Username:
 		return bad("username", "is %q, and the url has %q", s.Username, e.Username)
@@ -87,26 +92,19 @@ func (s Settings) Check() error {
 		return bad("connection_limit_per_host", "is %d: must not be negative", s.ConnectionLimit)
 	case s.MaxConnections < 0:
 		return bad("max_connections_per_host", "is %d: must not be negative", s.MaxConnections)
+	case hostErr != nil:
+		return bad("host_id", "%v", hostErr)
 	}
 	for _, a := range s.Advertise {
 		if a == "" || len(a) > 256 || strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			return bad("advertise", "%q is no address: 1 to 256 bytes without spaces", a)
 		}
 	}
-	if _, err := s.Host(); err != nil {
-		return bad("host_id", "%v", err)
+	if _, err := ReadSecret(s.PasswordFile); err != nil {
+		return err
 	}
-	if s.PasswordFile != "" {
-		if _, err := ReadSecret(s.PasswordFile); err != nil {
-			return bad("password_file", "%v", err)
-		}
-	}
-	if s.CAFile != "" {
-		if _, err := ReadCA(s.CAFile); err != nil {
-			return bad("ca_file", "%v", err)
-		}
-	}
-	return nil
+	_, err = ReadCA(s.CAFile)
+	return err
 }
 
 // Every is the time between heartbeats.
@@ -115,43 +113,51 @@ func (s Settings) Every() time.Duration { return cmp.Or(s.Interval, DefaultInter
 // Expiry is the time after which a silent host is gone.
 func (s Settings) Expiry() time.Duration { return cmp.Or(s.TTL, 4*s.Every()) }
 
-// ReadSecret returns the first line of a file. Only a plain file will do: opening
-// any other can block.
+// ReadSecret returns the first line of a password file, "" without a path. The error
+// is a [*BadSetting].
 func ReadSecret(path string) (string, error) {
-	b, err := readPlain(path, maxSecret)
-	if err != nil {
-		return "", err
+	if path == "" {
+		return "", nil
 	}
+	b, err := readPlain(path, maxSecret)
 	line, _, _ := strings.Cut(string(b), "\n")
 	line = strings.TrimSuffix(line, "\r")
-	if line == "" {
-		return "", fmt.Errorf("%s: its first line is empty", path)
+	if err == nil && line == "" {
+		err = fmt.Errorf("%s: its first line is empty", path)
+	}
+	if err != nil {
+		return "", &BadSetting{Key: "password_file", Text: err.Error()}
 	}
 	return line, nil
 }
 
-// ReadCA returns the certificates in a file.
+// ReadCA returns the certificates in a file, nil without a path. The error is a
+// [*BadSetting].
 func ReadCA(path string) (*x509.CertPool, error) {
-	b, err := readPlain(path, maxCA)
-	if err != nil {
-		return nil, err
+	if path == "" {
+		return nil, nil //nolint:nilnil // the system's
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", path)
+	b, err := readPlain(path, maxCA)
+	if err == nil && !pool.AppendCertsFromPEM(b) {
+		err = fmt.Errorf("%s holds no certificate in PEM form", path)
+	}
+	if err != nil {
+		return nil, &BadSetting{Key: "ca_file", Text: err.Error()}
 	}
 	return pool, nil
 }
 
+// readPlain opens only a plain file: opening any other can block.
 func readPlain(path string, most int64) ([]byte, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("%s is not an absolute path", path)
 	}
 	info, err := os.Stat(path)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case !info.Mode().IsRegular():
+	}
+	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a plain file", path)
 	}
 	f, err := os.Open(path)
@@ -165,3 +171,66 @@ func readPlain(path string, most int64) ([]byte, error) {
 	}
 	return b, err
 }
+
+var (
+	appName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$`)
+	hostID  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
+)
+
+// CheckApp reports what is wrong with the name of an app.
+func CheckApp(name string) error {
+	if !appName.MatchString(name) {
+		return fmt.Errorf("%q is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first", name)
+	}
+	return nil
+}
+
+// CheckHost reports what is wrong with the id of a host.
+func CheckHost(id string) error {
+	if !hostID.MatchString(id) {
+		return fmt.Errorf("%.200q is no host id: 1 to 128 of A-Z a-z 0-9 . _ : -, a letter or digit first", id)
+	}
+	return nil
+}
+
+// Host returns the id that s gives to this host: by default the host's name.
+func (s Settings) Host() (string, error) {
+	if s.HostID != "" {
+		return s.HostID, CheckHost(s.HostID)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("cannot find out the host's name: %v", err)
+	}
+	if CheckHost(name) != nil {
+		return "", fmt.Errorf("the host's name %q is no host id: give it one by redis.host_id", name)
+	}
+	return name, nil
+}
+
+// Agent is what the master tells the fleet agent when it starts it, as a line of
+// JSON on AgentChannel. The agent answers with lines of JSON: {"health": a
+// control.Redis} whenever that has changed, and records of log/slog. The line
+// AgentLeave asks it to take the host out of Redis and to end; at the end of the
+// channel it ends at once.
+type Agent struct {
+	Settings  Settings
+	App       string
+	Boot      string // of the master's event log
+	StartedAt time.Time
+	Directory string // DIR of DIR/APP/control.sock
+	Embedded  bool   // serve a small Redis on AgentListener, which is Settings.URL
+}
+
+// Descriptors of the fleet agent.
+const (
+	AgentChannel  = 3
+	AgentListener = 4
+)
+
+// What the master and the agent say on the channel.
+const (
+	AgentLeave       = "leave"
+	AgentLineMax     = 4 << 10         // bytes of a line from the agent
+	AgentLeaveWithin = 2 * time.Second // the host is taken out of Redis, or not
+)

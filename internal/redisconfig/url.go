@@ -37,35 +37,33 @@ const (
 //	redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/NAME[/DB]
 //	redis+cluster://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]
 //
-// [redis.ParseURL] takes one host, and for a wrong host, port or database it takes a
-// default. [url.Parse] refuses passwords with characters such as ^.
+// Why not by another's parser: docs/decisions/0043.
 func ParseURL(text string) (Endpoint, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
-	of, known := map[string]Kind{
+	kind, known := map[string]Kind{
 		"redis": Single, "unix": UnixSocket, "redis+sentinel": Sentinel, "redis+cluster": Cluster,
 	}[strings.Replace(scheme, "rediss", "redis", 1)]
-	e := Endpoint{Kind: of, TLS: strings.HasPrefix(scheme, "rediss")}
-	hosts, path := rest, ""
-	if end := strings.IndexAny(rest, "/?"); end >= 0 {
-		hosts, path = rest[:end], rest[end:]
-	}
+	e := Endpoint{Kind: kind, TLS: strings.HasPrefix(scheme, "rediss")}
+	at := strings.LastIndexByte(rest, '@')
+	login, location := rest[:max(0, at)], rest[at+1:]
 	switch {
 	case !known:
 		return e, errors.New("is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host")
 	case strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 		return e, errors.New("has a space or a control character: write it as %XX")
-	case strings.Contains(path, "@"):
+	case strings.ContainsAny(login, "/?"):
 		return e, errors.New("has a / or ? in the user or password, or an @ after the host: write it as %2F, %3F or %40")
 	}
-	if at := strings.LastIndexByte(hosts, '@'); at >= 0 {
-		e.Username, e.Password, _ = strings.Cut(hosts[:at], ":")
-		hosts = hosts[at+1:]
-	}
-	path, query, _ := strings.Cut(path, "?")
-	for i, part := range []*string{&e.Username, &e.Password, &path} {
+	location, query, _ := strings.Cut(location, "?")
+	hosts, path, _ := strings.Cut(location, "/")
+	e.Username, e.Password, _ = strings.Cut(login, ":")
+	where := "the user or password"
+	for _, part := range []*string{&e.Username, &e.Password, &path} {
+		if part == &path {
+			where = "its path"
+		}
 		decoded, err := url.PathUnescape(*part)
 		if err != nil {
-			where := []string{"the user or password", "the user or password", "its path"}[i]
 			return e, errors.New("has a % in " + where + " that begins no %XX: write it as %25")
 		}
 		*part = decoded
@@ -75,23 +73,27 @@ func ParseURL(text string) (Endpoint, error) {
 
 // parse parses what follows the user and password.
 func (e *Endpoint) parse(hosts, path, query string) error {
-	db := strings.TrimPrefix(path, "/")
+	db, port := path, "6379"
 	switch e.Kind {
 	case UnixSocket:
-		if hosts != "" || len(path) < 2 || strings.ContainsRune(path, 0) {
+		if hosts != "" || path == "" || strings.ContainsRune(path, 0) {
 			return errors.New("names no socket: unix:///run/redis.sock")
 		}
-		e.Addresses = []string{path}
+		e.Addresses = []string{"/" + path}
 		if text, ok := strings.CutPrefix(query, "db="); ok || query == "" {
 			db, query = text, ""
 		}
 	case Sentinel:
-		if e.Master, db, _ = strings.Cut(db, "/"); e.Master == "" {
+		port = "26379"
+		if e.Master, db, _ = strings.Cut(path, "/"); e.Master == "" {
 			return errors.New("names no primary: redis+sentinel://HOST:26379/NAME, as it is called in sentinel.conf")
 		}
 	case Single:
+		if strings.Contains(hosts, ",") {
+			return errors.New("names several hosts: that is for redis+sentinel:// and redis+cluster://")
+		}
 	case Cluster:
-		if db != "" {
+		if path != "" {
 			return errors.New("has a path: a Cluster has only one database")
 		}
 	}
@@ -103,20 +105,12 @@ func (e *Endpoint) parse(hosts, path, query string) error {
 		return errors.New("has options after a ?: none are known")
 	case err != nil && db != "":
 		return fmt.Errorf("%q is no number of a database", db)
-	case e.Kind == UnixSocket:
-		e.DB = int(n)
-		return nil
 	}
 	e.DB = int(n)
-	return e.setAddresses(hosts)
-}
-
-func (e *Endpoint) setAddresses(list string) error {
-	port := "6379"
-	if e.Kind == Sentinel {
-		port = "26379"
+	if e.Kind == UnixSocket {
+		return nil
 	}
-	for host := range strings.SplitSeq(list, ",") {
+	for host := range strings.SplitSeq(hosts, ",") {
 		name, number, err := net.SplitHostPort(host)
 		if err != nil {
 			name, number, err = net.SplitHostPort(host + ":" + port)
@@ -126,9 +120,6 @@ func (e *Endpoint) setAddresses(list string) error {
 			return errors.New("names a host that is no HOST or HOST:PORT") // it may be a password, without a host
 		}
 		e.Addresses = append(e.Addresses, net.JoinHostPort(name, number))
-	}
-	if e.Kind == Single && len(e.Addresses) > 1 {
-		return errors.New("names several hosts: that is for redis+sentinel:// and redis+cluster://")
 	}
 	return nil
 }

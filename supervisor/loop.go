@@ -38,8 +38,8 @@ const (
 	// inspectInterval is how long a worker that shuts its socket down can keep
 	// clients out. An inspection costs a system call for each socket.
 	inspectInterval = time.Second
-	// idleAfter is how long no message has to come before memory is trimmed;
-	// trimInterval is how often it is trimmed while they come all the time.
+	// Memory is trimmed when no message has come for idleAfter, and each
+	// trimInterval: inspections use some of it.
 	idleAfter    = 3 * time.Second
 	trimInterval = time.Minute
 )
@@ -171,7 +171,7 @@ func (l *loop) step(ev pool.Event) {
 // system once it is over: a master sits still for days.
 func (l *loop) trim(now time.Time) {
 	idle, late := now.Sub(l.busyAt) > idleAfter, now.Sub(l.trimmedAt) > trimInterval
-	if !l.busyAt.IsZero() && (idle || late) {
+	if !l.busyAt.IsZero() && idle || late {
 		l.busyAt, l.trimmedAt = time.Time{}, now
 		go trimMemory()
 	}

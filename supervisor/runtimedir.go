@@ -35,6 +35,7 @@ func (e *executor) keepRuntimeDir() {
 	}
 	go func() {
 		defer e.runtime.busy.Unlock()
+		reserveStack()
 		if e.runtime.due() {
 			e.restoreRuntimeDir(links)
 		}

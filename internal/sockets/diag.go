@@ -35,7 +35,8 @@ const (
 	reqSizeInetOld  = 60
 	reqSizeUnix     = 24
 
-	maxDump = 32 << 10 // what the kernel sends at once (netlink_dump)
+	// The kernel sends at first this much at once, then no more than fits (netlink_dump).
+	maxDump = 8 << 10
 )
 
 // tuple is a connection's ports and addresses, as the kernel writes them.

@@ -50,9 +50,15 @@ redis.control = true.`,
 }
 
 // withFleet calls f with a reader of the Redis that the flags name. where is that
-// Redis, without its password. At Ctrl-C the context of f ends and so does what it
-// reads; a second Ctrl-C is not waited for.
+// Redis, without its password; an error of f that has no exit code is of Redis. At
+// Ctrl-C the context of f ends and so does what it reads; a second Ctrl-C is not waited
+// for.
 func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx context.Context, from fleetReader, where string) error) error {
+	if app != "" {
+		if err := redisconfig.CheckApp(app); err != nil {
+			return usage("%v", err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	s, err := r.settings(ctx, app)
@@ -70,31 +76,32 @@ func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx conte
 		reader.Close()
 	})()
 	err = f(ctx, reader, where)
-	if err != nil && !is[*exit](err) && ctx.Err() != nil {
+	switch {
+	case err == nil || is[*exit](err):
+		return err
+	case ctx.Err() != nil:
 		return &exit{exitFailed, "interrupted"}
+	default:
+		return redisError(where, err)
 	}
-	return err
 }
 
 // redisError says at which Redis it happened, and what to do.
 func redisError(where string, err error) error {
-	if err == nil {
-		return nil
-	}
-	advice := ""
+	text := err.Error()
 	for _, of := range [][2]string{
-		{"NOAUTH", ": give the password by --password-file, or in the URL"},
-		{"WRONGPASS", ": see the user in the URL, and --password-file"},
-		{"NOPERM", ": see what Redis allows this user: ACL LIST"},
-		{"connection refused", ": is Redis running there?"},
-		{"i/o timeout", ": Redis does not answer in time: is it stopped, or busy?"},
-		{"protocol", ": is it the right port?"},
+		{"NOAUTH", "give the password by --password-file, or in the URL"},
+		{"WRONGPASS", "see the user in the URL, and --password-file"},
+		{"NOPERM", "see what Redis allows this user: ACL LIST"},
+		{"connection refused", "is Redis running there?"},
+		{"i/o timeout", "Redis does not answer in time: is it stopped, or busy?"},
+		{"protocol", "is it the right port?"},
 	} {
-		if advice == "" && strings.Contains(err.Error(), of[0]) {
-			advice = of[1]
+		if strings.Contains(text, of[0]) {
+			return fmt.Errorf("%s: %s: %s", where, text, of[1])
 		}
 	}
-	return fmt.Errorf("%s: %v%s", where, err, advice)
+	return fmt.Errorf("%s: %s", where, text)
 }
 
 // unreported is the error of an app that no host reports.

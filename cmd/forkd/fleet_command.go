@@ -176,15 +176,12 @@ func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []st
 	case f.within < time.Second || f.within > time.Hour:
 		return usage("--within %s: use 1s to 1h", f.within)
 	}
-	if err := redisconfig.CheckApp(app); err != nil {
-		return usage("%v", err)
-	}
 	f.from.readFrom = redisconfig.FromPrimary // a replica takes no commands
 	return f.from.withFleet(cmd.Context(), app, func(ctx context.Context, from fleetReader, where string) error {
 		all, err := from.Fleet(ctx, app, false)
 		switch {
 		case err != nil:
-			return redisError(where, err)
+			return err
 		case len(all.Hosts) == 0:
 			return unreported(app, where)
 		}
@@ -220,6 +217,9 @@ func longestWait(hosts []*hostResult) time.Duration {
 
 // choose returns the named hosts of an app, or all that have not vanished.
 func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, error) {
+	wrong := func(format string, args ...any) error {
+		return &exit{exitFailed, app + ": " + fmt.Sprintf(format, args...)}
+	}
 	var chosen []*hostResult
 	var duplicates []string
 	missing := slices.Clone(names)
@@ -235,11 +235,11 @@ func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, erro
 	}
 	switch {
 	case len(missing) > 0:
-		return nil, fmt.Errorf("%s: no such host reports: %s: forkd fleet status %s shows those that do", app, few(missing), app)
+		return nil, wrong("no such host reports: %s: forkd fleet status %s shows those that do", few(missing), app)
 	case len(chosen) == 0:
-		return nil, fmt.Errorf("%s: every host has vanished: see forkd fleet status %s", app, app)
+		return nil, wrong("every host has vanished: see forkd fleet status %s", app)
 	case len(duplicates) > 0:
-		return nil, fmt.Errorf("%s: two masters report as %s: give each a redis.host_id of its own, or leave it out", app, few(duplicates))
+		return nil, wrong("two masters report as %s: give each a redis.host_id of its own, or leave it out", few(duplicates))
 	}
 	return chosen, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,33 +63,24 @@ func (r *redisFlags) settings(ctx context.Context, app string) (redisconfig.Sett
 			}
 		}
 	}
-	if r.readFrom != "" {
-		s.ReadFrom = r.readFrom
-	}
+	s.ReadFrom = cmp.Or(r.readFrom, s.ReadFrom)
 	if s.URL == redisconfig.Embedded {
 		return s, usage("%s: embedded is a Redis of the app's own: leave this out on the host where the app runs", source)
 	}
-	if bad, ok := errors.AsType[*redisconfig.BadSetting](s.Check()); ok {
-		return s, r.settingError(bad, source)
-	}
-	return s, nil
-}
-
-// settingError names the flag, or the other source, of a bad setting.
-func (r *redisFlags) settingError(bad *redisconfig.BadSetting, source string) error {
+	bad, ok := errors.AsType[*redisconfig.BadSetting](s.Check())
 	switch {
-	case bad.Key == "url" && r.file != "":
-		return usage("%s: redis.url %s", source, bad.Text)
-	case bad.Key == "url":
-		return usage("%s %s", source, bad.Text)
+	case !ok:
+		return s, nil
+	case bad.Key == "url" && r.file == "":
+		return s, usage("%s %s", source, bad.Text)
 	case bad.Key == "password_file" && r.passwordFile != "":
-		return usage("--password-file: %s", bad.Text)
+		return s, usage("--password-file: %s", bad.Text)
 	case bad.Key == "ca_file" && r.caFile != "":
-		return usage("--ca-file: %s", bad.Text)
+		return s, usage("--ca-file: %s", bad.Text)
 	case bad.Key == "read_from" && r.readFrom != "":
-		return usage("--read-from %s", bad.Text)
+		return s, usage("--read-from %s", bad.Text)
 	default:
-		return usage("%s: %v", source, bad)
+		return s, usage("%s: %v", source, bad)
 	}
 }
 
@@ -154,20 +146,17 @@ func redisHere(ctx context.Context, app string) (found appStatus, err error) {
 // whose password would go to that user's Redis.
 func redisOfApp(app *control.App, foreign bool) (redisconfig.Settings, error) {
 	url := app.Redis.URL
-	secret := strings.Contains(url, "***")
+	named := app.Config != "" && !foreign
 	var s redisconfig.Settings
 	var err error
-	named := app.Config != "" && !foreign
 	if named {
-		s, err = config.LoadRedis(app.Config)
+		if s, err = config.LoadRedis(app.Config); err == nil && redisconfig.MaskURL(s.URL) == url {
+			return s, nil
+		}
 	}
 	switch {
-	case named && err == nil && redisconfig.MaskURL(s.URL) == url:
-		return s, nil
-	case !secret && err != nil:
-		return redisconfig.Settings{URL: url}, nil // it may do without the rest; if not, Redis says so
-	case !secret:
-		s.URL = url // by a flag, or embedded
+	case !strings.Contains(url, "***"): // by a flag, or embedded; without the file it may do, if not, Redis says so
+		s.URL = url
 		return s, nil
 	case err != nil:
 		return s, fmt.Errorf("cannot read how %s reaches Redis: %w", app.App, err)

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/fleet"
-	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // fleetView is what `fleet status` shows, and how.
@@ -41,12 +41,8 @@ that is not the newest.`,
 				return usage("status takes one APP, or none for all: see forkd fleet status --help")
 			case v.json && v.watch:
 				return usage("use only one of --json and --watch: see forkd fleet status --help")
-			case len(args) == 1:
-				v.app = args[0]
-				if err := redisconfig.CheckApp(v.app); err != nil {
-					return usage("%v", err)
-				}
 			}
+			v.app = strings.Join(args, "")
 			return from.withFleet(cmd.Context(), v.app, func(ctx context.Context, r fleetReader, where string) error {
 				v.where = where
 				if v.watch {
@@ -69,7 +65,7 @@ func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, er
 	if v.app == "" {
 		var err error
 		if apps, err = r.Apps(ctx); err != nil {
-			return nil, redisError(v.where, err)
+			return nil, err
 		}
 	}
 	fleets := []fleet.Fleet{}
@@ -77,7 +73,7 @@ func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, er
 		f, err := r.Fleet(ctx, app, v.workers)
 		switch {
 		case err != nil:
-			return nil, redisError(v.where, err)
+			return nil, err
 		case len(f.Hosts) > 0:
 			fleets = append(fleets, f)
 		case v.app != "":
@@ -115,7 +111,7 @@ func (v *fleetView) follow(ctx context.Context, std stdio, r fleetReader) error 
 	return watch(ctx, std, func(s screen) ([]string, error) {
 		fleets, err := v.query(ctx, r)
 		if err != nil {
-			return s.wrapIndent("", "  ", sanitize(err.Error())), err
+			return s.wrapIndent("", "  ", sanitize(redisError(v.where, err).Error())), err
 		}
 		return v.render(s, fleets), nil
 	})

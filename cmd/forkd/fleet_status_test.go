@@ -112,7 +112,7 @@ func TestFleetOutputCommandsNoTerminal(t *testing.T) {
 }
 
 func TestMissingEventsAreCounted(t *testing.T) {
-	var g gaps
+	g := gaps{}
 	for i, c := range []struct {
 		host, boot string
 		seq, want  uint64

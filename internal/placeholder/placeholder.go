@@ -5,44 +5,35 @@ package placeholder
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Scope holds the values of one worker's placeholders.
 type Scope struct {
-	slot       int
-	generation int
-	fds        map[string]int // by listener name
-	ports      map[string]int // without those of unix sockets
-	first      string         // name of the first listener, "" without one
-	firstTCP   string         // of the first that has a port
+	slot, generation int
+	listeners        []listener
+}
+
+type listener struct {
+	name     string
+	fd, port int
+	unix     bool // without a port
 }
 
 // NewScope returns a scope without listeners.
-func NewScope(slot, generation int) Scope {
-	return Scope{fds: map[string]int{}, ports: map[string]int{}, slot: slot, generation: generation}
-}
+func NewScope(slot, generation int) Scope { return Scope{slot: slot, generation: generation} }
 
 // Add adds the next listener. The port of a unix socket does not count.
 func (s *Scope) Add(name, network string, fd, port int) {
-	if len(s.fds) == 0 {
-		s.first = name
-	}
-	s.fds[name] = fd
-	if network == "unix" {
-		return
-	}
-	if len(s.ports) == 0 {
-		s.firstTCP = name
-	}
-	s.ports[name] = port
+	s.listeners = append(s.listeners, listener{name, fd, port, network == "unix"})
 }
 
 // Port returns the port of the first listener that has one.
-func (s *Scope) Port() (port int, ok bool) {
-	port, ok = s.ports[s.firstTCP]
-	return port, ok
+func (s Scope) Port() (port int, ok bool) {
+	port, err := s.value("port")
+	return port, err == nil
 }
 
 // HasFD reports whether text passes a socket to the program by number. Such a
@@ -82,36 +73,27 @@ func (s Scope) Expand(text string) (string, error) {
 
 func (s Scope) value(placeholder string) (int, error) {
 	kind, name, named := strings.Cut(placeholder, ":")
-	var of map[string]int
-	first := s.first
 	switch {
-	case kind == "fd":
-		of = s.fds
-	case kind == "port":
-		of = s.ports
-		if s.firstTCP != "" {
-			first = s.firstTCP
-		}
 	case placeholder == "slot":
 		return s.slot, nil
 	case placeholder == "generation":
 		return s.generation, nil
-	default:
+	case kind != "fd" && kind != "port":
 		return 0, fmt.Errorf("unknown placeholder {%s}: there are {fd}, {fd:NAME}, {port}, {port:NAME}, {slot}, {generation}; write {{ for a brace", placeholder)
 	}
-	if !named {
-		name = first
-	}
-	if value, ok := of[name]; ok {
-		return value, nil
-	}
-	_, portless := s.fds[name]
+	i := slices.IndexFunc(s.listeners, func(l listener) bool { return named && l.name == name || !named && (kind == "fd" || !l.unix) })
 	switch {
-	case portless:
-		return 0, fmt.Errorf("{%s}: listener %q is a unix socket, and has no port", placeholder, name)
-	case named:
+	case i < 0 && named:
 		return 0, fmt.Errorf("{%s} names no listener", placeholder)
-	default:
+	case len(s.listeners) == 0:
 		return 0, fmt.Errorf("{%s} needs a listener, and there is none", placeholder)
 	}
+	l := s.listeners[max(0, i)]
+	switch {
+	case kind == "fd":
+		return l.fd, nil
+	case l.unix:
+		return 0, fmt.Errorf("{%s}: listener %q is a unix socket, and has no port", placeholder, l.name)
+	}
+	return l.port, nil
 }

@@ -32,7 +32,7 @@ type draft struct {
 	controlGroup string
 	balance      string // of --balance
 	env          map[string]string
-	envFiles     []envFile
+	envFiles     []value
 	listeners    []*listener
 }
 

@@ -31,59 +31,47 @@ func (d *draft) setVariable(name string, v value) {
 
 // checkVariable refuses invalid names, and those that forkd sets for each worker.
 func checkVariable(name string) error {
+	switch name {
+	case "FORKD_RUNTIME_DIR", "FORKD_REDIS_URL":
+		return nil
+	case ipc.EnvListenFDs, ipc.EnvListenPID, ipc.EnvListenFDNames, ipc.EnvNotifySocket, ipc.EnvWatchdogUsec, ipc.EnvWatchdogPID:
+		return fmt.Errorf("forkd sets %s for each worker itself", name)
+	}
 	switch {
 	case name == "" || strings.ContainsAny(name, "=\x00"):
 		return fmt.Errorf("%q can't be the name of a variable", name)
-	case name == "FORKD_RUNTIME_DIR", name == "FORKD_REDIS_URL":
-		return nil
-	case strings.HasPrefix(name, "FORKD_"), slices.Contains(reserved(), name):
+	case strings.HasPrefix(name, "FORKD_"):
 		return fmt.Errorf("forkd sets %s for each worker itself", name)
 	}
 	return nil
 }
 
-func reserved() []string {
-	return []string{ipc.EnvListenFDs, ipc.EnvListenPID, ipc.EnvListenFDNames, ipc.EnvNotifySocket, ipc.EnvWatchdogUsec, ipc.EnvWatchdogPID}
-}
-
-// envFile is an element of env_file.
-type envFile struct {
-	name     string // as it was written
-	path     string
-	optional bool // may be missing, as behind a - in systemd
-	at       origin
-}
-
 // setEnvFile takes one file or a list.
 func (d *draft) setEnvFile(v value) error {
-	files := v.items
-	if v.kind != list && len(files) == 0 {
-		files = []value{v}
+	d.envFiles = v.items
+	if v.kind != list && len(v.items) == 0 {
+		d.envFiles = []value{v}
 	}
-	d.envFiles = nil
-	for _, file := range files {
-		written, err := file.string()
-		if err != nil {
+	for _, file := range d.envFiles {
+		if name, err := file.string(); err != nil {
 			return file.at.wrap(err)
-		}
-		name, optional := strings.CutPrefix(written, "-")
-		switch {
-		case written == "-":
+		} else if name == "-" {
 			return file.at.errorf("- is no file: write -NAME for one that may be missing")
-		case name != "":
-			d.envFiles = append(d.envFiles, envFile{name, d.absolute(name, file.at), optional, file.at})
 		}
 	}
+	d.envFiles = slices.DeleteFunc(d.envFiles, func(file value) bool { return file.text == "" })
 	return nil
 }
 
 func (d *draft) showEnvFile() string {
 	var files []string
 	for _, file := range d.envFiles {
-		if file.optional {
-			file.path = "-" + file.path
+		name, optional := strings.CutPrefix(file.text, "-") // may be missing, as in systemd
+		name = d.absolute(name, file.at)
+		if optional {
+			name = "-" + name
 		}
-		files = append(files, file.path)
+		files = append(files, name)
 	}
 	return strings.Join(files, " ")
 }
@@ -93,15 +81,17 @@ func (d *draft) showEnvFile() string {
 func (d *draft) finishEnv() {
 	merged := map[string]string{}
 	for _, file := range d.envFiles {
-		data, err := readFile(file.path)
-		if file.optional && errors.Is(err, fs.ErrNotExist) {
+		name, optional := strings.CutPrefix(file.text, "-")
+		path := d.absolute(name, file.at)
+		data, err := readFile(path)
+		if optional && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			d.report(file.at, fmt.Errorf("cannot read %q: %w", file.path, err))
+			d.report(file.at, fmt.Errorf("cannot read %q: %w", path, err))
 			return
 		}
-		variables, err := parseEnvFile(file.name, data)
+		variables, err := parseEnvFile(name, data)
 		if err != nil {
 			d.report(file.at, err)
 			return
@@ -110,20 +100,14 @@ func (d *draft) finishEnv() {
 			merged[name] = strings.ReplaceAll(value, "{", "{{")
 		}
 	}
-	if len(d.failures) == 0 {
-		d.checkVariables()
-	}
-	maps.Copy(merged, d.env)
-	d.config.Env = merged
-}
-
-// checkVariables checks the placeholders of env. It needs the listeners.
-func (d *draft) checkVariables() {
+	checked := len(d.failures) == 0 // else the listeners are not all known
 	for _, name := range slices.Sorted(maps.Keys(d.env)) {
-		if d.checkPlaceholders(d.env[name]) != nil {
+		if checked && d.checkPlaceholders(d.env[name]) != nil {
 			d.report(d.origins["env."+name], d.badPlaceholder())
 		}
 	}
+	maps.Copy(merged, d.env)
+	d.config.Env = merged
 }
 
 func (d *draft) badPlaceholder() error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -84,18 +83,14 @@ func first(failures []*Error) *Error {
 
 // either lists what is valid: `"a", "b" or "c"`.
 func either(words []string) string {
-	words = quoted(words)
-	last := len(words) - 1
-	if last < 1 {
-		return strings.Join(words, "")
+	text := quoted(words)
+	if last := strings.LastIndex(text, `", "`); last >= 0 {
+		text = text[:last] + `" or "` + text[last+len(`", "`):]
 	}
-	return strings.Join(words[:last], ", ") + " or " + words[last]
+	return text
 }
 
-func quoted(words []string) []string {
-	quoted := make([]string, len(words))
-	for i, word := range words {
-		quoted[i] = strconv.Quote(word)
-	}
-	return quoted
+// quoted joins words without spaces: `"a", "b"`.
+func quoted(words []string) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprintf("%q", words), "[]"), `" "`, `", "`)
 }

@@ -81,7 +81,7 @@ func (v value) strings() ([]string, error) { return v.list(value.string) }
 // list reads a list of text with read.
 func (v value) list(read func(value) (string, error)) ([]string, error) {
 	if v.kind != list {
-		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, strings.Join(quoted(strings.Fields(v.text)), ", "))
+		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, quoted(strings.Fields(v.text)))
 	}
 	return each(v, read)
 }

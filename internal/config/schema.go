@@ -30,7 +30,7 @@ func newSchema(d *draft) schema {
 	for _, k := range listenKeys(new(listener)) {
 		s.names = append(s.names, "listen."+k.name)
 	}
-	for _, name := range later() {
+	for _, name := range s.later {
 		if table, _ := split(name); table != "" && !slices.Contains(s.tables, table) && !slices.Contains(s.later, table) {
 			s.later = append(s.later, table)
 		}
@@ -44,12 +44,10 @@ func (s schema) isLater(name string) bool {
 	return slices.Contains(s.later, name) || slices.Contains(s.later, table)
 }
 
-// split splits a dotted key into table and name.
+// split splits a dotted key into table, "" for none, and name.
 func split(key string) (table, name string) {
-	if table, name, nested := strings.Cut(key, "."); nested {
-		return table, name
-	}
-	return "", key
+	i := strings.IndexByte(key, '.')
+	return key[:max(i, 0)], key[i+1:]
 }
 
 // in lists the keys of a table, "" for the top.
@@ -80,9 +78,9 @@ func (s schema) refuse(wrong setting) *Error {
 		return at.errorf("%q is one value, not a table", table)
 	}
 	known := single || table == "listen"
-	what := "key"
-	if wrong.form != unstable.KeyValue {
-		what = "table"
+	what := "table"
+	if wrong.form == unstable.KeyValue {
+		what = "key"
 	}
 	if !top && !known {
 		name, what, at = table, "table", wrong.first
@@ -100,8 +98,10 @@ func (s schema) refuse(wrong setting) *Error {
 // nearest spellings, in the nearest tables.
 func (s schema) likely(wrong string) []string {
 	plain := strings.ReplaceAll(strings.ToLower(wrong), "-", "_")
-	if known := synonym(plain); known != "" {
-		return []string{known}
+	for key, others := range synonyms() {
+		if has(others, plain) {
+			return []string{key}
+		}
 	}
 	table, word := split(plain)
 	var best []string
@@ -121,9 +121,9 @@ func (s schema) likely(wrong string) []string {
 	return best
 }
 
-// synonym returns the key for a word of pm2, gunicorn, systemd, supervisord or Docker.
-func synonym(word string) string {
-	words := map[string]string{
+// synonyms are words of pm2, gunicorn, systemd, supervisord and Docker, by key.
+func synonyms() map[string]string {
+	return map[string]string{
 		"workers":              "instances processes numprocs num_workers replicas scale",
 		"directory":            "cwd chdir working_directory workdir",
 		"command":              "cmd exec script args exec_start program",
@@ -137,12 +137,6 @@ func synonym(word string) string {
 		"drain.timeout":        "kill_timeout graceful_timeout stop_grace_period",
 		"restart.max_attempts": "max_restarts",
 	}
-	for key, others := range words {
-		if has(others, word) {
-			return key
-		}
-	}
-	return ""
 }
 
 // tolerance is the largest distance of a misspelling.

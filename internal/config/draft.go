@@ -18,15 +18,13 @@ import (
 // put into it, each by its setter. finish does what needs several settings. An error
 // does not end it, so that the first of the file is reported.
 type draft struct {
-	host    host
-	file    string // the file as the user would name it, "" without one
+	*start
 	config  supervisor.Config
 	origins // of the keys
 	schema
 	failures []*Error
 	expanded int // bytes that variables have been replaced with
 
-	app          string // the argument
 	workers      string // as written, as are the next
 	user, group  string
 	controlGroup string
@@ -36,14 +34,14 @@ type draft struct {
 	listeners    []*listener
 }
 
-func newDraft(h host) *draft {
+func newDraft(s *start) *draft {
 	d := &draft{
-		host:    h,
+		start:   s,
 		config:  supervisor.Defaults(),
 		origins: origins{},
 		env:     map[string]string{},
 	}
-	d.config.CPUs = h.cpus()
+	d.config.File, d.config.CPUs = s.path, s.host.cpus()
 	d.schema = newSchema(d)
 	return d
 }
@@ -118,7 +116,7 @@ func (d *draft) finish() (supervisor.Config, error) {
 	case len(d.config.Command) == 0:
 		return supervisor.Config{}, d.noCommand()
 	}
-	d.config.Settings = d.settings()
+	d.config.Settings = d.shownSettings()
 	return d.config, nil
 }
 

@@ -5,17 +5,17 @@ import "github.com/spf13/pflag"
 // Flags holds the settings of the command line by key, without flags that were not
 // given. The zero value can be registered, or loaded without flags.
 type Flags struct {
-	file  string              // -c
-	given map[string][]string // by key, in the order given
+	file  string             // -c
+	given map[string][]value // by key, in the order given
 }
 
 // Register declares the flags on fs. Load checks their values.
 func (f *Flags) Register(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`; - is standard input")
-	f.given = map[string][]string{}
+	f.given = map[string][]value{}
 	declare := func(key, flag, usage string) {
 		fs.Func(flag, usage, func(word string) error {
-			f.given[key] = append(f.given[key], word)
+			f.given[key] = append(f.given[key], value{kind: typed, text: word, at: origin{label: "--" + flag}})
 			return nil
 		})
 	}

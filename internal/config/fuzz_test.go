@@ -43,8 +43,7 @@ func FuzzTOML(f *testing.F) {
 			placed(err)
 			return
 		}
-		d := newDraft(h)
-		d.file, d.config.File = "f", "/f"
+		d := newDraft(&start{host: h, file: "f", path: "/f"})
 		d.acceptAll(settings)
 		delete(d.origins, "directory")
 		d.user, d.group, d.controlGroup = "", "", ""

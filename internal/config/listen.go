@@ -22,12 +22,14 @@ type listener struct {
 	header origin // of [[listen]], or the flag
 }
 
-func newListener(at origin) *listener {
-	return &listener{
+func (d *draft) addListener(at origin) *listener {
+	l := &listener{
 		Listener: sockets.Listener{Backlog: sockets.DefaultBacklog, Nonblocking: true},
 		header:   at,
 		origins:  origins{},
 	}
+	d.listeners = append(d.listeners, l)
+	return l
 }
 
 func (l *listener) field(name string) field {

@@ -39,9 +39,10 @@ func (h host) load(f *Flags, app string, command []string) (supervisor.Config, e
 type start struct {
 	host    host   // with the directory of the start
 	file    string // as the user would name it, "" without one
+	path    string // absolute; "" for standard input
 	stdin   []byte // its content, once it has been read
 	flags   *Flags
-	app     string
+	app     string // the argument
 	command []string
 }
 
@@ -52,59 +53,50 @@ func (s *start) load(running string) (supervisor.Config, error) {
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	if running != "" && s.file == standardInput {
+	if running != "" && s.stdin != nil {
 		d.warn("the configuration came from standard input, which is read once: this reload starts the workers anew with the same settings")
 	}
 	cfg, err := d.finish()
 	if err != nil {
 		return supervisor.Config{}, err
 	}
-	if running != "" && cfg.Name != running {
-		return supervisor.Config{}, d.origin("name").errorf("this app runs as %q and can't become %q: stop it, then start it under the new name", running, cfg.Name)
-	}
 	name := cfg.Name
+	if running != "" && name != running {
+		return supervisor.Config{}, d.origin("name").errorf("this app runs as %q and can't become %q: stop it, then start it under the new name", running, name)
+	}
 	cfg.Reload = func() (supervisor.Config, error) { return s.load(name) }
 	return cfg, nil
 }
 
 // read puts all settings into a draft, or those of one table.
 func (s *start) read(table string) (*draft, error) {
-	d := newDraft(s.host)
-	d.app, d.file = s.app, s.file
-	if d.file != "" {
-		settings, err := s.parse(d)
-		if err != nil {
-			return nil, err
-		}
-		d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0] != table }))
+	settings, err := s.settings()
+	if err != nil {
+		return nil, err
 	}
-	d.readFlags(s.flags)
-	if len(s.command) > 0 {
-		words := typedValue("command", s.command...)
-		words.kind = list
-		d.put(d.origins, "command", d.keys["command"].field, words)
-	}
+	d := newDraft(s)
+	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0] != table }))
+	d.readFlags()
 	return d, nil
 }
 
-// parse reads the file, standard input only once.
-func (s *start) parse(d *draft) ([]setting, error) {
-	var data []byte
-	var err error
-	if d.file == standardInput {
-		d.file = "stdin"
-		if s.stdin == nil {
-			s.stdin, err = readText(s.host.stdin)
-		}
-		data = s.stdin
-	} else {
-		d.config.File = from(s.host.directory, d.file)
-		data, err = readFile(d.config.File)
+// settings reads those of the file, standard input only once.
+func (s *start) settings() (settings []setting, err error) {
+	data := s.stdin
+	switch {
+	case s.file == "" || data != nil:
+	case s.file == standardInput:
+		s.file = "stdin"
+		data, err = readText(s.host.stdin)
+		s.stdin = data
+	default:
+		s.path = from(s.host.directory, s.file)
+		data, err = readFile(s.path)
 	}
 	if err != nil {
-		return nil, &Error{File: d.file, Text: fmt.Sprintf("cannot read it: %s", err)}
+		return nil, &Error{File: s.file, Text: fmt.Sprintf("cannot read it: %s", err)}
 	}
-	return parse(d.file, data)
+	return parse(s.file, data)
 }
 
 // acceptAll puts the file's settings into the draft. For a table that is not built
@@ -136,14 +128,16 @@ func (d *draft) accept(s setting) {
 	case known:
 		d.report(at, fmt.Errorf("%q is one value, not a table", name))
 	case s.form == unstable.ArrayTable && name == "listen":
-		d.listeners = append(d.listeners, newListener(labelled(at, "listen")))
+		at.label = "listen"
+		d.addListener(at)
 	case table == "listen" && s.item >= 0 && leaf && slices.Contains(d.names, name):
 		l, key := d.listeners[s.item], s.path[1]
 		d.put(l.origins, key, l.field(key), s.value)
 	case table == "env" && len(s.path) == 2 && leaf:
 		d.setVariable(s.path[1], s.value)
 	case table == "env" && len(s.path) > 1:
-		d.report(labelled(at, "env."+s.path[1]), fmt.Errorf("must be text, not a table"))
+		at.label = "env." + s.path[1]
+		d.report(at, fmt.Errorf("must be text, not a table"))
 	case s.form == unstable.Table && (name == "env" || slices.Contains(d.tables, name)):
 		// Its settings follow.
 	case d.isLater(name):
@@ -153,42 +147,37 @@ func (d *draft) accept(s setting) {
 	}
 }
 
-func labelled(at origin, label string) origin {
-	at.label = label
-	return at
-}
-
-// readFlags puts the flags into the draft, over the file's settings.
-func (d *draft) readFlags(f *Flags) {
+// readFlags puts the flags and the command into the draft, over the file's settings.
+func (d *draft) readFlags() {
+	given := d.flags.given
 	for _, k := range flagKeys(d) {
-		if words := f.given[k.name]; len(words) > 0 {
-			d.put(d.origins, k.name, k.field, typedValue("--"+k.flag, words...))
+		if words := given[k.name]; len(words) > 0 {
+			v := words[len(words)-1]
+			v.items = words
+			d.put(d.origins, k.name, k.field, v)
 		}
 	}
-	if words := f.given["listen"]; len(words) > 0 {
+	if given["listen"] != nil {
 		d.listeners = nil
-		for _, v := range typedValue("--listen", words...).items {
-			l := newListener(v.at)
-			d.put(l.origins, "address", l.field("address"), v)
-			d.listeners = append(d.listeners, l)
-		}
 	}
-	for _, word := range f.given["env"] {
-		name, text, assigned := strings.Cut(word, "=")
-		v := typedValue("--env", text)
+	for _, v := range given["listen"] {
+		l := d.addListener(v.at)
+		d.put(l.origins, "address", l.field("address"), v)
+	}
+	for _, v := range given["env"] {
+		name, text, assigned := strings.Cut(v.text, "=")
 		if !assigned {
 			d.report(v.at, fmt.Errorf("%q has no value: write --env %s=VALUE", name, name))
 			continue
 		}
+		v.text = text
 		d.setVariable(name, v)
 	}
-}
-
-// typedValue is the last of the words, with all of them as its items.
-func typedValue(label string, words ...string) value {
-	v := value{kind: typed, text: words[len(words)-1], at: origin{label: label}}
-	for _, word := range words {
-		v.items = append(v.items, value{kind: typed, text: word, at: v.at})
+	if len(d.command) > 0 {
+		command := value{kind: list, at: origin{label: "command"}}
+		for _, word := range d.command {
+			command.items = append(command.items, value{kind: typed, text: word, at: command.at})
+		}
+		d.put(d.origins, "command", d.keys["command"].field, command)
 	}
-	return v
 }

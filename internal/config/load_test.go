@@ -244,7 +244,7 @@ func TestFlagsWin(t *testing.T) {
 	if err == nil || err.Error() != `--listen: listeners "8081" and "8081-2" overlap: both take port 8081 of an address` {
 		t.Errorf("of overlapping listeners: %v", err)
 	}
-	f.given["listen"][0] = "127.0.0.2:8081"
+	f.given["listen"][0].text = "127.0.0.2:8081"
 	if got, err = h.load(f, "", []string{"./bin/server", "{slot}"}); err != nil {
 		t.Fatal(err)
 	}

@@ -64,8 +64,7 @@ func LoadRedis(file string) (redisconfig.Settings, error) {
 }
 
 func (h host) loadRedis(file string) (redisconfig.Settings, error) {
-	s := start{host: h, file: file, flags: new(Flags)}
-	d, err := s.read("redis")
+	d, err := (&start{host: h, file: file, flags: new(Flags)}).read("redis")
 	switch {
 	case err != nil:
 		return redisconfig.Settings{}, err

@@ -9,10 +9,10 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// settings returns every key with its final value and its source, in the contract's
+// shownSettings returns every key with its final value and its source, in the contract's
 // order, for describe. An empty value is not set. Variables of env are left out: they
 // may be secrets.
-func (d *draft) settings() []supervisor.Setting {
+func (d *draft) shownSettings() []supervisor.Setting {
 	var all []supervisor.Setting
 	listed := false
 	for _, k := range keys(d) {

@@ -212,7 +212,7 @@ func (d *draft) finishName() {
 		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.config.Name, d.app, d.app))
 	case named:
 	case d.app != "":
-		d.config.Name = d.app
+		d.config.Name, d.origins["name"] = d.app, origin{label: "APP"}
 	case d.config.File != "":
 		d.config.Name = asName(strings.TrimSuffix(filepath.Base(d.config.File), ".toml"), "app")
 	default:

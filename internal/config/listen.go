@@ -70,23 +70,21 @@ func (d *draft) finishListeners() {
 		taken[l.Name] = l.Name != ""
 		d.finishListener(l)
 	}
+	most := d.host.backlog()
 	for _, l := range d.listeners {
 		if l.Name == "" {
 			l.Name = freeName(defaultName(l.Listener), taken)
 			taken[l.Name] = true
 		}
 		d.config.Listeners = append(d.config.Listeners, l.Listener)
+		if most > 0 && l.Backlog > most { // listen(2) does not report it
+			d.warn("listener %s: net.core.somaxconn cuts its backlog of %d to %d: raise it (sysctl -w net.core.somaxconn=%d) or lower the backlog", l.Name, l.Backlog, most, l.Backlog)
+		}
 	}
 	if len(d.failures) == 0 {
 		d.checkOverlaps()
 	}
 	d.checkBalance()
-	most := d.host.backlog()
-	for _, l := range d.listeners {
-		if most > 0 && l.Backlog > most { // listen(2) does not report it
-			d.warn("listener %s: net.core.somaxconn cuts its backlog of %d to %d: raise it (sysctl -w net.core.somaxconn=%d) or lower the backlog", l.Name, l.Backlog, most, l.Backlog)
-		}
-	}
 }
 
 // maxBacklog reads net.core.somaxconn of the network namespace; 0: unknown.
@@ -144,8 +142,10 @@ func (d *draft) finishListener(l *listener) {
 		d.report(l.origins["mode"], errors.New(`"each" counts the slots' ports from the address's: write one that is not 0`))
 	case each && last > math.MaxUint16:
 		d.report(at, fmt.Errorf("%d workers with a port each would take %d to %d: the highest port is %d", d.config.Workers, l.Port, last, math.MaxUint16))
+	case l.Mode == sockets.ModeReuseport && d.balance != "":
+		l.Balance, l.origins["balance"] = d.balance, d.origins["balance"]
 	case l.Mode == sockets.ModeReuseport:
-		l.Balance = cmp.Or(d.balance, l.Balance, sockets.BalanceHash)
+		l.Balance = cmp.Or(l.Balance, sockets.BalanceHash)
 	case l.Balance != "":
 		d.report(l.origins["balance"], fmt.Errorf(`only mode "reuseport" has sockets to choose from, and this listener is %q: leave it out`, l.Mode))
 	}

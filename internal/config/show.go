@@ -12,35 +12,21 @@ import (
 // shownSettings returns every key with its final value and its source, in the contract's
 // order, for describe. An empty value is not set. Variables of env are left out: they
 // may be secrets.
-func (d *draft) shownSettings() []supervisor.Setting {
-	var all []supervisor.Setting
-	listed := false
-	for _, k := range keys(d) {
-		if table, _ := split(k.name); table != "" && !listed {
-			all, listed = append(all, d.listenSettings()...), true
-		}
-		source := d.source(d.origins[k.name])
-		if k.name == "name" && source == "default" && d.app != "" {
-			source = "command line"
-		}
-		all = append(all, supervisor.Setting{Key: k.name, Value: k.show(), Source: source})
+func (d *draft) shownSettings() (all []supervisor.Setting) {
+	add := func(prefix, name string, f field, at origin) {
+		all = append(all, supervisor.Setting{Key: prefix + name, Value: f.show(), Source: d.source(at)})
 	}
-	return all
-}
-
-func (d *draft) listenSettings() []supervisor.Setting {
-	var all []supervisor.Setting
-	for _, l := range d.listeners {
-		for _, k := range listenKeys(l) {
-			if k.name == "balance" && l.Mode != "reuseport" || k.name == "freebind" && l.Network == "unix" {
-				continue
+	for _, k := range keys(d) {
+		if k.name == "ready.mode" { // the first of a table
+			for _, l := range d.listeners {
+				for _, k := range listenKeys(l) {
+					if (k.name != "balance" || l.Balance != "") && (k.name != "freebind" || l.Network != "unix") {
+						add("listen."+l.Name+".", k.name, k.field, l.origins[k.name])
+					}
+				}
 			}
-			source := d.source(l.origins[k.name])
-			if k.name == "balance" && d.balance != "" {
-				source = d.source(d.origins["balance"])
-			}
-			all = append(all, supervisor.Setting{Key: "listen." + l.Name + "." + k.name, Value: k.show(), Source: source})
 		}
+		add("", k.name, k.field, d.origins[k.name])
 	}
 	return all
 }
@@ -55,9 +41,8 @@ func (d *draft) source(at origin) string {
 		return fmt.Sprintf("%s:%d", cmp.Or(d.config.File, d.file), line)
 	case strings.HasPrefix(at.label, "--"):
 		return at.label
-	default:
-		return "command line"
 	}
+	return "command line"
 }
 
 // showCommand quotes words with spaces or special characters, and empty ones.

@@ -45,10 +45,7 @@ that is not the newest.`,
 			v.app = strings.Join(args, "")
 			return from.withFleet(cmd.Context(), v.app, func(ctx context.Context, r fleetReader, where string) error {
 				v.where = where
-				if v.watch {
-					return v.follow(ctx, std, r)
-				}
-				return v.once(ctx, std, r)
+				return v.show(ctx, std, r)
 			})
 		},
 	}
@@ -83,7 +80,18 @@ func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, er
 	return fleets, nil
 }
 
-func (v *fleetView) once(ctx context.Context, std stdio, r fleetReader) error {
+// show prints once, or each second until ctx ends. After the first time, Redis may be
+// away and come back.
+func (v *fleetView) show(ctx context.Context, std stdio, r fleetReader) error {
+	if v.watch {
+		return watch(ctx, std, func(s screen) ([]string, error) {
+			fleets, err := v.query(ctx, r)
+			if err != nil {
+				return s.wrapIndent("", "  ", sanitize(redisError(v.where, err).Error())), err
+			}
+			return v.render(s, fleets), nil
+		})
+	}
 	fleets, err := v.query(ctx, r)
 	if err != nil {
 		return err
@@ -103,16 +111,4 @@ func (v *fleetView) render(s screen, fleets []fleet.Fleet) []string {
 		lines = append(lines, fleetTable(s, &fleets[i], v.workers)...)
 	}
 	return lines
-}
-
-// follow draws each second until ctx ends. After the first time, Redis may be away
-// and come back.
-func (v *fleetView) follow(ctx context.Context, std stdio, r fleetReader) error {
-	return watch(ctx, std, func(s screen) ([]string, error) {
-		fleets, err := v.query(ctx, r)
-		if err != nil {
-			return s.wrapIndent("", "  ", sanitize(redisError(v.where, err).Error())), err
-		}
-		return v.render(s, fleets), nil
-	})
 }

@@ -35,10 +35,10 @@ func TestFleetStatusIsWatchedThroughOutages(t *testing.T) {
 	std, printed := printing(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeFleet("web-1")
-		v := fleetView{app: "shop", where: "redis://x"}
+		v := fleetView{app: "shop", where: "redis://x", watch: true}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- v.follow(ctx, std, f) }()
+		go func() { ended <- v.show(ctx, std, f) }()
 		synctest.Wait()
 		f.away.Store(true)
 		time.Sleep(time.Second)
@@ -62,9 +62,11 @@ func TestFleetStatusOfWhatIsNotThere(t *testing.T) {
 	std, printed := printing(t)
 	f := newFakeFleet()
 	v := fleetView{app: "shop", where: "redis://x"}
+	watched := v
+	watched.watch = true
 	for name, see := range map[string]func() error{
-		"once":   func() error { return v.once(t.Context(), std, f) },
-		"watch":  func() error { return v.follow(t.Context(), std, f) },
+		"once":   func() error { return v.show(t.Context(), std, f) },
+		"watch":  func() error { return watched.show(t.Context(), std, f) },
 		"events": func() error { return fleetEvents(t.Context(), std, f, "shop", "redis://x", true, false) },
 	} {
 		if code, text := exitCode(see()); code != exitNoApp || text != `no host reports an app "shop" to redis://x: forkd fleet status shows those that are reported` {
@@ -73,7 +75,7 @@ func TestFleetStatusOfWhatIsNotThere(t *testing.T) {
 	}
 	v.app = ""
 	v.json = true
-	if err := v.once(t.Context(), std, f); err != nil {
+	if err := v.show(t.Context(), std, f); err != nil {
 		t.Error(err)
 	}
 	if printed() != "[]\n" {
@@ -92,13 +94,13 @@ func TestFleetOutputCommandsNoTerminal(t *testing.T) {
 	f.events <- fleet.Entry{ID: "2-0", Event: said}
 	f.hosts = append(f.hosts, fleet.Host{ID: hostile})
 	v := fleetView{app: "shop", where: "redis://x", workers: true}
-	if err := errors.Join(v.once(t.Context(), std, f), fleetEvents(t.Context(), std, f, "shop", "redis://x", false, false)); err != nil {
+	if err := errors.Join(v.show(t.Context(), std, f), fleetEvents(t.Context(), std, f, "shop", "redis://x", false, false)); err != nil {
 		t.Error(err)
 	}
 	v.json = true
 	before := len(printed())
 	f.events <- fleet.Entry{ID: "3-0", Event: said}
-	if err := errors.Join(v.once(t.Context(), std, f), fleetEvents(t.Context(), std, f, "shop", "redis://x", false, true)); err != nil {
+	if err := errors.Join(v.show(t.Context(), std, f), fleetEvents(t.Context(), std, f, "shop", "redis://x", false, true)); err != nil {
 		t.Error(err)
 	}
 	if strings.ContainsAny(printed(), "\u009b\u007f\x1b\a\u202e\u2066\U000e0041") {

@@ -70,10 +70,7 @@ func workerColumns() []column[hostWorker] {
 // fleetTable draws an app on all its hosts: lines about the fleet, then a row for
 // each host, and with workers a row for each of theirs.
 func fleetTable(s screen, f *fleet.Fleet, workers bool) []string {
-	newest := int64(0)
-	if len(f.Totals.Generations) > 1 {
-		newest = slices.Max(f.Totals.Generations)
-	}
+	newest := slices.Max(append([]int64{0}, f.Totals.Generations...))
 	isOld := func(h *fleet.Host) bool { return h.Generation != nil && *h.Generation < newest }
 	var hosts []*fleet.Host
 	var rows []hostWorker
@@ -102,19 +99,15 @@ func fleetLines(s screen, f *fleet.Fleet) []string {
 	t := &f.Totals
 	serving := fmt.Sprintf("%d serving", t.Serving)
 	parts := []string{sanitize(f.App) + ": " + plural(t.Hosts, "host"), serving}
-	for _, some := range []struct {
-		n    int
-		text string
-	}{
-		{t.Stale, fmt.Sprint(t.Stale, " ", stale)},
-		{t.Vanished, fmt.Sprint(t.Vanished, " ", vanished)},
-		{t.Twins, plural(t.Twins, "twin")},
-		{t.Problems, plural(t.Problems, "problem")},
-	} {
-		if some.n > 0 {
-			parts = append(parts, some.text)
+	some := func(n int, text string) {
+		if n > 0 {
+			parts = append(parts, text)
 		}
 	}
+	some(t.Stale, fmt.Sprint(t.Stale, " ", stale))
+	some(t.Vanished, fmt.Sprint(t.Vanished, " ", vanished))
+	some(t.Twins, plural(t.Twins, "twin"))
+	some(t.Problems, plural(t.Problems, "problem"))
 	parts = append(parts, fmt.Sprintf("workers %d/%d", t.Ready, t.Wanted))
 	switch {
 	case t.Connections == nil:
@@ -124,11 +117,12 @@ func fleetLines(s screen, f *fleet.Fleet) []string {
 	default:
 		parts = append(parts, fmt.Sprintf("%s of %d (%s)", plural(int(*t.Connections), "connection"), *t.Capacity, share(t.Utilization)))
 	}
-	switch generations := t.Generations; {
-	case len(generations) == 1:
-		parts = append(parts, fmt.Sprintf("generation %d", generations[0]))
-	case len(generations) > 1:
-		parts = append(parts, fmt.Sprintf("generations %d to %d", slices.Min(generations), slices.Max(generations)))
+	switch all := t.Generations; len(all) {
+	case 0:
+	case 1:
+		parts = append(parts, fmt.Sprintf("generation %d", all[0]))
+	default:
+		parts = append(parts, fmt.Sprintf("generations %d to %d", all[0], all[len(all)-1]))
 	}
 	lines := s.list(parts)
 	if t.Serving < t.Hosts {

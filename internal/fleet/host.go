@@ -173,17 +173,9 @@ func set(to any, value string) (err error) {
 		}
 		*to = value
 	case **int:
-		n, err := parseWhole(value)
-		if err != nil {
-			return err
-		}
-		*to = new(int(n))
+		*to, err = parseWhole[int](value)
 	case **int64:
-		n, err := parseWhole(value)
-		if err != nil {
-			return err
-		}
-		*to = &n
+		*to, err = parseWhole[int64](value)
 	case **float64:
 		f, err := strconv.ParseFloat(value, 64)
 		if err != nil || len(value) > 32 || !(f >= 0 && f <= mostPercent) {
@@ -234,12 +226,12 @@ func (r *report) derive(now time.Time) {
 }
 
 // parseWhole parses a number from 0 to 2^53 in decimal digits.
-func parseWhole(s string) (int64, error) {
+func parseWhole[T int | int64](s string) (*T, error) {
 	v, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || v < 0 || v > mostNumber || strconv.FormatInt(v, 10) != s {
-		return 0, fmt.Errorf("%s is not a whole number from 0 to 2^53", short(s))
+		return nil, fmt.Errorf("%s is not a whole number from 0 to 2^53", short(s))
 	}
-	return v, nil
+	return new(T(v)), nil
 }
 
 // parseAddresses parses a JSON list of strings.

@@ -72,19 +72,26 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	for _, name := range fieldNames(withWorkers) {
 		q.fields = append(q.fields, name)
 	}
+	hosts := q.keys.hosts()
 	var err error
-	if q.now, err = r.clock(ctx, q.keys.hosts()); err != nil {
+	if q.now, err = r.clock(ctx, hosts); err != nil {
 		return Fleet{}, fmt.Errorf("cannot read Redis's clock: %w", err)
 	}
 	f := Fleet{App: app, At: q.now.UTC()}
-	listed, count, err := q.list(ctx)
+	var count *redis.IntCmd
+	var listed *redis.ZSliceCmd
+	_, err = r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		count = p.ZCard(ctx, hosts)
+		listed = p.ZRevRangeWithScores(ctx, hosts, 0, maxHosts-1) // one command: hosts change their places meanwhile
+		return nil
+	})
 	if err != nil {
-		return Fleet{}, fmt.Errorf("cannot read the list of hosts %s: %w", q.keys.hosts(), err)
+		return Fleet{}, fmt.Errorf("cannot read the list of hosts %s: %w", hosts, err)
 	}
-	if count > int64(len(listed)) && len(listed) == maxHosts {
-		f.Problem = fmt.Sprintf("the list has %d hosts: only the %d that expire last are read", count, maxHosts)
+	if count.Val() > maxHosts {
+		f.Problem = fmt.Sprintf("the list has %d hosts: only the %d that expire last are read", count.Val(), maxHosts)
 	}
-	f.Hosts, err = q.all(ctx, listed)
+	f.Hosts, err = q.all(ctx, listed.Val())
 	if err != nil {
 		return Fleet{}, fmt.Errorf("cannot read the hosts of %s: %w", app, err)
 	}
@@ -117,19 +124,6 @@ type query struct {
 	keys   keys
 	fields []any // of each host
 	now    time.Time
-}
-
-// list returns the hosts that expire last, and the number of all. One command reads
-// them: hosts change their places meanwhile.
-func (q *query) list(ctx context.Context) ([]redis.Z, int64, error) {
-	var count *redis.IntCmd
-	var listed *redis.ZSliceCmd
-	_, err := q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		count = p.ZCard(ctx, q.keys.hosts())
-		listed = p.ZRevRangeWithScores(ctx, q.keys.hosts(), 0, maxHosts-1)
-		return nil
-	})
-	return listed.Val(), count.Val(), err
 }
 
 // all reads the listed hosts, some pages in parallel. The first failure cancels the

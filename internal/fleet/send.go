@@ -28,9 +28,16 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err := redisconfig.CheckHost(host); err != nil {
 		return err
 	}
-	text, err := c.text()
+	text, err := json.Marshal(struct {
+		control.Command
+
+		ExpiresAt int64 `json:"expires_at"` // ms since the epoch
+	}{c.Command, c.ExpiresAt.UnixMilli()})
+	if err == nil {
+		_, err = parseCommand(string(text)) // as the host will
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("the command %w", err)
 	}
 	key := keys{app}.commands(host)
 	waiting, err := r.client.LLen(ctx, key).Result()
@@ -64,21 +71,4 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 		return fmt.Errorf("cannot write %s: %w", key, err)
 	}
 	return nil
-}
-
-// text is the command as it is in the list. What a host would refuse is an error.
-func (c Command) text() (string, error) {
-	b, err := json.Marshal(struct {
-		ID        string       `json:"id"`
-		Op        string       `json:"op"`
-		Args      control.Args `json:"args"`
-		ExpiresAt int64        `json:"expires_at"` // ms since the epoch
-	}{c.ID, c.Op, c.Args, c.ExpiresAt.UnixMilli()})
-	if err != nil {
-		return "", fmt.Errorf("cannot write the command: %v", err)
-	}
-	if _, err := parseCommand(string(b)); err != nil {
-		return "", fmt.Errorf("the command %s", err)
-	}
-	return string(b), nil
 }

@@ -46,6 +46,13 @@ func (c *channel) isClosed() bool {
 	}
 }
 
+// tell is write for forkd's own messages: if it fails, so has the channel.
+func (w *Worker) tell(m ipc.Message) {
+	if w.channel.write(m) != nil {
+		w.closeChannel()
+	}
+}
+
 func (c *channel) write(m ipc.Message) error {
 	line, err := ipc.Encode(m)
 	if err != nil {

@@ -216,13 +216,8 @@ func (c *conn) close() error {
 
 func (c *conn) linger() {
 	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
-	var sink [4096]byte
-	for {
-		if _, err := c.raw.Read(sink[:]); err != nil {
-			_ = c.end()
-			return
-		}
-	}
+	_, _ = io.Copy(io.Discard, c.raw)
+	_ = c.end()
 }
 
 // cut closes a connection in any phase.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,6 @@ type drain struct {
 	began    time.Time
 	deadline time.Time
 	idle     time.Duration
-	changed  <-chan struct{} // closed when another request replaces it
 }
 
 // drainState is whether the worker drains. A later request replaces an earlier
@@ -36,7 +36,6 @@ type drainState struct {
 
 	mu      sync.Mutex
 	current drain
-	changed chan struct{}
 }
 
 func newDrainState() drainState {
@@ -78,21 +77,12 @@ func (s *drainState) begin() {
 // set begins or changes the drain. The deadline comes as wall clock time and is
 // kept as monotonic time: it does not move when the clock is set.
 func (s *drainState) set(m ipc.Drain) {
-	now := time.Now()
-	first := s.current.reason == ""
-	if !first {
-		close(s.changed)
-	}
-	if m.Reason == "" {
-		m.Reason = ipc.ReasonStop
-	}
-	s.changed = make(chan struct{})
+	now, first := time.Now(), s.current.reason == ""
 	s.current = drain{
-		reason:   m.Reason,
+		reason:   cmp.Or(m.Reason, ipc.ReasonStop),
 		began:    now,
 		deadline: now.Add(time.Until(m.Deadline)),
 		idle:     m.Idle,
-		changed:  s.changed,
 	}
 	if first {
 		s.flags.Or(flagDraining)

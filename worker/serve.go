@@ -8,7 +8,8 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// drainInterval is how often a drain looks for idle connections to close.
+// drainInterval is how often a drain looks for idle connections to close, and at what
+// the master wants now.
 const drainInterval = 25 * time.Millisecond
 
 // Serve serves one listener: it calls serve, and Ready when serve begins to accept.
@@ -59,15 +60,12 @@ func (l *listener) drain(served <-chan error) error {
 		case !now.Before(p.from):
 			l.set.expire(func(idle int) int { return p.quota(idle, now) })
 		}
-		wake := time.NewTimer(p.next(now, d.deadline).Sub(now))
 		select {
 		case <-served:
 			served = nil
 		case <-l.set.empty:
-		case <-d.changed:
-		case <-wake.C:
+		case <-time.After(min(drainInterval, d.deadline.Sub(now))):
 		}
-		wake.Stop()
 	}
 }
 
@@ -99,16 +97,4 @@ func (p plan) quota(idle int, now time.Time) int {
 	}
 	steps := int(left/drainInterval) + 1
 	return (idle + steps - 1) / steps
-}
-
-// next is when to look for idle connections again.
-func (p plan) next(now, deadline time.Time) time.Time {
-	at := p.from
-	if !now.Before(p.from) {
-		at = now.Add(drainInterval)
-	}
-	if deadline.Before(at) {
-		return deadline
-	}
-	return at
 }

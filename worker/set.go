@@ -63,11 +63,8 @@ func (s *set) pick(match func(*conn) bool) []*conn {
 // expire closes some of the idle connections, and repeats that for those that it
 // has closed before.
 func (s *set) expire(quota func(idle int) int) {
-	for _, c := range s.pick(func(c *conn) bool { return c.load() == closing }) {
-		c.expire()
-	}
-	idle := s.pick((*conn).idle)
-	for _, c := range idle[:quota(len(idle))] {
+	again, idle := s.pick(func(c *conn) bool { return c.load() == closing }), s.pick((*conn).idle)
+	for _, c := range append(again, idle[:quota(len(idle))]...) {
 		c.expire()
 	}
 }

@@ -74,21 +74,14 @@ func isSecond(first, now time.Time) bool { return !first.IsZero() && now.Sub(fir
 // takeDrainMessage reports whether there is a drain message that has not had its
 // signal yet.
 func (w *Worker) takeDrainMessage() bool {
-	select {
-	case <-w.drain.messages:
-		return true
-	default:
-	}
 	if w.channel == nil {
 		return false
 	}
-	timeout := time.NewTimer(messageTimeout)
-	defer timeout.Stop()
 	select {
 	case <-w.drain.messages:
 		return true
 	case <-w.channel.closed:
-	case <-timeout.C:
+	case <-time.After(messageTimeout):
 	}
 	return false
 }

@@ -99,9 +99,7 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 		if err == nil {
 			w.channel = c
 			go w.read()
-			if err := c.write(ipc.Hello{Version: ipc.ProtocolVersion}); err != nil {
-				w.closeChannel()
-			}
+			w.tell(ipc.Hello{Version: ipc.ProtocolVersion})
 		}
 	}
 	return w
@@ -130,9 +128,7 @@ func (w *Worker) Ready() {
 	w.ready.Do(func() {
 		switch {
 		case w.channel != nil:
-			if err := w.channel.write(ipc.Ready{}); err != nil {
-				w.closeChannel()
-			}
+			w.tell(ipc.Ready{})
 		case w.notify != "":
 			notifyReady(w.notify)
 		}

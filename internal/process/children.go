@@ -53,7 +53,6 @@ func New() *Children {
 		workers: map[int]*Process{},
 		orphans: map[int]*Orphan{},
 		fewer:   make(chan struct{}, 1),
-		listed:  openChildren(),
 	}
 	// Every kernel with pidfds has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -93,8 +92,7 @@ func (c *Children) Close() {
 	c.releases.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reapForeign()      // those that died after the last worker
-	_ = c.listed.Close() // it may be nil
+	c.reapForeign() // those that died after the last worker
 }
 
 // Shared reports whether orphans may come from others than workers: this process is PID 1

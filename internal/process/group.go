@@ -1,31 +1,17 @@
 package process
 
-import (
-	"golang.org/x/sys/unix"
-
-	"github.com/forkd/forkd/internal/procfs"
-)
-
-// listing is procfs.PIDs(), read once, when first needed. Each pid is then checked by
-// system calls, which cost a tenth of reading /proc/PID/stat; so a /proc of another pid
-// namespace does no harm.
-type listing struct{ pids []int }
-
-func (l *listing) all() []int {
-	if l.pids == nil {
-		l.pids = procfs.PIDs()
-	}
-	return l.pids
-}
+import "golang.org/x/sys/unix"
 
 // groupLives reports whether a living process is in the group of a dead leader. Most
 // are children of this process, orphaned by the leader's death. One with a living
 // parent outside of the group must be searched for; if it lost its parent during the
 // search, the second look for children finds it.
-func groupLives(leader int, l *listing) bool {
-	return hasLivingChild(unix.P_PGID, leader) || memberIn(leader, l.all()) || hasLivingChild(unix.P_PGID, leader)
+func groupLives(leader int, pids func() []int) bool {
+	return hasLivingChild(unix.P_PGID, leader) || memberIn(leader, pids()) || hasLivingChild(unix.P_PGID, leader)
 }
 
+// memberIn checks each pid by system calls, which cost a tenth of reading /proc/PID/stat; so
+// a /proc of another pid namespace does no harm.
 func memberIn(leader int, pids []int) bool {
 	for _, pid := range pids {
 		if pid == leader {

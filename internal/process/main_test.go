@@ -294,7 +294,7 @@ func state(pid int) string {
 // childCount counts those of this process, dead or alive.
 func childCount() (n int) {
 	for _, pid := range procfs.PIDs() {
-		if _, dead := peek(unix.P_PID, pid); dead || hasLivingChild(unix.P_PID, pid) {
+		if isReapable(pid) || hasLivingChild(unix.P_PID, pid) {
 			n++
 		}
 	}

@@ -2,7 +2,6 @@ package process
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -34,7 +33,7 @@ type Orphan struct {
 func (c *Children) Orphans() []*Orphan {
 	c.mu.Lock()
 	var orphans, found []*Orphan
-	among := c.childrenOfMain()
+	among := childrenOfMain()
 	for pid := range c.orphans {
 		if !slices.Contains(among, pid) {
 			among = append(among, pid)
@@ -77,24 +76,12 @@ func (c *Children) recordOrphan(o *Orphan) {
 	}
 }
 
-// openChildren opens the list of the main thread's children: the workers, and the
+// childrenOfMain lists the main thread's children, living and dead: the workers, and the
 // orphans, which the kernel gives to the first living thread (find_new_reaper in
-// kernel/exit.c). It stays open to make reads cheap. nil: a kernel without
-// CONFIG_PROC_CHILDREN, or another pid namespace's /proc.
-func openChildren() *os.File {
-	if !ownProc() {
-		return nil
-	}
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	return os.NewFile(uintptr(fd), "children")
-}
-
-func (c *Children) childrenOfMain() (pids []int) {
-	const most = 1 << 20 // bytes: more pids than there can be
-	text, err := io.ReadAll(io.NewSectionReader(c.listed, 0, most))
+// kernel/exit.c). All processes with a kernel without CONFIG_PROC_CHILDREN, or another pid
+// namespace's /proc.
+func childrenOfMain() (pids []int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
 	if err != nil {
 		return procfs.PIDs()
 	}

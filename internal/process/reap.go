@@ -3,17 +3,20 @@ package process
 import (
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 const (
 	// groupInterval is how often to poll a group that has outlived its leader: members
 	// that are no children of this process end without a SIGCHLD.
 	groupInterval = 200 * time.Millisecond
-	// listInterval is the least time between two listings of all processes, if other
-	// children come and go meanwhile.
+	// listInterval is the least time between two listings of all processes for such
+	// groups, if other children come and go meanwhile.
 	listInterval = 50 * time.Millisecond
 )
 
@@ -47,21 +50,24 @@ func (c *Children) reaper(died chan os.Signal) {
 	}
 }
 
-// sweep records all deaths since the last sweep. It returns the callbacks to run, the
-// leaders to reap after that, and, while a group outlives its leader, when to sweep
-// again.
+// sweep records all deaths since the last sweep and reaps foreign children. It returns the
+// callbacks to run, the leaders to reap after that, and, while a group outlives its leader,
+// when to sweep again.
 func (c *Children) sweep(now time.Time) (calls []func(), dead []*Process, again time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var l listing
 	rested := !now.Before(c.relist)
-	held, dead := c.sweepWorkers(now, rested, &l)
+	pids := sync.OnceValue(func() []int {
+		c.relist = now.Add(listInterval)
+		return procfs.PIDs()
+	})
+	held, dead := c.sweepWorkers(now, rested, pids)
 	switch {
 	case !held:
 		c.reapForeign()
-	case rested || l.pids != nil:
+	case rested:
 		// waitid would return only the dead leader again and again.
-		for _, pid := range l.all() {
+		for _, pid := range pids() {
 			if c.workers[pid] == nil {
 				c.reapChild(pid)
 			}
@@ -70,9 +76,6 @@ func (c *Children) sweep(now time.Time) (calls []func(), dead []*Process, again 
 	default:
 		again = c.relist.Sub(now)
 	}
-	if l.pids != nil {
-		c.relist = now.Add(listInterval)
-	}
 	calls, c.calls = c.calls, nil
 	return calls, dead, again
 }
@@ -80,7 +83,7 @@ func (c *Children) sweep(now time.Time) (calls []func(), dead []*Process, again 
 // sweepWorkers records which leaders have ended and returns those whose group is
 // empty. held: a group outlives its leader. The group of a new death is searched at
 // once, those of older ones only when rested.
-func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bool, dead []*Process) {
+func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (held bool, dead []*Process) {
 	for _, p := range c.workers {
 		if p.over {
 			continue // being reaped
@@ -95,14 +98,14 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 					exit = Exit{At: now, Code: -1, Traced: true}
 				}
 			}
-			exit.Leftovers = exit.Traced || groupLives(p.pid, l)
+			exit.Leftovers = exit.Traced || groupLives(p.pid, pids)
 			p.exit = &exit
 			c.queueExited(p)
 			if exit.Leftovers {
 				held = true
 				continue
 			}
-		} else if !rested || groupLives(p.pid, l) || p.exit.Traced && !isReapable(p.pid) {
+		} else if !rested || groupLives(p.pid, pids) || p.exit.Traced && !isReapable(p.pid) {
 			held = true
 			continue
 		}
@@ -113,21 +116,9 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, l *listing) (held bo
 	return held, dead
 }
 
-// Inspect looks for leaders that have ended without a SIGCHLD: only the tracer gets it
-// for a traced one (ptrace(2)). Call it each second.
-func (c *Children) Inspect() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var running []unix.PollFd
-	for _, p := range c.workers {
-		if p.exit == nil {
-			running = append(running, unix.PollFd{Fd: int32(p.handle), Events: unix.POLLIN})
-		}
-	}
-	if n, _ := unix.Poll(running, 0); n > 0 {
-		c.wake()
-	}
-}
+// Inspect finds what no SIGCHLD has announced: the end of a traced leader, of which only
+// the tracer gets one (ptrace(2)). Call it each second.
+func (c *Children) Inspect() { c.wake() }
 
 // release reaps leaders whose group is empty, on its own goroutine: the kernel may take
 // seconds if the process's /proc has just been read (proc_flush_pid in fs/proc/base.c).
@@ -153,7 +144,7 @@ func (c *Children) release(dead []*Process) {
 // since sweepWorkers, for which a SIGCHLD follows.
 func (c *Children) reapForeign() {
 	for {
-		info, dead := peek(unix.P_ALL, 0)
+		info, dead := waitid(unix.P_ALL, 0, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
 		if !dead || c.workers[int(info.pid)] != nil {
 			return
 		}

@@ -8,21 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peek looks for a dead child and leaves it unreaped. idType and id are those of
-// waitid(2): unix.P_PID with a pid, or unix.P_ALL with 0.
-func peek(idType, id int) (siginfoChild, bool) {
-	return waitid(idType, id, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
-}
-
-// peekExit is peek for one pid.
-func peekExit(pid int, now time.Time) (Exit, bool) {
-	info, dead := peek(unix.P_PID, pid)
+// peekExit is how a child has ended; it stays unreaped. Not ended: while a tracer holds it,
+// too.
+func peekExit(pid int, now time.Time) (exit Exit, ended bool) {
+	info, dead := waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
 	return info.exit(now), dead
 }
 
 // isReapable reports whether pid is a dead child that no tracer holds.
 func isReapable(pid int) bool {
-	_, dead := peek(unix.P_PID, pid)
+	_, dead := peekExit(pid, time.Time{})
 	return dead
 }
 

@@ -310,5 +310,4 @@ func (e *executor) close() {
 	if e.null >= 0 {
 		unix.Close(e.null)
 	}
-	e.oom.Close()
 }

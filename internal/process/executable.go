@@ -3,7 +3,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -22,32 +21,27 @@ type Executable struct {
 // OpenExecutable opens the program at path, which Resolve has returned. Call Close when
 // no slot can go back to it.
 func OpenExecutable(path string) (*Executable, error) {
-	file, elf, err := openProgram(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot keep the program for a rollback: %w", err)
-	}
-	was, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("cannot keep the program for a rollback: %w", err)
-	}
-	return &Executable{path: path, file: file, was: was, elf: elf}, nil
-}
-
-func openProgram(path string) (file *os.File, elf bool, err error) {
-	file, err = os.Open(path)
+	e := &Executable{path: path}
+	var err error
+	e.file, err = os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
 		// Not readable: so it is no script, which its interpreter must read. O_PATH is
 		// enough to run it by descriptor (open(2)).
-		file, err = os.OpenFile(path, unix.O_PATH, 0)
-		return file, true, err
+		e.file, err = os.OpenFile(path, unix.O_PATH, 0)
+		e.elf = true
+	} else if err == nil {
+		magic := make([]byte, len(elfMagic))
+		n, _ := e.file.ReadAt(magic, 0)
+		e.elf = string(magic[:n]) == elfMagic
+	}
+	if err == nil {
+		e.was, err = e.file.Stat()
 	}
 	if err != nil {
-		return nil, false, err
+		_ = e.file.Close() // it may be nil
+		return nil, fmt.Errorf("cannot keep the program for a rollback: %w", err)
 	}
-	magic := make([]byte, len(elfMagic))
-	_, err = io.ReadFull(io.NewSectionReader(file, 0, int64(len(magic))), magic)
-	return file, err == nil && string(magic) == elfMagic, nil
+	return e, nil
 }
 
 const elfMagic = "\x7fELF"

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/forkd/forkd/internal/cgroup"
 )
 
@@ -16,7 +14,7 @@ import (
 // oom_kill of the memory cgroup that this process shares with its workers (memory.events
 // in v2, memory.oom_control in v1). Not for concurrent use. The zero value finds none.
 type OOMKills struct {
-	file    *os.File // nil: there is none
+	file    string // "": there is none
 	counted int
 	open    int       // kills not yet attributed to a worker
 	at      time.Time // when the last of them was counted
@@ -25,23 +23,16 @@ type OOMKills struct {
 // oomDelay is the most time between the count of a kill and the worker's end.
 const oomDelay = 5 * time.Second
 
-// NewOOMKills counts kills from now on, with one system call for each Look. root is "/",
-// except in tests.
+// NewOOMKills counts kills from now on. root is "/", except in tests.
 func NewOOMKills(root string) (o OOMKills) {
 	for _, group := range cgroup.Own(root, "memory") {
-		name := "memory.oom_control"
+		o.file = filepath.Join(group.Dir, "memory.oom_control")
 		if group.V2 {
-			name = "memory.events"
+			o.file = filepath.Join(group.Dir, "memory.events")
 		}
-		fd, err := unix.Open(filepath.Join(group.Dir, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		o.file = os.NewFile(uintptr(fd), name)
 		if o.counted = o.read(); o.counted >= 0 {
 			return o
 		}
-		o.file.Close()
 	}
 	return OOMKills{}
 }
@@ -69,14 +60,10 @@ func (o *OOMKills) Took(now time.Time) bool {
 	return true
 }
 
-// Close closes the file.
-func (o *OOMKills) Close() { _ = o.file.Close() } // it may be nil
-
 // read returns N of the line "oom_kill N"; -1: there is none.
 func (o *OOMKills) read() int {
-	text := make([]byte, 1<<10)
-	n, _ := o.file.ReadAt(text, 0) // an error is the end of the file
-	_, after, _ := strings.Cut("\n"+string(text[:n]), "\noom_kill ")
+	text, _ := os.ReadFile(o.file)
+	_, after, _ := strings.Cut("\n"+string(text), "\noom_kill ")
 	number, _, _ := strings.Cut(after, "\n")
 	if n, err := strconv.Atoi(number); err == nil {
 		return n

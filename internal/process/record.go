@@ -180,7 +180,7 @@ func (c *Children) freeLine(line int) {
 func (p *plan) record(line int) {
 	self, known := readStat(os.Getpid())
 	if line > 0 && known && ownProc() && unix.Getppid() == p.Parent {
-		_, _ = unix.Pwrite(p.Files+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.start), int64(line)*recordSize)
+		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.start), int64(line)*recordSize)
 	}
 }
 

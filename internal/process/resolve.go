@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -25,34 +26,25 @@ func Resolve(command, dir, pathEnv string) (path string, err error) {
 	if command == "" {
 		return "", &CommandError{Command: "a worker", Reason: "the command is empty"}
 	}
-	if strings.Contains(command, "/") {
-		path = under(dir, command)
-		switch err := checkExecutable(path, nil); {
-		case errors.Is(err, unix.ENOENT):
-			return "", &CommandError{command, "command not found (no file " + path + ")"}
-		case err != nil:
-			return "", &CommandError{command, err.Error()}
+	paths, missing := []string{under(dir, command)}, "command not found (no file "+under(dir, command)+")"
+	if !strings.Contains(command, "/") {
+		pathEnv = cmp.Or(pathEnv, defaultPath)
+		paths, missing = nil, "command not found in PATH ("+pathEnv+")"
+		for _, folder := range filepath.SplitList(pathEnv) {
+			paths = append(paths, under(dir, filepath.Join(folder, command))) // "": the working directory
 		}
-		return path, nil
 	}
-	if pathEnv == "" {
-		pathEnv = defaultPath
-	}
-	var refused error
-	for _, folder := range filepath.SplitList(pathEnv) {
-		path = under(dir, filepath.Join(folder, command)) // "": the working directory
+	refused := ""
+	for _, path := range paths {
 		err := checkExecutable(path, nil)
 		if err == nil {
 			return path, nil
 		}
-		if refused == nil && !errors.Is(err, unix.ENOENT) {
-			refused = &CommandError{command, err.Error()}
+		if refused == "" && !errors.Is(err, unix.ENOENT) {
+			refused = err.Error()
 		}
 	}
-	if refused == nil {
-		refused = &CommandError{command, "command not found in PATH (" + pathEnv + ")"}
-	}
-	return "", refused
+	return "", &CommandError{command, cmp.Or(refused, missing)}
 }
 
 func under(dir, path string) string {

@@ -223,22 +223,23 @@ func setParentDeath(p *plan) error {
 
 // closeRest marks all descriptors but the worker's own close-on-exec.
 func closeRest(p *plan) error {
-	if p.Files > 2 {
-		if err := unix.Dup3(p.Files+planStderr, 2, 0); err != nil {
+	kept := len(p.Files)
+	if kept > 2 {
+		if err := unix.Dup3(kept+planStderr, 2, 0); err != nil {
 			return err
 		}
 	}
-	return unix.CloseRange(uint(p.Files), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	return unix.CloseRange(uint(kept), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 func execute(p *plan) error {
-	args, env := stringSlice(p.Args), stringSlice(p.Env)
+	args, env := convert[string](p.Args), convert[string](p.Env)
 	if p.ListenPID {
 		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "LISTEN_PID=") })
 		env = append(env, "LISTEN_PID="+strconv.Itoa(os.Getpid()))
 	}
 	if p.FromFile {
-		return executeFile(p.Files+planFile, args, env)
+		return executeFile(len(p.Files)+planFile, args, env)
 	}
 	return syscall.Exec(string(p.Path), args, env)
 }

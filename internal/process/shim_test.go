@@ -212,7 +212,7 @@ func TestParentDeath(t *testing.T) {
 
 // A shim whose master has died must not run the program, which no master would ever end.
 func TestMasterDiedBefore(t *testing.T) {
-	p := &plan{ParentDeath: syscall.SIGTERM, Parent: os.Getppid() + 1}
+	p := &plan{Spec: Spec{ParentDeath: syscall.SIGTERM}, Parent: os.Getppid() + 1}
 	defer unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 	if err := setParentDeath(p); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("got %v", err)

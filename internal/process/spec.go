@@ -15,7 +15,7 @@ import (
 // master what is not named here (limits, nice value, working directory if Dir is empty).
 type Spec struct {
 	Path string   // the program, from Resolve
-	File *os.File // run this open ELF file instead of the one at Path; nil: run Path
+	File *os.File `json:"-"` // run this open ELF file instead of the one at Path; nil: run Path
 	Args []string // the program's name first; at least that
 	Env  []string // all of it, "KEY=value"; ListenPID adds LISTEN_PID
 
@@ -43,19 +43,15 @@ func (s *Spec) check() error {
 	return nil
 }
 
-// plan is a Spec for the shim. Its strings are bytes: arguments need not be UTF-8, JSON
-// strings must.
+// plan is a Spec for the shim, of which Files counts: the worker keeps descriptors from 0.
+// Its strings are bytes here: arguments need not be UTF-8, JSON strings must.
 type plan struct {
+	Spec
+
 	Path, Dir []byte
 	Args, Env [][]byte
-
-	Files       int  // descriptors from 0 that the worker keeps
-	FromFile    bool // run descriptor planFile
-	User        *Credential
-	Umask       int
-	ParentDeath syscall.Signal
-	ListenPID   bool
-	Parent      int // the master's pid
+	FromFile  bool // run descriptor planFile
+	Parent    int  // the master's pid
 }
 
 // The shim's descriptors after the worker's own, in this order. The exec closes them.
@@ -75,17 +71,8 @@ func (s *Spec) write() (*os.File, error) {
 	}
 	file := os.NewFile(uintptr(fd), "plan")
 	err = json.NewEncoder(file).Encode(plan{
-		Path:        []byte(s.Path),
-		Dir:         []byte(s.Dir),
-		Args:        byteSlices(s.Args),
-		Env:         byteSlices(s.Env),
-		Files:       len(s.Files),
-		FromFile:    s.File != nil,
-		User:        s.User,
-		Umask:       s.Umask,
-		ParentDeath: s.ParentDeath,
-		ListenPID:   s.ListenPID,
-		Parent:      os.Getpid(),
+		Spec: *s, Path: []byte(s.Path), Dir: []byte(s.Dir), Args: convert[[]byte](s.Args), Env: convert[[]byte](s.Env),
+		FromFile: s.File != nil, Parent: os.Getpid(),
 	})
 	if err != nil {
 		file.Close()
@@ -100,18 +87,10 @@ func readPlan(fd int) (*plan, error) {
 	return p, json.NewDecoder(io.NewSectionReader(file, 0, math.MaxInt64)).Decode(p)
 }
 
-func byteSlices(all []string) [][]byte {
-	out := make([][]byte, len(all))
-	for i, s := range all {
-		out[i] = []byte(s)
-	}
-	return out
-}
-
-func stringSlice(all [][]byte) []string {
-	out := make([]string, len(all))
-	for i, b := range all {
-		out[i] = string(b)
+func convert[To, From string | []byte](all []From) []To {
+	out := make([]To, len(all))
+	for i, v := range all {
+		out[i] = To(v)
 	}
 	return out
 }

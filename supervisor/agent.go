@@ -29,7 +29,7 @@ const (
 	agentCheckInterval = time.Second // of its memory
 	agentMemoryMax     = 128 << 20   // bytes that may be resident
 	agentMemoryTarget  = "96MiB"     // for its garbage collector
-	agentLogInterval   = 10 * time.Millisecond
+	agentLineInterval  = 10 * time.Millisecond // between two of its lines
 	minAgentBackoff    = time.Second // before it is started again; doubles
 	maxAgentBackoff    = 30 * time.Second
 	agentHealthyAfter  = time.Minute // a longer life resets the backoff
@@ -275,7 +275,7 @@ func (a *fleetAgent) readLines(p *agentProcess) {
 	defer close(p.read)
 	lines := bufio.NewScanner(p.channel)
 	lines.Buffer(nil, redisconfig.AgentLineMax)
-	for lines.Scan() {
+	for ; lines.Scan(); time.Sleep(agentLineInterval) {
 		var line struct {
 			Health *control.Redis
 			Level  slog.Level
@@ -296,7 +296,6 @@ func (a *fleetAgent) readLines(p *agentProcess) {
 			}
 		}
 		a.log.LogAttrs(context.Background(), line.Level, line.Msg, attrs...)
-		time.Sleep(agentLogInterval)
 	}
 	_ = p.Signal(syscall.SIGKILL) // a line that is too long or not JSON; else it has ended
 }

@@ -26,11 +26,11 @@ import (
 )
 
 const (
-	agentCheckInterval = time.Second // of its memory
-	agentMemoryMax     = 128 << 20   // bytes that may be resident
-	agentMemoryTarget  = "96MiB"     // for its garbage collector
+	agentCheckInterval = time.Second           // of its memory
+	agentMemoryMax     = 128 << 20             // bytes that may be resident
+	agentMemoryTarget  = "96MiB"               // for its garbage collector
 	agentLineInterval  = 10 * time.Millisecond // between two of its lines
-	minAgentBackoff    = time.Second // before it is started again; doubles
+	minAgentBackoff    = time.Second           // before it is started again; doubles
 	maxAgentBackoff    = 30 * time.Second
 	agentHealthyAfter  = time.Minute // a longer life resets the backoff
 	agentStopTimeout   = redisconfig.AgentLeaveWithin + time.Second

@@ -16,7 +16,7 @@ import (
 type peer struct {
 	unix.Ucred
 
-	groups []uint32 // supplementary; nil: not looked up
+	groups []uint32 // supplementary
 }
 
 // access says who may ask.
@@ -45,8 +45,7 @@ func (a access) authorize(p *peer) error {
 	return &Error{http.StatusForbidden, text}
 }
 
-// peerOf looks up supplementary groups only if asked to.
-func peerOf(c *net.UnixConn, groups bool) (*peer, error) {
+func peerOf(c *net.UnixConn) (*peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -56,8 +55,6 @@ func peerOf(c *net.UnixConn, groups bool) (*peer, error) {
 		var creds *unix.Ucred
 		if creds, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			p.Ucred = *creds
-		}
-		if groups && err == nil {
 			p.groups, err = peerGroups(fd)
 		}
 	})
@@ -65,19 +62,18 @@ func peerOf(c *net.UnixConn, groups bool) (*peer, error) {
 }
 
 // peerGroups asks for SO_PEERGROUPS (Linux 4.13). ERANGE tells the size that is needed
-// (sk_getsockopt in net/core/sock.c).
+// (sk_getsockopt in net/core/sock.c), at most NGROUPS_MAX numbers.
 func peerGroups(fd uintptr) ([]uint32, error) {
-	const most = 65536 // NGROUPS_MAX
 	groups := make([]uint32, 32)
 	for {
 		size := uint32(len(groups)) * 4
 		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
 			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
 		n := int(size / 4)
-		switch {
-		case errno == 0:
+		if errno == 0 {
 			return groups[:n], nil
-		case errno != unix.ERANGE || n <= len(groups) || n > most:
+		}
+		if errno != unix.ERANGE || n <= len(groups) {
 			return nil, errno
 		}
 		groups = make([]uint32, n)

@@ -64,7 +64,7 @@ func Connect(at Location) (*Client, error) {
 		return nil, c.translateError(err)
 	}
 	defer conn.Close()
-	master, err := peerOf(conn.UnixConn, false)
+	master, err := peerOf(conn.UnixConn)
 	if err != nil {
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}

@@ -78,23 +78,15 @@ func makeDirs(dir string) (made []string, err error) {
 	if dir == private() {
 		mode = 0o700
 	}
-	var missing []string
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
-			break
+	if _, missing := os.Stat(dir); errors.Is(missing, fs.ErrNotExist) {
+		if made, err = makeDirs(filepath.Dir(dir)); err != nil {
+			return made, err
 		}
-		missing = append(missing, d)
-	}
-	for _, d := range slices.Backward(missing) {
-		err := os.Mkdir(d, mode)
-		if errors.Is(err, fs.ErrExist) {
-			continue // another master was faster
+		if err = os.Mkdir(dir, mode); err == nil {
+			made = append(made, dir)
+			err = chmodOwn(dir, mode) // mkdir(2) has applied the umask
 		}
-		if err == nil {
-			made = append(made, d)
-			err = chmodOwn(d, mode) // mkdir(2) has applied the umask
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrExist) { // else another master was faster
 			return made, err
 		}
 	}
@@ -117,14 +109,13 @@ func chmodOwn(path string, mode fs.FileMode) error {
 // write to its parent can put one there.
 func openOwn(path string) (*os.File, error) {
 	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
-		return nil, err
-	}
 	if err == nil {
 		if info, err := dir.Stat(); err == nil && owner(info) == os.Geteuid() {
 			return dir, nil
 		}
 		dir.Close()
+	} else if !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
+		return nil, err
 	}
 	return nil, fmt.Errorf("cannot use %s: it is no directory of yours: choose another name, or set FORKD_RUNTIME_DIR", path)
 }
@@ -146,14 +137,11 @@ func reachable(dir string, group int) error {
 		return err
 	}
 	for _, d := range []string{real, dir} {
-		for ; ; d = filepath.Dir(d) {
+		for above := ""; d != above; above, d = d, filepath.Dir(d) {
 			if shut, err := shutTo(d, group); err != nil {
 				return err
 			} else if shut {
 				return fmt.Errorf("cannot let group %d (control.group) use %s: its members may not enter %s: set FORKD_RUNTIME_DIR to a directory that they may", group, dir, d)
-			}
-			if d == "/" {
-				break
 			}
 		}
 	}

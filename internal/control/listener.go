@@ -25,16 +25,15 @@ type listener struct {
 
 	done    <-chan struct{} // closed when the server is to end
 	limits  limits
-	groups  bool          // look up the peers' supplementary groups
 	slots   chan struct{} // one for each open connection
 	pending []*conn       // those without a whole request, the oldest first
 	spare   *os.File      // a descriptor for when there are none; nil: not available now
 	closer  closing.Closer
 }
 
-func newListener(ctx context.Context, ln net.Listener, l limits, groups bool) *listener {
+func newListener(ctx context.Context, ln net.Listener, l limits) *listener {
 	spare, _ := os.Open(os.DevNull)
-	return &listener{Listener: ln, done: ctx.Done(), limits: l, groups: groups, slots: make(chan struct{}, l.clients), spare: spare}
+	return &listener{Listener: ln, done: ctx.Done(), limits: l, slots: make(chan struct{}, l.clients), spare: spare}
 }
 
 // Accept fails when the listener is closed. What else accept(2) reports, a shortage
@@ -76,7 +75,7 @@ func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 	c := &conn{Conn: accepted, since: time.Now()}
 	c.release = sync.OnceFunc(func() { <-l.slots })
 	if local, ok := accepted.(*net.UnixConn); ok {
-		if p, err := peerOf(local, l.groups); err == nil {
+		if p, err := peerOf(local); err == nil {
 			c.peer = p
 		}
 		c.Conn = closing.NewConn(local, &l.closer)

@@ -91,7 +91,7 @@ func heldBy(name, app string) error {
 		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
 	}
 	defer conn.Close()
-	holder, err := peerOf(conn.UnixConn, false)
+	holder, err := peerOf(conn.UnixConn)
 	if err != nil {
 		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
 	}

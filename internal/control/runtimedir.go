@@ -83,9 +83,6 @@ func createIn(base, app string, group int) (*RuntimeDir, error) {
 	return d, nil
 }
 
-// errMoved says that the path does not lead any more to what was opened by it.
-var errMoved = errors.New("removed meanwhile")
-
 // takeWithRetry waits for a master that is about to end, for example one that has
 // just been killed.
 func (d *RuntimeDir) takeWithRetry() error {
@@ -97,7 +94,7 @@ func (d *RuntimeDir) takeWithRetry() error {
 		err := d.take()
 		taken, ok := errors.AsType[*TakenError](err)
 		switch {
-		case errors.Is(err, errMoved): // its last owner was just cleaning up
+		case errors.Is(err, fs.ErrNotExist): // its last owner was just cleaning up
 		case ok && ends(taken.PID) && time.Since(began) < timeout:
 			time.Sleep(interval)
 		default:
@@ -106,7 +103,8 @@ func (d *RuntimeDir) takeWithRetry() error {
 	}
 }
 
-// take makes the directory and locks the name.
+// take makes the directory and locks the name. With fs.ErrNotExist somebody has removed
+// something meanwhile.
 func (d *RuntimeDir) take() error {
 	base := filepath.Dir(d.Dir)
 	made, err := makeDirs(base)
@@ -115,9 +113,6 @@ func (d *RuntimeDir) take() error {
 		return unusable(base, err)
 	}
 	dir, lock, err := d.openLocked(base)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errMoved
-	}
 	if err == nil {
 		d.closeFiles()
 		d.dir, d.lock = dir, lock
@@ -156,10 +151,10 @@ func (d *RuntimeDir) openLocked(base string) (dir, lock *os.File, err error) {
 func (d *RuntimeDir) flock(dir *os.File) (*os.File, error) {
 	path := d.Path(lockName)
 	lock, err := os.OpenFile(within(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errMoved
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case err != nil:
 		return nil, unusable(path, err)
 	}
 	if info, statErr := lock.Stat(); statErr != nil || !info.Mode().IsRegular() || owner(info) != os.Geteuid() {
@@ -167,7 +162,7 @@ func (d *RuntimeDir) flock(dir *os.File) (*os.File, error) {
 	} else if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
 		err = &TakenError{App: d.App, PID: readPID(within(dir, pidName))}
 	} else if err == nil && !leadsTo(path, lock) {
-		err = errMoved
+		err = fs.ErrNotExist
 	}
 	if err != nil {
 		lock.Close()
@@ -178,10 +173,8 @@ func (d *RuntimeDir) flock(dir *os.File) (*os.File, error) {
 
 // closeFiles closes the directory and its lock, if there are.
 func (d *RuntimeDir) closeFiles() {
-	if d.dir != nil {
-		d.dir.Close()
-		d.lock.Close()
-	}
+	d.dir.Close() // or nothing, if it is nil
+	d.lock.Close()
 }
 
 // restore makes what is missing in the directory, pid and control socket. It
@@ -214,14 +207,12 @@ func (d *RuntimeDir) writePID() error {
 	if err != nil {
 		return err
 	}
+	defer os.Remove(temporary) // if it is still there
 	_, err = fmt.Fprintln(f, os.Getpid())
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(temporary, d.at(pidName))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
 	}
-	if err != nil {
-		_ = os.Remove(temporary)
-	}
-	return err
+	return os.Rename(temporary, d.at(pidName))
 }
 
 // listen opens the control socket in its file, in place of what is there: a dead
@@ -285,7 +276,7 @@ func (d *RuntimeDir) Inspect() (restored []string, err error) {
 		return nil, nil
 	}
 	if !leadsTo(d.Dir, d.dir) || !leadsTo(d.at(lockName), d.lock) {
-		if err := d.take(); errors.Is(err, errMoved) {
+		if err := d.take(); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil // it is being removed at this moment
 		} else if err != nil {
 			return nil, unusable(d.Dir, err)

@@ -88,7 +88,7 @@ func newAPI(b Backend, l limits, who access) *api {
 }
 
 func (a *api) serve(ctx context.Context, ln net.Listener) error {
-	return a.serveOn(ctx, newListener(ctx, ln, a.limits, a.access.group >= 0))
+	return a.serveOn(ctx, newListener(ctx, ln, a.limits))
 }
 
 type connKey struct{}

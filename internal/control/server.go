@@ -18,30 +18,24 @@ import (
 
 // limits bound what clients can cost a master.
 type limits struct {
-	read      time.Duration // to send a request
-	busyRead  time.Duration // the same while every connection is taken and another client waits
-	write     time.Duration // to take an answer, or the next piece of a stream
-	finish    time.Duration // for answers under way when the server is closed
-	heartbeat time.Duration // between comments on a stream
-	body      int64         // bytes of a request's body, unless its route has another limit
-	large     int           // bodies beyond that at once
-	clients   int           // connections at once; more wait in the socket's queue
-	waiting   int           // of these, reloads that are waited for
-	streams   int           // of these, readers that follow the events
+	read, busyRead, write, finish, heartbeat time.Duration
+
+	body                             int64
+	large, clients, waiting, streams int
 }
 
 func standard() limits {
 	return limits{
-		read:      2 * time.Second,
-		busyRead:  100 * time.Millisecond,
-		write:     5 * time.Second,
-		finish:    time.Second,
-		heartbeat: 15 * time.Second,
-		body:      64 << 10,
-		large:     8,
-		clients:   128,
-		waiting:   64,
-		streams:   32,
+		read:      2 * time.Second,        // to send a request
+		busyRead:  100 * time.Millisecond, // the same while every connection is taken and another client waits
+		write:     5 * time.Second,        // to take an answer, or the next piece of a stream
+		finish:    time.Second,            // for answers under way when the server is closed
+		heartbeat: 15 * time.Second,       // between comments on a stream
+		body:      64 << 10,               // bytes of a request's body, unless its route has another limit
+		large:     8,                      // bodies beyond that at once
+		clients:   128,                    // connections at once; more wait in the socket's queue
+		waiting:   64,                     // of these, reloads that are waited for
+		streams:   32,                     // of these, readers that follow the events
 	}
 }
 

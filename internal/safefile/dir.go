@@ -5,7 +5,7 @@ package safefile
 import (
 	"errors"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,13 +18,8 @@ var ErrRedirected = errors.New("a symbolic link of another user's leads to a dir
 // descriptor, which the caller closes. A symbolic link of another user's is followed
 // only to a directory of that user's; otherwise the error is ErrRedirected.
 func OpenDir(path string) (dir int, err error) {
-	const (
-		how      = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		maxLinks = 40 // the kernel's own bound, path_resolution(7)
-	)
-	if dir, err = unix.Open("/", how, 0); err != nil {
-		return -1, err
-	}
+	const maxLinks = 40 // the kernel's own bound, path_resolution(7)
+	dir = unix.AT_FDCWD
 	defer func() {
 		if err != nil {
 			unix.Close(dir)
@@ -34,7 +29,7 @@ func OpenDir(path string) (dir int, err error) {
 	var led []uint32 // by whom
 	var stat unix.Stat_t
 	for links, names := 0, components(path); len(names) > 0; {
-		next, err := unix.Openat(dir, names[0], how, 0)
+		next, err := unix.Openat(dir, names[0], unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return dir, err
 		}
@@ -56,28 +51,24 @@ func OpenDir(path string) (dir int, err error) {
 		if stat.Uid != 0 && stat.Uid != uint32(os.Geteuid()) {
 			led = append(led, stat.Uid)
 		}
-		if filepath.IsAbs(string(target[:n])) {
-			unix.Close(dir)
-			if dir, err = unix.Open("/", how, 0); err != nil {
-				return dir, err
-			}
-		}
 		names = append(components(string(target[:n])), names...)
 	}
-	if err := unix.Fstat(dir, &stat); err != nil {
+	switch err := unix.Fstat(dir, &stat); {
+	case err != nil:
 		return dir, err
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+	case stat.Mode&unix.S_IFMT != unix.S_IFDIR:
 		return dir, unix.ENOTDIR
-	}
-	for _, uid := range led {
-		if uid != stat.Uid {
-			return dir, ErrRedirected
-		}
+	case slices.ContainsFunc(led, func(uid uint32) bool { return uid != stat.Uid }):
+		return dir, ErrRedirected
 	}
 	return dir, nil
 }
 
+// components are the names in a path. The first of an absolute one is "/".
 func components(path string) []string {
-	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	if strings.HasPrefix(path, "/") {
+		return append([]string{"/"}, names...)
+	}
+	return names
 }

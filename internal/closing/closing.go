@@ -18,6 +18,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -81,10 +82,10 @@ type Conn struct {
 
 	raw     syscall.RawConn
 	closer  *Closer
-	ending  sync.Once
-	closed  chan struct{}
-	limit   sync.Mutex   // on deadlines: the last one is that of Close
-	polling sync.RWMutex // read-locked while waiting in the poller
+	ended   atomic.Bool   // set with closed
+	closed  chan struct{} // by Close
+	limit   sync.Mutex    // on deadlines: the last one is that of Close
+	polling sync.RWMutex  // read-locked while waiting in the poller
 }
 
 // NewConn takes over a connection.
@@ -98,21 +99,21 @@ func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
 // Close ends the connection and pending reads and writes. It waits neither for them nor
 // for the close(2). All calls but the first return net.ErrClosed.
-func (c *Conn) Close() (err error) {
-	err = net.ErrClosed
-	c.ending.Do(func() {
-		c.limit.Lock()
-		defer c.limit.Unlock()
-		close(c.closed)
-		// Pending calls must return first: the last user of a net.UnixConn closes it,
-		// and that must be the goroutine in Run.
-		err = c.UnixConn.SetDeadline(time.Unix(1, 0))
-		go func() {
-			c.polling.Lock()
-			defer c.polling.Unlock()
-			c.closer.Run(func() { _ = c.UnixConn.Close() })
-		}()
-	})
+func (c *Conn) Close() error {
+	c.limit.Lock()
+	defer c.limit.Unlock()
+	if c.ended.Swap(true) {
+		return net.ErrClosed
+	}
+	close(c.closed)
+	// Pending calls must return first: the last user of a net.UnixConn closes it,
+	// and that must be the goroutine in Run.
+	err := c.UnixConn.SetDeadline(time.Unix(1, 0))
+	go func() {
+		c.polling.Lock()
+		defer c.polling.Unlock()
+		c.closer.Run(func() { _ = c.UnixConn.Close() })
+	}()
 	return err
 }
 
@@ -128,12 +129,10 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.set(c.UnixConn.Set
 func (c *Conn) set(deadline func(time.Time) error, t time.Time) error {
 	c.limit.Lock()
 	defer c.limit.Unlock()
-	select {
-	case <-c.closed:
+	if c.ended.Load() {
 		return net.ErrClosed
-	default:
-		return deadline(t)
 	}
+	return deadline(t)
 }
 
 // Receive is recvmsg(2). sender is nil without SO_PASSCRED. After Close the error is
@@ -214,12 +213,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // explain returns net.ErrClosed for the deadline that Close has set.
 func (c *Conn) explain(err error) error {
-	select {
-	case <-c.closed:
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return net.ErrClosed
-		}
-	default:
+	if c.ended.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+		return net.ErrClosed
 	}
 	return err
 }

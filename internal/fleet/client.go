@@ -53,6 +53,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		Addrs:                      e.Addresses,
 		DB:                         e.DB,
 		MasterName:                 e.Master,
+		IsClusterMode:              e.Cluster,
 		CredentialsProviderContext: credentials(s, e),
 		Protocol:                   2,
 		DisableIdentity:            true,
@@ -75,8 +76,8 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		limit = readerLimits()
 		o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = readerTimeout, readerTimeout, readerTimeout
 		o.ReadBufferSize = 64 << 10
-		o.ReadOnly = s.ReadFrom == redisconfig.FromReplica && (e.Kind == redisconfig.Sentinel || e.Kind == redisconfig.Cluster)
-		o.RouteRandomly = o.ReadOnly && e.Kind == redisconfig.Cluster
+		o.ReadOnly = s.ReadFrom == redisconfig.FromReplica && (e.Master != "" || e.Cluster)
+		o.RouteRandomly = o.ReadOnly && e.Cluster
 	}
 	var over *tls.Config
 	if e.TLS {
@@ -90,7 +91,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(life, cancel)()
-		ofSentinel := e.Kind == redisconfig.Sentinel && slices.Contains(e.Addresses, address)
+		ofSentinel := e.Master != "" && slices.Contains(e.Addresses, address)
 		within := timeout
 		if ofSentinel {
 			within = sentinelTimeout
@@ -104,18 +105,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		}
 		return guarded(life, conn, limit), nil
 	}
-	switch e.Kind {
-	case redisconfig.Sentinel:
-		return redis.NewFailoverClient(o.Failover()), nil
-	case redisconfig.Cluster:
-		return redis.NewClusterClient(o.Cluster()), nil
-	case redisconfig.UnixSocket:
-		simple := o.Simple()
-		simple.Network = "unix"
-		return redis.NewClient(simple), nil
-	default:
-		return redis.NewClient(o.Simple()), nil
-	}
+	return redis.NewUniversalClient(o), nil
 }
 
 // connect opens a connection, with TLS where there is a config. The name that a

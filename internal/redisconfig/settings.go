@@ -135,7 +135,7 @@ func ReadSecret(path string) (string, error) {
 // [*BadSetting].
 func ReadCA(path string) (*x509.CertPool, error) {
 	if path == "" {
-		return nil, nil //nolint:nilnil // the system's
+		return nil, nil
 	}
 	pool := x509.NewCertPool()
 	b, err := readPlain(path, maxCA)

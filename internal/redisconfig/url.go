@@ -5,30 +5,20 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Endpoint is what a URL of Redis names.
 type Endpoint struct {
-	Kind               Kind
 	TLS                bool
 	Username, Password string
 	Addresses          []string // HOST:PORT, or the one path of a unix socket
-	Master             string   // the primary, as Sentinel calls it
+	Master             string   // the primary, as Sentinel calls it; "": no Sentinel
+	Cluster            bool
 	DB                 int
 }
-
-// Kind is how Redis is reached.
-type Kind int
-
-// The kinds of endpoints.
-const (
-	Single Kind = iota
-	UnixSocket
-	Sentinel
-	Cluster
-)
 
 // ParseURL parses a URL of Redis. Its errors contain no part that may be a password.
 //
@@ -40,14 +30,12 @@ const (
 // Why not by another's parser: docs/decisions/0043.
 func ParseURL(text string) (Endpoint, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
-	kind, known := map[string]Kind{
-		"redis": Single, "unix": UnixSocket, "redis+sentinel": Sentinel, "redis+cluster": Cluster,
-	}[strings.Replace(scheme, "rediss", "redis", 1)]
-	e := Endpoint{Kind: kind, TLS: strings.HasPrefix(scheme, "rediss")}
+	e := Endpoint{TLS: strings.HasPrefix(scheme, "rediss"), Cluster: strings.HasSuffix(scheme, "+cluster")}
+	scheme = strings.Replace(scheme, "rediss", "redis", 1)
 	at := strings.LastIndexByte(rest, '@')
 	login, location := rest[:max(0, at)], rest[at+1:]
 	switch {
-	case !known:
+	case !slices.Contains([]string{"redis", "unix", "redis+sentinel", "redis+cluster"}, scheme):
 		return e, errors.New("is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host")
 	case strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 		return e, errors.New("has a space or a control character: write it as %XX")
@@ -68,14 +56,14 @@ func ParseURL(text string) (Endpoint, error) {
 		}
 		*part = decoded
 	}
-	return e, e.parse(hosts, path, query)
+	return e, e.parse(scheme, hosts, path, query)
 }
 
 // parse parses what follows the user and password.
-func (e *Endpoint) parse(hosts, path, query string) error {
+func (e *Endpoint) parse(scheme, hosts, path, query string) error {
 	db, port := path, "6379"
-	switch e.Kind {
-	case UnixSocket:
+	switch scheme {
+	case "unix":
 		if hosts != "" || path == "" || strings.ContainsRune(path, 0) {
 			return errors.New("names no socket: unix:///run/redis.sock")
 		}
@@ -83,23 +71,23 @@ func (e *Endpoint) parse(hosts, path, query string) error {
 		if text, ok := strings.CutPrefix(query, "db="); ok || query == "" {
 			db, query = text, ""
 		}
-	case Sentinel:
+	case "redis+sentinel":
 		port = "26379"
 		if e.Master, db, _ = strings.Cut(path, "/"); e.Master == "" {
 			return errors.New("names no primary: redis+sentinel://HOST:26379/NAME, as it is called in sentinel.conf")
 		}
-	case Single:
+	case "redis":
 		if strings.Contains(hosts, ",") {
 			return errors.New("names several hosts: that is for redis+sentinel:// and redis+cluster://")
 		}
-	case Cluster:
+	case "redis+cluster":
 		if path != "" {
 			return errors.New("has a path: a Cluster has only one database")
 		}
 	}
 	n, err := strconv.ParseUint(db, 10, 16)
 	switch {
-	case query != "" && e.Kind == UnixSocket:
+	case query != "" && scheme == "unix":
 		return errors.New("has options after a ?: only db=N is known")
 	case query != "":
 		return errors.New("has options after a ?: none are known")
@@ -107,7 +95,7 @@ func (e *Endpoint) parse(hosts, path, query string) error {
 		return fmt.Errorf("%q is no number of a database", db)
 	}
 	e.DB = int(n)
-	if e.Kind == UnixSocket {
+	if scheme == "unix" {
 		return nil
 	}
 	for host := range strings.SplitSeq(hosts, ",") {

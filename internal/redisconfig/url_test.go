@@ -15,12 +15,12 @@ func TestParseURL(t *testing.T) {
 		"redis://[::1]":                             {Addresses: []string{"[::1]:6379"}},
 		"rediss://ann:s%2Fc%40t@h":                  {TLS: true, Username: "ann", Password: "s/c@t", Addresses: []string{"h:6379"}},
 		"redis://:a:b@h":                            {Password: "a:b", Addresses: []string{"h:6379"}},
-		"unix:///run/r%20s?db=2":                    {Kind: UnixSocket, Addresses: []string{"/run/r s"}, DB: 2},
-		"unix://ann:pw@/run/r":                      {Kind: UnixSocket, Username: "ann", Password: "pw", Addresses: []string{"/run/r"}},
-		"redis+sentinel://:pw@a,b:7,[::1]:8/mine/2": {Kind: Sentinel, Password: "pw", Addresses: []string{"a:26379", "b:7", "[::1]:8"}, Master: "mine", DB: 2},
-		"rediss+sentinel://a/mine":                  {Kind: Sentinel, TLS: true, Addresses: []string{"a:26379"}, Master: "mine"},
-		"redis+cluster://a:1,b":                     {Kind: Cluster, Addresses: []string{"a:1", "b:6379"}},
-		"rediss+cluster://a/":                       {Kind: Cluster, TLS: true, Addresses: []string{"a:6379"}},
+		"unix:///run/r%20s?db=2":                    {Addresses: []string{"/run/r s"}, DB: 2},
+		"unix://ann:pw@/run/r":                      {Username: "ann", Password: "pw", Addresses: []string{"/run/r"}},
+		"redis+sentinel://:pw@a,b:7,[::1]:8/mine/2": {Password: "pw", Addresses: []string{"a:26379", "b:7", "[::1]:8"}, Master: "mine", DB: 2},
+		"rediss+sentinel://a/mine":                  {TLS: true, Addresses: []string{"a:26379"}, Master: "mine"},
+		"redis+cluster://a:1,b":                     {Cluster: true, Addresses: []string{"a:1", "b:6379"}},
+		"rediss+cluster://a/":                       {Cluster: true, TLS: true, Addresses: []string{"a:6379"}},
 	} {
 		got, err := ParseURL(text)
 		if err != nil {

@@ -37,12 +37,18 @@ type mode interface {
 	end(m *socket)
 	// drop closes the descriptor. Workers keep their copies.
 	drop(m *socket)
+	// steer updates the group and its program. It comes before mend.
+	steer() error
+	// fileFor returns the descriptor for a worker of the set.
+	fileFor(m *socket, l *ListenerSet) int
 }
 
-func (*boundAddress) configure(Listener)      {}
-func (*boundAddress) end(m *socket)           { m.end() }
-func (*boundAddress) drop(m *socket)          { m.close() }
-func (b *boundAddress) flush(m *socket) error { return m.flushQueued(b) }
+func (*boundAddress) configure(Listener)                    {}
+func (*boundAddress) end(m *socket)                         { m.end() }
+func (*boundAddress) drop(m *socket)                        { m.close() }
+func (*boundAddress) steer() error                          { return nil }
+func (*boundAddress) fileFor(m *socket, _ *ListenerSet) int { return m.fd }
+func (b *boundAddress) flush(m *socket) error               { return m.flushQueued(b) }
 
 func (b *boundAddress) mend(m *socket) (undone string, err error) {
 	undone, _, err = m.mend(b)
@@ -91,10 +97,7 @@ func (b *boundAddress) adopt(given []*passed) error {
 	return nil
 }
 
-func (b *boundAddress) put(m *socket) {
-	b.sockets = grow(b.sockets, m.slot)
-	b.sockets[m.slot] = m
-}
+func (b *boundAddress) put(m *socket) { b.sockets = put(b.sockets, m.slot, m) }
 
 // open makes the slot's socket if it has none. The caller steers.
 func (b *boundAddress) open(slot int) (err error) {
@@ -102,19 +105,30 @@ func (b *boundAddress) open(slot int) (err error) {
 	if b.forAll() {
 		home = 0
 	}
-	var m *socket
-	if home < len(b.sockets) {
-		m = b.sockets[home]
-	}
+	m := at(b.sockets, home)
 	if m == nil {
 		if m, err = b.mode.bind(home); err != nil {
 			return err
 		}
 		b.put(m)
 	}
-	b.users = grow(b.users, slot)
-	b.users[slot] = m
+	b.users = put(b.users, slot, m)
 	return nil
+}
+
+func put(list []*socket, slot int, m *socket) []*socket {
+	if missing := slot + 1 - len(list); missing > 0 {
+		list = append(list, make([]*socket, missing)...)
+	}
+	list[slot] = m
+	return list
+}
+
+func at(list []*socket, slot int) *socket {
+	if slot >= len(list) {
+		return nil
+	}
+	return list[slot]
 }
 
 // setPort learns the port that the kernel has picked.
@@ -130,24 +144,20 @@ func (b *boundAddress) setPort(m *socket) error {
 
 // actual returns the mode and the port that the slot is served with.
 func (b *boundAddress) actual(slot int) (mode string, port int) {
-	switch {
-	case b.at.mode == ModeEach:
-		return ModeEach, b.at.end.port + slot
-	case b.isFallback():
-		return ModeShared, b.at.end.port
-	default:
-		return b.at.mode, b.at.end.port
+	mode, port = b.at.mode, b.at.end.port
+	if mode == ModeEach {
+		port += slot
+	} else if b.isFallback() {
+		mode = ModeShared
 	}
+	return mode, port
 }
 
 // isFallback reports whether slots share systemd's sockets because none can be bound
 // beside them.
 func (b *boundAddress) isFallback() bool {
-	if b.forAll() {
-		return false
-	}
 	for slot, m := range b.users {
-		if m != nil && m.slot != slot {
+		if m != nil && m.slot != slot && !b.forAll() {
 			return true
 		}
 	}
@@ -166,12 +176,7 @@ func (b *boundAddress) all() iter.Seq2[int, *socket] {
 }
 
 // user is the socket that serves the slot, nil: the slot is closed.
-func (b *boundAddress) user(slot int) *socket {
-	if slot >= len(b.users) {
-		return nil
-	}
-	return b.users[slot]
-}
+func (b *boundAddress) user(slot int) *socket { return at(b.users, slot) }
 
 // usersOf returns the open slots that a socket serves.
 func (b *boundAddress) usersOf(m *socket) (slots []int) {
@@ -190,12 +195,11 @@ func (b *boundAddress) reconfigure(l Listener) {
 		l.Port = b.at.end.port
 	}
 	b.listener = l
-	for _, m := range b.all() {
-		if l.Backlog == before.Backlog {
-			break
-		}
-		if err := m.listen(l.Backlog); err != nil {
-			b.set.notice("cannot set the backlog of %s: %v", b.describe(m), err)
+	if l.Backlog != before.Backlog {
+		for _, m := range b.all() {
+			if err := m.listen(l.Backlog); err != nil {
+				b.set.notice("cannot set the backlog of %s: %v", b.describe(m), err)
+			}
 		}
 	}
 	b.mode.configure(before)
@@ -221,7 +225,7 @@ func (b *boundAddress) reset(slot int) (changed []string, err error) {
 	changed, replace, err := m.reset(b)
 	if replace {
 		_ = b.closeSlot(slot) // what fails is steering, which follows again
-		err = cmp.Or(b.open(slot), b.steer())
+		err = cmp.Or(b.open(slot), b.mode.steer())
 	}
 	return changed, err
 }
@@ -238,7 +242,7 @@ func (b *boundAddress) closeSlot(slot int) error {
 	case len(b.usersOf(m)) > 0:
 		return nil
 	case m.unitOwned:
-		return cmp.Or(b.mode.flush(m), b.steer())
+		return cmp.Or(b.mode.flush(m), b.mode.steer())
 	default:
 		return b.remove(m)
 	}
@@ -249,15 +253,7 @@ func (b *boundAddress) remove(m *socket) error {
 	b.set.forget(m)
 	b.mode.end(m)
 	b.sockets[m.slot] = nil
-	return b.steer()
-}
-
-// steer updates the group and its program. It comes before mend.
-func (b *boundAddress) steer() error {
-	if g, ok := b.mode.(*group); ok {
-		return g.steer()
-	}
-	return nil
+	return b.mode.steer()
 }
 
 // replace puts next in the place of m, whose descriptor it closes.
@@ -292,26 +288,9 @@ func (b *boundAddress) giveBack() []*passed {
 	return back
 }
 
-// finish closes every descriptor and removes the sockets from the fd store. It does not
-// end them: in a draining worker accept(2) would fail, and many programs with it.
-func (b *boundAddress) finish() {
-	for _, m := range b.all() {
-		b.set.forget(m)
-	}
-	b.close()
-}
-
 func (b *boundAddress) close() {
 	for _, m := range b.all() {
 		b.mode.drop(m)
 	}
 	b.sockets, b.users = nil, nil
-}
-
-// grow makes a list long enough for the slot.
-func grow(list []*socket, slot int) []*socket {
-	if slot < len(list) {
-		return list
-	}
-	return append(list, make([]*socket, slot+1-len(list))...)
 }

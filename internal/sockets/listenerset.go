@@ -86,7 +86,7 @@ func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (res
 		}
 	}
 	b.explainUnits(asked, chosen, slots)
-	return rest, b.steer()
+	return rest, b.mode.steer()
 }
 
 // undo closes what Open has bound, except what was passed.
@@ -199,7 +199,10 @@ func (s *Set) Release(l *ListenerSet) {
 			s.notice("listener %s is gone: systemd goes on listening on %s: stop its socket unit to free it", b.listener.Name, given.address())
 		}
 		s.passed = append(s.passed, back...)
-		b.finish()
+		for _, m := range b.all() {
+			s.forget(m)
+		}
+		b.close() // it ends no socket: in a draining worker accept(2) would fail, and many programs with it
 		return true
 	})
 	s.store(s.bound) // under the names that they have now
@@ -222,7 +225,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 			fellBack := b.isFallback()
 			err := b.open(slot)
 			if err == nil {
-				err = b.steer()
+				err = b.mode.steer()
 			}
 			if err != nil {
 				s.markDraining(err)
@@ -232,11 +235,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 				b.explainFallback(slot + 1)
 			}
 		}
-		fd := b.user(slot).fd
-		if g, ok := b.mode.(*group); ok {
-			fd = g.fileFor(b.user(slot), l)
-		}
-		fds = append(fds, fd)
+		fds = append(fds, b.mode.fileFor(b.user(slot), l))
 	}
 	return fds, nil
 }
@@ -256,10 +255,8 @@ func (l *ListenerSet) Sources() []string {
 	sources := make([]string, len(l.bound))
 	for i, b := range l.bound {
 		sources[i] = "bound"
-		for _, m := range b.all() {
-			if m.unitOwned {
-				sources[i] = "systemd"
-			}
+		if slices.ContainsFunc(b.sockets, func(m *socket) bool { return m != nil && m.unitOwned }) {
+			sources[i] = "systemd"
 		}
 	}
 	return sources

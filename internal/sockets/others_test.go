@@ -106,7 +106,7 @@ func TestOtherBetweenTheFirst(t *testing.T) {
 		defer unix.Close(other)
 		check(t, b.open(1))
 		check(t, b.open(2))
-		check(t, b.steer())
+		check(t, b.mode.steer())
 		if at := b.mode.(*group).index; len(at) != 4 || at[0] != 0 || at[1] >= 0 || at[2] != 1 || at[3] != 2 {
 			t.Errorf("%s: index %v", addr, at)
 		}

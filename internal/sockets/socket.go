@@ -82,17 +82,12 @@ func joinWords(list, more string) string {
 	return list + more
 }
 
-// waiting returns the length of the queue. For a unix socket without sock_diag, 1 means
-// any number.
+// waiting returns the length of the queue.
 func (m *socket) waiting() (n int, listens bool) {
 	if m.closer != nil && hungUp(m.fd) {
 		return 0, false
 	}
 	state, err := m.inspect()
-	if m.closer != nil && err != nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, 0)
-		return n, err == nil
-	}
 	return state.queue, err == nil && state.listens
 }
 

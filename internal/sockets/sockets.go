@@ -128,8 +128,8 @@ func (s *Set) Steer(serving []*ListenerSet) (err error) {
 	for _, b := range s.bound {
 		if g, ok := b.mode.(*group); ok {
 			g.swapServing()
-			err = cmp.Or(err, g.steer())
 		}
+		err = cmp.Or(err, b.mode.steer())
 	}
 	s.store(s.bound)
 	return err
@@ -153,7 +153,7 @@ const AllSlots = -1
 func (s *Set) Restore(slot int) (restored []Restored, err error) {
 	undone := map[int]string{}
 	for _, b := range s.bound {
-		err = cmp.Or(err, b.steer())
+		err = cmp.Or(err, b.mode.steer())
 		for home, m := range b.all() {
 			at := slot
 			if slot == AllSlots {

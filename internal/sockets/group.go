@@ -26,9 +26,6 @@ type group struct {
 // negative cookie.
 type groupIndex []int
 
-// join follows a listen(2).
-func (o *groupIndex) join(slot int) { *o = append(*o, slot) }
-
 // leave follows a socket that stopped listening: the last one takes its index.
 func (o *groupIndex) leave(slot int) {
 	at, last := slices.Index(*o, slot), len(*o)-1
@@ -46,7 +43,7 @@ func newGroup(b *boundAddress, given []*passed) mode {
 	g.index = b.set.record.sort(b.at.end, given)
 	for _, p := range given {
 		if !slices.Contains(g.index, p.slot) {
-			g.index.join(p.slot)
+			g.index = append(g.index, p.slot)
 		}
 	}
 	return g
@@ -112,9 +109,7 @@ func (g *group) refresh() {
 		g.set.noDiag.Do(func() { g.set.notice("cannot see who else listens on the app's ports: %v", err) })
 		there = slices.Clone(g.index)
 		for slot := range g.all() {
-			if !slices.Contains(there, slot) {
-				there = append(there, slot)
-			}
+			there = append(there, slot)
 		}
 	}
 	for _, id := range slices.Clone(g.index) {
@@ -124,7 +119,7 @@ func (g *group) refresh() {
 	}
 	for _, id := range there {
 		if !slices.Contains(g.index, id) {
-			g.index.join(id)
+			g.index = append(g.index, id)
 		}
 	}
 }
@@ -197,29 +192,36 @@ func (g *group) mend(m *socket) (undone string, err error) {
 	return joinWords(undone, "a worker had set SO_REUSEPORT to 0"), share(m.fd)
 }
 
-// end closes the slot's socket. Meanwhile neither it nor the socket that takes its index
-// gets connections.
 func (g *group) end(m *socket) {
-	g.refresh()
 	g.dropNext(m)
-	if slices.Contains(g.index, m.slot) {
-		g.vacate(m.slot)
-		m.end()
-		g.index.leave(m.slot)
-	}
+	g.vacate(m, m.end)
 	m.close()
 }
 
-// flush resets the queue in the same way: the socket leaves the group and gets the last
-// index.
 func (g *group) flush(m *socket) (err error) {
-	g.refresh()
 	if n, listens := m.waiting(); listens && n > 0 {
-		g.vacate(m.slot)
-		err = m.flushQueued(g.boundAddress)
-		g.index.leave(m.slot)
+		g.vacate(m, func() { err = m.flushQueued(g.boundAddress) })
 	}
 	return err
+}
+
+// vacate has a listening socket leave the group. Meanwhile neither it nor the last, which
+// takes its index, gets connections, if another can. The caller steers again.
+func (g *group) vacate(m *socket, leave func()) {
+	g.refresh()
+	if !slices.Contains(g.index, m.slot) {
+		return
+	}
+	accepting := g.accepting()
+	accepting[m.slot] = false
+	if last := g.index[len(g.index)-1]; last >= 0 {
+		accepting[last] = false
+	}
+	if slices.Contains(accepting, true) {
+		_ = g.load(accepting) // the caller gets the error
+	}
+	leave()
+	g.index.leave(m.slot)
 }
 
 func (g *group) drop(m *socket) {

@@ -297,7 +297,7 @@ func count(n int, thing string) string {
 // sockets can stand side by side until that is released. Other overlaps are refused.
 func (s *Set) overlaps(l Listener, want bindAddr) (overlapping bool, err error) {
 	for _, b := range s.bound {
-		if b.takes().overlap(want) == "" {
+		if b.takes(1).overlap(want) == "" {
 			continue
 		}
 		if b.at.mode != ModeReuseport || want.mode != ModeReuseport || b.at.end == want.end {

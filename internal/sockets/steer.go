@@ -254,16 +254,3 @@ func (s *Set) serves(slot int, b *boundAddress) bool {
 	}
 	return slot < len(s.serving) && s.serving[slot] != nil && s.serving[slot].has(b)
 }
-
-// vacate attaches a program for the moment in which a member leaves the group and the
-// last takes its index: neither gets connections, if another can.
-func (g *group) vacate(slot int) {
-	accepting := g.accepting()
-	accepting[slot] = false
-	if last := g.index[len(g.index)-1]; last >= 0 {
-		accepting[last] = false
-	}
-	if slices.Contains(accepting, true) {
-		_ = g.load(accepting) // the caller steers again and gets the error
-	}
-}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
-	"slices"
 )
 
 // boundAddress is one address that is served in one way. All ListenerSets that want it
@@ -211,23 +210,6 @@ func (b *boundAddress) describe(m *socket) string {
 		return b.listener.String()
 	}
 	return fmt.Sprintf("slot %d on %s", m.slot, b.listener)
-}
-
-// reset resets the options of the slot's socket, if no slot that uses it has a worker.
-func (b *boundAddress) reset(slot int) (changed []string, err error) {
-	m := b.user(slot)
-	if m == nil || slices.ContainsFunc(b.usersOf(m), func(slot int) bool { return b.set.busy[slot] }) {
-		return nil, nil
-	}
-	if g, ok := b.mode.(*group); ok {
-		g.swap(m)
-	}
-	changed, replace, err := m.reset(b)
-	if replace {
-		_ = b.closeSlot(slot) // what fails is steering, which follows again
-		err = cmp.Or(b.open(slot), b.mode.steer())
-	}
-	return changed, err
 }
 
 // closeSlot ends the slot's socket, if no other slot uses it. A unit-owned one stays and

@@ -54,17 +54,8 @@ func (e *HeldError) Error() string {
 
 // Only reports whether all holders that can be seen are of one kind, and there is one.
 func (e *HeldError) Only(kind func(Holder) bool) bool {
-	only := false
-	for _, h := range e.Holders {
-		switch {
-		case h.PID == 0: // one of them that ends at this moment, most likely
-		case !kind(h):
-			return false
-		default:
-			only = true
-		}
-	}
-	return only
+	known := filter(e.Holders, func(h Holder) bool { return h.PID != 0 }) // others end at this moment, most likely
+	return len(known) > 0 && len(filter(known, kind)) == len(known)
 }
 
 func (h Holder) String() string {
@@ -99,7 +90,7 @@ func pathHolders(path string) []Holder {
 	for _, inode := range inodes {
 		owners[inode] = 0
 	}
-	return slices.DeleteFunc(holdersOf(owners), func(h Holder) bool { return h.PID == 0 })
+	return filter(holdersOf(owners), func(h Holder) bool { return h.PID != 0 })
 }
 
 // holdersOf finds the processes that have sockets, by inode.
@@ -120,7 +111,8 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 		for _, inode := range held {
 			seen[inode] = true
 		}
-		found = append(found, Holder{PID: pid, UID: owners[held[0]], Comm: comm(pid), App: app(pid, files), Sockets: held})
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		found = append(found, Holder{pid, owners[held[0]], strings.TrimSpace(string(comm)), app(pid, files), held})
 	}
 	isMaster := func(h Holder) int { return min(len(h.App), 1) }
 	slices.SortStableFunc(found, func(a, b Holder) int { return isMaster(b) - isMaster(a) }) // /proc is sorted
@@ -131,11 +123,6 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 		}
 	}
 	return found
-}
-
-func comm(pid int) string {
-	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return strings.TrimSpace(string(name))
 }
 
 // exiting reports whether a process has given up its memory but not yet its descriptors.

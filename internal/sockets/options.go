@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -111,15 +112,22 @@ func (m *socket) setBack(want [][]byte) (changed []string) {
 	return changed
 }
 
-// reset sets the options and O_NONBLOCK as a new socket has them, or as systemd had set
-// them, and returns which were different. replace: one cannot be reset, and the slot
-// needs another socket.
-func (m *socket) reset(b *boundAddress) (changed []string, replace bool, err error) {
+// reset sets the options and O_NONBLOCK of the slot's socket as a new one has them, or as
+// systemd had set them, if no slot that uses it has a worker. A slot's socket on which one
+// cannot be set back is replaced.
+func (b *boundAddress) reset(slot int) (changed []string, err error) {
+	m := b.user(slot)
+	if m == nil || slices.ContainsFunc(b.usersOf(m), func(slot int) bool { return b.set.busy[slot] }) {
+		return nil, nil
+	}
+	if g, ok := b.mode.(*group); ok {
+		g.swap(m)
+	}
 	want := m.options
 	if want == nil {
 		fd, err := alike(b.listener, b.at.end)
 		if err != nil {
-			return nil, false, fmt.Errorf("cannot look at the options of %s: %w", b.describe(m), err)
+			return nil, fmt.Errorf("cannot look at the options of %s: %w", b.describe(m), err)
 		}
 		want = readOptions(fd)
 		unix.Close(fd)
@@ -130,17 +138,19 @@ func (m *socket) reset(b *boundAddress) (changed []string, replace bool, err err
 		changed, stuck = append(changed, lockFilter), append(stuck, lockFilter)
 	}
 	switch {
-	case len(stuck) > 0 && !b.forAll() && !m.unitOwned:
-		return changed, true, nil
-	case len(stuck) > 0:
+	case len(stuck) == 0:
+		different, err := setNonblocking(m.fd, b.listener.Nonblocking)
+		if different {
+			changed = append(changed, "O_NONBLOCK")
+		}
+		return changed, os.NewSyscallError("fcntl", err)
+	case b.forAll() || m.unitOwned:
 		m.reportDamage(b, strings.Join(stuck, " "))
-		return nil, false, nil
+		return nil, nil
+	default:
+		_ = b.closeSlot(slot) // what fails is steering, which follows again
+		return changed, cmp.Or(b.open(slot), b.mode.steer())
 	}
-	different, err := setNonblocking(m.fd, b.listener.Nonblocking)
-	if different {
-		changed = append(changed, "O_NONBLOCK")
-	}
-	return changed, false, os.NewSyscallError("fcntl", err)
 }
 
 // lockFilter is the option that nobody can reset.

@@ -64,20 +64,20 @@ func (s *Set) take(given []Passed) error {
 			p.unitOwned, p.options = true, readOptions(g.FD)
 		}
 		what, listens := p.examine()
+		if what == "" && !listens && p.stored == "" {
+			what = "a socket that does not listen"
+		}
+		if what != "" {
+			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)
+		}
 		if p.unix {
 			p.closer = &s.closer
 		}
-		switch {
-		case what == "" && listens:
+		if listens {
 			s.passed = append(s.passed, p)
-			continue
-		case what == "" && p.stored != "":
+		} else {
 			dead = append(dead, p)
-			continue
-		case what == "":
-			what = "a socket that does not listen"
 		}
-		return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)
 	}
 	for _, g := range given {
 		unix.CloseOnExec(g.FD)

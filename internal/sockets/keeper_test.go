@@ -110,8 +110,11 @@ func bindNth(at endpoint, n int) (int, error) {
 	if n > 0 {
 		how = joining
 	}
+	var err error
 	if at.port == 0 {
-		return at.bindAny(Listener{Nonblocking: true}, how)
+		if at.port, err = at.freePort(Listener{}); err != nil {
+			return -1, err
+		}
 	}
 	return at.bind(Listener{Nonblocking: true}, how)
 }

@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -223,11 +224,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 	for _, b := range l.bound {
 		if b.user(slot) == nil {
 			fellBack := b.isFallback()
-			err := b.open(slot)
-			if err == nil {
-				err = b.mode.steer()
-			}
-			if err != nil {
+			if err := cmp.Or(b.open(slot), b.mode.steer()); err != nil {
 				s.markDraining(err)
 				return nil, explainLimit(err, len(l.bound))
 			}
@@ -272,10 +269,12 @@ func (b *boundAddress) explainUnits(asked Listener, given []*passed, slots int) 
 	case b.forAll() || n == slots:
 	case b.isFallback():
 		b.explainFallback(slots)
-	case n < slots:
-		b.set.notice("listener %s: systemd passed %s for %s, the others are bound beside it", asked.Name, count(n, "socket"), count(slots, "slot"))
 	default:
-		b.set.notice("listener %s: systemd passed %s for %s, the others get no connections", asked.Name, count(n, "socket"), count(slots, "slot"))
+		others := "get no connections"
+		if n < slots {
+			others = "are bound beside it"
+		}
+		b.set.notice("listener %s: systemd passed %s for %s, the others %s", asked.Name, count(n, "socket"), count(slots, "slot"), others)
 	}
 	if !given[lead].in(b.want) {
 		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, given[lead].address(), asked)

@@ -186,7 +186,7 @@ func (m *socket) reportDamage(b *boundAddress, what string) {
 // alike makes a socket with the options that the listener's had at first.
 func alike(l Listener, e endpoint) (int, error) {
 	if l.Network == "unix" {
-		return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		return l.socket(unix.AF_UNIX, 0)
 	}
 	fd, err := e.socket(l)
 	if err == nil && e.scope != 0 { // as bind(2) does

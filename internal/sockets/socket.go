@@ -162,17 +162,23 @@ const (
 // Port 0 is a port that the kernel picks. A socket bound to port 0 loses its port at
 // shutdown(2) (no SOCK_BINDPORT_LOCK), so a first socket only finds a port, and a second
 // is bound to it by number.
-func (e endpoint) listen(l Listener, how sharing) (m *socket, err error) {
-	m = &socket{}
-	if e.port != 0 {
-		m.fd, err = e.bind(l, how)
-	} else {
-		m.fd, err = e.bindAny(l, how)
+func (e endpoint) listen(l Listener, how sharing) (*socket, error) {
+	fd, err := -1, error(nil)
+	for range 8 { // somebody else may take the port first
+		at := e
+		if e.port == 0 {
+			if at.port, err = e.freePort(l); err != nil {
+				return nil, err
+			}
+		}
+		if fd, err = at.bind(l, how); e.port != 0 || !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	m.cookie = cookie(m.fd)
+	m := newSocket(fd)
 	if err = m.listen(l.Backlog); err != nil {
 		m.close()
 		return nil, err
@@ -180,22 +186,13 @@ func (e endpoint) listen(l Listener, how sharing) (m *socket, err error) {
 	return m, nil
 }
 
-func (e endpoint) bindAny(l Listener, how sharing) (fd int, err error) {
-	for range 8 { // somebody else may take the port first
-		probe, err := e.bind(l, probing)
-		if err != nil {
-			return -1, err
-		}
-		port, err := boundPort(probe)
-		unix.Close(probe)
-		if err != nil {
-			return -1, err
-		}
-		if fd, err = e.withPort(port).bind(l, how); !errors.Is(err, unix.EADDRINUSE) {
-			return fd, err
-		}
+func (e endpoint) freePort(l Listener) (int, error) {
+	probe, err := e.bind(l, probing)
+	if err != nil {
+		return 0, err
 	}
-	return -1, unix.EADDRINUSE
+	defer unix.Close(probe)
+	return boundPort(probe)
 }
 
 // bind sets SO_REUSEPORT on a group's first socket only after bind(2): a port in use by
@@ -220,18 +217,13 @@ func (e endpoint) bind(l Listener, how sharing) (fd int, err error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, err
 	}
-	return fd, nil
+	return fd, err
 }
 
 func (e endpoint) socket(l Listener) (fd int, err error) {
-	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
-	if l.Nonblocking {
-		kind |= unix.SOCK_NONBLOCK
-	}
-	if fd, err = unix.Socket(e.family(), kind, unix.IPPROTO_TCP); err != nil {
-		return -1, os.NewSyscallError("socket", err)
+	if fd, err = l.socket(e.family(), unix.IPPROTO_TCP); err != nil {
+		return -1, err
 	}
 	if e.family() == unix.AF_INET6 {
 		only := 1
@@ -245,9 +237,17 @@ func (e endpoint) socket(l Listener) (fd int, err error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, err
 	}
-	return fd, nil
+	return fd, err
+}
+
+func (l Listener) socket(family, protocol int) (int, error) {
+	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+	if l.Nonblocking {
+		kind |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(family, kind, protocol)
+	return fd, os.NewSyscallError("socket", err)
 }
 
 // share lets sockets of the same user join.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,13 +33,9 @@ func (u *unixSocket) bind(int) (*socket, error) {
 	if err := file.clear(u.listener, u.set.own, &u.set.closer); err != nil {
 		return nil, err
 	}
-	kind := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
-	if u.listener.Nonblocking {
-		kind |= unix.SOCK_NONBLOCK
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
+	fd, err := u.listener.socket(unix.AF_UNIX, 0)
 	if err != nil {
-		return nil, file.explain(u.listener, os.NewSyscallError("socket", err))
+		return nil, file.explain(u.listener, err)
 	}
 	m := newSocket(fd)
 	m.closer = &u.set.closer

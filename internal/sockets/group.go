@@ -39,14 +39,10 @@ func (o groupIndex) slots() []int {
 }
 
 func newGroup(b *boundAddress, given []*passed) mode {
-	g := &group{boundAddress: b, seed: seed(b.listener), others: map[uint64]Other{}}
-	g.index = b.set.record.sort(b.at.end, given)
-	for _, p := range given {
-		if !slices.Contains(g.index, p.slot) {
-			g.index = append(g.index, p.slot)
-		}
+	return &group{
+		boundAddress: b, seed: seed(b.listener), others: map[uint64]Other{},
+		index: b.set.record.sort(b.at.end, given),
 	}
-	return g
 }
 
 // seed keeps clients from choosing their slot by their port. With BalanceSource a client

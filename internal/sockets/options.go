@@ -167,11 +167,10 @@ func (m *socket) reportDamage(b *boundAddress, what string) {
 		return
 	}
 	m.damaged = true
-	slot := m.slot
+	slot, remedy := m.slot, "it gets another with the next reload, or when it has no worker"
 	if b.forAll() {
-		slot = -1
+		slot = AllSlots
 	}
-	remedy := "it gets another with the next reload, or when it has no worker"
 	switch {
 	case m.unitOwned:
 		remedy = "stop the app and restart the socket unit"

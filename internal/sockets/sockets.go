@@ -2,21 +2,17 @@
 // passed to it by systemd, kept for as long as their slot exists and handed to
 // every worker of that slot.
 //
-// A listener has one socket for each slot (ModeReuseport), one for all
-// (ModeShared) or one port for each slot (ModeEach). The sockets of the first
-// kind form a reuseport group (socket(7)), and a classic BPF program on the
-// group picks the slot of each new connection among those that accept. The
-// invariant: while a slot is open its sockets are too, whether it has a worker
-// or not, so that the master never resets a connection that the kernel has
-// queued. (A worker that calls shutdown(2) on them does.)
+// The sockets of a listener in ModeReuseport form a reuseport group (socket(7)): a
+// classic BPF program picks the slot of each new connection among those that accept.
+// While a slot is open its sockets are too, whether it has a worker or not, so that the
+// master never resets a connection that the kernel has queued.
 //
-// A Set has all sockets. A ListenerSet is the listeners of one configuration; two
-// that overlap, as in a roll, share the addresses that both have. Each address is a
+// A Set has all sockets. A ListenerSet is the listeners of one configuration; two that
+// overlap, as in a roll, share the addresses that both have. Each address is a
 // boundAddress, what differs between the modes a mode.
 //
-// The package knows nothing of workers and never serves a connection. It keeps
-// raw descriptors and never a net.Listener or an os.File, because those change
-// O_NONBLOCK, which every holder of a socket shares.
+// The package knows nothing of workers and never serves a connection. It keeps raw
+// descriptors: a net.Listener changes O_NONBLOCK, which every holder of a socket shares.
 package sockets
 
 import (
@@ -33,17 +29,14 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// The values of Listener.Balance.
-const (
-	BalanceHash   = "hash"   // by client address and port: connections spread evenly
-	BalanceSource = "source" // by client address: one client, one slot
-)
-
-// The values of Listener.Mode.
+// The values of Listener.Mode and Listener.Balance.
 const (
 	ModeReuseport = "reuseport" // a socket for each slot
 	ModeShared    = "shared"    // one for all slots
 	ModeEach      = "each"      // a port for each slot: the listener's and those after it
+
+	BalanceHash   = "hash"   // by client address and port: connections spread evenly
+	BalanceSource = "source" // by client address: one client, one slot
 )
 
 // Listener is one address that the app serves.
@@ -141,15 +134,13 @@ type Restored struct {
 	Why  string
 }
 
-// AllSlots stands for every slot. One socket for all slots counts as slot 0's then.
+// AllSlots stands for every slot.
 const AllSlots = -1
 
-// Restore undoes what a worker did to the sockets of one slot or all: it listens again on
-// one that was shut down, sets the configured backlog, takes a filter away, steers
-// again, and brings a unix socket's file back. Called when a worker has become ready,
-// when one has ended, and each second: it makes three or four system calls for each
-// socket. Whether a group had another program cannot be known. The queue of a socket that
-// was shut down is lost.
+// Restore undoes what a worker did to the sockets of one slot or AllSlots: it listens
+// again on one that was shut down, whose queue is lost, sets the configured backlog, takes
+// a filter away, steers again, and brings a unix socket's file back, with three or four
+// system calls for each socket. One for all slots counts as slot 0's in AllSlots.
 func (s *Set) Restore(slot int) (restored []Restored, err error) {
 	undone := map[int]string{}
 	for _, b := range s.bound {
@@ -176,7 +167,7 @@ func (s *Set) Restore(slot int) (restored []Restored, err error) {
 }
 
 // Damaged returns, since the last call, which slots' sockets have what cannot be
-// undone, and how they are replaced; slot -1: the one for all slots.
+// undone, and how they are replaced. Of one for all slots the slot is AllSlots.
 func (s *Set) Damaged() []Restored { return takeAll(&s.damaged) }
 
 // Notices returns what an operator should know, a line each, since the last call.
@@ -199,9 +190,8 @@ func (s *Set) notice(format string, args ...any) {
 }
 
 // Reset sets the options of the slot's sockets back that workers have changed, and
-// names them. Called when the slot's last worker has ended, and before another is
-// started. One socket for all slots is set back when none of them has a worker. A
-// slot's socket on which something cannot be set back is replaced.
+// names them. Called when the slot has no worker left. One socket for all slots is set
+// back when none of them has one.
 func (s *Set) Reset(slot int) (changed []string, err error) {
 	delete(s.busy, slot)
 	for _, b := range s.bound {
@@ -231,10 +221,9 @@ func (s *Set) Queue(slot int) (waiting int, known bool) {
 	return waiting, known
 }
 
-// CloseSlot ends a slot's sockets for every holder and resets what is queued.
-// Called when the slot has failed for good or has left, after Steer has led new
-// connections elsewhere. A socket that systemd has too stays open and gets nothing;
-// one for all slots ends with the last of them. An error is about steering the
+// CloseSlot ends a slot's sockets for every holder and resets what is queued, after Steer
+// has led new connections elsewhere. A socket that systemd has too stays open and gets
+// nothing; one for all slots ends with the last of them. An error is about steering the
 // others: the slot is closed all the same.
 func (s *Set) CloseSlot(slot int) (err error) {
 	if slot < len(s.serving) {
@@ -247,10 +236,9 @@ func (s *Set) CloseSlot(slot int) (err error) {
 	return err
 }
 
-// StoredSlots returns how many slots the sockets in the fd store are of, 0 where
-// there are none. A successor that opens fewer resets what waits in the others:
-// to lose nothing it begins with as many and scales down. Called before the
-// first Open.
+// StoredSlots returns how many slots the sockets in the fd store are of. A successor that
+// opens fewer resets what waits in the others: to lose nothing it begins with as many and
+// scales down. Called before the first Open.
 func (s *Set) StoredSlots() (n int) {
 	for _, p := range s.passed {
 		if p.stored != "" {

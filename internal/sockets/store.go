@@ -101,7 +101,10 @@ func (o *recordFile) sort(end endpoint, given []*passed) groupIndex {
 	}
 	slices.SortStableFunc(given, func(a, b *passed) int { return position(a) - position(b) })
 	if !whole {
-		return nil
+		known = nil
+		for _, p := range given {
+			known = append(known, p.slot)
+		}
 	}
 	return known
 }

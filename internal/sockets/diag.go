@@ -22,25 +22,21 @@ const (
 	// in the state TCP_NEW_SYN_RECV, and is shown as TCP_SYN_RECV.
 	halfOpenStates  = 1<<3 | 1<<12
 	listenState     = 1 << 10
-	inetDiagMessage = 72 // sizeof struct inet_diag_msg
-	inetDiagAddress = 4  // offset of its struct inet_diag_sockid
-	inetDiagUntilIf = 36 // of that, ports and addresses
-	inetDiagV6Only  = 11 // attribute: u8
-	unixDiagMessage = 16 // sizeof struct unix_diag_msg
-	unixDiagName    = 0  // attribute: the path
-	unixDiagVFS     = 1  // attribute: struct unix_diag_vfs
-	unixDiagRQLen   = 4  // attribute: struct unix_diag_rqlen
-	anyCookie       = 0xffffffff
-	anyState        = 0xffffffff
-	reqSizeInetOld  = 60
-	reqSizeUnix     = 24
+	inetDiagMessage = 72         // sizeof struct inet_diag_msg
+	inetDiagAddress = 4          // offset of its struct inet_diag_sockid
+	inetDiagV6Only  = 11         // attribute: u8
+	unixDiagMessage = 16         // sizeof struct unix_diag_msg
+	unixDiagName    = 0          // attribute: the path
+	unixDiagVFS     = 1          // attribute: struct unix_diag_vfs
+	unixDiagRQLen   = 4          // attribute: struct unix_diag_rqlen
+	anyValue        = 0xffffffff // of a cookie, of the state
 
 	// The kernel sends at first this much at once, then no more than fits (netlink_dump).
 	maxDump = 8 << 10
 )
 
 // tuple is a connection's ports and addresses, as the kernel writes them.
-type tuple [inetDiagUntilIf]byte
+type tuple [36]byte
 
 // diagnose asks the kernel for sockets, and calls each with every answer of at least so
 // many bytes. It does not block.
@@ -104,7 +100,7 @@ func attributes(data []byte) iter.Seq2[uint16, []byte] {
 // dumpTCP asks for the sockets on a port in some states, of both families. The kernel
 // filters.
 func dumpTCP(port int, states uint32, each func(said []byte)) error {
-	request := make([]byte, reqSizeInetOld) // struct inet_diag_req
+	request := make([]byte, 60) // struct inet_diag_req
 	binary.BigEndian.PutUint16(request[4:], uint16(port))
 	binary.NativeEndian.PutUint32(request[52:], states)
 	return diagnose(tcpDiagGetSock, request, unix.NLM_F_DUMP, inetDiagMessage, each)
@@ -158,17 +154,17 @@ func listeners(port int) (found []listening, err error) {
 // diagnoseUnix asks for one unix socket by its inode, or for all that listen if that is
 // 0, and calls each with the attributes that show selects.
 func diagnoseUnix(inode uint64, show uint32, each func(inode uint64, kind uint16, value []byte)) error {
-	flags, states := uint16(0), uint32(anyState)
+	flags, states := uint16(0), uint32(anyValue)
 	if inode == 0 {
 		flags, states = unix.NLM_F_DUMP, listenState
 	}
-	request := make([]byte, reqSizeUnix) // struct unix_diag_req
+	request := make([]byte, 24) // struct unix_diag_req
 	request[0] = unix.AF_UNIX
 	binary.NativeEndian.PutUint32(request[4:], states)
 	binary.NativeEndian.PutUint32(request[8:], uint32(inode))
 	binary.NativeEndian.PutUint32(request[12:], show)
-	binary.NativeEndian.PutUint32(request[16:], anyCookie)
-	binary.NativeEndian.PutUint32(request[20:], anyCookie)
+	binary.NativeEndian.PutUint32(request[16:], anyValue)
+	binary.NativeEndian.PutUint32(request[20:], anyValue)
 	return diagnose(sockDiagByFamily, request, flags, unixDiagMessage, func(said []byte) {
 		for kind, value := range attributes(said[unixDiagMessage:]) {
 			each(uint64(binary.NativeEndian.Uint32(said[4:])), kind, value)

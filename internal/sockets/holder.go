@@ -143,15 +143,15 @@ func app(pid int, files []string) string {
 	return ""
 }
 
-// firstBytes reads the beginning of a file that may be anybody's: it does not block on a
-// pipe.
+// firstBytes reads the beginning of a file that may be anybody's: it does not wait for a
+// pipe, as os.File would.
 func firstBytes(path string) string {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return ""
 	}
-	defer file.Close()
+	defer unix.Close(fd)
 	var text [32]byte
-	n, _ := file.Read(text[:])
-	return string(text[:n])
+	n, _ := unix.Read(fd, text[:])
+	return string(text[:max(n, 0)])
 }

@@ -139,3 +139,15 @@ func helpHeld() error {
 	}
 	return nil
 }
+
+// A pipe that somebody holds open and never fills.
+func TestFirstBytesOfAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	check(t, unix.Mkfifo(path, 0o600))
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	check(t, err)
+	defer unix.Close(fd)
+	if text := firstBytes(path); text != "" {
+		t.Errorf("read %q", text)
+	}
+}

@@ -51,7 +51,6 @@ type MisfitError struct{ text string }
 
 func (e *MisfitError) Error() string { return e.text }
 
-// take examines what was passed, and takes it over.
 func (s *Set) take(given []Passed) error {
 	given = slices.DeleteFunc(slices.Clone(given), s.record.take)
 	var dead []*passed

@@ -13,7 +13,6 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// socket is a listening socket.
 type socket struct {
 	fd        int             // -1: closed
 	slot      int             // that it was made for; 0 for all
@@ -82,7 +81,6 @@ func joinWords(list, more string) string {
 	return list + more
 }
 
-// waiting returns the length of the queue.
 func (m *socket) waiting() (n int, listens bool) {
 	if m.closer != nil && hungUp(m.fd) {
 		return 0, false
@@ -294,7 +292,6 @@ func disconnect(fd int) error {
 	return nil
 }
 
-// localAddr is where a socket is bound.
 func localAddr(fd int) (at bindAddr, err error) {
 	name, err := unix.Getsockname(fd)
 	switch name := name.(type) {
@@ -315,7 +312,6 @@ func boundPort(fd int) (int, error) {
 	return at.end.port, err
 }
 
-// openFiles counts this process's descriptors, for an error message.
 func openFiles() int {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	return max(len(entries)-1, 0) // but the one that was read from

@@ -192,7 +192,6 @@ func (f *socketFile) chown(to Owner) error {
 	})
 }
 
-// link gives the socket's own file another name.
 func (f *socketFile) link(from, to string) error {
 	return f.on(from, func(path string) error {
 		return unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW) // the link of /proc alone

@@ -55,7 +55,6 @@ type Listener struct {
 	Freebind    bool        // TCP: the host may get the address later (IP_FREEBIND, ip(7))
 }
 
-// Owner is the owner of a file.
 type Owner struct{ UID, GID uint32 }
 
 // Passed is a socket that the master was started with (sd_listen_fds(3)).
@@ -176,7 +175,6 @@ func (s *Set) Notices() []string { return takeAll(&s.notices) }
 // Others returns which others have come and gone since the last call.
 func (s *Set) Others() []Other { return takeAll(&s.others) }
 
-// takeAll empties a list and returns what was in it.
 func takeAll[T any](list *[]T) []T {
 	all := *list
 	*list = nil

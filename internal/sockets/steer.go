@@ -24,7 +24,6 @@ const (
 	noIndex = 0xffffffff // beyond every group: the kernel falls back to its own hash
 )
 
-// Scratch words of the program.
 const (
 	wordHash = iota
 	wordSlot
@@ -168,11 +167,9 @@ func testBit(words []uint32) []bpf.Instruction {
 	return c
 }
 
-// step is a run of an ascending table in which the value is the key plus shift, modulo
-// 2^32.
+// step is a run of ascending keys, whose values are the key plus shift, modulo 2^32.
 type step struct{ first, last, shift uint32 }
 
-// addStep appends a key larger than all before, and its value.
 func addStep(table []step, key, value int) []step {
 	k, shift := uint32(key), uint32(value)-uint32(key)
 	if n := len(table); n > 0 && table[n-1].shift == shift {

@@ -152,7 +152,6 @@ func (s *Set) forget(m *socket) {
 	}
 }
 
-// storeName is a socket's name in the fd store.
 func storeName(listener string, slot int) string { return listener + "." + strconv.Itoa(slot) }
 
 // storedName parses LISTENER.SLOT. The name alone does not prove that a socket was

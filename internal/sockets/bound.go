@@ -47,7 +47,6 @@ func (*boundAddress) end(m *socket)                         { m.end() }
 func (*boundAddress) drop(m *socket)                        { m.close() }
 func (*boundAddress) steer() error                          { return nil }
 func (*boundAddress) fileFor(m *socket, _ *ListenerSet) int { return m.fd }
-func (b *boundAddress) flush(m *socket) error               { return m.flushQueued(b) }
 
 func (b *boundAddress) mend(m *socket) (undone string, err error) {
 	undone, _, err = m.mend(b)

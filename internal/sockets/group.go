@@ -196,7 +196,7 @@ func (g *group) end(m *socket) {
 
 func (g *group) flush(m *socket) (err error) {
 	if n, listens := m.waiting(); listens && n > 0 {
-		g.vacate(m, func() { err = m.flushQueued(g.boundAddress) })
+		g.vacate(m, func() { err = g.boundAddress.flush(m) })
 	}
 	return err
 }

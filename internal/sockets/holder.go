@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,7 +97,7 @@ func pathHolders(path string) []Holder {
 // holdersOf finds the processes that have sockets, by inode.
 func holdersOf(owners map[uint64]uint32) []Holder {
 	var found []Holder
-	seen := map[uint64]bool{}
+	unseen := maps.Clone(owners)
 	for _, pid := range procfs.PIDs() {
 		files := procfs.Files(pid)
 		var held []uint64
@@ -109,18 +110,15 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 			continue
 		}
 		for _, inode := range held {
-			seen[inode] = true
+			delete(unseen, inode)
 		}
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 		found = append(found, Holder{pid, owners[held[0]], strings.TrimSpace(string(comm)), app(pid, files), held})
 	}
 	isMaster := func(h Holder) int { return min(len(h.App), 1) }
 	slices.SortStableFunc(found, func(a, b Holder) int { return isMaster(b) - isMaster(a) }) // /proc is sorted
-	for inode, uid := range owners {
-		same := func(h Holder) bool { return h.PID == 0 && h.UID == uid }
-		if !seen[inode] && !slices.ContainsFunc(found, same) {
-			found = append(found, Holder{UID: uid})
-		}
+	for _, uid := range slices.Compact(slices.Sorted(maps.Values(unseen))) {
+		found = append(found, Holder{UID: uid})
 	}
 	return found
 }

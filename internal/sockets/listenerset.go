@@ -229,7 +229,7 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 				return nil, explainLimit(err, len(l.bound))
 			}
 			if !fellBack && b.isFallback() {
-				b.explainFallback(slot + 1)
+				b.explainNumber(len(b.sockets), slot+1)
 			}
 		}
 		fds = append(fds, b.mode.fileFor(b.user(slot), l))
@@ -263,26 +263,25 @@ func (l *ListenerSet) Sources() []string {
 // too many.
 func (b *boundAddress) explainUnits(asked Listener, given []*passed, slots int) {
 	lead := slices.IndexFunc(given, func(p *passed) bool { return p.unitOwned })
-	switch n := len(given); {
-	case lead < 0:
+	if lead < 0 {
 		return
-	case b.forAll() || n == slots:
-	case b.isFallback():
-		b.explainFallback(slots)
-	default:
-		others := "get no connections"
-		if n < slots {
-			others = "are bound beside it"
-		}
-		b.set.notice("listener %s: systemd passed %s for %s, the others %s", asked.Name, count(n, "socket"), count(slots, "slot"), others)
+	}
+	if !b.forAll() && len(given) != slots {
+		b.explainNumber(len(given), slots)
 	}
 	if !given[lead].in(b.want) {
 		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, given[lead].address(), asked)
 	}
 }
 
-func (b *boundAddress) explainFallback(slots int) {
-	b.set.notice("listener %s: systemd passed %s for %s, and none can be bound beside it: shared by all slots", b.listener.Name, count(len(b.sockets), "socket"), count(slots, "slot"))
+func (b *boundAddress) explainNumber(given, slots int) {
+	others := "the others get no connections"
+	if b.isFallback() {
+		others = "and none can be bound beside it: shared by all slots"
+	} else if given < slots {
+		others = "the others are bound beside it"
+	}
+	b.set.notice("listener %s: systemd passed %s for %s, %s", b.listener.Name, count(given, "socket"), count(slots, "slot"), others)
 }
 
 func count(n int, thing string) string {

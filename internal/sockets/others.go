@@ -76,15 +76,12 @@ func (s *Set) note(o Other) {
 
 // owns reports whether a socket is, or was, one of the Set's: workers may still have it.
 func (s *Set) owns(id uint64) bool {
-	if s.former[id] {
-		return true
-	}
 	for m := range s.all() {
 		if m.cookie == id {
 			return true
 		}
 	}
-	return false
+	return s.former[id]
 }
 
 // disown remembers a socket that only workers will have.

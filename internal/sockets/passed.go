@@ -131,10 +131,8 @@ func (p *passed) examine() (what string, listens bool) {
 // unfit reports whether a socket is of another family than the listener.
 func (p *passed) unfit(l Listener, want bindAddr) bool {
 	switch {
-	case p.unix != (l.Network == "unix"):
-		return true
-	case p.unix:
-		return false
+	case p.unix || l.Network == "unix":
+		return p.unix != (l.Network == "unix")
 	case l.Network == "tcp4":
 		return !p.at.end.addr.Is4()
 	case l.Network == "tcp6":

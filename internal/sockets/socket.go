@@ -89,8 +89,8 @@ func (m *socket) waiting() (n int, listens bool) {
 	return state.queue, err == nil && state.listens
 }
 
-// flushQueued resets the connections queued in a TCP socket that goes on listening.
-func (m *socket) flushQueued(b *boundAddress) error {
+// flush resets the connections queued in a TCP socket that goes on listening.
+func (b *boundAddress) flush(m *socket) error {
 	if n, listens := m.waiting(); !listens || n == 0 {
 		return nil
 	}

@@ -55,6 +55,7 @@ type Listener struct {
 	Freebind    bool        // TCP: the host may get the address later (IP_FREEBIND, ip(7))
 }
 
+// Owner is the owner of a file.
 type Owner struct{ UID, GID uint32 }
 
 // Passed is a socket that the master was started with (sd_listen_fds(3)).

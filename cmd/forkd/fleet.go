@@ -68,7 +68,7 @@ func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx conte
 	where := redisconfig.MaskURL(s.URL)
 	reader, err := fleet.Open(s)
 	if err != nil {
-		return redisError(where, err)
+		return r.wrong(err)
 	}
 	defer reader.Close()
 	defer context.AfterFunc(ctx, func() {

@@ -25,6 +25,8 @@ type redisFlags struct {
 	url, file            string
 	passwordFile, caFile string
 	readFrom             string
+
+	source string // of the URL, in words
 }
 
 func (r *redisFlags) register(cmd *cobra.Command) {
@@ -47,66 +49,57 @@ func (r *redisFlags) registerReading(cmd *cobra.Command) {
 
 // settings finds Redis by the flags, the environment, or an app that runs here,
 // preferably the named one.
-func (r *redisFlags) settings(ctx context.Context, app string) (redisconfig.Settings, error) {
-	s, source, err := r.find(ctx, app)
-	if err != nil {
-		return s, err
-	}
-	s.HostID = "reader" // not needed, and this host's name may be no host id
-	for _, file := range []struct {
-		flag string
-		to   *string
-	}{{r.passwordFile, &s.PasswordFile}, {r.caFile, &s.CAFile}} {
-		if file.flag != "" {
-			if *file.to, err = filepath.Abs(file.flag); err != nil {
-				return s, fmt.Errorf("cannot find %s: %v", file.flag, err)
-			}
-		}
-	}
-	s.ReadFrom = cmp.Or(r.readFrom, s.ReadFrom)
-	if s.URL == redisconfig.Embedded {
-		return s, usage("%s: embedded is a Redis of the app's own: leave this out on the host where the app runs", source)
-	}
-	bad, ok := errors.AsType[*redisconfig.BadSetting](s.Check())
-	switch {
-	case !ok:
-		return s, nil
-	case bad.Key == "url" && r.file == "":
-		return s, usage("%s %s", source, bad.Text)
-	case bad.Key == "password_file" && r.passwordFile != "":
-		return s, usage("--password-file: %s", bad.Text)
-	case bad.Key == "ca_file" && r.caFile != "":
-		return s, usage("--ca-file: %s", bad.Text)
-	case bad.Key == "read_from" && r.readFrom != "":
-		return s, usage("--read-from %s", bad.Text)
-	default:
-		return s, usage("%s: %v", source, bad)
-	}
-}
-
-// find returns the settings without those of other flags, and their source.
-func (r *redisFlags) find(ctx context.Context, app string) (s redisconfig.Settings, source string, err error) {
+func (r *redisFlags) settings(ctx context.Context, app string) (s redisconfig.Settings, err error) {
+	variable := os.Getenv(redisVariable)
 	switch {
 	case r.url != "" && r.file != "":
-		return s, "", usage("use only one of --redis and -c")
+		err = usage("use only one of --redis and -c")
 	case r.url != "":
-		return redisconfig.Settings{URL: r.url}, "--redis", nil
+		s.URL, r.source = r.url, "--redis"
 	case r.file != "":
+		r.source = r.file
 		s, err = config.LoadRedis(r.file)
 		if err == nil && s.URL == "" {
 			err = usage("%s: there is no redis.url in it: say --redis URL", r.file)
 		}
-		return s, r.file, err
+	case variable != "":
+		s.URL, r.source = variable, redisVariable
+	default:
+		var here appStatus
+		if here, err = redisHere(ctx, app); err == nil {
+			r.source = "the redis.url of " + here.app.App
+			s, err = redisOfApp(&here.app, here.foreign)
+		}
 	}
-	if url := os.Getenv(redisVariable); url != "" {
-		return redisconfig.Settings{URL: url}, redisVariable, nil
+	if err == nil && s.URL == redisconfig.Embedded {
+		err = usage("%s: embedded is a Redis of the app's own: leave this out on the host where the app runs", r.source)
 	}
-	found, err := redisHere(ctx, app)
-	if err != nil {
-		return s, "", err
+	s.ReadFrom = cmp.Or(r.readFrom, s.ReadFrom)
+	for to, flag := range map[*string]string{&s.PasswordFile: r.passwordFile, &s.CAFile: r.caFile} {
+		if err == nil && flag != "" {
+			*to, err = filepath.Abs(flag)
+		}
 	}
-	s, err = redisOfApp(&found.app, found.foreign)
-	return s, "the redis.url of " + found.app.App, err
+	return s, err
+}
+
+// wrong names the flag, or the other source, of a bad setting.
+func (r *redisFlags) wrong(err error) error {
+	bad, ok := errors.AsType[*redisconfig.BadSetting](err)
+	switch {
+	case !ok:
+		return err
+	case bad.Key == "url" && r.file == "":
+		return usage("%s %s", r.source, bad.Text)
+	case bad.Key == "password_file" && r.passwordFile != "":
+		return usage("--password-file: %s", bad.Text)
+	case bad.Key == "ca_file" && r.caFile != "":
+		return usage("--ca-file: %s", bad.Text)
+	case bad.Key == "read_from" && r.readFrom != "":
+		return usage("--read-from %s", bad.Text)
+	default:
+		return usage("%s: %v", r.source, bad)
+	}
 }
 
 // redisHere returns an app that runs here and reports to Redis: the named one, or

@@ -82,7 +82,14 @@ func fleetTable(s screen, f *fleet.Fleet, workers bool) []string {
 		}
 	}
 	lines := append(fleetLines(s, f), drawTable(s, hostColumns(isOld), hosts, func(h *fleet.Host, _ string) []string {
-		return s.warning(hostNotes(s, h))
+		var notes []string
+		if h.Twin != "" {
+			notes = s.wrap(sanitize("twin: two masters report as " + h.ID + ": give each a redis.host_id of its own"))
+		}
+		if h.Problem != "" {
+			notes = append(notes, s.wrap(sanitize("cannot read all of it: "+h.Problem))...)
+		}
+		return s.warning(notes)
 	})...)
 	if slices.ContainsFunc(hosts, isOld) {
 		lines = append(lines, s.paint(dim, s.cut(fmt.Sprintf("  %s the newest generation is %d", older, newest))))
@@ -145,18 +152,6 @@ func hostState(h *fleet.Host) string {
 	default:
 		return sanitize(h.State)
 	}
-}
-
-// hostNotes are the lines below a host.
-func hostNotes(s screen, h *fleet.Host) []string {
-	var lines []string
-	if h.Twin != "" {
-		lines = s.wrap(sanitize("twin: two masters report as " + h.ID + ": give each a redis.host_id of its own"))
-	}
-	if h.Problem != "" {
-		lines = append(lines, s.wrap(sanitize("cannot read all of it: "+h.Problem))...)
-	}
-	return lines
 }
 
 // seconds is a duration of at most 100 years.

@@ -105,12 +105,9 @@ func readEntries(ctx context.Context, client redis.UniversalClient, key, after s
 
 // final reports whether a retry would end with the same error.
 func final(err error) bool {
-	if _, ok := errors.AsType[*BadSetting](err); ok || errors.Is(err, errNotRedis) {
-		return true
-	}
-	reply, ok := errors.AsType[redis.Error](err)
-	return ok && slices.ContainsFunc([]string{"WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "ERR "}, func(prefix string) bool {
-		return strings.HasPrefix(reply.Error(), prefix)
+	_, bad := errors.AsType[*BadSetting](err)
+	return bad || errors.Is(err, errNotRedis) || slices.ContainsFunc([]string{"WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "ERR "}, func(prefix string) bool {
+		return strings.HasPrefix(err.Error(), prefix)
 	})
 }
 

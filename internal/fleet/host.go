@@ -159,7 +159,9 @@ func (r *report) read(values []string) {
 	if r.ownName != "" && r.ownName != r.ID {
 		r.bad("calls itself %s", short(r.ownName))
 	}
-	if r.State != "" && !knownState(r.State) {
+	switch r.State {
+	case "", control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping, "backoff", "exited", "failed":
+	default:
 		r.bad("state %s is not known", short(r.State))
 	}
 }
@@ -249,13 +251,6 @@ func parseAddresses(text string) ([]string, error) {
 		return list[:mostAddresses], fmt.Errorf("%d, at most %d are shown", len(list), mostAddresses)
 	}
 	return list, nil
-}
-
-// knownState reports whether s is a state of an app.
-func knownState(s string) bool {
-	return slices.Contains([]string{
-		control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping, "backoff", "exited", "failed",
-	}, s)
 }
 
 // printable reports whether s is UTF-8 without invisible characters, such as those that

@@ -230,7 +230,7 @@ func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
 		}
 		values, err := replies[i].Result()
 		switch {
-		case wrongType(err):
+		case redis.HasErrorPrefix(err, "WRONGTYPE"):
 			hosts[i] = Host{ID: id, Problem: "what Redis has under its key is no hash"}
 		case err != nil:
 			return nil, err
@@ -249,5 +249,3 @@ func hostID(z redis.Z) string {
 	id, _ := z.Member.(string)
 	return id
 }
-
-func wrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }

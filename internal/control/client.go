@@ -11,9 +11,12 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
 // Client talks to one app. Connect makes it; its owner calls Close.
@@ -24,6 +27,8 @@ type Client struct {
 	pidfd int           // -1: the master can't be seen from this pid namespace
 	wait  time.Duration // for an answer, unless it is a reload's that is waited for
 
+	first     atomic.Pointer[closing.Conn] // by Connect, for the first request
+	connected time.Time
 	transport *http.Transport
 }
 
@@ -52,20 +57,21 @@ func (e *NoAnswerError) Error() string {
 // Connect reaches the app's master. The error is a *NoAppError when it is gone,
 // a *NoAnswerError when it takes no more connections.
 func Connect(at Location) (*Client, error) {
-	c := &Client{at: at, pidfd: -1, wait: answerTime, transport: &http.Transport{
-		DialContext:            func(context.Context, string, string) (net.Conn, error) { return dial(at.socket()) },
+	c := &Client{at: at, pidfd: -1, wait: answerTime, connected: time.Now()}
+	c.transport = &http.Transport{
+		DialContext:            func(context.Context, string, string) (net.Conn, error) { return c.dial() },
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeader,
 		Protocols:              http1(),
-	}}
+	}
 	conn, err := dial(at.socket())
 	if err != nil {
 		return nil, c.translateError(err)
 	}
-	defer conn.Close()
 	master, err := peerOf(conn.UnixConn)
 	if err != nil {
+		conn.Close()
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}
 	c.pid, c.uid = int(master.Pid), master.Uid
@@ -74,11 +80,27 @@ func Connect(at Location) (*Client, error) {
 			c.pidfd = fd
 		}
 	}
+	c.first.Store(conn)
 	return c, nil
 }
 
-// Close closes the pidfd.
+// dial returns Connect's connection, once, while the master still waits for a request
+// on it, and else a new one.
+func (c *Client) dial() (net.Conn, error) {
+	if conn := c.first.Swap(nil); conn != nil {
+		if time.Since(c.connected) < standard().read/2 {
+			return conn, nil
+		}
+		conn.Close()
+	}
+	return dial(c.at.socket())
+}
+
+// Close closes the pidfd, and Connect's connection.
 func (c *Client) Close() {
+	if conn := c.first.Swap(nil); conn != nil {
+		conn.Close()
+	}
 	if c.pidfd >= 0 {
 		unix.Close(c.pidfd)
 		c.pidfd = -1

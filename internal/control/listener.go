@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ type listener struct {
 	done    <-chan struct{} // closed when the server is to end
 	limits  limits
 	slots   chan struct{} // one for each open connection
-	pending []*conn       // those without a whole request, the oldest first
+	pending []*conn       // those without a whole request, by since
 	spare   *os.File      // a descriptor for when there are none; nil: not available now
 	closer  closing.Closer
 }
@@ -69,10 +70,13 @@ func (l *listener) accept() (net.Conn, error) {
 	return accepted, err
 }
 
-// open waits for a slot. When all are taken, the connection that has waited for
-// longest without a whole request is closed after limits.busyRead.
+// open waits for a slot. When all are taken, the connection that has been silent for
+// longest, without a whole request, is closed after limits.busyRead.
 func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 	c := &conn{Conn: accepted, since: time.Now()}
+	if raw, ok := accepted.(syscall.Conn); ok {
+		c.raw, _ = raw.SyscallConn() // fails only for nil
+	}
 	c.release = sync.OnceFunc(func() { <-l.slots })
 	if local, ok := accepted.(*net.UnixConn); ok {
 		if p, err := peerOf(local); err == nil {
@@ -84,6 +88,7 @@ func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 		l.pending = slices.DeleteFunc(l.pending, func(c *conn) bool { return c.decided.Load() })
 		var late <-chan time.Time
 		if len(l.pending) > 0 && len(l.slots) == cap(l.slots) {
+			l.closeLeft()
 			late = time.After(time.Until(l.pending[0].since.Add(l.limits.busyRead)))
 		}
 		select {
@@ -91,8 +96,12 @@ func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 			l.pending = append(l.pending, c)
 			return c, nil
 		case <-late:
-			if l.pending[0].decide() {
-				l.pending[0].Close()
+			oldest := l.pending[0]
+			if unread, _ := oldest.poll(); unread { // it is the server that is slow
+				oldest.since = time.Now()
+				l.pending = append(l.pending[1:], oldest)
+			} else if oldest.decide() {
+				oldest.Close()
 			}
 		case <-l.done:
 			c.Conn.Close()
@@ -101,20 +110,46 @@ func (l *listener) open(accepted net.Conn) (net.Conn, error) {
 	}
 }
 
+// closeLeft closes the connections whose clients have left without a word: each
+// command connects twice, at first only to see who answers.
+func (l *listener) closeLeft() {
+	for _, c := range l.pending {
+		if unread, left := c.poll(); left && !unread && c.decide() {
+			c.Close()
+		}
+	}
+}
+
 // conn is a client's connection.
 type conn struct {
 	net.Conn
 
-	peer    *peer // nil: not known
-	since   time.Time
-	release func()      // of the slot
-	handled atomic.Bool // a request has been read, up to its body
-	decided atomic.Bool // all of the request is here, or the connection was closed for lack of it
+	peer    *peer           // nil: not known
+	raw     syscall.RawConn // nil: no socket
+	since   time.Time       // accepted, or found with bytes to read
+	release func()          // of the slot
+	handled atomic.Bool     // a request has been read, up to its body
+	decided atomic.Bool     // all of the request is here, or the connection was closed for lack of it
 }
 
 // decide reports whether the caller is the first to decide if a connection is served
 // or closed.
 func (c *conn) decide() bool { return !c.decided.Swap(true) }
+
+// poll reports whether bytes of the client wait to be read, and whether it sends no
+// more.
+func (c *conn) poll() (unread, left bool) {
+	if c.raw == nil {
+		return false, false
+	}
+	_ = c.raw.Control(func(fd uintptr) { // fails when it is closed: then it is neither
+		waiting, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+		unread = err == nil && waiting > 0
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		left = n > 0
+	})
+	return unread, left
+}
 
 func (c *conn) Close() error {
 	c.decided.Store(true)

@@ -209,3 +209,38 @@ func TestNoRequest(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// A full server closes the clients that are silent, not those whose requests it has
+// not read yet.
+func TestFullServerClosesTheSilent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	l := standard()
+	l.clients, l.busyRead = 3, time.Millisecond
+	full := newListener(t.Context(), ln, l, false)
+	defer full.spare.Close()
+	var accepted []*conn
+	for _, text := range []string{"GET /v1/status HTTP/1.1\r\n", "", "GET ", ""} {
+		client, err := dial(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		fmt.Fprint(client, text)
+		c, err := full.Accept() // the fourth needs another's slot
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		accepted = append(accepted, c.(*conn))
+	}
+	for i, c := range accepted {
+		if closed := c.decided.Load(); closed != (i == 1) {
+			t.Errorf("connection %d is closed: %v", i, closed)
+		}
+	}
+}

@@ -79,8 +79,8 @@ type User struct {
 	Home   string
 }
 
-// The parts of a Config have the types of the packages that act on them. Modes,
-// conditions and orders are the words of the configuration file.
+// Listener and the other parts of a Config have the types of the packages that act on
+// them. Modes, conditions and update orders are the words of the configuration file.
 type (
 	Listener = sockets.Listener
 	Ready    = pool.Ready

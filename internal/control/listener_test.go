@@ -221,7 +221,7 @@ func TestFullServerClosesTheSilent(t *testing.T) {
 	defer ln.Close()
 	l := standard()
 	l.clients, l.busyRead = 3, time.Millisecond
-	full := newListener(t.Context(), ln, l, false)
+	full := newListener(t.Context(), ln, l)
 	defer full.spare.Close()
 	var accepted []*conn
 	for _, text := range []string{"GET /v1/status HTTP/1.1\r\n", "", "GET ", ""} {

@@ -313,12 +313,27 @@ func (c *tcpConn) Close() error   { return c.conn.close() }
 func (c *unixConn) Close() error  { return c.conn.close() }
 func (c *otherConn) Close() error { return c.conn.close() }
 
+func wrap(nc net.Conn) (*conn, net.Conn) {
+	switch raw := nc.(type) {
+	case *net.TCPConn:
+		t := &tcpConn{TCPConn: raw}
+		return &t.conn, t
+	case *net.UnixConn:
+		u := &unixConn{UnixConn: raw}
+		return &u.conn, u
+	}
+	o := &otherConn{Conn: nc}
+	return &o.conn, o
+}
+
 // tracked returns the state of a connection, nil if it was not accepted here. It
 // looks through wrappers: those with a NetConn method (crypto/tls) and structs that
 // embed a net.Conn (fasthttp's MaxConnsPerIP, x/net/netutil).
 func tracked(nc net.Conn) *conn {
 	for nc != nil {
 		switch c := nc.(type) {
+		case *net.TCPConn, *net.UnixConn:
+			return nil
 		case *tcpConn:
 			return &c.conn
 		case *unixConn:

@@ -30,19 +30,19 @@ func (w *Worker) connLimit() int64 {
 	return w.limit
 }
 
-// countNew counts a new connection and reports whether it may stay.
-func (l *listener) countNew() bool {
-	if l.answer == nil {
-		l.worker.page.Opened()
-		return true
+// admit counts a new connection, or one that an inner listener has counted and could
+// not answer, and reports whether it may stay.
+func (l *listener) admit(counted bool) bool {
+	page := l.worker.page
+	switch {
+	case l.answer == nil && !counted:
+		page.Opened()
+	case l.answer != nil && counted:
+		return !page.Expel(l.worker.connLimit())
+	case l.answer != nil:
+		return page.Admit(l.worker.connLimit())
 	}
-	return l.worker.page.Admit(l.worker.connLimit())
-}
-
-// overLimit reports whether a connection that an inner listener has counted, and
-// could not answer, is over the limit. Then it is no longer counted as open.
-func (l *listener) overLimit() bool {
-	return l.answer != nil && l.worker.page.Expel(l.worker.connLimit())
+	return true
 }
 
 // refuse has a connection over the limit answered and closed. It does not block. A

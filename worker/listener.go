@@ -84,39 +84,22 @@ func (l *listener) Accept() (net.Conn, error) {
 // set, which drains it. keep returns nil if the connection is refused: the worker is
 // at its limit.
 func (l *listener) keep(nc net.Conn) net.Conn {
-	var (
-		c       *conn
-		wrapped net.Conn
-	)
-	switch raw := nc.(type) {
-	case *net.TCPConn:
-		t := &tcpConn{TCPConn: raw}
-		c, wrapped = &t.conn, t
-	case *net.UnixConn:
-		u := &unixConn{UnixConn: raw}
-		c, wrapped = &u.conn, u
-	default:
-		if c := tracked(nc); c != nil {
-			c.set.remove(c)
-			c.served.Store(l.served.Load())
-			if l.overLimit() {
-				l.refuse(c, nc)
-				return nil
-			}
-			l.set.add(c)
-			return nc
-		}
-		o := &otherConn{Conn: raw}
-		c, wrapped = &o.conn, o
+	c := tracked(nc)
+	counted := c != nil
+	if counted {
+		c.set.remove(c)
+	} else {
+		raw := nc
+		c, nc = wrap(raw)
+		c.raw, c.worker, c.accepted = raw, l.worker, time.Now()
 	}
-	c.raw, c.worker, c.accepted = nc, l.worker, time.Now()
 	c.served.Store(l.served.Load())
-	if !l.countNew() {
-		l.refuse(c, wrapped)
+	if !l.admit(counted) {
+		l.refuse(c, nc)
 		return nil
 	}
 	l.set.add(c)
-	return wrapped
+	return nc
 }
 
 // stop ends accepting: at once if another process serves the socket from now on,

@@ -67,7 +67,6 @@ type conn struct {
 	served    atomic.Bool  // by Worker.Serve
 	mark      atomic.Int32 // see unmarked
 	idleSince atomic.Int64 // as a shed saw it, in ns from accepted; 0: not idle
-	listed    bool         // in shedder.conns, under the shedder's lock
 
 	mu sync.Mutex // orders the read deadlines of expire and resume
 }

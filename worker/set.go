@@ -2,6 +2,7 @@ package worker
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 )
 
@@ -12,14 +13,14 @@ type set struct {
 	empty chan struct{} // one token whenever the last connection closes
 }
 
-// openConns returns the connections that may be shed.
-func (w *Worker) openConns() []*conn {
+// openConns returns the connections that may be shed, oldest first.
+func (w *Worker) openConns() (open []*conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	open := []*conn{}
 	for _, s := range w.sets {
 		open = append(open, s.pick(func(c *conn) bool { return !c.refused && !c.closed.Load() })...)
 	}
+	slices.SortStableFunc(open, func(a, b *conn) int { return a.accepted.Compare(b.accepted) })
 	return open
 }
 

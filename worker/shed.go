@@ -60,27 +60,28 @@ func (r shedRequest) due(t time.Time) int {
 // startShed follows the master's request. During a drain (drain.shed_per_second)
 // only the program is told: the drain closes connections in its own way.
 func (w *Worker) startShed(m ipc.Shed) {
-	if m.Count == 0 {
-		return
-	}
 	s := &w.shedder
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refresh(w.drain.active(), w.openConns())
+	s.refresh(w.drain.active())
 	s.closed = min(s.closed, s.total) // a surplus does not count for this request
-	now := time.Now()
-	r := newShedRequest(now, min(m.Count, len(s.conns)-s.total+s.closed), m.Over, rand.Float64())
-	switch {
-	case s.draining:
-		r = newShedRequest(now, min(m.Count, int(w.Counters().Open)), m.Over, 0)
-	case s.onShed != nil:
-		r.close, r.cut = programTime, m.Over+programTime
+	now, open := time.Now(), w.openConns()
+	n, random := min(m.Count, len(open)-s.total+s.closed), rand.Float64()
+	if s.draining {
+		n, random = min(m.Count, int(w.Counters().Open)), 0
 	}
-	if r.n <= 0 {
+	if n <= 0 {
 		return
 	}
+	r := newShedRequest(now, n, m.Over, random)
+	if !s.draining {
+		s.conns = open
+		if s.onShed != nil {
+			r.close, r.cut = programTime, m.Over+programTime
+		}
+	}
 	s.requests = append(s.requests, r)
-	s.total += r.n
+	s.total += n
 	if until := now.Add(m.Over + r.cut + shedSettleTime); until.After(s.until) {
 		s.until = until
 	}
@@ -91,25 +92,12 @@ func (w *Worker) startShed(m ipc.Shed) {
 	}
 }
 
-// refresh adds connections and counts those that have closed. A drain ends all
-// requests from before it.
-func (s *shedder) refresh(draining bool, more []*conn) {
-	if draining {
-		if !s.draining {
-			s.clear()
-			s.pending = 0
-		}
-		s.draining, s.conns = true, nil
-		return
-	}
-	for _, c := range more {
-		if !c.listed {
-			c.listed = true
-			s.conns = append(s.conns, c)
-		}
-	}
-	if more != nil {
-		slices.SortStableFunc(s.conns, func(a, b *conn) int { return a.accepted.Compare(b.accepted) })
+// refresh counts the connections that have closed. A drain ends all requests from
+// before it.
+func (s *shedder) refresh(draining bool) {
+	if draining && !s.draining {
+		s.clear()
+		s.draining, s.conns, s.pending = true, nil, 0
 	}
 	before := len(s.conns)
 	s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool { return c.closed.Load() })
@@ -137,7 +125,7 @@ func (w *Worker) shedStep(now time.Time) (done bool) {
 	s := &w.shedder
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refresh(w.drain.active(), nil)
+	s.refresh(w.drain.active())
 	var asked, due, cut int
 	for _, r := range s.requests {
 		asked += r.due(now)
@@ -148,10 +136,7 @@ func (w *Worker) shedStep(now time.Time) (done bool) {
 	s.asked = asked
 	s.mark(now, due-s.closed, cut-s.closed)
 	if s.closed >= s.total || now.After(s.until) {
-		s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool {
-			c.listed = c.mark.Load() != unmarked
-			return !c.listed
-		})
+		s.conns = slices.DeleteFunc(s.conns, func(c *conn) bool { return c.mark.Load() == unmarked })
 	}
 	if len(s.conns) > 0 || asked < s.total && s.closed < s.total {
 		return false

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -17,9 +18,8 @@ const writeTimeout = 5 * time.Second
 // channel is the worker's end of the message channel.
 type channel struct {
 	conn   net.Conn
-	in     *ipc.Reader   // for Worker.read alone
-	closed chan struct{} // by the master
-	once   sync.Once
+	closed context.Context // is done when the channel is closed
+	close  context.CancelFunc
 
 	mu  sync.Mutex
 	err error // of the write that failed: a line may be half out
@@ -33,17 +33,9 @@ func openChannel(fd int) (*channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open channel to the master: %w", err)
 	}
-	return &channel{conn: conn, in: ipc.NewReader(conn), closed: make(chan struct{})}, nil
-}
-
-// isClosed reports whether the master has closed its end.
-func (c *channel) isClosed() bool {
-	select {
-	case <-c.closed:
-		return true
-	default:
-		return false
-	}
+	c := &channel{conn: conn}
+	c.closed, c.close = context.WithCancel(context.Background())
+	return c, nil
 }
 
 // tell is write for forkd's own messages: if it fails, so has the channel.
@@ -73,8 +65,8 @@ func (c *channel) write(m ipc.Message) error {
 // read handles the master's messages until the channel closes or a line is invalid.
 func (w *Worker) read() {
 	defer w.closeChannel()
-	for {
-		m, err := w.channel.in.Read()
+	for in := ipc.NewReader(w.channel.conn); ; {
+		m, err := in.Read()
 		if err != nil {
 			return
 		}
@@ -96,9 +88,7 @@ func (w *Worker) read() {
 
 // closeChannel drains the worker: a new master waits for its sockets.
 func (w *Worker) closeChannel() {
-	w.channel.once.Do(func() {
-		close(w.channel.closed)
-		w.channel.conn.Close()
-		w.drain.begin()
-	})
+	w.channel.close()
+	w.channel.conn.Close()
+	w.drain.begin()
 }

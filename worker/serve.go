@@ -32,14 +32,9 @@ func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
 		return err
 	case <-w.Draining():
 	}
-	l.stop(!hasSuccessor(w.Reason()), w.drain.get().idle)
+	d := w.drain.get()
+	l.stop(d.reason != ipc.ReasonRoll && d.reason != ipc.ReasonRecycle, d.idle)
 	return l.drain(served)
-}
-
-// hasSuccessor reports whether another process serves the socket after a drain with
-// this reason.
-func hasSuccessor(reason string) bool {
-	return reason == ipc.ReasonRoll || reason == ipc.ReasonRecycle
 }
 
 // drain waits for the end of the accept loop and then of the connections.

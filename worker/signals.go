@@ -53,7 +53,7 @@ func (w *Worker) handleSignals(signals <-chan os.Signal, parent int) {
 	for s := range signals {
 		now := time.Now()
 		expected := w.takeDrainMessage()
-		if died.IsZero() && w.channel != nil && (w.channel.isClosed() || os.Getppid() != parent || exiting(parent)) {
+		if died.IsZero() && w.channel != nil && (w.channel.closed.Err() != nil || os.Getppid() != parent || exiting(parent)) {
 			died = time.Now()
 		}
 		masterDying := !died.IsZero() && time.Since(died) < masterDeathWindow
@@ -80,7 +80,7 @@ func (w *Worker) takeDrainMessage() bool {
 	select {
 	case <-w.drain.messages:
 		return true
-	case <-w.channel.closed:
+	case <-w.channel.closed.Done():
 	case <-time.After(messageTimeout):
 	}
 	return false

@@ -292,10 +292,7 @@ type (
 
 func (c *tcpConn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
-	if c.conn.load() != Busy {
-		return c.conn.read(p, n, err)
-	}
-	return n, err
+	return c.conn.read(p, n, err)
 }
 
 func (c *unixConn) Read(p []byte) (int, error) {

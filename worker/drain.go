@@ -2,6 +2,8 @@ package worker
 
 import (
 	"cmp"
+	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,4 +90,90 @@ func (s *drainState) set(m ipc.Drain) {
 		s.flags.Or(flagDraining)
 		close(s.begun)
 	}
+}
+
+// drainInterval is how often a drain looks for idle connections to close, and at what
+// the master wants now.
+const drainInterval = 25 * time.Millisecond
+
+// Serve serves one listener: it calls serve, and Ready when serve begins to accept.
+// When the worker is to drain, it stops accepting, waits until every connection is
+// closed, and returns nil. At the deadline it cuts the remaining connections; the
+// error says how many were in use. If serve ends by itself, Serve returns its error.
+//
+// serve must serve the listener that it is given, which wraps ln, and return when
+// that is closed. It should call RequestOn for each request, let the response close
+// the connection if that is true, and Mark the phases of connections, as httpserve
+// and fasthttpserve do.
+func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
+	l := w.track(ln)
+	l.served.Store(true)
+	served := make(chan error, 1)
+	go func() { served <- serve(l) }()
+	select {
+	case err := <-served:
+		l.Close()
+		return err
+	case <-w.Draining():
+	}
+	d := w.drain.get()
+	l.stop(d.reason != ipc.ReasonRoll && d.reason != ipc.ReasonRecycle, d.idle)
+	return l.drain(served)
+}
+
+// drain waits for the end of the accept loop and then of the connections.
+func (l *listener) drain(served <-chan error) error {
+	for {
+		d := l.worker.drain.get()
+		p := planFor(d)
+		now := time.Now()
+		switch {
+		case served == nil && l.set.count() == 0:
+			return nil
+		case !now.Before(d.deadline):
+			l.Close()
+			if n := l.set.cut(); n > 0 {
+				return fmt.Errorf("cannot finish by the deadline of the drain: cut %d connections in use", n)
+			}
+			return nil
+		case !now.Before(p.from):
+			l.set.expire(func(idle int) int { return p.quota(idle, now) })
+		}
+		select {
+		case <-served:
+			served = nil
+		case <-l.set.empty:
+		case <-time.After(min(drainInterval, d.deadline.Sub(now))):
+		}
+	}
+}
+
+// plan is when a drain closes idle connections: evenly between from and until, and
+// later each as soon as it is idle.
+type plan struct{ from, until time.Time }
+
+// planFor closes in the last tenth of the drain, so that most clients get a response
+// with Connection: close first. The last ones have half of that, at most
+// lingerTimeout, to linger. A stop closes all after drain.idle: no successor takes
+// their clients.
+func planFor(d drain) plan {
+	tenth := d.deadline.Sub(d.began) / 10
+	p := plan{
+		from:  d.deadline.Add(-tenth),
+		until: d.deadline.Add(-min(lingerTimeout, tenth/2)),
+	}
+	if early := d.began.Add(d.idle); d.reason == ipc.ReasonStop && early.Before(p.from) {
+		return plan{from: early, until: early}
+	}
+	return p
+}
+
+// quota is how many of the idle connections to close now.
+func (p plan) quota(idle int, now time.Time) int {
+	left := p.until.Sub(now)
+	if left <= 0 {
+		return idle
+	}
+	steps := int(left/drainInterval) + 1
+	return (idle + steps - 1) / steps
 }

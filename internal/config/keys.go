@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
@@ -130,4 +132,28 @@ func later() []string {
 		"log.directory", "log.max_size", "log.max_files",
 		"agent.address",
 	}
+}
+
+// Flags holds the settings of the command line by key, without flags that were not
+// given. The zero value can be registered, or loaded without flags.
+type Flags struct {
+	file  string             // -c
+	given map[string][]value // by key, in the order given
+}
+
+// Register declares the flags on fs. Load checks their values.
+func (f *Flags) Register(fs *pflag.FlagSet) {
+	fs.StringVarP(&f.file, "config", "c", "", "read the settings from `FILE`; - is standard input")
+	f.given = map[string][]value{}
+	declare := func(key, flag, usage string) {
+		fs.Func(flag, usage, func(word string) error {
+			f.given[key] = append(f.given[key], value{kind: typed, text: word, at: origin{label: "--" + flag}})
+			return nil
+		})
+	}
+	for _, k := range flagKeys(new(draft)) {
+		declare(k.name, k.flag, k.usage)
+	}
+	declare("listen", "listen", "take connections on `ADDRESS`: 8080, tcp6://[::1]:8080, unix:///run/shop.sock (repeatable)")
+	declare("env", "env", "set `NAME=VALUE` for the workers (repeatable)")
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"net/textproto"
@@ -101,7 +100,7 @@ func answer(head []byte) []byte {
 	if bytes.HasPrefix(head, []byte("PRI * HTTP/2.0\r\n")) {
 		return goAway()
 	}
-	if key, err := websocketKey(head); err == nil {
+	if key := websocketKey(head); key != "" {
 		return websocketClose(key)
 	}
 	return []byte(unavailable)
@@ -118,24 +117,18 @@ func goAway() []byte {
 }
 
 // websocketKey returns the key of a WebSocket's opening handshake (RFC 6455, section
-// 4.2.1), or an error if head is none.
-func websocketKey(head []byte) (key string, err error) {
+// 4.2.1), "" if head is none.
+func websocketKey(head []byte) string {
 	r := textproto.NewReader(bufio.NewReader(bytes.NewReader(head)))
-	line, err := r.ReadLine()
-	if err != nil {
-		return "", err
-	}
-	h, err := r.ReadMIMEHeader()
-	if err != nil {
-		return "", err
-	}
-	key = strings.TrimSpace(h.Get("Sec-WebSocket-Key"))
-	nonce, err := base64.StdEncoding.DecodeString(key)
-	if err != nil || len(nonce) != 16 || !strings.HasPrefix(line, "GET ") || !strings.HasSuffix(line, " HTTP/1.1") ||
+	line, _ := r.ReadLine()
+	h, badHeader := r.ReadMIMEHeader()
+	key := strings.TrimSpace(h.Get("Sec-WebSocket-Key"))
+	nonce, badKey := base64.StdEncoding.DecodeString(key)
+	if badHeader != nil || badKey != nil || len(nonce) != 16 || !strings.HasPrefix(line, "GET ") || !strings.HasSuffix(line, " HTTP/1.1") ||
 		!has(h["Upgrade"], "websocket") || !has(h["Connection"], "upgrade") || strings.TrimSpace(h.Get("Sec-WebSocket-Version")) != "13" {
-		return "", errors.New("not the handshake of a WebSocket")
+		return ""
 	}
-	return key, nil
+	return key
 }
 
 // has reports whether a word is in comma-separated lists, in upper or lower case.

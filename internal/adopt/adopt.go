@@ -21,7 +21,7 @@ import (
 	"github.com/forkd/forkd/systemd"
 )
 
-// A Leftover is a left-over process. Its pidfd tells whether it is still the same.
+// A Leftover is a left-over process.
 type Leftover struct {
 	ID        pool.ID // of generation 0
 	PID       int
@@ -29,6 +29,7 @@ type Leftover struct {
 	StartedAt time.Time // zero: not known
 	KillAt    time.Time
 	pidfd     int
+	record    process.Record // of its worker
 }
 
 // Leftovers are all left-over processes of the app, and those that they start. It is
@@ -55,10 +56,15 @@ func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Recor
 	if len(s.before.Workers) > 0 {
 		pids = procfs.PIDs()
 	}
-	var keep []process.Record
-	s.found, keep = s.scan(pids, inUnit, nil, true)
+	s.found = s.scan(pids, inUnit, nil, true)
 	if err != nil {
 		return s, nil, err
+	}
+	var keep []process.Record
+	for _, l := range s.found {
+		if same := func(r process.Record) bool { return r.PID == l.record.PID }; !slices.ContainsFunc(keep, same) {
+			keep = append(keep, l.record)
+		}
 	}
 	records, err := process.NewRecords(lock, keep)
 	return s, records, err
@@ -68,69 +74,59 @@ func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Recor
 // process groups, and in the unit's cgroup their descendants too.
 func (s *Leftovers) younger(known []*Leftover) []*Leftover {
 	inUnit := systemd.Leftovers()
-	more, _ := s.scan(append(s.before.Members(), inUnit...), inUnit, known, false)
-	return more
+	return s.scan(append(s.before.Members(), inUnit...), inUnit, known, false)
 }
 
-// scan opens those of the processes that are leftovers and not known yet, and returns
-// their workers' records.
-func (s *Leftovers) scan(pids, inUnit []int, known []*Leftover, atStart bool) (more []*Leftover, records []process.Record) {
+// scan opens those of the processes that are leftovers and not known yet.
+func (s *Leftovers) scan(pids, inUnit []int, known []*Leftover, atStart bool) (more []*Leftover) {
 	for _, pid := range pids {
 		is := func(l *Leftover) bool { return l.PID == pid }
 		if slices.ContainsFunc(known, is) || slices.ContainsFunc(more, is) {
 			continue
 		}
-		l, record := s.open(pid, slices.Contains(inUnit, pid), atStart)
-		if l == nil {
-			continue
-		}
-		more = append(more, l)
-		if same := func(r process.Record) bool { return r.PID == record.PID }; !slices.ContainsFunc(records, same) {
-			records = append(records, record)
+		if l := s.open(pid, slices.Contains(inUnit, pid), atStart); l != nil {
+			more = append(more, l)
 		}
 	}
-	return more, records
+	return more
 }
 
-// open opens a process; nil if it is no leftover. What is read about it is read
-// while its pidfd is held, and void if that says that it has ended: the number may
-// be another's by then. Whatever is in the unit's cgroup counts only at the start:
-// later it may be systemd's ExecReload=.
-func (s *Leftovers) open(pid int, inUnit, atStart bool) (*Leftover, process.Record) {
+// open opens a process; nil if it is no leftover. All about it is read while its pidfd is
+// held, and void if it has ended: another process may have its number. Being in the unit's
+// cgroup counts only at the start: later it may be systemd's ExecReload=.
+func (s *Leftovers) open(pid int, inUnit, atStart bool) *Leftover {
 	if process.Descends(pid, os.Getpid()) {
-		return nil, process.Record{}
+		return nil
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil, process.Record{} // it has ended since
+		return nil // it has ended since
 	}
+	l := &Leftover{PID: pid, pidfd: fd, KillAt: s.KillAt, StartedAt: process.StartedAt(pid)}
+	var found bool
 	inUnit = inUnit && inOwnGroup(pid)
-	record, found := s.before.Find(pid, inUnit)
+	l.record, found = s.before.Find(pid, inUnit)
 	if !found && inUnit && atStart {
-		record, found = s.before.Add(pid)
+		l.record, found = s.before.Add(pid)
 	}
 	found = found || inUnit && s.before.Had(procfs.Sockets(procfs.Files(pid)))
-	l := &Leftover{PID: pid, pidfd: fd, KillAt: s.KillAt, StartedAt: process.StartedAt(pid)}
 	if !found || l.ended() {
 		l.Close()
-		return nil, record
+		return nil
 	}
 	_ = l.Signal(unix.SIGCONT) // a stopped one has not taken the signal of its master's death
 	s.opened++
-	l.ID = pool.ID{Slot: max(0, record.Slot), Attempt: s.opened}
-	if record.Slot >= 0 {
-		l.Slot = &record.Slot
+	l.ID = pool.ID{Slot: max(0, l.record.Slot), Attempt: s.opened}
+	if l.record.Slot >= 0 {
+		l.Slot = &l.record.Slot
 	}
-	return l, record
+	return l
 }
 
 // inOwnGroup reports whether a process is in this one's cgroups.
 func inOwnGroup(pid int) bool {
 	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return false
-	}
-	group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	group, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	return err == nil && bytes.Equal(group, own)
 }
 
@@ -138,11 +134,8 @@ func inOwnGroup(pid int) bool {
 // the killed master itself, a process with one of their sockets, or a worker of this
 // master.
 func (s *Leftovers) Owns(h sockets.Holder) bool {
-	if s.before.Had(h.Sockets) || s.before.IsMaster(h.PID) || process.Descends(h.PID, os.Getpid()) {
-		return true
-	}
 	_, found := s.before.Find(h.PID, false)
-	return found
+	return found || s.before.Had(h.Sockets) || s.before.IsMaster(h.PID) || process.Descends(h.PID, os.Getpid())
 }
 
 // Alive reports whether any that Find found still live: for before Watch.
@@ -202,15 +195,7 @@ func (l *Leftover) Signal(sig unix.Signal) error {
 	return unix.PidfdSendSignal(l.pidfd, sig, nil, 0)
 }
 
-// ended reports whether all of its threads have ended, reaped or not.
-func (l *Leftover) ended() bool {
-	fds := []unix.PollFd{{Fd: int32(l.pidfd), Events: unix.POLLIN}}
-	for {
-		if n, err := unix.Poll(fds, 0); err != unix.EINTR {
-			return n > 0
-		}
-	}
-}
+func (l *Leftover) ended() bool { return process.HasEnded(l.pidfd) }
 
 // Close lets go of the process.
 func (l *Leftover) Close() { unix.Close(l.pidfd) }

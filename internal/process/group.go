@@ -32,12 +32,12 @@ func lives(pid int) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	return !hasEnded(fd)
+	return !HasEnded(fd)
 }
 
-// hasEnded reports whether all threads of the process behind a pidfd have ended,
+// HasEnded reports whether all threads of the process behind a pidfd have ended,
 // reaped or not.
-func hasEnded(pidfd int) bool {
+func HasEnded(pidfd int) bool {
 	ready := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	err := retry(func() error { _, err := unix.Poll(ready, 0); return err })
 	return err != nil || ready[0].Revents != 0

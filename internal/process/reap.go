@@ -91,7 +91,7 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 		if p.exit == nil {
 			exit, ended := peekExit(p.pid, now)
 			if !ended {
-				if !hasEnded(p.handle) {
+				if !HasEnded(p.handle) {
 					continue
 				}
 				if exit, ended = peekExit(p.pid, now); !ended {

@@ -46,15 +46,15 @@ const (
 // NewRecords starts new records in file, with keep: the predecessor's workers that live.
 func NewRecords(file *os.File, keep []Record) (*Records, error) {
 	boot, err := bootID()
-	if err != nil {
-		return nil, fmt.Errorf("cannot record workers: %w", err)
-	}
 	self, _ := readStat(os.Getpid())
 	text := line(os.Getpid(), self.start, boot)
 	for _, k := range keep {
 		text = append(text, k.line()...)
 	}
-	if _, err = file.WriteAt(text, 0); err == nil {
+	if err == nil {
+		_, err = file.WriteAt(text, 0)
+	}
+	if err == nil {
 		err = file.Truncate(int64(len(text)))
 	}
 	if err != nil {
@@ -133,29 +133,30 @@ func readRecords(file *os.File) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(file, 0, maxRecords*recordSize))
 }
 
-// reserve takes a line for a worker before the fork. fd is the file, for the shim.
-func (c *Children) reserve(spec *Spec) (line, fd int, err error) {
-	worker := Record{Slot: spec.Slot}
+// recordOf is the record of a worker before the fork.
+func recordOf(spec *Spec) Record {
+	r := Record{Slot: spec.Slot}
 	const standard = 3 // input, output, error
 	for _, file := range spec.Files[min(standard, len(spec.Files)):] {
 		var stat unix.Stat_t
 		if unix.Fstat(file, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
-			worker.Sockets = append(worker.Sockets, stat.Ino)
+			r.Sockets = append(r.Sockets, stat.Ino)
 		}
 	}
-	return c.takeLine(worker)
+	return r
 }
 
 // takeLine writes a record into a free line, and returns the file for the caller to close;
 // line 0 and -1 if there are no records. A failed write, on a full disk, is no error.
 func (c *Children) takeLine(r Record) (line, fd int, err error) {
+	// Without mu, as it may block.
+	defer func() { _, _ = unix.Pwrite(fd, r.line(), int64(line)*recordSize) }()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.records == nil {
-		c.mu.Unlock()
 		return 0, -1, nil
 	}
 	if fd, err = unix.FcntlInt(c.records.file.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-		c.mu.Unlock()
 		return 0, -1, os.NewSyscallError("fcntl", err)
 	}
 	if line = slices.Index(c.records.used, false); line < 0 {
@@ -163,8 +164,6 @@ func (c *Children) takeLine(r Record) (line, fd int, err error) {
 		c.records.used = append(c.records.used, false)
 	}
 	c.records.used[line] = true
-	c.mu.Unlock()
-	_, _ = unix.Pwrite(fd, r.line(), int64(line)*recordSize)
 	return line, fd, nil
 }
 

@@ -166,7 +166,7 @@ func startMember(t *testing.T, files ...int) member {
 func TestRecordBeforeTheFork(t *testing.T) {
 	c, file := recording(t)
 	fd, inode := listener(t)
-	line, own, err := c.reserve(&Spec{Files: []int{0, 1, 2, fd}, Slot: 3})
+	line, own, err := c.takeLine(recordOf(&Spec{Files: []int{0, 1, 2, fd}, Slot: 3}))
 	if err != nil {
 		t.Fatal(err)
 	}

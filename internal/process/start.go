@@ -62,7 +62,7 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 		return nil, nil, err
 	}
 	defer writeEnd.Close()
-	line, record, err := c.reserve(spec)
+	line, record, err := c.takeLine(recordOf(spec))
 	if err == nil {
 		defer unix.Close(record)
 		p, err = c.forkOnThread(spec, writeEnd, plan, line, record)

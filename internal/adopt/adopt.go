@@ -1,7 +1,7 @@
-// Package adopt finds the processes that an earlier master of the same app, which
-// was killed, has left: its workers and what they have started. They are no
-// children of this process; all that is known of them is read from /proc. It must
-// not decide what becomes of them, except while one holds a port at the start.
+// Package adopt finds the processes that a killed master of the same app has left: its
+// workers and what they have started. They are no children of this process, and are known
+// by /proc. It must not decide what becomes of them, except while one holds a port at the
+// start.
 package adopt
 
 import (
@@ -32,8 +32,8 @@ type Leftover struct {
 	record    process.Record // of its worker
 }
 
-// Leftovers are all left-over processes of the app, and those that they start. It is
-// for one goroutine at a time: Run's, then Watch's.
+// Leftovers are all left-over processes of the app, and those that they start. Not for
+// concurrent use.
 type Leftovers struct {
 	KillAt time.Time // their drain deadline
 	before process.Predecessor
@@ -41,10 +41,9 @@ type Leftovers struct {
 	found  []*Leftover // by Find
 }
 
-// Find opens what a killed master has left: by the records in its lock file, and all
-// that is in this process's unit (docs/contract.md, section 10). It also begins this
-// master's records, which keep what it found; nil, with an error, if there can be
-// none. Call it before this process has children.
+// Find finds what a killed master has left: by the records in its lock file, and by this
+// process's unit. It also begins this master's records, with what it found; nil, with an
+// error, if there can be none. Call it before this process has children.
 func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Records, error) {
 	s := &Leftovers{KillAt: killAt}
 	lock, err := dir.OpenLock()
@@ -70,8 +69,8 @@ func Find(dir *control.RuntimeDir, killAt time.Time) (*Leftovers, *process.Recor
 	return s, records, err
 }
 
-// younger finds what leftovers have started since: of the same sessions and
-// process groups, and in the unit's cgroup their descendants too.
+// younger finds what leftovers have started since: in the same sessions and process groups,
+// and in the unit's cgroup.
 func (s *Leftovers) younger(known []*Leftover) []*Leftover {
 	inUnit := systemd.Leftovers()
 	return s.scan(append(s.before.Members(), inUnit...), inUnit, known, false)
@@ -130,15 +129,14 @@ func inOwnGroup(pid int) bool {
 	return err == nil && bytes.Equal(group, own)
 }
 
-// Owns reports whether the holder of one of the app's ports is the app's: a leftover,
-// the killed master itself, a process with one of their sockets, or a worker of this
-// master.
+// Owns reports whether the holder of a port is the app's: a leftover, the killed master, a
+// process with one of their sockets, or a worker of this master.
 func (s *Leftovers) Owns(h sockets.Holder) bool {
 	_, found := s.before.Find(h.PID, false)
 	return found || s.before.Had(h.Sockets) || s.before.IsMaster(h.PID) || process.Descends(h.PID, os.Getpid())
 }
 
-// Alive reports whether any that Find found still live: for before Watch.
+// Alive reports whether any that Find found still live. Call it before Watch.
 func (s *Leftovers) Alive() bool {
 	return slices.ContainsFunc(s.found, func(l *Leftover) bool { return !l.ended() })
 }
@@ -154,12 +152,11 @@ func (s *Leftovers) kill() {
 // Len is how many Find found.
 func (s *Leftovers) Len() int { return len(s.found) }
 
-// pollInterval is how often Watch looks for processes that leftovers have started,
-// in milliseconds.
+// pollInterval is how often Watch looks for new processes, in milliseconds.
 const pollInterval = 1000
 
-// Watch reports new leftovers, at first all that Find found, and those that have
-// ended, until none is left or report returns false. It blocks one thread.
+// Watch reports new leftovers, at first all that Find found, and ends, until none is left
+// or report returns false. It blocks one thread.
 func (s *Leftovers) Watch(report func(found, ended []*Leftover) bool) error {
 	alive := s.found
 	if len(alive) == 0 || !report(alive, nil) {

@@ -12,17 +12,15 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// ErrStopped says that the wait for a port was ended by a stop signal, or by ctx.
+// ErrStopped: a stop signal or ctx has ended the wait for a port.
 var ErrStopped = errors.New("stopped while waiting for the workers of a killed master")
 
-// releaseTimeout is how long a port may take to come free when its holders have been
-// killed: they have to be scheduled to die, on a busy machine too.
+// releaseTimeout is how long killed holders may take to release a port, on a busy machine.
 const releaseTimeout = 10 * time.Second
 
-// Listen binds the listeners. It waits, for timeout at most, while leftovers still
-// hold a port, as they are draining, then kills them. A port whose holder cannot be
-// found is tried for as long as leftovers live and releaseTimeout more. SIGINT,
-// SIGTERM and SIGQUIT end the wait; other signals are dropped meanwhile.
+// Listen binds the listeners. While draining leftovers hold a port it waits, for timeout at
+// most, then kills them. A port with an unknown holder is retried while leftovers live and
+// releaseTimeout more. SIGINT, SIGTERM and SIGQUIT end the wait; other signals are dropped.
 func (s *Leftovers) Listen(ctx context.Context, signals <-chan os.Signal, set *sockets.Set, listeners []sockets.Listener, slots int, timeout time.Duration, log *slog.Logger) (*sockets.ListenerSet, error) {
 	giveUp := time.NewTimer(timeout)
 	defer giveUp.Stop()
@@ -64,8 +62,7 @@ func (s *Leftovers) Listen(ctx context.Context, signals <-chan os.Signal, set *s
 	}
 }
 
-// holderUnknown reports whether no process holding the port was found: it belongs to
-// another user, or has just exited.
+// holderUnknown reports whether no holder was found: it is another user's, or has exited.
 func holderUnknown(held *sockets.HeldError) bool {
 	return !slices.ContainsFunc(held.Holders, func(h sockets.Holder) bool { return h.PID != 0 })
 }

@@ -5,6 +5,7 @@ package eventlog
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -119,4 +120,4 @@ func (l *Log) Exits() []control.Exit {
 }
 
 // Rolls returns the last rolls, oldest first.
-func (l *Log) Rolls() []control.RollRecord { return append([]control.RollRecord(nil), l.rolls...) }
+func (l *Log) Rolls() []control.RollRecord { return slices.Clone(l.rolls) }

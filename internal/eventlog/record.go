@@ -111,26 +111,29 @@ func LastExit(e pool.LastExit) *control.LastExit {
 func (l *Log) rollProgress(a pool.RollProgress) {
 	switch {
 	case a.Phase == pool.RollPreparing && l.rolling != a.To:
-		l.rolling, l.begun = a.To, false
-		l.rollFrom = time.Now()
+		l.rolling, l.begun, l.rollFrom = a.To, false, time.Now()
 	case a.Phase == pool.RollRolling && !l.begun:
 		l.begun = true
 		why := "from generation " + strconv.Itoa(a.From)
 		if a.Reload {
 			why += ", the configuration read anew"
 		}
-		command := ""
+		e := control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why}
 		if ids := l.Waiting[a.To]; len(ids) > 0 {
-			command = ids[0]
+			e.Command = ids[0]
 		}
-		l.Add(control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why, Command: command})
+		l.Add(e)
 	}
 }
 
 func (l *Log) rollEnded(a pool.RollEnded) {
-	kind, why := rollEvent(a.Result), a.Why
-	if kind == control.EventRollFailed {
-		why = a.String()
+	kind, why := control.EventRollFailed, a.String()
+	switch a.Result {
+	case pool.ResultDone:
+		kind, why = control.EventRollDone, a.Why
+	case pool.ResultRolledBack:
+		kind, why = control.EventRolledBack, a.Why
+	case pool.ResultFailed, pool.ResultPaused, pool.ResultCanceled:
 	}
 	ids := l.Waiting[a.Generation]
 	delete(l.Waiting, a.Generation)
@@ -144,16 +147,4 @@ func (l *Log) rollEnded(a pool.RollEnded) {
 		Generation: a.Generation, Result: string(a.Result), Error: a.Why,
 		StartedAt: l.rollFrom, EndedAt: time.Now(),
 	}, maxRolls)
-}
-
-// rollEvent is the type of event for the end of a roll.
-func rollEvent(r pool.Result) string {
-	switch r {
-	case pool.ResultDone:
-		return control.EventRollDone
-	case pool.ResultRolledBack:
-		return control.EventRolledBack
-	case pool.ResultFailed, pool.ResultPaused, pool.ResultCanceled:
-	}
-	return control.EventRollFailed
 }

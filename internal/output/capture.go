@@ -17,9 +17,8 @@ import (
 const maxLine = 16 << 10
 
 // NewPipe returns a pipe for a worker's output that belongs to uid and gid (-1: the
-// master's), so that the worker may open /dev/stdout. The write end is open for
-// reading too: a worker whose master is gone is not killed by SIGPIPE at its next
-// line (pipe(7)); what it writes then stays in the pipe.
+// master's), so that the worker may open /dev/stdout. The write end can read too, so that
+// a worker gets no SIGPIPE when its master is gone (pipe(7)).
 func NewPipe(uid, gid int) (read *os.File, write int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -40,16 +39,16 @@ func NewPipe(uid, gid int) (read *os.File, write int, err error) {
 	return os.NewFile(uintptr(fds[0]), "output"), write, nil
 }
 
-// What one worker may write a second. An honest log never gets there; a flood costs
-// the master a few percent of a processor.
+// What is read of one worker per second. A flood then costs the master a few percent of a
+// CPU.
 const (
 	linesPerSecond  = 100_000
 	outputPerSecond = 8 << 20 // bytes
 )
 
-// Capture forwards a worker's output to a Writer line by line, each with the prefix,
-// and keeps the last lines in last (nil: nowhere). It returns, and closes from, when
-// nobody holds the other end any more: a child of the worker may.
+// Capture forwards a worker's output to a Writer line by line, each with the prefix, and
+// keeps the last lines in last (may be nil). It closes from and returns when no process,
+// such as a child of the worker, holds the other end.
 func Capture(from io.ReadCloser, to *Writer, prefix string, last *Tail) {
 	defer from.Close()
 	lines := bufio.NewReaderSize(pace.NewReader(from, outputPerSecond, linesPerSecond, nil), maxLine)

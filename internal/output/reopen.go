@@ -13,8 +13,7 @@ import (
 	"github.com/forkd/forkd/internal/safefile"
 )
 
-// A LogFile is an output that is a regular file. Its path is noted at the start:
-// after a move the descriptor no longer tells it.
+// A LogFile is an output that is a regular file, with its path at the start.
 type LogFile struct {
 	fd   int
 	path string
@@ -51,8 +50,8 @@ func Reopen(files []LogFile, log *slog.Logger) {
 	}
 }
 
-// reopen takes only a regular file, and follows no link: the directory may belong
-// to somebody with fewer rights than the master has. It never blocks.
+// reopen takes only a regular file, and follows no link: the directory may belong to a
+// user with fewer rights than the master has. It never blocks.
 func (f LogFile) reopen() error {
 	dir, err := safefile.OpenDir(filepath.Dir(f.path))
 	if err != nil {

@@ -2,7 +2,6 @@ package output
 
 import (
 	"bytes"
-	"slices"
 	"sync"
 )
 
@@ -13,9 +12,8 @@ const (
 	tailLine  = 1 << 10 // of one, beyond which it is cut
 )
 
-// A Tail keeps the last lines of a worker's output as they came, escape sequences
-// and broken UTF-8 included. Its zero value is empty; a nil one takes and has
-// nothing. It is safe for concurrent use.
+// A Tail keeps the last lines of a worker's output, escape sequences and broken UTF-8
+// included. A nil Tail stays empty. It is safe for concurrent use.
 type Tail struct {
 	mu   sync.Mutex
 	ring [tailLines][]byte
@@ -46,17 +44,15 @@ func (t *Tail) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var lines []string
-	room := tailBytes
-	for i := 1; i <= tailLines; i++ {
-		line := bytes.TrimSuffix(t.ring[(t.next-i+tailLines)%tailLines], []byte("\r"))
-		if len(line) == 0 {
-			continue
+	size := 0
+	for i := range tailLines {
+		if line := bytes.TrimSuffix(t.ring[(t.next+i)%tailLines], []byte("\r")); len(line) > 0 {
+			lines = append(lines, string(line))
+			size += len(line)
 		}
-		if room -= len(line); room < 0 {
-			break
-		}
-		lines = append(lines, string(line))
 	}
-	slices.Reverse(lines)
+	for ; size > tailBytes; lines = lines[1:] {
+		size -= len(lines[0])
+	}
 	return lines
 }

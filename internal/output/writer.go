@@ -1,6 +1,6 @@
-// Package output writes the master's own outputs and reads those of its workers.
-// A slow or vanished reader delays nobody: lines are dropped, counted, and the
-// count is written. It must not know workers or the loop.
+// Package output writes the master's own outputs and reads those of its workers. A slow
+// reader delays nobody: lines are dropped, counted, and the count is written. It must not
+// know workers or the loop.
 package output
 
 import (
@@ -13,22 +13,22 @@ import (
 const (
 	// maxPending bounds what waits to be written, in bytes.
 	maxPending = 1 << 20
-	// roomTimeout is how long a worker's output waits for room. After that lines are
-	// dropped at once until there is room: a stuck terminal must not stop a server.
+	// roomTimeout is how long a worker's output waits for room. Then lines are dropped
+	// until there is room: a stuck terminal must not stop a server.
 	roomTimeout = time.Second
 	// maxSpare bounds the buffer that is kept between two writes.
 	maxSpare = 32 << 10
 )
 
-// A Writer writes whole lines to one of the master's outputs from a goroutine of
-// its own. An output that fails (EIO, EPIPE) is no reason to end.
+// A Writer writes whole lines to one of the master's outputs, in a goroutine. It ignores
+// write errors (EIO, EPIPE).
 type Writer struct {
 	to io.Writer
 
 	mu      sync.Mutex
 	pending []byte
 	dropped int
-	stuck   bool // a line has waited for room in vain: nobody waits until there is some
+	stuck   bool // a line has timed out: none waits until there is room
 	closed  bool
 	work    chan struct{} // holds one: there is something to do
 	room    chan struct{} // holds one: pending has been taken
@@ -42,8 +42,7 @@ func New(to io.Writer) *Writer {
 	return w
 }
 
-// Write takes one line, or drops it where too much waits already. It never
-// blocks and never fails.
+// Write takes one line, or drops it if too much waits. It never blocks and never fails.
 func (w *Writer) Write(line []byte) (int, error) {
 	w.put(line, false)
 	return len(line), nil
@@ -96,7 +95,6 @@ func (w *Writer) run() {
 		if dropped > 0 {
 			batch = fmt.Appendf(batch, "forkd: %d lines dropped: this output was stuck\n", dropped)
 		}
-		// An output that fails has nobody to be told about it.
 		_, _ = w.to.Write(batch)
 		if spare = batch; cap(spare) > maxSpare {
 			spare = nil // a burst: its memory is not kept

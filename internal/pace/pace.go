@@ -1,6 +1,5 @@
-// Package pace limits how fast the master reads from a process that may flood it.
-// Whoever writes too much is not read for a while: its own writes wait, and the
-// master's processor time goes to the others.
+// Package pace limits how fast the master reads from a process that may flood it: the
+// process's own writes wait, and the master's CPU time goes to the others.
 package pace
 
 import (
@@ -9,12 +8,10 @@ import (
 	"time"
 )
 
-// minRest is the shortest pause, so that a flood wakes its reader twenty times a
-// second and not for each message.
+// minRest is the shortest pause: a flood wakes its reader twenty times a second.
 const minRest = 50 * time.Millisecond
 
-// A Bucket is a token bucket of one second's worth. It begins full. It is not for
-// concurrent use.
+// A Bucket is a token bucket of one second's worth, full at first. Not for concurrent use.
 type Bucket struct {
 	perSecond float64
 	left      float64 // below 0: taken in advance

@@ -16,15 +16,14 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// What one worker may say on its channel or its notify socket. An honest worker
-// never gets near.
+// What is read of one worker's channel or notify socket per second.
 const (
 	messagesPerSecond = 1000
 	bytesPerSecond    = 8 << 20
 )
 
-// channel is the master's end of a worker's message channel. It is safe for
-// concurrent use; receive is for one goroutine, and alone may block.
+// channel is the master's end of a worker's message channel. It is safe for concurrent use.
+// Only receive, which is for one goroutine, may block.
 type channel struct {
 	conn *closing.Conn
 	raw  syscall.RawConn
@@ -56,8 +55,7 @@ func newChannel(closer *closing.Closer) (c *channel, theirs int, err error) {
 	return c, fds[1], nil
 }
 
-// close ends the channel. What still waited to be written is lost with it; the
-// writer and receive end soon after. Closing again does nothing.
+// close ends the channel, the writer and receive. Lines that wait are lost.
 func (c *channel) close() {
 	c.mu.Lock()
 	c.broken, c.outbox = net.ErrClosed, outbox{} // before: send must not be the last to use the socket
@@ -65,8 +63,8 @@ func (c *channel) close() {
 	c.conn.Close()
 }
 
-// receive calls heard for each message until the channel ends. It returns why the
-// master has to close it; nil: the worker did.
+// receive calls heard for each message until the channel ends. An error says why the
+// master has to close it.
 func (c *channel) receive(heard func(ipc.Message)) error {
 	messages := ipc.NewReader(pace.NewReader(c.conn, bytesPerSecond, messagesPerSecond, c.conn.Closed()))
 	for {
@@ -82,9 +80,8 @@ func (c *channel) receive(heard func(ipc.Message)) error {
 	}
 }
 
-// send hands over one of forkd's own messages, whole or not at all. What the socket
-// has no room for follows as the worker reads, before what applications say. The
-// error is net.ErrClosed or EPIPE where the channel has ended.
+// send sends one of forkd's own messages. One that the socket has no room for waits, before
+// those of applications. The error is net.ErrClosed or EPIPE if the channel has ended.
 func (c *channel) send(m ipc.Message) error {
 	line, err := ipc.Encode(m)
 	if err != nil {
@@ -94,14 +91,14 @@ func (c *channel) send(m ipc.Message) error {
 	return c.put(line, func() error { c.outbox.putOwn(line, drain); return nil })
 }
 
-// deliver is send for an application's encoded message, which may be shared between
-// channels: nobody writes to it. The error is also errFull.
+// deliver is send for an application's encoded message, which is only read. The error is
+// also errFull.
 func (c *channel) deliver(line []byte) error {
 	return c.put(line, func() error { return c.outbox.put(line) })
 }
 
-// put writes a line at once where nothing waits, and has it kept where something
-// does. What the kernel takes only a part of goes on in the writer.
+// put writes a line at once if nothing waits, else has it kept. The writer writes the rest
+// of one that the kernel takes only a part of.
 func (c *channel) put(line []byte, keep func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,8 +137,7 @@ func (c *channel) try(line []byte) (n int, err error) {
 	return n, err
 }
 
-// write writes what waits until nothing does. It is the writer: there is one at a
-// time, and none where nothing waits.
+// write is the writer, which runs, once, as long as something waits.
 func (c *channel) write() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,7 +1,6 @@
-// Package workerlink is the master's end of what one worker talks by: a notify
-// socket, a message channel and the counters page. Reading is paced and writing
-// never blocks, whatever the worker does. It must not know what the words mean for
-// the app.
+// Package workerlink is the master's end of a worker's notify socket, message channel and
+// counters page. Reading is rate limited and writing never blocks, whatever the worker does.
+// It must not know what messages mean for the app.
 package workerlink
 
 import (
@@ -19,8 +18,8 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// A Link is the master's ends. Listen starts their readers; all methods but
-// RenewNotify are for one goroutine, the loop's, and none of those blocks.
+// A Link is the master's ends. All methods but RenewNotify are for one goroutine, the loop's,
+// and do not block.
 type Link struct {
 	notify  *notifySocket
 	channel *channel // nil: not given, or closed
@@ -51,8 +50,7 @@ func Open(cfg Config) (l *Link, err error) {
 	return l, nil
 }
 
-// Files are the worker's ends, which stay the Link's: the channel and the page, or
-// none.
+// Files are the worker's ends of the channel and the page, or none. They stay the Link's.
 func (l *Link) Files() []int {
 	if l.channel == nil {
 		return nil
@@ -60,8 +58,7 @@ func (l *Link) Files() []int {
 	return []int{l.theirs, l.page}
 }
 
-// Passed closes the worker's end of the channel in the master, once the worker has
-// it.
+// Passed closes the master's copy of the worker's end of the channel.
 func (l *Link) Passed() {
 	if l.theirs >= 0 {
 		unix.Close(l.theirs)
@@ -120,8 +117,8 @@ func (l *Link) HasChannel() bool { return l.channel != nil }
 // ErrClosed says that a worker has no channel, or has closed it.
 var ErrClosed = errors.New("the worker has closed its channel")
 
-// Send hands one of forkd's own messages to the worker. It is in the socket when
-// Send returns, where that has room. The error is ErrClosed, or that of send(2).
+// Send sends one of forkd's own messages to the worker. When it returns, the message is in
+// the socket if that had room. The error is ErrClosed, or that of send(2).
 func (l *Link) Send(m ipc.Message) error {
 	if l.channel == nil {
 		return ErrClosed
@@ -133,8 +130,8 @@ func (l *Link) Send(m ipc.Message) error {
 	return err
 }
 
-// Deliver hands an application's message to the worker: a line as ipc.Encode makes
-// it, which may be shared between Links. An error says why it is dropped.
+// Deliver sends an application's message, a line of ipc.Encode, which may be shared between
+// Links. An error says why it is dropped.
 func (l *Link) Deliver(line []byte) error {
 	if l.channel == nil {
 		return ErrClosed
@@ -142,7 +139,7 @@ func (l *Link) Deliver(line []byte) error {
 	return l.channel.deliver(line)
 }
 
-// Counters is what the worker counts on its page; known is false where it does not.
+// Counters is what the worker counts on its page; unknown if it does not.
 func (l *Link) Counters() (c ipc.Counters, known bool) {
 	if l.page < 0 {
 		return c, false
@@ -158,11 +155,11 @@ func (l *Link) SetLimit(connections int64) {
 	}
 }
 
-// RenewNotify makes the notify socket's file again if it is gone. It may block on
-// the file system, and is for any goroutine.
+// RenewNotify makes the notify socket's file again if it is gone. It may block on the file
+// system, and is for any goroutine.
 func (l *Link) RenewNotify() error { return l.notify.renew() }
 
-// Close closes the master's ends. The worker is gone. Closing again does nothing.
+// Close closes the master's ends, when the worker has ended. Again: nothing.
 func (l *Link) Close() {
 	if l.notify != nil {
 		l.notify.close()

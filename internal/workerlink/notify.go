@@ -21,10 +21,9 @@ import (
 // maxDatagram bounds a notify message, as systemd does (NOTIFY_BUFFER_MAX).
 const maxDatagram = 4096
 
-// notifySocket receives the sd_notify(3) messages of one worker. Only the worker's
-// user may write to its file. Where no file can be made (a full disk, a removed
-// directory) it has an abstract name (unix(7)): anybody may write to that, but
-// only the worker's processes count.
+// notifySocket receives the sd_notify(3) messages of one worker. Only the worker's user may
+// write to its file. If no file can be made (a full disk, a removed directory) it has an
+// abstract name (unix(7)): all may write to that, but only the worker's processes count.
 type notifySocket struct {
 	address string // as NOTIFY_SOCKET has it: a path, or @name
 	uid     uint32 // whose messages count, and whose the file is
@@ -76,8 +75,8 @@ func (s *notifySocket) listen() (*closing.Conn, uint64, error) {
 	return conn, inode, nil
 }
 
-// renew makes the socket's file again if it is gone, with another socket behind it.
-// What waits in the old one's queue is lost. It may block on the file system.
+// renew makes the socket's file again if it is gone, with another socket. What waits in
+// the old one is lost. It may block on the file system.
 func (s *notifySocket) renew() error {
 	if s.abstract() {
 		return nil
@@ -114,8 +113,8 @@ func (s *notifySocket) current() *closing.Conn {
 	return s.conn
 }
 
-// chown makes the socket's file the worker's alone: the very file that bind(2) has
-// made, and no other that has come into its place.
+// chown gives the socket's file to the worker: the file that bind(2) has made, and no other
+// in its place.
 func (s *notifySocket) chown() (inode uint64, err error) {
 	fd, err := unix.Open(s.address, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -138,8 +137,7 @@ func (s *notifySocket) chown() (inode uint64, err error) {
 
 func (s *notifySocket) abstract() bool { return strings.HasPrefix(s.address, "@") }
 
-// close ends receive and takes the socket's file away. Closing again does
-// nothing.
+// close ends receive and removes the socket's file.
 func (s *notifySocket) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,13 +148,12 @@ func (s *notifySocket) close() {
 	_ = s.conn.Close() // or again
 }
 
-// receive calls heard for each datagram that counts, until the socket is closed.
-// counts says whether a sender of the right uid may speak for the worker, by its
-// pid; ignored gets the pids of those that may not.
+// receive calls heard for each datagram that counts, until the socket is closed. counts
+// says whether a process of the worker's user may speak for the worker; ignored gets the
+// pids of others. A datagram that was cut does not count.
 //
-// Descriptors that came along are closed at once, which is also how BARRIER=1 is
-// answered: that is why the kernel is not to refuse them (closing.RefuseRights). A
-// datagram that was cut counts for nothing.
+// Descriptors sent along are closed at once. That answers BARRIER=1, so the kernel must not
+// refuse them (closing.RefuseRights).
 func (s *notifySocket) receive(counts func(sender int) bool, heard func(text string), ignored func(pid int)) {
 	data := make([]byte, maxDatagram)
 	messages := pace.New(messagesPerSecond, time.Now())

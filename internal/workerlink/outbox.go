@@ -3,28 +3,22 @@ package workerlink
 import "errors"
 
 const (
-	// maxWaiting bounds the applications' lines that wait for one worker to read, in
-	// bytes.
-	maxWaiting = 2 << 20
-	// maxOwn bounds how many of forkd's own messages wait: more than an honest worker
-	// ever has.
-	maxOwn = 8
+	maxWaiting = 2 << 20 // bytes of applications' lines that wait for one worker
+	maxOwn     = 8       // forkd's own messages that wait
 )
 
-// errFull refuses an application's message: its worker does not read. The sender
-// counts it as dropped.
+// errFull refuses an application's message; the sender counts it as dropped.
 var errFull = errors.New("cannot hand over the message: 2 MiB of them wait already, the worker does not read its channel")
 
-// outbox is what waits to be written to one worker: the rest of a line that is half
-// out, then forkd's own messages, then the applications' lines, each in the order
-// they came.
+// outbox is what waits to be written to one worker: the rest of a line that is half out,
+// then forkd's own messages, then the applications' lines.
 type outbox struct {
 	begun []byte
 	own   [][]byte
 	lines [][]byte // shared, not to be written to
 
-	waiting int // bytes of begun, of lines, and of what next returned last
-	leaving int // of those, the latter
+	waiting int // bytes of begun, of lines, and of the line that next returned last
+	writing int // bytes of the latter
 }
 
 // put keeps an application's line, or refuses it.
@@ -43,8 +37,8 @@ func (o *outbox) begin(rest []byte) {
 	o.waiting += len(rest)
 }
 
-// putOwn keeps one of forkd's own. Where too many wait, a drain replaces the last of
-// them; another is dropped: the worker does not read.
+// putOwn keeps one of forkd's own. If too many wait, a drain replaces the last of them, and
+// others are dropped.
 func (o *outbox) putOwn(line []byte, drain bool) {
 	switch {
 	case len(o.own) < maxOwn:
@@ -54,21 +48,21 @@ func (o *outbox) putOwn(line []byte, drain bool) {
 	}
 }
 
-// next is what to write now, nil for nothing more; what it returned before is out.
+// next is what to write now, nil: nothing. The line that it returned before is written.
 func (o *outbox) next() (line []byte) {
-	o.waiting -= o.leaving
-	o.leaving = 0
+	o.waiting -= o.writing
+	o.writing = 0
 	switch {
 	case o.begun != nil:
 		line, o.begun = o.begun, nil
-		o.leaving = len(line)
+		o.writing = len(line)
 	case len(o.own) > 0:
 		line, o.own = o.own[0], o.own[1:]
 	case len(o.lines) > 0:
 		line = o.lines[0]
 		o.lines[0] = nil
 		o.lines = o.lines[1:]
-		o.leaving = len(line)
+		o.writing = len(line)
 	default:
 		*o = outbox{} // a burst is over: its memory is not kept
 	}

@@ -190,7 +190,12 @@ func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []st
 		if err != nil {
 			return err
 		}
-		longest := longestWait(hosts)
+		longest := time.Duration(0) // until a host looks for commands: it does when it reports
+		for _, h := range hosts {
+			if h.Interval != nil {
+				longest = max(longest, time.Duration((2**h.Interval+1)*float64(time.Second)))
+			}
+		}
 		if !cmd.Flags().Changed("within") {
 			f.within = max(f.within, longest)
 		}
@@ -201,18 +206,6 @@ func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []st
 		}
 		return run.run(ctx)
 	})
-}
-
-// longestWait is the time in which all hosts look for commands: they do when they
-// report.
-func longestWait(hosts []*hostResult) time.Duration {
-	slowest := 0.0
-	for _, h := range hosts {
-		if h.Interval != nil {
-			slowest = max(slowest, *h.Interval)
-		}
-	}
-	return time.Duration((2*slowest + 1) * float64(time.Second))
 }
 
 // choose returns the named hosts of an app, or all that have not vanished.

@@ -40,7 +40,8 @@ func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {
 		figureColumn("UTIL", func(h *fleet.Host) string { return share(h.Utilization) }),
 		figureColumn("REQS", func(h *fleet.Host) string { return count(h.Requests) }),
 		figureColumn("AGE", func(h *fleet.Host) string {
-			return figure(h.Age, func(s float64) string { return age(seconds(s)) })
+			const most = 100 * 365 * 86400 // seconds
+			return figure(h.Age, func(s float64) string { return age(time.Duration(min(s, most) * float64(time.Second))) })
 		}),
 	}
 }
@@ -152,10 +153,4 @@ func hostState(h *fleet.Host) string {
 	default:
 		return sanitize(h.State)
 	}
-}
-
-// seconds is a duration of at most 100 years.
-func seconds(s float64) time.Duration {
-	const most = 100 * 365 * 24 * time.Hour
-	return time.Duration(min(max(s, 0), most.Seconds()) * float64(time.Second))
 }

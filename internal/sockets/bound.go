@@ -56,7 +56,7 @@ func (b *boundAddress) mend(m *socket) (undone string, err error) {
 // Modes are the names of the modes of TCP.
 func Modes() []string { return []string{ModeReuseport, ModeShared, ModeEach} }
 
-func newMode(b *boundAddress, given []*passed) mode {
+func newMode(b *boundAddress, given []*socket) mode {
 	switch {
 	case b.at.path != "":
 		return newUnix(b, given)
@@ -79,17 +79,16 @@ func (b *boundAddress) serves(want bindAddr, l Listener) bool {
 }
 
 // adopt takes over passed sockets. Their slots are not open yet.
-func (b *boundAddress) adopt(given []*passed) error {
-	for _, p := range given {
-		m := p.socket
-		b.put(&m)
+func (b *boundAddress) adopt(given []*socket) error {
+	for _, m := range given {
+		b.put(m)
 		if m.unitOwned { // systemd has not been asked to
 			if _, err := setNonblocking(m.fd, b.listener.Nonblocking); err != nil {
 				b.set.notice("listener %s: cannot change O_NONBLOCK of its socket: %v", b.listener.Name, err)
 			}
 		}
 		if err := m.listen(b.listener.Backlog); err != nil {
-			return fmt.Errorf("cannot listen on %s, %s: %w", b.listener, p, err)
+			return fmt.Errorf("cannot listen on %s, %s: %w", b.listener, m, err)
 		}
 	}
 	return nil
@@ -247,7 +246,7 @@ func (b *boundAddress) replace(m, next *socket) {
 }
 
 // giveBack takes the unit-owned sockets out, by index of a group.
-func (b *boundAddress) giveBack() []*passed {
+func (b *boundAddress) giveBack() []*socket {
 	var slots []int
 	for slot, m := range b.all() {
 		if m.unitOwned {
@@ -257,13 +256,9 @@ func (b *boundAddress) giveBack() []*passed {
 	if g, ok := b.mode.(*group); ok && len(slots) > 0 {
 		slots = g.leave()
 	}
-	var back []*passed
+	var back []*socket
 	for _, slot := range slots {
-		p := &passed{socket: *b.sockets[slot], at: b.at, unix: b.at.path != ""}
-		if b.at.mode == ModeEach {
-			p.at.end.port += slot
-		}
-		back = append(back, p)
+		back = append(back, b.sockets[slot])
 		b.sockets[slot] = nil
 	}
 	return back

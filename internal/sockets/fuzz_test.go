@@ -12,7 +12,7 @@ func FuzzPassed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, record, name string) {
 		end := endpoint{addr: ipv4Loopback, port: 80}
 		o := recordFile{read: parseRecord(strings.NewReader(record))}
-		given := []*passed{{socket: socket{slot: 1}}, {}}
+		given := []*socket{{slot: 1}, {}}
 		o.sort(end, given)
 		if given[0].slot+given[1].slot != 1 {
 			t.Errorf("slots %d and %d", given[0].slot, given[1].slot)

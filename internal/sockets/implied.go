@@ -12,11 +12,11 @@ import (
 // without listeners. Its name is the socket unit's without ".socket", else the port or
 // the file. Called before the first Open.
 func (s *Set) Implied() []Listener {
-	var leads []*passed // one for each address, a socket unit's where there is one
+	var leads []*socket // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {
-		at := slices.IndexFunc(leads, func(lead *passed) bool { return lead.at == p.at })
+		at := slices.IndexFunc(leads, func(lead *socket) bool { return lead.at == p.at })
 		switch {
-		case p.unix && p.at.path == "":
+		case p.isUnix() && p.at.path == "":
 		case at < 0:
 			leads = append(leads, p)
 		case p.unitOwned && !leads[at].unitOwned:
@@ -28,7 +28,7 @@ func (s *Set) Implied() []Listener {
 		l := p.listens()
 		l.Name, l.Nonblocking, l.Mode, l.Balance = p.listener, true, ModeReuseport, BalanceHash
 		plain := strconv.Itoa(l.Port)
-		if p.unix {
+		if p.isUnix() {
 			l.Mode, l.Balance = ModeShared, ""
 			plain = strings.TrimSuffix(filepath.Base(l.Path), ".sock")
 		}

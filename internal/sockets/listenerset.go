@@ -64,7 +64,7 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 
 // bind binds the address of the i-th listener. It uses passed sockets, and returns the
 // rest.
-func (l *ListenerSet) bind(i int, want bindAddr, from []*passed, slots int) (rest []*passed, err error) {
+func (l *ListenerSet) bind(i int, want bindAddr, from []*socket, slots int) (rest []*socket, err error) {
 	s, asked := l.set, l.listeners[i]
 	at, chosen, rest, err := l.pick(asked, want, from)
 	if err != nil {
@@ -97,7 +97,7 @@ func (l *ListenerSet) undo() {
 			continue
 		}
 		for slot, m := range b.all() {
-			if slices.ContainsFunc(l.set.passed, func(given *passed) bool { return given.fd == m.fd }) {
+			if slices.Contains(l.set.passed, m) {
 				b.sockets[slot] = nil
 			}
 		}
@@ -144,12 +144,12 @@ func (s *Set) dropPassed() {
 			p.close()
 			continue
 		}
-		if p.unix {
+		if p.isUnix() {
 			stale := fileAt(p.at.path)
 			stale.recognise(p.fd)
 			stale.remove()
 		}
-		s.forget(&p.socket)
+		s.forget(p)
 		p.end()
 		s.notice("no listener is %s any more: closed", p)
 	}
@@ -261,8 +261,8 @@ func (l *ListenerSet) Sources() []string {
 
 // explainUnits gives a notice if a unit's sockets are at another address, too few or
 // too many.
-func (b *boundAddress) explainUnits(asked Listener, given []*passed, slots int) {
-	lead := slices.IndexFunc(given, func(p *passed) bool { return p.unitOwned })
+func (b *boundAddress) explainUnits(asked Listener, given []*socket, slots int) {
+	lead := slices.IndexFunc(given, func(p *socket) bool { return p.unitOwned })
 	if lead < 0 {
 		return
 	}

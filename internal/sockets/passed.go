@@ -5,33 +5,27 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/closing"
 )
 
-// passed is a socket that the master was given, and where it listens.
-type passed struct {
-	socket
-	listener string   // of LISTENER.SLOT
-	at       bindAddr // without a path where a unix socket has no file
-	unix     bool
-}
-
-func (p *passed) String() string {
+func (p *socket) String() string {
 	return fmt.Sprintf("socket %q that systemd passed (%s)", p.passedAs, p.address())
 }
 
-func (p *passed) address() string {
-	if p.unix && p.at.path == "" {
+func (p *socket) address() string {
+	if p.isUnix() && p.at.path == "" {
 		return "a unix socket without a path"
 	}
 	return p.listens().Address()
 }
 
 // listens is a listener at the socket's address.
-func (p *passed) listens() Listener {
+func (p *socket) listens() Listener {
 	end := p.at.end
 	l := Listener{Network: "tcp6", Port: end.port, Path: p.at.path}
 	switch {
-	case p.unix:
+	case p.isUnix():
 		l.Network = "unix"
 		return l
 	case end.dual:
@@ -53,24 +47,21 @@ func (e *MisfitError) Error() string { return e.text }
 
 func (s *Set) take(given []Passed) error {
 	given = slices.DeleteFunc(slices.Clone(given), s.record.take)
-	var dead []*passed
+	var dead []*socket
 	for _, g := range given {
-		p := &passed{socket: *newSocket(g.FD)}
+		p := newSocket(g.FD)
 		p.passedAs = g.Name
 		if listener, slot, ok := storedName(g.Name); ok && s.record.proves(p.cookie) {
 			p.stored, p.listener, p.slot = g.Name, listener, slot
 		} else {
 			p.unitOwned, p.options = true, readOptions(g.FD)
 		}
-		what, listens := p.examine()
+		what, listens := p.examine(&s.closer)
 		if what == "" && !listens && p.stored == "" {
 			what = "a socket that does not listen"
 		}
 		if what != "" {
 			return fmt.Errorf("cannot use descriptor %d that was passed as %q: it is %s: forkd takes listening stream sockets (ListenStream= of a socket unit, Accept=no)", g.FD, g.Name, what)
-		}
-		if p.unix {
-			p.closer = &s.closer
 		}
 		if listens {
 			s.passed = append(s.passed, p)
@@ -83,7 +74,7 @@ func (s *Set) take(given []Passed) error {
 	}
 	for _, p := range dead {
 		s.notice("listener %s: the stored socket of slot %d does not listen any more: dropped", p.listener, p.slot)
-		s.forget(&p.socket)
+		s.forget(p)
 		p.close()
 	}
 	return nil
@@ -91,7 +82,7 @@ func (s *Set) take(given []Passed) error {
 
 // examine finds out where the socket listens. what says what it is if it is no socket
 // that could.
-func (p *passed) examine() (what string, listens bool) {
+func (p *socket) examine(closer *closing.Closer) (what string, listens bool) {
 	var stat unix.Stat_t
 	if err := unix.Fstat(p.fd, &stat); err != nil {
 		return "no open descriptor", false
@@ -120,7 +111,9 @@ func (p *passed) examine() (what string, listens bool) {
 			return "a connection, as with Accept=yes", false
 		}
 	}
-	p.unix = domain == unix.AF_UNIX
+	if domain == unix.AF_UNIX {
+		p.closer = closer
+	}
 	var err error
 	if p.at, err = localAddr(p.fd); err != nil {
 		return "a socket without an address", false
@@ -129,10 +122,10 @@ func (p *passed) examine() (what string, listens bool) {
 }
 
 // unfit reports whether a socket is of another family than the listener.
-func (p *passed) unfit(l Listener, want bindAddr) bool {
+func (p *socket) unfit(l Listener, want bindAddr) bool {
 	switch {
-	case p.unix || l.Network == "unix":
-		return p.unix != (l.Network == "unix")
+	case p.isUnix() || l.Network == "unix":
+		return p.isUnix() != (l.Network == "unix")
 	case l.Network == "tcp4":
 		return !p.at.end.addr.Is4()
 	case l.Network == "tcp6":
@@ -143,9 +136,9 @@ func (p *passed) unfit(l Listener, want bindAddr) bool {
 }
 
 // in reports whether the socket is at the exact address, on any of its ports.
-func (p *passed) in(at bindAddr) bool {
-	if p.unix || at.path != "" {
-		return p.unix && p.at.path != "" && p.at.path == at.path
+func (p *socket) in(at bindAddr) bool {
+	if p.isUnix() || at.path != "" {
+		return p.isUnix() && p.at.path != "" && p.at.path == at.path
 	}
 	port := p.at.end.port
 	return at.end.withPort(port) == p.at.end && port >= at.end.port && port < at.end.port+at.ports
@@ -153,7 +146,7 @@ func (p *passed) in(at bindAddr) bool {
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its
 // name, those at its address. at is where they are.
-func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (at bindAddr, chosen, rest []*passed, err error) {
+func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*socket) (at bindAddr, chosen, rest []*socket, err error) {
 	names := make([]string, len(l.listeners))
 	for i, other := range l.listeners {
 		names[i] = other.Name
@@ -162,11 +155,11 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (at bi
 	if err != nil {
 		return at, nil, nil, err
 	}
-	mine := func(p *passed) bool {
-		return p.stored != "" && p.unix == (asked.Network == "unix") && (p.listener == asked.Name || !slices.Contains(names, p.listener))
+	mine := func(p *socket) bool {
+		return p.stored != "" && p.isUnix() == (asked.Network == "unix") && (p.listener == asked.Name || !slices.Contains(names, p.listener))
 	}
 	if at.end.port == 0 && at.path == "" { // the kernel may have picked a port for an earlier master
-		earlier := slices.IndexFunc(from, func(p *passed) bool {
+		earlier := slices.IndexFunc(from, func(p *socket) bool {
 			return mine(p) && p.listener == asked.Name && p.at.end.withPort(0) == at.end
 		})
 		if earlier >= 0 {
@@ -177,7 +170,7 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (at bi
 	if shared && len(units) > 1 {
 		return at, nil, nil, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
 	}
-	stored := filter(from, func(p *passed) bool { return mine(p) && p.in(at) && (!shared || len(units) == 0) })
+	stored := filter(from, func(p *socket) bool { return mine(p) && p.in(at) && (!shared || len(units) == 0) })
 	taken := map[int]bool{}
 	for _, p := range append(stored, units...) {
 		slot := 0
@@ -196,21 +189,21 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*passed) (at bi
 			chosen = append(chosen, p)
 		}
 	}
-	return at, chosen, filter(from, func(p *passed) bool { return !slices.Contains(chosen, p) }), nil
+	return at, chosen, filter(from, func(p *socket) bool { return !slices.Contains(chosen, p) }), nil
 }
 
 // pickUnits chooses unit-owned sockets, all at one address: of the listener's name and
 // address, of its name, at its address, on its port.
-func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (at bindAddr, best []*passed, err error) {
-	named := func(p *passed) bool { return p.passedAs == l.Name }
-	there := func(p *passed) bool { return p.in(want) }
-	for _, fits := range []func(p *passed) bool{
-		func(p *passed) bool { return named(p) && there(p) }, named, there,
-		func(p *passed) bool {
-			return !p.unix && want.path == "" && p.at.end.port == want.end.port && p.at.end.meets(want.end)
+func pickUnits(l Listener, want bindAddr, names []string, from []*socket) (at bindAddr, best []*socket, err error) {
+	named := func(p *socket) bool { return p.passedAs == l.Name }
+	there := func(p *socket) bool { return p.in(want) }
+	for _, fits := range []func(p *socket) bool{
+		func(p *socket) bool { return named(p) && there(p) }, named, there,
+		func(p *socket) bool {
+			return !p.isUnix() && want.path == "" && p.at.end.port == want.end.port && p.at.end.meets(want.end)
 		},
 	} {
-		best = filter(from, func(p *passed) bool {
+		best = filter(from, func(p *socket) bool {
 			return p.stored == "" && (named(p) || !slices.Contains(names, p.passedAs)) && fits(p)
 		})
 		if len(best) > 0 {
@@ -228,7 +221,7 @@ func pickUnits(l Listener, want bindAddr, names []string, from []*passed) (at bi
 	if !there(lead) {
 		at.end, at.path = lead.at.end, lead.at.path
 	}
-	return at, filter(best, func(p *passed) bool { return p == lead || p.in(at) }), nil
+	return at, filter(best, func(p *socket) bool { return p == lead || p.in(at) }), nil
 }
 
 func filter[T any](list []T, keep func(T) bool) []T {

@@ -22,12 +22,16 @@ type socket struct {
 	stored    string          // its name in the fd store, "": it is not there
 	unitOwned bool            // a socket unit of systemd's has it too: it is never ended
 	passedAs  string          // its name among the passed ones
+	at        bindAddr        // of a passed one; without a path where a unix socket has no file
+	listener  string          // of LISTENER.SLOT, as it was passed
 	options   [][]byte        // of a socket unit's, as it was passed
 	damaged   bool            // a worker has set what cannot be set back: told
 
 	next    *socket      // of a group: another one for the slot, see group.fileFor
 	nextFor *ListenerSet // whose workers have that
 }
+
+func (m *socket) isUnix() bool { return m.closer != nil }
 
 func newSocket(fd int) *socket { return &socket{fd: fd, cookie: cookie(fd)} }
 
@@ -38,7 +42,7 @@ func (m *socket) listen(backlog int) error {
 		return os.NewSyscallError("listen", err)
 	}
 	state, err := m.inspect()
-	if m.closer != nil && err != nil {
+	if m.isUnix() && err != nil {
 		m.backlog = 0
 		return nil
 	}
@@ -82,7 +86,7 @@ func joinWords(list, more string) string {
 }
 
 func (m *socket) waiting() (n int, listens bool) {
-	if m.closer != nil && hungUp(m.fd) {
+	if m.isUnix() && hungUp(m.fd) {
 		return 0, false
 	}
 	state, err := m.inspect()
@@ -126,7 +130,7 @@ func (m *socket) discard(ended bool) {
 	}
 	fd := m.fd
 	m.fd = -1
-	if m.closer == nil {
+	if !m.isUnix() {
 		if state, err := inspect(fd); err == nil && !state.listens {
 			_ = disconnect(fd) // fails only while a process waits in it, which has a copy then
 		}
@@ -262,7 +266,7 @@ type state struct {
 }
 
 func (m *socket) inspect() (state, error) {
-	if m.closer == nil {
+	if !m.isUnix() {
 		return inspect(m.fd)
 	}
 	return inspectUnix(inode(m.fd))

@@ -84,7 +84,7 @@ type Set struct {
 	own     func(Holder) bool // a worker of this app, or one that a killed master has left
 	keeper  Keeper            // nil: none
 	closer  closing.Closer
-	passed  []*passed
+	passed  []*socket
 	bound   []*boundAddress
 	sets    []*ListenerSet
 	serving []*ListenerSet // by slot, of the last Steer; nil: none yet
@@ -281,7 +281,7 @@ func (s *Set) all() iter.Seq[*socket] {
 			}
 		}
 		for _, p := range s.passed {
-			if !yield(&p.socket) {
+			if !yield(p) {
 				return
 			}
 		}

@@ -81,15 +81,15 @@ func cookie(fd int) uint64 {
 
 // sort brings passed sockets of a group into the kernel's order and returns it. Without a
 // record it guesses: first unit-owned ones as listed, then by slot.
-func (o *recordFile) sort(end endpoint, given []*passed) groupIndex {
+func (o *recordFile) sort(end endpoint, given []*socket) groupIndex {
 	known := groupIndex(slices.Clone(o.read.Orders[end.key()]))
 	for _, slot := range known.slots() {
-		if !slices.ContainsFunc(given, func(p *passed) bool { return p.slot == slot }) {
+		if !slices.ContainsFunc(given, func(p *socket) bool { return p.slot == slot }) {
 			known.leave(slot) // it has been closed since
 		}
 	}
 	whole := len(known.slots()) == len(given)
-	position := func(p *passed) int {
+	position := func(p *socket) int {
 		switch {
 		case whole:
 			return slices.Index(known, p.slot)
@@ -99,7 +99,7 @@ func (o *recordFile) sort(end endpoint, given []*passed) groupIndex {
 			return p.slot
 		}
 	}
-	slices.SortStableFunc(given, func(a, b *passed) int { return position(a) - position(b) })
+	slices.SortStableFunc(given, func(a, b *socket) int { return position(a) - position(b) })
 	if !whole {
 		known = nil
 		for _, p := range given {

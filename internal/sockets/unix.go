@@ -16,7 +16,7 @@ type unixSocket struct {
 	warned string // the last warning, while it holds
 }
 
-func newUnix(b *boundAddress, given []*passed) mode {
+func newUnix(b *boundAddress, given []*socket) mode {
 	u := &unixSocket{boundAddress: b, file: fileAt(b.at.path)}
 	for _, p := range given {
 		if !p.unitOwned {

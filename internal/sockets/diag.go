@@ -97,8 +97,7 @@ func attributes(data []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// dumpTCP asks for the sockets on a port in some states, of both families. The kernel
-// filters.
+// dumpTCP asks for the sockets on a port in some states, of both families.
 func dumpTCP(port int, states uint32, each func(said []byte)) error {
 	request := make([]byte, 60) // struct inet_diag_req
 	binary.BigEndian.PutUint16(request[4:], uint16(port))
@@ -124,8 +123,7 @@ type groupKey struct {
 }
 
 // listeners returns the sockets that listen on the port, those of a group in the order of
-// their listen(2). It walks only the kernel's table of listening sockets: 0.02 ms, 1.5 ms
-// beside 15,000 others.
+// their listen(2). It takes 0.02 ms, 1.5 ms beside 15,000 other listening sockets.
 func listeners(port int) (found []listening, err error) {
 	var v4 []listening
 	err = dumpTCP(port, listenState, func(said []byte) {

@@ -19,12 +19,10 @@ func (s *Set) Leave(slot int) *Leaving {
 	return l
 }
 
-// HalfOpen reports whether connections of that time are still half-open. The kernel does
-// not tell their slot: those of the listener's other slots count too, later ones do not.
-// A silent client's stays for about a minute (tcp_synack_retries). The caller polls until
-// it gets false, with a timeout. It takes milliseconds where there are many connections,
-// and can be called from any goroutine, one at a time. The error says that the kernel
-// cannot be asked.
+// HalfOpen reports whether connections of that time are still half-open, those of the
+// listener's other slots included: the kernel does not tell their slot. A silent client's
+// stays for about a minute (tcp_synack_retries). It takes milliseconds where there are many
+// connections, and can be called from any goroutine, one at a time.
 func (l *Leaving) HalfOpen() (bool, error) {
 	now := map[tuple]bool{}
 	for _, port := range l.ports {

@@ -18,11 +18,10 @@ type ListenerSet struct {
 
 func (l *ListenerSet) has(b *boundAddress) bool { return slices.Contains(l.bound, b) }
 
-// Open binds every listener, for slots 0 to slots-1; slots is 1 to 1024. An address that
+// Open binds every listener for 1 to 1024 slots, or uses passed sockets. An address that
 // another set has is shared with it, and takes the new name, balance, backlog and
-// permissions. Passed sockets are used; the others are bound. If it fails nothing has
-// changed; the error says what to do, and is a *HeldError if somebody else has the port
-// or the path.
+// permissions. If it fails nothing has changed; the error says what to do, and is a
+// *HeldError if somebody else has the port or the path.
 func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	if slots < 1 || slots > maxSlots {
 		return nil, fmt.Errorf("cannot open the sockets of %d slots: 1 to %d can be steered", slots, maxSlots)
@@ -62,8 +61,7 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	return l, nil
 }
 
-// bind binds the address of the i-th listener. It uses passed sockets, and returns the
-// rest.
+// bind binds the address of the i-th listener, and returns the rest of the passed sockets.
 func (l *ListenerSet) bind(i int, want bindAddr, from []*socket, slots int) (rest []*socket, err error) {
 	s, asked := l.set, l.listeners[i]
 	at, chosen, rest, err := l.pick(asked, want, from)
@@ -105,9 +103,8 @@ func (l *ListenerSet) undo() {
 	}
 }
 
-// markDraining sets HeldError.Draining if the port is still held by this app's own
-// draining workers. On the first Open the holders are a previous master's: the caller
-// waits for those.
+// markDraining marks an error about this app's own draining workers. On the first Open the
+// holders are a previous master's: the caller waits for those.
 func (s *Set) markDraining(err error) {
 	if held, ok := errors.AsType[*HeldError](err); ok && s.opened {
 		held.Draining = held.Only(s.own)
@@ -169,8 +166,8 @@ func (s *Set) dropSurplus(b *boundAddress, slots int) {
 }
 
 // Release closes the sockets that no other set has: they end with the last worker's copy.
-// Their unix paths and entries in the fd store are removed. A unit-owned one is kept for
-// a later set. Called when the workers that served there have been told to drain.
+// A unit-owned one is kept for a later set. Called when the workers that served there have
+// been told to drain.
 func (s *Set) Release(l *ListenerSet) {
 	at := slices.Index(s.sets, l)
 	if at < 0 {
@@ -209,10 +206,9 @@ func (s *Set) Release(l *ListenerSet) {
 	s.store(s.bound) // under the names that they have now
 }
 
-// Files returns the slot's sockets in the order of the listeners. It opens those of a new
-// slot, or of one that CloseSlot closed; they get no connections before Steer says so.
-// The descriptors stay the Set's: the caller passes them to a worker, does not close
-// them, and does not use them after CloseSlot.
+// Files returns the slot's sockets in the order of the listeners, and opens those that it
+// has not; they get no connections before Steer says so. The descriptors stay the Set's:
+// the caller neither closes them nor uses them after CloseSlot.
 func (l *ListenerSet) Files(slot int) ([]int, error) {
 	s := l.set
 	if slot < 0 || slot >= maxSlots || s.closed || !slices.Contains(s.sets, l) {

@@ -22,8 +22,7 @@ type option struct {
 }
 
 // options are the options to reset, in an order that works: IP_TOS sets SO_PRIORITY too,
-// SO_BUF_LOCK undoes a side effect of SO_RCVBUF and SO_SNDBUF (socket(7), ip(7), ipv6(7),
-// tcp(7)).
+// SO_BUF_LOCK undoes a side effect of SO_RCVBUF and SO_SNDBUF.
 func options() []option {
 	half := func(value []byte) { // the kernel makes the double of it
 		binary.NativeEndian.PutUint32(value, binary.NativeEndian.Uint32(value)/2)

@@ -1,11 +1,8 @@
 package sockets
 
-// A slot whose socket has a locked filter gets another in a roll: the replacement is a
-// member of the group at once, and the slot's when the new set serves it.
-
 // fileFor returns the socket for a worker of the set: the slot's, or, if its filter is
-// locked, a replacement. The slot's connections go to the old one until the set serves
-// the slot.
+// locked, a replacement, which is a member of the group at once. The slot's connections go
+// to the old one until the set serves the slot.
 func (g *group) fileFor(m *socket, l *ListenerSet) int {
 	if m.next == nil {
 		if m.unitOwned || !isLocked(m.fd) {

@@ -120,10 +120,9 @@ func (m *socket) end() {
 // close closes the descriptor without blocking.
 func (m *socket) close() { m.discard(false) }
 
-// discard closes the descriptor. A unix socket's queue survives shutdown(2) while
-// somebody has a copy, and may hold descriptors that clients sent. A TCP socket that does
-// not listen may have been connected by a worker, with SO_LINGER and unsent data, on
-// which close(2) would wait.
+// discard closes the descriptor. A unix socket's queue survives shutdown(2) while somebody
+// has a copy, and may hold descriptors that clients sent. A worker may have connected a TCP
+// socket that does not listen, with SO_LINGER and unsent data: close(2) would wait.
 func (m *socket) discard(ended bool) {
 	if m.fd < 0 {
 		return

@@ -8,25 +8,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
 )
 
-// socketFile is the file of a unix socket. A worker may unlink its path. A socket cannot
-// be bound twice, but a file can be linked: it has a second name, where the file system
-// has hard links, from which the path is linked again (decision 20).
-//
+// socketFile is the file of a unix socket. It has a second name, where the file system has
+// hard links, from which the path is linked again if a worker unlinks it (decision 20).
 // Whoever may write to the directory can replace either name at any moment, and a master
 // that is root must not follow that: the file is known by its inode.
 type socketFile struct {
 	path   string
 	second string
-	id     fileID // zero: not bound
+	info   os.FileInfo // nil: not bound
 }
-
-type fileID struct{ device, inode uint64 }
 
 var errNotOurs = errors.New("somebody else's file is at its path")
 
@@ -34,12 +31,7 @@ func fileAt(path string) socketFile {
 	return socketFile{path: path, second: filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".forkd")}
 }
 
-func lstat(name string) (stat unix.Stat_t, id fileID, err error) {
-	if err := unix.Lstat(name, &stat); err != nil {
-		return stat, id, &fs.PathError{Op: "lstat", Path: name, Err: err}
-	}
-	return stat, fileID{stat.Dev, stat.Ino}, nil
-}
+func statOf(info os.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
 
 // unlink removes a name, but no directory, as os.Remove would.
 func unlink(name string) error {
@@ -54,13 +46,14 @@ func unlink(name string) error {
 // *HeldError if somebody listens.
 func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Closer) error {
 	for _, name := range []string{f.path, f.second} {
-		stat, _, err := lstat(name)
-		kind := stat.Mode & unix.S_IFMT
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		info, err := os.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return f.explain(l, err)
+		}
+		switch kind := statOf(info).Mode & unix.S_IFMT; {
 		case kind != unix.S_IFSOCK && name == f.path:
 			return fmt.Errorf("cannot listen on %s: there is %s, and no socket: remove it or choose another path", l, kindOf(kind))
 		case kind != unix.S_IFSOCK:
@@ -131,22 +124,23 @@ func (f *socketFile) recognise(fd int) {
 // identify checks by sock_diag that the name leads to the socket's own file. Where the
 // kernel does not tell, a socket file of this user is taken for it.
 func (f *socketFile) identify(fd int, name string) error {
-	stat, id, err := lstat(name)
+	info, err := os.Lstat(name)
 	if err != nil {
 		return err
 	}
+	stat := statOf(info)
 	state, err := inspectUnix(inode(fd))
 	known := err == nil && state.inode != 0
 	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || known && uint32(state.inode) != uint32(stat.Ino) || !known && int(stat.Uid) != os.Geteuid() {
 		return errNotOurs
 	}
-	f.id = id
+	f.info = info
 	return nil
 }
 
 func (f *socketFile) isAt(name string) (bool, error) {
-	_, id, err := lstat(name)
-	return err == nil && id == f.id, err
+	info, err := os.Lstat(name)
+	return os.SameFile(info, f.info), err
 }
 
 // remove unlinks the names that lead to the socket's own file. Errors do not matter:
@@ -157,22 +151,21 @@ func (f *socketFile) remove() {
 			_ = unlink(name)
 		}
 	}
-	f.id = fileID{}
+	f.info = nil
 }
 
 // on acts on the socket's own file, if the name leads to it, by a path of /proc that
 // stays valid whatever becomes of the name. act's errors must not show that path.
 func (f *socketFile) on(name string, act func(path string) error) error {
-	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	file, err := os.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: name, Err: err}
+		return err
 	}
-	defer unix.Close(fd)
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil || (fileID{stat.Dev, stat.Ino}) != f.id {
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !os.SameFile(info, f.info) {
 		return errNotOurs
 	}
-	return act(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return act(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
 }
 
 func (f *socketFile) chmod(perm fs.FileMode) error {
@@ -181,10 +174,6 @@ func (f *socketFile) chmod(perm fs.FileMode) error {
 
 func (f *socketFile) chown(to Owner) error {
 	return f.on(f.path, func(path string) error {
-		var stat unix.Stat_t
-		if err := unix.Stat(path, &stat); err != nil || stat.Uid == to.UID && stat.Gid == to.GID {
-			return err
-		}
 		if err := unix.Chown(path, int(to.UID), int(to.GID)); err != nil {
 			return fmt.Errorf("chown to uid %d and gid %d: %w", to.UID, to.GID, err)
 		}

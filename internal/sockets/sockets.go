@@ -99,11 +99,10 @@ type Set struct {
 	noDiag  sync.Once       // sock_diag has failed
 }
 
-// New takes over the sockets passed to the master: the descriptors are the Set's
-// from then on, close-on-exec. keeper is nil without an fd store. own recognises the
-// workers of this app, also those that a killed master left, by more than what they
-// say of themselves. The error says which descriptor is no listening stream socket;
-// then nothing is taken over.
+// New takes over the descriptors passed to the master. keeper is nil without an fd store.
+// own recognises the workers of this app, also those that a killed master left, by more
+// than what they say of themselves. The error says which descriptor is no listening stream
+// socket; then nothing is taken over.
 func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Set, error) {
 	s := &Set{app: app, own: own, keeper: keeper, busy: map[int]bool{}}
 	if err := s.take(passed); err != nil {
@@ -112,10 +111,9 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 	return s, nil
 }
 
-// Steer says which set's worker gets each slot's new connections, one entry per
-// slot; nil: the slot gets none. A listener's connections go to the slots whose set
-// has it, or, where none of these can take any, to all open slots. What waits in a
-// queue stays there.
+// Steer says which set's worker gets each slot's new connections; nil: the slot gets none.
+// A listener's go to the slots whose set has it, or, where none of these can take any, to
+// all open slots. What waits in a queue stays there.
 func (s *Set) Steer(serving []*ListenerSet) (err error) {
 	s.serving = slices.Clone(serving)
 	for _, b := range s.bound {

@@ -11,13 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The program runs for each SYN (and, under SYN cookies, for the ACK that ends
-// the handshake) and returns an index into the group. Its data begins behind
-// the TCP header, so that headers are reached through SKF_NET_OFF.
-//
-// The client's address and port are hashed here. SKF_AD_RXHASH would be shorter,
-// but is 0 for every packet of a device that computes no hash, as tun, and many
-// virtual cards: one slot would get all connections.
+// The program runs for each SYN (and, under SYN cookies, for the ACK that ends the
+// handshake) and returns an index into the group. Its data begins behind the TCP header.
+// SKF_AD_RXHASH would be shorter than an own hash, but is 0 for every packet of a device
+// that computes none, as tun: one slot would get all connections.
 const (
 	network = 0xfff00000 // SKF_NET_OFF, linux/filter.h: relative to the IP header
 

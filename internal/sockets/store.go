@@ -13,8 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recordName is the record's name in the fd store. No socket has it: it does not end in a
-// number.
+// recordName is in the fd store. No socket has it: it does not end in a number.
 const recordName = "forkd-orders"
 
 const maxRecord = 8 << 20
@@ -154,8 +153,7 @@ func (s *Set) forget(m *socket) {
 
 func storeName(listener string, slot int) string { return listener + "." + strconv.Itoa(slot) }
 
-// storedName parses LISTENER.SLOT. The name alone does not prove that a socket was
-// stored.
+// storedName parses LISTENER.SLOT.
 func storedName(name string) (listener string, slot int, ok bool) {
 	dot := strings.LastIndexByte(name, '.')
 	slot, err := strconv.Atoi(name[dot+1:])

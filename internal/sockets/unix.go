@@ -55,7 +55,7 @@ func (u *unixSocket) bind(int) (*socket, error) {
 }
 
 func (u *unixSocket) configure(before Listener) {
-	if u.file.id == (fileID{}) {
+	if u.file.info == nil {
 		return
 	}
 	if u.listener.Perm != before.Perm {

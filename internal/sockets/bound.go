@@ -20,8 +20,8 @@ type boundAddress struct {
 	overlapping bool // with another address of the Set, whose sockets it can join
 }
 
-// mode is what differs between the ways to serve an address; the defaults are
-// boundAddress's.
+// mode is what differs between the ways to serve an address. A boundAddress itself is the
+// mode of sockets that no other can join: one for all slots, or one on the port of each.
 type mode interface {
 	// bind makes a listening socket for the slot, or returns another slot's to be shared. In
 	// a group it gets no connections before steer.
@@ -40,6 +40,26 @@ type mode interface {
 	steer() error
 	// fileFor returns the descriptor for a worker of the set.
 	fileFor(m *socket, l *ListenerSet) int
+}
+
+func (b *boundAddress) bind(slot int) (*socket, error) {
+	end, l := b.at.end, b.listener
+	if b.at.mode == ModeEach {
+		end.port += slot
+		l.Port = end.port
+	}
+	if end.port > maxPort {
+		return nil, fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, b.listener, end.port)
+	}
+	m, err := end.listen(l, exclusive)
+	if err != nil {
+		return nil, end.explain(l, err)
+	}
+	m.slot = slot
+	if end.port == 0 {
+		err = b.setPort(m)
+	}
+	return m, err
 }
 
 func (*boundAddress) configure(Listener)                    {}
@@ -63,7 +83,7 @@ func newMode(b *boundAddress, given []*socket) mode {
 	case b.at.mode == ModeReuseport:
 		return newGroup(b, given)
 	default:
-		return exclusiveSockets{b}
+		return b
 	}
 }
 

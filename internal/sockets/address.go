@@ -156,14 +156,8 @@ func (a bindAddr) overlap(b bindAddr) string {
 
 // meets reports whether a client could reach both, if they were on one port.
 func (e endpoint) meets(o endpoint) bool {
-	switch {
-	case e.dual || o.dual:
-		return true
-	case e.addr.Is4() != o.addr.Is4():
-		return false
-	default:
-		return e.addr.IsUnspecified() || o.addr.IsUnspecified() || (e.addr == o.addr && e.scope == o.scope)
-	}
+	return e.dual || o.dual || e.addr.Is4() == o.addr.Is4() &&
+		(e.addr.IsUnspecified() || o.addr.IsUnspecified() || e.addr == o.addr && e.scope == o.scope)
 }
 
 func (e endpoint) family() int {

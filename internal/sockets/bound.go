@@ -57,9 +57,9 @@ func (b *boundAddress) bind(slot int) (*socket, error) {
 	}
 	m.slot = slot
 	if end.port == 0 {
-		err = b.setPort(m)
+		b.setPort(m)
 	}
-	return m, err
+	return m, nil
 }
 
 func (*boundAddress) configure(Listener)                    {}
@@ -149,14 +149,8 @@ func at(list []*socket, slot int) *socket {
 }
 
 // setPort learns the port that the kernel has picked.
-func (b *boundAddress) setPort(m *socket) error {
-	port, err := boundPort(m.fd)
-	if err != nil {
-		m.close()
-		return err
-	}
-	b.at.end.port, b.listener.Port = port, port
-	return nil
+func (b *boundAddress) setPort(m *socket) {
+	b.at.end.port, b.listener.Port = m.at.end.port, m.at.end.port
 }
 
 // actual returns the mode and the port that the slot is served with.

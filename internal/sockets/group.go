@@ -84,7 +84,7 @@ func (g *group) join() (*socket, error) {
 	}
 	m, err := g.at.end.listen(g.listener, how)
 	if err == nil {
-		err = g.setPort(m)
+		g.setPort(m)
 	}
 	return m, err
 }

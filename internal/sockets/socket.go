@@ -22,7 +22,7 @@ type socket struct {
 	stored    string          // its name in the fd store, "": it is not there
 	unitOwned bool            // a socket unit of systemd's has it too: it is never ended
 	passedAs  string          // its name among the passed ones
-	at        bindAddr        // of a passed one; without a path where a unix socket has no file
+	at        bindAddr        // of TCP and passed ones; without a path where a unix socket has no file
 	listener  string          // of LISTENER.SLOT, as it was passed
 	options   [][]byte        // of a socket unit's, as it was passed
 	damaged   bool            // a worker has set what cannot be set back: told
@@ -164,9 +164,8 @@ const (
 // shutdown(2) (no SOCK_BINDPORT_LOCK), so a first socket only finds a port, and a second
 // is bound to it by number.
 func (e endpoint) listen(l Listener, how sharing) (*socket, error) {
-	fd, err := -1, error(nil)
+	at, fd, err := e, -1, error(nil)
 	for range 8 { // somebody else may take the port first
-		at := e
 		if e.port == 0 {
 			if at.port, err = e.freePort(l); err != nil {
 				return nil, err
@@ -180,6 +179,7 @@ func (e endpoint) listen(l Listener, how sharing) (*socket, error) {
 		return nil, err
 	}
 	m := newSocket(fd)
+	m.at.end = at
 	if err = m.listen(l.Backlog); err != nil {
 		m.close()
 		return nil, err

@@ -82,15 +82,6 @@ func (o option) get(fd int) []byte {
 	return value[:size]
 }
 
-// set sets what get returned. To check it, read it again.
-func (o option) set(fd int, value []byte) {
-	value = slices.Clone(value)
-	if o.back != nil {
-		o.back(value)
-	}
-	_ = unix.SetsockoptString(fd, o.level, o.name, string(value))
-}
-
 func readOptions(fd int) [][]byte {
 	all := options()
 	values := make([][]byte, len(all))
@@ -104,7 +95,11 @@ func readOptions(fd int) [][]byte {
 func (m *socket) setBack(want [][]byte) (changed []string) {
 	for i, o := range options() {
 		if now := o.get(m.fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
-			o.set(m.fd, want[i])
+			value := slices.Clone(want[i])
+			if o.back != nil {
+				o.back(value)
+			}
+			_ = unix.SetsockoptString(m.fd, o.level, o.name, string(value)) // whoever wants to know reads it again
 			changed = append(changed, o.label)
 		}
 	}

@@ -76,7 +76,7 @@ func (s *Set) note(o Other) {
 
 // owns reports whether a socket is, or was, one of the Set's: workers may still have it.
 func (s *Set) owns(id uint64) bool {
-	for m := range s.all() {
+	for _, m := range s.all() {
 		if m.cookie == id {
 			return true
 		}

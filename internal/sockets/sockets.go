@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -248,7 +247,7 @@ func (s *Set) StoredSlots() (n int) {
 // CloseListeners begins a stop: the fd store is to forget the sockets, and the
 // master gives up its descriptors. Workers go on serving from their own copies.
 func (s *Set) CloseListeners() {
-	for m := range s.all() {
+	for _, m := range s.all() {
 		s.forget(m)
 	}
 	s.record.forget(s)
@@ -268,22 +267,15 @@ func (s *Set) Close() {
 	s.bound, s.passed, s.sets, s.closed = nil, nil, nil, true
 }
 
-// all yields every open socket, those that no listener has too.
-func (s *Set) all() iter.Seq[*socket] {
-	return func(yield func(*socket) bool) {
-		for _, b := range s.bound {
-			for _, m := range b.all() {
-				if !yield(m) {
-					return
-				}
-			}
-		}
-		for _, p := range s.passed {
-			if !yield(p) {
-				return
-			}
+// all returns every open socket, those that no listener has too.
+func (s *Set) all() []*socket {
+	all := slices.Clone(s.passed)
+	for _, b := range s.bound {
+		for _, m := range b.all() {
+			all = append(all, m)
 		}
 	}
+	return all
 }
 
 // explainLimit turns EMFILE and ENFILE into advice. It runs after the sockets

@@ -144,7 +144,7 @@ func (s *Set) forget(m *socket) {
 	}
 	m.stored = ""
 	s.keeper.Remove(name)
-	for other := range s.all() {
+	for _, other := range s.all() {
 		if other.stored == name {
 			s.keeper.Store(name, other.fd)
 		}
@@ -170,7 +170,7 @@ func (o *recordFile) write(s *Set) {
 			r.Orders[b.at.end.key()] = g.index
 		}
 	}
-	for m := range s.all() {
+	for _, m := range s.all() {
 		if m.stored != "" {
 			r.Stored = append(r.Stored, m.cookie)
 		}

@@ -73,42 +73,37 @@ func resolveAll(ls []Listener, slots int) ([]bindAddr, error) {
 
 const maxPort = 1<<16 - 1
 
+// MaxPath is the longest path of a unix socket in bytes: sun_path of unix(7) ends with a
+// zero.
+const MaxPath = 107
+
 func resolve(l Listener, slots int, ipv6 bool) (at bindAddr, err error) {
 	if l.Network == "unix" {
 		return bindAddr{mode: ModeShared, path: filepath.Clean(l.Path)}, nil
 	}
-	at = bindAddr{mode: cmp.Or(l.Mode, ModeReuseport), ports: 1}
+	at = bindAddr{mode: cmp.Or(l.Mode, ModeReuseport), ports: 1, end: endpoint{port: l.Port}}
 	if at.mode == ModeEach {
 		at.ports = slots
 	}
 	if last := l.Port + at.ports - 1; last > maxPort {
 		return at, fmt.Errorf("mode %q with %d slots needs the ports %d to %d, and 65535 is the last: start lower", at.mode, slots, l.Port, last)
 	}
-	at.end, err = resolveEndpoint(l, ipv6)
-	return at, err
-}
-
-// MaxPath is the longest path of a unix socket in bytes: sun_path of unix(7) ends with a
-// zero.
-const MaxPath = 107
-
-func resolveEndpoint(l Listener, ipv6 bool) (endpoint, error) {
 	addr, err := parseHost(l.Network, l.Host)
 	if err != nil {
-		return endpoint{}, err
+		return at, err
 	}
-	dual := l.Network == "tcp" && addr == netip.IPv6Unspecified()
+	at.end.addr, at.end.dual = addr.WithZone(""), l.Network == "tcp" && addr == netip.IPv6Unspecified()
 	switch {
-	case addr.Is6() && !ipv6 && !dual:
-		return endpoint{}, errors.New("this host has no IPv6: listen on an IPv4 address")
-	case !ipv6 && dual:
-		return endpoint{addr: netip.IPv4Unspecified(), port: l.Port}, nil
+	case ipv6 || addr.Is4():
+	case at.end.dual:
+		at.end.addr, at.end.dual = netip.IPv4Unspecified(), false
+	default:
+		return at, errors.New("this host has no IPv6: listen on an IPv4 address")
 	}
-	end := endpoint{addr: addr.WithZone(""), port: l.Port, dual: dual}
 	if addr.Zone() != "" {
-		end.scope, err = scope(addr.Zone())
+		at.end.scope, err = scope(addr.Zone())
 	}
-	return end, err
+	return at, err
 }
 
 func scope(zone string) (uint32, error) {
@@ -178,11 +173,10 @@ func (e endpoint) sockaddr() unix.Sockaddr {
 // sysctl dual-stack sockets still work.
 func hasIPv6() bool {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if err != nil {
-		return !errors.Is(err, unix.EAFNOSUPPORT)
+	if err == nil {
+		unix.Close(fd)
 	}
-	unix.Close(fd)
-	return true
+	return !errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 // explain turns an error of opening a TCP socket into advice.

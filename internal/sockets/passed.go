@@ -13,23 +13,23 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 )
 
-func (p *socket) String() string {
-	return fmt.Sprintf("socket %q that systemd passed (%s)", p.passedAs, p.address())
+func (m *socket) String() string {
+	return fmt.Sprintf("socket %q that systemd passed (%s)", m.passedAs, m.address())
 }
 
-func (p *socket) address() string {
-	if p.isUnix() && p.at.path == "" {
+func (m *socket) address() string {
+	if m.isUnix() && m.at.path == "" {
 		return "a unix socket without a path"
 	}
-	return p.listens().Address()
+	return m.listens().Address()
 }
 
 // listens is a listener at the socket's address.
-func (p *socket) listens() Listener {
-	end := p.at.end
-	l := Listener{Network: "tcp6", Port: end.port, Path: p.at.path}
+func (m *socket) listens() Listener {
+	end := m.at.end
+	l := Listener{Network: "tcp6", Port: end.port, Path: m.at.path}
 	switch {
-	case p.isUnix():
+	case m.isUnix():
 		l.Network = "unix"
 		return l
 	case end.dual:
@@ -86,16 +86,16 @@ func (s *Set) take(given []Passed) error {
 
 // examine finds out where the socket listens. what says what it is if it is no socket
 // that could.
-func (p *socket) examine(closer *closing.Closer) (what string, listens bool) {
+func (m *socket) examine(closer *closing.Closer) (what string, listens bool) {
 	var stat unix.Stat_t
-	if err := unix.Fstat(p.fd, &stat); err != nil {
+	if err := unix.Fstat(m.fd, &stat); err != nil {
 		return "no open descriptor", false
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return kindOf(stat.Mode & unix.S_IFMT), false
 	}
 	option := func(name int) int {
-		value, _ := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, name) // 0 matches nothing below
+		value, _ := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, name) // 0 matches nothing below
 		return value
 	}
 	domain, kind := option(unix.SO_DOMAIN), option(unix.SO_TYPE)
@@ -111,41 +111,41 @@ func (p *socket) examine(closer *closing.Closer) (what string, listens bool) {
 		return "a stream socket, and not TCP (SocketProtocol= of a socket unit)", false
 	}
 	if listens = option(unix.SO_ACCEPTCONN) == 1; !listens {
-		if _, err := unix.Getpeername(p.fd); err == nil {
+		if _, err := unix.Getpeername(m.fd); err == nil {
 			return "a connection, as with Accept=yes", false
 		}
 	}
 	if domain == unix.AF_UNIX {
-		p.closer = closer
+		m.closer = closer
 	}
 	var err error
-	if p.at, err = localAddr(p.fd); err != nil {
+	if m.at, err = localAddr(m.fd); err != nil {
 		return "a socket without an address", false
 	}
 	return "", listens
 }
 
 // unfit reports whether a socket is of another family than the listener.
-func (p *socket) unfit(l Listener, want bindAddr) bool {
+func (m *socket) unfit(l Listener, want bindAddr) bool {
 	switch {
-	case p.isUnix() || l.Network == "unix":
-		return p.isUnix() != (l.Network == "unix")
+	case m.isUnix() || l.Network == "unix":
+		return m.isUnix() != (l.Network == "unix")
 	case l.Network == "tcp4":
-		return !p.at.end.addr.Is4()
+		return !m.at.end.addr.Is4()
 	case l.Network == "tcp6":
-		return p.at.end.addr.Is4() || p.at.end.dual
+		return m.at.end.addr.Is4() || m.at.end.dual
 	default:
-		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != p.at.end.addr.Is4()
+		return !want.end.addr.IsUnspecified() && want.end.addr.Is4() != m.at.end.addr.Is4()
 	}
 }
 
 // in reports whether the socket is at the exact address, on any of its ports.
-func (p *socket) in(at bindAddr) bool {
-	if p.isUnix() || at.path != "" {
-		return p.isUnix() && p.at.path != "" && p.at.path == at.path
+func (m *socket) in(at bindAddr) bool {
+	if m.isUnix() || at.path != "" {
+		return m.isUnix() && m.at.path != "" && m.at.path == at.path
 	}
-	port := p.at.end.port
-	return at.end.withPort(port) == p.at.end && port >= at.end.port && port < at.end.port+at.ports
+	port := m.at.end.port
+	return at.end.withPort(port) == m.at.end && port >= at.end.port && port < at.end.port+at.ports
 }
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its

@@ -17,6 +17,9 @@ import (
 // as far as it can be found out: execve(2) has few errors for many causes. ENOENT: there
 // is no file.
 func checkExecutable(path string, who *Credential) error {
+	if who == nil {
+		who = &Credential{UID: uint32(os.Geteuid())}
+	}
 	if err := checkDirectories(path, who); err != nil {
 		return err
 	}
@@ -36,7 +39,7 @@ func checkExecutable(path string, who *Credential) error {
 	case unix.Statfs(path, &mount) == nil && mount.Flags&unix.ST_NOEXEC != 0:
 		return fmt.Errorf("the file system of %s is mounted noexec: mount it with exec, or put the program elsewhere", path)
 	case forbidden(path, who):
-		return fmt.Errorf("user %d may not execute %s: chmod o+x %s, or give it to a group of that user", uid(who), path, path)
+		return fmt.Errorf("user %d may not execute %s: chmod o+x %s, or give it to a group of that user", who.UID, path, path)
 	}
 	// A carriage return becomes part of the interpreter's name, or of the one that env
 	// looks for.
@@ -54,7 +57,7 @@ func checkDirectories(path string, who *Credential) error {
 		for i, c := range path {
 			if c == '/' && forbidden(path[:i+1], who) {
 				directory := filepath.Dir(path[:i+1])
-				return fmt.Errorf("user %d may not enter the directory %s: chmod o+x %s, or put the program elsewhere", uid(who), directory, directory)
+				return fmt.Errorf("user %d may not enter the directory %s: chmod o+x %s, or put the program elsewhere", who.UID, directory, directory)
 			}
 		}
 	}
@@ -65,7 +68,7 @@ func checkDirectories(path string, who *Credential) error {
 // For another user than this process's it looks at the mode only, not at an access
 // control list (acl(5)).
 func forbidden(path string, who *Credential) bool {
-	if who == nil || int(who.UID) == os.Geteuid() {
+	if int(who.UID) == os.Geteuid() {
 		return errors.Is(unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS), unix.EACCES)
 	}
 	var stat unix.Stat_t
@@ -78,13 +81,6 @@ func forbidden(path string, who *Credential) bool {
 		return stat.Mode&0o010 == 0
 	}
 	return stat.Mode&0o001 == 0
-}
-
-func uid(who *Credential) int {
-	if who == nil {
-		return os.Geteuid()
-	}
-	return int(who.UID)
 }
 
 // interpreterOf is what the kernel loads to run the file at path: the program in a

@@ -1,3 +1,17 @@
+// Package process starts workers, signals them and reaps all children.
+//
+// A worker starts in two steps. One locked thread forks the master's own binary as the
+// shim, which drops what belongs to the master (descriptors, capabilities, user, signal
+// state, OOM score) and then executes the worker's program. One goroutine reaps: workers,
+// and the foreign children that the master gets as subreaper or PID 1.
+//
+// The invariant: a worker is not reaped while another process of its group lives. So its
+// pid, which is also the group's number, can't be reused while either may be signaled, and
+// no left-over process is lost.
+//
+// A program that uses Children must not wait for processes by other means: os/exec's Wait
+// would find its child reaped. When to start, whom to signal and what an exit means is
+// decided by the caller.
 package process
 
 import (
@@ -51,13 +65,16 @@ func New() *Children {
 		closed:  make(chan struct{}),
 		ended:   make(chan struct{}),
 		workers: map[int]*Process{},
+		before:  map[int]bool{},
 		orphans: map[int]*Orphan{},
 		fewer:   make(chan struct{}, 1),
 	}
 	// Every kernel with pidfds has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	if os.Getpid() != 1 {
-		c.before = childrenNow()
+	for _, pid := range procfs.PIDs() { // of the program that has become the master by an exec
+		if os.Getpid() != 1 && hasLivingChild(unix.P_PID, pid) {
+			c.before[pid] = true
+		}
 	}
 	c.shared = os.Getpid() == 1 || len(c.before) > 0
 	died := make(chan os.Signal, 1)
@@ -139,18 +156,6 @@ func (c *Children) KillAdopted(sig syscall.Signal) int {
 		_ = kill(pid, sig)
 	}
 	return len(pids)
-}
-
-// childrenNow lists the living children: those of the program that has become the master
-// by an exec.
-func childrenNow() map[int]bool {
-	children := map[int]bool{}
-	for _, pid := range procfs.PIDs() {
-		if hasLivingChild(unix.P_PID, pid) {
-			children[pid] = true
-		}
-	}
-	return children
 }
 
 // adopted picks the foreign children among some processes.

@@ -2,8 +2,10 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,4 +95,39 @@ func resume(pid int, sig syscall.Signal) {
 	if sig != unix.SIGKILL && sig != unix.SIGSTOP {
 		_ = unix.Kill(pid, unix.SIGCONT) // it may have ended
 	}
+}
+
+// Exit is how a worker's leader ended: with a status (Signal is 0), or by a signal (Code
+// is -1).
+type Exit struct {
+	At     time.Time // when the master noticed
+	Code   int
+	Signal syscall.Signal
+	Core   bool // it dumped core
+	Traced bool // a tracer has its status and has not released it
+	// Leftovers: other processes of its group live. The leader is reaped after their end,
+	// and groupEnded follows (see Process.Watch).
+	Leftovers bool
+}
+
+// String is "exit status 3", "killed by SIGKILL" or "killed by SIGSEGV (core
+// dumped)".
+func (e Exit) String() string {
+	switch {
+	case e.Traced:
+		return "ended while it was traced (gdb, strace): its tracer has not released it"
+	case e.Signal == 0:
+		return fmt.Sprintf("exit status %d", e.Code)
+	case e.Core:
+		return fmt.Sprintf("killed by %s (core dumped)", signalName(e.Signal))
+	default:
+		return "killed by " + signalName(e.Signal)
+	}
+}
+
+func signalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(sig)) // a real-time signal
 }

@@ -61,9 +61,8 @@ func UserRoom(uid uint32) Room {
 	}
 	used := 0
 	for _, pid := range procfs.PIDs() {
-		var tasks unix.Stat_t // a directory for each thread, and two more links
-		if unix.Stat("/proc/"+strconv.Itoa(pid)+"/task", &tasks) == nil && tasks.Uid == uid {
-			used += int(tasks.Nlink) - 2
+		if n, owner := tasks(strconv.Itoa(pid)); owner == uid {
+			used += n
 		}
 	}
 	return Room{Free: int(limit.Cur) - used, Limit: int(limit.Cur), Of: "the limit on processes of uid " + strconv.Itoa(int(uid))}
@@ -77,9 +76,15 @@ func mayExceed() bool {
 
 // Threads is the number of this process's threads.
 func Threads() int {
-	var tasks unix.Stat_t
-	if err := unix.Stat("/proc/self/task", &tasks); err != nil {
-		return 0
+	n, _ := tasks("self")
+	return n
+}
+
+// tasks counts the threads of a process, and returns its user.
+func tasks(pid string) (n int, uid uint32) {
+	var tasks unix.Stat_t // a directory for each thread, and two more links
+	if unix.Stat("/proc/"+pid+"/task", &tasks) != nil {
+		return 0, 0
 	}
-	return int(tasks.Nlink) - 2
+	return int(tasks.Nlink) - 2, tasks.Uid
 }

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"runtime"
@@ -39,7 +40,7 @@ func Shim() {
 	doing, err := become(first, line)
 	errno := unix.EIO
 	errors.As(err, &errno)
-	_, _ = unix.Write(first+planStatus, []byte(failureStatus(errno, doing)))
+	_, _ = unix.Write(first+planStatus, fmt.Appendf(nil, "%d %s", int(errno), doing))
 	os.Exit(127) // a shell's status for a command that it can't start
 }
 

@@ -2,7 +2,6 @@ package process
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"math"
 	"os"
@@ -33,14 +32,6 @@ type Spec struct {
 type Credential struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary
-}
-
-// check refuses a user or group that the kernel would leave unchanged.
-func (s *Spec) check() error {
-	if u := s.User; u != nil && (u.UID == math.MaxUint32 || u.GID == math.MaxUint32) {
-		return fmt.Errorf("cannot start %s: user or group %d means \"unchanged\" to the kernel", s.Path, uint32(math.MaxUint32))
-	}
-	return nil
 }
 
 // plan is a Spec for the shim, of which Files counts: the worker keeps descriptors from 0.

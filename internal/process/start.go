@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -32,8 +33,8 @@ const ownProgram = "/proc/self/exe"
 // the program runs or has failed to (*StartError: the kernel's error). Serve must be
 // running. For concurrent use. A failed start leaves nothing behind.
 func (c *Children) Start(spec Spec) (*Process, error) {
-	if err := spec.check(); err != nil {
-		return nil, err
+	if u := spec.User; u != nil && (u.UID == math.MaxUint32 || u.GID == math.MaxUint32) {
+		return nil, fmt.Errorf("cannot start %s: user or group %d means \"unchanged\" to the kernel", spec.Path, uint32(math.MaxUint32))
 	}
 	p, status, err := c.startShim(&spec)
 	if errors.Is(err, unix.EAGAIN) {

@@ -43,12 +43,7 @@ func limitError(spec *Spec) error {
 	return &StartError{Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
 }
 
-// failureStatus is what a shim writes to the status pipe.
-func failureStatus(errno syscall.Errno, doing string) string {
-	return strconv.Itoa(int(errno)) + " " + doing
-}
-
-// startError explains what a failed shim has written.
+// startError explains what a failed shim has written: the errno and what it was doing.
 func startError(spec *Spec, status string) error {
 	number, doing, _ := strings.Cut(status, " ")
 	n, err := strconv.Atoi(number)

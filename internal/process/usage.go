@@ -33,8 +33,9 @@ func (f Figures) CPUSince(before Figures) float64 {
 }
 
 // Sample reads figures of workers by the pids of their leaders. Those that can't be read
-// are absent. It lists /proc once, finds each process's leader by a system call, and reads
-// only the members' files. Not for concurrent use.
+// are absent. It lists /proc once, finds each process's leader by its session, which stays
+// the same when programs make process groups in it (nginx, a shell with job control), and
+// reads only the members' files. Not for concurrent use.
 func Sample(leaders []int) map[int]Figures {
 	process.EnableBootTimeCache(true) // else it is read for each process, unused
 	figures := make(map[int]Figures, len(leaders))
@@ -46,7 +47,11 @@ func Sample(leaders []int) map[int]Figures {
 		members[pid] = nil
 	}
 	for _, pid := range procfs.PIDs() {
-		if leader, known := leaderOf(pid, members); known {
+		leader := pid
+		if _, known := members[pid]; !known { // not only workers are asked for
+			leader, _ = unix.Getsid(pid)
+		}
+		if _, known := members[leader]; known {
 			members[leader] = append(members[leader], pid)
 		}
 	}
@@ -70,17 +75,6 @@ func Sample(leaders []int) map[int]Figures {
 		}
 	}
 	return figures
-}
-
-// leaderOf finds a process's leader by its session, which stays the same when programs
-// make process groups in it (nginx, a shell with job control).
-func leaderOf[T any](pid int, leaders map[int]T) (leader int, known bool) {
-	if _, known := leaders[pid]; known { // not only workers are asked for
-		return pid, true
-	}
-	leader, err := unix.Getsid(pid)
-	_, known = leaders[leader]
-	return leader, known && err == nil
 }
 
 // usedBy reads CPU time and memory of one process, and nothing else: gopsutil's scan

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -53,4 +54,68 @@ func retry(call func() error) error {
 			return err
 		}
 	}
+}
+
+// siginfoChild is siginfo_t of waitid(2) on 64-bit Linux.
+type siginfoChild struct {
+	signo, errno, code int32
+	_                  int32
+	pid                int32
+	uid                uint32
+	status             int32
+}
+
+// Values of si_code for SIGCHLD (sigaction(2)).
+const (
+	cldExited = 1
+	cldDumped = 3
+)
+
+// exit converts the result of waitid.
+func (s siginfoChild) exit(at time.Time) Exit {
+	if s.code == cldExited {
+		return Exit{At: at, Code: int(s.status)}
+	}
+	return Exit{At: at, Code: -1, Signal: syscall.Signal(s.status), Core: s.code == cldDumped}
+}
+
+// groupLives reports whether a living process is in the group of a dead leader. Most
+// are children of this process, orphaned by the leader's death. One with a living
+// parent outside of the group must be searched for; if it lost its parent during the
+// search, the second look for children finds it.
+func groupLives(leader int, pids func() []int) bool {
+	return hasLivingChild(unix.P_PGID, leader) || memberIn(leader, pids()) || hasLivingChild(unix.P_PGID, leader)
+}
+
+// memberIn checks each pid by system calls, which cost a tenth of reading /proc/PID/stat; so
+// a /proc of another pid namespace does no harm.
+func memberIn(leader int, pids []int) bool {
+	for _, pid := range pids {
+		if pid == leader {
+			continue
+		}
+		if group, err := unix.Getpgid(pid); err == nil && group == leader && lives(pid) {
+			return true
+		}
+	}
+	return false
+}
+
+// lives reports whether any thread of a process runs; a zombie's pidfd is readable
+// (pidfd_open(2)).
+func lives(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return !HasEnded(fd)
+}
+
+// HasEnded reports whether all threads of the process behind a pidfd have ended,
+// reaped or not.
+func HasEnded(pidfd int) bool {
+	ready := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	err := retry(func() error { _, err := unix.Poll(ready, 0); return err })
+	return err != nil || ready[0].Revents != 0
 }

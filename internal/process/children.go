@@ -52,7 +52,11 @@ type Children struct {
 	calls   []func()         // callbacks for the reaper to run, in order
 	relist  time.Time        // when a sweep may list all processes again
 	records *Records         // nil: no worker is recorded
-	listed  *os.File         // the main thread's children; nil: unavailable
+
+	// recording is read-locked while a record is written, so from a start's beginning until
+	// its program runs, and locked while the records move.
+	recording sync.RWMutex
+	listed    *os.File // the main thread's children; nil: unavailable
 }
 
 // New makes this process the subreaper of its descendants (PR_SET_CHILD_SUBREAPER,

@@ -62,11 +62,9 @@ func (c *Children) recordOrphan(o *Orphan) {
 	if c.shared || o.StartedAt().IsZero() {
 		return
 	}
-	line, fd, err := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: procfs.Sockets(procfs.Files(o.PID))})
-	if err != nil {
-		return // workers start without a record too
-	}
-	unix.Close(fd)
+	c.recording.RLock()
+	defer c.recording.RUnlock()
+	line, _ := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: procfs.Sockets(procfs.Files(o.PID))})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if o.gone {

@@ -29,7 +29,7 @@ type Record struct {
 // before it becomes the program. So every running worker is recorded. A line is used again
 // when the worker's group has ended.
 //
-// Children.mu guards its fields once it is given to Remember.
+// Once it is given to Remember, Children.recording guards file, Children.mu used.
 type Records struct {
 	file *os.File
 	used []bool // by line
@@ -75,7 +75,7 @@ func line(pid int, start uint64, rest string) []byte {
 	return fmt.Appendf(nil, "%-*s\n", recordSize-1, fmt.Sprintf(recordPID, pid, start)+rest)
 }
 
-// Remember sets the records for all later starts.
+// Remember sets the records for all later starts. Call it before the first one.
 func (c *Children) Remember(r *Records) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,11 +83,11 @@ func (c *Children) Remember(r *Records) {
 }
 
 // MoveRecords moves the records to another file and takes it over: the old one has been
-// removed. It may block on the file system.
+// removed. It waits for starts, whose shims write to the old one, and for the file system.
 func (c *Children) MoveRecords(to *os.File) error {
-	c.mu.Lock()
+	c.recording.Lock()
+	defer c.recording.Unlock()
 	r := c.records
-	c.mu.Unlock()
 	if r == nil { // they could not be written at the start
 		r, err := NewRecords(to, nil)
 		if err == nil {
@@ -95,38 +95,23 @@ func (c *Children) MoveRecords(to *os.File) error {
 		}
 		return err
 	}
-	from := r.file // only this function replaces it
-	old, _ := from.Stat()
-	if now, err := to.Stat(); err != nil || os.SameFile(old, now) {
+	old, _ := r.file.Stat()
+	now, err := to.Stat()
+	if err != nil || os.SameFile(old, now) {
 		to.Close()
 		return err
 	}
-	text, err := copyRecords(to, from, nil)
+	text, err := readRecords(r.file)
+	if err == nil {
+		_, err = to.WriteAt(text, 0)
+	}
 	if err != nil {
 		to.Close()
-		return err
+		return fmt.Errorf("cannot record workers: %w", err)
 	}
-	c.mu.Lock()
+	r.file.Close()
 	r.file = to
-	c.mu.Unlock()
-	defer from.Close()
-	_, err = copyRecords(to, from, text) // written since by shims forked before
-	return err
-}
-
-// copyRecords copies the lines that differ from before, the result of an earlier copy.
-func copyRecords(to, from *os.File, before []byte) (text []byte, err error) {
-	text, err = readRecords(from)
-	for at := 0; at < len(text) && err == nil; at += recordSize {
-		line := text[at:min(at+recordSize, len(text))]
-		if at >= len(before) || !bytes.HasPrefix(before[at:], line) {
-			_, err = to.WriteAt(line, int64(at))
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot record workers: %w", err)
-	}
-	return text, nil
+	return nil
 }
 
 func readRecords(file *os.File) ([]byte, error) {
@@ -146,25 +131,23 @@ func recordOf(spec *Spec) Record {
 	return r
 }
 
-// takeLine writes a record into a free line, and returns the file for the caller to close;
-// line 0 and -1 if there are no records. A failed write, on a full disk, is no error.
-func (c *Children) takeLine(r Record) (line, fd int, err error) {
+// takeLine writes a record into a free line, and returns it with the file; line 0 and -1 if
+// there are no records. A failed write, on a full disk, is no error. The caller holds
+// recording.
+func (c *Children) takeLine(r Record) (line, fd int) {
 	// Without mu, as it may block.
 	defer func() { _, _ = unix.Pwrite(fd, r.line(), int64(line)*recordSize) }()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.records == nil {
-		return 0, -1, nil
-	}
-	if fd, err = unix.FcntlInt(c.records.file.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-		return 0, -1, os.NewSyscallError("fcntl", err)
+		return 0, -1
 	}
 	if line = slices.Index(c.records.used, false); line < 0 {
 		line = len(c.records.used)
 		c.records.used = append(c.records.used, false)
 	}
 	c.records.used[line] = true
-	return line, fd, nil
+	return line, int(c.records.file.Fd())
 }
 
 // freeLine frees a line; 0: there is none. The caller holds mu.

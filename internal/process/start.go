@@ -36,6 +36,8 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 	if u := spec.User; u != nil && (u.UID == math.MaxUint32 || u.GID == math.MaxUint32) {
 		return nil, fmt.Errorf("cannot start %s: user or group %d means \"unchanged\" to the kernel", spec.Path, uint32(math.MaxUint32))
 	}
+	c.recording.RLock()
+	defer c.recording.RUnlock()
 	p, status, err := c.startShim(&spec)
 	if errors.Is(err, unix.EAGAIN) {
 		return nil, limitError(&spec)
@@ -63,11 +65,8 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 		return nil, nil, err
 	}
 	defer writeEnd.Close()
-	line, record, err := c.takeLine(recordOf(spec))
-	if err == nil {
-		defer unix.Close(record)
-		p, err = c.forkOnThread(spec, writeEnd, plan, line, record)
-	}
+	line, record := c.takeLine(recordOf(spec))
+	p, err = c.forkOnThread(spec, writeEnd, plan, line, record)
 	if err != nil {
 		status.Close()
 		c.mu.Lock()

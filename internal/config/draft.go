@@ -88,14 +88,11 @@ func (d *draft) absolute(path string, at origin) string { return from(d.base(at)
 
 func (d *draft) setCommand(v value) error {
 	words, err := v.strings()
-	if err != nil {
-		return err
-	}
 	if len(words) > 0 && words[0] == "" {
-		return fmt.Errorf("the program has no name")
+		err = fmt.Errorf("the program has no name")
 	}
 	d.config.Command = words
-	return nil
+	return err
 }
 
 // finish makes the Config of what was put in.
@@ -106,7 +103,6 @@ func (d *draft) finish() (supervisor.Config, error) {
 	d.finishCommand()
 	d.finishEnv()
 	d.finishUser()
-	d.finishControl()
 	d.finishRedis()
 	d.finishName()
 	d.finishRest()
@@ -206,8 +202,6 @@ func (d *draft) noCommand() *Error {
 func (d *draft) finishName() {
 	at, named := d.origins["name"]
 	switch {
-	case named && !control.ValidName(d.config.Name):
-		d.report(at, fmt.Errorf("%q is not a name: %s", d.config.Name, control.NameRule))
 	case named && !at.flagged() && d.app != "" && d.app != d.config.Name:
 		d.report(at, fmt.Errorf("this file is of %q, and %q was asked for: forkd run -c FILE --name %s runs it under that name", d.config.Name, d.app, d.app))
 	case named:

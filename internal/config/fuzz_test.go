@@ -46,7 +46,7 @@ func FuzzTOML(f *testing.F) {
 		d := newDraft(&start{host: h, file: "f", path: "/f"})
 		d.acceptAll(settings)
 		delete(d.origins, "directory")
-		d.user, d.group, d.controlGroup = "", "", ""
+		d.user, d.group = "", ""
 		d.config.Redis.PasswordFile, d.config.Redis.CAFile, d.envFiles = "", "", nil
 		cfg, err := d.finish()
 		for _, err := range d.failures {

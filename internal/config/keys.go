@@ -25,7 +25,7 @@ type key struct {
 func keys(d *draft) []key {
 	c := &d.config
 	return []key{
-		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.string)},
+		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.name)},
 		{"command", "", "", field{d.setCommand, d.showCommand}},
 		{"directory", "directory", "run the workers in `DIR`", d.path(&c.Directory)},
 		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", newField(&c.Workers, d.readWorkers).shown(d.showWorkers)},
@@ -93,7 +93,7 @@ func keys(d *draft) []key {
 		{"redis.max_connections_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.MaxConnections)},
 
 		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics)},
-		{"control.group", "", "", newField(&d.controlGroup, value.textOrNumber)},
+		{"control.group", "", "", newField(&c.ControlGroup, d.readControlGroup).shown(func() string { return d.controlGroup })},
 	}
 }
 

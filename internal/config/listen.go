@@ -73,7 +73,11 @@ func (d *draft) finishListeners() {
 	most := d.host.backlog()
 	for _, l := range d.listeners {
 		if l.Name == "" {
-			l.Name = freeName(defaultName(l.Listener), taken)
+			name := strconv.Itoa(l.Port)
+			if l.Network == "unix" {
+				name = asName(filepath.Base(l.Path), "unix")
+			}
+			l.Name = freeName(name, taken)
 			taken[l.Name] = true
 		}
 		d.config.Listeners = append(d.config.Listeners, l.Listener)
@@ -154,21 +158,12 @@ func (d *draft) finishListener(l *listener) {
 // checkBalance refuses a --balance that has no effect.
 func (d *draft) checkBalance() {
 	at, given := d.origins["balance"]
-	switch {
-	case !given || slices.ContainsFunc(d.listeners, func(l *listener) bool { return l.Mode == sockets.ModeReuseport || l.Network == "" }):
-	case len(d.listeners) == 0:
+	used := slices.ContainsFunc(d.listeners, func(l *listener) bool { return l.Mode == sockets.ModeReuseport || l.Network == "" })
+	if given && len(d.listeners) == 0 {
 		d.report(at, errors.New("there is no listener to balance: add --listen :8080"))
-	default:
+	} else if given && !used {
 		d.report(at, errors.New(`only mode "reuseport" has sockets to choose from, and no listener is of it: leave it out`))
 	}
-}
-
-// defaultName is the port, or the name of the socket's file.
-func defaultName(l sockets.Listener) string {
-	if l.Network != "unix" {
-		return strconv.Itoa(l.Port)
-	}
-	return asName(filepath.Base(l.Path), "unix")
 }
 
 // freeName is name, with a number appended if it is taken.

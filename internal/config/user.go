@@ -38,16 +38,14 @@ func (d *draft) finishUser() {
 	}
 }
 
-// finishControl looks up the group that may use the control socket.
-func (d *draft) finishControl() {
-	if d.controlGroup == "" {
-		return
+// readControlGroup looks up the group that may use the control socket.
+func (d *draft) readControlGroup(v value) (int, error) {
+	var err error
+	if d.controlGroup, err = v.textOrNumber(); err != nil || d.controlGroup == "" {
+		return -1, err
 	}
 	gid, err := lookupGroup(d.controlGroup)
-	if err != nil {
-		d.report(d.origins["control.group"], err)
-	}
-	d.config.ControlGroup = int(gid)
+	return int(gid), err
 }
 
 // lookupUser finds the user by name or number. An unknown number is valid with a

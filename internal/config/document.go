@@ -54,7 +54,6 @@ func (d *document) origin(offset int) origin {
 	return origin{file: d.file, text: d.data, offset: offset}
 }
 
-// fail keeps the first error. Reading ends with it.
 func (d *document) fail(at origin, format string, args ...any) {
 	if d.failed == nil {
 		d.failed = at.errorf(format, args...)

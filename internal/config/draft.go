@@ -46,7 +46,6 @@ func newDraft(s *start) *draft {
 	return d
 }
 
-// report keeps the error of a setting at o.
 func (d *draft) report(at origin, err error) {
 	d.failures = append(d.failures, at.wrap(err))
 }
@@ -55,7 +54,6 @@ func (d *draft) warn(format string, args ...any) {
 	d.config.Warnings = append(d.config.Warnings, fmt.Sprintf(format, args...))
 }
 
-// put sets a field by its key's value.
 func (d *draft) put(at origins, name string, f field, v value) {
 	at[name] = v.at
 	if err := f.set(v); err != nil {
@@ -95,7 +93,6 @@ func (d *draft) setCommand(v value) error {
 	return err
 }
 
-// finish makes the Config of what was put in.
 func (d *draft) finish() (supervisor.Config, error) {
 	d.finishWorkers()
 	d.finishListeners()

@@ -16,7 +16,6 @@ import (
 
 // Errors in this file never show the value of a variable: it may be a secret.
 
-// setVariable sets one variable of env.
 func (d *draft) setVariable(name string, v value) {
 	d.origins["env."+name] = v.at
 	set, err := v.string()

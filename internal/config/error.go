@@ -49,10 +49,8 @@ func (o origin) position() (line, column int) {
 	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1
 }
 
-// flagged tells a flag from a key of the file.
 func (o origin) flagged() bool { return o.file == "" }
 
-// errorf makes the error of a setting at o.
 func (o origin) errorf(format string, args ...any) *Error {
 	text := fmt.Sprintf(format, args...)
 	if o.label != "" {

@@ -22,7 +22,6 @@ type field struct {
 	show func() string
 }
 
-// newField returns the field that read sets into.
 func newField[T any](into *T, read func(value) (T, error)) field {
 	return field{
 		set: func(v value) error {
@@ -180,7 +179,6 @@ func protocols(into *[]string) field {
 	return newField(into, read).shown(func() string { return cmp.Or(show(*into), "none") })
 }
 
-// exitCodes is a list of exit codes.
 func exitCodes(into *[]int) field {
 	return newField(into, func(v value) ([]int, error) {
 		if v.kind != list {

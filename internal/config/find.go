@@ -11,7 +11,6 @@ import (
 	"syscall"
 )
 
-// maxFile is the size limit of a file.
 const maxFile = 1 << 20
 
 // host is the machine as far as settings depend on it. Tests replace it.
@@ -77,7 +76,6 @@ func (h host) find(named, app string, more bool) (string, error) {
 	return "", nil
 }
 
-// from resolves a relative path against a directory.
 func from(directory, path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)

@@ -103,21 +103,15 @@ func flagKeys(d *draft) []key {
 	return append(all, key{"balance", "balance", "how connections find a worker: `HOW` is hash or source", choice(&d.balance, "least", sockets.BalanceHash, sockets.BalanceSource)})
 }
 
-// listenKey is a key of one [[listen]].
-type listenKey struct {
-	name string
-	field
-}
-
-func listenKeys(l *listener) []listenKey {
-	return []listenKey{
-		{"name", newField(&l.Name, value.name)},
-		{"address", field{l.setAddress, l.Address}},
-		{"mode", choice(&l.Mode, "", sockets.Modes()...)},
-		{"balance", choice(&l.Balance, "least", sockets.BalanceHash, sockets.BalanceSource)},
-		{"backlog", whole(1, 1<<31-1, &l.Backlog)},
-		{"nonblocking", newField(&l.Nonblocking, value.boolean)},
-		{"freebind", newField(&l.Freebind, value.boolean)},
+func listenKeys(l *listener) []key {
+	return []key{
+		{name: "name", field: newField(&l.Name, value.name)},
+		{name: "address", field: field{l.setAddress, l.Address}},
+		{name: "mode", field: choice(&l.Mode, "", sockets.Modes()...)},
+		{name: "balance", field: choice(&l.Balance, "least", sockets.BalanceHash, sockets.BalanceSource)},
+		{name: "backlog", field: whole(1, 1<<31-1, &l.Backlog)},
+		{name: "nonblocking", field: newField(&l.Nonblocking, value.boolean)},
+		{name: "freebind", field: newField(&l.Freebind, value.boolean)},
 	}
 }
 

@@ -34,7 +34,7 @@ func (d *draft) addListener(at origin) *listener {
 
 func (l *listener) field(name string) field {
 	all := listenKeys(l)
-	return all[slices.IndexFunc(all, func(k listenKey) bool { return k.name == name })].field
+	return all[slices.IndexFunc(all, func(k key) bool { return k.name == name })].field
 }
 
 func (l *listener) setAddress(v value) error {
@@ -119,7 +119,6 @@ func (d *draft) checkOverlaps() {
 	}
 }
 
-// finishListener does what needs several keys of one listener.
 func (d *draft) finishListener(l *listener) {
 	at, bound := l.origins["address"]
 	if !bound && len(d.failures) == 0 { // else the other error says more

@@ -110,7 +110,6 @@ func (d *draft) acceptAll(settings []setting) {
 	}
 }
 
-// accept puts one setting of the file into the draft, or reports why not.
 func (d *draft) accept(s setting) {
 	name, at := s.name, s.at
 	table, leaf := s.path[0], s.form == unstable.KeyValue

@@ -87,7 +87,6 @@ func (l launcher) name(args []string, directory string) string {
 	return ""
 }
 
-// withoutExtension removes the extension of a script.
 func withoutExtension(file string) string {
 	extension := filepath.Ext(file)
 	if has(".js .mjs .cjs .ts .mts .py .pyc .pyz .rb .php .pl .sh .jar .dll .lua .R .ru", extension) {

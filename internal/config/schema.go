@@ -139,7 +139,6 @@ func synonyms() map[string]string {
 	}
 }
 
-// tolerance is the largest distance of a misspelling.
 func tolerance(word string) int { return max(1, len(word)/3) }
 
 // nearest is the word that wrong may be a misspelling of, "" for none.

@@ -31,7 +31,6 @@ func (d *draft) shownSettings() (all []supervisor.Setting) {
 	return all
 }
 
-// source names where a setting was written.
 func (d *draft) source(at origin) string {
 	switch {
 	case at.file == "" && at.label == "":

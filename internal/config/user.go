@@ -38,7 +38,6 @@ func (d *draft) finishUser() {
 	}
 }
 
-// readControlGroup looks up the group that may use the control socket.
 func (d *draft) readControlGroup(v value) (int, error) {
 	var err error
 	if d.controlGroup, err = v.textOrNumber(); err != nil || d.controlGroup == "" {

@@ -75,10 +75,8 @@ func (v value) line() (string, error) {
 	return set, err
 }
 
-// strings is a list of text.
 func (v value) strings() ([]string, error) { return v.list(value.string) }
 
-// list reads a list of text with read.
 func (v value) list(read func(value) (string, error)) ([]string, error) {
 	if v.kind != list {
 		return nil, fmt.Errorf("must be a list, not %s: write [%s]", v, quoted(strings.Fields(v.text)))
@@ -86,7 +84,6 @@ func (v value) list(read func(value) (string, error)) ([]string, error) {
 	return each(v, read)
 }
 
-// each reads the elements of a list.
 func each[T any](v value, read func(value) (T, error)) ([]T, error) {
 	all := make([]T, len(v.items))
 	for i, item := range v.items {
@@ -121,7 +118,6 @@ func (v value) metrics() (string, error) {
 	return l.String(), nil
 }
 
-// whole is an integer from least to most.
 func (v value) whole(least, most int) (int, error) {
 	n, err := v.number()
 	switch {
@@ -162,7 +158,6 @@ func (v value) choice(built []string, later string) (string, error) {
 	return "", fmt.Errorf("%s is not valid: use %s", v, valid)
 }
 
-// boolean is true or false.
 func (v value) boolean() (bool, error) {
 	if v.kind != boolean && (v.kind != typed || v.text != "true" && v.text != "false") {
 		return false, fmt.Errorf("must be true or false, not %s", v)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"unsafe"
 
@@ -74,11 +75,12 @@ func NewPage() (fd int, err error) {
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
 		fd, err = unix.MemfdCreate("forkd-page", flags)
 	}
-	if err != nil {
-		return -1, fmt.Errorf("cannot make counters page: %w", err)
+	if err == nil {
+		if err = preparePage(fd); err != nil {
+			unix.Close(fd)
+		}
 	}
-	if err := preparePage(fd); err != nil {
-		unix.Close(fd)
+	if err != nil {
 		return -1, fmt.Errorf("cannot make counters page: %w", err)
 	}
 	return fd, nil
@@ -87,12 +89,13 @@ func NewPage() (fd int, err error) {
 func preparePage(fd int) error {
 	p := Page{version: PageVersion}
 	copy(p.magic[:], pageMagic)
-	if n, err := unix.Pwrite(fd, p.bytes(), 0); err != nil {
-		return err
-	} else if n != PageSize {
-		return errors.New("short write")
+	n, err := unix.Pwrite(fd, p.bytes(), 0)
+	if err == nil && n != PageSize {
+		err = io.ErrShortWrite
 	}
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
 	return err
 }
 
@@ -100,14 +103,14 @@ func preparePage(fd int) error {
 // close fd afterwards. It counts only after Attach.
 func OpenPage(fd int) (*Page, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("cannot open counters page: %w", err)
+	err := unix.Fstat(fd, &st)
+	if err == nil && st.Size != PageSize { // touching a mapping beyond the end of its file is a fatal SIGBUS
+		err = fmt.Errorf("it has %d bytes, want %d", st.Size, PageSize)
 	}
-	// Touching a mapping beyond the end of its file is a fatal SIGBUS.
-	if st.Size != PageSize {
-		return nil, fmt.Errorf("cannot open counters page: it has %d bytes, want %d", st.Size, PageSize)
+	var mem []byte
+	if err == nil {
+		mem, err = unix.Mmap(fd, 0, PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	}
-	mem, err := unix.Mmap(fd, 0, PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open counters page: %w", err)
 	}

@@ -161,8 +161,9 @@ func (c *conn) idle() bool {
 	return p.idle() && !isNew && !justRead
 }
 
-// read follows the result of a read into p.
-func (c *conn) read(p []byte, n int, err error) (int, error) {
+// read is Read for the server, and follows its phase.
+func (c *conn) read(p []byte) (int, error) {
+	n, err := c.raw.Read(p)
 	phase := c.load()
 	if n == 0 && phase == closing && errors.Is(err, os.ErrDeadlineExceeded) {
 		if n, err = c.readQueued(p), nil; n == 0 {
@@ -185,15 +186,11 @@ func (c *conn) read(p []byte, n int, err error) (int, error) {
 // readQueued reads what has arrived, which net.Conn does not do after its deadline:
 // a request that came before the close is served.
 func (c *conn) readQueued(p []byte) (n int) {
-	sc, ok := c.raw.(syscall.Conn)
-	if !ok {
-		return 0
+	if sc, ok := c.raw.(syscall.Conn); ok {
+		if rc, err := sc.SyscallConn(); err == nil {
+			_ = rc.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT) })
+		}
 	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = rc.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT) })
 	return max(0, n)
 }
 
@@ -290,20 +287,9 @@ type (
 	}
 )
 
-func (c *tcpConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
-	return c.conn.read(p, n, err)
-}
-
-func (c *unixConn) Read(p []byte) (int, error) {
-	n, err := c.UnixConn.Read(p)
-	return c.conn.read(p, n, err)
-}
-
-func (c *otherConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	return c.conn.read(p, n, err)
-}
+func (c *tcpConn) Read(p []byte) (int, error)   { return c.conn.read(p) }
+func (c *unixConn) Read(p []byte) (int, error)  { return c.conn.read(p) }
+func (c *otherConn) Read(p []byte) (int, error) { return c.conn.read(p) }
 
 func (c *tcpConn) Close() error   { return c.conn.close() }
 func (c *unixConn) Close() error  { return c.conn.close() }

@@ -19,19 +19,15 @@ func AwaitData(ln net.Listener) {
 }
 
 // deferAccept sets the option and reports whether it could.
-func (l *listener) deferAccept(seconds int) bool {
-	tcp, ok := l.Listener.(*net.TCPListener)
-	if !ok {
-		return false
+func (l *listener) deferAccept(seconds int) (set bool) {
+	if tcp, ok := l.Listener.(*net.TCPListener); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds) == nil
+			})
+		}
 	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return false // closed: Accept will say so
-	}
-	err = raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds)
-	})
-	return err == nil
+	return set
 }
 
 // maxEmptyPolls is how often a stopping listener looks for silent clients and finds

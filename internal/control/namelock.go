@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,55 +17,44 @@ import (
 	"github.com/forkd/forkd/internal/procfs"
 )
 
-// nameLock is a lock on an app's name without a file: an abstract unix socket
-// (unix(7)), which dies with its master. Anybody in the network namespace can bind
-// any such name, so that it counts only while a process of this user's has it.
-type nameLock struct {
-	name     string
-	listener *net.UnixListener // nil: somebody else has it
-}
-
-// lockAddress is the socket's name for an app in a directory, the same for all who
-// see this directory by this path. Containers that share a network have others, for
-// theirs is on another file system.
+// lockAddress names the abstract unix socket (unix(7)) that locks an app's name without
+// a file, and dies with its master. It is the same for all who see this directory by
+// this path. Containers that share a network have others, for theirs is on another file
+// system.
 func lockAddress(dir, app string) (string, error) {
-	var stat unix.Stat_t
-	if err := unix.Stat(dir, &stat); err != nil {
-		return "", &os.PathError{Op: "stat", Path: dir, Err: err}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", err
 	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", err
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s\x00%d", stat.Dev, dir, app, os.Geteuid()))
+	key := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s\x00%d", info.Sys().(*syscall.Stat_t).Dev, dir, app, os.Geteuid()))
 	return fmt.Sprintf("@forkd/lock/%x", key[:16]), nil
 }
 
-// take binds the name, unless it is bound. The error is a *TakenError where a live
-// process of this user's has it; another says why that cannot be known: then only
-// the lock's file counts.
-func (l *nameLock) take(dir, app string) error {
-	name, err := lockAddress(dir, app)
-	if err != nil || l.listener != nil && name == l.name {
+// takeName binds the name. The error is a *TakenError where a live process of this
+// user's has it; another says why that cannot be known: anybody in the network namespace
+// can bind any such name. Then only the lock's file counts.
+func (d *RuntimeDir) takeName() error {
+	if d.nameLock != nil {
+		return nil
+	}
+	name, err := lockAddress(filepath.Dir(d.Dir), d.App)
+	if err != nil {
 		return err
 	}
-	l.release() // of a directory that was on another file system
 	ln, err := listenUnix(name, closing.Refuse)
-	if errors.Is(err, unix.EADDRINUSE) {
-		return heldBy(name, app)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return heldBy(name, d.App)
+	case err != nil:
 		return fmt.Errorf("cannot bind %s: %v", name, cause(err))
 	}
-	*l = nameLock{name: name, listener: ln}
+	d.nameLock = ln
 	go closeAll(ln)
 	return nil
-}
-
-func (l *nameLock) release() {
-	if l.listener != nil {
-		l.listener.Close()
-	}
-	*l = nameLock{}
 }
 
 // closeAll closes the connections of those who look whose the name is, at a bounded
@@ -86,16 +76,16 @@ func closeAll(ln *net.UnixListener) {
 
 // heldBy says who has a name that cannot be bound.
 func heldBy(name, app string) error {
+	var holder *peer
 	conn, err := dial(name)
-	if err != nil {
-		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
+	if err == nil {
+		defer conn.Close()
+		holder, err = peerOf(conn.UnixConn)
 	}
-	defer conn.Close()
-	holder, err := peerOf(conn.UnixConn)
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("cannot see who has %s: %v", name, cause(err))
-	}
-	if int(holder.Uid) != os.Geteuid() {
+	case int(holder.Uid) != os.Geteuid():
 		return fmt.Errorf("a process of uid %d (pid %d) has %s", holder.Uid, holder.Pid, name)
 	}
 	return &TakenError{App: app, PID: int(holder.Pid)}

@@ -32,12 +32,12 @@ type RuntimeDir struct {
 	group    int
 	listener controlListener
 
-	mu       sync.Mutex  // Inspect runs beside the loop, and may still run when Remove is called
-	dir      *os.File    // Dir itself: files are reached through it, whatever becomes of the path
-	lock     *os.File    // locked, close-on-exec: an inherited lock would outlive the master
-	socket   fs.FileInfo // the file of the control socket
-	nameLock nameLock
-	made     []string // parents that were missing
+	mu       sync.Mutex        // Inspect runs beside the loop, and may still run when Remove is called
+	dir      *os.File          // Dir itself: files are reached through it, whatever becomes of the path
+	lock     *os.File          // locked, close-on-exec: an inherited lock would outlive the master
+	socket   fs.FileInfo       // the file of the control socket
+	nameLock *net.UnixListener // nil: somebody else has it
+	made     []string          // parents that were missing
 	removed  bool
 }
 
@@ -112,7 +112,7 @@ func (d *RuntimeDir) take() error {
 	if err != nil {
 		return unusable(base, err)
 	}
-	dir, lock, err := d.openLocked(base)
+	dir, lock, err := d.openLocked()
 	if err == nil {
 		d.closeFiles()
 		d.dir, d.lock = dir, lock
@@ -122,9 +122,9 @@ func (d *RuntimeDir) take() error {
 
 // openLocked takes the lock without a file first: a master that is refused has
 // touched nothing of the other's.
-func (d *RuntimeDir) openLocked(base string) (dir, lock *os.File, err error) {
+func (d *RuntimeDir) openLocked() (dir, lock *os.File, err error) {
 	d.Unsure = ""
-	if err := d.nameLock.take(base, d.App); isTaken(err) || errors.Is(err, fs.ErrNotExist) {
+	if err := d.takeName(); isTaken(err) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	} else if err != nil {
 		d.Unsure = err.Error()
@@ -282,7 +282,7 @@ func (d *RuntimeDir) Inspect() (restored []string, err error) {
 			return nil, unusable(d.Dir, err)
 		}
 		restored = append(restored, "directory and lock")
-	} else if d.Unsure != "" && d.nameLock.take(filepath.Dir(d.Dir), d.App) == nil {
+	} else if d.Unsure != "" && d.takeName() == nil {
 		d.Unsure = ""
 	}
 	missing, err := d.restore()
@@ -325,7 +325,7 @@ func (d *RuntimeDir) Remove() {
 	}
 	removeDirs(append(d.made, d.Dir))
 	d.closeFiles()
-	d.nameLock.release()
+	d.nameLock.Close() // or nothing
 }
 
 // removeSockets removes every socket file: only one master has the directory, and

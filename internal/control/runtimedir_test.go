@@ -448,7 +448,7 @@ func TestNameIsSquatted(t *testing.T) {
 			t.Errorf("a second master: %v", err)
 		}
 		end()
-		if _, err := p.Inspect(); err != nil || p.Unsure != "" || p.nameLock.listener == nil {
+		if _, err := p.Inspect(); err != nil || p.Unsure != "" || p.nameLock == nil {
 			t.Errorf("when it is free: unsure %q, %v", p.Unsure, err)
 		}
 		p.Remove()

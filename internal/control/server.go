@@ -234,9 +234,6 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if r.ContentLength > limit && r.Header.Get("Expect") != "" {
 		return nil, tooLarge
 	}
-	if r.ContentLength > limit {
-		limit = 0 // the reader's way to let the client read the answer before the connection is closed
-	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge

@@ -103,7 +103,8 @@ func (d *RuntimeDir) takeWithRetry() error {
 	}
 }
 
-// take makes the directory and locks the name. With fs.ErrNotExist somebody has removed
+// take makes the directory and locks the name, first without a file: a master that is
+// refused has touched nothing of the other's. With fs.ErrNotExist somebody has removed
 // something meanwhile.
 func (d *RuntimeDir) take() error {
 	base := filepath.Dir(d.Dir)
@@ -112,69 +113,56 @@ func (d *RuntimeDir) take() error {
 	if err != nil {
 		return unusable(base, err)
 	}
-	dir, lock, err := d.openLocked()
-	if err == nil {
-		d.closeFiles()
-		d.dir, d.lock = dir, lock
-	}
-	return err
-}
-
-// openLocked takes the lock without a file first: a master that is refused has
-// touched nothing of the other's.
-func (d *RuntimeDir) openLocked() (dir, lock *os.File, err error) {
 	d.Unsure = ""
 	if err := d.takeName(); isTaken(err) || errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+		return err
 	} else if err != nil {
 		d.Unsure = err.Error()
 	}
 	if err := os.Mkdir(d.Dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, nil, err
+		return err
 	}
-	if dir, err = openOwn(d.Dir); err != nil {
-		return nil, nil, err
+	d.closeFiles()
+	if d.dir, err = openOwn(d.Dir); err == nil {
+		err = d.flock()
 	}
-	lock, err = d.flock(dir)
 	if err == nil {
-		err = os.Chmod(within(dir, ""), 0o711) // mkdir(2) has applied the umask
+		err = os.Chmod(d.at(""), 0o711) // mkdir(2) has applied the umask
 	}
 	if err != nil {
-		lock.Close() // or nothing, if it is nil
-		dir.Close()
-		return nil, nil, err
+		d.closeFiles()
 	}
-	return dir, lock, nil
+	return err
 }
 
 // flock locks the lock's file in the directory.
-func (d *RuntimeDir) flock(dir *os.File) (*os.File, error) {
+func (d *RuntimeDir) flock() (err error) {
 	path := d.Path(lockName)
-	lock, err := os.OpenFile(within(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	d.lock, err = os.OpenFile(d.at(lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, err
+		return err
 	case err != nil:
-		return nil, unusable(path, err)
+		return unusable(path, err)
 	}
-	if info, statErr := lock.Stat(); statErr != nil || !info.Mode().IsRegular() || owner(info) != os.Geteuid() {
-		err = fmt.Errorf("cannot use %s: it is no file of yours: remove it", path) // others could write to the directory, once
-	} else if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		err = &TakenError{App: d.App, PID: readPID(within(dir, pidName))}
-	} else if err == nil && !leadsTo(path, lock) {
-		err = fs.ErrNotExist
+	if info, err := d.lock.Stat(); err != nil || !info.Mode().IsRegular() || owner(info) != os.Geteuid() {
+		return fmt.Errorf("cannot use %s: it is no file of yours: remove it", path) // others could write to the directory, once
 	}
-	if err != nil {
-		lock.Close()
-		return nil, err
+	err = syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return &TakenError{App: d.App, PID: readPID(d.at(pidName))}
+	case err == nil && !leadsTo(path, d.lock):
+		return fs.ErrNotExist
 	}
-	return lock, nil
+	return err
 }
 
 // closeFiles closes the directory and its lock, if there are.
 func (d *RuntimeDir) closeFiles() {
 	d.dir.Close() // or nothing, if it is nil
 	d.lock.Close()
+	d.dir, d.lock = nil, nil
 }
 
 // restore makes what is missing in the directory, pid and control socket. It

@@ -75,10 +75,8 @@ func Connect(at Location) (*Client, error) {
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}
 	c.pid, c.uid = int(master.Pid), master.Uid
-	if c.pid > 0 {
-		if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
-			c.pidfd = fd
-		}
+	if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
+		c.pidfd = fd
 	}
 	c.first.Store(conn)
 	return c, nil
@@ -101,10 +99,8 @@ func (c *Client) Close() {
 	if conn := c.first.Swap(nil); conn != nil {
 		conn.Close()
 	}
-	if c.pidfd >= 0 {
-		unix.Close(c.pidfd)
-		c.pidfd = -1
-	}
+	unix.Close(c.pidfd) // or nothing
+	c.pidfd = -1
 }
 
 // At returns where the app is.
@@ -193,9 +189,6 @@ func (c *Client) Gone(ctx context.Context) error {
 
 // ended reports whether the master's process has ended, within ms milliseconds.
 func (c *Client) ended(ms int) bool {
-	if c.pidfd < 0 {
-		return false
-	}
 	fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, ms)
 	return err == nil && n == 1

@@ -62,7 +62,7 @@ func Find(name string) (Location, error) {
 	}
 	forbidden := ""
 	for _, l := range candidates {
-		if answers, err := alive(l); answers {
+		if err := alive(l); err == nil {
 			live = append(live, l)
 		} else if errors.Is(err, syscall.EACCES) {
 			forbidden = l.Path()
@@ -95,7 +95,7 @@ func List() []Location {
 		slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 		for _, e := range entries {
 			l := Location{Name: e.Name(), Dir: dir}
-			if answers, _ := alive(l); e.IsDir() && ValidName(e.Name()) && answers {
+			if e.IsDir() && ValidName(e.Name()) && alive(l) == nil {
 				live = append(live, l)
 			}
 		}
@@ -103,15 +103,16 @@ func List() []Location {
 	return live
 }
 
-// alive reports whether a master listens there. One with a full queue is alive, and
+// alive returns nil when a master listens there. One with a full queue is alive, and
 // does not answer.
-func alive(l Location) (bool, error) {
+func alive(l Location) error {
 	conn, err := dial(l.socket())
-	if err != nil {
-		return errors.Is(err, unix.EAGAIN), err
+	if err == nil {
+		conn.Close()
+	} else if errors.Is(err, unix.EAGAIN) {
+		return nil
 	}
-	conn.Close()
-	return true, nil
+	return err
 }
 
 // dial connects to a socket that may be anybody's. Close returns at once.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -92,7 +91,6 @@ func (a *api) serveOn(ctx context.Context, ln *listener) error {
 	base, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	defer func() { ln.spare.Close() }() // or nothing, if it is nil
-	var open sync.WaitGroup
 	server := &http.Server{
 		Handler:                      http.AllowQuerySemicolons(a), // else each is a line on stderr
 		DisableGeneralOptionsHandler: true,
@@ -103,14 +101,6 @@ func (a *api) serveOn(ctx context.Context, ln *listener) error {
 		BaseContext:                  func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
-		},
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state { //nolint:exhaustive // each connection has one of both, once
-			case http.StateNew:
-				open.Add(1)
-			case http.StateClosed:
-				open.Done()
-			}
 		},
 	}
 	server.SetKeepAlivesEnabled(false)
@@ -127,13 +117,10 @@ func (a *api) serveOn(ctx context.Context, ln *listener) error {
 	err := server.Serve(ln)
 	if cancel() {
 		server.Close()
-		err = fmt.Errorf("cannot serve %s: %v", ln.Addr(), err)
-	} else {
-		<-down
-		err = nil
+		return fmt.Errorf("cannot serve %s: %v", ln.Addr(), err)
 	}
-	open.Wait()
-	return err
+	<-down
+	return nil
 }
 
 // http1 is HTTP/1.1 alone: HTTP/2 costs memory.

@@ -159,10 +159,10 @@ func (c *Children) freeLine(line int) {
 
 // record adds pid and start time to the line; called in the shim. If the master has died,
 // the file may be its successor's and is left alone.
-func (p *plan) record(line int) {
+func (p *plan) record() {
 	self, known := readStat(os.Getpid())
-	if line > 0 && known && ownProc() && unix.Getppid() == p.Parent {
-		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.start), int64(line)*recordSize)
+	if p.Line > 0 && known && ownProc() && unix.Getppid() == p.Parent {
+		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.start), int64(p.Line)*recordSize)
 	}
 }
 

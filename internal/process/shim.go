@@ -28,16 +28,15 @@ func shimEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBA
 // shim it does not return: the process becomes the worker's program, or reports to the
 // master why it failed and exits.
 func Shim() {
-	if len(os.Args) != 3 || os.Args[0] != shimName {
+	if len(os.Args) != 2 || os.Args[0] != shimName {
 		return
 	}
 	runtime.LockOSThread() // the changes below are made to this thread only, until the exec
 	first, err := strconv.Atoi(os.Args[1])
-	line, bad := strconv.Atoi(os.Args[2])
-	if err != nil || bad != nil {
+	if err != nil {
 		os.Exit(127)
 	}
-	doing, err := become(first, line)
+	doing, err := become(first)
 	errno := unix.EIO
 	errors.As(err, &errno)
 	_, _ = unix.Write(first+planStatus, fmt.Appendf(nil, "%d %s", int(errno), doing))
@@ -47,12 +46,12 @@ func Shim() {
 // become turns this process into the worker's program, and returns only if that failed,
 // with what it was doing. The order matters: steps that need the master's privileges come
 // before the change of user, steps that it undoes (prctl(2)) after it.
-func become(first, line int) (doing string, err error) {
+func become(first int) (doing string, err error) {
 	p, err := readPlan(first + planText)
 	if err != nil {
 		return "read its plan", err
 	}
-	p.record(line)
+	p.record()
 	if p.Umask >= 0 {
 		unix.Umask(p.Umask)
 	}

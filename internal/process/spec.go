@@ -43,6 +43,7 @@ type plan struct {
 	Args, Env [][]byte
 	FromFile  bool // run descriptor planFile
 	Parent    int  // the master's pid
+	Line      int  // of the records; 0: none
 }
 
 // The shim's descriptors after the worker's own, in this order. The exec closes them.
@@ -55,7 +56,7 @@ const (
 )
 
 // write makes a memfd with the plan.
-func (s *Spec) write() (*os.File, error) {
+func (s *Spec) write(line int) (*os.File, error) {
 	fd, err := unix.MemfdCreate("forkd-plan", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
@@ -63,7 +64,7 @@ func (s *Spec) write() (*os.File, error) {
 	file := os.NewFile(uintptr(fd), "plan")
 	err = json.NewEncoder(file).Encode(plan{
 		Spec: *s, Path: []byte(s.Path), Dir: []byte(s.Dir), Args: convert[[]byte](s.Args), Env: convert[[]byte](s.Env),
-		FromFile: s.File != nil, Parent: os.Getpid(),
+		FromFile: s.File != nil, Parent: os.Getpid(), Line: line,
 	})
 	if err != nil {
 		file.Close()

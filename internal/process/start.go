@@ -55,18 +55,17 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 
 // startShim forks the shim. status is where it reports a failure.
 func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error) {
-	plan, err := spec.write()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer plan.Close()
 	status, writeEnd, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer writeEnd.Close()
 	line, record := c.takeLine(recordOf(spec))
-	p, err = c.forkOnThread(spec, writeEnd, plan, line, record)
+	plan, err := spec.write(line)
+	if err == nil {
+		defer plan.Close()
+		p, err = c.forkOnThread(spec, writeEnd, plan, line, record)
+	}
 	if err != nil {
 		status.Close()
 		c.mu.Lock()
@@ -110,7 +109,7 @@ func (c *Children) forkOnThread(spec *Spec, status, plan *os.File, line, record 
 		files = append(files, spec.File.Fd()) // planFile
 		defer runtime.KeepAlive(spec.File)
 	}
-	argv := []string{shimName, strconv.Itoa(len(spec.Files)), strconv.Itoa(line)}
+	argv := []string{shimName, strconv.Itoa(len(spec.Files))}
 	done := make(chan struct{})
 	fork := func() {
 		p, err = c.fork(argv, files, line)

@@ -12,7 +12,7 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// ErrStopped: a stop signal or ctx has ended the wait for a port.
+// ErrStopped says that a stop signal or ctx has ended the wait for a port.
 var ErrStopped = errors.New("stopped while waiting for the workers of a killed master")
 
 // releaseTimeout is how long killed holders may take to release a port, on a busy machine.

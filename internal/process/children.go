@@ -56,7 +56,6 @@ type Children struct {
 	// recording is read-locked while a record is written, so from a start's beginning until
 	// its program runs, and locked while the records move.
 	recording sync.RWMutex
-	listed    *os.File // the main thread's children; nil: unavailable
 }
 
 // New makes this process the subreaper of its descendants (PR_SET_CHILD_SUBREAPER,

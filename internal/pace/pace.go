@@ -33,18 +33,13 @@ func (b *Bucket) Take(n int, now time.Time) time.Duration {
 	return max(minRest, time.Duration(-b.left/b.perSecond*float64(time.Second)))
 }
 
-// Rest waits for d, and reports false if done was closed meanwhile.
-func Rest(d time.Duration, done <-chan struct{}) bool {
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-done:
-		return false
+// Rest waits for d, or until done is closed.
+func Rest(d time.Duration, done <-chan struct{}) {
+	if d > 0 {
+		select {
+		case <-time.After(d):
+		case <-done:
+		}
 	}
 }
 

@@ -25,13 +25,12 @@ const (
 func (c *Children) reaper(died chan os.Signal) {
 	defer close(c.ended)
 	defer signal.Stop(died)
-	timer := time.NewTimer(groupInterval)
-	defer timer.Stop()
+	var timer <-chan time.Time
 	for {
 		select {
 		case <-died:
 		case <-c.woken:
-		case <-timer.C:
+		case <-timer:
 		case <-c.closed:
 			return
 		}
@@ -42,10 +41,9 @@ func (c *Children) reaper(died chan os.Signal) {
 		if len(dead) > 0 {
 			c.releases.Go(func() { c.release(dead) })
 		}
+		timer = nil
 		if again > 0 {
-			timer.Reset(again)
-		} else {
-			timer.Stop()
+			timer = time.After(again)
 		}
 	}
 }

@@ -147,11 +147,9 @@ func (c *Children) abandon(p *Process) {
 	p.abandoned = true
 	c.mu.Unlock()
 	_ = p.Signal(unix.SIGKILL) // it has ended, or is about to
-	timeout := time.NewTimer(time.Second)
-	defer timeout.Stop()
 	select {
 	case <-p.gone:
 	case <-c.ended:
-	case <-timeout.C:
+	case <-time.After(time.Second):
 	}
 }

@@ -71,7 +71,13 @@ func (r *commandRun) run(ctx context.Context) error {
 		})
 	}()
 	for batch := range slices.Chunk(r.hosts, r.batch) {
-		r.send(ctx, batch)
+		for _, h := range batch {
+			h.result = waiting
+			r.command.ExpiresAt = r.at.Add(time.Since(r.seen) + r.within)
+			if err := r.from.Send(ctx, r.app, h.ID, r.command); err != nil && ctx.Err() == nil {
+				r.fail(h, "cannot send it the command: %v", err)
+			}
+		}
 		if err := r.await(ctx, events, ended); err != nil || len(r.names(failed)) > 0 {
 			return r.failure(err)
 		}
@@ -79,16 +85,6 @@ func (r *commandRun) run(ctx context.Context) error {
 	_, past := eventOf(r.command.Op)
 	fmt.Fprintf(r.out, "%s: %s %s, after %.1fs\n", r.app, plural(len(r.hosts), "host"), past, time.Since(began).Seconds())
 	return nil
-}
-
-func (r *commandRun) send(ctx context.Context, batch []*hostResult) {
-	for _, h := range batch {
-		h.result = waiting
-		r.command.ExpiresAt = r.at.Add(time.Since(r.seen) + r.within)
-		if err := r.from.Send(ctx, r.app, h.ID, r.command); err != nil && ctx.Err() == nil {
-			r.fail(h, "cannot send it the command: %v", err)
-		}
-	}
 }
 
 // await waits until each host that was sent the command has a result, or the

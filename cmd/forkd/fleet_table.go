@@ -9,14 +9,11 @@ import (
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-// What stands for the state of a host that does not report.
 const (
-	stale    = "stale"
-	vanished = "vanished"
+	stale    = "stale"    // for the state of a host that does not report
+	vanished = "vanished" // as above
+	older    = "*"        // marks a generation that is not the newest of the fleet
 )
-
-// older marks a generation that is not the newest of the fleet.
-const older = "*"
 
 // hostColumns are the columns of the table of hosts.
 func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {

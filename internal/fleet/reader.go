@@ -196,7 +196,7 @@ func (q *query) read(ctx context.Context, listed []redis.Z) ([]Host, error) {
 	case !ok:
 		return hosts, err
 	case len(listed) == 1:
-		return []Host{{ID: hostID(listed[0]), Problem: "its report is too large: " + large.Error()}}, nil
+		return []Host{{ID: fmt.Sprint(listed[0].Member), Problem: "its report is too large: " + large.Error()}}, nil
 	}
 	half := len(listed) / 2
 	if hosts, err = q.read(ctx, listed[:half]); err != nil {
@@ -211,7 +211,7 @@ func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
 	replies := make([]*redis.StringSliceCmd, len(listed))
 	_, err := q.client.Pipelined(ctx, func(c redis.Pipeliner) error {
 		for i, z := range listed {
-			if id := hostID(z); redisconfig.CheckHost(id) == nil {
+			if id, _ := z.Member.(string); redisconfig.CheckHost(id) == nil {
 				replies[i] = redis.NewStringSliceCmd(ctx, slices.Concat([]any{"hmget", q.keys.host(id)}, q.fields)...)
 				_ = c.Process(ctx, replies[i])
 			}
@@ -223,7 +223,7 @@ func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
 	}
 	hosts := make([]Host, len(listed))
 	for i, z := range listed {
-		id := hostID(z)
+		id, _ := z.Member.(string)
 		if replies[i] == nil {
 			hosts[i] = Host{ID: strings.Clone(cut(id, mostText)), Problem: "its id " + short(id) + " is none: forkd writes no such thing"}
 			continue
@@ -243,9 +243,4 @@ func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
 		replies[i] = nil
 	}
 	return hosts, nil
-}
-
-func hostID(z redis.Z) string {
-	id, _ := z.Member.(string)
-	return id
 }

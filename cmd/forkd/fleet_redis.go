@@ -106,11 +106,8 @@ func (r *redisFlags) wrong(err error) error {
 // else any, if all report to the same Redis.
 func redisHere(ctx context.Context, app string) (found appStatus, err error) {
 	const advice = "say --redis URL, -c FILE or " + redisVariable
-	var apps []appStatus
-	if app != "" {
-		apps, _ = query(ctx, app)
-	}
-	if len(apps) == 0 || apps[0].err == nil && apps[0].app.Redis == nil {
+	apps, _ := query(ctx, app)
+	if app != "" && (len(apps) == 0 || apps[0].err == nil && apps[0].app.Redis == nil) {
 		apps, _ = query(ctx, "")
 	}
 	var urls []string

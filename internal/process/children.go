@@ -180,9 +180,12 @@ func (c *Children) adopted(among []int) (pids []int) {
 }
 
 // wake makes the reaper sweep.
-func (c *Children) wake() {
+func (c *Children) wake() { poke(c.woken) }
+
+// poke puts a token into a channel that holds one.
+func poke(c chan struct{}) {
 	select {
-	case c.woken <- struct{}{}:
-	default: // it will anyway
+	case c <- struct{}{}:
+	default:
 	}
 }

@@ -87,14 +87,12 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 			continue // being reaped
 		}
 		if p.exit == nil {
-			exit, ended := peekExit(p.pid, now)
-			if !ended {
-				if !HasEnded(p.handle) {
-					continue
-				}
-				if exit, ended = peekExit(p.pid, now); !ended {
-					exit = Exit{At: now, Code: -1, Traced: true}
-				}
+			if !HasEnded(p.handle) {
+				continue
+			}
+			exit, known := peekExit(p.pid, now)
+			if !known {
+				exit = Exit{At: now, Code: -1, Traced: true}
 			}
 			exit.Leftovers = exit.Traced || groupLives(p.pid, pids)
 			p.exit = &exit
@@ -159,10 +157,7 @@ func (c *Children) reapChild(pid int) {
 		o.gone = true
 		c.freeLine(o.line)
 		delete(c.orphans, pid)
-		select {
-		case c.fewer <- struct{}{}:
-		default:
-		}
+		poke(c.fewer)
 	}
 }
 

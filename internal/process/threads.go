@@ -5,12 +5,11 @@ import (
 	"sync"
 )
 
-// Tasks is the most threads of a master, its part of a limit on processes. They run Go
-// code (maxProcs), belong to the runtime, to signals, to the main function and the network
-// poller (6), or may be in a blocking system call: loop, reaper, release of a dead worker,
-// starts (4), two outputs, a preparation, queries of sockets, of a port's holder, of
-// figures (2), of leftovers, of daemons, reports to systemd and Redis, closes (3), the
-// return of memory. The rest is for short calls.
+// Tasks is the most threads of a master (docs/decisions/0032): they run Go code (maxProcs),
+// belong to runtime, signals, main function and network poller (6), or may be in a blocking
+// system call: one each of the loop, reaper, release, preparation, queries of sockets and
+// of a port's holder, leftovers, daemons, systemd, Redis, return of memory; two outputs and
+// queries of figures; three closes; four starts. The rest is for short calls.
 //
 // ShimTasks is the number of threads of a start until the program runs.
 const (

@@ -36,6 +36,8 @@ type mode interface {
 	end(m *socket)
 	// drop closes the descriptor. Workers keep their copies.
 	drop(m *socket)
+	// settle makes up for what Steer and Release have changed.
+	settle()
 	// steer updates the group and its program. It comes before mend.
 	steer() error
 	// fileFor returns the descriptor for a worker of the set.
@@ -65,6 +67,7 @@ func (b *boundAddress) bind(slot int) (*socket, error) {
 func (*boundAddress) configure(Listener)                    {}
 func (*boundAddress) end(m *socket)                         { m.end() }
 func (*boundAddress) drop(m *socket)                        { m.close() }
+func (*boundAddress) settle()                               {}
 func (*boundAddress) steer() error                          { return nil }
 func (*boundAddress) fileFor(m *socket, _ *ListenerSet) int { return m.fd }
 

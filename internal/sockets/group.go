@@ -283,11 +283,16 @@ func (g *group) swap(m *socket) {
 	g.replace(m, next)
 }
 
-// swapServing swaps where the set of the replacement serves by now.
-func (g *group) swapServing() {
+// settle swaps the replacements whose set serves by now, and drops those whose set has
+// been released.
+func (g *group) settle() {
 	for slot, m := range g.all() {
-		if m.next != nil && slot < len(g.set.serving) && g.set.serving[slot] == m.nextFor {
+		switch {
+		case m.next == nil:
+		case slot < len(g.set.serving) && g.set.serving[slot] == m.nextFor:
 			g.swap(m)
+		case !slices.Contains(g.set.sets, m.nextFor):
+			g.dropNext(m)
 		}
 	}
 }
@@ -298,14 +303,4 @@ func (g *group) dropNext(m *socket) {
 		m.next.close()
 		m.next, m.nextFor = nil, nil
 	}
-}
-
-// dropNextFor drops the replacements made for a released set.
-func (g *group) dropNextFor(l *ListenerSet) {
-	for _, m := range g.all() {
-		if m.nextFor == l {
-			g.dropNext(m)
-		}
-	}
-	_ = g.steer() // the next one reports an error
 }

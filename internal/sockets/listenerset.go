@@ -186,9 +186,8 @@ func (s *Set) Release(l *ListenerSet) {
 		for _, other := range slices.Backward(s.sets) {
 			if i := slices.Index(other.bound, b); i >= 0 {
 				b.reconfigure(other.listeners[i])
-				if g, ok := b.mode.(*group); ok {
-					g.dropNextFor(l)
-				}
+				b.mode.settle()
+				_ = b.mode.steer() // the next one reports an error
 				return false
 			}
 		}

@@ -87,20 +87,18 @@ func (s *Set) take(given []Passed) error {
 // examine finds out where the socket listens. what says what it is if it is no socket
 // that could.
 func (m *socket) examine(closer *closing.Closer) (what string, listens bool) {
-	var stat unix.Stat_t
-	if err := unix.Fstat(m.fd, &stat); err != nil {
-		return "no open descriptor", false
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return kindOf(stat.Mode & unix.S_IFMT), false
-	}
 	option := func(name int) int {
 		value, _ := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, name) // 0 matches nothing below
 		return value
 	}
 	domain, kind := option(unix.SO_DOMAIN), option(unix.SO_TYPE)
 	inet := domain == unix.AF_INET || domain == unix.AF_INET6
-	switch {
+	var stat unix.Stat_t
+	switch err := unix.Fstat(m.fd, &stat); {
+	case err != nil:
+		return "no open descriptor", false
+	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return kindOf(stat.Mode & unix.S_IFMT), false
 	case inet && kind == unix.SOCK_DGRAM:
 		return "a UDP socket", false
 	case !inet && domain != unix.AF_UNIX:

@@ -99,19 +99,17 @@ func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 			return os.NewSyscallError("fchmod", err)
 		}
 	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: f.path}); err != nil {
-		return os.NewSyscallError("bind", err)
+	err := os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: f.path}))
+	if err == nil {
+		err = f.identify(fd, f.path)
 	}
-	if err := f.identify(fd, f.path); err != nil {
-		return err
+	if err == nil && perm != 0 {
+		err = f.chmod(perm)
 	}
-	if perm != 0 {
-		if err := f.chmod(perm); err != nil {
-			return err
-		}
+	if err == nil {
+		_ = f.link(f.path, f.second) // without it another socket is bound when the path is gone
 	}
-	_ = f.link(f.path, f.second) // without it another socket is bound when the path is gone
-	return nil
+	return err
 }
 
 // recognise finds the file of a socket that an earlier master bound.

@@ -116,9 +116,7 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 func (s *Set) Steer(serving []*ListenerSet) (err error) {
 	s.serving = slices.Clone(serving)
 	for _, b := range s.bound {
-		if g, ok := b.mode.(*group); ok {
-			g.swapServing()
-		}
+		b.mode.settle()
 		err = cmp.Or(err, b.mode.steer())
 	}
 	s.store(s.bound)

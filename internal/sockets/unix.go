@@ -49,7 +49,7 @@ func (u *unixSocket) bind(int) (*socket, error) {
 	}
 	u.file = file
 	if u.listener.Owner != nil {
-		u.setOwner()
+		u.warnOf("owner", u.file.chown(u.listener.owner()))
 	}
 	return m, nil
 }
@@ -63,19 +63,17 @@ func (u *unixSocket) configure(before Listener) {
 		if err == nil {
 			err = u.file.chmod(perm)
 		}
-		if err != nil {
-			u.set.notice("cannot set the mode of %s: %v", u.listener, err)
-		}
+		u.warnOf("mode", err)
 	}
 	if u.listener.owner() != before.owner() {
-		u.setOwner()
+		u.warnOf("owner", u.file.chown(u.listener.owner()))
 	}
 }
 
-// setOwner reports errors as a notice: they only affect who can connect.
-func (u *unixSocket) setOwner() {
-	if err := u.file.chown(u.listener.owner()); err != nil {
-		u.set.notice("cannot set the owner of %s: %v", u.listener, err)
+// warnOf gives a notice: the error only affects who can connect.
+func (u *unixSocket) warnOf(what string, err error) {
+	if err != nil {
+		u.set.notice("cannot set the %s of %s: %v", what, u.listener, err)
 	}
 }
 

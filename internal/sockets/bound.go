@@ -29,7 +29,7 @@ type mode interface {
 	// configure applies what changed in the listener, except the backlog.
 	configure(before Listener)
 	// mend undoes what a worker did to a socket.
-	mend(m *socket) (undone string, err error)
+	mend(m *socket) (undone []string, err error)
 	// flush resets the queue of a unit-owned socket that no slot uses any more.
 	flush(m *socket) error
 	// end closes a socket for every holder and resets its queue.
@@ -71,7 +71,7 @@ func (*boundAddress) settle()                               {}
 func (*boundAddress) steer() error                          { return nil }
 func (*boundAddress) fileFor(m *socket, _ *ListenerSet) int { return m.fd }
 
-func (b *boundAddress) mend(m *socket) (undone string, err error) {
+func (b *boundAddress) mend(m *socket) (undone []string, err error) {
 	undone, _, err = m.mend(b)
 	return undone, err
 }

@@ -168,7 +168,7 @@ func (g *group) listening() (there []int, err error) {
 	return there, nil
 }
 
-func (g *group) mend(m *socket) (undone string, err error) {
+func (g *group) mend(m *socket) (undone []string, err error) {
 	undone, revived, err := m.mend(g.boundAddress)
 	if revived {
 		if slices.Contains(g.index, m.slot) { // shut down since the last refresh
@@ -185,7 +185,7 @@ func (g *group) mend(m *socket) (undone string, err error) {
 	if err != nil || on != 0 {
 		return undone, os.NewSyscallError("getsockopt SO_REUSEPORT", err)
 	}
-	return joinWords(undone, "a worker had set SO_REUSEPORT to 0"), share(m.fd)
+	return append(undone, "a worker had set SO_REUSEPORT to 0"), share(m.fd)
 }
 
 func (g *group) end(m *socket) {

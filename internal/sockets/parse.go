@@ -65,11 +65,9 @@ func parseUnix(rest string) (Listener, error) {
 	}
 	path, query, asked := strings.Cut(rest, "?")
 	l := Listener{Network: "unix", Path: path}
-	switch filepath.Base(path) {
-	case ".", "..", "/":
+	switch base := filepath.Base(path); {
+	case base == "." || base == ".." || base == "/":
 		return l, errors.New("the socket's path is missing: write unix:///run/shop.sock")
-	}
-	switch {
 	case strings.HasSuffix(path, "/"):
 		return l, errors.New("this is a directory's path: name the socket's file")
 	case path[0] == '@':

@@ -51,12 +51,12 @@ func (m *socket) listen(backlog int) error {
 }
 
 // mend undoes what a worker did to a TCP socket. revived: it had left its group.
-func (m *socket) mend(b *boundAddress) (undone string, revived bool, err error) {
+func (m *socket) mend(b *boundAddress) (undone []string, revived bool, err error) {
 	state, err := m.inspect()
 	if err != nil || !state.listens || state.backlog != m.backlog {
-		undone = "a worker had changed the backlog"
+		undone = []string{"a worker had changed the backlog"}
 		if revived = !state.listens; revived {
-			undone = "a worker had shut the socket down"
+			undone = []string{"a worker had shut the socket down"}
 		}
 		if err == nil && revived {
 			err = disconnect(m.fd)
@@ -65,24 +65,17 @@ func (m *socket) mend(b *boundAddress) (undone string, revived bool, err error) 
 			err = m.listen(b.listener.Backlog)
 		}
 		if err != nil {
-			return "", false, fmt.Errorf("cannot listen again on %s: %w", b.describe(m), err)
+			return nil, false, fmt.Errorf("cannot listen again on %s: %w", b.describe(m), err)
 		}
 	}
 	// A filter can drop every new connection (socket(7)).
 	switch err := unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); {
 	case err == nil:
-		undone = joinWords(undone, "a worker had set a filter (SO_ATTACH_FILTER)")
+		undone = append(undone, "a worker had set a filter (SO_ATTACH_FILTER)")
 	case errors.Is(err, unix.EPERM):
 		m.reportDamage(b, lockFilter)
 	}
 	return undone, revived, nil
-}
-
-func joinWords(list, more string) string {
-	if list != "" && more != "" {
-		list += ", "
-	}
-	return list + more
 }
 
 func (m *socket) waiting() (n int, listens bool) {

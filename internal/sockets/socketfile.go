@@ -33,14 +33,6 @@ func fileAt(path string) socketFile {
 
 func statOf(info os.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
 
-// unlink removes a name, but no directory, as os.Remove would.
-func unlink(name string) error {
-	if err := unix.Unlink(name); err != nil && !errors.Is(err, unix.ENOENT) {
-		return &fs.PathError{Op: "unlink", Path: name, Err: err}
-	}
-	return nil
-}
-
 // clear frees both names. A socket file on which nobody listens is removed, and one of
 // workers of this app, own, that a dead master left. Any other is refused, with a
 // *HeldError if somebody listens.
@@ -64,7 +56,7 @@ func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Cl
 				return held
 			}
 		}
-		if err := unlink(name); err != nil {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return f.explain(l, err)
 		}
 	}
@@ -146,7 +138,7 @@ func (f *socketFile) isAt(name string) (bool, error) {
 func (f *socketFile) remove() {
 	for _, name := range []string{f.path, f.second} {
 		if ours, _ := f.isAt(name); ours {
-			_ = unlink(name)
+			_ = os.Remove(name)
 		}
 	}
 	f.info = nil

@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -137,7 +138,7 @@ const AllSlots = -1
 // a filter away, steers again, and brings a unix socket's file back, with three or four
 // system calls for each socket. One for all slots counts as slot 0's in AllSlots.
 func (s *Set) Restore(slot int) (restored []Restored, err error) {
-	undone := map[int]string{}
+	undone := map[int][]string{}
 	for _, b := range s.bound {
 		err = cmp.Or(err, b.mode.steer())
 		for home, m := range b.all() {
@@ -149,14 +150,14 @@ func (s *Set) Restore(slot int) (restored []Restored, err error) {
 			}
 			what, failed := b.mode.mend(m)
 			err = cmp.Or(err, failed)
-			if what != "" {
-				undone[at] = joinWords(undone[at], what)
+			if len(what) > 0 {
+				undone[at] = append(undone[at], what...)
 			}
 		}
 	}
 	s.store(s.bound)
 	for _, at := range slices.Sorted(maps.Keys(undone)) {
-		restored = append(restored, Restored{at, undone[at]})
+		restored = append(restored, Restored{at, strings.Join(undone[at], ", ")})
 	}
 	return restored, err
 }

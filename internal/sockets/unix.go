@@ -79,20 +79,20 @@ func (u *unixSocket) warnOf(what string, err error) {
 
 // mend restores the file and the backlog. A socket that was shut down is replaced: unlike
 // a TCP socket it cannot listen again.
-func (u *unixSocket) mend(m *socket) (undone string, err error) {
+func (u *unixSocket) mend(m *socket) (undone []string, err error) {
 	switch {
 	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
 		u.warnOnce("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
 			u.listener.Name, m.passedAs, u.listener.Path)
-		return "", nil
+		return nil, nil
 	case hungUp(m.fd):
 		return u.bindAgain(m, "a worker has shut the socket down, which nothing undoes", "have the dead one"), nil
 	}
 	if state, err := m.inspect(); err == nil && state.backlog != m.backlog {
 		if err := m.listen(u.listener.Backlog); err != nil {
-			return "", fmt.Errorf("cannot listen again on %s: %w", u.listener, err)
+			return nil, fmt.Errorf("cannot listen again on %s: %w", u.listener, err)
 		}
-		undone = "a worker had changed the backlog"
+		undone = append(undone, "a worker had changed the backlog")
 	}
 	if m.unitOwned {
 		return undone, nil
@@ -105,21 +105,21 @@ func (u *unixSocket) mend(m *socket) (undone string, err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		u.warnOnce("cannot look after %s: %v", u.listener, err)
 	default:
-		undone = joinWords(undone, u.mendFile(m))
+		undone = append(undone, u.mendFile(m)...)
 	}
 	return undone, nil
 }
 
 // mendFile links the path again, or binds another socket if both names are gone.
-func (u *unixSocket) mendFile(m *socket) (undone string) {
+func (u *unixSocket) mendFile(m *socket) (undone []string) {
 	switch err := u.file.link(u.file.second, u.file.path); {
 	case err == nil:
-		return fmt.Sprintf("listener %s: unix path bound again: %s was unlinked", u.listener.Name, u.listener.Path)
+		return []string{fmt.Sprintf("listener %s: unix path bound again: %s was unlinked", u.listener.Name, u.listener.Path)}
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotOurs):
 		return u.bindAgain(m, "the path was unlinked", "have the old one")
 	default:
 		u.warnOnce("listener %s: the path was unlinked, and cannot be linked again yet: %v: it is tried again each second", u.listener.Name, err)
-		return ""
+		return nil
 	}
 }
 
@@ -133,15 +133,15 @@ func (u *unixSocket) warnOnce(format string, args ...any) {
 
 // bindAgain replaces the socket for workers started from now on. Running workers keep the
 // old one and serve what is queued there.
-func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone string) {
+func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone []string) {
 	next, err := u.bind(0)
 	if err != nil {
 		u.warnOnce("listener %s: %s, and no other can be bound yet: %v: it is tried again each second", u.listener.Name, why, err)
-		return ""
+		return nil
 	}
 	u.replace(m, next)
 	u.warned = ""
-	return fmt.Sprintf("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)
+	return []string{fmt.Sprintf("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)}
 }
 
 // flush leaves the queue to systemd.
@@ -170,8 +170,6 @@ func hungUp(fd int) bool {
 // inode is the inode of the socket itself, not of its file.
 func inode(fd int) uint64 {
 	var stat unix.Stat_t
-	if unix.Fstat(fd, &stat) != nil {
-		return 0
-	}
+	_ = unix.Fstat(fd, &stat) // else 0
 	return stat.Ino
 }

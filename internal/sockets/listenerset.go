@@ -44,48 +44,48 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 			return nil, fmt.Errorf("cannot listen on %s with nonblocking = %t: its workers share the socket, and that can't change while the app runs: set it back, or stop the app and run it again", ls[i], ls[i].Nonblocking)
 		}
 	}
-	rest, noticed := s.passed, s.notices
-	for i := range ls {
-		if l.bound[i] != nil {
+	passed, noticed := s.passed, s.notices
+	for i, b := range l.bound {
+		if b != nil {
 			continue
 		}
-		if rest, err = l.bind(i, wants[i], rest, slots); err != nil {
+		if err := l.bind(i, wants[i], slots); err != nil {
+			s.passed, s.notices = passed, noticed
 			l.undo()
-			s.notices = noticed
 			s.markDraining(err)
 			return nil, explainLimit(err, len(ls)*slots)
 		}
 	}
-	s.passed = rest
 	s.adopt(l, slots)
 	return l, nil
 }
 
-// bind binds the address of the i-th listener, and returns the rest of the passed sockets.
-func (l *ListenerSet) bind(i int, want bindAddr, from []*socket, slots int) (rest []*socket, err error) {
+// bind binds the address of the i-th listener, or takes its passed sockets.
+func (l *ListenerSet) bind(i int, want bindAddr, slots int) error {
 	s, asked := l.set, l.listeners[i]
-	at, chosen, rest, err := l.pick(asked, want, from)
+	at, chosen, err := l.pick(asked, want)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	overlapping, err := s.overlaps(asked, at)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	s.passed = filter(s.passed, func(p *socket) bool { return !slices.Contains(chosen, p) })
 	b := &boundAddress{set: s, want: want, at: at, listener: asked, overlapping: overlapping}
 	b.listener.Port = at.end.port
 	b.mode = newMode(b, chosen)
 	l.bound[i] = b
 	if err := b.adopt(chosen); err != nil {
-		return nil, err
+		return err
 	}
 	for slot := range slots {
 		if err := b.open(slot); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	b.explainUnits(asked, chosen, slots)
-	return rest, b.mode.steer()
+	return b.mode.steer()
 }
 
 // undo closes what Open has bound, except what was passed.

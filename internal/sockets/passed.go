@@ -148,14 +148,14 @@ func (m *socket) in(at bindAddr) bool {
 
 // pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its
 // name, those at its address. at is where they are.
-func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*socket) (at bindAddr, chosen, rest []*socket, err error) {
-	names := make([]string, len(l.listeners))
+func (l *ListenerSet) pick(asked Listener, want bindAddr) (at bindAddr, chosen []*socket, err error) {
+	from, names := l.set.passed, make([]string, len(l.listeners))
 	for i, other := range l.listeners {
 		names[i] = other.Name
 	}
 	at, units, err := pickUnits(asked, want, names, from)
 	if err != nil {
-		return at, nil, nil, err
+		return at, nil, err
 	}
 	mine := func(p *socket) bool {
 		return p.stored != "" && p.isUnix() == (asked.Network == "unix") && (p.listener == asked.Name || !slices.Contains(names, p.listener))
@@ -170,7 +170,7 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*socket) (at bi
 	}
 	shared := at.mode == ModeShared
 	if shared && len(units) > 1 {
-		return at, nil, nil, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
+		return at, nil, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
 	}
 	stored := filter(from, func(p *socket) bool { return mine(p) && p.in(at) && (!shared || len(units) == 0) })
 	taken := map[int]bool{}
@@ -191,7 +191,7 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr, from []*socket) (at bi
 			chosen = append(chosen, p)
 		}
 	}
-	return at, chosen, filter(from, func(p *socket) bool { return !slices.Contains(chosen, p) }), nil
+	return at, chosen, nil
 }
 
 // pickUnits chooses unit-owned sockets, all at one address: of the listener's name and

@@ -101,7 +101,7 @@ func (b *boundAddress) serves(want bindAddr, l Listener) bool {
 	return b.want.same(want) || b.at.same(want)
 }
 
-// adopt takes over passed sockets. Their slots are not open yet.
+// adopt takes over passed sockets, whose slots are not open yet.
 func (b *boundAddress) adopt(given []*socket) error {
 	for _, m := range given {
 		b.put(m)
@@ -192,7 +192,6 @@ func (b *boundAddress) all() iter.Seq2[int, *socket] {
 // user is the socket that serves the slot, nil: the slot is closed.
 func (b *boundAddress) user(slot int) *socket { return at(b.users, slot) }
 
-// usersOf returns the open slots that a socket serves.
 func (b *boundAddress) usersOf(m *socket) (slots []int) {
 	for slot, used := range b.users {
 		if used == m {
@@ -202,7 +201,6 @@ func (b *boundAddress) usersOf(m *socket) (slots []int) {
 	return slots
 }
 
-// reconfigure applies another name, balance, backlog and permissions.
 func (b *boundAddress) reconfigure(l Listener) {
 	before := b.listener
 	if l.Network != "unix" {
@@ -219,7 +217,6 @@ func (b *boundAddress) reconfigure(l Listener) {
 	b.mode.configure(before)
 }
 
-// describe names a socket in a message.
 func (b *boundAddress) describe(m *socket) string {
 	if b.forAll() {
 		return b.listener.String()
@@ -227,8 +224,7 @@ func (b *boundAddress) describe(m *socket) string {
 	return fmt.Sprintf("slot %d on %s", m.slot, b.listener)
 }
 
-// closeSlot ends the slot's socket, if no other slot uses it. A unit-owned one stays and
-// is idle.
+// closeSlot ends the slot's socket, if no other slot uses it and no unit owns it.
 func (b *boundAddress) closeSlot(slot int) error {
 	m := b.user(slot)
 	if m == nil {

@@ -149,8 +149,8 @@ func listeners(port int) (found []listening, err error) {
 	return append(v4, found...), err
 }
 
-// diagnoseUnix asks for one unix socket by its inode, or for all that listen if that is
-// 0, and calls each with the attributes that show selects.
+// diagnoseUnix asks for the attributes of one unix socket by its inode, or, if that is 0, of
+// all that listen.
 func diagnoseUnix(inode uint64, show uint32, each func(inode uint64, kind uint16, value []byte)) error {
 	flags, states := uint16(0), uint32(anyValue)
 	if inode == 0 {
@@ -170,7 +170,6 @@ func diagnoseUnix(inode uint64, show uint32, each func(inode uint64, kind uint16
 	})
 }
 
-// inspectUnix asks for the state of one socket by its own inode.
 func inspectUnix(inode uint64) (said state, err error) {
 	err = diagnoseUnix(max(inode, 1), 1<<unixDiagVFS|1<<unixDiagRQLen, func(_ uint64, kind uint16, value []byte) {
 		switch {
@@ -188,7 +187,6 @@ func inspectUnix(inode uint64) (said state, err error) {
 	return said, err
 }
 
-// unixListeners returns the inodes of the sockets that were bound to a path and listen.
 func unixListeners(path string) (inodes []uint64, err error) {
 	err = diagnoseUnix(0, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
 		if kind == unixDiagName && strings.TrimSuffix(string(value), "\x00") == path {

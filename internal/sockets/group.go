@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is a socket per slot, all in one reuseport group of the kernel.
+// group is a socket per slot, in one reuseport group.
 type group struct {
 	*boundAddress
 

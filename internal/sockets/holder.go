@@ -23,8 +23,7 @@ type HeldError struct {
 	Draining bool     // the holders are this app's own workers, of a set that has been released
 }
 
-// Holder is a process that has a socket on the port, or a user where the
-// process cannot be seen.
+// Holder is a process that has a socket on the port, or a user where it cannot be seen.
 type Holder struct {
 	PID     int      // 0: not known
 	UID     uint32   // who made the socket
@@ -70,8 +69,7 @@ func (h Holder) String() string {
 	}
 }
 
-// holders finds who listens where the endpoint cannot be bound. It reads all of /proc:
-// only for an error message. Without sock_diag nobody is found.
+// holders finds who listens where the endpoint cannot be bound. It reads all of /proc.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
 	all, _ := listeners(end.port)
@@ -83,8 +81,7 @@ func holders(end endpoint) []Holder {
 	return holdersOf(owners)
 }
 
-// pathHolders finds who listens on a socket file of this network namespace. The kernel
-// does not tell the user: only visible processes are found.
+// pathHolders finds visible processes that listen on a socket file.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
 	inodes, _ := unixListeners(path)
@@ -94,7 +91,6 @@ func pathHolders(path string) []Holder {
 	return filter(holdersOf(owners), func(h Holder) bool { return h.PID != 0 })
 }
 
-// holdersOf finds the processes that have sockets, by inode.
 func holdersOf(owners map[uint64]uint32) []Holder {
 	var found []Holder
 	unseen := maps.Clone(owners)

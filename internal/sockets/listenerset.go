@@ -131,7 +131,6 @@ func (s *Set) adopt(l *ListenerSet, slots int) {
 	s.store(l.bound)
 }
 
-// dropPassed closes the passed sockets that no listener wants.
 func (s *Set) dropPassed() {
 	unwanted := s.passed
 	s.passed = nil
@@ -152,7 +151,6 @@ func (s *Set) dropPassed() {
 	}
 }
 
-// dropSurplus closes stored sockets of slots that are no more.
 func (s *Set) dropSurplus(b *boundAddress, slots int) {
 	for slot, m := range b.all() {
 		if slot < slots || m.unitOwned || len(b.usersOf(m)) > 0 {
@@ -241,8 +239,7 @@ func (l *ListenerSet) Listeners(slot int) []Listener {
 	return ls
 }
 
-// Sources returns for each listener "systemd" if it has a unit-owned socket, else
-// "bound".
+// Sources returns for each listener "systemd" if it has a unit-owned socket, else "bound".
 func (l *ListenerSet) Sources() []string {
 	sources := make([]string, len(l.bound))
 	for i, b := range l.bound {
@@ -254,8 +251,7 @@ func (l *ListenerSet) Sources() []string {
 	return sources
 }
 
-// explainUnits gives a notice if a unit's sockets are at another address, too few or
-// too many.
+// explainUnits gives a notice if a unit's sockets are elsewhere, too few or too many.
 func (b *boundAddress) explainUnits(asked Listener, given []*socket, slots int) {
 	lead := slices.IndexFunc(given, func(p *socket) bool { return p.unitOwned })
 	if lead < 0 {
@@ -286,8 +282,8 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// overlaps reports whether the address overlaps with another set's of the same mode: the
-// sockets can stand side by side until that is released. Other overlaps are refused.
+// overlaps reports whether another set's sockets can stand beside the address until they
+// are released. It refuses other overlaps.
 func (s *Set) overlaps(l Listener, want bindAddr) (overlapping bool, err error) {
 	for _, b := range s.bound {
 		if b.takes(1).overlap(want) == "" {

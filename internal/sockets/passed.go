@@ -84,8 +84,7 @@ func (s *Set) take(given []Passed) error {
 	return nil
 }
 
-// examine finds out where the socket listens. what says what it is if it is no socket
-// that could.
+// examine finds out where the socket listens. what says what it is if it never could.
 func (m *socket) examine(closer *closing.Closer) (what string, listens bool) {
 	option := func(name int) int {
 		value, _ := unix.GetsockoptInt(m.fd, unix.SOL_SOCKET, name) // 0 matches nothing below
@@ -123,7 +122,6 @@ func (m *socket) examine(closer *closing.Closer) (what string, listens bool) {
 	return "", listens
 }
 
-// unfit reports whether a socket is of another family than the listener.
 func (m *socket) unfit(l Listener, want bindAddr) bool {
 	switch {
 	case m.isUnix() || l.Network == "unix":
@@ -230,9 +228,8 @@ func filter[T any](list []T, keep func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(list), func(one T) bool { return !keep(one) })
 }
 
-// Implied returns listeners made of the passed sockets, one per address, for an app
-// without listeners. Its name is the socket unit's without ".socket", else the port or
-// the file. Called before the first Open.
+// Implied returns listeners made of the passed sockets, one per address. Its name is the
+// socket unit's without ".socket", else the port or the file. Called before the first Open.
 func (s *Set) Implied() []Listener {
 	var leads []*socket // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {

@@ -35,8 +35,7 @@ func (m *socket) isUnix() bool { return m.closer != nil }
 
 func newSocket(fd int) *socket { return &socket{fd: fd, cookie: cookie(fd)} }
 
-// listen sets the backlog and reads it back. The backlog of a unix socket is not checked
-// where sock_diag does not show it.
+// listen sets the backlog and reads it back, of a unix socket where sock_diag shows it.
 func (m *socket) listen(backlog int) error {
 	if err := unix.Listen(m.fd, backlog); err != nil {
 		return os.NewSyscallError("listen", err)
@@ -102,8 +101,8 @@ func (b *boundAddress) flush(m *socket) error {
 	return nil
 }
 
-// end closes the socket for every holder and resets its queue. Else a copy in a process
-// that outlived its worker would keep the queue, and its share of new connections.
+// end closes the socket for every holder and resets its queue: a process that outlived its
+// worker may have a copy.
 func (m *socket) end() {
 	if m.fd >= 0 {
 		m.discard(unix.Shutdown(m.fd, unix.SHUT_RDWR) == nil) // fails only where a worker has done it
@@ -244,7 +243,6 @@ func (l Listener) socket(family, protocol int) (int, error) {
 	return fd, os.NewSyscallError("socket", err)
 }
 
-// share lets sockets of the same user join.
 func share(fd int) error {
 	return os.NewSyscallError("setsockopt SO_REUSEPORT", reuseport.Control("tcp", "", rawConn(fd)))
 }

@@ -104,7 +104,7 @@ func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 	return err
 }
 
-// recognise finds the file of a socket that an earlier master bound.
+// recognise finds the file of an earlier master's socket.
 func (f *socketFile) recognise(fd int) {
 	if f.identify(fd, f.second) != nil && f.identify(fd, f.path) == nil {
 		_ = f.link(f.path, f.second)
@@ -133,8 +133,7 @@ func (f *socketFile) isAt(name string) (bool, error) {
 	return os.SameFile(info, f.info), err
 }
 
-// remove unlinks the names that lead to the socket's own file. Errors do not matter:
-// whoever binds next replaces a stale file.
+// remove unlinks the names that lead to the socket's own file.
 func (f *socketFile) remove() {
 	for _, name := range []string{f.path, f.second} {
 		if ours, _ := f.isAt(name); ours {

@@ -31,8 +31,7 @@ type code []bpf.Instruction
 
 func (c *code) add(ins ...bpf.Instruction) { *c = append(*c, ins...) }
 
-// program builds all of it. members and accepting must not be empty; only members may be
-// accepting.
+// program must not get empty members or accepting; only members may be accepting.
 func program(balance string, seed uint32, members groupIndex, accepting []bool) []bpf.Instruction {
 	c := code(hashAddress(seed))
 	if balance != BalanceSource {
@@ -206,8 +205,7 @@ func (g *group) steer() error {
 	return nil
 }
 
-// load attaches a program by any of the sockets: with SO_LOCK_FILTER set on it, it is
-// EPERM.
+// load attaches a program by any of the sockets: on a locked one it is EPERM.
 func (g *group) load(accepting []bool) (err error) {
 	all := program(g.listener.Balance, g.seed, g.index, accepting)
 	for _, slot := range g.index.slots() {
@@ -240,10 +238,9 @@ func (g *group) accepting() []bool {
 	return listening
 }
 
-// serves reports whether the slot's workers have the address; every slot accepts until
-// Steer has been called.
+// serves reports whether the slot's workers have the address.
 func (s *Set) serves(slot int, b *boundAddress) bool {
-	if s.serving == nil {
+	if s.serving == nil { // Steer has not been called
 		return true
 	}
 	return slot < len(s.serving) && s.serving[slot] != nil && s.serving[slot].has(b)

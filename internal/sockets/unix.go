@@ -26,8 +26,7 @@ func newUnix(b *boundAddress, given []*socket) mode {
 	return u
 }
 
-// bind makes the socket and its file. Nobody can connect before it listens, and then its
-// permissions are set.
+// bind sets the file's permissions before anybody can connect.
 func (u *unixSocket) bind(int) (*socket, error) {
 	file := fileAt(u.at.path)
 	if err := file.clear(u.listener, u.set.own, &u.set.closer); err != nil {
@@ -77,8 +76,7 @@ func (u *unixSocket) warnOf(what string, err error) {
 	}
 }
 
-// mend restores the file and the backlog. A socket that was shut down is replaced: unlike
-// a TCP socket it cannot listen again.
+// mend replaces a socket that was shut down: unlike a TCP socket it cannot listen again.
 func (u *unixSocket) mend(m *socket) (undone []string, err error) {
 	switch {
 	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
@@ -123,7 +121,6 @@ func (u *unixSocket) mendFile(m *socket) (undone []string) {
 	}
 }
 
-// warnOnce gives a notice that holds at every refresh once.
 func (u *unixSocket) warnOnce(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); text != u.warned {
 		u.warned = text
@@ -144,8 +141,7 @@ func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone []string
 	return []string{fmt.Sprintf("listener %s: unix path bound again: %s, and workers that run %s: `forkd reload %s` starts others", u.listener.Name, why, theyHave, u.set.app)}
 }
 
-// flush leaves the queue to systemd.
-func (u *unixSocket) flush(*socket) error { return nil }
+func (u *unixSocket) flush(*socket) error { return nil } // the queue is systemd's
 
 func (u *unixSocket) end(m *socket) {
 	u.file.remove()

@@ -47,7 +47,8 @@ func told() control.Description {
 	}
 	for n := range 12 {
 		d.History = append(d.History, control.Exit{
-			Slot: n % 2, Generation: 2, PID: 4194100 + n, At: ago(time.Duration(12-n) * 10 * time.Minute), Code: new(3), Reason: "exit status 3",
+			Slot: n % 2, Generation: 2, PID: 4194100 + n,
+			LastExit: control.LastExit{At: ago(time.Duration(12-n) * 10 * time.Minute), Code: new(3), Reason: "exit status 3"},
 		})
 	}
 	last := &d.History[11]

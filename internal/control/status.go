@@ -170,15 +170,13 @@ type Setting struct {
 
 // Exit is how a worker ended.
 type Exit struct {
-	Slot       int       `json:"slot"`
-	Generation int       `json:"generation"`
-	PID        int       `json:"pid"`
-	At         time.Time `json:"at"`
-	Code       *int      `json:"code"`   // null: ended by Signal
-	Signal     string    `json:"signal"` // "SIGKILL"; "" when it exited
-	Reason     string    `json:"reason"`
-	ReadyFor   *float64  `json:"ready_for"` // seconds; null: it was never ready
-	Output     []string  `json:"output"`    // its last lines
+	Slot       int `json:"slot"`
+	Generation int `json:"generation"`
+	PID        int `json:"pid"`
+	LastExit
+
+	ReadyFor *float64 `json:"ready_for"` // seconds; null: it was never ready
+	Output   []string `json:"output"`    // its last lines
 }
 
 // RollRecord is a roll that has ended.

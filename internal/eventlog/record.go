@@ -82,10 +82,7 @@ func (l *Log) stateChanged(a pool.StateChanged, info WorkerInfo) {
 // exited adds to the list of exits.
 func (l *Log) exited(a pool.StateChanged, info WorkerInfo) {
 	how := LastExit(pool.LastExit{At: time.Now(), Exit: a.Exit, Why: a.Why})
-	e := control.Exit{
-		Slot: a.ID.Slot, Generation: a.ID.Generation, PID: info.PID,
-		At: how.At, Code: how.Code, Signal: how.Signal, Reason: how.Reason,
-	}
+	e := control.Exit{Slot: a.ID.Slot, Generation: a.ID.Generation, PID: info.PID, LastExit: *how}
 	if at, ready := l.readyAt[a.ID]; ready {
 		e.ReadyFor = new(time.Since(at).Seconds())
 		delete(l.readyAt, a.ID)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,11 +24,12 @@ func (d *draft) readWorkers(v value) (int, error) {
 // result may exceed supervisor.MaxWorkers.
 func (v value) workers(cpus int) (int, error) {
 	n, share := control.Share(v.text, cpus)
-	if !share {
-		number, err := v.number()
-		if err != nil || strings.HasPrefix(v.text, "+") { // +2 and -1 are changes, not numbers
-			number = 0
-		}
+	number, err := v.number()
+	switch {
+	case share:
+	case err != nil || v.text[0] == '+': // +2 and -1 are changes, not numbers
+		n = 0
+	default:
 		n = int(min(number, math.MaxInt32))
 	}
 	if n < 1 {

@@ -103,10 +103,8 @@ func (d *document) check(syntax error) {
 	offset := 0
 	if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, column := wrong.Position()
-		for range row - 1 {
-			offset += bytes.IndexByte(d.data[offset:], '\n') + 1
-		}
-		offset = min(offset+max(column, 1)-1, len(d.data))
+		lines := bytes.SplitN(d.data, []byte("\n"), row)
+		offset = min(len(d.data)-len(lines[len(lines)-1])+max(column, 1)-1, len(d.data))
 	}
 	d.fail(d.origin(offset), "not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
 }

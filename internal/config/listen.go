@@ -39,16 +39,12 @@ func (l *listener) field(name string) field {
 
 func (l *listener) setAddress(v value) error {
 	address, err := v.textOrNumber() // address = 8080
-	if err != nil {
-		return err
+	if err == nil {
+		var a sockets.Listener
+		a, err = sockets.ParseAddress(address)
+		l.Network, l.Host, l.Port, l.Path, l.Perm = a.Network, a.Host, a.Port, a.Path, a.Perm
 	}
-	parsed, err := sockets.ParseAddress(address)
-	if err != nil {
-		return err
-	}
-	l.Network, l.Host, l.Port = parsed.Network, parsed.Host, parsed.Port
-	l.Path, l.Perm = parsed.Path, parsed.Perm
-	return nil
+	return err
 }
 
 // maxListeners bounds [[listen]]: each has a socket per slot, and every two are
@@ -109,10 +105,7 @@ func (d *draft) checkOverlaps() {
 				return
 			}
 		}
-		if err != nil {
-			continue // there is none
-		}
-		if shared := sockets.Overlap(health, l.Listener, d.config.Workers); shared != "" {
+		if shared := sockets.Overlap(health, l.Listener, d.config.Workers); err == nil && shared != "" {
 			d.report(d.origins["metrics.address"], fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
 			return
 		}

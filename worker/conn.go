@@ -53,13 +53,12 @@ const (
 type conn struct {
 	accepted time.Time
 	raw      net.Conn
-	worker   *Worker
-	set      *set
-	element  *list.Element // in its set
+	listener *listener
+	element  *list.Element // in the listener's list
 	phase    atomic.Int32
 	closed   atomic.Bool // by its server
 	ended    atomic.Bool // its socket is closed
-	refused  bool        // over the limit, not counted as open; set before it is in its set
+	refused  bool        // over the limit, not counted as open; known before it is listed
 
 	multiplexed atomic.Bool  // see Multiplexed
 	lastRead    atomic.Int64 // of a multiplexed one: the last bytes between requests, in ns from accepted
@@ -201,7 +200,7 @@ func (c *conn) close() error {
 		return net.ErrClosed
 	}
 	half, ok := c.raw.(interface{ CloseWrite() error })
-	leaving := c.worker.drain.active() || c.mark.Load() == told
+	leaving := c.listener.worker.drain.active() || c.mark.Load() == told
 	if ok && leaving && !c.refused && c.load() != Hijacked && half.CloseWrite() == nil {
 		c.phase.Store(int32(lingering))
 		go c.linger()
@@ -222,15 +221,15 @@ func (c *conn) cut() {
 	_ = c.end()
 }
 
-// end closes the socket and removes the connection from its set.
+// end closes the socket and takes the connection out of its listener's list.
 func (c *conn) end() error {
 	if c.ended.Swap(true) {
 		return net.ErrClosed
 	}
 	err := c.raw.Close()
-	c.set.remove(c)
+	c.listener.remove(c)
 	if !c.refused {
-		c.worker.page.Closed()
+		c.listener.worker.page.Closed()
 	}
 	return err
 }

@@ -12,9 +12,9 @@
 // JSON value of up to 1 MiB. Messages are for news (drop a cache, change the log
 // level), not for state: a worker that starts later, or reads too slowly, misses them.
 //
-// Every connection is in the set of exactly one listener, and in the page's count of
+// Every connection is in the list of exactly one listener, and in the page's count of
 // open connections, until its socket is closed, hijacked ones too. (Refused ones are
-// not counted, see [Refuse].) A drain waits for these sets, never for a server's own
+// not counted, see [Refuse].) A drain waits for these lists, never for a server's own
 // count.
 //
 // The package must not import a server (httpserve and fasthttpserve do), lock or

@@ -128,21 +128,21 @@ func (l *listener) drain(served <-chan error) error {
 		p := planFor(d)
 		now := time.Now()
 		switch {
-		case served == nil && l.set.count() == 0:
+		case served == nil && l.count() == 0:
 			return nil
 		case !now.Before(d.deadline):
 			l.Close()
-			if n := l.set.cut(); n > 0 {
+			if n := l.cut(); n > 0 {
 				return fmt.Errorf("cannot finish by the deadline of the drain: cut %d connections in use", n)
 			}
 			return nil
 		case !now.Before(p.from):
-			l.set.expire(func(idle int) int { return p.quota(idle, now) })
+			l.expire(p, now)
 		}
 		select {
 		case <-served:
 			served = nil
-		case <-l.set.empty:
+		case <-l.empty:
 		case <-time.After(min(drainInterval, d.deadline.Sub(now))):
 		}
 	}

@@ -1,9 +1,12 @@
 package worker
 
 import (
+	"container/list"
 	"errors"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,12 +18,15 @@ const (
 	stopTimeout       = 500 * time.Millisecond
 )
 
-// listener counts its connections and keeps them in its set.
+// listener counts and keeps its connections. No request takes its lock.
 type listener struct {
 	net.Listener
 	worker *Worker
-	set    set
 	served atomic.Bool // by Worker.Serve
+
+	mu    sync.Mutex
+	conns list.List     // of *conn, oldest first
+	empty chan struct{} // one token whenever the last connection closes
 
 	deferred   atomic.Bool // see AwaitData
 	emptyPolls int         // see hasSilentClients
@@ -36,10 +42,10 @@ func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	l := &listener{Listener: ln, worker: w, set: set{empty: make(chan struct{}, 1)}}
+	l := &listener{Listener: ln, worker: w, empty: make(chan struct{}, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sets = append(w.sets, &l.set)
+	w.listeners = append(w.listeners, l)
 	return l
 }
 
@@ -79,26 +85,26 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// keep counts a connection and adds it to the set. A connection that an inner
+// keep counts a connection and lists it. A connection that an inner
 // listener has counted already (this one wraps it, for TLS perhaps) moves to this
-// set, which drains it. keep returns nil if the connection is refused: the worker is
+// list, which is drained. keep returns nil if the connection is refused: the worker is
 // at its limit.
 func (l *listener) keep(nc net.Conn) net.Conn {
 	c := tracked(nc)
 	counted := c != nil
 	if counted {
-		c.set.remove(c)
+		c.listener.remove(c)
 	} else {
 		raw := nc
 		c, nc = wrap(raw)
-		c.raw, c.worker, c.accepted = raw, l.worker, time.Now()
+		c.raw, c.accepted = raw, time.Now()
 	}
 	c.served.Store(l.served.Load())
 	if !l.admit(counted) {
 		l.refuse(c, nc)
 		return nil
 	}
-	l.set.add(c)
+	l.add(c)
 	return nc
 }
 
@@ -174,7 +180,7 @@ func (l *listener) admit(counted bool) bool {
 func (l *listener) refuse(c *conn, nc net.Conn) {
 	c.refused = true
 	c.phase.Store(int32(lingering))
-	l.set.add(c)
+	l.add(c)
 	select {
 	case l.worker.refusals <- struct{}{}:
 	default:
@@ -189,4 +195,73 @@ func (l *listener) refuse(c *conn, nc net.Conn) {
 		}()
 		l.answer(nc)
 	}()
+}
+
+// openConns returns the connections that may be shed, oldest first.
+func (w *Worker) openConns() (open []*conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.listeners {
+		open = append(open, l.pick(func(c *conn) bool { return !c.refused && !c.closed.Load() })...)
+	}
+	slices.SortStableFunc(open, func(a, b *conn) int { return a.accepted.Compare(b.accepted) })
+	return open
+}
+
+func (l *listener) add(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.listener, c.element = l, l.conns.PushBack(c)
+}
+
+func (l *listener) remove(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns.Remove(c.element)
+	if l.conns.Len() == 0 {
+		select {
+		case l.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conns.Len()
+}
+
+// pick returns the connections that match, oldest first.
+func (l *listener) pick(match func(*conn) bool) []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var picked []*conn
+	for e := l.conns.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*conn); match(c) {
+			picked = append(picked, c)
+		}
+	}
+	return picked
+}
+
+// expire closes some of the idle connections, and repeats that for those that it
+// has closed before.
+func (l *listener) expire(p plan, now time.Time) {
+	again, idle := l.pick(func(c *conn) bool { return c.load() == closing }), l.pick((*conn).idle)
+	for _, c := range append(again, idle[:p.quota(len(idle), now)]...) {
+		c.expire()
+	}
+}
+
+// cut closes all connections and returns how many of them were in use.
+func (l *listener) cut() int {
+	used := 0
+	for _, c := range l.pick(func(*conn) bool { return true }) {
+		if p := c.load(); p == Busy || p == Hijacked {
+			used++
+		}
+		c.cut()
+	}
+	return used
 }

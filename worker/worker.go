@@ -34,9 +34,9 @@ type Worker struct {
 
 	err error // what was passed and is invalid, for Listen to return
 
-	mu      sync.Mutex
-	sockets []ipc.Socket // passed and not yet taken
-	sets    []*set       // of all listeners
+	mu        sync.Mutex
+	sockets   []ipc.Socket // passed and not yet taken
+	listeners []*listener
 }
 
 // New makes this process a worker. A program calls it once, early in main. It

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -113,21 +114,14 @@ type Exit struct {
 // String is "exit status 3", "killed by SIGKILL" or "killed by SIGSEGV (core
 // dumped)".
 func (e Exit) String() string {
+	by := cmp.Or(unix.SignalName(e.Signal), e.Signal.String()) // the latter for real-time signals
 	switch {
 	case e.Traced:
 		return "ended while it was traced (gdb, strace): its tracer has not released it"
 	case e.Signal == 0:
 		return fmt.Sprintf("exit status %d", e.Code)
 	case e.Core:
-		return fmt.Sprintf("killed by %s (core dumped)", signalName(e.Signal))
-	default:
-		return "killed by " + signalName(e.Signal)
+		return "killed by " + by + " (core dumped)"
 	}
-}
-
-func signalName(sig syscall.Signal) string {
-	if name := unix.SignalName(sig); name != "" {
-		return name
-	}
-	return fmt.Sprintf("signal %d", int(sig)) // a real-time signal
+	return "killed by " + by
 }

@@ -60,34 +60,22 @@ func Sample(leaders []int) map[int]Figures {
 		alive := false
 		for _, pid := range pids {
 			s, known := readStat(pid)
-			cpu, rss, err := usedBy(pid)
-			if !known || err != nil {
+			// Nothing else: gopsutil's scan for connections takes milliseconds.
+			of := process.Process{Pid: int32(pid)}
+			times, err := of.Times()
+			memory, noMemory := of.MemoryInfo()
+			if !known || err != nil || noMemory != nil {
 				continue // it has ended
 			}
 			if pid == leader {
 				alive, f.Stopped = true, s.state == 'T'
 			}
-			f.RSS += rss
-			f.CPU += cpu + s.reaped
+			f.RSS += memory.RSS
+			f.CPU += times.User + times.System + s.reaped
 		}
 		if alive {
 			figures[leader] = f
 		}
 	}
 	return figures
-}
-
-// usedBy reads CPU time and memory of one process, and nothing else: gopsutil's scan
-// for connections takes milliseconds for each process.
-func usedBy(pid int) (cpu float64, rss uint64, err error) {
-	of := process.Process{Pid: int32(pid)}
-	times, err := of.Times()
-	if err != nil {
-		return 0, 0, err
-	}
-	memory, err := of.MemoryInfo()
-	if err != nil {
-		return 0, 0, err
-	}
-	return times.User + times.System, memory.RSS, nil
 }

@@ -42,34 +42,27 @@ func ListenFDs() ([]FD, error) {
 
 // parseListen parses the three variables for the process pid.
 func parseListen(forPID, count, names string, pid int) ([]FD, error) {
-	if forPID == "" {
-		return nil, nil
-	}
 	meant, err := strconv.Atoi(forPID)
 	switch {
+	case forPID == "":
+		return nil, nil
 	case err != nil || meant <= 0:
 		return nil, fmt.Errorf("cannot read LISTEN_PID: %s is not the number of a process: unset it, or let systemd set it", quote(forPID))
-	case meant != pid:
-		return nil, nil
-	}
-	if count == "" {
+	case meant != pid || count == "":
 		return nil, nil
 	}
 	n, err := strconv.Atoi(count)
 	if err != nil || n <= 0 || n > maxFDs {
 		return nil, fmt.Errorf("cannot read LISTEN_FDS: %s is not a number of descriptors from 1 to %d: unset it, or let systemd set it", quote(count), maxFDs)
 	}
-	called := make([]string, n)
-	if names != "" {
-		// Counted before they are split, so that a long list takes no memory.
-		if got := strings.Count(names, ":") + 1; got != n {
-			return nil, fmt.Errorf("cannot read LISTEN_FDNAMES: it has %d names for %d descriptors: unset it, or let systemd set it", got, n)
-		}
-		called = strings.Split(names, ":")
+	// Counted before they are split, so that a long list takes no memory.
+	if got := strings.Count(names, ":") + 1; names != "" && got != n {
+		return nil, fmt.Errorf("cannot read LISTEN_FDNAMES: it has %d names for %d descriptors: unset it, or let systemd set it", got, n)
 	}
 	fds := make([]FD, n)
 	for i := range fds {
-		fds[i] = FD{Number: firstFD + i, Name: called[i]}
+		fds[i].Number = firstFD + i
+		fds[i].Name, names, _ = strings.Cut(names, ":")
 	}
 	return fds, nil
 }

@@ -2,6 +2,7 @@ package process
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -33,13 +34,9 @@ type Orphan struct {
 func (c *Children) Orphans() []*Orphan {
 	c.mu.Lock()
 	var orphans, found []*Orphan
-	among := childrenOfMain()
-	for pid := range c.orphans {
-		if !slices.Contains(among, pid) {
-			among = append(among, pid)
-		}
-	}
-	for _, pid := range c.adopted(among) {
+	among := slices.AppendSeq(childrenOfMain(), maps.Keys(c.orphans))
+	slices.Sort(among)
+	for _, pid := range c.adopted(slices.Compact(among)) {
 		o := c.orphans[pid]
 		if o == nil {
 			o = &Orphan{PID: pid, children: c}

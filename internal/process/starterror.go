@@ -43,12 +43,18 @@ func limitError(spec *Spec) error {
 	return &StartError{Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
 }
 
-// startError explains what a failed shim has written: the errno and what it was doing.
+// startError explains what a failed shim has written: the errno and what it was doing, or,
+// without a number, what its Go runtime printed.
 func startError(spec *Spec, status string) error {
 	number, doing, _ := strings.Cut(status, " ")
 	n, err := strconv.Atoi(number)
-	if err != nil {
-		return runtimeError(spec, status)
+	switch {
+	case err == nil:
+	case strings.Contains(status, "failed to create new OS thread"), strings.Contains(status, "pthread_create failed"): // with cgo
+		return limitError(spec)
+	default:
+		line, _, _ := strings.Cut(status, "\n")
+		return fmt.Errorf("cannot start %s: its launcher failed: %s", spec.Path, line)
 	}
 	errno, final := syscall.Errno(n), false
 	text := fmt.Sprintf("cannot start %s: cannot %s: %v", spec.Path, doing, errno)
@@ -62,16 +68,6 @@ func startError(spec *Spec, status string) error {
 		final = slices.Contains([]syscall.Errno{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC}, errno)
 	}
 	return &StartError{errno, final, text}
-}
-
-// runtimeError explains what the shim's Go runtime printed before it ended. It has one
-// text for a thread that it can't create, and another with cgo.
-func runtimeError(spec *Spec, printed string) error {
-	if strings.Contains(printed, "failed to create new OS thread") || strings.Contains(printed, "pthread_create failed") {
-		return limitError(spec)
-	}
-	line, _, _ := strings.Cut(printed, "\n")
-	return fmt.Errorf("cannot start %s: its launcher failed: %s", spec.Path, line)
 }
 
 // explainUser says why the user can't be changed (user_namespaces(7)).

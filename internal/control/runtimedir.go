@@ -282,14 +282,8 @@ func (d *RuntimeDir) Inspect() (restored []string, err error) {
 func (d *RuntimeDir) OpenLock() (*os.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.removed {
-		return nil, os.ErrClosed
-	}
 	f, err := os.OpenFile(d.at(lockName), os.O_RDWR|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, unusable(d.Path(lockName), err)
-	}
-	return f, nil
+	return f, unusable(d.Path(lockName), err)
 }
 
 // Path returns where a file of this app is.

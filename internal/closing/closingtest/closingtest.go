@@ -58,14 +58,11 @@ func Fill(fd int, to string) error {
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) { // which the loopback is done with by now
 		return os.NewSyscallError("connect", err)
 	}
-	for {
-		_, err := unix.SendmsgN(fd, make([]byte, 1<<16), nil, nil, unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EAGAIN) {
-			break
-		}
-		if err != nil {
-			return os.NewSyscallError("sendmsg", err)
-		}
+	for err = nil; err == nil; {
+		_, err = unix.SendmsgN(fd, make([]byte, 1<<16), nil, nil, unix.MSG_DONTWAIT)
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		return os.NewSyscallError("sendmsg", err)
 	}
 	hour := unix.Linger{Onoff: 1, Linger: int32(time.Hour / time.Second)}
 	return os.NewSyscallError("setsockopt SO_LINGER", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &hour))

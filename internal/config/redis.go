@@ -18,15 +18,14 @@ func (d *draft) showRedisTTL() string {
 // Its errors show no password.
 func (d *draft) finishRedis() {
 	r := &d.config.Redis
-	if at, given := d.origins["redis.url"]; given && at.flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
+	if d.origins["redis.url"].flagged() && redisconfig.MaskURL(r.URL) != r.URL { // proc_pid_cmdline(5)
 		d.warn("--redis: every user of this machine can read the password on the command line: leave it out of the URL, and give --redis-password-file FILE")
 	}
-	const limit = "redis.max_connections_per_host"
-	if at, given := d.origins[limit]; given && r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
-		d.report(at, fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
+	if r.MaxConnections != 0 && r.MaxConnections < int64(d.config.Workers) {
+		d.report(d.origins["redis.max_connections_per_host"], fmt.Errorf("%d is fewer than there are workers (%d): each needs one at least", r.MaxConnections, d.config.Workers))
 	}
-	if at, given := d.origins["redis.control"]; given && r.Control && r.URL == redisconfig.Embedded {
-		d.report(at, errors.New("is not to be had with the embedded Redis: every user of this machine could give orders there"))
+	if r.Control && r.URL == redisconfig.Embedded {
+		d.report(d.origins["redis.control"], errors.New("is not to be had with the embedded Redis: every user of this machine could send commands there"))
 	}
 	bad, ok := errors.AsType[*redisconfig.BadSetting](checkRedis(*r))
 	if !ok {

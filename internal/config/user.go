@@ -64,22 +64,21 @@ func (d *draft) lookupUser() (*supervisor.User, error) {
 	case err != nil:
 		return &supervisor.User{Name: name, UID: number, Home: "/"}, nil
 	}
-	uid, uidOK := parseID(found.Uid)
-	gid, gidOK := parseID(found.Gid)
-	if !uidOK || !gidOK {
-		return nil, fmt.Errorf("user %q has no usable number: uid %q, gid %q", name, found.Uid, found.Gid)
-	}
 	groups, err := found.GroupIds()
 	if err != nil {
 		return nil, fmt.Errorf("cannot look up the groups of user %q: %w", name, err)
 	}
-	who := &supervisor.User{Name: found.Username, UID: uid, GID: gid, Home: found.HomeDir}
-	for _, text := range groups {
-		if g, ok := parseID(text); ok {
-			who.Groups = append(who.Groups, g)
+	var ids []uint32
+	for i, text := range append([]string{found.Uid, found.Gid}, groups...) {
+		id, ok := parseID(text)
+		if !ok && i < 2 {
+			return nil, fmt.Errorf("user %q has no usable number: uid %q, gid %q", name, found.Uid, found.Gid)
+		}
+		if ok {
+			ids = append(ids, id)
 		}
 	}
-	return who, nil
+	return &supervisor.User{Name: found.Username, UID: ids[0], GID: ids[1], Groups: ids[2:], Home: found.HomeDir}, nil
 }
 
 func lookupGroup(name string) (uint32, error) {

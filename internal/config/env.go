@@ -58,7 +58,7 @@ func (d *draft) setEnvFile(v value) error {
 			return file.at.errorf("- is no file: write -NAME for one that may be missing")
 		}
 	}
-	d.envFiles = slices.DeleteFunc(d.envFiles, func(file value) bool { return file.text == "" })
+	d.envFiles = slices.DeleteFunc(slices.Clone(d.envFiles), func(file value) bool { return file.text == "" })
 	return nil
 }
 

@@ -74,6 +74,22 @@ func TestReloadStrictly(t *testing.T) {
 	}
 }
 
+// A reload leaves the flags as they were, empty ones too.
+func TestReloadEmptyFlag(t *testing.T) {
+	cfg, h, _ := started(t, "command = ['x']", "--env-file=", "--env-file=-none.env")
+	for range 2 {
+		for _, s := range cfg.Settings {
+			if want := "-" + filepath.Join(h.directory, "none.env"); s.Key == "env_file" && (s.Value != want || s.Source != "--env-file") {
+				t.Errorf("env_file is %s, of %s; want %s", s.Value, s.Source, want)
+			}
+		}
+		var err error
+		if cfg, err = cfg.Reload(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The current directory of the start holds, by the flags too.
 func TestReloadElsewhere(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()

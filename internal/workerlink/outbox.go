@@ -10,14 +10,13 @@ const (
 // errFull refuses an application's message; the sender counts it as dropped.
 var errFull = errors.New("cannot hand over the message: 2 MiB of them wait already, the worker does not read its channel")
 
-// outbox is what waits to be written to one worker: the rest of a line that is half out,
-// then forkd's own messages, then the applications' lines.
+// outbox is what waits to be written to one worker: the rest of a line that is half out and
+// forkd's own messages, then the applications' lines.
 type outbox struct {
-	begun []byte
 	own   [][]byte
 	lines [][]byte // shared, not to be written to
 
-	waiting int // bytes of begun, of lines, and of the line that next returned last
+	waiting int // bytes of lines, and of the line that next returned last
 	writing int // bytes of the latter
 }
 
@@ -31,11 +30,8 @@ func (o *outbox) put(line []byte) error {
 	return nil
 }
 
-// begin keeps the rest of a line that the socket has taken a part of.
-func (o *outbox) begin(rest []byte) {
-	o.begun = rest
-	o.waiting += len(rest)
-}
+// begin keeps the rest of a line that the socket has taken a part of. Nothing else waits.
+func (o *outbox) begin(rest []byte) { o.own = [][]byte{rest} }
 
 // putOwn keeps one of forkd's own. If too many wait, a drain replaces the last of them, and
 // others are dropped.
@@ -53,9 +49,6 @@ func (o *outbox) next() (line []byte) {
 	o.waiting -= o.writing
 	o.writing = 0
 	switch {
-	case o.begun != nil:
-		line, o.begun = o.begun, nil
-		o.writing = len(line)
 	case len(o.own) > 0:
 		line, o.own = o.own[0], o.own[1:]
 	case len(o.lines) > 0:

@@ -16,7 +16,7 @@ type ListenerSet struct {
 	bound     []*boundAddress
 }
 
-func (l *ListenerSet) has(b *boundAddress) bool { return slices.Contains(l.bound, b) }
+func (l *ListenerSet) has(b *boundAddress) bool { return l != nil && slices.Contains(l.bound, b) }
 
 // Open binds every listener for 1 to 1024 slots, or uses passed sockets. An address that
 // another set has is shared with it, and takes the new name, balance, backlog and

@@ -55,16 +55,16 @@ func ParseAddress(address string) (l Listener, err error) {
 
 // parseUnix reads what follows "unix:". The first question mark ends the path,
 // and nothing in the path stands for something else.
-func parseUnix(rest string) (Listener, error) {
+func parseUnix(rest string) (l Listener, err error) {
 	if path, full := strings.CutPrefix(rest, "//"); full {
 		if !strings.HasPrefix(path, "/") {
 			host, _, _ := strings.Cut(path, "/")
-			return Listener{}, fmt.Errorf("%q stands where a host's name would: write unix:///PATH, or unix:PATH for a relative one", host)
+			return l, fmt.Errorf("%q stands where a host's name would: write unix:///PATH, or unix:PATH for a relative one", host)
 		}
 		rest = path
 	}
 	path, query, asked := strings.Cut(rest, "?")
-	l := Listener{Network: "unix", Path: path}
+	l = Listener{Network: "unix", Path: path}
 	switch base := filepath.Base(path); {
 	case base == "." || base == ".." || base == "/":
 		return l, errors.New("the socket's path is missing: write unix:///run/shop.sock")
@@ -75,11 +75,9 @@ func parseUnix(rest string) (Listener, error) {
 	case strings.ContainsFunc(path, unicode.IsControl):
 		return l, errors.New("the path holds a control character")
 	}
-	if !asked {
-		return l, nil
+	if asked {
+		l.Perm, err = parseQuery(query)
 	}
-	var err error
-	l.Perm, err = parseQuery(query)
 	return l, err
 }
 

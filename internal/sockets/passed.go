@@ -27,18 +27,14 @@ func (m *socket) address() string {
 // listens is a listener at the socket's address.
 func (m *socket) listens() Listener {
 	end := m.at.end
-	l := Listener{Network: "tcp6", Port: end.port, Path: m.at.path}
+	l := Listener{Network: "tcp6", Host: end.host(), Port: end.port}
 	switch {
 	case m.isUnix():
-		l.Network = "unix"
-		return l
+		return Listener{Network: "unix", Path: m.at.path}
 	case end.dual:
-		l.Network = "tcp"
+		l.Network, l.Host = "tcp", ""
 	case end.addr.Is4():
 		l.Network = "tcp4"
-	}
-	if !end.dual {
-		l.Host = end.host()
 	}
 	return l
 }

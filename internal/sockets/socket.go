@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"github.com/libp2p/go-reuseport"
@@ -244,7 +245,7 @@ func (l Listener) socket(family, protocol int) (int, error) {
 }
 
 func share(fd int) error {
-	return os.NewSyscallError("setsockopt SO_REUSEPORT", reuseport.Control("tcp", "", rawConn(fd)))
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", reuseport.Control("tcp", "", rawConn{fd: fd}))
 }
 
 // state is what the kernel tells about a listening socket.
@@ -312,12 +313,12 @@ func openFiles() int {
 }
 
 // rawConn adapts a descriptor to go-reuseport, which only calls Control.
-type rawConn int
-
-func (c rawConn) Control(f func(fd uintptr)) error {
-	f(uintptr(c))
-	return nil
+type rawConn struct {
+	syscall.RawConn
+	fd int
 }
 
-func (rawConn) Read(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
-func (rawConn) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
+func (c rawConn) Control(f func(fd uintptr)) error {
+	f(uintptr(c.fd))
+	return nil
+}

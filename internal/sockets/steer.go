@@ -238,10 +238,7 @@ func (g *group) accepting() []bool {
 	return listening
 }
 
-// serves reports whether the slot's workers have the address.
+// serves reports whether the slot's workers have the address; all do before Steer.
 func (s *Set) serves(slot int, b *boundAddress) bool {
-	if s.serving == nil { // Steer has not been called
-		return true
-	}
-	return slot < len(s.serving) && s.serving[slot] != nil && s.serving[slot].has(b)
+	return s.serving == nil || slot < len(s.serving) && s.serving[slot].has(b)
 }

@@ -178,7 +178,6 @@ func (b *boundAddress) isFallback() bool {
 	return false
 }
 
-// all yields the sockets by the slots that they were made for.
 func (b *boundAddress) all() iter.Seq2[int, *socket] {
 	return func(yield func(int, *socket) bool) {
 		for slot, m := range b.sockets {
@@ -189,7 +188,6 @@ func (b *boundAddress) all() iter.Seq2[int, *socket] {
 	}
 }
 
-// user is the socket that serves the slot, nil: the slot is closed.
 func (b *boundAddress) user(slot int) *socket { return at(b.users, slot) }
 
 func (b *boundAddress) usersOf(m *socket) (slots []int) {
@@ -241,7 +239,6 @@ func (b *boundAddress) closeSlot(slot int) error {
 	}
 }
 
-// remove ends a socket that no slot uses.
 func (b *boundAddress) remove(m *socket) error {
 	b.set.forget(m)
 	b.mode.end(m)

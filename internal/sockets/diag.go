@@ -84,7 +84,7 @@ func diagnose(kind uint16, request []byte, flags uint16, least int, each func(sa
 	}
 }
 
-// attributes yields the attributes (struct nlattr) of a message.
+// attributes yields those of a message (struct nlattr).
 func attributes(data []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(data) >= unix.SizeofNlAttr {

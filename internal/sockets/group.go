@@ -45,8 +45,7 @@ func newGroup(b *boundAddress, given []*socket) mode {
 	}
 }
 
-// seed keeps clients from choosing their slot by their port. With BalanceSource a client
-// keeps its slot when the master is replaced.
+// seed keeps clients from choosing their slot by their port, not by their address.
 func seed(l Listener) uint32 {
 	if l.Balance == BalanceSource {
 		return 0

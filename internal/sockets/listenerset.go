@@ -167,11 +167,7 @@ func (s *Set) dropSurplus(b *boundAddress, slots int) {
 // A unit-owned one is kept for a later set. Called when the workers that served there have
 // been told to drain.
 func (s *Set) Release(l *ListenerSet) {
-	at := slices.Index(s.sets, l)
-	if at < 0 {
-		return
-	}
-	s.sets = slices.Delete(s.sets, at, at+1)
+	s.sets = filter(s.sets, func(other *ListenerSet) bool { return other != l })
 	for slot, serving := range s.serving {
 		if serving == l {
 			s.serving[slot] = nil

@@ -6,8 +6,7 @@ import (
 	"slices"
 )
 
-// Other is another program's socket that began to listen on a listener's port, or ceased
-// to. The kernel lets in who has the master's uid and sets SO_REUSEPORT.
+// Other is another program's socket that began to listen on a listener's port, or ceased to.
 type Other struct {
 	Listener Listener
 	ID       uint64 // no other socket has it, ever
@@ -74,7 +73,7 @@ func (s *Set) note(o Other) {
 	}
 }
 
-// owns reports whether a socket is, or was, one of the Set's: workers may still have it.
+// owns reports whether a socket is or was one of the Set's.
 func (s *Set) owns(id uint64) bool {
 	for _, m := range s.all() {
 		if m.cookie == id {

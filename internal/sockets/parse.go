@@ -53,8 +53,7 @@ func ParseAddress(address string) (l Listener, err error) {
 	return l, nil
 }
 
-// parseUnix reads what follows "unix:". The first question mark ends the path,
-// and nothing in the path stands for something else.
+// parseUnix reads what follows "unix:". The first question mark ends the path.
 func parseUnix(rest string) (l Listener, err error) {
 	if path, full := strings.CutPrefix(rest, "//"); full {
 		if !strings.HasPrefix(path, "/") {
@@ -135,9 +134,8 @@ func ParseTCP(address string) (l Listener, err error) {
 	return l, err
 }
 
-// parseHost reads a host as an address, never v4-mapped; "" and "*" are every one of
-// the host's. Names are not looked up: what they mean may change, and a bound socket
-// does not.
+// parseHost reads a host as an address, never v4-mapped; "" and "*" are every one of the
+// host's. Names are not looked up: what they mean may change.
 func parseHost(network, host string) (ip netip.Addr, err error) {
 	switch {
 	case (host == "" || host == "*") && network == "tcp4":

@@ -39,8 +39,7 @@ func (m *socket) listens() Listener {
 	return l
 }
 
-// MisfitError says that what systemd passed does not fit the configuration: a retry does
-// not help.
+// MisfitError says that what systemd passed does not fit: a retry does not help.
 type MisfitError struct{ text string }
 
 func (e *MisfitError) Error() string { return e.text }

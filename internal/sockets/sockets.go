@@ -243,8 +243,8 @@ func (s *Set) StoredSlots() (n int) {
 	return n
 }
 
-// CloseListeners begins a stop: the fd store is to forget the sockets, and the
-// master gives up its descriptors. Workers go on serving from their own copies.
+// CloseListeners begins a stop: the fd store forgets the sockets, and the master closes
+// them. Workers go on serving from their own copies.
 func (s *Set) CloseListeners() {
 	for _, m := range s.all() {
 		s.forget(m)
@@ -253,8 +253,8 @@ func (s *Set) CloseListeners() {
 	s.Close()
 }
 
-// Close gives up the Set's descriptors, at the master's end, and removes the
-// files of the unix sockets that it made. The fd store keeps what it has.
+// Close closes the Set's descriptors, at the master's end, and removes the files of the
+// unix sockets that it made. The fd store keeps what it has.
 func (s *Set) Close() {
 	for _, b := range s.bound {
 		b.close()

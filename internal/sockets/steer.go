@@ -175,8 +175,7 @@ func addStep(table []step, key, value int) []step {
 	return append(table, step{first: k, last: k, shift: shift})
 }
 
-// setProgram attaches a filter, or the program of the socket's group
-// (SO_ATTACH_REUSEPORT_CBPF, socket(7); no privilege needed).
+// setProgram attaches a filter or a group's program. It needs no privilege.
 func setProgram(fd, option int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -205,7 +204,7 @@ func (g *group) steer() error {
 	return nil
 }
 
-// load attaches a program by any of the sockets: on a locked one it is EPERM.
+// load attaches a program by any of the sockets: a locked one says EPERM.
 func (g *group) load(accepting []bool) (err error) {
 	all := program(g.listener.Balance, g.seed, g.index, accepting)
 	for _, slot := range g.index.slots() {

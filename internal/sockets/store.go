@@ -64,7 +64,6 @@ func parseRecord(text io.Reader) (r storeRecord) {
 	return r
 }
 
-// proves reports whether an earlier master stored the socket.
 func (o *recordFile) proves(cookie uint64) bool {
 	return cookie != 0 && slices.Contains(o.read.Stored, cookie)
 }

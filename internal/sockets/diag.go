@@ -7,7 +7,6 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -185,13 +184,4 @@ func inspectUnix(inode uint64) (said state, err error) {
 		err = errors.New("cannot read sock_diag: no queue in its answer")
 	}
 	return said, err
-}
-
-func unixListeners(path string) (inodes []uint64, err error) {
-	err = diagnoseUnix(0, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
-		if kind == unixDiagName && strings.TrimSuffix(string(value), "\x00") == path {
-			inodes = append(inodes, inode)
-		}
-	})
-	return inodes, err
 }

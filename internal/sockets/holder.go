@@ -84,10 +84,11 @@ func holders(end endpoint) []Holder {
 // pathHolders finds visible processes that listen on a socket file.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
-	inodes, _ := unixListeners(path)
-	for _, inode := range inodes {
-		owners[inode] = 0
-	}
+	_ = diagnoseUnix(0, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
+		if kind == unixDiagName && strings.TrimSuffix(string(value), "\x00") == path {
+			owners[inode] = 0
+		}
+	})
 	return filter(holdersOf(owners), func(h Holder) bool { return h.PID != 0 })
 }
 
@@ -102,8 +103,11 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 				held = append(held, inode)
 			}
 		}
-		if len(held) == 0 || exiting(pid) {
+		if len(held) == 0 {
 			continue
+		}
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); errors.Is(err, fs.ErrNotExist) {
+			continue // it has given up its memory, and will its descriptors
 		}
 		for _, inode := range held {
 			delete(unseen, inode)
@@ -117,12 +121,6 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 		found = append(found, Holder{UID: uid})
 	}
 	return found
-}
-
-// exiting reports whether a process has given up its memory but not yet its descriptors.
-func exiting(pid int) bool {
-	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return errors.Is(err, fs.ErrNotExist)
 }
 
 // app finds whose master a process is: a master has its runtime directory's lock open,

@@ -126,7 +126,15 @@ func (s *Set) adopt(l *ListenerSet, slots int) {
 		}
 	}
 	for _, b := range l.bound {
-		s.dropSurplus(b, slots)
+		for slot, m := range b.all() {
+			if slot < slots || m.unitOwned || len(b.usersOf(m)) > 0 {
+				continue
+			}
+			s.notice("listener %s: the stored socket of slot %d is closed: there will be %s", b.listener.Name, slot, count(slots, "slot"))
+			if err := b.remove(m); err != nil {
+				s.notice("%v", err)
+			}
+		}
 	}
 	s.store(l.bound)
 }
@@ -148,18 +156,6 @@ func (s *Set) dropPassed() {
 		s.forget(p)
 		p.end()
 		s.notice("no listener is %s any more: closed", p)
-	}
-}
-
-func (s *Set) dropSurplus(b *boundAddress, slots int) {
-	for slot, m := range b.all() {
-		if slot < slots || m.unitOwned || len(b.usersOf(m)) > 0 {
-			continue
-		}
-		s.notice("listener %s: the stored socket of slot %d is closed: there will be %s", b.listener.Name, slot, count(slots, "slot"))
-		if err := b.remove(m); err != nil {
-			s.notice("%v", err)
-		}
 	}
 }
 

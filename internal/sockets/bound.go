@@ -82,9 +82,16 @@ func Modes() []string { return []string{ModeReuseport, ModeShared, ModeEach} }
 func newMode(b *boundAddress, given []*socket) mode {
 	switch {
 	case b.at.path != "":
-		return newUnix(b, given)
+		u := &unixSocket{boundAddress: b, file: fileAt(b.at.path)}
+		for _, p := range given {
+			if !p.unitOwned {
+				u.file.recognise(p.fd)
+			}
+		}
+		return u
 	case b.at.mode == ModeReuseport:
-		return newGroup(b, given)
+		index := b.set.record.sort(b.at.end, given)
+		return &group{boundAddress: b, seed: seed(b.listener), index: index, others: map[uint64]Other{}}
 	default:
 		return b
 	}

@@ -38,13 +38,6 @@ func (o groupIndex) slots() []int {
 	return slices.DeleteFunc(slices.Clone(o), func(id int) bool { return id < 0 })
 }
 
-func newGroup(b *boundAddress, given []*socket) mode {
-	return &group{
-		boundAddress: b, seed: seed(b.listener), others: map[uint64]Other{},
-		index: b.set.record.sort(b.at.end, given),
-	}
-}
-
 // seed keeps clients from choosing their slot by their port, not by their address.
 func seed(l Listener) uint32 {
 	if l.Balance == BalanceSource {

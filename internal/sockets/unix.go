@@ -16,16 +16,6 @@ type unixSocket struct {
 	warned string // the last warning, while it holds
 }
 
-func newUnix(b *boundAddress, given []*socket) mode {
-	u := &unixSocket{boundAddress: b, file: fileAt(b.at.path)}
-	for _, p := range given {
-		if !p.unitOwned {
-			u.file.recognise(p.fd)
-		}
-	}
-	return u
-}
-
 // bind sets the file's permissions before anybody can connect.
 func (u *unixSocket) bind(int) (*socket, error) {
 	file := fileAt(u.at.path)

@@ -129,21 +129,13 @@ func (w *Worker) Ready() {
 		switch {
 		case w.channel != nil:
 			w.tell(ipc.Ready{})
-		case w.notify != "":
-			notifyReady(w.notify)
+		case w.notify != "": // errors are ignored: the receiver has a timeout of its own
+			if c, err := net.Dial("unixgram", w.notify); err == nil {
+				_, _ = c.Write([]byte("READY=1"))
+				c.Close()
+			}
 		}
 	})
-}
-
-// notifyReady is sd_notify(3) with READY=1. Errors are ignored: the receiver has a
-// timeout of its own.
-func notifyReady(socket string) {
-	c, err := net.Dial("unixgram", socket)
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	_, _ = c.Write([]byte("READY=1"))
 }
 
 // Draining is closed when this worker is to stop accepting and to finish by

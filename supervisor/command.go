@@ -62,8 +62,8 @@ func (l *loop) dispatch(c control.Command) error {
 	}
 }
 
-// attributed calls do, whose event of a type gets the command's id. Where it
-// changes nothing, an event says that.
+// attributed runs do and puts the command's id on the event that it causes. If do
+// changes nothing, an event says so.
 func (l *loop) attributed(c control.Command, kind, unchanged string, do func() error) error {
 	log := l.events
 	before := log.Seq()
@@ -115,8 +115,8 @@ func (s *commandIDs) add(id string) bool {
 	return true
 }
 
-// shed asks workers to close so many of their connections, those that have most
-// the most. It returns how many it has asked for.
+// shed asks workers to close count connections in all, in proportion to what each has
+// open. It returns how many it has asked for.
 func (e *executor) shed(count int, over time.Duration) (asked int) {
 	type holder struct {
 		w    *worker
@@ -133,7 +133,7 @@ func (e *executor) shed(count int, over time.Duration) (asked int) {
 	slices.SortFunc(all, func(a, b holder) int { return cmp.Compare(b.open, a.open) })
 	left := min(count, total)
 	for _, one := range all {
-		// Of what is left to ask for, its share of what is left to ask of.
+		// Its share of the remaining count, rounded up.
 		n := (left*one.open + total - 1) / total
 		left, total = left-n, total-one.open
 		if n > 0 && one.w.link.Send(ipc.Shed{Count: n, Over: over}) == nil {

@@ -11,7 +11,7 @@ import (
 
 // Config is one app, ready to run: defaults are filled in, names looked up, units
 // resolved. internal/config makes it from a file and flags; a program that embeds forkd
-// starts from Defaults. The fields are the keys of docs/contract.md, section 7.
+// starts from Defaults. The fields are the keys of docs/contract.md, Configuration.
 type Config struct {
 	Name       string            // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
 	Command    []string          // program and arguments, placeholders unreplaced
@@ -79,16 +79,23 @@ type User struct {
 	Home   string
 }
 
-// Listener and the other parts of a Config have the types of the packages that act on
-// them. Modes, conditions and update orders are the words of the configuration file.
-type (
-	Listener = sockets.Listener
-	Ready    = pool.Ready
-	Restart  = pool.Restart
-	Update   = pool.Update
-	Drain    = pool.Drain
-	Redis    = redisconfig.Settings
-)
+// Listener is a listening address, its mode and options.
+type Listener = sockets.Listener
+
+// Ready is when a worker counts as ready.
+type Ready = pool.Ready
+
+// Restart is what follows when a worker ends by itself.
+type Restart = pool.Restart
+
+// Update is how a roll proceeds.
+type Update = pool.Update
+
+// Drain is how long workers have to finish what they have.
+type Drain = pool.Drain
+
+// Redis is how the app is reported.
+type Redis = redisconfig.Settings
 
 // Log is what becomes of the workers' output.
 type Log struct {

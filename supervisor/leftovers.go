@@ -115,8 +115,8 @@ func (e *executor) watchDaemons() {
 }
 
 // noteDaemons returns what the pool is to know: which dead workers have left
-// daemons, and of which none lives any more. oldest is the start of all workers that
-// live; where shared is set, daemons may be others' than the workers'.
+// daemons, and of which none lives any more. oldest is the start time of the
+// oldest live worker; with shared, daemons may belong to others than the workers.
 func (e *executor) noteDaemons(r daemonsFound, now time.Time) (events []pool.Event) {
 	alive := make(map[int]*daemon, len(r.daemons))
 	for _, o := range r.daemons {

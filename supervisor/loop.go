@@ -18,7 +18,7 @@ import (
 type effects interface {
 	perform(actions []pool.Action)
 	note(r report) []pool.Event
-	inspect() // once in inspectInterval: sets right what workers do unasked
+	inspect() // once in inspectInterval: repairs what workers changed
 
 	worker(id pool.ID) eventlog.WorkerInfo
 	afford(generation, slots int) error // nil, or why there can't be so many slots
@@ -74,7 +74,7 @@ func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time) *loop {
 	}
 }
 
-// run turns until the pool has ended the app. Called once.
+// run runs until the pool has ended the app. Called once.
 func (l *loop) run() pool.AppExited {
 	defer close(l.done)
 	alarm := time.NewTimer(0)
@@ -147,7 +147,7 @@ func (l *loop) handle(m message) {
 	}
 }
 
-// step is the whole life of an event: decide, record, do.
+// step handles one event: decide, record, do.
 func (l *loop) step(ev pool.Event) {
 	actions := l.pool.Step(time.Now(), ev)
 	logActions(l.log, actions, l.executor.worker)

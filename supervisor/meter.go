@@ -27,11 +27,11 @@ type meter struct {
 // sample is what was seen of a worker at a time.
 type sample struct {
 	at        time.Time
-	startedAt time.Time // of whom: a pid is used again
+	startedAt time.Time // of the worker: pids are reused
 	figures   process.Figures
 	requests  int64
 
-	percent *float64 // what was made of it
+	percent *float64 // computed
 	rate    *float64
 }
 

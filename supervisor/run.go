@@ -172,8 +172,8 @@ func (o *opened) serveControl(l *loop) func() {
 // after the app: they hold nobody's connections.
 const adoptedTimeout = time.Second
 
-// endAdopted ends what outlived its worker outside of its group: by the signal, then
-// by SIGKILL, which is repeated for what the killed leave in turn.
+// endAdopted stops orphans outside their worker's group: by the signal, then by
+// SIGKILL until none is left.
 func (e *executor) endAdopted(sig syscall.Signal) {
 	if n := e.children.KillAdopted(sig); n > 0 {
 		e.log.Warn("ending what workers had left behind", "processes", n)

@@ -12,8 +12,8 @@ import (
 )
 
 // runtimeDir is the app's directory, which somebody may remove, or what is in it. It
-// is inspected on a goroutine, as the file system may hang. Its fields but dir are that
-// goroutine's.
+// is inspected on a goroutine, as the file system may hang. That goroutine, which holds
+// busy, owns its fields but dir.
 type runtimeDir struct {
 	dir         *control.RuntimeDir
 	busy        sync.Mutex  // one inspection at a time
@@ -91,7 +91,7 @@ func (e *executor) noteRuntime(r runtimeChecked) {
 	}
 }
 
-// moveRecords has the workers recorded in the lock's file of now.
+// moveRecords writes the workers' records to the current lock file.
 func (e *executor) moveRecords() error {
 	file, err := e.runtime.dir.OpenLock()
 	if err != nil {

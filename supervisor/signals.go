@@ -11,7 +11,7 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 )
 
-// listenForSignals takes over every signal of docs/contract.md, section 6, so that
+// listenForSignals takes over every signal of docs/contract.md, Signals to the master, so that
 // none has its default effect, for good: the last lines may meet SIGPIPE.
 func listenForSignals() <-chan os.Signal {
 	c := make(chan os.Signal, 64)

@@ -131,7 +131,7 @@ func (s spawn) passesSockets() bool {
 }
 
 // environment is what a worker inherits, then what is configured, then what
-// docs/contract.md, section 3, promises. Later entries win.
+// docs/contract.md, What a worker is given, promises. Later entries win.
 func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, error) {
 	vars := map[string]string{}
 	for _, entry := range inherited(s.cfg.User) {

@@ -9,7 +9,7 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// The exit codes of docs/contract.md, section 5.
+// The exit codes of docs/contract.md, Command line.
 const (
 	exitDone     = 0
 	exitFailed   = 1

@@ -3,7 +3,7 @@
 //
 // `forkd run` is a master, in the foreground; every other command is a client
 // of the control sockets, and has no state. What a command prints and how it
-// exits is fixed in docs/contract.md, section 5. Nothing here decides how an
+// exits is fixed in docs/contract.md, Command line. Nothing here decides how an
 // app behaves: that is package supervisor's.
 package main
 

@@ -16,8 +16,8 @@ type statusRow struct {
 	remark         string
 }
 
-// statusColumns are the columns of docs/contract.md, section 5. With pids of 7 digits they
-// fit 80 characters.
+// statusColumns are the columns of the status table. With pids of 7 digits they fit 80
+// characters.
 func statusColumns(now time.Time) []column[statusRow] {
 	return []column[statusRow]{
 		figureColumn("SLOT", func(r statusRow) string { return number(r.slot) }),

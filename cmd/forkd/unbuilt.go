@@ -8,7 +8,7 @@ type refused struct {
 	text  string // what to do instead
 }
 
-// refusals are the commands of docs/contract.md, section 5, that are not built, then
+// refusals are the commands of docs/contract.md, Command line, that are not built, then
 // pm2's commands that forkd has by another name.
 func refusals() []*cobra.Command {
 	var commands []*cobra.Command

@@ -46,7 +46,7 @@ func thisHost() (host, error) {
 	return h, nil
 }
 
-// find returns the file of the settings (docs/contract.md, section 5): the one of -c,
+// find returns the file of the settings (docs/contract.md, Command line): the one of -c,
 // the app's own or ./forkd.toml; "": none. An app without a file is an error, unless
 // there is a command.
 func (h host) find(named, app string, more bool) (string, error) {

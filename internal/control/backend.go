@@ -1,5 +1,5 @@
 // Package control is how people and programs talk to a running app: the control
-// socket's paths and replies (docs/contract.md, sections 5 and 9), its server in the
+// socket's paths and replies (docs/contract.md, Command line and Control socket), its server in the
 // master, its client for the forkd command, and the runtime directory where the
 // client finds the socket.
 //
@@ -24,8 +24,8 @@ type Backend interface {
 	// reaches those who follow.
 	Events(ctx context.Context, after uint64) (EventPage, error)
 	// Reload starts a roll; with Wait it returns when that has ended, and a
-	// roll that did not succeed is no error but a Result. A configuration that
-	// can't be used is an *Error, 409.
+	// roll that did not succeed, or a configuration that can't be used, is no
+	// error but a Result.
 	Reload(ctx context.Context, r Reload) (Rolled, error)
 	// Scale returns when the number that is wanted has changed; see [Scale.Workers].
 	Scale(ctx context.Context, s Scale) (Scaled, error)

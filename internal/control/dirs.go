@@ -22,7 +22,7 @@ const (
 )
 
 // own returns the directories that hold apps of this user, the one for a new
-// master first (docs/contract.md, section 9).
+// master first (docs/contract.md, Control socket).
 func own() []string {
 	var dirs []string
 	if dir := os.Getenv("FORKD_RUNTIME_DIR"); dir != "" {
@@ -49,7 +49,7 @@ func own() []string {
 func private() string { return "/tmp/forkd-" + strconv.Itoa(os.Geteuid()) }
 
 // searchDirs returns the directories in which a client looks for apps, each once, in
-// the order of docs/contract.md, section 9.
+// the order of docs/contract.md, Control socket.
 func searchDirs() []string {
 	candidates := append(own(), "/run/forkd")
 	if os.Geteuid() == 0 {

@@ -19,7 +19,7 @@ type Event struct {
 	Command    string    `json:"command,omitempty"` // the id of the command that caused it
 }
 
-// The types of events (docs/contract.md, section "Control socket").
+// The types of events (docs/contract.md, Control socket).
 const (
 	EventUp              = "up"
 	EventReady           = "ready"

@@ -23,7 +23,7 @@ type Sent struct {
 }
 
 // MaxMessage is the most bytes of a message without white space: a line of the
-// channel (docs/contract.md, section "Channel and page").
+// channel (docs/contract.md, Channel and counters page).
 const MaxMessage = ipc.MaxLine
 
 // Check makes one line of the message, or says with an *Error, 400 or 413, why

@@ -60,7 +60,7 @@ func isTaken(err error) bool {
 	return taken
 }
 
-// Create takes the name for this process, in the first directory of contract 9.
+// Create takes the name for this process, in the first directory of docs/contract.md, Control socket.
 // The control socket is for the members of a group too, unless that is -1. The
 // errors are for users; a *TakenError says that the name is taken. What it made
 // is removed again when it fails.

@@ -7,7 +7,7 @@ import (
 
 // App is one app as `forkd status --json` and GET /v1/status show it. Times are
 // RFC 3339 with fractions, sizes bytes; a figure that is not known is nil, null
-// in JSON, never 0. Fields are added, never renamed (docs/contract.md, section 5).
+// in JSON, never 0. Fields are added, never renamed (docs/contract.md, Command line).
 type App struct {
 	App          string     `json:"app"`
 	PID          int        `json:"pid"` // the master's

@@ -22,7 +22,7 @@ const (
 )
 
 // poolSize is the most connections of a client. One is enough for a reporter, but
-// after so many failures go-redis would begin to dial in its own time.
+// after so many failures go-redis would begin to dial on its own schedule.
 const poolSize = 64
 
 // dialer opens a connection: [net.Dialer.DialContext], but for tests.
@@ -58,7 +58,7 @@ func dialThrough(life context.Context, s Settings, reader bool, through dialer) 
 		Protocol:                   2,
 		DisableIdentity:            true,
 		MaintNotificationsConfig:   &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		MaxRetries:                 -1, // the reporter tries again in its own time
+		MaxRetries:                 -1, // the reporter has its own retry schedule
 		MaxRedirects:               3,
 		DialTimeout:                timeout,
 		DialerRetries:              1,

@@ -4,7 +4,7 @@ package fleet
 // ms since the epoch.
 const appsKey = "forkd:apps"
 
-// keys names what belongs to an app in Redis (docs/contract.md, section 8). The
+// keys names what belongs to an app in Redis (docs/contract.md, Redis). The
 // braces make one slot of a Cluster of them.
 type keys struct{ app string }
 

@@ -117,7 +117,7 @@ func (r *Reporter) failed(err error) {
 	}
 }
 
-// succeeded notes that the report has arrived, and what is wrong all the same.
+// succeeded notes that the report has arrived, and any remaining problem.
 func (r *Reporter) succeeded(a answer) {
 	why := r.unlisted
 	if a.problem != "" {
@@ -202,7 +202,7 @@ func (r *Reporter) handOver(c control.Command) bool {
 	return err == nil || refused
 }
 
-// register says that the app exists, once in a time to live, for two of them. A
+// register lists the app, once every TTL with an expiry of two TTLs. A
 // failure does not make the report worse, and is tried again with the next heartbeat.
 func (r *Reporter) register(a answer) {
 	now := time.Now()

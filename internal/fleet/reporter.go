@@ -61,8 +61,8 @@ func snapshotOf(c control.Summary) snapshot {
 	return s
 }
 
-// changed reports whether readers should look again: the state is another, or the
-// connections have moved by over 5 % and at least one.
+// changed reports whether to publish: the state has changed, or the connections have by
+// more than 5 % and at least one.
 func changed(was, now snapshot) bool {
 	moved := max(now.Connections-was.Connections, was.Connections-now.Connections)
 	enough := now.Known && moved > 0 && 20*moved > was.Connections
@@ -120,8 +120,8 @@ type Reporter struct {
 	duplicateAt time.Time // when it was seen last
 }
 
-// Start begins to report app, by what s says, and never waits for Redis. onChanged
-// gets the health of the report whenever it is another. It fails on bad settings
+// Start starts reporting app with settings s, and never waits for Redis. onChanged
+// gets the health of the report whenever it changes. It fails on bad settings
 // only. The reporter's goroutine runs until Close.
 func Start(s Settings, app App, source Source, log *slog.Logger, onChanged func(control.Redis)) (*Reporter, error) {
 	return start(s, app, source, log, onChanged, direct())

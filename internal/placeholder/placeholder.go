@@ -1,5 +1,5 @@
 // Package placeholder replaces {fd}, {port}, {slot} and {generation} in a worker's
-// command and environment (docs/contract.md, section 3). It knows no listener, only
+// command and environment (docs/contract.md, What a worker is given). It knows no listener, only
 // names and numbers.
 package placeholder
 

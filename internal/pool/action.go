@@ -101,7 +101,7 @@ type (
 		Why      string
 	}
 	// AppExited ends the master: no process of the app is alive. Code is the master's
-	// exit code: 0, 1, or 2 if the command can't be executed (docs/contract.md, section 5).
+	// exit code: 0, 1, or 2 if the command can't be executed (docs/contract.md, Command line).
 	AppExited struct {
 		Code int
 		Why  string

@@ -8,7 +8,7 @@ import (
 
 // restart applies the restart policy to a slot that has lost its worker, unless a
 // worker of another generation still serves there. The first restart is immediate,
-// then the delay doubles (docs/contract.md, section 7).
+// then the delay doubles (docs/contract.md, Configuration).
 func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 	if s.keepServing() {
 		return

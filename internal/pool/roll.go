@@ -18,7 +18,7 @@ const (
 	RollReverting  RollPhase = "rolling back"
 )
 
-// Result is how a roll ended (docs/contract.md, sections 6 and 9).
+// Result is how a roll ended (docs/contract.md).
 type Result string
 
 // The results.

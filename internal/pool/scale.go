@@ -7,7 +7,7 @@ import (
 
 // leaving is the removal of a slot: new connections are steered away, its worker
 // serves until no connection waits in its sockets, then drains; the sockets close
-// last (docs/contract.md, section 2).
+// last (docs/contract.md, Data path).
 type leaving struct {
 	asked bool
 	sent  bool // Leave was sent

@@ -32,7 +32,7 @@ func Defaults() Settings {
 // as are those of Condition, Order and FailureAction.
 type ReadyMode string
 
-// The modes (docs/contract.md, section 3).
+// The modes (docs/contract.md, What a worker is given).
 const (
 	ReadyAuto   ReadyMode = "auto"   // notify for a worker that is expected to, else delay
 	ReadyNotify ReadyMode = "notify" // READY=1, or ready on the channel
@@ -104,15 +104,15 @@ type Drain struct {
 }
 
 // exitUsage is the exit code of a command that can't be executed (docs/contract.md,
-// section 5).
+// Command line).
 const exitUsage = 2
 
 // steerAfter is how long a slot may be without a ready worker before new
-// connections are steered away from it (docs/contract.md, section 2).
+// connections are steered away from it (docs/contract.md, Data path).
 const steerAfter = 100 * time.Millisecond
 
 // maxDraining is the most draining generations at a time; another kills the oldest
-// (docs/contract.md, section 6). A roll that would exceed it first waits up to
+// (docs/contract.md, Signals to the master). A roll that would exceed it first waits up to
 // drainWait for the oldest to end by itself.
 const (
 	maxDraining = 2

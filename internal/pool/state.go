@@ -14,7 +14,7 @@ type ID struct{ Slot, Generation, Attempt int }
 func (id ID) String() string { return fmt.Sprintf("%d.%d#%d", id.Slot, id.Generation, id.Attempt) }
 
 // State is the state of a worker, or of a slot without a live worker
-// (docs/contract.md, section 1).
+// (docs/contract.md, Words).
 type State string
 
 // Worker states, then slot states. A slot with a live worker has StateLive.
@@ -31,7 +31,7 @@ const (
 )
 
 // Reason is why a worker is asked to drain, as in the channel's messages
-// (docs/contract.md, section 4).
+// (docs/contract.md, Channel and counters page).
 type Reason string
 
 // The reasons. A worker that was not ready in time has ReasonRecycle.

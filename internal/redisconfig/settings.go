@@ -16,7 +16,7 @@ import (
 )
 
 // Settings is how an app finds Redis and what it does there (docs/contract.md,
-// section 8).
+// Redis).
 type Settings struct {
 	URL             string // redis:// rediss:// unix:// redis+sentinel:// redis+cluster:// (and rediss+); Embedded; "": none
 	Username        string

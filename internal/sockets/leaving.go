@@ -19,8 +19,8 @@ func (s *Set) Leave(slot int) *Leaving {
 	return l
 }
 
-// HalfOpen reports whether connections of that time are still half-open, those of the
-// listener's other slots included: the kernel does not tell their slot. A silent client's
+// HalfOpen reports whether connections that were half-open when leave was called still
+// are, those of the listener's other slots included: the kernel does not tell their slot. A silent client's
 // stays for about a minute (tcp_synack_retries). It takes milliseconds where there are many
 // connections, and can be called from any goroutine, one at a time.
 func (l *Leaving) HalfOpen() (bool, error) {

@@ -18,7 +18,7 @@ import (
 type option struct {
 	level, name int
 	label       string
-	back        func(value []byte) // makes what was read what has to be written; nil: the same
+	back        func(value []byte) // converts the value read to the value to set; nil: the same
 }
 
 // options are the options to reset, in an order that works: IP_TOS sets SO_PRIORITY too,

@@ -228,7 +228,10 @@ func BenchmarkStart(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := retry(func() error { _, err := unix.Wait4(pid, nil, 0, nil); return err }); err != nil {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			_, err = unix.Wait4(pid, nil, 0, nil)
+		}
+		if err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"errors"
 	"syscall"
 	"time"
 	"unsafe"
@@ -34,26 +33,15 @@ func reap(idType, id int) bool {
 // a dead child can't be stopped any more (wait_consider_task in kernel/exit.c).
 func hasLivingChild(idType, id int) bool {
 	var info unix.Siginfo
-	err := retry(func() error {
-		return unix.Waitid(idType, id, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
-	})
-	return err == nil
+	return unix.Waitid(idType, id, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil) == nil
 }
 
+// waitid has WNOHANG among its options, so no signal interrupts it.
 func waitid(idType, id, options int) (siginfoChild, bool) {
 	var info unix.Siginfo
-	err := retry(func() error { return unix.Waitid(idType, id, &info, options, nil) })
+	err := unix.Waitid(idType, id, &info, options, nil)
 	child := *(*siginfoChild)(unsafe.Pointer(&info))
 	return child, err == nil && child.pid != 0
-}
-
-// retry repeats a call that a signal has interrupted.
-func retry(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // siginfoChild is siginfo_t of waitid(2) on 64-bit Linux.
@@ -116,6 +104,9 @@ func lives(pid int) bool {
 // reaped or not.
 func HasEnded(pidfd int) bool {
 	ready := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	err := retry(func() error { _, err := unix.Poll(ready, 0); return err })
-	return err != nil || ready[0].Revents != 0
+	for {
+		if n, err := unix.Poll(ready, 0); err != unix.EINTR {
+			return n != 0 // an error is -1
+		}
+	}
 }

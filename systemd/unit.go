@@ -40,7 +40,12 @@ func StopTimeout(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "systemctl", args...)
 	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = []string{"LC_ALL=C"}
+	for _, key := range []string{"PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"} {
+		if value, set := os.LookupEnv(key); set {
+			cmd.Env = append(cmd.Env, key+"="+value)
+		}
+	}
 	// Only the output counts: if the reaper has reaped systemctl, its status is unknown.
 	out, err := cmd.Output()
 	d, bad := parseSpan(strings.TrimSpace(string(out)))

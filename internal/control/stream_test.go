@@ -218,7 +218,7 @@ func TestStreamShowsThatItLives(t *testing.T) {
 // A reader that does not read is let go, and others go on.
 func TestStreamThatIsNotReadIsLetGo(t *testing.T) {
 	l := patient()
-	l.write = 50 * time.Millisecond
+	l.write = time.Second
 	l.streams = 2
 	b := &fake{app: sample()}
 	b.keep = 10

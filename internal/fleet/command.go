@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
@@ -40,7 +41,7 @@ func parseCommand(text string) (Command, error) {
 	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&command); err != nil {
-		return Command{}, fmt.Errorf("is no JSON of a command: %v", err)
+		return justID(text), notDecoded(err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return Command{}, errors.New("goes on after its end")
@@ -55,6 +56,27 @@ func parseCommand(text string) (Command, error) {
 	}
 	c.ExpiresAt = expires
 	return c, c.Check()
+}
+
+// justID is a command of which nothing but its id, if it is valid, can be used.
+func justID(text string) (c Command) {
+	var named struct {
+		ID string `json:"id"`
+	}
+	if json.Unmarshal([]byte(text), &named) == nil {
+		c.ID = named.ID
+	}
+	if c.CheckID() != nil {
+		c.ID = ""
+	}
+	return c
+}
+
+func notDecoded(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("has a %s as %s", e.Value, e.Field)
+	}
+	return fmt.Errorf("is no JSON of a command: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // parseTime reads RFC 3339 or ms since the epoch.

@@ -43,6 +43,17 @@ func TestParseOrder(t *testing.T) {
 			t.Errorf("%s is taken: %+v", text, c)
 		}
 	}
+	// Who has sent one of these waits for an answer to its id.
+	for text, why := range map[string]string{
+		`{"id":"1","op":"scale","args":{"workers":4}` + expires:   "has a number as args.workers",
+		`{"id":"1","op":"roll","now":true` + expires:              `is no JSON of a command: unknown field "now"`,
+		`{"id":"1","op":"roll","expires_at":"tomorrow"}`:          "has no expires_at in RFC 3339 or ms since the epoch",
+		`{"id":"1","op":"shed","args":{"count":"many"}` + expires: "has a string as args.count",
+	} {
+		if c, err := parseCommand(text); err == nil || err.Error() != why || c.ID != "1" {
+			t.Errorf("%s: %+v, %v", text, c, err)
+		}
+	}
 }
 
 func FuzzOrder(f *testing.F) {

@@ -175,7 +175,7 @@ func (r *Reporter) execute(a answer, acknowledged []string) {
 		case c.ID == "":
 			bad, why, shown = bad+1, err.Error(), cut(text, shownOfCommand)
 		case err != nil:
-			c.Refused = "it " + err.Error()
+			c.Refused = "the command " + err.Error()
 		case !c.ExpiresAt.After(a.now):
 			c.Refused = "it came too late: it expired " + a.now.Sub(c.ExpiresAt).Round(time.Millisecond).String() + " ago"
 		}

@@ -32,10 +32,9 @@ type mode interface {
 	mend(m *socket) (undone []string, err error)
 	// flush resets the queue of a unit-owned socket that no slot uses any more.
 	flush(m *socket) error
-	// end closes a socket for every holder and resets its queue.
-	end(m *socket)
-	// drop closes the descriptor. Workers keep their copies.
-	drop(m *socket)
+	// discard closes the descriptor, of which workers keep copies; with end it closes the
+	// socket for every holder first, and resets its queue.
+	discard(m *socket, end bool)
 	// settle makes up for what Steer and Release have changed.
 	settle()
 	// steer updates the group and its program. It comes before mend.
@@ -65,11 +64,16 @@ func (b *boundAddress) bind(slot int) (*socket, error) {
 }
 
 func (*boundAddress) configure(Listener)                    {}
-func (*boundAddress) end(m *socket)                         { m.end() }
-func (*boundAddress) drop(m *socket)                        { m.close() }
 func (*boundAddress) settle()                               {}
 func (*boundAddress) steer() error                          { return nil }
 func (*boundAddress) fileFor(m *socket, _ *ListenerSet) int { return m.fd }
+
+func (*boundAddress) discard(m *socket, end bool) {
+	if end {
+		m.end()
+	}
+	m.close()
+}
 
 func (b *boundAddress) mend(m *socket) (undone []string, err error) {
 	undone, _, err = m.mend(b)
@@ -248,7 +252,7 @@ func (b *boundAddress) closeSlot(slot int) error {
 
 func (b *boundAddress) remove(m *socket) error {
 	b.set.forget(m)
-	b.mode.end(m)
+	b.mode.discard(m, true)
 	b.sockets[m.slot] = nil
 	return b.mode.steer()
 }
@@ -283,7 +287,7 @@ func (b *boundAddress) giveBack() []*socket {
 
 func (b *boundAddress) close() {
 	for _, m := range b.all() {
-		b.mode.drop(m)
+		b.mode.discard(m, false)
 	}
 	b.sockets, b.users = nil, nil
 }

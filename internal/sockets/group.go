@@ -180,12 +180,6 @@ func (g *group) mend(m *socket) (undone []string, err error) {
 	return append(undone, "a worker had set SO_REUSEPORT to 0"), share(m.fd)
 }
 
-func (g *group) end(m *socket) {
-	g.dropNext(m)
-	g.vacate(m, m.end)
-	m.close()
-}
-
 func (g *group) flush(m *socket) (err error) {
 	if n, listens := m.waiting(); listens && n > 0 {
 		g.vacate(m, func() { err = g.boundAddress.flush(m) })
@@ -212,9 +206,13 @@ func (g *group) vacate(m *socket, leave func()) {
 	g.index.leave(m.slot)
 }
 
-func (g *group) drop(m *socket) {
+func (g *group) discard(m *socket, end bool) {
 	g.dropNext(m)
-	g.set.disown(m)
+	if end {
+		g.vacate(m, m.end)
+	} else {
+		g.set.disown(m)
+	}
 	m.close()
 }
 

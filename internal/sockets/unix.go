@@ -133,17 +133,12 @@ func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone []string
 
 func (u *unixSocket) flush(*socket) error { return nil } // the queue is systemd's
 
-func (u *unixSocket) end(m *socket) {
-	u.file.remove()
-	m.end()
-}
-
-// drop keeps the file of a stored socket.
-func (u *unixSocket) drop(m *socket) {
-	if !m.unitOwned && m.stored == "" {
+// discard keeps the file of a stored socket, unless it is to end.
+func (u *unixSocket) discard(m *socket, end bool) {
+	if end || !m.unitOwned && m.stored == "" {
 		u.file.remove()
 	}
-	m.close()
+	u.boundAddress.discard(m, end)
 }
 
 // hungUp reports whether a listening unix socket was shut down: it refuses connections.

@@ -22,10 +22,10 @@ build: ## build forkd and the examples into bin/
 
 run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
 	@printf '%s\n' 'Try in another terminal:' \
-	  '  curl localhost:8080                            the first word is the pid of the worker that answers' \
-	  '  bin/forkd status                               the workers, and what they do' \
-	  '  bin/forkd reload --keep-config example         replace them all, and lose no request' \
-	  '  bin/forkd fleet status                         what this host reports to Redis' \
+	  '  curl localhost:8080                     first word: pid of the worker' \
+	  '  bin/forkd status                        the workers' \
+	  '  bin/forkd reload --keep-config example  replace them, lose no request' \
+	  '  bin/forkd fleet status                  what this host reports to Redis' \
 	  'Ctrl-C stops it.' ''
 	@exec bin/forkd run --name example --listen :8080 --redis embedded -- bin/example-fasthttp
 

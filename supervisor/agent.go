@@ -27,6 +27,7 @@ import (
 
 const (
 	agentCheckInterval = time.Second           // of its memory
+	agentSilentChecks  = 15                    // without a line from it, until it is replaced
 	agentMemoryMax     = 128 << 20             // bytes that may be resident
 	agentMemoryTarget  = "96MiB"               // for its garbage collector
 	agentLineInterval  = 10 * time.Millisecond // between two of its lines
@@ -59,6 +60,9 @@ type agentProcess struct {
 
 	channel *os.File      // a socket
 	read    chan struct{} // closed when nothing more is read from it
+	lines   atomic.Int64  // that it has sent
+	checked int64         // lines at the last check
+	silent  int           // checks since the last line
 	began   time.Time
 	ended   chan process.Exit // gets one
 }
@@ -169,8 +173,21 @@ func (a *fleetAgent) run() {
 				a.log.Error("the fleet agent uses too much memory: it is replaced", "bytes", used, "max", agentMemoryMax)
 				_ = p.Signal(syscall.SIGKILL)
 			}
+			if p.isSilent() {
+				a.log.Error("the fleet agent hangs: it is replaced")
+				_ = p.Signal(syscall.SIGKILL)
+			}
 		}
 	}
+}
+
+// isSilent reports whether many checks in a row have seen no line of the agent.
+func (p *agentProcess) isSilent() bool {
+	p.silent++
+	if n := p.lines.Load(); n != p.checked {
+		p.checked, p.silent = n, 0
+	}
+	return p.silent >= agentSilentChecks
 }
 
 // down puts an error into the status, until an agent reports.
@@ -283,8 +300,10 @@ func (a *fleetAgent) readLines(p *agentProcess) {
 		}
 		var all map[string]any
 		if json.Unmarshal(lines.Bytes(), &line) != nil || json.Unmarshal(lines.Bytes(), &all) != nil {
+			a.log.Error("the fleet agent sends what is no JSON: it is replaced")
 			break
 		}
+		p.lines.Add(1)
 		if line.Health != nil {
 			a.status.Store(line.Health)
 			continue
@@ -297,7 +316,10 @@ func (a *fleetAgent) readLines(p *agentProcess) {
 		}
 		a.log.LogAttrs(context.Background(), line.Level, line.Msg, attrs...)
 	}
-	_ = p.Signal(syscall.SIGKILL) // a line that is too long or not JSON; else it has ended
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		a.log.Error("the fleet agent sends too long a line: it is replaced", "max", redisconfig.AgentLineMax)
+	}
+	_ = p.Signal(syscall.SIGKILL) // it may have ended
 }
 
 // stop has the agent take the host out of Redis, and kills it when it takes too long.

@@ -22,6 +22,9 @@ const (
 	ownFiles  = 32
 )
 
+// agentTasks is how many threads the fleet agent has.
+const agentTasks = 12
+
 // checkLimits refuses an app that could not be rolled for want of descriptors or
 // processes. running is how many workers there are already.
 func checkLimits(cfg Config, slots, running int) error {
@@ -74,6 +77,9 @@ func startFailure(err error) string {
 func checkProcesses(cfg Config, slots, running int) error {
 	workers := max(0, 2*slots-running)
 	master := max(0, process.Tasks-process.Threads()) + maxStarting*process.ShimTasks
+	if cfg.Redis.URL != "" && running == 0 {
+		master += agentTasks
+	}
 	check := func(need int, room process.Room) error {
 		if need <= room.Free {
 			return nil

@@ -124,7 +124,11 @@ func (l *loop) handle(m message) {
 	case statusRequest:
 		m.answer(func() (control.App, error) { return l.executor.snapshot(l.pool.View()), nil })
 	case summaryRequest:
-		m.answer(func() (control.Summary, error) { return l.executor.summary(l.pool.Summary()), nil })
+		m.answer(func() (control.Summary, error) {
+			s := l.executor.summary(l.pool.Summary())
+			s.EventSeq = l.events.Seq()
+			return s, nil
+		})
 	case describeRequest:
 		m.answer(func() (control.Description, error) { return l.executor.description(l.pool.View()), nil })
 	case eventsRequest:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/sockets"
 )
@@ -32,7 +33,7 @@ func (e *executor) prepare(a pool.Prepare) {
 			r, err = prepareRelease(cfg)
 		}
 		if err != nil {
-			e.inbox.postFact(pool.PrepareFailed{Generation: a.Generation, Reason: err.Error()})
+			e.inbox.postFact(pool.PrepareFailed{Generation: a.Generation, Reason: control.Cut(err.Error(), eventlog.MaxReason)})
 		} else if !e.inbox.postReport(prepared{a.Generation, r, before}) {
 			r.close()
 		}
@@ -60,7 +61,7 @@ func (e *executor) prepared(p prepared) []pool.Event {
 	}
 	if err != nil {
 		r.close()
-		return []pool.Event{pool.PrepareFailed{Generation: p.generation, Reason: err.Error()}}
+		return []pool.Event{pool.PrepareFailed{Generation: p.generation, Reason: control.Cut(err.Error(), eventlog.MaxReason)}}
 	}
 	e.releases[p.generation] = r
 	e.notices()

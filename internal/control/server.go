@@ -171,10 +171,15 @@ func refusal(ctx context.Context, err error) Error {
 	if !ok {
 		e = &Error{http.StatusServiceUnavailable, err.Error()}
 	}
-	if len(e.Text) > most {
-		e = &Error{e.Code, strings.ToValidUTF8(e.Text[:most], "") + "..."}
+	return Error{e.Code, Cut(e.Text, most)}
+}
+
+// Cut returns at most so many bytes of a text, and says if there were more.
+func Cut(text string, most int) string {
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
-	return *e
+	return text
 }
 
 // handle takes all of a request, then calls its route's handler.

@@ -67,6 +67,7 @@ type Summary struct {
 	Wanted      int    `json:"wanted"`
 	Ready       int    `json:"ready"`
 	Connections *int64 `json:"connections"` // null: not known
+	EventSeq    uint64 `json:"event_seq"`   // of the newest event
 }
 
 // Redis is how the report to Redis fares.

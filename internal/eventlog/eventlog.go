@@ -21,6 +21,10 @@ const (
 	maxRolls  = 16
 )
 
+// MaxReason bounds the reason of an event, in bytes: all events fit into an answer of
+// the control API.
+const MaxReason = 1 << 10
+
 // A Log is the loop's: it is not for concurrent use.
 type Log struct {
 	boot   string // of this master's life
@@ -72,6 +76,7 @@ func (l *Log) After(seq uint64) control.EventPage {
 func (l *Log) Add(e control.Event) {
 	l.seq++
 	e.Seq, e.Time, e.Host = l.seq, time.Now(), l.host
+	e.Reason = control.Cut(e.Reason, MaxReason)
 	l.events = push(l.events, e, maxEvents)
 	close(l.more)
 	l.more = make(chan struct{})

@@ -66,3 +66,12 @@ func TestExits(t *testing.T) {
 		}
 	})
 }
+
+// All events that are kept fit into one answer, whatever their reasons.
+func TestReasonsAreBounded(t *testing.T) {
+	l := New(time.Now())
+	l.Add(control.Event{Type: control.EventRefused, Reason: strings.Repeat("ä", MaxReason)})
+	if n := len(l.After(0).Events[0].Reason); n > MaxReason+len("...") {
+		t.Errorf("%d bytes", n)
+	}
+}

@@ -121,7 +121,7 @@ type Reporter struct {
 }
 
 // Start starts reporting app with settings s, and never waits for Redis. onChanged
-// gets the health of the report whenever it changes. It fails on bad settings
+// gets the health of the report whenever it changes, and each AgentHealthEvery. It fails on bad settings
 // only. The reporter's goroutine runs until Close.
 func Start(s Settings, app App, source Source, log *slog.Logger, onChanged func(control.Redis)) (*Reporter, error) {
 	return start(s, app, source, log, onChanged, direct())
@@ -194,6 +194,7 @@ func (r *Reporter) run() {
 	defer r.hangUp()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	healthAt := time.Now()
 	for {
 		select {
 		case <-r.life.Done():
@@ -204,6 +205,10 @@ func (r *Reporter) run() {
 		case <-timer.C:
 		}
 		began := time.Now()
+		if began.Sub(healthAt) >= redisconfig.AgentHealthEvery {
+			healthAt = began
+			r.onChanged(r.Health()) // it lives
+		}
 		r.turn(began)
 		timer.Reset(max(0, turnInterval-time.Since(began)))
 	}
@@ -226,6 +231,7 @@ func (r *Reporter) turn(now time.Time) {
 		r.pollAt = now.Add(maxPollInterval)
 		return
 	}
+	due = due || summary.EventSeq > r.acked // it was not told, as it follows no events
 	s := snapshotOf(summary)
 	r.setPoll(now, s)
 	if !due && !r.early(now, s) {
@@ -233,10 +239,12 @@ func (r *Reporter) turn(now time.Time) {
 	}
 	app, err := r.source.Status(ctx)
 	if err != nil {
+		r.failed(fmt.Errorf("cannot read the app's status: %w", err))
 		return
 	}
 	page, err := r.source.Events(ctx, r.acked)
 	if err != nil {
+		r.failed(fmt.Errorf("cannot read the app's events: %w", err))
 		return
 	}
 	r.heartbeat(s, app, page)

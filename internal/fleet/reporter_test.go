@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -236,6 +237,47 @@ func TestDownAndUpAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A report that can't be made is down, and the status says why.
+func TestUnreadableApp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		r := w.start(w.settings(), "boot", w.app)
+		after(5 * time.Second)
+		w.app.mu.Lock()
+		w.app.unreadable = errors.New("its answer is too large")
+		w.app.mu.Unlock()
+		after(5 * time.Second)
+		if h := r.Health(); h.State != control.RedisDown || !strings.Contains(h.Error, "its answer is too large") {
+			t.Errorf("%+v", h)
+		}
+		w.app.mu.Lock()
+		w.app.unreadable = nil
+		w.app.mu.Unlock()
+		after(15 * time.Second)
+		if h := r.Health(); h.State != control.RedisUp || h.Error != "" {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
+// An event that the reporter was not woken for is sent with the next poll.
+func TestEventWithoutAWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		s := w.settings()
+		s.Interval, s.TTL = time.Minute, 0
+		w.start(s, "boot", w.app)
+		after(5 * time.Second)
+		w.app.mu.Lock()
+		w.app.events = append(w.app.events, control.Event{Seq: uint64(len(w.app.events) + 1), Time: time.Now(), Host: "web-1", Type: control.EventCrashed})
+		w.app.mu.Unlock()
+		after(3 * time.Second)
+		if seq := w.field("event_seq"); seq != "1" {
+			t.Errorf("events up to %q", seq)
+		}
+	})
 }
 
 func TestBackoff(t *testing.T) {

@@ -32,6 +32,8 @@ type app struct {
 	longest  time.Duration // since the last glance
 	asked    time.Time
 	ended    bool
+
+	unreadable error // what Events returns
 }
 
 func newApp(slots int) *app {
@@ -57,6 +59,9 @@ func (a *app) Summary(context.Context) (control.Summary, error) {
 		return control.Summary{}, errors.New("the app has stopped")
 	}
 	s := control.Summary{State: a.glance.State, Generation: a.glance.Generation, Ready: a.glance.Ready}
+	if n := len(a.events); n > 0 {
+		s.EventSeq = a.events[n-1].Seq
+	}
 	if a.glance.Known {
 		s.Connections = new(a.glance.Connections)
 	}
@@ -84,6 +89,9 @@ func (a *app) Events(_ context.Context, after uint64) (control.EventPage, error)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	page := control.EventPage{Boot: "boot", More: a.more}
+	if a.unreadable != nil {
+		return page, a.unreadable
+	}
 	for _, e := range a.events {
 		if e.Seq > after {
 			page.Events = append(page.Events, e)

@@ -50,6 +50,7 @@ const (
 
 	maxTTL       = 30 * 24 * time.Hour
 	maxAdvertise = 64       // addresses
+	maxURL       = 16 << 10 // bytes
 	maxSecret    = 4 << 10  // bytes of a password file
 	maxCA        = 16 << 20 // bytes of a CA file: the system's own bundles are 0.3 MB
 )
@@ -67,6 +68,9 @@ func (e *BadSetting) Error() string { return "redis." + e.Key + ": " + e.Text }
 func (s Settings) Check() error {
 	bad := func(key, format string, args ...any) error {
 		return &BadSetting{Key: key, Text: fmt.Sprintf(format, args...)}
+	}
+	if len(s.URL) > maxURL {
+		return bad("url", "is %d bytes: at most %d", len(s.URL), maxURL)
 	}
 	e, err := ParseURL(s.URL)
 	if err != nil {
@@ -231,6 +235,7 @@ const (
 // What the master and the agent say on the channel.
 const (
 	AgentLeave       = "leave"
-	AgentLineMax     = 4 << 10         // bytes of a line from the agent
+	AgentLineMax     = 64 << 10        // bytes of a line from the agent
+	AgentHealthEvery = 2 * time.Second // the agent says at least as often how it is
 	AgentLeaveWithin = 2 * time.Second // the host is taken out of Redis, or not
 )

@@ -41,6 +41,7 @@ func TestCheckNamesTheKey(t *testing.T) {
 		"rare":                   {"interval", func(s *Settings) { s.Interval = 61 * time.Minute }},
 		"backwards":              {"interval", func(s *Settings) { s.Interval = -1 }},
 		"dead between beats":     {"ttl", func(s *Settings) { s.TTL = 2 * time.Second }},
+		"endless":                {"url", func(s *Settings) { s.URL = "redis+cluster://a" + strings.Repeat(",a", maxURL/2) }},
 		"forever":                {"ttl", func(s *Settings) { s.TTL = 1000 * time.Hour }},
 		"bad host":               {"host_id", func(s *Settings) { s.HostID = "a b" }},
 		"long host":              {"host_id", func(s *Settings) { s.HostID = strings.Repeat("x", 129) }},

@@ -118,6 +118,9 @@ func MaskURL(text string) string {
 	if text == "" || text == Embedded {
 		return text
 	}
+	if len(text) > maxURL {
+		return "(not a URL)"
+	}
 	e, err := ParseURL(text)
 	switch {
 	case err != nil:

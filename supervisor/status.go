@@ -95,6 +95,9 @@ func (e *executor) slot(s pool.Slot) control.Slot {
 		LastExit: eventlog.LastExit(s.LastExit),
 		Workers:  make([]control.Worker, 0, len(s.Workers)),
 	}
+	if s.State == pool.StateLive && len(s.Workers) == 0 { // the app stops
+		out.State = string(pool.StateExited)
+	}
 	if s.State == pool.StateBackoff {
 		out.NextStartAt = &s.NextStart
 	}

@@ -284,6 +284,9 @@ func (c *Client) translateError(err error) error {
 		err = fmt.Errorf("nothing within %v", c.wait)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE),
 		strings.HasSuffix(err.Error(), "server closed idle connection"): // net/http's, before the request was sent
+		if c.pidfd >= 0 && c.ended(100) {
+			return &NoAnswerError{App: c.at.Name, Why: fmt.Sprintf("its master (pid %d) has ended", c.pid)}
+		}
 		err = errors.New("it closed the connection")
 	case errors.Is(err, unix.EAGAIN):
 		err = errors.New("its queue of clients is full")

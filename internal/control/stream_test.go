@@ -323,7 +323,7 @@ func TestClientOfAMasterThatVanishes(t *testing.T) {
 	c := connect(t, Location{Name: "shop", Dir: dir})
 	err := c.Events(t.Context(), "", true, func(string, Event) error { return cmd.Process.Kill() })
 	silent, ok := errors.AsType[*NoAnswerError](err)
-	if !ok || !strings.Contains(silent.Why, "closed the connection") {
+	if !ok || !strings.Contains(silent.Why, "has ended") {
 		t.Errorf("%v", err)
 	}
 }

@@ -3,7 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
-	"regexp"
+	"strings"
 )
 
 // Command is the body of POST /v1/command: what the fleet asks of this host. The
@@ -37,11 +37,9 @@ const (
 	maxShedSeconds = 24 * 60 * 60
 )
 
-var commandID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
 // CheckID reports whether the id is missing or invalid.
 func (c *Command) CheckID() error {
-	if !commandID.MatchString(c.ID) {
+	if c.ID == "" || len(c.ID) > 64 || strings.Trim(c.ID, alphanumeric+"._-") != "" {
 		return errors.New("has no id of 1 to 64 of A-Z a-z 0-9 . _ -")
 	}
 	return nil

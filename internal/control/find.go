@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,10 +21,12 @@ const MaxName = 48
 // NameRule says what ValidName takes, for errors.
 const NameRule = "a name has 1 to 48 letters, digits, dots, hyphens and underscores, and begins with a letter or digit"
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$`)
+const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // ValidName reports whether name may be an app's, or a listener's.
-func ValidName(name string) bool { return validName.MatchString(name) }
+func ValidName(name string) bool {
+	return name != "" && len(name) <= 48 && strings.Trim(name[:1], alphanumeric) == "" && strings.Trim(name, alphanumeric+"._-") == ""
+}
 
 // Location is where a live app is found.
 type Location struct {

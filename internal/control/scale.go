@@ -24,14 +24,13 @@ type Scaled struct {
 // likelier than a machine.
 const MaxWorkers = 1024
 
-// scaleForm has a number or a change, a percentage, or CPUs with a factor and a change.
-var scaleForm = regexp.MustCompile(strings.ReplaceAll(`^(?:([+-]?N)|(N)%|cpus(?:\*(N))?([+-]N)?)$`, "N", `0{0,4}[1-9][0-9]{0,4}`))
-
 // Share is the number of slots that text, a share of a machine with cpus CPUs,
 // means: "cpus", "cpus-1", "cpus*2+1", "50%". It is at least 1, and may be too many.
 // ok is false when text is no share: then n is the number or the change that it is, or 0.
 func Share(text string, cpus int) (n int, ok bool) {
-	m := scaleForm.FindStringSubmatch(text)
+	// A number or a change, a percentage, or CPUs with a factor and a change.
+	form := regexp.MustCompile(strings.ReplaceAll(`^(?:([+-]?N)|(N)%|cpus(?:\*(N))?([+-]N)?)$`, "N", `0{0,4}[1-9][0-9]{0,4}`))
+	m := form.FindStringSubmatch(text)
 	if m == nil {
 		return 0, false
 	}

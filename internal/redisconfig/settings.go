@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -176,14 +175,17 @@ func readPlain(path string, most int64) ([]byte, error) {
 	return b, err
 }
 
-var (
-	appName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$`)
-	hostID  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
-)
+const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// isName reports whether a text begins with a letter or digit and has at most so many
+// of these and of others.
+func isName(text, others string, most int) bool {
+	return text != "" && len(text) <= most && strings.Trim(text[:1], alphanumeric) == "" && strings.Trim(text, alphanumeric+others) == ""
+}
 
 // CheckApp reports what is wrong with the name of an app.
 func CheckApp(name string) error {
-	if !appName.MatchString(name) {
+	if !isName(name, "._-", 48) {
 		return fmt.Errorf("%q is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first", name)
 	}
 	return nil
@@ -191,7 +193,7 @@ func CheckApp(name string) error {
 
 // CheckHost reports what is wrong with the id of a host.
 func CheckHost(id string) error {
-	if !hostID.MatchString(id) {
+	if !isName(id, "._:-", 128) {
 		return fmt.Errorf("%.200q is no host id: 1 to 128 of A-Z a-z 0-9 . _ : -, a letter or digit first", id)
 	}
 	return nil

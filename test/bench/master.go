@@ -41,13 +41,7 @@ func (b *bench) master(ctx context.Context) ([]row, error) {
 	}
 	// The predecessors drain and the usage figures go stale before it counts as idle.
 	pause(ctx, 5*time.Second)
-	before, err := processorTime(pid)
-	if err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	pause(ctx, b.plan.idleSpan)
-	after, err := processorTime(pid)
+	share, err := b.idleShare(ctx, pid)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +49,6 @@ func (b *bench) master(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	share := 100 * float64(after-before) / float64(time.Since(start))
 	megabytes := float64(atRest) / 1e6
 	reported, err := b.agentRows(ctx)
 	return append([]row{
@@ -84,13 +77,7 @@ func (b *bench) agentRows(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, err := processorTime(pid)
-	if err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	pause(ctx, b.plan.idleSpan)
-	after, err := processorTime(pid)
+	share, err := b.idleShare(ctx, pid)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +86,25 @@ func (b *bench) agentRows(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	agents, err := pssOf(agent)
-	share := 100 * float64(after-before) / float64(time.Since(start))
 	return []row{
 		note("PSS of a master that is reported to Redis", "%.1f MB", float64(masters)/1e6),
 		note("PSS of its fleet agent", "%.1f MB, together %.1f MB", float64(agents)/1e6, float64(masters+agents)/1e6),
 		note("of a core, idle, reported every 2 s", "%.3f %%", share),
 	}, err
+}
+
+// idleShare is the processor time of a process while nobody asks it for anything, in
+// percent of a core.
+func (b *bench) idleShare(ctx context.Context, pid int) (float64, error) {
+	before, err := processorTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	pause(ctx, b.plan.idleSpan)
+	span := time.Since(start)
+	after, err := processorTime(pid)
+	return 100 * float64(after-before) / float64(span), err
 }
 
 // agentOf returns the pid of a master's fleet agent.

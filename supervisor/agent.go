@@ -298,8 +298,7 @@ func (a *fleetAgent) readLines(p *agentProcess) {
 			Level  slog.Level
 			Msg    string
 		}
-		var all map[string]any
-		if json.Unmarshal(lines.Bytes(), &line) != nil || json.Unmarshal(lines.Bytes(), &all) != nil {
+		if json.Unmarshal(lines.Bytes(), &line) != nil {
 			a.log.Error("the fleet agent sends what is no JSON: it is replaced")
 			break
 		}
@@ -308,6 +307,8 @@ func (a *fleetAgent) readLines(p *agentProcess) {
 			a.status.Store(line.Health)
 			continue
 		}
+		var all map[string]any
+		_ = json.Unmarshal(lines.Bytes(), &all) // an object, as line was
 		var attrs []slog.Attr
 		for _, key := range slices.Sorted(maps.Keys(all)) {
 			if key != slog.TimeKey && key != slog.LevelKey && key != slog.MessageKey {

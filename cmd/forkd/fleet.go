@@ -54,7 +54,7 @@ redis.control = true.`,
 // Ctrl-C the context of f ends and so does what it reads; a second Ctrl-C is not waited
 // for.
 func (r *redisFlags) withFleet(ctx context.Context, app string, f func(ctx context.Context, from fleetReader, where string) error) error {
-	if err := redisconfig.CheckApp(app); app != "" && err != nil {
+	if err := fleet.CheckApp(app); app != "" && err != nil {
 		return usage("%v", err)
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)

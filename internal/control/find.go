@@ -25,7 +25,7 @@ const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 
 // ValidName reports whether name may be an app's, or a listener's.
 func ValidName(name string) bool {
-	return name != "" && len(name) <= 48 && strings.Trim(name[:1], alphanumeric) == "" && strings.Trim(name, alphanumeric+"._-") == ""
+	return name != "" && len(name) <= MaxName && strings.Trim(name[:1], alphanumeric) == "" && strings.Trim(name, alphanumeric+"._-") == ""
 }
 
 // Location is where a live app is found.

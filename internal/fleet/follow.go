@@ -42,7 +42,7 @@ type Entry struct {
 // when Redis has not replied for a minute. Events that come while Redis is away are
 // read later, as far as they are kept.
 func (r *Reader) Events(ctx context.Context, app, after string, follow bool, each func(Entry) error) error {
-	if err := redisconfig.CheckApp(app); err != nil {
+	if err := CheckApp(app); err != nil {
 		return err
 	}
 	last := cmp.Or(after, "0-0")

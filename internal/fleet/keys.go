@@ -1,5 +1,19 @@
 package fleet
 
+import (
+	"fmt"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+// CheckApp reports what is wrong with the name of an app.
+func CheckApp(name string) error {
+	if !control.ValidName(name) {
+		return fmt.Errorf("%q is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first", name)
+	}
+	return nil
+}
+
 // appsKey is a zset of the names of all apps: a name scores when it expires, in
 // ms since the epoch.
 const appsKey = "forkd:apps"

@@ -56,7 +56,7 @@ func (r *Reader) Apps(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", appsKey, err)
 	}
-	apps := slices.DeleteFunc(listed, func(name string) bool { return redisconfig.CheckApp(name) != nil })
+	apps := slices.DeleteFunc(listed, func(name string) bool { return CheckApp(name) != nil })
 	slices.Sort(apps)
 	return apps, nil
 }
@@ -65,7 +65,7 @@ func (r *Reader) Apps(ctx context.Context) ([]string, error) {
 // its Problem; an error says that the list of hosts can't be read. An app that nobody
 // reports has no hosts.
 func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet, error) {
-	if err := redisconfig.CheckApp(app); err != nil {
+	if err := CheckApp(app); err != nil {
 		return Fleet{}, err
 	}
 	q := query{client: r.client, keys: keys{app}}

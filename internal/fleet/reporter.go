@@ -131,7 +131,7 @@ func start(s Settings, app App, source Source, log *slog.Logger, onChanged func(
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	if err := redisconfig.CheckApp(app.Name); err != nil {
+	if err := CheckApp(app.Name); err != nil {
 		return nil, err
 	}
 	host, err := s.Host()

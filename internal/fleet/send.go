@@ -23,7 +23,7 @@ const (
 // has expired by Redis's clock, or that 64 are waiting. Only a host with
 // redis.control executes commands. The Reader must not read from replicas.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
-	if err := cmp.Or(redisconfig.CheckApp(app), redisconfig.CheckHost(host)); err != nil {
+	if err := cmp.Or(CheckApp(app), redisconfig.CheckHost(host)); err != nil {
 		return err
 	}
 	text, err := json.Marshal(struct {

@@ -177,23 +177,9 @@ func readPlain(path string, most int64) ([]byte, error) {
 
 const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// isName reports whether a text begins with a letter or digit and has at most so many
-// of these and of others.
-func isName(text, others string, most int) bool {
-	return text != "" && len(text) <= most && strings.Trim(text[:1], alphanumeric) == "" && strings.Trim(text, alphanumeric+others) == ""
-}
-
-// CheckApp reports what is wrong with the name of an app.
-func CheckApp(name string) error {
-	if !isName(name, "._-", 48) {
-		return fmt.Errorf("%q is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first", name)
-	}
-	return nil
-}
-
 // CheckHost reports what is wrong with the id of a host.
 func CheckHost(id string) error {
-	if !isName(id, "._:-", 128) {
+	if id == "" || len(id) > 128 || strings.Trim(id[:1], alphanumeric) != "" || strings.Trim(id, alphanumeric+"._:-") != "" {
 		return fmt.Errorf("%.200q is no host id: 1 to 128 of A-Z a-z 0-9 . _ : -, a letter or digit first", id)
 	}
 	return nil

@@ -39,10 +39,8 @@ redis.control = true.`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(
-		fleetStatusCommand(std), fleetEventsCommand(std),
-		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetAgentCommand(),
-	)
+	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAgentCommand())
+	cmd.AddCommand(hostCommands(std)...)
 	for _, name := range []string{"serve", "advise", "haproxy"} {
 		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))
 	}

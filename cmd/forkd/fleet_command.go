@@ -17,6 +17,26 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
+// hostCommands are the commands for hosts.
+func hostCommands(std stdio) []*cobra.Command {
+	return []*cobra.Command{
+		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std),
+	}
+}
+
+// eventOf is the type of the event of a command that is done, and the word for its
+// hosts.
+func eventOf(op string) (event, past string) {
+	of := map[string][2]string{
+		control.OpScale:  {control.EventScaled, "scaled"},
+		control.OpDrain:  {control.EventDraining, "draining"},
+		control.OpResume: {control.EventResumed, "resumed"},
+		control.OpShed:   {control.EventShed, "shedding"},
+		control.OpRoll:   {control.EventRollDone, "rolled"},
+	}[op]
+	return of[0], of[1]
+}
+
 // commandFlags are the flags of the commands for hosts.
 type commandFlags struct {
 	from   redisFlags

@@ -238,16 +238,3 @@ func (r *commandRun) failure(err error) error {
 	}
 	return &exit{exitFailed, r.app + ": " + strings.Join(parts, "; ")}
 }
-
-// eventOf is the type of the event of a command that is done, and the word for its
-// hosts.
-func eventOf(op string) (event, past string) {
-	of := map[string][2]string{
-		control.OpScale:  {control.EventScaled, "scaled"},
-		control.OpDrain:  {control.EventDraining, "draining"},
-		control.OpResume: {control.EventResumed, "resumed"},
-		control.OpShed:   {control.EventShed, "shedding"},
-		control.OpRoll:   {control.EventRollDone, "rolled"},
-	}[op]
-	return of[0], of[1]
-}

@@ -150,7 +150,7 @@ func scaleProgress(app *control.App, to control.Scaled, began time.Time) (text s
 // startFailure says why a new slot has no worker.
 func startFailure(slot *control.Slot) string {
 	text := fmt.Sprintf("slot %d has not come up: %s", slot.Slot, lastReason(slot))
-	if slot.State != "failed" && slot.State != "exited" {
+	if !over(slot.State) {
 		text += "; forkd goes on trying"
 	}
 	return text

@@ -169,9 +169,10 @@ func lastReason(slot *control.Slot) string {
 }
 
 // vacant reports whether a slot in this state has no live worker.
-func vacant(state string) bool {
-	return state == "backoff" || state == "exited" || state == "failed"
-}
+func vacant(state string) bool { return state == "backoff" || over(state) }
+
+// over reports whether no worker is started in a slot in this state until the next roll.
+func over(state string) bool { return state == "exited" || state == "failed" }
 
 // stopped marks the state of a worker that SIGSTOP or the like has stopped.
 const stopped = " (stopped)"

@@ -158,10 +158,9 @@ func channel(into *bool) field {
 	})
 }
 
-// protocols is a list in the file, one word for the flag.
-func protocols(into *[]string) field {
+// protocols is a list of words in the file, one word for the flag. later is as in choice.
+func protocols(into *[]string, later string, built ...string) field {
 	read := func(v value) ([]string, error) {
-		built, later := []string{supervisor.ProtocolSystemd}, "server-starter einhorn"
 		if v.kind != typed {
 			return v.list(func(v value) (string, error) {
 				if word, err := v.string(); err != nil {
@@ -170,7 +169,7 @@ func protocols(into *[]string) field {
 				return v.choice(built, later)
 			})
 		}
-		word, err := v.choice(append(built, "none"), later)
+		word, err := v.choice(append(slices.Clone(built), "none"), later)
 		if err != nil || word == "none" {
 			return nil, err
 		}

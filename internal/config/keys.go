@@ -36,7 +36,10 @@ func keys(d *draft) []key {
 		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{d.setEnvFile, d.showEnvFile}},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(&c.StopSignal)},
 		{"channel", "channel", "message channel: `KIND` is forkd or none", channel(&c.Channel)},
-		{"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none", protocols(&c.Protocols)},
+		{
+			"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none",
+			protocols(&c.Protocols, "server-starter einhorn", supervisor.ProtocolSystemd),
+		},
 		{"pid_file", "pid-file", "write the master's pid to `FILE`", d.path(&c.PIDFile)},
 
 		{

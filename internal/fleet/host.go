@@ -160,7 +160,7 @@ func (r *report) read(values []string) {
 		r.bad("calls itself %s", short(r.ownName))
 	}
 	switch r.State {
-	case "", control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping, "backoff", "exited", "failed":
+	case "", control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping:
 	default:
 		r.bad("state %s is not known", short(r.State))
 	}

@@ -89,6 +89,7 @@ func TestHostWrong(t *testing.T) {
 		{"version", "\u202eevil", `version: "\u202eevil" cannot be shown`},
 		{"version", "\xff", `version: "\xff" cannot be shown`},
 		{"state", "dancing", `state "dancing" is not known`},
+		{"state", "backoff", `state "backoff" is not known`}, // a slot's
 		{"addresses", "tcp://:80", `addresses: "tcp://:80" is no JSON list of strings of at most 8192 bytes`},
 		{"addresses", "null, null", `addresses: "null, null" is no JSON list of strings of at most 8192 bytes`},
 		{"addresses", `["` + strings.Repeat("a", 9000) + `"]`, `addresses: "[\"` + strings.Repeat("a", 38) + `"... (9004 bytes) is no JSON list of strings of at most 8192 bytes`},

@@ -3,8 +3,8 @@
 // desired one.
 //
 // The invariant: [Pool.Step] is a function of the state, the time it is
-// given and one event. It has no clock, no I/O and no randomness (a jitter would be
-// a field of an event), so that a night of crashes and rolls is replayed in a
+// given and one event. It has no clock, no I/O and no randomness (a jitter would need
+// a seed in the [Settings]), so that a night of crashes and rolls is replayed in a
 // millisecond. It does not log: what is worth reporting is an action
 // ([StateChanged], [RollProgress]).
 //

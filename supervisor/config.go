@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
@@ -32,8 +33,15 @@ type Config struct {
 	Restart Restart
 	Update  Update
 	Drain   Drain
+	Health  Health
+	Recycle Recycle
+	Limits  Limits
 	Log     Log
 	Redis   Redis
+
+	Sockets  string // where a worker's sockets come from: SocketsAuto, SocketsPass, SocketsCapture
+	Preset   Preset // what is known of the program
+	MarkMask uint32 // bits of the socket mark that forkd may use to count connections; 0: none
 
 	Metrics      string // HOST:PORT that answers GET /healthz; "": none
 	ControlGroup int    // gid that may use the control socket beside the user and root; -1: none
@@ -64,7 +72,7 @@ const ProtocolSystemd = "systemd"
 
 // core is what the pool needs of the configuration.
 func (c Config) core() pool.Settings {
-	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain}
+	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain, Health: c.Health}
 }
 
 // MaxWorkers bounds Config.Workers.
@@ -93,6 +101,40 @@ type Update = pool.Update
 
 // Drain is how long workers have to finish what they have.
 type Drain = pool.Drain
+
+// Health is when a worker that runs is ill.
+type Health = pool.Health
+
+// The values of Config.Sockets (docs/contract.md, Data path).
+const (
+	SocketsAuto    = "auto"    // both of the others, where the second is possible
+	SocketsPass    = "pass"    // as inherited descriptors
+	SocketsCapture = "capture" // in answer to the worker's own bind(2) and listen(2)
+)
+
+// Preset is what is known of a program by its name, where the configuration does not say
+// otherwise.
+type Preset struct {
+	Name     string // "gunicorn", "node"; "" : none
+	Notifies bool   // it sends READY=1 when it can serve
+	Drains   string // how forkd makes it drain: "node" for the preload; "": it does so itself, or not at all
+}
+
+// Recycle says when a worker is replaced before it ails. 0: not for this.
+type Recycle struct {
+	MaxAge      time.Duration
+	MaxRequests int64
+	MaxRSS      int64   // bytes
+	Jitter      float64 // of each, 0..1
+}
+
+// Limits bound one worker. 0: no limit of forkd's.
+type Limits struct {
+	MemoryMax   int64 // bytes; needs a writable cgroup v2
+	TasksMax    int   // the same
+	NoFile      int   // RLIMIT_NOFILE
+	CPUAffinity bool  // one CPU for each slot
+}
 
 // Redis is how the app is reported.
 type Redis = redisconfig.Settings

@@ -10,6 +10,8 @@ type Settings struct {
 	Restart Restart
 	Update  Update
 	Drain   Drain
+	Health  Health
+	Seen    Seen
 }
 
 // Defaults are the settings of an empty configuration file.
@@ -34,9 +36,11 @@ type ReadyMode string
 
 // The modes (docs/contract.md, What a worker is given).
 const (
-	ReadyAuto   ReadyMode = "auto"   // notify for a worker that is expected to, else delay
-	ReadyNotify ReadyMode = "notify" // READY=1, or ready on the channel
-	ReadyDelay  ReadyMode = "delay"  // alive for Ready.Delay
+	ReadyAuto      ReadyMode = "auto"      // every signal that the worker is expected to give
+	ReadyListening ReadyMode = "listening" // listen(2) on one of its sockets, by capture
+	ReadyAccepting ReadyMode = "accepting" // seen to wait for connections
+	ReadyNotify    ReadyMode = "notify"    // READY=1, or ready on the channel
+	ReadyDelay     ReadyMode = "delay"     // alive for Ready.Delay
 )
 
 // Ready says when a worker is ready.
@@ -101,6 +105,22 @@ type Drain struct {
 	Delay         time.Duration // at a stop: how long the host reports draining before the workers drain
 	Idle          time.Duration // after which a draining worker closes idle connections
 	ShedPerSecond int           // long-lived connections that a draining worker is asked to close each second; 0: none
+}
+
+// Health says when a worker that runs is ill.
+type Health struct {
+	Stall    time.Duration // its queue holds connections and it has accepted none for so long; 0: never
+	Abort    bool          // SIGABRT for a trace, instead of the stop signal, where one is replaced
+	Watchdog time.Duration // no WATCHDOG=1 or pulse for so long; 0: never
+}
+
+// Seen says what can be seen of a generation's workers, for ReadyAuto.
+type Seen struct {
+	Listeners bool // the app has listeners that were declared, or learned before
+	Learns    bool // it has none yet, and its workers' listen(2) would be seen
+	Listening bool // listen(2) can be seen (capture)
+	Accepting bool // whether a process waits for connections can be seen
+	Notifies  bool // the preset says that the program sends READY=1
 }
 
 // exitUsage is the exit code of a command that can't be executed (docs/contract.md,

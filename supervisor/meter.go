@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/usage"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 // meter adds what takes two samples: CPU and requests per second, and memory. It
 // samples only while somebody asks, and is not for more than one goroutine.
 type meter struct {
-	usage func(leaders []int) map[int]process.Figures
+	usage func(leaders []int) map[int]usage.Figures
 	last  map[int]sample // by pid
 }
 
@@ -28,7 +28,7 @@ type meter struct {
 type sample struct {
 	at        time.Time
 	startedAt time.Time // of the worker: pids are reused
-	figures   process.Figures
+	figures   usage.Figures
 	requests  int64
 
 	percent *float64 // computed
@@ -78,7 +78,7 @@ func workers(app *control.App) iter.Seq[*control.Worker] {
 }
 
 // next is the sample after last, which may be nobody's or another worker's.
-func next(last sample, w *control.Worker, f process.Figures) sample {
+func next(last sample, w *control.Worker, f usage.Figures) sample {
 	seen := sample{at: f.At, startedAt: w.StartedAt, figures: f}
 	if w.Requests != nil {
 		seen.requests = *w.Requests

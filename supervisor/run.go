@@ -18,13 +18,9 @@ import (
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/safefile"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/internal/usage"
 	"github.com/forkd/forkd/systemd"
 )
-
-// Shim must be the first thing that main does. A worker is started through a
-// copy of the master's own program, which becomes the worker in here and never
-// returns.
-func Shim() { process.Shim() }
 
 // Output is where a master writes: its workers' lines to Stdout, its own to
 // Stderr.
@@ -148,7 +144,7 @@ func (e *executor) askStopTime(ctx context.Context, cfg Config) {
 // that it returns is called.
 func (o *opened) serveControl(l *loop) func() {
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &backend{loop: l, meter: meter{usage: process.Sample}}
+	b := &backend{loop: l, meter: meter{usage: usage.Sample}}
 	var servers sync.WaitGroup
 	if o.health != nil {
 		servers.Go(func() {

@@ -39,7 +39,6 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	supervisor.Shim()
 	if len(os.Args) > 2 && os.Args[1] == roleWorker {
 		os.Exit(behave(os.Args[2]))
 	}

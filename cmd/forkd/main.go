@@ -11,8 +11,6 @@ import (
 	"context"
 	"os"
 	"runtime"
-
-	"github.com/forkd/forkd/supervisor"
 )
 
 // The main thread starts every worker: their parent-death signal is bound to
@@ -21,6 +19,5 @@ import (
 func init() { runtime.LockOSThread() } //nolint:gochecknoinits // later may be on another thread
 
 func main() {
-	supervisor.Shim()
 	os.Exit(run(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }

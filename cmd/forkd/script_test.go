@@ -25,13 +25,11 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
-	"github.com/forkd/forkd/supervisor"
 )
 
 // TestMain makes the test binary forkd itself, the exec shim, and the programs
 // that scripts run under forkd.
 func TestMain(m *testing.M) {
-	supervisor.Shim()
 	// What a dead master forgets comes to this process, where it is seen.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "cannot become a subreaper:", err)

@@ -96,7 +96,7 @@ func (c *Children) OrphanEnded() <-chan struct{} { return c.fewer }
 func (o *Orphan) look() {
 	o.Start = ^uint64(0)
 	o.Session, _ = unix.Getsid(o.PID)
-	if !ownProc() {
+	if !procfs.IsOwn() {
 		return
 	}
 	if s, known := readStat(o.PID); known {

@@ -11,18 +11,12 @@ import (
 	"github.com/forkd/forkd/internal/procfs"
 )
 
-// ownProc reports whether /proc shows this process's pid namespace.
-func ownProc() bool {
-	self, err := os.Readlink("/proc/self")
-	return err == nil && self == strconv.Itoa(os.Getpid())
-}
-
 // ancestors yields a process, its parent and so on, at most 64 and not PID 1. None if
 // /proc shows another pid namespace.
 func ancestors(pid int) iter.Seq2[int, stat] {
 	return func(yield func(int, stat) bool) {
 		const most = 64
-		for n := 0; n < most && pid > 1 && (n > 0 || ownProc()); n++ {
+		for n := 0; n < most && pid > 1 && (n > 0 || procfs.IsOwn()); n++ {
 			s, known := readStat(pid)
 			if !known || !yield(pid, s) {
 				return
@@ -69,11 +63,8 @@ func MaySpeakFor(pid, worker int, leads func(pid int) bool) bool {
 
 // stat is a part of /proc/PID/stat (proc_pid_stat(5)).
 type stat struct {
-	state                  byte // 'T': stopped by a signal
 	parent, group, session int
-
-	reaped float64 // CPU seconds of children that it has waited for
-	start  uint64  // clock ticks after boot
+	start                  uint64 // clock ticks after boot
 }
 
 // clockTicks is USER_HZ, which is 100 on all platforms of Go on Linux.
@@ -84,21 +75,19 @@ func readStat(pid int) (s stat, known bool) {
 	if err != nil {
 		return s, false
 	}
-	const parent, group, session, cutime, cstime, starttime = 1, 2, 3, 13, 14, 19
+	const parent, group, session, starttime = 1, 2, 3, 19
 	if len(fields) <= starttime {
 		return s, false
 	}
 	var numbers [starttime + 1]uint64
-	for _, i := range []int{parent, group, session, cutime, cstime, starttime} {
+	for _, i := range []int{parent, group, session, starttime} {
 		if numbers[i], err = strconv.ParseUint(string(fields[i]), 10, 64); err != nil {
 			return s, false
 		}
 	}
 	return stat{
-		state:  fields[0][0],
 		parent: int(numbers[parent]), group: int(numbers[group]), session: int(numbers[session]),
-		reaped: float64(numbers[cutime]+numbers[cstime]) / clockTicks,
-		start:  numbers[starttime],
+		start: numbers[starttime],
 	}, true
 }
 

@@ -161,7 +161,7 @@ func (c *Children) freeLine(line int) {
 // the file may be its successor's and is left alone.
 func (p *plan) record() {
 	self, known := readStat(os.Getpid())
-	if p.Line > 0 && known && ownProc() && unix.Getppid() == p.Parent {
+	if p.Line > 0 && known && procfs.IsOwn() && unix.Getppid() == p.Parent {
 		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.start), int64(p.Line)*recordSize)
 	}
 }
@@ -268,7 +268,7 @@ func (p *Predecessor) Members() (pids []int) {
 // IsMaster reports whether a process is the predecessor itself, about to end.
 func (p *Predecessor) IsMaster(pid int) bool {
 	s, known := readStat(pid)
-	return known && ownProc() && pid == p.Master.PID && s.start == p.Master.Start
+	return known && procfs.IsOwn() && pid == p.Master.PID && s.start == p.Master.Start
 }
 
 // Had reports whether one of the sockets was a worker's. Its holder has it from the

@@ -24,10 +24,11 @@ const shimName = "forkd: starting a worker"
 // (go.dev/issue/19546). A failing runtime prints one line.
 func shimEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"} }
 
-// Shim must be called first in main and TestMain. In the master it returns at once. In the
-// shim it does not return: the process becomes the worker's program, or reports to the
-// master why it failed and exits.
-func Shim() {
+// In the shim, the process becomes the worker's program, or reports to the master why it
+// failed and exits. That is done here and not in main, because half of the shim's processor
+// time would be the initialization of packages that it does not use. An import of this
+// package that Go initializes late makes every spawn wait.
+func init() { //nolint:gochecknoinits // see above
 	if len(os.Args) != 2 || os.Args[0] != shimName {
 		return
 	}

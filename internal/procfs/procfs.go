@@ -10,6 +10,12 @@ import (
 	"strings"
 )
 
+// IsOwn reports whether /proc shows this process's pid namespace.
+func IsOwn() bool {
+	self, err := os.Readlink("/proc/self")
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
 // PIDs returns every process that /proc shows.
 func PIDs() []int {
 	proc, err := os.Open("/proc")

@@ -1,7 +1,10 @@
-package process
+// Package usage samples what workers use. Package process does not: the exec shim would
+// have to wait for the initialization of what gopsutil imports.
+package usage
 
 import (
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
@@ -39,7 +42,7 @@ func (f Figures) CPUSince(before Figures) float64 {
 func Sample(leaders []int) map[int]Figures {
 	process.EnableBootTimeCache(true) // else it is read for each process, unused
 	figures := make(map[int]Figures, len(leaders))
-	if len(leaders) == 0 || !ownProc() {
+	if len(leaders) == 0 || !procfs.IsOwn() {
 		return figures
 	}
 	members := make(map[int][]int, len(leaders))
@@ -59,7 +62,7 @@ func Sample(leaders []int) map[int]Figures {
 		f := Figures{At: time.Now()}
 		alive := false
 		for _, pid := range pids {
-			s, known := readStat(pid)
+			state, reaped, known := readStat(pid)
 			// Nothing else: gopsutil's scan for connections takes milliseconds.
 			of := process.Process{Pid: int32(pid)}
 			times, err := of.Times()
@@ -68,14 +71,33 @@ func Sample(leaders []int) map[int]Figures {
 				continue // it has ended
 			}
 			if pid == leader {
-				alive, f.Stopped = true, s.state == 'T'
+				alive, f.Stopped = true, state == 'T'
 			}
 			f.RSS += memory.RSS
-			f.CPU += times.User + times.System + s.reaped
+			f.CPU += times.User + times.System + reaped
 		}
 		if alive {
 			figures[leader] = f
 		}
 	}
 	return figures
+}
+
+// readStat returns the state of a process, 'T' if it is stopped by a signal, and the CPU
+// seconds of children that it has waited for (proc_pid_stat(5)).
+func readStat(pid int) (state byte, reaped float64, known bool) {
+	const cutime, cstime = 13, 14
+	const clockTicks = 100 // USER_HZ on all platforms of Go on Linux
+	fields, err := procfs.Stat(pid)
+	if err != nil || len(fields) <= cstime {
+		return 0, 0, false
+	}
+	for _, i := range []int{cutime, cstime} {
+		ticks, err := strconv.ParseUint(string(fields[i]), 10, 64)
+		if err != nil {
+			return 0, 0, false
+		}
+		reaped += float64(ticks) / clockTicks
+	}
+	return fields[0][0], reaped, true
 }

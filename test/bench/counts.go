@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/forkd/forkd/test/load"
 )
 
 const howCounts = "Clients that each ask once and then hold their connection, and see it when that is closed. What they hold is compared with `connections` of the host's hash, " +
@@ -84,7 +86,7 @@ type crowd struct {
 	stays   atomic.Bool // who is cut off stays away
 	open    atomic.Int64
 	changed atomic.Int64 // when open did last, Unix nanoseconds
-	failed  atomic.Pointer[failure]
+	failed  atomic.Pointer[load.Failure]
 
 	end     chan struct{}
 	clients sync.WaitGroup
@@ -110,7 +112,7 @@ func (c *crowd) fill() error {
 		}
 		batch.Wait()
 		if f := c.failed.Load(); f != nil {
-			return f.err
+			return f.Err
 		}
 	}
 	return nil
@@ -118,23 +120,23 @@ func (c *crowd) fill() error {
 
 // client holds a connection until it is closed, and comes back if it should.
 func (c *crowd) client(came func()) {
-	one := newClient(c.app.address)
-	defer one.close()
+	one := load.NewClient(c.app.address)
+	defer one.Close()
 	come := sync.OnceFunc(came)
 	defer come()
 	for {
-		if _, failed := one.ask(false); failed != nil {
+		if _, failed := one.Ask(false); failed != nil {
 			c.failed.Store(failed)
 			return
 		}
-		if one.conn == nil {
+		if one.Conn == nil {
 			continue // told that it was the last: this worker drains
 		}
 		c.count(1)
 		come()
 		c.watch(one)
 		c.count(-1)
-		one.close()
+		one.Close()
 		select {
 		case <-c.end:
 			return
@@ -147,18 +149,18 @@ func (c *crowd) client(came func()) {
 }
 
 // watch returns when the connection is closed.
-func (c *crowd) watch(one *client) {
+func (c *crowd) watch(one *load.Client) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		_ = one.conn.SetReadDeadline(time.Time{})
+		_ = one.Conn.SetReadDeadline(time.Time{})
 		var b [1]byte
-		_, _ = one.conn.Read(b[:])
+		_, _ = one.Conn.Read(b[:])
 	}()
 	select {
 	case <-gone:
 	case <-c.end:
-		_ = one.conn.SetReadDeadline(time.Unix(1, 0))
+		_ = one.Conn.SetReadDeadline(time.Unix(1, 0))
 		<-gone
 	}
 }
@@ -173,7 +175,7 @@ func (c *crowd) leave() {
 // is returned.
 func (c *crowd) agree(ctx context.Context, r *redis.Client) (took time.Duration, err error) {
 	agreed := false
-	for start := time.Now(); time.Since(start) < 2*startTime; pause(ctx, 5*time.Millisecond) {
+	for start := time.Now(); time.Since(start) < 2*startTime; load.Pause(ctx, 5*time.Millisecond) {
 		last := c.changed.Load()
 		held := c.held()
 		text, err := r.HGet(ctx, "forkd:{"+c.app.name+"}:host:bench", "connections").Result()
@@ -241,7 +243,7 @@ func (c *crowd) shed(ctx context.Context, url string) error {
 }
 
 func (c *crowd) until(ctx context.Context, holds func() bool) error {
-	for start := time.Now(); time.Since(start) < startTime; pause(ctx, 20*time.Millisecond) {
+	for start := time.Now(); time.Since(start) < startTime; load.Pause(ctx, 20*time.Millisecond) {
 		if holds() {
 			return nil
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/forkd/forkd/test/load"
 )
 
 const howFleet = "One app with 64 workers under a real redis-server: bytes and round trips by Redis's own counts (`INFO`), " +
@@ -74,7 +76,7 @@ func (b *bench) masterWith(ctx context.Context, r *redisServer, name, settings s
 		return 0, sent, err
 	}
 	defer a.stop()
-	pause(ctx, settle)
+	load.Pause(ctx, settle)
 	from, err := processorTime(a.cmd.Process.Pid)
 	if err != nil {
 		return 0, sent, err
@@ -88,7 +90,7 @@ func (b *bench) masterWith(ctx context.Context, r *redisServer, name, settings s
 	if err != nil {
 		return 0, sent, err
 	}
-	pause(ctx, b.plan.fleetSpan)
+	load.Pause(ctx, b.plan.fleetSpan)
 	after, err := seen(ctx, c)
 	if err != nil {
 		return 0, sent, err

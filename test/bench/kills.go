@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/test/load"
 )
 
 const howKills = "The 32 clients of the rolls, and SIGKILL to a random worker every 6 s. A moment before, the worker is stopped (SIGSTOP), so that the kernel can be asked " +
@@ -33,13 +34,13 @@ type kill struct {
 }
 
 // explains reports whether a failure is one that the kill could not but cause.
-func (k *kill) explains(f failure) bool {
-	return k.had.accepted[f.port] && f.opened.Before(k.at) && f.at.After(k.at)
+func (k *kill) explains(f load.Failure) bool {
+	return k.had.accepted[f.Port] && f.Opened.Before(k.at) && f.At.After(k.at)
 }
 
 // onlyQueued reports whether the failed connection stood in a queue at the kill.
-func (k *kill) onlyQueued(f failure) bool {
-	return k.had.queued[f.port] && f.opened.Before(k.at) && f.at.After(k.at)
+func (k *kill) onlyQueued(f load.Failure) bool {
+	return k.had.queued[f.Port] && f.Opened.Before(k.at) && f.At.After(k.at)
 }
 
 func (b *bench) kills(ctx context.Context) ([]row, error) {
@@ -57,8 +58,8 @@ func (b *bench) kills(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 
-	var lost, queued, rest []failure
-	for _, f := range o.failures {
+	var lost, queued, rest []load.Failure
+	for _, f := range o.Failures {
 		switch {
 		case slices.ContainsFunc(kills, func(k kill) bool { return k.explains(f) }):
 			lost = append(lost, f)
@@ -76,11 +77,11 @@ func (b *bench) kills(ctx context.Context) ([]row, error) {
 	}
 	low, mid, high := quartiles(back)
 	alone := median(bare)
-	others := count(rest)
+	others := load.Count(rest)
 	return []row{
-		promise("failed, of connections that were only queued", "0", len(queued) == 0, "%v of %d", count(queued), waiting),
-		promise("failed otherwise: refused, reset, eof, timeout", "0", others.total() == 0, "%v of %s", others, thousands(float64(o.requests))),
-		note("lost with the workers that had accepted them", "%v in %d kills", count(lost), len(kills)),
+		promise("failed, of connections that were only queued", "0", len(queued) == 0, "%v of %d", load.Count(queued), waiting),
+		promise("failed otherwise: refused, reset, eof, timeout", "0", others.Total() == 0, "%v of %s", others, thousands(float64(o.Requests))),
+		note("lost with the workers that had accepted them", "%v in %d kills", load.Count(lost), len(kills)),
 		promise("slot ready again / bare start to first answer", "1.5 or less", mid <= 1.5*alone, "%.2f", mid/alone),
 		note("slot ready again", "%.1f ms [%.1f .. %.1f], bare start %.1f ms", mid, low, high, alone),
 	}, nil
@@ -91,7 +92,7 @@ func (b *bench) killAndStart(ctx context.Context, a *app) (kills []kill, bare []
 	next := time.Now()
 	for range b.plan.kills {
 		next = next.Add(b.plan.killEvery / 2)
-		pause(ctx, time.Until(next))
+		load.Pause(ctx, time.Until(next))
 		took, err := b.bareStart(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -99,7 +100,7 @@ func (b *bench) killAndStart(ctx context.Context, a *app) (kills []kill, bare []
 		bare = append(bare, milliseconds(took))
 
 		next = next.Add(b.plan.killEvery / 2)
-		pause(ctx, time.Until(next))
+		load.Pause(ctx, time.Until(next))
 		k, err := killOne(ctx, a)
 		if err != nil {
 			return nil, nil, err
@@ -179,7 +180,7 @@ func (a *app) successor(ctx context.Context, slot, pid int) (time.Time, error) {
 				return *w.ReadyAt, nil
 			}
 		}
-		pause(ctx, 20*time.Millisecond)
+		load.Pause(ctx, 20*time.Millisecond)
 	}
 }
 
@@ -196,7 +197,7 @@ func untilStopped(ctx context.Context, pid int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var used unix.Timespec
-	for since := time.Now(); time.Since(since) < standstill; pause(ctx, time.Millisecond) {
+	for since := time.Now(); time.Since(since) < standstill; load.Pause(ctx, time.Millisecond) {
 		var now unix.Timespec
 		// MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), linux/posix-timers.h
 		if err := unix.ClockGettime(int32(^pid<<3|2), &now); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/test/load"
 )
 
 const howMaster = "8 workers of the fasthttp example. PSS is taken (`/proc/PID/smaps_rollup`) after a status and a roll, not before: at once, and when the master has been at rest; " +
@@ -40,7 +41,7 @@ func (b *bench) master(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	// The predecessors drain and the usage figures go stale before it counts as idle.
-	pause(ctx, 5*time.Second)
+	load.Pause(ctx, 5*time.Second)
 	share, err := b.idleShare(ctx, pid)
 	if err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func (b *bench) agentRows(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer a.stop()
-	pause(ctx, 5*time.Second)
+	load.Pause(ctx, 5*time.Second)
 	pid := a.cmd.Process.Pid
 	agent, err := agentOf(pid)
 	if err != nil {
@@ -101,7 +102,7 @@ func (b *bench) idleShare(ctx context.Context, pid int) (float64, error) {
 		return 0, err
 	}
 	start := time.Now()
-	pause(ctx, b.plan.idleSpan)
+	load.Pause(ctx, b.plan.idleSpan)
 	span := time.Since(start)
 	after, err := processorTime(pid)
 	return 100 * float64(after-before) / float64(span), err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/forkd/forkd/test/load"
 )
 
 const howRedis = "The 32 clients of the rolls on 8 workers that are reported to a real redis-server every 2 s. Redis is stopped (SIGSTOP: hung), killed (refused), " +
@@ -59,7 +61,7 @@ func (r *redisServer) answers(ctx context.Context) error {
 		case <-ctx.Done():
 			return r.failed("did not answer in time:")
 		default:
-			pause(ctx, time.Millisecond)
+			load.Pause(ctx, time.Millisecond)
 		}
 	}
 	return nil
@@ -131,14 +133,14 @@ func faults() []fault {
 			func(ctx context.Context, r *redisServer) error {
 				for {
 					r.kill()
-					pause(ctx, 2*time.Second)
+					load.Pause(ctx, 2*time.Second)
 					if ctx.Err() != nil {
 						return nil
 					}
 					if err := r.again(context.WithoutCancel(ctx)); err != nil {
 						return err
 					}
-					pause(ctx, 2*time.Second)
+					load.Pause(ctx, 2*time.Second)
 				}
 			},
 			func(ctx context.Context, r *redisServer) error { return r.again(ctx) },
@@ -183,12 +185,12 @@ func (b *bench) fault(ctx context.Context, f fault) ([]row, error) {
 	if err := a.reload(); err != nil {
 		return nil, err
 	}
-	pause(ctx, settle)
+	load.Pause(ctx, settle)
 	calm, err := a.askedFor(ctx, b.plan.faultSpan/4)
 	if err != nil {
 		return nil, err
 	}
-	pause(ctx, settle)
+	load.Pause(ctx, settle)
 	before, err := atRest(ctx, a.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
@@ -205,7 +207,7 @@ func (b *bench) fault(ctx context.Context, f fault) ([]row, error) {
 	if err := firstOf(err, <-rolled, <-spoiled); err != nil {
 		return nil, err
 	}
-	pause(ctx, settle)
+	load.Pause(ctx, settle)
 	after, err := atRest(ctx, a.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
@@ -218,10 +220,10 @@ func (b *bench) fault(ctx context.Context, f fault) ([]row, error) {
 		return nil, err
 	}
 	o := finish()
-	failures := count(o.failures)
+	failures := load.Count(o.Failures)
 	grown := float64(after-before) / 1e6
 	return []row{
-		promise(f.name+": failed requests", "0", failures.total() == 0, "%v of %s, in %d rolls", failures, thousands(float64(o.requests)), rolls),
+		promise(f.name+": failed requests", "0", failures.Total() == 0, "%v of %s, in %d rolls", failures, thousands(float64(o.Requests)), rolls),
 		promise(f.name+": status, while / before", "1.5 or less", median(disturbed) <= 1.5*median(calm), "%.2f (%.2f ms, %.2f ms)", median(disturbed)/median(calm), median(disturbed), median(calm)),
 		promise(f.name+": growth of the master", "under 1 MB", grown < 1, "%.2f MB (from %.1f MB)", grown, float64(before)/1e6),
 		promise(f.name+": complete report after recovery", "interval + 1 s = 3 s", back <= redisInterval+time.Second, "%.2f s", back.Seconds()),
@@ -248,7 +250,7 @@ func (a *app) askedFor(ctx context.Context, span time.Duration) (took []float64,
 			return nil, err
 		}
 		took = append(took, milliseconds(time.Since(start)))
-		pause(ctx, 100*time.Millisecond)
+		load.Pause(ctx, 100*time.Millisecond)
 	}
 	return took, nil
 }
@@ -256,7 +258,7 @@ func (a *app) askedFor(ctx context.Context, span time.Duration) (took []float64,
 // rollsEvery rolls all workers at intervals until ctx ends, and counts.
 func (a *app) rollsEvery(ctx context.Context, every time.Duration, n *int) error {
 	for {
-		pause(ctx, every/2)
+		load.Pause(ctx, every/2)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -264,7 +266,7 @@ func (a *app) rollsEvery(ctx context.Context, every time.Duration, n *int) error
 			return err
 		}
 		*n++
-		pause(ctx, every/2)
+		load.Pause(ctx, every/2)
 	}
 }
 
@@ -283,7 +285,7 @@ func (r *redisServer) complete(ctx context.Context, app string, workers int) (ti
 		if at >= start.UnixMilli() && host["ready"] == strconv.Itoa(workers) && host["workers"] != "" {
 			return time.Since(start), nil
 		}
-		pause(ctx, 5*time.Millisecond)
+		load.Pause(ctx, 5*time.Millisecond)
 	}
 	return 0, fmt.Errorf("no report came within %v", startTime)
 }
@@ -299,7 +301,7 @@ func atRest(ctx context.Context, pid int) (least int64, err error) {
 		if look == 0 || now < least {
 			least = now
 		}
-		pause(ctx, 200*time.Millisecond)
+		load.Pause(ctx, 200*time.Millisecond)
 	}
 	return least, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/forkd/forkd/test/load"
 )
 
 const howRolls = "32 clients ask without pause (three in eight on one connection, three in eight on a connection for each request) " +
@@ -37,11 +39,25 @@ func (b *bench) rolls(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	failures := count(o.failures)
+	failures := load.Count(o.Failures)
 	return []row{
-		promise("failed requests", "0", failures.total() == 0, "%v of %s", failures, thousands(float64(o.requests))),
+		promise("failed requests", "0", failures.Total() == 0, "%v of %s", failures, thousands(float64(o.Requests))),
 		note("rolls", "%d, of %d workers each, in %v", n, b.cores, b.plan.rollSpan),
 	}, nil
+}
+
+// underLoad has the clients of everything that is disturbed ask a server. finish lets
+// them go on until nothing is left of what disturbed them, and returns what they have
+// seen; abandon ends them whatever comes.
+func (b *bench) underLoad(ctx context.Context, server *net.TCPAddr) (finish func() load.Outcome, abandon func()) {
+	asking, end := context.WithCancel(ctx)
+	seen := make(chan load.Outcome, 1)
+	go func() { seen <- load.ClosedLoop(asking, server, load.Mix(rollClients), b.plan.warm) }()
+	return func() load.Outcome {
+		load.Pause(ctx, load.IdleMax)
+		end()
+		return <-seen
+	}, end
 }
 
 func (b *bench) latency(ctx context.Context) ([]row, error) {
@@ -51,7 +67,7 @@ func (b *bench) latency(ctx context.Context) ([]row, error) {
 	}
 	defer a.stop()
 	var rows []row
-	for _, h := range []habit{keeping, closing} {
+	for _, h := range []load.Habit{load.Keeping, load.Closing} {
 		more, err := b.latencyOf(ctx, a, h)
 		if err != nil {
 			return nil, err
@@ -61,16 +77,16 @@ func (b *bench) latency(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-func (b *bench) latencyOf(ctx context.Context, a *app, h habit) ([]row, error) {
+func (b *bench) latencyOf(ctx context.Context, a *app, h load.Habit) ([]row, error) {
 	rate := b.saturation(ctx, a.address, h) / 2
 	var steady, rolling, ratios []float64
-	var failures []failure
+	var failures []load.Failure
 	n := 0
 	for phase := range b.plan.phases {
 		quiet := func() (float64, error) {
-			o := fixedRate(ctx, a.address, h, rollClients, rate, b.plan.phaseSpan)
-			failures = append(failures, o.failures...)
-			return milliseconds(o.latency.quantile(0.99)), ctx.Err()
+			o := load.FixedRate(ctx, a.address, h, rollClients, rate, b.plan.phaseSpan)
+			failures = append(failures, o.Failures...)
+			return milliseconds(o.Latency.Quantile(0.99)), ctx.Err()
 		}
 		disturbed := func() (float64, error) {
 			until, cancel := context.WithTimeout(ctx, b.plan.phaseSpan)
@@ -106,18 +122,18 @@ func (b *bench) latencyOf(ctx context.Context, a *app, h habit) ([]row, error) {
 		note(fmt.Sprintf("p99, %v", h), "rolling %.2f ms, steady %.2f ms, at %s requests a second, %d rolls", median(rolling), median(steady), thousands(rate), n),
 	}
 	if len(failures) > 0 {
-		rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", count(failures)))
+		rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", load.Count(failures)))
 	}
 	return rows, nil
 }
 
 // saturation is the rate at which the connections of the latency figure ask
 // when they do not wait.
-func (b *bench) saturation(ctx context.Context, address *net.TCPAddr, h habit) float64 {
+func (b *bench) saturation(ctx context.Context, address *net.TCPAddr, h load.Habit) float64 {
 	var rates []float64
 	for range 3 {
-		o := b.press(ctx, address, all(h, rollClients))
-		rates = append(rates, o.rate())
+		o := b.press(ctx, address, load.All(h, rollClients))
+		rates = append(rates, o.Rate())
 	}
 	return median(rates)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/test/load"
 )
 
 // startTime bounds how long any server may take to answer.
@@ -69,9 +70,9 @@ func (s *server) failed(what string) error {
 func (s *server) firstAnswer(ctx context.Context) (body string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	c := newClient(s.address)
+	c := load.NewClient(s.address)
 	for {
-		answer, failure := c.ask(true)
+		answer, failure := c.Ask(true)
 		if failure == nil {
 			return string(answer), nil
 		}
@@ -81,7 +82,7 @@ func (s *server) firstAnswer(ctx context.Context) (body string, err error) {
 		case <-ctx.Done():
 			return "", s.failed("did not answer in time:")
 		default:
-			pause(ctx, 200*time.Microsecond)
+			load.Pause(ctx, 200*time.Microsecond)
 		}
 	}
 }
@@ -143,7 +144,7 @@ func (b *bench) runApp(ctx context.Context, name string, n int, command []string
 		case <-ctx.Done():
 			return nil, a.failed("was not ready in time:")
 		default:
-			pause(ctx, 5*time.Millisecond)
+			load.Pause(ctx, 5*time.Millisecond)
 		}
 	}
 	return a, nil

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/test/load"
 )
 
 const (
@@ -51,7 +52,7 @@ type soak struct {
 
 // lostRequest is a failure, with the time that its request began.
 type lostRequest struct {
-	failure
+	load.Failure
 	began time.Time
 }
 
@@ -60,7 +61,7 @@ type lostRequest struct {
 type window struct {
 	name     string
 	from, to time.Time
-	allows   func(failure) bool
+	allows   func(load.Failure) bool
 }
 
 // maximum is what the masters needed at most, as far as it was seen.
@@ -143,7 +144,7 @@ func (s *soak) inflict(ctx context.Context, f soakFault) (said string, err error
 		if err := s.signal(syscall.SIGUSR2); err != nil {
 			return "", err
 		}
-		pause(ctx, time.Duration(s.dice.IntN(150))*time.Millisecond)
+		load.Pause(ctx, time.Duration(s.dice.IntN(150))*time.Millisecond)
 	}
 	effect, err := f.do(s, ctx)
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *soak) inflict(ctx context.Context, f soakFault) (said string, err error
 		return "", err
 	}
 	if effect.allows == nil {
-		effect.allows = func(failure) bool { return false }
+		effect.allows = func(load.Failure) bool { return false }
 	}
 	s.mu.Lock()
 	s.faults = append(s.faults, window{f.name, from, time.Now(), effect.allows})
@@ -167,12 +168,12 @@ func (s *soak) inflict(ctx context.Context, f soakFault) (said string, err error
 // ask sends requests until ctx ends: each client keeps some connections and
 // closes others, and is silent for up to half a second now and then, less than drain.idle.
 func (s *soak) ask(ctx context.Context, dice *rand.Rand) {
-	c := newClient(newAddress(s.port))
-	c.timeout = 20 * time.Second
-	defer c.close()
+	c := load.NewClient(newAddress(s.port))
+	c.Timeout = 20 * time.Second
+	defer c.Close()
 	for ctx.Err() == nil {
 		began := time.Now()
-		_, failed := c.ask(dice.IntN(4) == 0)
+		_, failed := c.Ask(dice.IntN(4) == 0)
 		s.mu.Lock()
 		s.requests++
 		if failed != nil {
@@ -183,7 +184,7 @@ func (s *soak) ask(ctx context.Context, dice *rand.Rand) {
 		if dice.IntN(100) == 0 {
 			rest = time.Duration(dice.IntN(500)) * time.Millisecond
 		}
-		pause(ctx, rest)
+		load.Pause(ctx, rest)
 	}
 }
 
@@ -202,7 +203,7 @@ func (s *soak) judgeRequests() error {
 			rest = append(rest, f)
 		case !s.explained(f):
 			return fmt.Errorf("a request was lost: %v: %w: connection opened %v, %d requests answered on it, asked %v, lost %v",
-				f.kind, f.err, clock(f.opened), f.answered, clock(f.began), clock(f.at))
+				f.Kind, f.Err, clock(f.Opened), f.Answered, clock(f.began), clock(f.At))
 		}
 	}
 	s.failures = rest
@@ -211,7 +212,7 @@ func (s *soak) judgeRequests() error {
 
 func (s *soak) explained(f lostRequest) bool {
 	for _, w := range s.faults {
-		if w.from.Before(f.at) && w.to.After(f.opened) && w.allows(f.failure) {
+		if w.from.Before(f.At) && w.to.After(f.Opened) && w.allows(f.Failure) {
 			return true
 		}
 	}
@@ -296,7 +297,7 @@ func (s *soak) settle(ctx context.Context) error {
 		case <-until.Done():
 			return fmt.Errorf("not settled within %v: %w", settleTime, wrong)
 		default:
-			pause(ctx, 20*time.Millisecond)
+			load.Pause(ctx, 20*time.Millisecond)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/load"
 )
 
 // A soakFault is something that happens to an app. do returns when it has happened.
@@ -23,7 +25,7 @@ type soakFault struct {
 
 // effect is what a fault may cost, nil for nothing, and words for the log.
 type effect struct {
-	allows func(failure) bool
+	allows func(load.Failure) bool
 	said   string
 }
 
@@ -100,7 +102,7 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 	if sig != syscall.SIGKILL {
 		// Go's other threads go on while one writes the traces: they accept and answer
 		// what was queued, half open or new. Nobody can say what the crash cost.
-		lost = func(f failure) bool { return f.at.After(k.at) && (f.kind == reset || f.kind == eof) }
+		lost = func(f load.Failure) bool { return f.At.After(k.at) && (f.Kind == load.Reset || f.Kind == load.EOF) }
 	}
 	return effect{lost, fmt.Sprintf("%v, which had accepted %d connections", sig, len(k.had.accepted))}, nil
 }
@@ -111,7 +113,7 @@ func (s *soak) kill(ctx context.Context, p *os.Process) (e effect, err error) {
 func untilAllStopped(ctx context.Context, pid int) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	for ; ctx.Err() == nil; pause(ctx, time.Millisecond) {
+	for ; ctx.Err() == nil; load.Pause(ctx, time.Millisecond) {
 		threads, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task/*/stat"))
 		if err != nil || len(threads) == 0 {
 			return errors.Join(err, os.ErrProcessDone)
@@ -157,7 +159,7 @@ func (s *soak) freeze(ctx context.Context, p *os.Process) (effect, error) {
 	if err := send(p, syscall.SIGSTOP); err != nil {
 		return effect{}, err
 	}
-	pause(ctx, d)
+	load.Pause(ctx, d)
 	return effect{said: d.String()}, send(p, syscall.SIGCONT)
 }
 
@@ -189,7 +191,7 @@ func (s *soak) withdraw(ctx context.Context) (effect, error) {
 	if err := s.signal(syscall.SIGWINCH); err != nil {
 		return effect{}, err
 	}
-	pause(ctx, time.Duration(s.dice.IntN(1000))*time.Millisecond)
+	load.Pause(ctx, time.Duration(s.dice.IntN(1000))*time.Millisecond)
 	return effect{}, s.signal(syscall.SIGHUP)
 }
 
@@ -236,7 +238,9 @@ func (s *soak) scale(ctx context.Context) (e effect, err error) {
 
 // unserved allows what no worker had begun to serve, while there is nobody to
 // serve it: refused, or cut with the closing socket's queue.
-func unserved(f failure) bool { return f.kind == refused || f.kind == reset && f.answered == 0 }
+func unserved(f load.Failure) bool {
+	return f.Kind == load.Refused || f.Kind == load.Reset && f.Answered == 0
+}
 
 // restart stops the app and starts it again: what a worker has accepted is
 // answered.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/test/load"
 )
 
 // soakMemory is what the master may have resident at most, in bytes.
@@ -134,7 +135,7 @@ func (s *soak) nothingLeft(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("the app has stopped, and these live: %s", strings.Join(left, ", "))
 		}
-		pause(ctx, 20*time.Millisecond)
+		load.Pause(ctx, 20*time.Millisecond)
 	}
 }
 

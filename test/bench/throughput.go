@@ -6,6 +6,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"github.com/forkd/forkd/test/load"
 )
 
 const howThroughput = "The fasthttp example under forkd and fasthttp's `prefork` with `Reuseport` and the same handler, one process per core, " +
@@ -30,14 +32,14 @@ func (b *bench) throughput(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	var rows []row
-	for _, h := range []habit{keeping, closing} {
+	for _, h := range []load.Habit{load.Keeping, load.Closing} {
 		var left, right, ratios []float64
-		var failures []failure
+		var failures []load.Failure
 		for pair := range b.plan.pairs {
 			rate := func(s *server) float64 {
-				o := b.press(ctx, s.address, all(h, loadClients))
-				failures = append(failures, o.failures...)
-				return o.rate()
+				o := b.press(ctx, s.address, load.All(h, loadClients))
+				failures = append(failures, o.Failures...)
+				return o.Rate()
 			}
 			var l, r float64
 			if pair%2 == 0 {
@@ -56,17 +58,17 @@ func (b *bench) throughput(ctx context.Context) ([]row, error) {
 			note(fmt.Sprintf("requests a second, %v", h), "forkd %s, prefork %s", thousands(median(left)), thousands(median(right))),
 		)
 		if len(failures) > 0 {
-			rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", count(failures)))
+			rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", load.Count(failures)))
 		}
 	}
 	return rows, nil
 }
 
 // press asks a server as fast as it answers, for as long as one half of a pair.
-func (b *bench) press(ctx context.Context, address *net.TCPAddr, habits []habit) outcome {
+func (b *bench) press(ctx context.Context, address *net.TCPAddr, habits []load.Habit) load.Outcome {
 	ctx, cancel := context.WithTimeout(ctx, b.plan.warm+b.plan.pairSpan)
 	defer cancel()
-	return closedLoop(ctx, address, habits, b.plan.warm)
+	return load.ClosedLoop(ctx, address, habits, b.plan.warm)
 }
 
 func (b *bench) runPeer(ctx context.Context) (*server, error) {

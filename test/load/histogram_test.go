@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"math"
@@ -8,13 +8,13 @@ import (
 
 func TestQuantilesAreCloseAtEveryScale(t *testing.T) {
 	for scale := time.Duration(1); scale <= 10*time.Second; scale *= 10 {
-		var h histogram
+		var h Histogram
 		for i := range 1000 {
-			h.record(scale * time.Duration(i+1))
+			h.Record(scale * time.Duration(i+1))
 		}
 		for _, q := range []float64{0.001, 0.5, 0.99, 1} {
 			exact := float64(scale) * math.Round(1000*q)
-			got := float64(h.quantile(q))
+			got := float64(h.Quantile(q))
 			if got < exact || got > exact*(1+1.0/fine)+1 {
 				t.Errorf("scale %v: quantile %v is %v, want %v and at most 1/%d more", scale, q, got, exact, fine)
 			}
@@ -23,19 +23,19 @@ func TestQuantilesAreCloseAtEveryScale(t *testing.T) {
 }
 
 func TestHistogramsAddUp(t *testing.T) {
-	var fast, slow histogram
+	var fast, slow Histogram
 	for range 99 {
-		fast.record(time.Millisecond)
+		fast.Record(time.Millisecond)
 	}
-	slow.record(time.Hour)
+	slow.Record(time.Hour)
 	fast.add(&slow)
-	if got := fast.quantile(0.99); got > 2*time.Millisecond {
+	if got := fast.Quantile(0.99); got > 2*time.Millisecond {
 		t.Errorf("p99 is %v: 99 of 100 took a millisecond", got)
 	}
-	if got := fast.quantile(1); got < time.Hour {
+	if got := fast.Quantile(1); got < time.Hour {
 		t.Errorf("the longest is %v, want an hour", got)
 	}
-	if got := (&histogram{}).quantile(0.99); got != 0 {
+	if got := (&Histogram{}).Quantile(0.99); got != 0 {
 		t.Errorf("p99 of nothing is %v", got)
 	}
 }
@@ -50,14 +50,4 @@ func TestBucketsLeaveNoGap(t *testing.T) {
 		}
 	}
 	t.Error("the longest duration fits into no bucket")
-}
-
-func TestQuartiles(t *testing.T) {
-	low, mid, high := quartiles([]float64{5, 1, 3, 2, 4})
-	if low != 2 || mid != 3 || high != 4 {
-		t.Errorf("quartiles of 1..5 are %v, %v, %v", low, mid, high)
-	}
-	if mid := median([]float64{1, 2}); mid != 1.5 {
-		t.Errorf("the median of 1 and 2 is %v", mid)
-	}
 }

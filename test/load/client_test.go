@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"io"
@@ -14,7 +14,7 @@ const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 // TestMain lets a test have a server in another process, to kill it.
 func TestMain(m *testing.M) {
-	if os.Getenv("FORKD_BENCH_TEST_SERVER") != "" {
+	if os.Getenv("FORKD_LOAD_TEST_SERVER") != "" {
 		ln, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			os.Exit(1)
@@ -75,40 +75,40 @@ func TestFailuresAreSorted(t *testing.T) {
 	always := func(text string) func(int) string { return func(int) string { return text } }
 	cases := map[string]struct {
 		reply func(int) string
-		want  kind
+		want  Kind
 	}{
-		"cut":              {always("rst"), reset},
-		"closed":           {always(""), eof},
-		"half an answer":   {always(answer[:len(answer)-1]), timeout},
-		"silence":          {always("wait"), timeout},
-		"503":              {always("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), badStatus},
-		"no HTTP":          {always("220 mail.example ESMTP\r\n\r\n"), malformed},
-		"no length":        {always("HTTP/1.1 200 OK\r\n\r\n"), malformed},
-		"more than asked":  {always(answer + answer), malformed},
-		"too long a head":  {always("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 5000)), malformed},
-		"closed when idle": {func(n int) string { return map[bool]string{true: answer, false: ""}[n == 0] }, eof},
+		"cut":              {always("rst"), Reset},
+		"closed":           {always(""), EOF},
+		"half an answer":   {always(answer[:len(answer)-1]), Timeout},
+		"silence":          {always("wait"), Timeout},
+		"503":              {always("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), BadStatus},
+		"no HTTP":          {always("220 mail.example ESMTP\r\n\r\n"), Malformed},
+		"no length":        {always("HTTP/1.1 200 OK\r\n\r\n"), Malformed},
+		"more than asked":  {always(answer + answer), Malformed},
+		"too long a head":  {always("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 5000)), Malformed},
+		"closed when idle": {func(n int) string { return map[bool]string{true: answer, false: ""}[n == 0] }, EOF},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client := newClient(listen(t, c.reply))
-			client.timeout = time.Minute
-			if c.want == timeout {
-				client.timeout = 300 * time.Millisecond
+			client := NewClient(listen(t, c.reply))
+			client.Timeout = time.Minute
+			if c.want == Timeout {
+				client.Timeout = 300 * time.Millisecond
 			}
-			defer client.close()
-			var failed *failure
+			defer client.Close()
+			var failed *Failure
 			asked := 0
 			for ; failed == nil && asked < 2; asked++ {
-				_, failed = client.ask(false)
+				_, failed = client.Ask(false)
 			}
 			if failed == nil {
 				t.Fatal("the client saw no failure")
 			}
-			if failed.kind != c.want {
-				t.Errorf("sorted as %v (%v), want %v", failed.kind, failed.err, c.want)
+			if failed.Kind != c.want {
+				t.Errorf("sorted as %v (%v), want %v", failed.Kind, failed.Err, c.want)
 			}
-			if failed.port == 0 || failed.opened.IsZero() || failed.at.Before(failed.opened) || failed.answered != asked-1 {
+			if failed.Port == 0 || failed.Opened.IsZero() || failed.At.Before(failed.Opened) || failed.Answered != asked-1 {
 				t.Errorf("the failure does not name its connection: %+v after %d requests", failed, asked)
 			}
 		})
@@ -124,8 +124,8 @@ func TestRefused(t *testing.T) {
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, failed := newClient(address).ask(false)
-	if failed == nil || failed.kind != refused || failed.port != 0 {
+	_, failed := NewClient(address).Ask(false)
+	if failed == nil || failed.Kind != Refused || failed.Port != 0 {
 		t.Errorf("got %+v, want refused, and no port", failed)
 	}
 }
@@ -135,18 +135,34 @@ func TestRefused(t *testing.T) {
 func TestConnectionCloseIsObeyed(t *testing.T) {
 	last := strings.Replace(answer, "\r\n", "\r\nConnection: close\r\n", 1)
 	address := listen(t, func(n int) string { return [...]string{answer, last, "rst"}[n] })
-	client := newClient(address)
-	defer client.close()
+	client := NewClient(address)
+	defer client.Close()
 	for i := range 10 {
-		if _, failed := client.ask(false); failed != nil {
-			t.Fatalf("request %d: %v", i, failed.err)
+		if _, failed := client.Ask(false); failed != nil {
+			t.Fatalf("request %d: %v", i, failed.Err)
+		}
+	}
+}
+
+// PHP's own server sends no length, python3 -m http.server speaks HTTP/1.0.
+func TestBodyThatEndsWithItsConnection(t *testing.T) {
+	for name, answer := range map[string]string{
+		"no length":    "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok",
+		"1.0":          "HTTP/1.0 200 OK\r\n\r\nok",
+		"1.0 and kept": "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+	} {
+		client := NewClient(listen(t, func(int) string { return answer }))
+		for range 2 {
+			if body, failed := client.Ask(true); failed != nil || string(body) != "ok" {
+				t.Errorf("%s: got %q, %+v", name, body, failed)
+			}
 		}
 	}
 }
 
 func TestKilledServerIsNoticed(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "FORKD_BENCH_TEST_SERVER=1")
+	cmd.Env = append(os.Environ(), "FORKD_LOAD_TEST_SERVER=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -163,29 +179,29 @@ func TestKilledServerIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := newClient(address)
-	if body, failed := client.ask(false); failed != nil || string(body) != "ok" {
+	client := NewClient(address)
+	if body, failed := client.Ask(false); failed != nil || string(body) != "ok" {
 		t.Fatalf("got %q, %+v before the kill", body, failed)
 	}
 	port := client.port
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	_, first := client.ask(false)
-	if first == nil || first.kind != eof && first.kind != reset || first.port != port || first.answered != 1 {
+	_, first := client.Ask(false)
+	if first == nil || first.Kind != EOF && first.Kind != Reset || first.Port != port || first.Answered != 1 {
 		t.Errorf("on the open connection: %+v", first)
 	}
-	_, second := client.ask(false)
-	if second == nil || second.kind != refused {
+	_, second := client.Ask(false)
+	if second == nil || second.Kind != Refused {
 		t.Errorf("on a new connection: %+v", second)
 	}
 }
 
 func TestTallyInWords(t *testing.T) {
-	got := count([]failure{{kind: reset}, {kind: eof}, {kind: reset}}).String()
+	got := Count([]Failure{{Kind: Reset}, {Kind: EOF}, {Kind: Reset}}).String()
 	if got != "3 (reset 2, eof 1)" {
 		t.Errorf("got %q", got)
 	}
-	if got := count(nil).String(); got != "0" {
+	if got := Count(nil).String(); got != "0" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -1,14 +1,14 @@
-package main
+package load
 
 import (
 	"math/bits"
 	"time"
 )
 
-// A histogram counts durations in buckets that are 1/64 of their power of two
+// A Histogram counts durations in buckets that are 1/64 of their power of two
 // wide, so that a quantile is at most 1.6 % off, whatever the range. The zero
 // value is empty. It belongs to one goroutine; add joins those of several.
-type histogram struct {
+type Histogram struct {
 	buckets [bucketCount]uint64
 	count   uint64
 }
@@ -19,21 +19,22 @@ const (
 	bucketCount = (64 - fineBits + 1) * fine
 )
 
-func (h *histogram) record(d time.Duration) {
+// Record counts one duration.
+func (h *Histogram) Record(d time.Duration) {
 	h.buckets[bucket(d)]++
 	h.count++
 }
 
-func (h *histogram) add(other *histogram) {
+func (h *Histogram) add(other *Histogram) {
 	for i, n := range other.buckets {
 		h.buckets[i] += n
 	}
 	h.count += other.count
 }
 
-// quantile returns the duration that a share q of all is not longer than, 0
+// Quantile returns the duration that a share q of all is not longer than, 0
 // when there is none.
-func (h *histogram) quantile(q float64) time.Duration {
+func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := max(1, uint64(q*float64(h.count)+0.5))
 	for i, n := range h.buckets {
 		if n >= rank {

@@ -604,7 +604,7 @@ s.send(b"READY=1")`, sockets[0])
 	if code := a.exit(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	if n := strings.Count(a.output(), `why="it said so"`); n != 1 { // the log comes beside the status
+	if n := strings.Count(a.output(), `why="said READY=1"`); n != 1 { // the log comes beside the status
 		t.Errorf("ready %d times, want once", n)
 	}
 }

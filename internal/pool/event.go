@@ -40,6 +40,15 @@ type (
 	HelloReceived struct{ ID ID }
 	// Notified says that the worker has reported that it is ready.
 	Notified struct{ ID ID }
+	// Listened says that the worker has called listen(2) on one of its slot's sockets
+	// (Seen.Listening). If the app had no listeners, this is the first of them.
+	Listened struct{ ID ID }
+	// Accepting says that the worker has been seen to wait for connections on one of
+	// its slot's sockets (Seen.Accepting).
+	Accepting struct{ ID ID }
+	// Idled says that the worker's processes are idle and it listens nowhere
+	// (Seen.Learns).
+	Idled struct{ ID ID }
 	// Exited says that the worker's leader has ended. Leftovers: other processes of
 	// its group live; GroupEnded will follow.
 	Exited struct {
@@ -89,6 +98,9 @@ func (Started) event()            {}
 func (StartFailed) event()        {}
 func (HelloReceived) event()      {}
 func (Notified) event()           {}
+func (Listened) event()           {}
+func (Accepting) event()          {}
+func (Idled) event()              {}
 func (Exited) event()             {}
 func (GroupEnded) event()         {}
 func (RollRequested) event()      {}

@@ -131,11 +131,30 @@ func (p *player) set(key, value string) {
 		s.Update.FailureAction = FailureAction(value)
 	case "drain.timeout":
 		s.Drain.Timeout = p.duration(value)
+	case "seen":
+		for field := range strings.SplitSeq(value, ",") {
+			p.see(field)
+		}
 	case "drain.delay":
 		s.Drain.Delay = p.duration(value)
 	default:
 		p.t.Fatalf("set %s: no such setting", key)
 	}
+}
+
+// see sets a field of Seen, by its name in lower case.
+func (p *player) see(field string) {
+	seen := map[string]*bool{
+		"listeners": &p.settings.Seen.Listeners,
+		"learns":    &p.settings.Seen.Learns,
+		"listening": &p.settings.Seen.Listening,
+		"accepting": &p.settings.Seen.Accepting,
+		"notifies":  &p.settings.Seen.Notifies,
+	}[field]
+	if seen == nil {
+		p.t.Fatalf("set seen %s: there is no such field", field)
+	}
+	*seen = true
 }
 
 // event reads an event's name, ID and values.
@@ -171,6 +190,12 @@ func (p *player) event(words []string) Event {
 		return HelloReceived{id}
 	case "notified":
 		return Notified{id}
+	case "listened":
+		return Listened{id}
+	case "accepting":
+		return Accepting{id}
+	case "idled":
+		return Idled{id}
 	case "exited":
 		exit := Exit{Code: number("code"), Words: "exit status " + values["code"]}
 		if signal := number("signal"); signal != 0 {

@@ -60,8 +60,12 @@ type Worker struct {
 	Running       bool  // the program runs: Started came
 	HelloReceived bool
 	Notified      bool
+	Listened      bool
+	Accepting     bool
+	Idled         bool
 	StartedAt     time.Time // when the program began to run
 	ReadyAt       time.Time
+	ReadyHow      string // what showed that it was ready: "accepting", "said READY=1", "alive for 1s"
 	Reason        Reason // why it drains
 	Killed        bool   // SIGKILL has been sent
 

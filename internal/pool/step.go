@@ -68,6 +68,12 @@ func (p *Pool) note(ev Event) {
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.HelloReceived = true })
 	case Notified:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { w.Notified, s.notifies = true, true })
+	case Listened:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.listened(w) })
+	case Accepting:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Accepting = true })
+	case Idled:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Idled = true })
 	case Exited:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, ev.Exit, ev.Leftovers) })
 	case GroupEnded:
@@ -154,7 +160,7 @@ func (p *Pool) boot() {
 	case due(p.bootBy, p.now):
 		why := p.anyFailure()
 		if why == "" {
-			why = `none said READY=1 (ready.mode = "delay" asks for none)`
+			why = p.noneReady()
 		}
 		p.fail(1, fmt.Sprintf("no worker became ready within %s: %s", p.of(p.current).Ready.Timeout, why))
 	}

@@ -86,65 +86,15 @@ func (p *Pool) expireWorker(s *Slot, w *Worker) {
 	}
 }
 
-// promised reports whether the worker is expected to report when it is ready.
-func (p *Pool) promised(s *Slot, w *Worker) bool {
-	switch p.of(w.ID.Generation).Ready.Mode {
-	case ReadyNotify:
-		return true
-	case ReadyDelay:
-		return false
-	default:
-		return w.HelloReceived || s.notifies
-	}
-}
-
-func (p *Pool) isReady(s *Slot, w *Worker) bool {
-	ready := p.of(w.ID.Generation).Ready
-	if w.Notified && ready.Mode != ReadyDelay {
-		return true
-	}
-	return !p.promised(s, w) && due(w.StartedAt.Add(ready.Delay), p.now)
-}
-
 // workerDeadline returns the next deadline of a worker; zero: none.
 func (p *Pool) workerDeadline(s *Slot, w *Worker) time.Time {
-	ready := p.of(w.ID.Generation).Ready
 	switch {
 	case !w.Running || w.State == StateReady:
 		return time.Time{}
 	case w.State == StateDraining:
 		return w.deadline
-	case p.promised(s, w):
-		return w.StartedAt.Add(ready.Timeout)
 	default:
-		return w.StartedAt.Add(min(ready.Delay, ready.Timeout))
-	}
-}
-
-func (p *Pool) becomeReady(s *Slot, w *Worker) {
-	w.ReadyAt = p.now
-	why := "it said so"
-	if !w.Notified {
-		why = fmt.Sprintf("alive for %s", p.of(w.ID.Generation).Ready.Delay)
-	}
-	p.become(w, StateReady, why)
-	p.do(Restore{Slot: s.Index})
-}
-
-// notReady retires a worker that was not ready within ready.timeout. It counts as a
-// failure now; its successor does not wait for its end.
-func (p *Pool) notReady(s *Slot, w *Worker) {
-	why := fmt.Sprintf("not ready within %s", p.of(w.ID.Generation).Ready.Timeout)
-	if !w.HelloReceived && !w.Notified && p.promised(s, w) {
-		why += ": no READY=1 came (ready.mode = \"delay\" asks for none)"
-	}
-	s.notifies = false // or the next one would time out too
-	p.retire(w, ReasonRecycle, why)
-	p.failed(s, w, Exit{Code: -1, Words: why})
-	for _, other := range slices.Clone(s.Workers) {
-		if other != w { // notifies may have been all that it waited for
-			p.expireWorker(s, other)
-		}
+		return p.readyDeadline(s, w)
 	}
 }
 

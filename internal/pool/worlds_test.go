@@ -64,7 +64,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	pick := func(ds ...time.Duration) time.Duration { return ds[dice.IntN(len(ds))] }
 	s := Settings{
 		Ready: Ready{
-			Mode:    []ReadyMode{ReadyAuto, ReadyNotify, ReadyDelay}[dice.IntN(3)],
+			Mode:    []ReadyMode{ReadyAuto, ReadyAuto, ReadyListening, ReadyAccepting, ReadyNotify, ReadyDelay}[dice.IntN(6)],
 			Delay:   pick(0, 100*time.Millisecond, time.Second),
 			Timeout: pick(time.Second, 5*time.Second),
 		},
@@ -85,6 +85,10 @@ func newWorld(t *testing.T, seed uint64) *world {
 			FailureAction: []FailureAction{Rollback, Pause}[dice.IntN(2)],
 		},
 		Drain: Drain{Timeout: pick(0, 2*time.Second, 5*time.Second), Delay: pick(0, 0, 3*time.Second)},
+		Seen: Seen{
+			Listeners: dice.IntN(2) == 0, Learns: dice.IntN(2) == 0, Listening: dice.IntN(2) == 0,
+			Accepting: dice.IntN(2) == 0, Notifies: dice.IntN(4) == 0,
+		},
 	}
 	w := &world{
 		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0, bad: map[int]bool{},
@@ -301,9 +305,14 @@ func (w *world) start(id ID) {
 		at += w.within(20 * time.Millisecond)
 		w.later(at, HelloReceived{id})
 	}
-	if w.calm || w.silent && !w.neverReady(id) || !w.silent && w.chance(80) {
-		at += w.within(500 * time.Millisecond)
-		w.later(at, Notified{id})
+	for _, ev := range []Event{Listened{id}, Accepting{id}, Notified{id}} {
+		if w.calm || w.silent && !w.neverReady(id) || !w.silent && w.chance(80) {
+			at += w.within(200 * time.Millisecond)
+			w.later(at, ev)
+		}
+	}
+	if w.chance(30) {
+		w.later(at+w.within(2*time.Second), Idled{id})
 	}
 	if w.unlucky(40) {
 		at += w.within(10 * time.Second)
@@ -350,6 +359,9 @@ func (w *world) stale() {
 		StartFailed{ID: id, Reason: "late", Final: true},
 		HelloReceived{id},
 		Notified{id},
+		Listened{id},
+		Accepting{id},
+		Idled{id},
 		Exited{ID: id, Leftovers: true},
 		Prepared{Generation: 99},
 		Emptied{0, 99},
@@ -376,6 +388,9 @@ func (w *world) check() {
 	for _, s := range v.Slots {
 		serving := 0
 		for _, worker := range s.Workers {
+			if worker.State == StateReady && w.early(worker) {
+				w.t.Fatalf("%s is ready: %s", worker.ID, worker.ReadyHow)
+			}
 			switch {
 			case !w.alive[worker.ID]:
 				w.t.Fatalf("the pool believes in %s", worker.ID)
@@ -417,6 +432,26 @@ func (w *world) check() {
 	if w.calm && w.pool.up && !w.unsettled && !w.pool.Stopping() && v.Ready < v.Wanted {
 		w.t.Fatalf("at %s: nothing has failed, and %d of %d are ready", w.now.Sub(epoch), v.Ready, v.Wanted)
 	}
+}
+
+// early reports whether a ready worker has not given a signal that its mode asks for.
+// (Learned listeners are asked of later workers only.)
+func (w *world) early(worker *Worker) bool {
+	seen := w.settings.Seen
+	switch w.settings.Ready.Mode {
+	case ReadyListening:
+		return !worker.Listened
+	case ReadyAccepting:
+		return !worker.Accepting
+	case ReadyNotify:
+		return !worker.Notified
+	case ReadyDelay:
+		return worker.ReadyAt.Sub(worker.StartedAt) < w.pool.of(worker.ID.Generation).Ready.Delay
+	case ReadyAuto:
+		return seen.Listeners && (seen.Accepting && !worker.Accepting || seen.Listening && !worker.Listened && !worker.Notified && !seen.Accepting) ||
+			seen.Notifies && !worker.Notified
+	}
+	return false
 }
 
 // checkFailedRoll: from a roll's failure on, no ready worker of another

@@ -45,6 +45,7 @@ func rules() []rule {
 		{from: "internal/pace", to: []string{"..."}, why: leaf},
 		{from: "internal/procfs", to: []string{"..."}, why: leaf},
 		{from: "internal/safefile", to: []string{"..."}, why: leaf},
+		{from: "internal/capture", to: []string{"..."}, except: []string{"internal/closing", "internal/pace", "internal/procfs"}, why: "it answers calls, whatever sockets and workers they are about"},
 		{from: "internal/output", to: []string{"..."}, except: []string{"internal/pace", "internal/safefile"}, why: "it copies lines, whoever writes them"},
 		{from: "internal/eventlog", to: []string{"..."}, except: []string{"internal/pool", "internal/control", "internal/output"}, why: "it turns what the core says into the shape that clients see, and knows nobody who acts"},
 		{from: "internal/workerlink", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/pace", "internal/process"}, why: "it carries the words of one worker, whatever they mean for the app"},

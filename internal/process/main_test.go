@@ -67,6 +67,10 @@ var preparations = map[string]func() error{
 		}
 		return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_NET_BIND_SERVICE, 0, 0)
 	},
+	"captured": func() error { // bind(2) and listen(2) of this program are captured already
+		_, err := setFilter()
+		return err
+	},
 	"keep capabilities": func() error {
 		const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
 		return unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0)
@@ -130,6 +134,10 @@ func beMaster(text string) int {
 			return
 		}
 		fmt.Println("worker", p.PID())
+		if j.Spec.Capture {
+			listener, why := p.Capture()
+			fmt.Println("captured", listener >= 0, why)
+		}
 		exited := make(chan Exit, 1)
 		p.Watch(func(e Exit) { exited <- e }, func() {})
 		fmt.Println(<-exited)

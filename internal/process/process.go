@@ -20,6 +20,9 @@ type Process struct {
 	handle   int    // pidfd; closed when reaped
 	line     int    // of the records
 
+	listener   int    // of its calls, see Capture; -1: none
+	uncaptured string // why there is none
+
 	exit      *Exit         // nil while it runs
 	over      bool          // the group is empty and must not be signaled any more
 	abandoned bool          // it never became the worker: no callbacks
@@ -31,6 +34,15 @@ type Process struct {
 
 // PID is the leader's pid and the number of its group.
 func (p *Process) PID() int { return p.pid }
+
+// Capture returns the seccomp listener (seccomp_unotify(2)) that reads the bind(2) and
+// listen(2) calls of the program and of all that it starts. It becomes the caller's, who
+// must answer them: without a listener these calls fail with ENOSYS. Call it once, after a
+// Start with Spec.Capture. fd is -1 where the calls can't be captured, and why says it.
+func (p *Process) Capture() (fd int, why string) {
+	fd, p.listener = p.listener, -1
+	return fd, p.uncaptured
+}
 
 // Watch sets the callbacks; call it once, after Start. exited is called exactly once,
 // after the leader's end, even if that was before. groupEnded is called only if

@@ -63,6 +63,7 @@ func become(first int) (doing string, err error) {
 		{enteringDirectory, enterDir},
 		{"reset its OOM score", resetOOMScore},
 		{"drop the master's capabilities", dropInheritable},
+		{"have its calls captured", capture},
 		{changingUser, changeUser},
 		{"drop the master's capabilities", dropHeld},
 		{"reset its signals", resetSignals},

@@ -26,6 +26,7 @@ type Spec struct {
 
 	ParentDeath syscall.Signal // sent to the leader when Serve's thread ends, so when the master dies; 0: none
 	ListenPID   bool           // set LISTEN_PID to the worker's own pid (sd_listen_fds(3))
+	Capture     bool           // see Process.Capture
 }
 
 // Credential is the user of a worker. No group of the master's stays.
@@ -48,9 +49,9 @@ type plan struct {
 
 // The shim's descriptors after the worker's own, in this order. The exec closes them.
 const (
-	planStatus = iota // a pipe for the failure
+	planStatus = iota // a socket for the listener of its calls and for the failure
 	planText          // the plan
-	planStderr        // the worker's: until then 2 is the pipe, for the runtime's messages
+	planStderr        // the worker's: until then 2 is the socket, for the runtime's messages
 	planRecord        // the records, if there are any
 	planFile          // the program, if Spec.File is set
 )

@@ -3,7 +3,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"runtime"
@@ -46,7 +45,7 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
 	defer status.Close()
-	if err := readStatus(status, &spec); err != nil {
+	if err := p.await(status, &spec); err != nil {
 		c.abandon(p)
 		return nil, err
 	}
@@ -55,7 +54,7 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 
 // startShim forks the shim. status is where it reports a failure.
 func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error) {
-	status, writeEnd, err := os.Pipe()
+	status, writeEnd, err := statusPair()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -76,21 +75,33 @@ func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error
 	return p, status, nil
 }
 
-// readStatus waits until the exec has closed the shim's end of the pipe, or the shim has
+// statusPair makes the socket that the shim writes to, and the end that is read.
+func statusPair() (readEnd, writeEnd *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	_ = unix.SetNonblock(pair[0], true) // for deadlines; fails for no socket
+	return os.NewFile(uintptr(pair[0]), "status"), os.NewFile(uintptr(pair[1]), "status"), nil
+}
+
+// await waits until the exec has closed the shim's end of the socket, or the shim has
 // written why it failed.
-func readStatus(status *os.File, spec *Spec) error {
+func (p *Process) await(status *os.File, spec *Spec) error {
 	if err := status.SetReadDeadline(time.Now().Add(loadTimeout)); err != nil {
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
-	text, err := io.ReadAll(io.LimitReader(status, maxStatus))
+	r, err := readReport(status)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("cannot start %s: it could not be loaded within %v", spec.Path, loadTimeout)
 	case err != nil:
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
-	case len(text) > 0:
-		return startError(spec, string(text))
+	case len(r.text) > 0:
+		r.close()
+		return startError(spec, r.text)
 	}
+	p.listener, p.uncaptured = r.listener, r.why
 	return nil
 }
 
@@ -135,7 +146,7 @@ func (c *Children) fork(argv []string, files []uintptr, line int) (*Process, err
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a process: %w", err)
 	}
-	p := &Process{children: c, pid: pid, start: start, handle: handle, line: line, gone: make(chan struct{})}
+	p := &Process{children: c, pid: pid, start: start, handle: handle, line: line, listener: -1, gone: make(chan struct{})}
 	c.workers[pid] = p
 	return p, nil
 }

@@ -1,0 +1,107 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
+)
+
+// Forbidden says why this process can't capture the calls of workers of that user, and
+// what to grant; "": it can. It sees neither what other filters forbid by argument nor
+// what another listener takes: of that process.Process.Capture tells.
+func Forbidden(uid int) string {
+	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		return "forkd captures calls on amd64 and arm64 only"
+	}
+	if !procfs.IsOwn() {
+		return "/proc shows another pid namespace: mount -t proc proc /proc"
+	}
+	if why := noNotification(); why != "" {
+		return why
+	}
+	if why := noCopies(); why != "" {
+		return why
+	}
+	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope") // without yama there is none
+	return noAccess(uid, os.Geteuid(), maySeeAll(), strings.TrimSpace(string(scope)))
+}
+
+// noNotification says why there is no user notification. SECCOMP_ADDFD_FLAG_SETFD is of
+// Linux 5.9.
+func noNotification() string {
+	const least = "Linux 5.9 or later is needed"
+	action := uint32(unix.SECCOMP_RET_USER_NOTIF)
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	switch errno {
+	case 0:
+	case unix.EOPNOTSUPP, unix.EINVAL:
+		return "this kernel has no seccomp user notification: " + least
+	default:
+		return fmt.Sprintf("seccomp(2) fails (%v): %s", errno, profile)
+	}
+	var name unix.Utsname
+	var major, minor int
+	_ = unix.Uname(&name) // fails for no pointer of Go's
+	release := unix.ByteSliceToString(name.Release[:])
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n == 2 && (major < 5 || major == 5 && minor < 9) {
+		return fmt.Sprintf("this kernel is Linux %s: %s", release, least)
+	}
+	return ""
+}
+
+// profile is what to grant where a call fails that any process may make of itself.
+const profile = "allow seccomp, pidfd_open, pidfd_getfd and process_vm_readv in the seccomp profile of the container (docker run --cap-add SYS_PTRACE does) or SystemCallFilter= of the unit"
+
+// noCopies tries on this process what look does with others.
+func noCopies() string {
+	self := os.Getpid()
+	pidfd, err := unix.PidfdOpen(self, 0)
+	if err != nil {
+		return fmt.Sprintf("pidfd_open(2) fails (%v): %s", err, profile)
+	}
+	defer unix.Close(pidfd)
+	socket, err := unix.PidfdGetfd(pidfd, pidfd, 0)
+	if err != nil {
+		return fmt.Sprintf("pidfd_getfd(2) fails (%v): %s", err, profile)
+	}
+	unix.Close(socket)
+	var from, to byte
+	local := []unix.Iovec{{Base: &to, Len: 1}}
+	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&from)), Len: 1}}
+	if _, err := unix.ProcessVMReadv(self, local, remote, 0); err != nil && !errors.Is(err, unix.EFAULT) {
+		return fmt.Sprintf("process_vm_readv(2) fails (%v): %s", err, profile)
+	}
+	runtime.KeepAlive(&from)
+	return ""
+}
+
+// noAccess says why a process of one user may not read those of another (ptrace(2),
+// "Ptrace access mode checking"), scope being that of yama.
+func noAccess(of, by int, all bool, scope string) string {
+	const grant = "grant it (docker run --cap-add SYS_PTRACE; CapabilityBoundingSet= and AmbientCapabilities= of a unit)"
+	switch {
+	case scope == "3":
+		return "kernel.yama.ptrace_scope is 3: set it to 1 in /etc/sysctl.d and restart the machine"
+	case all:
+		return ""
+	case scope == "2":
+		return "kernel.yama.ptrace_scope is 2, so that CAP_SYS_PTRACE is needed: " + grant + ", or set it to 1"
+	case of != by:
+		return fmt.Sprintf("the calls of another user's workers (uid %d) are read with CAP_SYS_PTRACE: %s, or run them as uid %d", of, grant, by)
+	}
+	return ""
+}
+
+// maySeeAll reports whether this thread has CAP_SYS_PTRACE.
+func maySeeAll() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var held [2]unix.CapUserData
+	return unix.Capget(&header, &held[0]) == nil && held[0].Effective&(1<<unix.CAP_SYS_PTRACE) != 0
+}

@@ -19,6 +19,9 @@ const (
 	EnvListenPID     = "LISTEN_PID"     // the worker's pid
 	EnvListenFDNames = "LISTEN_FDNAMES" // the listeners' names, joined by colons
 
+	EnvServerStarterPort       = "SERVER_STARTER_PORT"       // ADDRESS=FD of each socket, joined by semicolons
+	EnvServerStarterGeneration = "SERVER_STARTER_GENERATION" // as EnvGeneration
+
 	EnvNotifySocket = "NOTIFY_SOCKET" // sd_notify(3)
 	EnvWatchdogUsec = "WATCHDOG_USEC" // sd_watchdog_enabled(3)
 	EnvWatchdogPID  = "WATCHDOG_PID"

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"math/bits"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ type Config struct {
 
 	StopSignal syscall.Signal // asks a worker to drain
 	Channel    bool           // give each worker the message channel and the page of counters
-	Protocols  []string       // how sockets are handed over beside {fd}: ProtocolSystemd, or none
+	Protocols  []string       // how sockets are handed over beside {fd}
 	PIDFile    string         // "": none
 	Listeners  []Listener
 
@@ -41,7 +42,7 @@ type Config struct {
 
 	Sockets  string // where a worker's sockets come from: SocketsAuto, SocketsPass, SocketsCapture
 	Preset   Preset // what is known of the program
-	MarkMask uint32 // bits of the socket mark that forkd may use to count connections; 0: none
+	MarkMask uint32 // adjoining bits of the socket mark that forkd may use to count connections, for MarkedSlots at most; 0: none
 
 	Metrics      string // HOST:PORT that answers GET /healthz; "": none
 	ControlGroup int    // gid that may use the control socket beside the user and root; -1: none
@@ -67,13 +68,19 @@ type Setting struct {
 	Source string // "default", "/etc/forkd/shop.toml:12", "--workers"
 }
 
-// ProtocolSystemd gives each worker LISTEN_FDS and its companions (sd_listen_fds(3)).
-const ProtocolSystemd = "systemd"
+// The values of Config.Protocols.
+const (
+	ProtocolSystemd       = "systemd"        // LISTEN_FDS and its companions (sd_listen_fds(3))
+	ProtocolServerStarter = "server-starter" // SERVER_STARTER_PORT (start_server(1) of Perl's Server::Starter)
+)
 
 // core is what the pool needs of the configuration.
 func (c Config) core() pool.Settings {
 	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain, Health: c.Health}
 }
+
+// MarkedSlots is how many slots the bits of a mark tell apart: 0 marks none.
+func MarkedSlots(mask uint32) int { return 1<<bits.OnesCount32(mask) - 1 }
 
 // MaxWorkers bounds Config.Workers.
 const MaxWorkers = control.MaxWorkers
@@ -117,8 +124,11 @@ const (
 type Preset struct {
 	Name     string // "gunicorn", "node"; "" : none
 	Notifies bool   // it sends READY=1 when it can serve
-	Drains   string // how forkd makes it drain: "node" for the preload; "": it does so itself, or not at all
+	Drains   string // how forkd makes it drain: DrainsNode; "": it does so itself, or not at all
 }
+
+// DrainsNode has nodedrain.cjs drain a program of node.
+const DrainsNode = "node"
 
 // Recycle says when a worker is replaced before it ails. 0: not for this.
 type Recycle struct {
@@ -158,6 +168,9 @@ func Defaults() Config {
 		Restart:      core.Restart,
 		Update:       core.Update,
 		Drain:        core.Drain,
+		Health:       core.Health,
+		Recycle:      Recycle{Jitter: 0.1},
+		Sockets:      SocketsAuto,
 		Log:          Log{Mode: "capture"},
 		Redis:        Redis{Interval: redisconfig.DefaultInterval, ReadFrom: redisconfig.FromPrimary},
 	}

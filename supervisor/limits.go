@@ -54,6 +54,9 @@ func checkSlots(cfg Config, slots int) error {
 	if most := cfg.WorkersMax; most > 0 && slots > most {
 		return fmt.Errorf("%d workers are more than workers_max (%d): raise it and reload, or scale to fewer", slots, most)
 	}
+	if mask := cfg.MarkMask; mask != 0 && slots > MarkedSlots(mask) {
+		return fmt.Errorf("%d workers are more than the bits of count.mark_mask tell apart (%d): add some and reload, or scale to fewer", slots, MarkedSlots(mask))
+	}
 	if most := cfg.Redis.MaxConnections; most > 0 && int64(slots) > most {
 		return fmt.Errorf("cannot share %d connections out among %d workers: raise redis.max_connections_per_host, and reload", most, slots)
 	}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -118,7 +119,7 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 		Files:       append([]int{s.null, 1, 2}, s.sockets...),
 		Umask:       s.cfg.Umask,
 		ParentDeath: s.cfg.StopSignal,
-		ListenPID:   s.passesSockets(),
+		ListenPID:   s.passes(ProtocolSystemd),
 	}
 	if u := s.cfg.User; u != nil {
 		spec.User = &process.Credential{UID: u.UID, GID: u.GID, Groups: u.Groups}
@@ -126,8 +127,9 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 	return spec, nil
 }
 
-func (s spawn) passesSockets() bool {
-	return slices.Contains(s.cfg.Protocols, ProtocolSystemd) && len(s.sockets) > 0
+// passes reports whether there are sockets to tell of by a protocol.
+func (s spawn) passes(protocol string) bool {
+	return slices.Contains(s.cfg.Protocols, protocol) && len(s.sockets) > 0
 }
 
 // environment is what a worker inherits, then what is configured, then what
@@ -197,7 +199,16 @@ func (s spawn) contract(vars map[string]string) {
 	if limit := s.cfg.Redis.MaxConnections; limit > 0 {
 		vars[ipc.EnvMaxConnections] = strconv.FormatInt(share(limit, s.id.Slot, s.slots), 10)
 	}
-	if s.passesSockets() {
+	if s.passes(ProtocolServerStarter) {
+		targets := make([]string, len(s.listeners))
+		for i, l := range s.listeners {
+			target := cmp.Or(l.Path, strings.TrimPrefix(l.String(), ":")) // ":8080" would be a path
+			targets[i] = fmt.Sprintf("%s=%d", target, ipc.FirstFD+i)
+		}
+		vars[ipc.EnvServerStarterPort] = strings.Join(targets, ";")
+		vars[ipc.EnvServerStarterGeneration] = vars[ipc.EnvGeneration]
+	}
+	if s.passes(ProtocolSystemd) {
 		names := make([]string, len(s.listeners))
 		for i, l := range s.listeners {
 			names[i] = l.Name

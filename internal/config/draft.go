@@ -29,6 +29,7 @@ type draft struct {
 	user, group  string
 	controlGroup string
 	balance      string // of --balance
+	preset       string // as written
 	env          map[string]string
 	envFiles     []value
 	listeners    []*listener
@@ -40,6 +41,7 @@ func newDraft(s *start) *draft {
 		config:  supervisor.Defaults(),
 		origins: origins{},
 		env:     map[string]string{},
+		preset:  presetAuto,
 	}
 	d.config.File, d.config.CPUs = s.path, s.host.cpus()
 	d.schema = newSchema(d)
@@ -95,8 +97,9 @@ func (d *draft) setCommand(v value) error {
 
 func (d *draft) finish() (supervisor.Config, error) {
 	d.finishWorkers()
-	d.finishListeners()
 	d.finishDirectory()
+	d.finishPreset()
+	d.finishListeners()
 	d.finishCommand()
 	d.finishEnv()
 	d.finishUser()
@@ -216,6 +219,9 @@ func (d *draft) finishRest() {
 	restart := d.config.Restart
 	if restart.MaxDelay < restart.Delay {
 		d.report(d.origin("restart.max_delay", "restart.delay"), fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
+	}
+	if mask := d.config.MarkMask; mask != 0 && d.config.Workers > supervisor.MarkedSlots(mask) {
+		d.report(d.origins["count.mark_mask"], fmt.Errorf("its bits tell %d workers apart, and there are %d: add some", supervisor.MarkedSlots(mask), d.config.Workers))
 	}
 	if _, given := d.origins["protocols"]; !given {
 		words := slices.AppendSeq(slices.Clone(d.config.Command), maps.Values(d.config.Env))

@@ -2,8 +2,10 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -158,24 +160,96 @@ func channel(into *bool) field {
 	})
 }
 
-// protocols is a list of words in the file, one word for the flag. later is as in choice.
-func protocols(into *[]string, later string, built ...string) field {
+// protocols is a list of words in the file, one word for the flag.
+func protocols(into *[]string, built ...string) field {
+	one := func(v value, words ...string) (string, error) {
+		if v.isText() && v.text == "einhorn" { // github.com/contribsys/einhorn: its libraries end the program where they can't acknowledge
+			return "", fmt.Errorf("%s is for programs that report to einhorn's own socket, which forkd is not: use %s", v, either(words))
+		}
+		return v.choice(words, "")
+	}
 	read := func(v value) ([]string, error) {
 		if v.kind != typed {
 			return v.list(func(v value) (string, error) {
 				if word, err := v.string(); err != nil {
 					return word, err
 				}
-				return v.choice(built, later)
+				return one(v, built...)
 			})
 		}
-		word, err := v.choice(append(slices.Clone(built), "none"), later)
+		word, err := one(v, append(slices.Clone(built), "none")...)
 		if err != nil || word == "none" {
 			return nil, err
 		}
 		return []string{word}, nil
 	}
 	return newField(into, read).shown(func() string { return cmp.Or(show(*into), "none") })
+}
+
+// size is a number of bytes, as systemd and Docker write it: "512MiB" or "512M".
+func size(into *int64) field {
+	units := []string{"B", "K", "M", "G", "T"}
+	read := func(v value) (int64, error) {
+		if n, err := v.number(); err == nil && n == 0 {
+			return 0, nil
+		}
+		number := strings.TrimRight(v.text, "KMGTiB")
+		unit := slices.Index(units, cmp.Or(strings.TrimSuffix(v.text[len(number):], "iB"), "none"))
+		n, err := strconv.ParseUint(number, 10, 64)
+		switch {
+		case errors.Is(err, strconv.ErrRange), unit >= 0 && n > math.MaxInt64>>(10*unit):
+			return 0, fmt.Errorf("%s is too large", v)
+		case err != nil, unit < 0, !v.isText():
+			return 0, fmt.Errorf(`%s is not a size: write "512MiB" or "2GiB"`, v)
+		}
+		return int64(n) << (10 * unit), nil
+	}
+	return newField(into, read).shown(func() string {
+		n, unit := *into, 0
+		for n > 0 && n%1024 == 0 && unit < len(units)-1 {
+			n, unit = n/1024, unit+1
+		}
+		switch {
+		case unit > 0:
+			return strconv.FormatInt(n, 10) + units[unit] + "iB"
+		case n > 0:
+			return strconv.FormatInt(n, 10) + "B"
+		}
+		return "0"
+	})
+}
+
+// percent is a share of a whole, 0..1.
+func percent(into *float64) field {
+	read := func(v value) (float64, error) {
+		number, ok := strings.CutSuffix(v.text, "%")
+		n, err := strconv.ParseUint(number, 10, 8)
+		if !ok || err != nil || n > 100 || !v.isText() {
+			return 0, fmt.Errorf(`%s is not a share: write "0%%" to "100%%"`, v)
+		}
+		return float64(n) / 100, nil
+	}
+	return newField(into, read).shown(func() string { return strconv.Itoa(int(math.Round(*into*100))) + "%" })
+}
+
+// mask is adjoining bits of a socket's mark (SO_MARK, socket(7)).
+func mask(into *uint32) field {
+	read := func(v value) (uint32, error) {
+		n, err := strconv.ParseUint(strings.ReplaceAll(v.text, "_", ""), 0, 32)
+		if err != nil || v.kind != integer && !v.isText() {
+			return 0, fmt.Errorf(`%s is no mask of 32 bits: write "0x0000ff00", or "0" for none`, v)
+		}
+		if run := n >> bits.TrailingZeros64(n); run&(run+1) != 0 {
+			return 0, fmt.Errorf("%s has a gap: its bits must adjoin, as those of 0x0000ff00", v)
+		}
+		return uint32(n), nil
+	}
+	return newField(into, read).shown(func() string {
+		if *into == 0 {
+			return "0"
+		}
+		return fmt.Sprintf("0x%08x", *into)
+	})
 }
 
 func exitCodes(into *[]int) field {
@@ -216,7 +290,7 @@ func (d *draft) source(at origin) string {
 	case !at.flagged():
 		line, _ := at.position()
 		return fmt.Sprintf("%s:%d", cmp.Or(d.config.File, d.file), line)
-	case strings.HasPrefix(at.label, "--"):
+	case strings.HasPrefix(at.label, "--"), strings.HasPrefix(at.label, presetLabel):
 		return at.label
 	}
 	return "command line"

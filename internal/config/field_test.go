@@ -49,9 +49,11 @@ user =  (default)
 group =  (default)
 umask = 0027 (FILE:5)
 env_file = ETC/shop.env (FILE:3)
+preset = auto (none) (default)
 stop_signal = TERM (default)
 channel = forkd (default)
 protocols = systemd (default)
+sockets = auto (default)
 pid_file =  (default)
 listen.8080.name = 8080 (default)
 listen.8080.address = tcp://:8080 (FILE:13)
@@ -84,6 +86,14 @@ drain.timeout = 1m30s (FILE:6)
 drain.idle = 1s (default)
 drain.delay = 0s (default)
 drain.shed_per_second = 0 (default)
+recycle.max_age = 0s (default)
+recycle.max_requests = 0 (default)
+recycle.max_rss = 0 (default)
+recycle.jitter = 10% (default)
+health.stall = 10s (default)
+health.abort = false (default)
+health.watchdog = 0s (default)
+count.mark_mask = 0 (default)
 log.mode = capture (default)
 redis.url = rediss://shop:***@10.0.0.5:6380/1 (--redis)
 redis.username = shop (FILE:8)
@@ -111,17 +121,24 @@ control.group =  (default)
 func TestShownValues(t *testing.T) {
 	for content, want := range map[string]string{
 		"command = ['./shop', 'a b', '', '\"', '{fd}']\nlisten=[{address=80}]": `command ./shop "a b" "" "\"" {fd}`,
-		"command = [\"\\u001b[2J\"]":                     `command "\x1b[2J"`,
-		"command = ['x', '{fd}']\nlisten=[{address=80}]": "protocols none",
-		"command = ['x']\nprotocols = []":                "protocols none",
-		"command = ['x']\nchannel = 'none'":              "channel none",
-		"command = ['x']\nworkers = 7":                   "workers 7",
-		"command = ['x']\nworkers = '7'":                 "workers 7",
-		"command = ['x']\nworkers = '50%'":               "workers 50% (2)",
-		"command = ['x']\nworkers = 0x10":                "workers 0x10 (16)",
-		"command = ['x']\nstop_signal = 'sigint'":        "stop_signal INT",
-		"command = ['x']\npid_file = ''":                 "pid_file ",
-		"command = ['x']\ncontrol.group = 0":             "control.group 0",
+		"command = [\"\\u001b[2J\"]":                                 `command "\x1b[2J"`,
+		"command = ['x', '{fd}']\nlisten=[{address=80}]":             "protocols none",
+		"command = ['x']\nprotocols = []":                            "protocols none",
+		"command = ['x']\nchannel = 'none'":                          "channel none",
+		"command = ['x']\nworkers = 7":                               "workers 7",
+		"command = ['x']\nworkers = '7'":                             "workers 7",
+		"command = ['x']\nworkers = '50%'":                           "workers 50% (2)",
+		"command = ['x']\nworkers = 0x10":                            "workers 0x10 (16)",
+		"command = ['x']\nstop_signal = 'sigint'":                    "stop_signal INT",
+		"command = ['x']\npid_file = ''":                             "pid_file ",
+		"command = ['x']\ncontrol.group = 0":                         "control.group 0",
+		"command = ['x']\nrecycle.max_rss = '1024KiB'":               "recycle.max_rss 1MiB",
+		"command = ['x']\nrecycle.max_rss = '2T'":                    "recycle.max_rss 2TiB",
+		"command = ['x']\nrecycle.max_rss = '1000B'":                 "recycle.max_rss 1000B",
+		"command = ['x']\nrecycle.max_rss = 0":                       "recycle.max_rss 0",
+		"command = ['x']\nrecycle.jitter = '7%'":                     "recycle.jitter 7%",
+		"command = ['x']\ncount.mark_mask = 65_280":                  "count.mark_mask 0x0000ff00",
+		"command = ['x']\ncount.mark_mask = 0x80000000\nworkers = 1": "count.mark_mask 0x80000000",
 	} {
 		cfg, _, err := loadFile(t, content)
 		if err != nil {

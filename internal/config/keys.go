@@ -34,17 +34,22 @@ func keys(d *draft) []key {
 		{"group", "group", "run the workers as `GROUP`", newField(&d.group, value.textOrNumber)},
 		{"umask", "umask", "file mode mask of the workers: `OCTAL`", umask(&c.Umask)},
 		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{d.setEnvFile, d.showEnvFile}},
+		{"preset", "preset", "what is known of the program: `WHICH` is auto, none or a name of forkd help presets", newField(&d.preset, d.readPreset).shown(d.showPreset)},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(&c.StopSignal)},
 		{"channel", "channel", "message channel: `KIND` is forkd or none", channel(&c.Channel)},
 		{
-			"protocols", "protocols", "how sockets are handed over: `LIST` is systemd or none",
-			protocols(&c.Protocols, "server-starter einhorn", supervisor.ProtocolSystemd),
+			"protocols", "protocols", "how sockets are handed over: `HOW` is systemd, server-starter or none",
+			protocols(&c.Protocols, supervisor.ProtocolSystemd, supervisor.ProtocolServerStarter),
+		},
+		{
+			"sockets", "sockets", "where a worker's sockets come from: `HOW` is auto, pass or capture",
+			choice(&c.Sockets, "", supervisor.SocketsAuto, supervisor.SocketsPass, supervisor.SocketsCapture),
 		},
 		{"pid_file", "pid-file", "write the master's pid to `FILE`", d.path(&c.PIDFile)},
 
 		{
-			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, notify or delay",
-			choice(&c.Ready.Mode, "accepting", pool.ReadyAuto, pool.ReadyNotify, pool.ReadyDelay),
+			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, listening, accepting, notify or delay",
+			choice(&c.Ready.Mode, "", pool.ReadyAuto, pool.ReadyListening, pool.ReadyAccepting, pool.ReadyNotify, pool.ReadyDelay),
 		},
 		{"ready.delay", "ready-delay", "a worker alive for `TIME` is ready, without a notification", duration(0, &c.Ready.Delay)},
 		{"ready.timeout", "ready-timeout", "a worker not ready within `TIME` has failed", duration(time.Millisecond, &c.Ready.Timeout)},
@@ -76,6 +81,17 @@ func keys(d *draft) []key {
 		{"drain.idle", "drain-idle", "close idle connections `TIME` after a stop began", duration(0, &c.Drain.Idle)},
 		{"drain.delay", "drain-delay", "at a stop, tell balancers for `TIME` before the workers drain", duration(0, &c.Drain.Delay)},
 		{"drain.shed_per_second", "", "", whole(0, 1_000_000, &c.Drain.ShedPerSecond)},
+
+		{"recycle.max_age", "", "", duration(0, &c.Recycle.MaxAge)},
+		{"recycle.max_requests", "", "", whole(0, 1_000_000_000_000, &c.Recycle.MaxRequests)},
+		{"recycle.max_rss", "", "", size(&c.Recycle.MaxRSS)},
+		{"recycle.jitter", "", "", percent(&c.Recycle.Jitter)},
+
+		{"health.stall", "stall", "replace a worker that accepts none of its waiting connections for `TIME`, 0 for never", duration(0, &c.Health.Stall)},
+		{"health.abort", "", "", newField(&c.Health.Abort, value.boolean)},
+		{"health.watchdog", "", "", duration(0, &c.Health.Watchdog)},
+
+		{"count.mark_mask", "", "", mask(&c.MarkMask)},
 
 		{"log.mode", "log", "the workers' output: `MODE` is capture or inherit", choice(&c.Log.Mode, "", "capture", "inherit")},
 
@@ -121,11 +137,7 @@ func listenKeys(l *listener) []key {
 // later lists keys of the contract that are not built yet.
 func later() []string {
 	return []string{
-		"preset",
-		"recycle.max_age", "recycle.max_requests", "recycle.max_rss", "recycle.jitter",
-		"health.watchdog",
 		"limits.memory_max", "limits.tasks_max", "limits.nofile", "limits.cpu_affinity",
-		"count.mark_mask",
 		"log.directory", "log.max_size", "log.max_files",
 		"agent.address",
 	}

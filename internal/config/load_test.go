@@ -77,9 +77,11 @@ user = "nobody"
 umask = "0027"
 env = { RAILS_ENV = "production", PORT = "{port}" }
 env_file = "shop.env"
+preset = "uwsgi"
 stop_signal = "SIGQUIT"
 channel = "none"
-protocols = ["systemd"]
+protocols = ["systemd", "server-starter"]
+sockets = "capture"
 pid_file = "run/shop.pid"
 
 [[listen]]
@@ -99,7 +101,7 @@ mode = "each"
 address = "unix:run/shop.sock?mode=0660"
 
 [ready]
-mode = "notify"
+mode = "accepting"
 delay = "2s"
 timeout = "1m"
 
@@ -124,6 +126,20 @@ timeout = "45s"
 idle = "500ms"
 delay = "5s"
 shed_per_second = 20
+
+[recycle]
+max_age = "1h"
+max_requests = 1_000_000
+max_rss = "512MiB"
+jitter = "20%"
+
+[health]
+stall = "0"
+abort = true
+watchdog = "30s"
+
+[count]
+mark_mask = "0x0000ff00"
 
 [log]
 mode = "inherit"
@@ -163,7 +179,7 @@ func TestEveryKey(t *testing.T) {
 	want := supervisor.Config{
 		Name: "shop", Command: []string{"./shop", "--fd={fd:http}"}, Directory: h.etc, Workers: 3, Umask: 0o27, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"RAILS_ENV": "production", "PORT": "{port}", "SECRET": `{{"a": 1}`},
-		StopSignal: syscall.SIGQUIT, Protocols: []string{"systemd"}, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
+		StopSignal: syscall.SIGQUIT, Protocols: []string{"systemd", "server-starter"}, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
 		Listeners: []sockets.Listener{
 			{Name: "http", Network: "tcp", Port: 8080, Mode: "reuseport", Balance: "source", Backlog: 1024, Freebind: true},
 			{Name: "9090", Network: "tcp6", Host: "::1", Port: 9090, Mode: "each", Backlog: 4096, Nonblocking: true},
@@ -172,13 +188,16 @@ func TestEveryKey(t *testing.T) {
 				Mode: "shared", Backlog: 4096, Nonblocking: true,
 			},
 		},
-		Ready: supervisor.Ready{Mode: "notify", Delay: 2 * time.Second, Timeout: time.Minute},
+		Ready: supervisor.Ready{Mode: "accepting", Delay: 2 * time.Second, Timeout: time.Minute},
 		Restart: supervisor.Restart{
 			Condition: "on-failure", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 3, Window: 6 * time.Second, Prevent: []int{78, 64},
 		},
-		Update: supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
-		Drain:  supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
-		Log:    supervisor.Log{Mode: "inherit"},
+		Update:  supervisor.Update{Parallelism: 2, Delay: 3 * time.Second, Order: "stop-first", FailureAction: "pause"},
+		Drain:   supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
+		Recycle: supervisor.Recycle{MaxAge: time.Hour, MaxRequests: 1_000_000, MaxRSS: 512 << 20, Jitter: 0.2},
+		Health:  supervisor.Health{Abort: true, Watchdog: 30 * time.Second},
+		Sockets: "capture", Preset: supervisor.Preset{Name: "uwsgi"}, MarkMask: 0xff00,
+		Log: supervisor.Log{Mode: "inherit"},
 		Redis: redisconfig.Settings{
 			URL: "rediss://10.0.0.5:6380/1", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
@@ -239,7 +258,7 @@ func TestFlagsWin(t *testing.T) {
 		"--stop-signal=int", "--channel=forkd", "--protocols=none", "--pid-file=p", "--ready=auto", "--ready-delay=3s",
 		"--ready-timeout=4s", "--restart=none", "--max-attempts=010", "--parallelism=0", "--update-delay=5s",
 		"--order=start-first", "--monitor=6s", "--failure-action=rollback", "--drain-timeout=7s", "--drain-idle=0", "--drain-delay=8s",
-		"--log=capture", "--user=0", "--group=0", "--redis=rediss://other")
+		"--log=capture", "--sockets=pass", "--preset=none", "--stall=20s", "--user=0", "--group=0", "--redis=rediss://other")
 	got, err := h.load(f, "", []string{"./bin/server", "{slot}"})
 	if err == nil || err.Error() != `--listen: listeners "8081" and "8081-2" overlap: both take port 8081 of an address` {
 		t.Errorf("of overlapping listeners: %v", err)
@@ -264,9 +283,12 @@ func TestFlagsWin(t *testing.T) {
 		Restart: supervisor.Restart{
 			Condition: "none", Delay: 200 * time.Millisecond, MaxDelay: 10 * time.Second, MaxAttempts: 10, Window: 6 * time.Second, Prevent: []int{78, 64},
 		},
-		Update: supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
-		Drain:  supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
-		Log:    supervisor.Log{Mode: "capture"},
+		Update:  supervisor.Update{Delay: 5 * time.Second, Order: "start-first", Monitor: 6 * time.Second, FailureAction: "rollback"},
+		Drain:   supervisor.Drain{Timeout: 7 * time.Second, Delay: 8 * time.Second, ShedPerSecond: 20},
+		Recycle: supervisor.Recycle{MaxAge: time.Hour, MaxRequests: 1_000_000, MaxRSS: 512 << 20, Jitter: 0.2},
+		Health:  supervisor.Health{Stall: 20 * time.Second, Abort: true, Watchdog: 30 * time.Second},
+		Sockets: "pass", Preset: supervisor.Preset{}, MarkMask: 0xff00,
+		Log: supervisor.Log{Mode: "capture"},
 		Redis: redisconfig.Settings{
 			URL: "rediss://other", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),

@@ -12,19 +12,22 @@ import (
 // from the script or command. Lists are separated by spaces.
 type launcher struct {
 	programs string // a version may follow: python3.12
-	word     string // before the command: "exec" of bundle
+	word     string // one of these is before the command: "exec" of bundle
 	valued   string // options with a value in the next argument
 	runs     string // options whose value names the program: -m of python
 	inline   string // options whose value is program text
 	command  bool   // it runs a command, not a script
+	of       bool   // without the word it runs what the package in the directory says: npm start
 }
 
 func launchers() []launcher {
 	return []launcher{
 		{programs: "env", valued: "-u --unset -C --chdir -S --split-string", command: true},
-		{programs: "nohup setsid npx bunx nice stdbuf", valued: "-n -i -o -e", command: true},
+		{programs: "nohup setsid nice stdbuf tini dumb-init ddtrace-run opentelemetry-instrument", valued: "-n -i -o -e", command: true},
+		{programs: "npx bunx", valued: "-p --package", command: true},
 		{programs: "bundle", word: "exec", command: true},
 		{programs: "uv poetry pipenv pdm rye hatch", word: "run", command: true},
+		{programs: "npm yarn pnpm", word: "exec dlx", command: true, of: true},
 		{programs: "bun deno", word: "run", inline: "-e --eval"},
 		{programs: "node nodejs tsx ts-node", valued: "-r --require --import --loader -C --conditions --env-file --title", inline: "-e --eval -p --print"},
 		{programs: "python pypy", valued: "-W -X", runs: "-m", inline: "-c"},
@@ -39,52 +42,74 @@ func launchers() []launcher {
 
 func has(list, word string) bool { return slices.Contains(strings.Fields(list), word) }
 
-// commandName names a command: the base name of its program, or of the script or
-// command that the program runs. directory is the working directory.
-func commandName(command []string, directory string) string {
-	if len(command) == 0 {
-		return ""
-	}
-	program, args := filepath.Base(command[0]), command[1:]
-	for _, l := range launchers() {
-		if has(l.programs, program) || has(l.programs, strings.TrimRight(program, "0123456789.")) {
-			if name := l.name(args, directory); name != "" {
-				return name
-			}
-			return program
-		}
-	}
-	return withoutExtension(program)
+// isProgram reports whether a base name is one of a list, also with a version behind it:
+// python3.12, php-fpm8.2.
+func isProgram(list, name string) bool {
+	return has(list, name) || has(list, strings.TrimRight(name, "0123456789."))
 }
 
-// name is the name of the script or command, "" if there is none in args.
-func (l launcher) name(args []string, directory string) string {
-	if l.command && l.word != "" && (len(args) == 0 || args[0] != l.word) {
-		return "" // bundle install
+// program is a program or script that a command names.
+type program struct {
+	name string // base name
+	args []string
+	own  bool // the user's own, whatever the name of its file or directory
+}
+
+// programs are those that a command names, each run by the one before: bundle, puma.
+// directory is the working directory.
+func programs(command []string, directory string) []program {
+	if len(command) == 0 {
+		return nil
+	}
+	p := program{name: filepath.Base(command[0]), args: command[1:]}
+	for _, l := range launchers() {
+		if isProgram(l.programs, p.name) {
+			return append([]program{p}, l.inner(p.args, directory)...)
+		}
+	}
+	return []program{p}
+}
+
+// commandName names a command: the base name of its program, or of the script or
+// command that the program runs.
+func commandName(command []string, directory string) string {
+	all := programs(command, directory)
+	if len(all) == 0 {
+		return ""
+	}
+	return withoutExtension(all[len(all)-1].name)
+}
+
+// inner are the script or the programs of the command in args.
+func (l launcher) inner(args []string, directory string) []program {
+	if l.command && l.word != "" && (len(args) == 0 || !has(l.word, args[0])) {
+		if l.of && len(args) > 0 { // npm start
+			return []program{{filepath.Base(directory), args, true}}
+		}
+		return nil // bundle install
 	}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
 		switch {
 		case has(l.inline, arg) || arg == "-":
-			return ""
+			return nil
 		case has(l.runs, arg) && len(args) > 0:
-			return withoutExtension(filepath.Base(args[0]))
+			return []program{{filepath.Base(args[0]), args[1:], l.runs != "-m"}}
 		case l.runs == "-m" && strings.HasPrefix(arg, "-m"): // python3 -mgunicorn
-			return arg[len("-m"):]
+			return []program{{arg[len("-m"):], args, false}}
 		case has(l.valued, arg):
 			args = args[min(1, len(args)):]
-		case arg == l.word, strings.HasPrefix(arg, "-"), strings.HasPrefix(arg, "+"), l.programs == "env" && strings.Contains(arg, "="):
+		case has(l.word, arg), strings.HasPrefix(arg, "-"), strings.HasPrefix(arg, "+"), l.programs == "env" && strings.Contains(arg, "="):
 			// An option, or a variable.
 		case l.command:
-			return commandName(append([]string{arg}, args...), directory)
-		case filepath.IsAbs(arg):
-			return withoutExtension(filepath.Base(arg))
+			return programs(append([]string{arg}, args...), directory)
 		default:
-			return withoutExtension(filepath.Base(filepath.Join(directory, arg))) // "." is the directory
+			path := from(directory, arg) // "." is the directory
+			return []program{{filepath.Base(path), args, !has("bin .bin", filepath.Base(filepath.Dir(path)))}}
 		}
 	}
-	return ""
+	return nil
 }
 
 func withoutExtension(file string) string {

@@ -27,6 +27,7 @@ func Defaults() Settings {
 		},
 		Update: Update{Parallelism: 1, Order: StartFirst, Monitor: 5 * time.Second, FailureAction: Rollback},
 		Drain:  Drain{Timeout: 30 * time.Second, Idle: time.Second},
+		Health: Health{Stall: 10 * time.Second},
 	}
 }
 

@@ -123,6 +123,18 @@ func (a bindAddr) same(b bindAddr) bool {
 	return a == b
 }
 
+// families are the addresses at which a listener there can be served: a dual-stack one also
+// at IPv4's and IPv6's alone.
+func (a bindAddr) families() []bindAddr {
+	all := []bindAddr{a}
+	if a.end.dual {
+		v4, v6 := a, a
+		v4.end.addr, v4.end.dual, v6.end.dual = netip.IPv4Unspecified(), false, false
+		all = append(all, v4, v6)
+	}
+	return all
+}
+
 // Overlap returns what two listeners would both take with so many slots: a port or
 // a path, also a unix socket's second name; "" for nothing.
 func Overlap(a, b Listener, slots int) string {

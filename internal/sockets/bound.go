@@ -11,13 +11,20 @@ import (
 type boundAddress struct {
 	set      *Set
 	mode     mode
-	want     bindAddr  // as configured; the port may be 0
-	at       bindAddr  // where it is
+	at       bindAddr  // where it is; the port is 0 until the first socket is bound
 	listener Listener  // of the latest set that has it, with the actual port
 	sockets  []*socket // by the slot that each was made for; one for all slots is slot 0's
 	users    []*socket // by slot: the socket that an open slot is served from, nil: closed
 
 	overlapping bool // with another address of the Set, whose sockets it can join
+	learned     bool // a program's bind(2) has told of it
+}
+
+func (s *Set) newAddress(l Listener, at bindAddr, overlapping bool, given []*socket) *boundAddress {
+	b := &boundAddress{set: s, at: at, listener: l, overlapping: overlapping}
+	b.listener.Port = at.end.port
+	b.mode = newMode(b, given)
+	return b
 }
 
 // mode is what differs between the ways to serve an address. A boundAddress itself is the
@@ -52,7 +59,12 @@ func (b *boundAddress) bind(slot int) (*socket, error) {
 	if end.port > maxPort {
 		return nil, fmt.Errorf("cannot listen for slot %d of %s: its port would be %d, and 65535 is the last: start lower", slot, b.listener, end.port)
 	}
-	m, err := end.listen(l, exclusive)
+	how := exclusive
+	if b.overlapping {
+		how = joining
+		b.set.shareAll(end.port)
+	}
+	m, err := end.listen(l, how)
 	if err != nil {
 		return nil, end.explain(l, err)
 	}
@@ -104,14 +116,6 @@ func newMode(b *boundAddress, given []*socket) mode {
 // forAll reports whether all slots share one socket.
 func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
 
-// serves reports whether the listener asks for this address.
-func (b *boundAddress) serves(want bindAddr, l Listener) bool {
-	if want.path == "" && want.end.port == 0 {
-		return b.want.same(want) && b.listener.Name == l.Name
-	}
-	return b.want.same(want) || b.at.same(want)
-}
-
 // adopt takes over passed sockets, whose slots are not open yet.
 func (b *boundAddress) adopt(given []*socket) error {
 	for _, m := range given {
@@ -144,6 +148,15 @@ func (b *boundAddress) open(slot int) (err error) {
 		b.put(m)
 	}
 	b.users = put(b.users, slot, m)
+	return nil
+}
+
+func (b *boundAddress) openAll(slots int) error {
+	for slot := range slots {
+		if err := b.open(slot); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

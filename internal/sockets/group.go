@@ -67,6 +67,7 @@ func (g *group) join() (*socket, error) {
 	how := first
 	if g.overlapping {
 		how = joining
+		g.set.shareAll(g.at.end.port)
 	}
 	for _, m := range g.all() { // one that a worker has shut down has the port as well
 		how = joining
@@ -75,10 +76,18 @@ func (g *group) join() (*socket, error) {
 		}
 	}
 	m, err := g.at.end.listen(g.listener, how)
-	if err == nil {
-		g.setPort(m)
+	if err != nil {
+		return nil, err
 	}
-	return m, err
+	for _, other := range g.all() {
+		if other.cookie != m.cookie {
+			continue
+		}
+		m.close()
+		return nil, errors.New(`this forkd runs under another one, which gives it one socket for all of its slots: set sockets = "pass" in the other's configuration`)
+	}
+	g.setPort(m)
+	return m, nil
 }
 
 func (g *group) configure(before Listener) {

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 		"stuck":        helpStuck,
 		"fallback":     helpFallback,
 		"half-open":    helpHalfOpen,
+		"family":       helpFamilyOfAnother,
 	}[name]
 	if !known {
 		fmt.Fprintf(os.Stderr, "unknown helper %q\n", name)

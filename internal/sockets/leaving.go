@@ -1,5 +1,7 @@
 package sockets
 
+import "slices"
+
 // Leaving watches the connections that were half-open when a slot began to leave: their
 // last packet still brings them to its queue.
 type Leaving struct {
@@ -12,8 +14,9 @@ func (s *Set) Leave(slot int) *Leaving {
 	l := &Leaving{}
 	for _, b := range s.bound {
 		if m := b.user(slot); m != nil && b.at.path == "" && len(b.usersOf(m)) == 1 { // else others serve what it leaves
-			_, port := b.actual(slot)
-			l.ports = append(l.ports, port)
+			if _, port := b.actual(slot); !slices.Contains(l.ports, port) {
+				l.ports = append(l.ports, port)
+			}
 		}
 	}
 	return l

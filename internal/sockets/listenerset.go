@@ -11,12 +11,47 @@ import (
 
 // ListenerSet is the listeners of one configuration.
 type ListenerSet struct {
-	set       *Set
-	listeners []Listener // as they were asked for
-	bound     []*boundAddress
+	set    *Set
+	served []*served // by listener
 }
 
-func (l *ListenerSet) has(b *boundAddress) bool { return l != nil && slices.Contains(l.bound, b) }
+// served is a listener of a set. Most are at one address; one that is dual-stack has one
+// for each family that its programs have asked for (decision 46).
+type served struct {
+	asked    Listener
+	want     bindAddr // of asked; the port may be 0
+	at       bindAddr // where it is: another than want where systemd's sockets are
+	families []family // the first is passed to workers
+}
+
+type family struct {
+	*boundAddress
+
+	taken bool // a program of the set's workers has it
+}
+
+func (l *ListenerSet) has(b *boundAddress) bool { return l.listenerAt(b) != nil }
+
+// listenerAt returns the listener that is served at the address, nil: none.
+func (l *ListenerSet) listenerAt(b *boundAddress) *served {
+	if l != nil {
+		for _, e := range l.served {
+			if slices.ContainsFunc(e.families, func(f family) bool { return f.boundAddress == b }) {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+func (l *ListenerSet) bound() (all []*boundAddress) {
+	for _, e := range l.served {
+		for _, f := range e.families {
+			all = append(all, f.boundAddress)
+		}
+	}
+	return all
+}
 
 // Open binds every listener for 1 to 1024 slots, or uses passed sockets. An address that
 // another set has is shared with it, and takes the new name, balance, backlog and
@@ -33,23 +68,21 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &ListenerSet{set: s, listeners: slices.Clone(ls), bound: make([]*boundAddress, len(ls))}
+	l := &ListenerSet{set: s}
 	for i := range ls {
-		at := slices.IndexFunc(s.bound, func(b *boundAddress) bool { return b.serves(wants[i], ls[i]) && !l.has(b) })
-		if at < 0 {
-			continue
-		}
-		l.bound[i] = s.bound[at]
-		if s.bound[at].listener.Nonblocking != ls[i].Nonblocking {
+		e := &served{asked: ls[i], want: wants[i]}
+		l.share(e)
+		l.served = append(l.served, e)
+		if len(e.families) > 0 && e.families[0].listener.Nonblocking != ls[i].Nonblocking {
 			return nil, fmt.Errorf("cannot listen on %s with nonblocking = %t: its workers share the socket, and that can't change while the app runs: set it back, or stop the app and run it again", ls[i], ls[i].Nonblocking)
 		}
 	}
 	passed, noticed := s.passed, s.notices
-	for i, b := range l.bound {
-		if b != nil {
+	for _, e := range l.served {
+		if len(e.families) > 0 {
 			continue
 		}
-		if err := l.bind(i, wants[i], slots); err != nil {
+		if err := l.bind(e, slots); err != nil {
 			s.passed, s.notices = passed, noticed
 			l.undo()
 			s.markDraining(err)
@@ -60,38 +93,67 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 	return l, nil
 }
 
-// bind binds the address of the i-th listener, or takes its passed sockets.
-func (l *ListenerSet) bind(i int, want bindAddr, slots int) error {
-	s, asked := l.set, l.listeners[i]
-	at, chosen, err := l.pick(asked, want)
+// share gives a listener the addresses at which another set serves it, the latest one
+// first: the families that its programs have asked for.
+func (l *ListenerSet) share(e *served) {
+	add := func(b *boundAddress) {
+		if !l.has(b) {
+			e.families = append(e.families, family{boundAddress: b})
+		}
+	}
+	for _, other := range slices.Backward(l.set.sets) {
+		for _, o := range other.served {
+			if o.want.same(e.want) && (e.want.path != "" || e.want.end.port != 0 || o.asked.Name == e.asked.Name) {
+				e.at = o.at
+				for _, f := range o.families {
+					add(f.boundAddress)
+				}
+				return
+			}
+		}
+	}
+	for _, b := range l.set.bound {
+		if b.at.same(e.want) {
+			e.at = b.at
+			add(b)
+		}
+	}
+}
+
+// bind binds a listener's address, or takes its passed sockets.
+func (l *ListenerSet) bind(e *served, slots int) error {
+	s := l.set
+	found, err := l.pick(e)
 	if err != nil {
 		return err
 	}
-	overlapping, err := s.overlaps(asked, at)
+	overlapping, err := s.overlaps(e.asked, e.at)
 	if err != nil {
 		return err
 	}
-	s.passed = filter(s.passed, func(p *socket) bool { return !slices.Contains(chosen, p) })
-	b := &boundAddress{set: s, want: want, at: at, listener: asked, overlapping: overlapping}
-	b.listener.Port = at.end.port
-	b.mode = newMode(b, chosen)
-	l.bound[i] = b
-	if err := b.adopt(chosen); err != nil {
-		return err
-	}
-	for slot := range slots {
-		if err := b.open(slot); err != nil {
+	for _, g := range found {
+		s.passed = filter(s.passed, func(p *socket) bool { return !slices.Contains(g.sockets, p) })
+		b := s.newAddress(e.asked, g.at, overlapping || len(found) > 1, g.sockets)
+		e.families = append(e.families, family{boundAddress: b})
+		if err := b.adopt(g.sockets); err != nil {
+			return err
+		}
+		if err := b.openAll(slots); err != nil {
+			return err
+		}
+		e.at.end.port = b.at.end.port
+		b.explainUnits(e, g.sockets, slots)
+		if err := b.mode.steer(); err != nil {
 			return err
 		}
 	}
-	b.explainUnits(asked, chosen, slots)
-	return b.mode.steer()
+	return nil
 }
 
 // undo closes what Open has bound, except what was passed.
 func (l *ListenerSet) undo() {
-	for _, b := range l.bound {
-		if b == nil || slices.Contains(l.set.bound, b) {
+	for _, b := range l.bound() {
+		if slices.Contains(l.set.bound, b) {
 			continue
 		}
 		for slot, m := range b.all() {
@@ -118,14 +180,12 @@ func (s *Set) adopt(l *ListenerSet, slots int) {
 		s.opened = true
 		s.dropPassed()
 	}
-	for i, b := range l.bound {
+	for _, b := range l.bound() {
 		if slices.Contains(s.bound, b) {
-			b.reconfigure(l.listeners[i])
+			b.reconfigure(l.listenerAt(b).asked)
 		} else {
 			s.bound = append(s.bound, b)
 		}
-	}
-	for _, b := range l.bound {
 		for slot, m := range b.all() {
 			if slot < slots || m.unitOwned || len(b.usersOf(m)) > 0 {
 				continue
@@ -136,63 +196,7 @@ func (s *Set) adopt(l *ListenerSet, slots int) {
 			}
 		}
 	}
-	s.store(l.bound)
-}
-
-func (s *Set) dropPassed() {
-	unwanted := s.passed
-	s.passed = nil
-	for _, p := range unwanted {
-		if p.unitOwned {
-			s.notice("no listener is %s: it is not used, and systemd goes on listening there", p)
-			p.close()
-			continue
-		}
-		if p.isUnix() {
-			stale := fileAt(p.at.path)
-			stale.recognise(p.fd)
-			stale.remove()
-		}
-		s.forget(p)
-		p.end()
-		s.notice("no listener is %s any more: closed", p)
-	}
-}
-
-// Release closes the sockets that no other set has: they end with the last worker's copy.
-// A unit-owned one is kept for a later set. Called when the workers that served there have
-// been told to drain.
-func (s *Set) Release(l *ListenerSet) {
-	s.sets = filter(s.sets, func(other *ListenerSet) bool { return other != l })
-	for slot, serving := range s.serving {
-		if serving == l {
-			s.serving[slot] = nil
-		}
-	}
-	s.bound = slices.DeleteFunc(s.bound, func(b *boundAddress) bool {
-		if !l.has(b) {
-			return false
-		}
-		for _, other := range slices.Backward(s.sets) {
-			if i := slices.Index(other.bound, b); i >= 0 {
-				b.reconfigure(other.listeners[i])
-				b.mode.settle()
-				_ = b.mode.steer() // the next one reports an error
-				return false
-			}
-		}
-		back := b.giveBack()
-		for _, given := range back {
-			s.notice("listener %s is gone: systemd goes on listening on %s: stop its socket unit to free it", b.listener.Name, given.address())
-		}
-		s.passed = append(s.passed, back...)
-		for _, m := range b.all() {
-			s.forget(m)
-		}
-		b.close() // it ends no socket: in a draining worker accept(2) would fail, and many programs with it
-		return true
-	})
-	s.store(s.bound) // under the names that they have now
+	s.store(l.bound())
 }
 
 // Files returns the slot's sockets in the order of the listeners, and opens those that it
@@ -203,48 +207,68 @@ func (l *ListenerSet) Files(slot int) ([]int, error) {
 	if slot < 0 || slot >= maxSlots || s.closed || !slices.Contains(s.sets, l) {
 		return nil, fmt.Errorf("cannot open the sockets of slot %d: there are none", slot)
 	}
-	defer s.store(l.bound)
+	defer s.store(l.bound())
 	s.busy[slot] = true
-	fds := make([]int, 0, len(l.bound))
-	for _, b := range l.bound {
-		if b.user(slot) == nil {
-			fellBack := b.isFallback()
-			if err := cmp.Or(b.open(slot), b.mode.steer()); err != nil {
-				s.markDraining(err)
-				return nil, explainLimit(err, len(l.bound))
+	fds := make([]int, 0, len(l.served))
+	for _, e := range l.served {
+		for i, f := range e.families {
+			if err := l.openSlot(f.boundAddress, slot); err != nil {
+				return nil, err
 			}
-			if !fellBack && b.isFallback() {
-				b.explainNumber(len(b.sockets), slot+1)
+			if i == 0 {
+				fds = append(fds, f.mode.fileFor(f.user(slot), l))
 			}
 		}
-		fds = append(fds, b.mode.fileFor(b.user(slot), l))
 	}
 	return fds, nil
 }
 
+// openSlot opens the slot's socket at an address of the set, if it is not open.
+func (l *ListenerSet) openSlot(b *boundAddress, slot int) error {
+	if b.user(slot) != nil {
+		return nil
+	}
+	fellBack := b.isFallback()
+	if err := cmp.Or(b.open(slot), b.mode.steer()); err != nil {
+		l.set.markDraining(err)
+		return explainLimit(err, len(l.served))
+	}
+	if !fellBack && b.isFallback() {
+		b.explainNumber(len(b.sockets), slot+1)
+	}
+	return nil
+}
+
 // Listeners returns the listeners as the slot has them, with the actual mode and port.
 func (l *ListenerSet) Listeners(slot int) []Listener {
-	ls := slices.Clone(l.listeners)
-	for i, b := range l.bound {
-		ls[i].Mode, ls[i].Port = b.actual(slot)
+	ls := make([]Listener, len(l.served))
+	for i, e := range l.served {
+		ls[i] = e.asked
+		ls[i].Mode, ls[i].Port = e.families[0].actual(slot)
 	}
 	return ls
 }
 
-// Sources returns for each listener "systemd" if it has a unit-owned socket, else "bound".
+// Sources returns for each listener "systemd" if it has a unit-owned socket, "learned" if
+// a program's bind(2) has told of it, else "bound".
 func (l *ListenerSet) Sources() []string {
-	sources := make([]string, len(l.bound))
-	for i, b := range l.bound {
+	sources := make([]string, len(l.served))
+	for i, e := range l.served {
 		sources[i] = "bound"
-		if slices.ContainsFunc(b.sockets, func(m *socket) bool { return m != nil && m.unitOwned }) {
-			sources[i] = "systemd"
+		for _, f := range e.families {
+			switch {
+			case f.learned:
+				sources[i] = "learned"
+			case slices.ContainsFunc(f.sockets, func(m *socket) bool { return m != nil && m.unitOwned }):
+				sources[i] = "systemd"
+			}
 		}
 	}
 	return sources
 }
 
 // explainUnits gives a notice if a unit's sockets are elsewhere, too few or too many.
-func (b *boundAddress) explainUnits(asked Listener, given []*socket, slots int) {
+func (b *boundAddress) explainUnits(e *served, given []*socket, slots int) {
 	lead := slices.IndexFunc(given, func(p *socket) bool { return p.unitOwned })
 	if lead < 0 {
 		return
@@ -252,8 +276,8 @@ func (b *boundAddress) explainUnits(asked Listener, given []*socket, slots int) 
 	if !b.forAll() && len(given) != slots {
 		b.explainNumber(len(given), slots)
 	}
-	if !given[lead].in(b.want) {
-		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", asked.Name, given[lead].address(), asked)
+	if !given[lead].in(e.want) {
+		b.set.notice("listener %s is served on %s, which systemd passed, and not on %s", e.asked.Name, given[lead].address(), e.asked)
 	}
 }
 
@@ -306,7 +330,7 @@ func (l *ListenerSet) Fits(slots int) error {
 	if slots < 1 || slots > maxSlots {
 		return fmt.Errorf("cannot have %s: 1 to %d can be steered", count(slots, "slot"), maxSlots)
 	}
-	for _, b := range l.bound {
+	for _, b := range l.bound() {
 		if b.at.mode != ModeEach {
 			continue
 		}
@@ -320,7 +344,7 @@ func (l *ListenerSet) Fits(slots int) error {
 			if l.has(other) {
 				taken = other.takes(slots)
 			}
-			if other != b && grown.overlap(taken) != "" {
+			if l.listenerAt(other) != l.listenerAt(b) && grown.overlap(taken) != "" {
 				return fmt.Errorf("cannot have %s: listener %q takes a port for each, %d to %d, and listener %q has port %d: give one another port",
 					count(slots, "slot"), b.listener.Name, grown.end.port, grown.end.port+slots-1, other.listener.Name, max(grown.end.port, taken.end.port))
 			}

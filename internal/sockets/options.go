@@ -91,20 +91,40 @@ func readOptions(fd int) [][]byte {
 	return values
 }
 
-// setBack sets the options that are not as wanted, and returns them.
-func (m *socket) setBack(want [][]byte) (changed []string) {
+// setOptions sets the options that are not as wanted, and returns them, but not those that
+// are as given.
+func setOptions(fd int, want, given [][]byte) (changed []string) {
 	for i, o := range options() {
-		if now := o.get(m.fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
+		if now := o.get(fd); now != nil && want[i] != nil && !bytes.Equal(now, want[i]) {
 			value := slices.Clone(want[i])
 			if o.back != nil {
 				o.back(value)
 			}
-			_ = unix.SetsockoptString(m.fd, o.level, o.name, string(value)) // whoever wants to know reads it again
-			changed = append(changed, o.label)
+			_ = unix.SetsockoptString(fd, o.level, o.name, string(value)) // whoever wants to know reads it again
+			if given == nil || !bytes.Equal(now, given[i]) {
+				changed = append(changed, o.label)
+			}
 		}
 	}
 	return changed
 }
+
+// imitate gives a slot's socket the options and O_NONBLOCK of a program's. Where it gets
+// connections from, and their mark unless the program sets one, is the listener's matter.
+func (m *socket) imitate(fd int, p Program) error {
+	theirs := readOptions(p.Socket)
+	for i, o := range options() {
+		if o.level == unix.SOL_SOCKET && (o.name == unix.SO_BINDTOIFINDEX || o.name == unix.SO_MARK && !slices.ContainsFunc(theirs[i], isSet)) {
+			theirs[i] = nil
+		}
+	}
+	setOptions(fd, theirs, nil)
+	m.given = readOptions(fd)
+	_, err := setNonblocking(fd, p.Nonblocking)
+	return os.NewSyscallError("fcntl", err)
+}
+
+func isSet(b byte) bool { return b != 0 }
 
 // reset sets the options and O_NONBLOCK of the slot's socket as a new one has them, or as
 // systemd had set them, if no slot that uses it has a worker. A slot's socket on which one
@@ -126,17 +146,18 @@ func (b *boundAddress) reset(slot int) (changed []string, err error) {
 		want = readOptions(fd)
 		unix.Close(fd)
 	}
-	changed = m.setBack(want)
-	stuck := m.setBack(want)
+	changed = setOptions(m.fd, want, m.given)
+	stuck := setOptions(m.fd, want, nil)
 	if isLocked(m.fd) {
 		changed, stuck = append(changed, lockFilter), append(stuck, lockFilter)
 	}
 	switch {
 	case len(stuck) == 0:
 		different, err := setNonblocking(m.fd, b.listener.Nonblocking)
-		if different {
+		if different && m.given == nil {
 			changed = append(changed, "O_NONBLOCK")
 		}
+		m.given = nil
 		return changed, os.NewSyscallError("fcntl", err)
 	case b.forAll() || m.unitOwned:
 		m.reportDamage(b, strings.Join(stuck, " "))

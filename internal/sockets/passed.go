@@ -26,14 +26,19 @@ func (m *socket) address() string {
 
 // listens is a listener at the socket's address.
 func (m *socket) listens() Listener {
-	end := m.at.end
-	l := Listener{Network: "tcp6", Host: end.host(), Port: end.port}
-	switch {
-	case m.isUnix():
+	if m.isUnix() {
 		return Listener{Network: "unix", Path: m.at.path}
-	case end.dual:
+	}
+	return m.at.end.listener()
+}
+
+// listener is one at the endpoint.
+func (e endpoint) listener() Listener {
+	l := Listener{Network: "tcp6", Host: e.host(), Port: e.port}
+	switch {
+	case e.dual:
 		l.Network, l.Host = "tcp", ""
-	case end.addr.Is4():
+	case e.addr.Is4():
 		l.Network = "tcp4"
 	}
 	return l
@@ -139,35 +144,58 @@ func (m *socket) in(at bindAddr) bool {
 	return at.end.withPort(port) == m.at.end && port >= at.end.port && port < at.end.port+at.ports
 }
 
-// pick chooses the passed sockets of a listener: those of LISTENER.SLOT, those of its
-// name, those at its address. at is where they are.
-func (l *ListenerSet) pick(asked Listener, want bindAddr) (at bindAddr, chosen []*socket, err error) {
-	from, names := l.set.passed, make([]string, len(l.listeners))
-	for i, other := range l.listeners {
-		names[i] = other.Name
+// found are passed sockets at one address.
+type found struct {
+	at      bindAddr
+	sockets []*socket
+}
+
+// pick chooses the passed sockets of a listener: those of LISTENER.SLOT, of any family that
+// it can have, those of its name, those at its address. It sets where the listener is.
+func (l *ListenerSet) pick(e *served) (all []found, err error) {
+	asked, from, names := e.asked, l.set.passed, make([]string, len(l.served))
+	for i, other := range l.served {
+		names[i] = other.asked.Name
 	}
-	at, units, err := pickUnits(asked, want, names, from)
+	at, units, err := pickUnits(asked, e.want, names, from)
 	if err != nil {
-		return at, nil, err
+		return nil, err
 	}
 	mine := func(p *socket) bool {
 		return p.stored != "" && p.isUnix() == (asked.Network == "unix") && (p.listener == asked.Name || !slices.Contains(names, p.listener))
 	}
 	if at.end.port == 0 && at.path == "" { // the kernel may have picked a port for an earlier master
-		earlier := slices.IndexFunc(from, func(p *socket) bool {
-			return mine(p) && p.listener == asked.Name && p.at.end.withPort(0) == at.end
-		})
-		if earlier >= 0 {
-			at.end = from[earlier].at.end
+		for _, p := range from {
+			there := slices.ContainsFunc(at.families(), func(f bindAddr) bool { return f.end == p.at.end.withPort(0) })
+			if mine(p) && p.listener == asked.Name && there {
+				at.end.port = p.at.end.port
+				break
+			}
 		}
 	}
-	shared := at.mode == ModeShared
-	if shared && len(units) > 1 {
-		return at, nil, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
+	if at.mode == ModeShared && len(units) > 1 {
+		return nil, fmt.Errorf("cannot listen on %s: systemd passed %d sockets for it, and mode %q takes one: use mode %q or let the socket unit have one", asked, len(units), ModeShared, ModeReuseport)
 	}
-	stored := filter(from, func(p *socket) bool { return mine(p) && p.in(at) && (!shared || len(units) == 0) })
-	taken := map[int]bool{}
-	for _, p := range append(stored, units...) {
+	e.at = at
+	for i, f := range at.families() {
+		chosen := filter(from, func(p *socket) bool { return mine(p) && p.in(f) && (at.mode != ModeShared || len(units) == 0) })
+		if i == 0 {
+			chosen = append(chosen, units...)
+		}
+		if chosen = seat(f, chosen); len(chosen) > 0 {
+			all = append(all, found{f, chosen})
+		}
+	}
+	if len(all) == 0 {
+		all = []found{{at: at}}
+	}
+	return all, nil
+}
+
+// seat gives each passed socket at an address its slot, and leaves out what has none.
+func seat(at bindAddr, given []*socket) (chosen []*socket) {
+	shared, taken := at.mode == ModeShared, map[int]bool{}
+	for _, p := range given {
 		slot := 0
 		switch {
 		case at.mode == ModeEach:
@@ -184,7 +212,7 @@ func (l *ListenerSet) pick(asked Listener, want bindAddr) (at bindAddr, chosen [
 			chosen = append(chosen, p)
 		}
 	}
-	return at, chosen, nil
+	return chosen
 }
 
 // pickUnits chooses unit-owned sockets, all at one address: of the listener's name and

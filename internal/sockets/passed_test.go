@@ -72,7 +72,7 @@ func TestPassedElsewhere(t *testing.T) {
 	}
 	again, err := s.Open([]Listener{l}, 1)
 	check(t, err)
-	if again.bound[0] != s.line.bound[0] {
+	if again.bound()[0] != s.line.bound()[0] {
 		t.Error("another address")
 	}
 }

@@ -26,6 +26,7 @@ type socket struct {
 	at        bindAddr        // of TCP and passed ones; without a path where a unix socket has no file
 	listener  string          // of LISTENER.SLOT, as it was passed
 	options   [][]byte        // of a socket unit's, as it was passed
+	given     [][]byte        // the options that a program's own socket had, see imitate
 	damaged   bool            // a worker has set what cannot be set back: told
 
 	next    *socket      // of a group: another one for the slot, see group.fileFor

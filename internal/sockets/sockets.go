@@ -117,6 +117,11 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 func (s *Set) Steer(serving []*ListenerSet) (err error) {
 	s.serving = slices.Clone(serving)
 	for _, b := range s.bound {
+		if s.deserted(b) {
+			for slot := range b.users {
+				_ = b.closeSlot(slot) // what fails is steering those that are about to end
+			}
+		}
 		b.mode.settle()
 		err = cmp.Or(err, b.mode.steer())
 	}

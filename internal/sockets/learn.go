@@ -1,0 +1,131 @@
+package sockets
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Learn adds a listener at the address of a program's socket, which is bound to a port or
+// path that the program had named, and does not listen: for 1 to 1024 slots, each with a
+// socket that listens. The caller then puts Take's socket in the place of the program's,
+// which holds the port for as long as somebody has a copy. If it fails nothing has changed
+// (but a unix socket's file may be gone), and the error says what to do.
+func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) {
+	s := l.set
+	if slots < 1 || slots > maxSlots || s.closed || !slices.Contains(s.sets, l) {
+		return learned, fmt.Errorf("cannot learn a listener for %s: there are none", count(slots, "slot"))
+	}
+	asked, err := p.listener()
+	if err != nil {
+		return learned, fmt.Errorf("cannot learn where a program listens: %w", err)
+	}
+	asked.Name = freeName("", asked.plainName(), l.Listeners(0))
+	want, err := resolve(asked, slots, true)
+	if err != nil {
+		return learned, fmt.Errorf("cannot listen on %s: %w", asked, err)
+	}
+	if _, err := s.overlaps(asked, want); err != nil {
+		return learned, err
+	}
+	b := s.newAddress(asked, want, true, nil)
+	b.learned = true
+	if asked.Network == "unix" {
+		err = b.openAll(slots)
+	} else {
+		err = b.joinProgram(p.Socket, slots)
+	}
+	if err == nil {
+		err = b.mode.steer()
+	}
+	if err != nil {
+		b.close()
+		return learned, explainLimit(err, slots)
+	}
+	l.served = append(l.served, &served{asked: asked, want: want, at: want, families: []family{{boundAddress: b}}})
+	s.bound = append(s.bound, b)
+	s.store(s.bound)
+	return asked, nil
+}
+
+// listener is what would have forkd listen where the program's socket is bound.
+func (p Program) listener() (l Listener, err error) {
+	at, err := localAddr(p.Socket)
+	switch {
+	case err != nil:
+		return l, err
+	case p.Network == "unix":
+		file := fileAt(filepath.Clean(p.Path))
+		if err := file.identify(p.Socket, file.path); err != nil {
+			return l, fmt.Errorf("%s is not the file of its socket: %w", p.Path, err)
+		}
+		stat := statOf(file.info)
+		l = Listener{Network: "unix", Path: file.path, Perm: file.info.Mode().Perm(), Owner: &Owner{stat.Uid, stat.Gid}, Mode: ModeShared}
+	case at.end.port == 0:
+		return l, errors.New("its socket is not bound")
+	default:
+		l = at.end.listener()
+		l.Mode, l.Balance = ModeReuseport, BalanceHash
+		freebind, err := unix.GetsockoptInt(p.Socket, unix.IPPROTO_IP, unix.IP_FREEBIND)
+		l.Freebind = err == nil && freebind != 0
+	}
+	l.Backlog, l.Nonblocking = DefaultBacklog, p.Nonblocking
+	return l, nil
+}
+
+// plainName is what a configuration calls the listener by default: its port or file.
+func (l Listener) plainName() string {
+	if l.Network != "unix" {
+		return strconv.Itoa(l.Port)
+	}
+	name := strings.Map(func(r rune) rune { // LISTEN_FDNAMES separates names by colons
+		if strings.ContainsRune("._-", r) || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '-'
+	}, filepath.Base(l.Path))
+	if name = strings.Trim(name, "._-"); name == "" {
+		return "unix"
+	}
+	return name
+}
+
+// joinProgram binds the slots' sockets beside a program's socket. The kernel allows that
+// to sockets with SO_REUSEPORT that were made by one user, and goes by the user of the
+// thread's file accesses (setfsuid(2)); later that no longer matters, so that they become
+// the master's. The program's socket cannot become the master's: fchown(2) of an MPTCP
+// socket does not reach the TCP socket within, which has the port.
+func (b *boundAddress) joinProgram(program, slots int) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(program, &stat); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if err := share(program); err != nil {
+		return err
+	}
+	var err error
+	if own, theirs := os.Geteuid(), int(stat.Uid); own == theirs {
+		err = b.openAll(slots)
+	} else {
+		runtime.LockOSThread()
+		_ = unix.Setfsuid(theirs) // where it is forbidden, bind(2) fails
+		err = b.openAll(slots)
+		_ = unix.Setfsuid(own)
+		runtime.UnlockOSThread()
+		for _, m := range b.all() {
+			err = cmp.Or(err, os.NewSyscallError("fchown", unix.Fchown(m.fd, own, -1)))
+		}
+	}
+	if err != nil {
+		_ = unix.SetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+	}
+	return err
+}

@@ -105,7 +105,7 @@ func (e *executor) perform(actions []pool.Action) {
 		case pool.Scaled:
 			e.slots = a.To
 			e.shareAgain()
-		case pool.StateChanged, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
+		case pool.StateChanged, pool.WorkerStalled, pool.Overloaded, pool.Replaced, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
 			// for the log and the event log
 		}
 	}
@@ -239,7 +239,7 @@ func (e *executor) retire(a pool.Retire) {
 	if w == nil {
 		return
 	}
-	if err := w.retire(a.Reason, a.Deadline); err != nil {
+	if err := w.retire(a); err != nil {
 		e.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
 	}
 	if n := w.shed(); n > 0 {

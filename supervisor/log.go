@@ -42,6 +42,20 @@ func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) ev
 				level = slog.LevelError
 			}
 			logWhy(log, level, "roll ended", a.Why, slog.Int("generation", a.Generation), slog.String("result", string(a.Result)))
+		case pool.WorkerStalled:
+			level, text := slog.LevelWarn, "stalled"
+			if !a.Stalled {
+				level, text = slog.LevelInfo, "recovered"
+			}
+			logWorker(log, level, text, a.Why, a.ID, worker(a.ID).PID)
+		case pool.Overloaded:
+			log.Error("overloaded: no worker is steered round or replaced for it", "stalled", a.Stalled, "of", a.Of)
+		case pool.Replaced:
+			if a.Err == "" {
+				logWorker(log, slog.LevelInfo, "replaced", a.Why, a.ID, worker(a.ID).PID)
+			} else {
+				logWorker(log, slog.LevelWarn, "not replaced", a.Err, a.ID, worker(a.ID).PID, slog.String("for", a.Why))
+			}
 		case pool.AppUp:
 			log.Info("up", "ready", a.Ready, "of", a.Wanted)
 		case pool.Scaled:
@@ -67,17 +81,23 @@ func logState(log *slog.Logger, a pool.StateChanged, pid int) {
 	case a.To == pool.StateBackoff, a.To == pool.StateGone && a.From != pool.StateDraining:
 		level = slog.LevelWarn
 	}
-	attrs := []slog.Attr{slog.Int("slot", a.ID.Slot), slog.Int("generation", a.ID.Generation)}
-	if pid != 0 {
-		attrs = append(attrs, slog.Int("pid", pid))
-	}
+	var attrs []slog.Attr
 	if a.From != pool.StateLive {
 		attrs = append(attrs, slog.String("from", string(a.From)))
 	}
 	if a.To == pool.StateBackoff {
 		attrs = append(attrs, slog.Duration("for", a.Wait))
 	}
-	logWhy(log, level, string(a.To), a.Why, attrs...)
+	logWorker(log, level, string(a.To), a.Why, a.ID, pid, attrs...)
+}
+
+// logWorker logs what is about a worker, or a slot: then pid is 0.
+func logWorker(log *slog.Logger, level slog.Level, text, why string, id pool.ID, pid int, more ...slog.Attr) {
+	attrs := []slog.Attr{slog.Int("slot", id.Slot), slog.Int("generation", id.Generation)}
+	if pid != 0 {
+		attrs = append(attrs, slog.Int("pid", pid))
+	}
+	logWhy(log, level, text, why, append(attrs, more...)...)
 }
 
 // logWhy logs with the reason last, if there is one.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
@@ -51,10 +52,14 @@ const drainMargin = 250 * time.Millisecond
 
 // retire asks the worker to drain until it is killed: on the channel first, so that
 // the reason and the deadline are there when the signal comes.
-func (w *worker) retire(reason pool.Reason, kill time.Time) error {
-	deadline := kill.Add(-min(drainMargin, w.cfg.Drain.Timeout/10))
-	told := w.link.Send(ipc.Drain{Reason: string(reason), Deadline: deadline, Idle: w.cfg.Drain.Idle})
-	if err := w.process.Signal(w.cfg.StopSignal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+func (w *worker) retire(a pool.Retire) error {
+	deadline := a.Deadline.Add(-min(drainMargin, w.cfg.Drain.Timeout/10))
+	told := w.link.Send(ipc.Drain{Reason: string(a.Reason), Deadline: deadline, Idle: w.cfg.Drain.Idle})
+	signal := w.cfg.StopSignal
+	if a.Abort {
+		signal = syscall.SIGABRT
+	}
+	if err := w.process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	if errors.Is(told, workerlink.ErrClosed) {

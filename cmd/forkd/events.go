@@ -88,11 +88,12 @@ func formatEvent(s screen, e control.Event, prefix string) string {
 
 func eventStyle(kind string) style {
 	switch kind {
-	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack:
+	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack, control.EventOverloaded:
 		return red
-	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventListeningAgain, control.EventSocketSpoilt, control.EventPortShared, fleet.EventUnreadable:
+	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventStalled, control.EventReplaceFailed,
+		control.EventListeningAgain, control.EventSocketSpoilt, control.EventPortShared, fleet.EventUnreadable:
 		return yellow
-	case control.EventReady, control.EventRollDone, control.EventUp, control.EventResumed:
+	case control.EventReady, control.EventRollDone, control.EventUp, control.EventResumed, control.EventRecovered:
 		return green
 	default:
 		return plain

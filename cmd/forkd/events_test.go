@@ -11,8 +11,9 @@ func TestEventColors(t *testing.T) {
 	for kind, want := range map[string]style{
 		control.EventCrashed: red, control.EventFailed: red, control.EventRollFailed: red, control.EventRolledBack: red,
 		control.EventBackoff: yellow, control.EventDraining: yellow, control.EventLeftover: yellow, control.EventListeningAgain: yellow,
+		control.EventOverloaded: red, control.EventStalled: yellow, control.EventReplaceFailed: yellow, control.EventRecovered: green,
 		control.EventReady: green, control.EventRollDone: green, control.EventUp: green, control.EventResumed: green,
-		control.EventExited: plain, control.EventScaled: plain, control.EventDown: plain, control.EventRollStarted: plain,
+		control.EventExited: plain, control.EventReplaced: plain, control.EventScaled: plain, control.EventDown: plain, control.EventRollStarted: plain,
 		"shed": plain, "": plain,
 	} {
 		if got := eventStyle(kind); got != want {

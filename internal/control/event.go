@@ -31,6 +31,11 @@ const (
 	EventRollDone        = "roll_done"
 	EventRolledBack      = "rolled_back"
 	EventRollFailed      = "roll_failed"
+	EventStalled         = "stalled"   // connections wait for a worker, and it takes none
+	EventRecovered       = "recovered" // a stalled one takes them again
+	EventOverloaded      = "overloaded"
+	EventReplaced        = "replaced"
+	EventReplaceFailed   = "replace_failed"
 	EventScaled          = "scaled"
 	EventDraining        = "draining"
 	EventResumed         = "resumed"

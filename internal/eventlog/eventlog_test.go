@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -73,5 +74,33 @@ func TestReasonsAreBounded(t *testing.T) {
 	l.Add(control.Event{Type: control.EventRefused, Reason: strings.Repeat("ä", MaxReason)})
 	if n := len(l.After(0).Events[0].Reason); n > MaxReason+len("...") {
 		t.Errorf("%d bytes", n)
+	}
+}
+
+// What becomes of a stalled worker is said of that worker, overload of the whole app.
+func TestStalls(t *testing.T) {
+	l := New(time.Now())
+	id := pool.ID{Slot: 2, Generation: 3, Attempt: 4}
+	l.Record([]pool.Action{
+		pool.WorkerStalled{ID: id, Stalled: true, Why: "none accepted"},
+		pool.WorkerStalled{ID: id, Why: "accepts"},
+		pool.Overloaded{Stalled: 2, Of: 4},
+		pool.Replaced{ID: id, Why: "asked for"},
+		pool.Replaced{ID: id, Why: "asked for", Err: "exit status 1"},
+	}, func(pool.ID) WorkerInfo { return WorkerInfo{PID: 77} })
+	var got []string
+	for _, e := range l.After(0).Events {
+		text := e.Type + ": " + e.Reason
+		if e.Slot != nil {
+			text = fmt.Sprintf("%d.%d %d %s", *e.Slot, *e.Generation, *e.PID, text)
+		}
+		got = append(got, text)
+	}
+	want := []string{
+		"2.3 77 stalled: none accepted", "2.3 77 recovered: accepts", "overloaded: 2 of 4 workers are stalled",
+		"2.3 77 replaced: asked for", "2.3 77 replace_failed: asked for: exit status 1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

@@ -30,6 +30,20 @@ func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
 			l.rollProgress(a)
 		case pool.RollEnded:
 			l.rollEnded(a)
+		case pool.WorkerStalled:
+			kind := control.EventStalled
+			if !a.Stalled {
+				kind = control.EventRecovered
+			}
+			l.Add(workerEvent(kind, a.ID, worker(a.ID), a.Why))
+		case pool.Overloaded:
+			l.Add(control.Event{Type: control.EventOverloaded, Reason: fmt.Sprintf("%d of %d workers are stalled", a.Stalled, a.Of)})
+		case pool.Replaced:
+			kind, why := control.EventReplaced, a.Why
+			if a.Err != "" {
+				kind, why = control.EventReplaceFailed, a.Why+": "+a.Err
+			}
+			l.Add(workerEvent(kind, a.ID, worker(a.ID), why))
 		case pool.AppUp:
 			why := ""
 			if a.Ready < a.Wanted {
@@ -72,11 +86,16 @@ func (l *Log) stateChanged(a pool.StateChanged, info WorkerInfo) {
 	default:
 		return
 	}
-	e := control.Event{Type: kind, Slot: new(a.ID.Slot), Generation: new(a.ID.Generation), Reason: a.Why}
+	l.Add(workerEvent(kind, a.ID, info, a.Why))
+}
+
+// workerEvent is an event about a worker, or about a slot: then info has no PID.
+func workerEvent(kind string, id pool.ID, info WorkerInfo, why string) control.Event {
+	e := control.Event{Type: kind, Slot: &id.Slot, Generation: &id.Generation, Reason: why}
 	if info.PID != 0 {
 		e.PID = &info.PID
 	}
-	l.Add(e)
+	return e
 }
 
 // exited adds to the list of exits.

@@ -35,11 +35,12 @@ type (
 		Vacant bool
 	}
 	// Retire asks a worker to drain: by a message on its channel, with the reason and
-	// the deadline, and by its stop signal.
+	// the deadline, and by its stop signal; with Abort by SIGABRT in its place.
 	Retire struct {
 		ID       ID
 		Reason   Reason
 		Deadline time.Time
+		Abort    bool
 	}
 	// StopGroup sends the stop signal to the left-over processes of a dead worker.
 	StopGroup struct{ ID ID }
@@ -71,6 +72,22 @@ type (
 		Why  string
 		Exit Exit
 		Wait time.Duration
+	}
+	// WorkerStalled reports that a ready worker has stalled, or takes connections again.
+	WorkerStalled struct {
+		ID      ID
+		Stalled bool
+		Why     string
+	}
+	// Overloaded reports that so many of the workers have stalled at the same time that
+	// it is not for a fault of theirs. None is steered round or replaced for it until
+	// fewer are.
+	Overloaded struct{ Stalled, Of int }
+	// Replaced answers ReplaceRequested, and reports a replacement of a stalled worker.
+	// Err says why the worker has not been replaced; "": it has.
+	Replaced struct {
+		ID       ID
+		Why, Err string
 	}
 	// RollProgress reports the progress of a roll. Done counts the slots that have a
 	// ready worker of the new generation.
@@ -125,6 +142,9 @@ func (Steer) action()            {}
 func (CloseSlot) action()        {}
 func (CloseListeners) action()   {}
 func (StateChanged) action()     {}
+func (WorkerStalled) action()    {}
+func (Overloaded) action()       {}
+func (Replaced) action()         {}
 func (RollProgress) action()     {}
 func (RollEnded) action()        {}
 func (AppExited) action()        {}

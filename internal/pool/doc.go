@@ -44,9 +44,35 @@
 //	ready (as starting, but)
 //	  Ticked                                    nothing
 //	  Notified                                  nothing
+//	  Stalled                                   stalled
+//	  ReplaceRequested                          -> starting, Start
+//
+//	stalled (as ready, but)
+//	  Ticked                                    -> starting, Start
+//	  Stalled                                   nothing
+//	  Accepted                                  no longer stalled
+//
+//	ready, its successor starting (as ready, but)
+//	  Ticked                                    -> draining, Retire, not replaced
+//	  ReplaceRequested                          nothing
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore
+//	  StandbyRequested                          not replaced, -> draining, Retire, -> draining, Retire
+//	  StopRequested                             CloseListeners, not replaced, -> draining, Retire, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, not replaced, -> draining, Retire, Kill, -> draining, Retire, Kill
+//
+//	starting, to replace another (as starting, but)
+//	  Ticked                                    -> draining, Retire, not replaced
+//	  Notified                                  -> ready, Restore, -> draining, Retire, Replaced
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, not replaced
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore, not replaced
+//	  StandbyRequested                          not replaced, -> draining, Retire, -> draining, Retire
+//	  StopRequested                             CloseListeners, not replaced, -> draining, Retire, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, not replaced, -> draining, Retire, Kill, -> draining, Retire, Kill
 //
 //	draining, its successor ready
 //	  Ticked                                    roll ended: done
+//	  ReplaceRequested                          not replaced
 //	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore
 //	  Exited{Leftovers}                         -> gone, StopGroup, Restore
 //	  ScaleRequested{2}                         Scaled, -> starting, Start, roll monitoring, Steer
@@ -56,6 +82,7 @@
 //
 //	draining, the app stops
 //	  Ticked                                    Kill
+//	  ReplaceRequested                          not replaced
 //	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, AppExited
 //	  Exited{Leftovers}                         -> gone, StopGroup
 //	  StopRequested{Now}                        Kill
@@ -86,6 +113,7 @@
 //	  StandbyRequested                          nothing
 //
 //	ready, roll preparing (as ready, but)
+//	  ReplaceRequested                          nothing
 //	  Prepared                                  -> starting, Start, roll rolling
 //	  PrepareFailed                             roll ended: rolled_back, Forget
 //	  RollRequested                             nothing
@@ -107,6 +135,7 @@
 //
 //	ready, roll monitoring (as ready, but)
 //	  Ticked                                    roll ended: done, Forget
+//	  ReplaceRequested                          nothing
 //	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, CheckRelease, roll checking
 //	  Exited{Leftovers}                         -> gone, StopGroup, Restore, CheckRelease, roll checking
 //	  RollRequested                             nothing

@@ -49,6 +49,19 @@ type (
 	// Idled says that the worker's processes are idle and it listens nowhere
 	// (Seen.Learns).
 	Idled struct{ ID ID }
+	// Stalled says that connections wait for the worker and that it has accepted none
+	// for health.stall.
+	Stalled struct{ ID ID }
+	// Accepted says that a stalled worker has accepted connections again.
+	Accepted struct{ ID ID }
+	// ReplaceRequested asks to replace one worker in its slot, by one of its own
+	// generation. Abort: it gets SIGABRT in place of its stop signal. Answer: Replaced,
+	// one for all requests for the same worker.
+	ReplaceRequested struct {
+		ID    ID
+		Why   string
+		Abort bool
+	}
 	// Exited says that the worker's leader has ended. Leftovers: other processes of
 	// its group live; GroupEnded will follow.
 	Exited struct {
@@ -101,6 +114,9 @@ func (Notified) event()           {}
 func (Listened) event()           {}
 func (Accepting) event()          {}
 func (Idled) event()              {}
+func (Stalled) event()            {}
+func (Accepted) event()           {}
+func (ReplaceRequested) event()   {}
 func (Exited) event()             {}
 func (GroupEnded) event()         {}
 func (RollRequested) event()      {}

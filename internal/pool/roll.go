@@ -134,7 +134,7 @@ func (p *Pool) advance(r *roll) bool {
 	case len(r.queue) == 0:
 		r.phase = RollMonitoring
 		r.until = p.now.Add(p.of(r.to).Update.Monitor)
-	case r.nextAt.After(p.now), p.crowded(r):
+	case r.nextAt.After(p.now), p.vacated() != nil, p.crowded(r):
 		return false
 	default:
 		p.beginStep(r, p.of(r.to).Update.Parallelism)
@@ -374,6 +374,9 @@ func (p *Pool) rollProgress() RollProgress {
 	m := RollProgress{Phase: r.phase, Reload: r.reload, From: r.from, To: r.to, Why: r.why}
 	if !r.waitBy.IsZero() && len(r.before) == 0 {
 		m.Why = fmt.Sprintf("two generations drain still: waiting up to %s for the oldest", drainWait)
+	}
+	if v := p.vacated(); v != nil && len(r.before) == 0 {
+		m.Why = fmt.Sprintf("slot %d has been replaced: waiting for its new worker", v.id.Slot)
 	}
 	for _, s := range p.slots {
 		if s.leaving.asked {

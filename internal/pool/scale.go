@@ -46,6 +46,7 @@ func (p *Pool) scale(n int, why string) {
 			p.joinRoll(s)
 		}
 	}
+	p.endReplacements()
 }
 
 // joinRoll gives a slot that is new, or wanted again, its generation. During a roll

@@ -92,6 +92,7 @@ func testSettings() Settings {
 		Restart: Restart{Condition: RestartAny, Delay: 100 * time.Millisecond, MaxDelay: 30 * time.Second, Window: 5 * time.Second},
 		Update:  Update{Parallelism: 1, Order: StartFirst, FailureAction: Rollback, Monitor: 5 * time.Second},
 		Drain:   Drain{Timeout: 30 * time.Second},
+		Health:  Health{Stall: 10 * time.Second},
 	}
 }
 
@@ -131,6 +132,10 @@ func (p *player) set(key, value string) {
 		s.Update.FailureAction = FailureAction(value)
 	case "drain.timeout":
 		s.Drain.Timeout = p.duration(value)
+	case "health.stall":
+		s.Health.Stall = p.duration(value)
+	case "health.abort":
+		s.Health.Abort = value == "true"
 	case "seen":
 		for field := range strings.SplitSeq(value, ",") {
 			p.see(field)
@@ -196,6 +201,12 @@ func (p *player) event(words []string) Event {
 		return Accepting{id}
 	case "idled":
 		return Idled{id}
+	case "stalled":
+		return Stalled{id}
+	case "accepted":
+		return Accepted{id}
+	case "replace-requested":
+		return ReplaceRequested{ID: id, Why: values["why"], Abort: values["abort"] == "yes"}
 	case "exited":
 		exit := Exit{Code: number("code"), Words: "exit status " + values["code"]}
 		if signal := number("signal"); signal != 0 {
@@ -266,7 +277,11 @@ func describe(a Action) string {
 		}
 		return fmt.Sprintf("restore slot=%d", a.Slot)
 	case Retire:
-		return fmt.Sprintf("retire %s %s until=%s", a.ID, a.Reason, a.Deadline.Sub(epoch))
+		abort := ""
+		if a.Abort {
+			abort = " by SIGABRT"
+		}
+		return fmt.Sprintf("retire %s %s until=%s%s", a.ID, a.Reason, a.Deadline.Sub(epoch), abort)
 	case StopGroup:
 		return "stop-group " + a.ID.String()
 	case Kill:
@@ -299,6 +314,12 @@ func describe(a Action) string {
 			moved += fmt.Sprintf(" (for %s)", a.Wait)
 		}
 		return moved
+	case WorkerStalled:
+		return fmt.Sprintf("stalled=%t %s: %s", a.Stalled, a.ID, a.Why)
+	case Overloaded:
+		return fmt.Sprintf("overloaded: %d of %d", a.Stalled, a.Of)
+	case Replaced:
+		return strings.TrimSuffix(fmt.Sprintf("replaced %s: %s: not replaced, %s", a.ID, a.Why, a.Err), ": not replaced, ")
 	case RollProgress:
 		return fmt.Sprintf("roll %d -> %d %s %d/%d %s", a.From, a.To, a.Phase, a.Done, a.Of, a.Why)
 	case RollEnded:

@@ -34,7 +34,7 @@ const (
 // (docs/contract.md, Channel and counters page).
 type Reason string
 
-// The reasons. A worker that was not ready in time has ReasonRecycle.
+// The reasons. A worker that is replaced, or was not ready in time, has ReasonRecycle.
 const (
 	ReasonRoll    Reason = "roll"
 	ReasonScale   Reason = "scale"
@@ -68,9 +68,12 @@ type Worker struct {
 	ReadyHow      string // what showed that it was ready: "accepting", "said READY=1", "alive for 1s"
 	Reason        Reason // why it drains
 	Killed        bool   // SIGKILL has been sent
+	Stalled       bool   // connections wait and it takes none
 
-	deadline time.Time // of a drain; zero: none
-	unwanted Reason    // retire it with this reason as soon as it runs
+	deadline  time.Time // of a drain; zero: none
+	unwanted  Reason    // retire it with this reason as soon as it runs
+	replaceAt time.Time // when it is replaced if it is still stalled; zero: that has been asked for
+	abort     bool      // SIGABRT in place of its stop signal
 }
 
 // Slot is one place of the app. It outlives its workers.
@@ -132,6 +135,9 @@ type Pool struct {
 	requested bool // another roll follows the current one
 	reload    bool // that one reads the configuration
 	lastRoll  RollEnded
+
+	replacements []*replacement // asked for and not answered, in this order
+	overloaded   bool           // so many workers are stalled that nothing is done about it
 
 	standby     bool      // no workers are wanted until the next roll
 	hostDrain   bool      // the host is advertised as draining
@@ -211,12 +217,15 @@ func (p *Pool) alive() int {
 // serving returns the newest worker of a generation (0: of any) that is not draining.
 func (s *Slot) serving(generation int) *Worker {
 	for _, w := range slices.Backward(s.Workers) {
-		if w.State != StateDraining && w.unwanted == "" && (generation == 0 || w.ID.Generation == generation) {
+		if w.serves() && (generation == 0 || w.ID.Generation == generation) {
 			return w
 		}
 	}
 	return nil
 }
+
+// serves reports whether a worker is, or will be, ready and is to stay.
+func (w *Worker) serves() bool { return w.State != StateDraining && w.unwanted == "" }
 
 // keepServing sets the slot's generation to that of the worker that serves, and
 // reports whether there is one.
@@ -229,19 +238,30 @@ func (s *Slot) keepServing() bool {
 }
 
 // ready reports whether the slot has a ready worker.
-func (s *Slot) ready() bool {
-	return slices.ContainsFunc(s.Workers, func(w *Worker) bool { return w.State == StateReady })
+func (s *Slot) ready() bool { return s.newestReady() != nil }
+
+func (s *Slot) newestReady() *Worker {
+	for _, w := range slices.Backward(s.Workers) {
+		if w.State == StateReady {
+			return w
+		}
+	}
+	return nil
 }
 
 // accepting is the generation that gets the slot's new connections: the newest
 // ready one, else the slot's own.
 func (s *Slot) accepting() int {
-	for _, w := range slices.Backward(s.Workers) {
-		if w.State == StateReady {
-			return w.ID.Generation
-		}
+	if w := s.newestReady(); w != nil {
+		return w.ID.Generation
 	}
 	return s.Generation
+}
+
+// stalled reports whether the worker that gets the slot's new connections takes none.
+func (s *Slot) stalled() bool {
+	w := s.newestReady()
+	return w != nil && w.Stalled
 }
 
 // settled reports whether the slot has a ready worker of its generation.

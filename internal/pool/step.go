@@ -12,12 +12,17 @@ func (p *Pool) Step(now time.Time, ev Event) []Action {
 	p.now = now
 	p.note(ev)
 	p.expire()
+	p.endReplacements()
 	p.advanceRoll()
+	p.weighStalls()
+	p.replaceStalled()
+	p.beginReplacement()
 	for _, s := range p.slots {
 		p.converge(s)
 	}
 	p.dropSlots()
 	p.reportRoll()
+	p.weighStalls() // some may have been retired
 	p.steer()
 	p.finish()
 	actions := p.actions
@@ -32,7 +37,9 @@ func (p *Pool) Next() time.Time {
 		return time.Time{}
 	}
 	next := earliest(p.bootBy, p.stopAt)
-	p.workers(func(s *Slot, w *Worker) { next = earliest(next, p.workerDeadline(s, w)) })
+	p.workers(func(s *Slot, w *Worker) {
+		next = earliest(next, earliest(p.workerDeadline(s, w), p.stallDeadline(s, w)))
+	})
 	for _, l := range p.left {
 		next = earliest(next, l.deadline)
 	}
@@ -74,6 +81,12 @@ func (p *Pool) note(ev Event) {
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Accepting = true })
 	case Idled:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Idled = true })
+	case Stalled:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.stalled(w) })
+	case Accepted:
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.accepted(w) })
+	case ReplaceRequested:
+		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.replaceRequested(s, w, ev) })
 	case Exited:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { p.ended(s, w, ev.Exit, ev.Leftovers) })
 	case GroupEnded:
@@ -179,7 +192,8 @@ func (p *Pool) anyFailure() string {
 
 // steer sends Steer when the set of serving slots has changed. A slot without a
 // ready worker stays in the set for steerAfter: a crashed worker is back before most
-// clients notice. A leaving slot is taken out before Leave is sent.
+// clients notice. A leaving slot is taken out before Leave is sent, a stalled one while
+// another can take.
 func (p *Pool) steer() {
 	if !p.began || p.stop != stopNone {
 		return
@@ -192,7 +206,7 @@ func (p *Pool) steer() {
 		case s.lostAt.IsZero():
 			s.lostAt = p.now
 		}
-		if !s.over() && !s.leaving.asked && (s.lostAt.IsZero() || s.lostAt.Add(steerAfter).After(p.now)) {
+		if !s.over() && !s.leaving.asked && !p.steerRound(s) && (s.lostAt.IsZero() || s.lostAt.Add(steerAfter).After(p.now)) {
 			serving[i] = s.accepting()
 		}
 	}

@@ -20,7 +20,7 @@ type situation struct {
 }
 
 func situations() []situation {
-	first, second := ID{0, 1, 1}, ID{0, 2, 2}
+	first, second, again := ID{0, 1, 1}, ID{0, 2, 2}, ID{0, 1, 2}
 	prepared := Prepared{2, testSettings(), 1}
 	ready := []Event{Began{}, Started{first}, Notified{first}}
 	after := func(more ...Event) []Event { return slices.Concat(ready, more) }
@@ -28,6 +28,9 @@ func situations() []situation {
 		{"starting, not running yet", "", first, []Event{Began{}}},
 		{"starting", "", first, []Event{Began{}, Started{first}}},
 		{"ready", "starting", first, ready},
+		{"stalled", "ready", first, after(Stalled{first})},
+		{"ready, its successor starting", "ready", first, after(ReplaceRequested{ID: first}, Started{again})},
+		{"starting, to replace another", "starting", again, after(ReplaceRequested{ID: first}, Started{again})},
 		{"draining, its successor ready", "", first, after(RollRequested{}, prepared, Started{second}, Notified{second})},
 		{"draining, the app stops", "", first, after(StopRequested{})},
 		{"killed, the app stops", "draining, the app stops", first, after(StopRequested{Now: true})},
@@ -68,6 +71,9 @@ func rows(id ID) []row {
 		{"", Listened{id}},
 		{"", Accepting{id}},
 		{"", Idled{id}},
+		{"", Stalled{id}},
+		{"", Accepted{id}},
+		{"", ReplaceRequested{ID: id, Why: "asked for"}},
 		{"", StartFailed{ID: id, Reason: "no"}},
 		{"StartFailed{Final}", StartFailed{ID: id, Reason: "no", Final: true}},
 		{"", Exited{ID: id, Exit: failure}},
@@ -110,6 +116,15 @@ func words(actions []Action) string {
 	for _, a := range actions {
 		word := name(a)
 		switch a := a.(type) {
+		case WorkerStalled:
+			word = "stalled"
+			if !a.Stalled {
+				word = "no longer stalled"
+			}
+		case Replaced:
+			if a.Err != "" {
+				word = "not replaced"
+			}
 		case StateChanged:
 			word = "-> " + string(a.To)
 			if a.From == a.To {

@@ -52,6 +52,9 @@ func (p *Pool) start(s *Slot) {
 	p.attempts[s.Index]++
 	w := &Worker{ID: ID{s.Index, s.Generation, p.attempts[s.Index]}}
 	s.Workers = append(s.Workers, w)
+	if r := p.begun(); r != nil && r.id.Slot == s.Index {
+		r.by = w.ID
+	}
 	p.become(w, StateStarting, "")
 	p.do(Start{ID: w.ID, Slots: p.wanted})
 }
@@ -136,11 +139,16 @@ func (p *Pool) retire(w *Worker, reason Reason, why string) {
 	w.Reason = reason
 	w.deadline = p.now.Add(timeout)
 	p.become(w, StateDraining, why)
-	p.do(Retire{ID: w.ID, Reason: reason, Deadline: w.deadline})
+	p.do(Retire{ID: w.ID, Reason: reason, Deadline: w.deadline, Abort: w.abort})
 	if timeout <= 0 {
 		p.kill(w, "drain.timeout is 0")
 	}
 	p.cutOldest()
+	if reason == ReasonRoll {
+		p.overtaken(w, "") // that replaces it too
+	} else {
+		p.overtaken(w, "it drains: "+why)
+	}
 }
 
 // retireForStop tells a worker that drains already that the whole app stops: it has
@@ -240,7 +248,8 @@ func (p *Pool) startFailed(s *Slot, w *Worker, ev StartFailed) {
 // ended records the end of a worker, for whatever reason.
 func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
-	expected := w.State == StateDraining || w.unwanted != ""
+	expected := !w.serves()
+	p.overtaken(w, "it has ended: "+exit.Words)
 	p.do(StateChanged{ID: w.ID, From: w.State, To: StateGone, Why: exit.Words, Exit: exit})
 	w.State = StateGone
 	if leftovers {
@@ -252,7 +261,7 @@ func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 		p.do(Restore{Slot: s.Index, Vacant: len(s.Workers) == 0})
 	}
 	if expected {
-		if w.Reason != ReasonRecycle {
+		if w.Reason != ReasonRecycle || !w.ReadyAt.IsZero() { // else failed has noted it
 			s.LastExit = LastExit{At: p.now, Exit: exit, Why: exit.Words}
 		}
 		return

@@ -35,6 +35,8 @@ type world struct {
 	bad       map[int]bool // generations with such a slot
 	failed    int          // the generation whose roll has failed, until the next roll; 0: none
 	ready     []ID         // before the current step
+	asked     map[ID]bool  // requests to replace a worker that wait for their answer; with abort
+	ill       map[ID]bool  // workers that have stalled
 }
 
 type pendingEvent struct {
@@ -42,7 +44,7 @@ type pendingEvent struct {
 	ev Event
 }
 
-const worlds = 1500
+const worlds = 1200
 
 // traced is the seed whose world is printed; -1 for none.
 const traced = 1<<64 - 1
@@ -89,11 +91,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 			Listeners: dice.IntN(2) == 0, Learns: dice.IntN(2) == 0, Listening: dice.IntN(2) == 0,
 			Accepting: dice.IntN(2) == 0, Notifies: dice.IntN(4) == 0,
 		},
+		Health: Health{Stall: pick(0, 500*time.Millisecond, 2*time.Second), Abort: dice.IntN(4) == 0},
 	}
 	w := &world{
 		t: t, seed: seed, dice: dice, settings: s, now: epoch, calm: dice.IntN(4) == 0, bad: map[int]bool{},
 		alive: map[ID]bool{}, groups: map[ID]bool{}, prepared: map[int]bool{1: true},
-		open: map[int]bool{}, accept: map[int]bool{}, timeouts: map[int]time.Duration{1: s.Drain.Timeout},
+		asked: map[ID]bool{}, ill: map[ID]bool{}, open: map[int]bool{}, accept: map[int]bool{}, timeouts: map[int]time.Duration{1: s.Drain.Timeout},
 	}
 	switch {
 	case w.calm:
@@ -152,6 +155,9 @@ func (w *world) live() {
 			w.stale()
 		}
 	}
+	if len(w.asked) > 0 {
+		w.t.Fatalf("quit without an answer to %v", w.asked)
+	}
 	if len(w.alive)+len(w.groups) > 0 {
 		w.t.Fatalf("quit with %v and groups %v alive", w.alive, w.groups)
 	}
@@ -192,6 +198,10 @@ func (w *world) step(ev Event) {
 		w.groups[ev.ID] = true
 	case StandbyRequested:
 		w.unsettled = true
+	case ReplaceRequested:
+		if _, worker := w.pool.find(ev.ID); worker != nil {
+			w.asked[ev.ID] = w.asked[ev.ID] || ev.Abort
+		}
 	}
 	w.ready = w.ready[:0]
 	w.pool.workers(func(s *Slot, worker *Worker) {
@@ -240,6 +250,9 @@ func (w *world) perform(a Action) {
 		w.start(a.ID)
 	case Retire:
 		w.mustLive(a, a.ID)
+		if a.Abort && !w.asked[a.ID] && (!w.ill[a.ID] || !w.settings.Health.Abort) {
+			w.t.Fatalf("%s gets SIGABRT, and nobody has asked for it", a.ID)
+		}
 		if !w.unlucky(20) {
 			w.later(w.within(w.timeouts[a.ID.Generation]), Exited{ID: a.ID, Exit: Exit{Words: "exit status 0"}})
 		}
@@ -250,6 +263,16 @@ func (w *world) perform(a Action) {
 		}
 		w.mustLive(a, a.ID)
 		w.later(w.within(time.Millisecond), Exited{ID: a.ID, Exit: Exit{Code: -1, Signal: 9, Words: "killed by SIGKILL"}})
+	case WorkerStalled:
+		w.ill[a.ID] = true
+	case Replaced:
+		if _, asked := w.asked[a.ID]; !asked && !w.ill[a.ID] {
+			w.t.Fatalf("%s: nobody has asked for it", describe(a))
+		}
+		delete(w.asked, a.ID)
+		if _, worker := w.pool.find(a.ID); a.Err == "" && worker != nil && worker.serves() {
+			w.t.Fatalf("%s: it serves", describe(a))
+		}
 	case StopGroup:
 		if w.chance(50) {
 			w.later(w.within(time.Second), GroupEnded{a.ID})
@@ -314,6 +337,7 @@ func (w *world) start(id ID) {
 	if w.chance(30) {
 		w.later(at+w.within(2*time.Second), Idled{id})
 	}
+	w.ail(id)
 	if w.unlucky(40) {
 		at += w.within(10 * time.Second)
 		w.later(at, Exited{
@@ -321,6 +345,20 @@ func (w *world) start(id ID) {
 			Exit:      Exit{Code: w.dice.IntN(2), Words: "exit"},
 			Leftovers: w.chance(30),
 		})
+	}
+}
+
+// ail has a worker stall, and somebody ask to replace it. It may have ended by then.
+func (w *world) ail(id ID) {
+	if w.chance(20) {
+		at := w.within(10 * time.Second)
+		w.later(at, Stalled{id})
+		if w.chance(50) {
+			w.later(at+w.within(5*time.Second), Accepted{id})
+		}
+	}
+	for w.chance(10) {
+		w.later(w.within(10*time.Second), ReplaceRequested{id, "asked for", w.chance(20)})
 	}
 }
 
@@ -362,6 +400,9 @@ func (w *world) stale() {
 		Listened{id},
 		Accepting{id},
 		Idled{id},
+		Stalled{id},
+		Accepted{id},
+		ReplaceRequested{ID: id, Why: "late"},
 		Exited{ID: id, Leftovers: true},
 		Prepared{Generation: 99},
 		Emptied{0, 99},
@@ -375,117 +416,5 @@ func (w *world) stale() {
 	actions := w.pool.Step(w.now, ev)
 	if len(actions) > 0 || !reflect.DeepEqual(before, w.pool.View()) || next != w.pool.Next() {
 		w.t.Fatalf("stale %#v changed the pool: %v", ev, actions)
-	}
-}
-
-// check checks the invariants after a step.
-func (w *world) check() {
-	v := w.pool.View()
-	if next := w.pool.Next(); !next.IsZero() && !next.After(w.now) {
-		w.t.Fatalf("at %s: Next is %s, which is not later", w.now.Sub(epoch), next.Sub(epoch))
-	}
-	draining, doubled := map[int]bool{}, 0
-	for _, s := range v.Slots {
-		serving := 0
-		for _, worker := range s.Workers {
-			if worker.State == StateReady && w.early(worker) {
-				w.t.Fatalf("%s is ready: %s", worker.ID, worker.ReadyHow)
-			}
-			switch {
-			case !w.alive[worker.ID]:
-				w.t.Fatalf("the pool believes in %s", worker.ID)
-			case worker.drains():
-				draining[worker.ID.Generation] = true
-			case worker.State != StateDraining && worker.unwanted == "":
-				serving++
-			}
-		}
-		if serving > 1 && !s.leaving.asked {
-			doubled++
-		}
-		if s.ready() && !w.accept[s.Index] && !s.leaving.asked && w.pool.stop == stopNone {
-			w.t.Fatalf("slot %d is ready and gets no connections", s.Index)
-		}
-		if s.State != StateLive && serving > 0 {
-			w.t.Fatalf("slot %d is %s with a worker that serves", s.Index, s.State)
-		}
-		if w.settings.Update.Order == StopFirst && len(s.Workers) > 1 {
-			w.t.Fatalf("stop-first, and slot %d has %d workers", s.Index, len(s.Workers))
-		}
-	}
-	if len(draining) > maxDraining && w.pool.stop == stopNone {
-		w.t.Fatalf("%d generations draining", len(draining))
-	}
-	w.checkFailedRoll()
-	w.checkServing(v)
-	// A slot that left during its step may end it during the next.
-	undisturbed := !w.scaled && (v.LastRoll == nil || v.LastRoll.Result == ResultDone) && (v.Roll == nil || v.Roll.Phase == RollRolling)
-	if n := w.settings.Update.Parallelism; n > 0 && doubled > n && undisturbed {
-		w.t.Fatalf("%d slots have two workers that serve, parallelism is %d", doubled, n)
-	}
-	if s := v.Slots; len(s) < v.Wanted && !w.pool.Stopping() || len(s) > v.Wanted && !s[len(s)-1].leaving.asked && !w.pool.Stopping() {
-		w.t.Fatalf("%d slots, wanted %d", len(s), v.Wanted)
-	}
-	if v.Ready == v.Wanted {
-		w.unsettled = false
-	}
-	if w.calm && w.pool.up && !w.unsettled && !w.pool.Stopping() && v.Ready < v.Wanted {
-		w.t.Fatalf("at %s: nothing has failed, and %d of %d are ready", w.now.Sub(epoch), v.Ready, v.Wanted)
-	}
-}
-
-// early reports whether a ready worker has not given a signal that its mode asks for.
-// (Learned listeners are asked of later workers only.)
-func (w *world) early(worker *Worker) bool {
-	seen := w.settings.Seen
-	switch w.settings.Ready.Mode {
-	case ReadyListening:
-		return !worker.Listened
-	case ReadyAccepting:
-		return !worker.Accepting
-	case ReadyNotify:
-		return !worker.Notified
-	case ReadyDelay:
-		return worker.ReadyAt.Sub(worker.StartedAt) < w.pool.of(worker.ID.Generation).Ready.Delay
-	case ReadyAuto:
-		return seen.Listeners && (seen.Accepting && !worker.Accepting || seen.Listening && !worker.Listened && !worker.Notified && !seen.Accepting) ||
-			seen.Notifies && !worker.Notified
-	}
-	return false
-}
-
-// checkFailedRoll: from a roll's failure on, no ready worker of another
-// generation is retired.
-func (w *world) checkFailedRoll() {
-	// A slot that is wanted again after a scale may be given another generation.
-	if w.failed == 0 || w.scaled || w.pool.stop != stopNone || w.pool.standby {
-		return
-	}
-	for _, id := range w.ready {
-		s, worker := w.pool.find(id)
-		if id.Generation != w.failed && worker != nil && worker.State != StateReady && !s.leaving.asked {
-			w.t.Fatalf("at %s: the roll to %d has failed, and %s, which was ready, is %s", w.now.Sub(epoch), w.failed, id, worker.State)
-		}
-	}
-}
-
-// checkServing: if workers only fail to become ready, a roll and its rollback take no
-// more slots out of service than a step has; none with start-first.
-func (w *world) checkServing(v View) {
-	n := w.settings.Update.Parallelism
-	if !w.silent || n == 0 || !v.Up || w.unsettled || w.scaled || w.pool.Stopping() || w.pool.standby {
-		return
-	}
-	if w.settings.Update.Order == StartFirst {
-		n = 0
-	}
-	serving := 0
-	for _, s := range v.Slots {
-		if slices.ContainsFunc(s.Workers, func(worker *Worker) bool { return !worker.ReadyAt.IsZero() && !worker.Killed }) {
-			serving++
-		}
-	}
-	if serving < v.Wanted-n {
-		w.t.Fatalf("at %s: %d of %d slots serve, parallelism is %d: %+v", w.now.Sub(epoch), serving, v.Wanted, w.settings.Update.Parallelism, v)
 	}
 }

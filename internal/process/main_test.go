@@ -26,6 +26,9 @@ const patience = 60 * time.Second
 const masterJob = "PROCESS_TEST_MASTER"
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(lookJob); text != "" {
+		os.Exit(beLooking(text))
+	}
 	if text := os.Getenv(masterJob); text != "" {
 		os.Exit(beMaster(text))
 	}
@@ -194,7 +197,7 @@ type worker struct {
 }
 
 // start runs spec with pipes as 0, 1 and 2, before spec.Files.
-func start(t *testing.T, c *Children, spec Spec) *worker {
+func start(t testing.TB, c *Children, spec Spec) *worker {
 	t.Helper()
 	w, err := tryStart(t, c, spec)
 	if err != nil {
@@ -203,7 +206,7 @@ func start(t *testing.T, c *Children, spec Spec) *worker {
 	return w
 }
 
-func tryStart(t *testing.T, c *Children, spec Spec) (*worker, error) {
+func tryStart(t testing.TB, c *Children, spec Spec) (*worker, error) {
 	t.Helper()
 	stdin, input := pipe(t)
 	output, stdout := pipe(t)
@@ -231,7 +234,7 @@ func shell(script string) Spec {
 	return Spec{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Umask: -1}
 }
 
-func pipe(t *testing.T) (r, w *os.File) {
+func pipe(t testing.TB) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -242,7 +245,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 }
 
 // line reads one line of the worker's output.
-func (w *worker) line(t *testing.T) string {
+func (w *worker) line(t testing.TB) string {
 	t.Helper()
 	var line []byte
 	for one := make([]byte, 1); ; {
@@ -266,7 +269,7 @@ func (w *worker) rest(t *testing.T) string {
 	return string(bytes.TrimSpace(all))
 }
 
-func receive[T any](t *testing.T, from <-chan T, what string) T {
+func receive[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	select {
 	case value := <-from:

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 )
 
 // IsOwn reports whether /proc shows this process's pid namespace.
@@ -58,8 +57,7 @@ func Files(pid int) (files []string) {
 // Sockets returns the inodes of the sockets among such targets.
 func Sockets(files []string) (inodes []uint64) {
 	for _, file := range files {
-		number, isSocket := strings.CutPrefix(file, "socket:[")
-		if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); isSocket && err == nil {
+		if inode, isSocket := SocketInode([]byte(file)); isSocket {
 			inodes = append(inodes, inode)
 		}
 	}

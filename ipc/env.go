@@ -36,7 +36,11 @@ const (
 
 	EnvMaxConnections = "FORKD_MAX_CONNECTIONS" // how many connections may be open at a time; missing: any number
 
+	EnvDrainTimeout = "FORKD_DRAIN_TIMEOUT" // seconds from the stop signal to SIGKILL, for the preload of node
+	EnvDrainIdle    = "FORKD_DRAIN_IDLE"    // how long it keeps idle connections where the app stops, in seconds
+
 	EnvNodeAppInstance = "NODE_APP_INSTANCE" // the slot, as pm2 sets it
+	EnvNodeOptions     = "NODE_OPTIONS"      // options of node
 	EnvPort            = "PORT"              // the first tcp listener's port
 )
 

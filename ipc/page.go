@@ -21,8 +21,9 @@ const (
 	// MaxCount limits every counter that is read, so that sums cannot overflow.
 	MaxCount = 1 << 40
 
-	pageMagic = "FORKDPG1"
-	pageUsed  = 320 // bytes of it that the worker writes; then the limit
+	pageMagic    = "FORKDPG1"
+	pageUsed     = 320 // bytes of it that the worker writes; then the limit
+	pageStopping = 328
 )
 
 // Page is the counters page, as Apache's scoreboard for one worker: PageSize bytes of
@@ -38,6 +39,7 @@ const (
 //	   192     8  requests, unsigned          the worker
 //	   256     8  refused, unsigned           the worker
 //	   320     8  limit of open, unsigned     the master, when it has changed
+//	   328     4  stopping: 1                 the master, before it asks for a drain because the app stops
 //
 // The rest is zero. The worker adds with atomic instructions. Accepts are all accepted
 // connections. Refused are those among them that were over the limit; they are not
@@ -60,7 +62,8 @@ type Page struct {
 	refused  atomic.Uint64
 	_        [56]byte
 	limit    atomic.Uint64
-	_        [PageSize - pageUsed - 8]byte
+	stopping atomic.Uint32
+	_        [PageSize - pageStopping - 4]byte
 }
 
 // bytes returns the memory of p.
@@ -171,6 +174,14 @@ func (p *Page) Limit() int64 { return int64(min(p.limit.Load(), MaxCount)) }
 func SetLimit(fd int, connections int64) error {
 	_, err := unix.Pwrite(fd, binary.NativeEndian.AppendUint64(nil, uint64(max(0, connections))), pageUsed)
 	if err != nil {
+		return fmt.Errorf("cannot write to counters page: %w", err)
+	}
+	return nil
+}
+
+// SetStopping writes to the page behind fd that the app stops, for the master.
+func SetStopping(fd int) error {
+	if _, err := unix.Pwrite(fd, binary.NativeEndian.AppendUint32(nil, 1), pageStopping); err != nil {
 		return fmt.Errorf("cannot write to counters page: %w", err)
 	}
 	return nil

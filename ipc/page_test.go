@@ -79,6 +79,7 @@ func TestPageLayout(t *testing.T) {
 		"requests": {unsafe.Offsetof(p.requests), 192},
 		"refused":  {unsafe.Offsetof(p.refused), 256},
 		"limit":    {unsafe.Offsetof(p.limit), 320},
+		"stopping": {unsafe.Offsetof(p.stopping), pageStopping}, // nodedrain.cjs reads it
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s is %d, want %d", name, c[0], c[1])

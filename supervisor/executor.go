@@ -171,7 +171,7 @@ func (e *executor) start(a pool.Start) {
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
 		sockets: files, listeners: r.listeners.Listeners(id.Slot),
-		notifyDir: e.runtime.dir.Dir, closer: &e.closer, null: e.null, output: e.output,
+		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, output: e.output,
 	}
 	go func() {
 		var w *worker

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/placeholder"
 	"github.com/forkd/forkd/internal/pool"
@@ -29,8 +31,9 @@ type spawn struct {
 	release   *release
 	sockets   []int // the slot's, copied
 	listeners []sockets.Listener
-	notifyDir string
+	dir       *control.RuntimeDir
 	closer    *closing.Closer // of what the worker can fill
+	log       *slog.Logger
 	null      int
 	output    *output.Writer // nil: the worker inherits the master's own
 }
@@ -39,7 +42,7 @@ type spawn struct {
 func (s spawn) run(children *process.Children) (*worker, error) {
 	uid, gid := s.cfg.User.ids()
 	link, err := workerlink.Open(workerlink.Config{
-		Dir: s.notifyDir, Name: fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt),
+		Dir: s.dir.Dir, Name: fmt.Sprintf("notify.%d.%d", s.id.Slot, s.id.Attempt),
 		UID: uid, GID: gid, Channel: s.cfg.Channel, Closer: s.closer,
 	})
 	if err != nil {
@@ -117,12 +120,10 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 		Dir:         s.release.directory,
 		Slot:        s.id.Slot,
 		Files:       append([]int{s.null, 1, 2}, s.sockets...),
+		User:        s.cfg.User.credential(),
 		Umask:       s.cfg.Umask,
 		ParentDeath: s.cfg.StopSignal,
 		ListenPID:   s.passes(ProtocolSystemd),
-	}
-	if u := s.cfg.User; u != nil {
-		spec.User = &process.Credential{UID: u.UID, GID: u.GID, Groups: u.Groups}
 	}
 	return spec, nil
 }
@@ -152,6 +153,9 @@ func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, er
 			return nil, fmt.Errorf("env %s: %w", key, err)
 		}
 		vars[key] = expanded
+	}
+	if s.cfg.Preset.Drains == DrainsNode {
+		s.preload(vars)
 	}
 	vars[ipc.EnvNotifySocket] = notify
 	s.contract(vars)
@@ -228,6 +232,14 @@ func (u *User) ids() (uid, gid int) {
 		return -1, -1
 	}
 	return int(u.UID), int(u.GID)
+}
+
+// credential is the user as a process has it; nil for the master's own.
+func (u *User) credential() *process.Credential {
+	if u == nil {
+		return nil
+	}
+	return &process.Credential{UID: u.UID, GID: u.GID, Groups: u.Groups}
 }
 
 // openNull opens every worker's standard input: reading the master's terminal would

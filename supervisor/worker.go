@@ -53,6 +53,9 @@ const drainMargin = 250 * time.Millisecond
 // retire asks the worker to drain until it is killed: on the channel first, so that
 // the reason and the deadline are there when the signal comes.
 func (w *worker) retire(a pool.Retire) error {
+	if a.Reason == pool.ReasonStop {
+		w.link.SetStopping()
+	}
 	deadline := a.Deadline.Add(-min(drainMargin, w.cfg.Drain.Timeout/10))
 	told := w.link.Send(ipc.Drain{Reason: string(a.Reason), Deadline: deadline, Idle: w.cfg.Drain.Idle})
 	signal := w.cfg.StopSignal

@@ -37,6 +37,7 @@ type RuntimeDir struct {
 	lock     *os.File          // locked, close-on-exec: an inherited lock would outlive the master
 	socket   fs.FileInfo       // the file of the control socket
 	nameLock *net.UnixListener // nil: somebody else has it
+	kept     map[string]string // other files, by name
 	made     []string          // parents that were missing
 	removed  bool
 }
@@ -172,10 +173,19 @@ func (d *RuntimeDir) restore() (missing []string, err error) {
 		return nil, err
 	}
 	if readPID(d.at(pidName)) != os.Getpid() {
-		if err := d.writePID(); err != nil {
+		if err := d.write(pidName, fmt.Sprintln(os.Getpid())); err != nil {
 			return nil, unusable(d.Path(pidName), err)
 		}
 		missing = append(missing, "pid")
+	}
+	for name, text := range d.kept {
+		if _, err := os.Lstat(d.at(name)); err == nil {
+			continue
+		}
+		if err := d.write(name, text); err != nil {
+			return missing, unusable(d.Path(name), err)
+		}
+		missing = append(missing, name)
 	}
 	if file, err := os.Lstat(d.at(socketName)); err != nil || d.socket == nil || !os.SameFile(file, d.socket) {
 		if err := d.listen(); err != nil {
@@ -186,21 +196,41 @@ func (d *RuntimeDir) restore() (missing []string, err error) {
 	return missing, nil
 }
 
-// writePID writes this process's pid, all at once, and into no file that was
+// write writes a file that everybody may read, all at once, and into no file that was
 // there before: others could write to the directory, once.
-func (d *RuntimeDir) writePID() error {
-	temporary := d.at("." + pidName)
+func (d *RuntimeDir) write(name, text string) error {
+	temporary := d.at("." + name)
 	_ = os.Remove(temporary)
 	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(temporary) // if it is still there
-	_, err = fmt.Fprintln(f, os.Getpid())
-	if err = errors.Join(err, f.Close()); err != nil {
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil { // open(2) has applied the umask
 		return err
 	}
-	return os.Rename(temporary, d.at(pidName))
+	return os.Rename(temporary, d.at(name))
+}
+
+// Keep has a file for the workers in the directory until Remove. It may block.
+func (d *RuntimeDir) Keep(name, text string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.removed {
+		return nil
+	}
+	if _, err := os.Lstat(d.at(name)); err == nil && d.kept[name] == text {
+		return nil
+	}
+	if err := d.write(name, text); err != nil {
+		return unusable(d.Path(name), err)
+	}
+	if d.kept == nil {
+		d.kept = map[string]string{}
+	}
+	d.kept[name] = text
+	return nil
 }
 
 // listen opens the control socket in its file, in place of what is there: a dead
@@ -302,6 +332,9 @@ func (d *RuntimeDir) Remove() {
 	_ = d.listener.Close() // it may have been closed
 	if d.dir != nil {
 		d.removeSockets()
+		for name := range d.kept {
+			_ = os.Remove(d.at(name))
+		}
 		_ = os.Remove(d.at(pidName))
 		_ = os.Remove(d.at(lockName)) // while it is locked: see leadsTo
 	}

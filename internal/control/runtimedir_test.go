@@ -366,6 +366,48 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// A file for the workers is whole and readable, made again, and gone at the end.
+func TestKeep(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	p, err := createIn(dir, "shop", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Symlink(victim, p.Path("."+"x.cjs")), os.Symlink(victim, p.Path("x.cjs"))); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(text string) {
+		t.Helper()
+		data, err := os.ReadFile(p.Path("x.cjs"))
+		info, missing := os.Lstat(p.Path("x.cjs"))
+		if err != nil || missing != nil || string(data) != text || info.Mode() != 0o644 {
+			t.Errorf("%q, %v, %v", data, info, errors.Join(err, missing))
+		}
+	}
+	defer syscall.Umask(syscall.Umask(0o077))
+	for _, text := range []string{"one", "one", "two"} {
+		if err := p.Keep("x.cjs", text); err != nil {
+			t.Fatal(err)
+		}
+		expect(text)
+	}
+	if data, err := os.ReadFile(victim); err != nil || len(data) > 0 {
+		t.Errorf("a link was followed: %q, %v", data, err)
+	}
+	if err := os.Remove(p.Path("x.cjs")); err != nil {
+		t.Fatal(err)
+	}
+	if restored, err := p.Inspect(); err != nil || strings.Join(restored, ", ") != "x.cjs" {
+		t.Errorf("restored %q, %v", restored, err)
+	}
+	expect("two")
+	p.Remove()
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left behind: %v", err)
+	}
+}
+
 // Where it can't be made again the error says so, and it is when it can.
 func TestInspectSaysWhy(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")

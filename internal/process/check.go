@@ -50,6 +50,14 @@ func checkExecutable(path string, who *Credential) error {
 	return nil
 }
 
+// CheckReach says why a user (nil: this process's) can't reach the file at path.
+func CheckReach(path string, who *Credential) error {
+	if who == nil {
+		return nil
+	}
+	return checkDirectories(path, who)
+}
+
 // checkDirectories says which directory of path, symlinks followed, a user may not enter.
 func checkDirectories(path string, who *Credential) error {
 	real, _ := filepath.EvalSymlinks(path) // "" if it does not exist
@@ -57,7 +65,7 @@ func checkDirectories(path string, who *Credential) error {
 		for i, c := range path {
 			if c == '/' && forbidden(path[:i+1], who) {
 				directory := filepath.Dir(path[:i+1])
-				return fmt.Errorf("user %d may not enter the directory %s: chmod o+x %s, or put the program elsewhere", who.UID, directory, directory)
+				return fmt.Errorf("user %d may not enter the directory %s: chmod o+x %s, or put it elsewhere", who.UID, directory, directory)
 			}
 		}
 	}

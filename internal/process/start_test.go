@@ -79,7 +79,7 @@ func TestStartFails(t *testing.T) {
 		{
 			"not there for the user",
 			Spec{Path: private, User: another},
-			"cannot execute %s: user 65534 may not enter the directory " + filepath.Dir(private) + ": chmod o+x " + filepath.Dir(private) + ", or put the program elsewhere", unix.EACCES,
+			"cannot execute %s: user 65534 may not enter the directory " + filepath.Dir(private) + ": chmod o+x " + filepath.Dir(private) + ", or put it elsewhere", unix.EACCES,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

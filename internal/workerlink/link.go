@@ -155,6 +155,13 @@ func (l *Link) SetLimit(connections int64) {
 	}
 }
 
+// SetStopping writes to the page that the app stops, for whoever does not read the channel.
+func (l *Link) SetStopping() {
+	if l.page >= 0 {
+		_ = ipc.SetStopping(l.page) // it drains as in a roll
+	}
+}
+
 // RenewNotify makes the notify socket's file again if it is gone. It may block on the file
 // system, and is for any goroutine.
 func (l *Link) RenewNotify() error { return l.notify.renew() }

@@ -1,0 +1,353 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/forkd/forkd/ipc"
+)
+
+// nodeTimeout bounds every wait for node. It is reached only by what hangs.
+const nodeTimeout = 60 * time.Second
+
+// nodeServer is a program of node with the preload, as a worker of 30 s drain.timeout.
+type nodeServer struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	out  *bufio.Scanner
+	page int
+	port string
+	end  error // of cmd, once it has ended
+}
+
+// startNode runs the text, which prints its port, in a session of its own.
+func startNode(t *testing.T, drain time.Duration, text string) *nodeServer {
+	t.Helper()
+	dir := t.TempDir()
+	program, preload := filepath.Join(dir, "app.js"), filepath.Join(dir, nodeDrainName)
+	for path, text := range map[string]string{program: text, preload: nodeDrain} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := ipc.NewPage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(page), "page")
+	ctx, cancel := context.WithTimeout(t.Context(), nodeTimeout)
+	s := &nodeServer{t: t, cmd: exec.CommandContext(ctx, "node", program), page: page}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	s.cmd.ExtraFiles = []*os.File{file}
+	s.cmd.Stderr = os.Stderr
+	s.cmd.Env = append(os.Environ(), "NODE_OPTIONS=--require="+preload, "FORKD_STOP_SIGNAL=TERM", "FORKD_PAGE_FD=3",
+		fmt.Sprintf("FORKD_DRAIN_TIMEOUT=%v", drain.Seconds()), "FORKD_DRAIN_IDLE=0.2")
+	stdout, err := s.cmd.StdoutPipe()
+	if err == nil {
+		err = s.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.out = bufio.NewScanner(stdout)
+	t.Cleanup(func() {
+		cancel()
+		s.wait()
+		file.Close()
+	})
+	s.port = s.says()
+	return s
+}
+
+// says is its next line.
+func (s *nodeServer) says() string {
+	s.t.Helper()
+	if !s.out.Scan() {
+		s.t.Fatal("node has ended: ", s.wait())
+	}
+	return s.out.Text()
+}
+
+// wait waits until it has ended, and says how: "exit status 0" is "".
+func (s *nodeServer) wait() string {
+	if s.cmd.ProcessState == nil {
+		for s.out.Scan() { // to the end of its output
+			continue
+		}
+		s.end = s.cmd.Wait()
+	}
+	if s.end != nil {
+		return s.end.Error()
+	}
+	return ""
+}
+
+func (s *nodeServer) stop() {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// refuses waits until it accepts no more.
+func (s *nodeServer) refuses() {
+	s.t.Helper()
+	for deadline := time.Now().Add(nodeTimeout); ; time.Sleep(time.Millisecond) {
+		c, err := net.Dial("tcp", "127.0.0.1:"+s.port)
+		if err != nil {
+			return
+		}
+		c.Close()
+		if time.Now().After(deadline) {
+			s.t.Fatal("it still accepts")
+		}
+	}
+}
+
+// client is a connection to it that never tries again.
+type client struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func (s *nodeServer) dial() *client {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+s.port)
+	if err == nil {
+		err = conn.SetDeadline(time.Now().Add(nodeTimeout))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return &client{s.t, conn, bufio.NewReader(conn)}
+}
+
+func (c *client) ask(path string) {
+	c.t.Helper()
+	if _, err := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// answer is the body, with " close" where the connection ends.
+func (c *client) answer() string {
+	c.t.Helper()
+	r, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if r.Close {
+		return string(body) + " close"
+	}
+	return string(body)
+}
+
+func (c *client) expect(want string) {
+	c.t.Helper()
+	if got := c.answer(); got != want {
+		c.t.Errorf("the answer is %q, not %q", got, want)
+	}
+}
+
+// ends waits for the end of the connection.
+func (c *client) ends() {
+	c.t.Helper()
+	if _, err := c.in.ReadByte(); err != io.EOF {
+		c.t.Errorf("the connection ends with %v", err)
+	}
+}
+
+// plainHTTP answers /hold when there is a request for /go.
+const plainHTTP = `
+const http = require('http');
+let held = [];
+const server = http.createServer((req, res) => {
+  if (req.url === '/hold') { held.push(res); console.log('held'); return; }
+  if (req.url === '/stream') { res.write('a'); held.push(res); return; }
+  if (req.url === '/go') { for (const one of held) one.end('held'); held = []; }
+  if (req.url === '/keep') res.setHeader('Connection', 'keep-alive');
+  res.end('ok');
+});
+server.listen(0, '127.0.0.1', () => console.log(server.address().port));
+`
+
+// An idle connection is asked once more, one with a request in it gets its answer, and
+// then it ends by itself.
+func TestNodeDrains(t *testing.T) {
+	for name, more := range map[string]string{
+		"no handler":       "",
+		"closes":           "process.on('SIGTERM', () => server.close((err) => process.exit(err ? 3 : 0)));",
+		"closes later":     "process.on('SIGTERM', () => setTimeout(() => server.close((err) => process.exit(err ? 3 : 0)), 50));",
+		"closes when done": "process.on('SIGTERM', () => server.once('close', () => server.close((err) => process.exit(err ? 3 : 0))));",
+		"only logs":        "process.on('SIGTERM', () => {});",
+		"cuts idle ones":   "process.on('SIGTERM', () => { server.close(() => process.exit(0)); server.closeIdleConnections(); });",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startNode(t, 30*time.Second, plainHTTP+more)
+			idle, busy, keep, stream := s.dial(), s.dial(), s.dial(), s.dial()
+			for _, c := range []*client{idle, busy, keep, stream} {
+				c.ask("/")
+				c.expect("ok")
+			}
+			busy.ask("/hold")
+			if said := s.says(); said != "held" {
+				t.Fatal(said)
+			}
+			stream.ask("/stream")
+			if r, err := stream.in.Peek(1); err != nil {
+				t.Fatal(r, err)
+			}
+			s.stop()
+			s.refuses()
+			keep.ask("/keep")
+			keep.expect("ok close")
+			keep.ends()
+			idle.ask("/go")
+			idle.expect("ok close")
+			busy.expect("held close")
+			stream.expect("aheld") // its header was sent before
+			stream.ask("/")
+			stream.expect("ok close")
+			if how := s.wait(); how != "" {
+				t.Errorf("it ended with %s", how)
+			}
+		})
+	}
+}
+
+// Idle connections are closed in the last tenth of the time; when the app stops, after
+// drain.idle. A connection on which nothing was ever sent is one too.
+func TestNodeClosesIdleConnections(t *testing.T) {
+	const noTimeout = "server.keepAliveTimeout = 0;"
+	for name, stops := range map[string]bool{"roll": false, "stop": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			drain := 2 * time.Second
+			if stops {
+				drain = 50 * time.Second
+			}
+			s := startNode(t, drain, plainHTTP+noTimeout)
+			used, silent := s.dial(), s.dial()
+			used.ask("/")
+			used.expect("ok")
+			if stops {
+				if err := ipc.SetStopping(s.page); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began := time.Now()
+			s.stop()
+			used.ends()
+			if took := time.Since(began); !stops && took < drain*7/10 || took < 150*time.Millisecond {
+				t.Errorf("closed after %v", took)
+			}
+			silent.ends()
+			if took := time.Since(began); took > drain && !stops {
+				t.Errorf("closed after %v", took)
+			}
+			if how := s.wait(); how != "" {
+				t.Errorf("it ended with %s", how)
+			}
+		})
+	}
+}
+
+// What was upgraded is left alone until the end; then the program ends by itself.
+func TestNodeLeavesUpgradedConnections(t *testing.T) {
+	s := startNode(t, 3*time.Second, plainHTTP+`
+server.on('upgrade', (req, socket) => {
+  socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n');
+  socket.on('data', (data) => socket.write(data));
+});`)
+	c := s.dial()
+	if _, err := io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := http.ReadResponse(c.in, nil); err != nil || r.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(r, err)
+	}
+	began := time.Now()
+	s.stop()
+	s.refuses()
+	for range 2 {
+		if _, err := io.WriteString(c.conn, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := c.in.ReadByte(); b != 'x' || err != nil {
+			t.Fatal(b, err)
+		}
+	}
+	c.ends()
+	if how, took := s.wait(), time.Since(began); how != "" || took < 2*time.Second || took > 3*time.Second {
+		t.Errorf("it ended with %q after %v", how, took)
+	}
+}
+
+// What does not listen, or no more, ends by the signal as it does alone, and so does what
+// signals itself when it is done.
+func TestNodeEndsByTheSignal(t *testing.T) {
+	for name, text := range map[string]string{
+		"never listened": "setInterval(() => {}, 1000); console.log(0);",
+		"closed before":  "const s = require('net').createServer().listen(0, () => s.close(() => console.log(0))); setInterval(() => {}, 1000);",
+		"signals itself": plainHTTP + `
+const again = () => server.close(() => { process.removeListener('SIGTERM', again); process.kill(process.pid, 'SIGTERM'); });
+process.on('SIGTERM', again); setInterval(() => {}, 1000);`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startNode(t, 30*time.Second, text)
+			s.stop()
+			if how := s.wait(); how != "signal: terminated" {
+				t.Errorf("it ended with %q", how)
+			}
+		})
+	}
+}
+
+// The workers of a cluster drain when their primary is told to, which starts no others.
+func TestNodeDrainsACluster(t *testing.T) {
+	s := startNode(t, 30*time.Second, `
+const cluster = require('cluster');
+if (cluster.isPrimary) {
+  for (let i = 0; i < 2; i++) cluster.fork();
+  cluster.on('exit', () => cluster.fork());
+  let port;
+  cluster.on('listening', (worker, address) => { if (port) console.log(port); port = address.port; });
+} else {
+  require('http').createServer((req, res) => setTimeout(() => res.end('ok'), 100)).listen(0, '127.0.0.1');
+}`)
+	c := []*client{s.dial(), s.dial(), s.dial(), s.dial()}
+	for _, c := range c {
+		c.ask("/")
+		c.expect("ok")
+		c.ask("/")
+	}
+	s.stop()
+	for _, c := range c {
+		if got := c.answer(); got == "ok" { // answered before the signal came
+			c.ask("/")
+			c.expect("ok close")
+		}
+		c.ends()
+	}
+	if how := s.wait(); how != "" {
+		t.Errorf("it ended with %s", how)
+	}
+}

@@ -93,11 +93,12 @@ func (s *seen) fill(tid int, at name) (err error) {
 
 // copyOf duplicates a descriptor of a thread.
 func (l *Listener) copyOf(tid, fd int) (int, error) {
-	pidfd, err := unix.PidfdOpen(tid, l.thread)
-	if l.thread != 0 && errors.Is(err, unix.EINVAL) {
-		l.thread = 0
-	}
 	if l.thread == 0 {
+		return l.copyOfLeader(tid, fd)
+	}
+	pidfd, err := unix.PidfdOpen(tid, l.thread)
+	if errors.Is(err, unix.EINVAL) {
+		l.thread = 0
 		return l.copyOfLeader(tid, fd)
 	}
 	if err != nil {
@@ -203,8 +204,13 @@ func pathIn(tid int, path string) (string, error) {
 	return filepath.Join(dir, path), err
 }
 
-// processOf is the pid of a thread's process.
+// processOf is the pid of a thread's process: its own number, if it is the first thread,
+// which pidfd_open(2) takes for a process.
 func processOf(tid int) (int, error) {
+	if pidfd, err := unix.PidfdOpen(tid, 0); err == nil {
+		unix.Close(pidfd)
+		return tid, nil
+	}
 	text, err := field(fmt.Sprintf("/proc/%d/status", tid), "Tgid:")
 	if err != nil {
 		return 0, err

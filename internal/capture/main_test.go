@@ -3,11 +3,14 @@ package capture
 import (
 	"bufio"
 	"context"
-	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,35 +43,53 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// children are the test's workers.
+// children are the workers of a test, which must end with as many descriptors and
+// goroutines as it began with.
 func children(t testing.TB) *process.Children {
 	c := process.New()
 	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		c.Serve(ctx)
-	}()
+	go c.Serve(ctx)
+	var descriptors, goroutines int
 	t.Cleanup(func() {
+		eventually(t, "as many goroutines as before", func() bool { return runtime.NumGoroutine() <= goroutines })
+		eventually(t, "as many descriptors as before", func() bool { return used(t) <= descriptors }) // a worker's is closed when it is reaped
 		stop()
-		<-served
-		for c.KillAdopted(syscall.SIGKILL) > 0 {
-			runtime.Gosched()
-		}
 		c.Close()
 	})
+	goroutines, descriptors = runtime.NumGoroutine(), used(t)
 	return c
 }
 
-// worker is a captured program.
+// used counts the open descriptors of this process.
+func used(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	return len(entries)
+}
+
+// eventually polls a condition.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Errorf("never: %s", what)
+			return
+		}
+	}
+}
+
+// worker is a program, captured or not.
 type worker struct {
 	*process.Process
-	*Listener
 
-	input  *os.File
-	output *bufio.Reader
-	served chan struct{} // closed when Serve has returned
-	exited chan process.Exit
+	listener *Listener // nil: not captured
+	input    *os.File
+	output   *bufio.Reader
+	served   chan struct{} // closed when Serve has returned
+	exited   chan process.Exit
 
 	mu    sync.Mutex
 	calls []Call // that the handler has got
@@ -80,14 +101,38 @@ func program(t testing.TB, name string, args ...string) process.Spec {
 	self, err := os.Open("/proc/self/exe") // others can't enter the directory of a test binary
 	check(t, err)
 	t.Cleanup(func() { self.Close() })
-	return process.Spec{
-		Path: "/proc/self/exe", File: self, Args: append([]string{name}, args...), Umask: -1,
-		Env: []string{role + "=" + name, "GORACE=atexit_sleep_ms=0", "PATH=/usr/bin:/bin"},
-	}
+	spec := command("/proc/self/exe", args...)
+	spec.File, spec.Env = self, append(spec.Env, role+"="+name, "GORACE=atexit_sleep_ms=0")
+	return spec
 }
 
-// start runs a captured program, whose calls handle answers.
+func command(path string, args ...string) process.Spec {
+	return process.Spec{Path: path, Args: append([]string{filepath.Base(path)}, args...), Umask: -1, Env: []string{"PATH=/usr/bin:/bin"}}
+}
+
+// compiled is a program of C.
+func compiled(t testing.TB, source string, args ...string) process.Spec {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "program")
+	out, err := exec.CommandContext(t.Context(), "gcc", "-O1", "-Wall", "-Werror", "-static", "-no-pie", "-pthread", "-o", path, filepath.Join("testdata", source)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return command(path, args...)
+}
+
+// start runs a program, whose calls handle answers; nil: it is not captured.
 func start(t testing.TB, c *process.Children, spec process.Spec, handle func(Call) Answer) *worker {
+	t.Helper()
+	w := prepare(t, c, spec, handle != nil)
+	if handle != nil {
+		go w.serve(handle)
+	}
+	return w
+}
+
+// prepare runs a program, whose calls wait for serve.
+func prepare(t testing.TB, c *process.Children, spec process.Spec, captured bool) *worker {
 	t.Helper()
 	stdin, input, err := os.Pipe()
 	check(t, err)
@@ -95,33 +140,46 @@ func start(t testing.TB, c *process.Children, spec process.Spec, handle func(Cal
 	check(t, err)
 	check(t, output.SetReadDeadline(time.Now().Add(patience)))
 	spec.Files = append([]int{int(stdin.Fd()), int(stdout.Fd()), 2}, spec.Files...)
-	spec.Capture = true
+	spec.Capture = captured
 	p, err := c.Start(spec)
 	stdin.Close()
 	stdout.Close()
 	check(t, err)
-	fd, why := p.Capture()
-	if fd < 0 {
-		t.Fatal(why)
+	w := &worker{Process: p, input: input, output: bufio.NewReader(output), served: make(chan struct{}), exited: make(chan process.Exit, 1)}
+	if captured {
+		fd, why := p.Capture()
+		if fd < 0 {
+			t.Fatal(why)
+		}
+		w.listener = New(fd)
+	} else {
+		close(w.served)
 	}
-	w := &worker{Process: p, Listener: New(fd), input: input, output: bufio.NewReader(output), served: make(chan struct{}), exited: make(chan process.Exit, 1)}
-	go func() {
-		defer close(w.served)
-		w.Serve(func(c Call) Answer {
-			w.mu.Lock()
-			w.calls = append(w.calls, c)
-			w.mu.Unlock()
-			return handle(c)
-		})
-	}()
-	p.Watch(func(e process.Exit) { w.exited <- e }, func() {})
+	over := make(chan struct{})
+	p.Watch(func(e process.Exit) {
+		w.exited <- e
+		if !e.Leftovers {
+			close(over)
+		}
+	}, func() { close(over) })
 	t.Cleanup(func() {
 		_ = p.SignalGroup(syscall.SIGKILL) // it may have ended
+		receive(t, over, "the worker's end")
 		receive(t, w.served, "Serve's end")
 		input.Close()
 		output.Close()
 	})
 	return w
+}
+
+func (w *worker) serve(handle func(Call) Answer) {
+	defer close(w.served)
+	w.listener.Serve(func(c Call) Answer {
+		w.mu.Lock()
+		w.calls = append(w.calls, c)
+		w.mu.Unlock()
+		return handle(c)
+	})
 }
 
 func receive[T any](t testing.TB, from <-chan T, what string) (value T) {
@@ -144,29 +202,47 @@ func (w *worker) line(t testing.TB) string {
 	return strings.TrimSuffix(text, "\n")
 }
 
+// rest reads what the program prints until its end.
+func (w *worker) rest(t testing.TB) string {
+	t.Helper()
+	text, err := io.ReadAll(w.output)
+	if err != nil {
+		t.Fatalf("after %q: %v", text, err)
+	}
+	return strings.TrimSuffix(string(text), "\n")
+}
+
+func (w *worker) write(t testing.TB, text string) {
+	t.Helper()
+	_, err := w.input.WriteString(text)
+	check(t, err)
+}
+
 // seen is what the handler has got so far.
 func (w *worker) seen() []Call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]Call(nil), w.calls...)
+	return slices.Clone(w.calls)
 }
 
-// listener makes a socket of the test's at a port of its own.
-func listener(t testing.TB, address string) (fd int, at netip.AddrPort) {
+func expect[T comparable](t testing.TB, what string, got, want T) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	check(t, err)
-	file, err := l.(*net.TCPListener).File()
-	check(t, err)
-	l.Close()
-	t.Cleanup(func() { file.Close() })
-	return int(file.Fd()), netip.MustParseAddrPort(l.Addr().String())
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
 }
 
-// give answers with copies of a socket, as the caller of Serve does.
-func give(t testing.TB, fd int) func(Call) Answer {
+// leave lets every call go on.
+func leave(Call) Answer { return Answer{} }
+
+// give puts copies of a socket in the place of those that are bound to its port, and
+// answers listen(2) on it.
+func give(t testing.TB, fd int, port uint16) func(Call) Answer {
 	return func(c Call) Answer {
-		if c.Listen {
+		switch {
+		case c.Network == "tcp" && c.Address.Port() != port:
+			return Answer{}
+		case c.Listen:
 			return Answer{Handled: true, Socket: -1}
 		}
 		socket, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -177,18 +253,26 @@ func give(t testing.TB, fd int) func(Call) Answer {
 	}
 }
 
-// programs are the roles; what they print is compared.
-//
-//nolint:gochecknoglobals // a fixed table
-var programs = map[string]func(args []string){
-	"one": one,
+// listen makes a listening socket of the test's.
+func listen(t testing.TB, network, address string) (fd int, at netip.AddrPort) {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(t.Context(), network, address)
+	check(t, err)
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	check(t, err)
+	t.Cleanup(func() { file.Close() })
+	fd = int(file.Fd())
+	check(t, unix.SetNonblock(fd, true))
+	return fd, netip.MustParseAddrPort(l.Addr().String())
 }
 
-// one binds and listens, and says what came of it and where the socket is.
-func one(args []string) {
-	at := netip.MustParseAddrPort(args[0])
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	fmt.Println(err, unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}), unix.Listen(fd, 5))
-	name, err := unix.Getsockname(fd)
-	fmt.Println(name.(*unix.SockaddrInet4).Port, err)
+// cookie is SO_COOKIE.
+func cookie(t testing.TB, fd int) uint64 {
+	t.Helper()
+	n, err := option64(fd, unix.SO_COOKIE)
+	check(t, err)
+	return n
 }

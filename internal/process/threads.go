@@ -9,11 +9,11 @@ import (
 // belong to runtime, signals, main function and network poller (6), or may be in a blocking
 // system call: one each of the loop, reaper, release, preparation, queries of sockets and
 // of a port's holder, leftovers, daemons, systemd, Redis, return of memory; two outputs and
-// queries of figures; three closes; four starts. The rest is for short calls.
+// queries of figures; two looks at calls of workers; three closes; four starts. The rest is for short calls.
 //
 // ShimTasks is the number of threads of a start until the program runs.
 const (
-	Tasks     = 33
+	Tasks     = 35
 	ShimTasks = 5
 
 	maxProcs = 4

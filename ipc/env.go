@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // FirstFD is the number of the first passed socket (sd_listen_fds(3)). The sockets come
@@ -72,6 +73,8 @@ type Passed struct {
 	Channel, Page  int
 	Slots          int
 	MaxConnections int // 0: no limit
+
+	Watchdog time.Duration // the worker is replaced if it is silent for so long; 0: it is not
 }
 
 // Inherited reads what was passed to process pid from its environment. As in
@@ -107,6 +110,7 @@ func Inherited(lookup func(string) (string, bool), pid int) (Passed, error) {
 	p.Page = number(EnvPageFD, FirstFD, anyNumber, -1)
 	p.Slots = number(EnvSlots, 0, anyNumber, 0)
 	p.MaxConnections = number(EnvMaxConnections, 1, anyNumber, 0)
+	p.Watchdog = time.Duration(number(EnvWatchdogUsec, 1, anyNumber*1000, 0)) * time.Microsecond
 
 	// Without LISTEN_PID the sockets may be for another process.
 	sockets := 0

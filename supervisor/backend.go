@@ -86,7 +86,7 @@ func (b *backend) Execute(ctx context.Context, c control.Command) error {
 }
 
 func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled, error) {
-	w, err := ask(ctx, b.loop.inbox, func(to reply[*rollWaiter]) message { return rollRequest{to, !r.KeepConfig} })
+	w, err := ask(ctx, b.loop.inbox, func(to reply[*rollWaiter]) message { return rollRequest{to, !r.KeepConfig, r.Slot} })
 	switch {
 	case err != nil:
 		return control.Rolled{}, err

@@ -55,12 +55,15 @@ type executor struct {
 
 	sockets         *sockets.Set
 	implied         []sockets.Listener // where the configuration has none: those of the passed sockets
+	learned         []sockets.Listener // where there are none of these either: those of the workers
+	claims          []*claim           // addresses that are about to be learned
 	leaving         map[int]int        // slots whose sockets are polled, and for which turn
 	polls           sync.Mutex         // one poll of half-open connections at a time
 	noSockDiag      bool               // half-open connections can't be seen here
 	lastListenError string             // why a socket could not listen again, at the last inspection
 	others          map[uint64]string  // who else listens on the app's ports, by the socket's ID
 	naming          bool               // holdersFound is on its way
+	usageAt         time.Time          // when the workers' memory was looked at last
 	listenersClosed bool               // the app stops: the sockets are the workers' alone
 }
 
@@ -102,10 +105,19 @@ func (e *executor) perform(actions []pool.Action) {
 			e.reloading = a.Reload
 		case pool.RollEnded:
 			e.rollEnded(a)
+		case pool.Replaced:
+			e.replaced(a, time.Now())
 		case pool.Scaled:
 			e.slots = a.To
 			e.shareAgain()
-		case pool.StateChanged, pool.WorkerStalled, pool.Overloaded, pool.Replaced, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
+		case pool.StateChanged:
+			if w := e.workers[a.ID]; w != nil {
+				w.becomes(a.To)
+			}
+			if r := e.releases[a.ID.Generation]; a.To == pool.StateReady && r != nil && r.listeners != nil {
+				r.listeners.Settle()
+			}
+		case pool.WorkerStalled, pool.Overloaded, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
 			// for the log and the event log
 		}
 	}
@@ -126,6 +138,10 @@ func (e *executor) note(r report) []pool.Event {
 		return []pool.Event{pool.Started{ID: r.worker.id}}
 	case exited:
 		return []pool.Event{e.exited(r.worker, r.exit, now)}
+	case called:
+		return e.called(r)
+	case memoryFound:
+		return e.noteMemory(r, now)
 	case said:
 		e.relay(r.from, r.line)
 	case queuePolled:
@@ -152,15 +168,20 @@ func (e *executor) worker(id pool.ID) (info eventlog.WorkerInfo) {
 	return info
 }
 
-// inspect repairs what workers and others may have changed.
-func (e *executor) inspect() {
+// inspect repairs what workers and others may have changed, and looks at the workers
+// themselves.
+func (e *executor) inspect() []pool.Event {
+	now := time.Now()
 	e.keepRuntimeDir()
-	e.oom.Look(time.Now())
+	e.oom.Look(now)
 	e.children.Inspect()
 	e.daemons.pollNow()
-	if !e.listenersClosed {
-		e.inspectSockets()
+	if e.listenersClosed {
+		return nil
 	}
+	e.inspectSockets()
+	e.lookAtMemory(now)
+	return e.ailing(now)
 }
 
 // start spawns a worker on a goroutine, which posts started before anything that the
@@ -170,7 +191,7 @@ func (e *executor) start(a pool.Start) {
 	files, err := dupSockets(r.listeners, id.Slot)
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
-		sockets: files, listeners: r.listeners.Listeners(id.Slot),
+		sockets: files, inodes: r.listeners.Inodes(id.Slot), listeners: r.listeners.Listeners(id.Slot),
 		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, output: e.output,
 	}
 	go func() {
@@ -192,8 +213,15 @@ func (e *executor) start(a pool.Start) {
 		}
 		e.inbox.postReport(started{w})
 		w.listen(e)
+		w.answerCalls(e)
+		if r.seen.Accepting || r.seen.Learns {
+			go w.watch(e)
+		}
 		w.process.Watch(
-			func(exit process.Exit) { e.inbox.postReport(exited{w, exit}) },
+			func(exit process.Exit) {
+				close(w.gone)
+				e.inbox.postReport(exited{w, exit})
+			},
 			func() { e.inbox.postFact(pool.GroupEnded{ID: id}) },
 		)
 	}()
@@ -222,10 +250,14 @@ func dupSockets(listeners *sockets.ListenerSet, slot int) ([]int, error) {
 // exited handles a worker's exit. Other processes of its group may live on.
 func (e *executor) exited(w *worker, exit process.Exit, now time.Time) pool.Event {
 	w.link.Close()
+	e.endClaims(func(c *claim) bool { return c.worker == w.id })
 	e.orphanDaemons(w, now)
 	words := exit.String()
 	if exit.Signal == syscall.SIGKILL && !w.killed && e.oom.Took(now) {
 		words = "killed by the OOM killer"
+	}
+	if hint := w.hint(exit); hint != "" {
+		words += ": " + hint
 	}
 	return pool.Exited{
 		ID:        w.id,

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
@@ -18,7 +20,7 @@ import (
 type effects interface {
 	perform(actions []pool.Action)
 	note(r report) []pool.Event
-	inspect() // once in inspectInterval: repairs what workers changed
+	inspect() []pool.Event // once in inspectInterval: repairs what workers changed
 
 	worker(id pool.ID) eventlog.WorkerInfo
 	afford(generation, slots int) error // nil, or why there can't be so many slots
@@ -56,7 +58,8 @@ type loop struct {
 	signals  <-chan os.Signal
 
 	rolls    map[int]*rollWaiter // by generation
-	commands commandIDs          // of the fleet, that were executed
+	replaced map[pool.ID]*rollWaiter
+	commands commandIDs // of the fleet, that were executed
 	quit     *pool.AppExited
 
 	hadTerminal bool      // at the start
@@ -70,7 +73,7 @@ type loop struct {
 func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time) *loop {
 	return &loop{
 		inbox: newInbox(), pool: p, log: log, events: eventlog.New(startedAt),
-		rolls: map[int]*rollWaiter{}, trimmedAt: startedAt,
+		rolls: map[int]*rollWaiter{}, replaced: map[pool.ID]*rollWaiter{}, trimmedAt: startedAt,
 	}
 }
 
@@ -100,7 +103,9 @@ func (l *loop) run() pool.AppExited {
 		case <-alarm.C:
 			l.step(pool.Ticked{})
 		case <-inspection.C:
-			l.executor.inspect()
+			for _, ev := range l.executor.inspect() {
+				l.step(ev)
+			}
 			l.trim(time.Now())
 		case <-watchdog:
 			l.manager.notifier.Tell("WATCHDOG=1") // from here: it is this loop that must not hang
@@ -108,6 +113,9 @@ func (l *loop) run() pool.AppExited {
 	}
 	for generation := range l.rolls {
 		l.rollEnded(canceled(generation))
+	}
+	for id := range l.replaced {
+		l.workerReplaced(pool.Replaced{ID: id, Err: canceled(0).Why})
 	}
 	return *l.quit
 }
@@ -134,7 +142,12 @@ func (l *loop) handle(m message) {
 	case eventsRequest:
 		m.answer(func() (control.EventPage, error) { return l.events.After(m.after), nil })
 	case rollRequest:
-		m.answer(func() (*rollWaiter, error) { return l.requestRoll(m.reload), nil })
+		m.answer(func() (*rollWaiter, error) {
+			if m.slot != nil {
+				return l.requestReplacement(*m.slot)
+			}
+			return l.requestRoll(m.reload), nil
+		})
 	case scaleRequest:
 		m.answer(func() (control.Scaled, error) { return l.scaleTo(m.scale) })
 	case drainRequest:
@@ -158,10 +171,12 @@ func (l *loop) step(ev pool.Event) {
 	l.events.Record(actions, l.executor.worker)
 	l.executor.perform(actions)
 	for _, action := range actions {
-		if a, ended := action.(pool.RollEnded); ended {
+		switch a := action.(type) {
+		case pool.RollEnded:
 			l.rollEnded(a)
-		}
-		if a, exited := action.(pool.AppExited); exited {
+		case pool.Replaced:
+			l.workerReplaced(a)
+		case pool.AppExited:
 			l.quit = &a
 		}
 	}
@@ -220,6 +235,40 @@ func (l *loop) rollEnded(a pool.RollEnded) {
 		w.result = a
 		close(w.ended)
 	}
+}
+
+// requestReplacement asks for another worker in a slot.
+func (l *loop) requestReplacement(slot int) (*rollWaiter, error) {
+	v := l.pool.View()
+	if slot < 0 || slot >= len(v.Slots) {
+		return nil, &control.Error{Code: http.StatusNotFound, Text: fmt.Sprintf("there is no slot %d: slots are 0 to %d", slot, len(v.Slots)-1)}
+	}
+	i := slices.IndexFunc(v.Slots[slot].Workers, func(w *pool.Worker) bool { return w.State == pool.StateReady })
+	if i < 0 {
+		return nil, conflict(fmt.Errorf("slot %d has no ready worker to replace", slot))
+	}
+	id := v.Slots[slot].Workers[i].ID
+	w := l.replaced[id]
+	if w == nil {
+		w = &rollWaiter{generation: id.Generation, ended: make(chan struct{})}
+		l.replaced[id] = w
+	}
+	l.step(pool.ReplaceRequested{ID: id, Why: fmt.Sprintf("reload --slot %d", slot)})
+	return w, nil
+}
+
+// workerReplaced answers those who wait for a worker's replacement.
+func (l *loop) workerReplaced(a pool.Replaced) {
+	w := l.replaced[a.ID]
+	if w == nil {
+		return
+	}
+	delete(l.replaced, a.ID)
+	w.result = pool.RollEnded{Generation: a.ID.Generation, Result: pool.ResultDone, Why: a.Err}
+	if a.Err != "" {
+		w.result.Result = pool.ResultFailed
+	}
+	close(w.ended)
 }
 
 // scale asks for another number of slots. The error says why there can't be so

@@ -35,7 +35,7 @@ type fakeEffects struct {
 }
 
 func (e *fakeEffects) note(report) []pool.Event                  { return nil }
-func (e *fakeEffects) inspect()                                  {}
+func (e *fakeEffects) inspect() []pool.Event                     { return nil }
 func (e *fakeEffects) worker(pool.ID) (none eventlog.WorkerInfo) { return none }
 func (e *fakeEffects) cpus(int) int                              { return 4 }
 func (e *fakeEffects) stopTime() time.Duration                   { return 0 }
@@ -121,7 +121,7 @@ func inBubble(t *testing.T, e *fakeEffects, cfg Config, f func(l *loop)) (quit p
 
 // request asks for a roll from outside of the loop.
 func request(l *loop) *rollWaiter {
-	w, err := ask(context.Background(), l.inbox, func(r reply[*rollWaiter]) message { return rollRequest{r, false} })
+	w, err := ask(context.Background(), l.inbox, func(r reply[*rollWaiter]) message { return rollRequest{r, false, nil} })
 	if err != nil {
 		panic(err)
 	}

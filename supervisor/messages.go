@@ -4,10 +4,12 @@ import (
 	"context"
 
 	"github.com/forkd/forkd/internal/adopt"
+	"github.com/forkd/forkd/internal/capture"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/internal/usage"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -38,10 +40,12 @@ type (
 		reply[control.EventPage]
 		after uint64
 	}
-	// rollRequest is answered when the roll is asked for; its end is the rollWaiter's.
+	// rollRequest is answered when the roll, or the replacement, is asked for; its end is
+	// the rollWaiter's.
 	rollRequest struct {
 		reply[*rollWaiter]
 		reload bool
+		slot   *int // replace this slot's worker alone; nil: roll
 	}
 	scaleRequest struct {
 		reply[control.Scaled]
@@ -86,6 +90,16 @@ type (
 		worker *worker
 		exit   process.Exit
 	}
+	// called is a bind(2) or listen(2) of a worker's program, which waits for the answer.
+	// late: it has been held for long enough.
+	called struct {
+		worker pool.ID
+		call   capture.Call
+		answer chan capture.Answer
+		late   bool
+	}
+	// memoryFound is what workers use, by executor.lookAtMemory.
+	memoryFound struct{ figures map[int]usage.Figures }
 	// said is an application's message from a worker to all others.
 	said struct {
 		from pool.ID
@@ -129,6 +143,8 @@ type (
 func (prepared) report()       {}
 func (started) report()        {}
 func (exited) report()         {}
+func (called) report()         {}
+func (memoryFound) report()    {}
 func (said) report()           {}
 func (queuePolled) report()    {}
 func (holdersFound) report()   {}
@@ -196,7 +212,8 @@ func ask[T any](ctx context.Context, to *inbox, request func(reply[T]) message) 
 	}
 }
 
-// rollWaiter is for those who wait for the end of a roll, however many.
+// rollWaiter is for those who wait for the end of a roll, or of a worker's replacement,
+// however many.
 type rollWaiter struct {
 	generation int            // 0: there will be none
 	ended      chan struct{}  // closed by the loop

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/forkd/forkd/internal/capture"
+	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
 )
@@ -18,6 +20,47 @@ type release struct {
 	directory string
 	program   *process.Executable
 	listeners *sockets.ListenerSet // nil: not opened yet, or closed
+	pass      string               // why bind(2) and listen(2) of its workers are not answered; "": they are
+	blind     string               // why it can't be seen whether they wait for connections; "": it can
+	learns    bool                 // its listeners are what its workers listen on
+	seen      pool.Seen
+}
+
+// see finds out what can be seen of the release's workers on this kernel and with these
+// privileges. An error: the configuration asks for more.
+func (r *release) see() error {
+	uid := os.Geteuid()
+	if r.cfg.User != nil {
+		uid = int(r.cfg.User.UID)
+	}
+	r.pass, r.blind = `sockets = "pass"`, process.CanSee(uid)
+	if r.cfg.Sockets != SocketsPass {
+		r.pass = capture.Forbidden(uid)
+	}
+	r.seen.Notifies = r.cfg.Preset.Notifies
+	switch {
+	case r.cfg.Sockets == SocketsCapture && r.pass != "":
+		return fmt.Errorf(`cannot run with sockets = "capture": %s`, r.pass)
+	case r.cfg.Ready.Mode == pool.ReadyListening && r.pass != "":
+		return fmt.Errorf(`cannot run with ready.mode = "listening", which capture sees: %s`, r.pass)
+	case r.cfg.Ready.Mode == pool.ReadyAccepting && r.blind != "":
+		return fmt.Errorf(`cannot run with ready.mode = "accepting": %s`, r.blind)
+	}
+	return nil
+}
+
+// sees sets what readiness may be decided by, with or without listeners.
+func (r *release) sees(listeners bool) {
+	r.seen.Listeners = listeners
+	r.seen.Listening, r.seen.Accepting = r.pass == "", r.blind == ""
+	r.seen.Learns = !listeners && r.learns
+}
+
+// settings is what the pool needs of the release.
+func (r *release) settings() pool.Settings {
+	s := r.cfg.core()
+	s.Seen = r.seen
+	return s
 }
 
 // prepareRelease resolves the directory and opens the program. It may block.
@@ -47,7 +90,12 @@ func prepareRelease(cfg Config) (*release, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &release{cfg: cfg, directory: directory, program: program}, nil
+	r := &release{cfg: cfg, directory: directory, program: program}
+	if err := r.see(); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // searchPath is the PATH that the worker will have.

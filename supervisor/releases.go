@@ -58,6 +58,7 @@ func (e *executor) prepared(p prepared) []pool.Event {
 	}
 	if err == nil {
 		r.listeners, err = e.sockets.Open(e.listenersOf(r.cfg), e.slots)
+		e.findLearns(r)
 	}
 	if err != nil {
 		r.close()
@@ -66,7 +67,7 @@ func (e *executor) prepared(p prepared) []pool.Event {
 	e.releases[p.generation] = r
 	e.notices()
 	e.checkStopTime(r.cfg)
-	return []pool.Event{pool.Prepared{Generation: p.generation, Settings: r.cfg.core(), Slots: r.cfg.Workers}}
+	return []pool.Event{pool.Prepared{Generation: p.generation, Settings: r.settings(), Slots: r.cfg.Workers}}
 }
 
 // checkRelease finds out whether a generation could still be started.
@@ -112,10 +113,17 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 	}
 }
 
+// findLearns finds out whether the release's workers bring listeners, and what can be seen of
+// them.
+func (e *executor) findLearns(r *release) {
+	r.learns = len(r.cfg.Listeners)+len(e.implied) == 0 && r.pass == ""
+	r.sees(len(e.listenersOf(r.cfg)) > 0)
+}
+
 // listenersOf are those of a configuration, or, if it has none, the passed sockets.
 func (e *executor) listenersOf(cfg Config) []sockets.Listener {
 	if len(cfg.Listeners) == 0 {
-		return e.implied
+		return slices.Concat(e.implied, e.learned)
 	}
 	ls := slices.Clone(cfg.Listeners)
 	for i := range ls {

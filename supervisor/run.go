@@ -76,7 +76,7 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	}
 	e.children = process.New()
 	e.children.Remember(o.records)
-	l := newLoop(pool.New(cfg.core(), e.slots, cfg.Workers), o.log, e.startedAt)
+	l := newLoop(pool.New(first.settings(), e.slots, cfg.Workers), o.log, e.startedAt)
 	l.executor, e.events, e.inbox, e.pool = e, l.events, l.inbox, l.pool
 	l.signals = o.signals
 	l.manager = manager{notifier: o.notifier, alive: o.notifier.Watchdog()}
@@ -265,6 +265,7 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	}
 	first := e.current(1)
 	first.listeners, err = o.left.Listen(ctx, o.signals, e.sockets, e.listenersOf(cfg), e.slots, cfg.Drain.Timeout, o.log)
+	e.findLearns(first)
 	if misfit, ok := errors.AsType[*sockets.MisfitError](err); ok {
 		return &UsageError{misfit.Error()}
 	}

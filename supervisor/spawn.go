@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +30,8 @@ type spawn struct {
 	slots     int
 	cfg       Config
 	release   *release
-	sockets   []int // the slot's, copied
+	sockets   []int    // the slot's, copied
+	inodes    []uint64 // of these
 	listeners []sockets.Listener
 	dir       *control.RuntimeDir
 	closer    *closing.Closer // of what the worker can fill
@@ -48,7 +50,11 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{id: s.id, cfg: s.cfg, link: link, output: new(output.Tail)}
+	w := &worker{
+		id: s.id, cfg: s.cfg, release: s.release, link: link, output: new(output.Tail),
+		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()),
+	}
+	w.inodes.Store(&s.inodes)
 	var passed []int
 	spec, err := s.spec(link.NotifyAddress())
 	if err == nil {
@@ -123,7 +129,13 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 		User:        s.cfg.User.credential(),
 		Umask:       s.cfg.Umask,
 		ParentDeath: s.cfg.StopSignal,
-		ListenPID:   s.passes(ProtocolSystemd),
+		Capture:     s.release.pass == "",
+	}
+	if s.passes(ProtocolSystemd) {
+		spec.PIDIn = append(spec.PIDIn, ipc.EnvListenPID)
+	}
+	if s.cfg.Health.Watchdog > 0 {
+		spec.PIDIn = append(spec.PIDIn, ipc.EnvWatchdogPID)
 	}
 	return spec, nil
 }
@@ -202,6 +214,9 @@ func (s spawn) contract(vars map[string]string) {
 	vars[ipc.EnvNodeAppInstance] = strconv.Itoa(s.id.Slot)
 	if limit := s.cfg.Redis.MaxConnections; limit > 0 {
 		vars[ipc.EnvMaxConnections] = strconv.FormatInt(share(limit, s.id.Slot, s.slots), 10)
+	}
+	if limit := s.cfg.Health.Watchdog; limit > 0 {
+		vars[ipc.EnvWatchdogUsec] = strconv.FormatInt(limit.Microseconds(), 10)
 	}
 	if s.passes(ProtocolServerStarter) {
 		targets := make([]string, len(s.listeners))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
@@ -154,7 +155,7 @@ func (e *executor) description(v pool.View) control.Description {
 		Executable: r.program.Path(),
 		Command:    r.cfg.Command,
 	}
-	d.Readiness = readiness(r.cfg, v)
+	d.Readiness, d.Sockets = r.readiness(v), r.wayOfSockets()
 	d.Env = slices.Sorted(maps.Keys(r.cfg.Env))
 	for _, s := range r.cfg.Settings {
 		if s.Key == "workers" && v.Wanted != r.cfg.Workers {
@@ -165,32 +166,51 @@ func (e *executor) description(v pool.View) control.Description {
 	return d
 }
 
-// readiness says how a worker is found to be ready.
-func readiness(cfg Config, v pool.View) string {
-	notified, alive := 0, 0
+// readiness says how a worker is found to be ready, and how those that are were.
+func (r *release) readiness(v pool.View) string {
+	sees := "seen from outside to wait for connections"
+	switch {
+	case r.blind != "" && r.pass == "":
+		sees = "once it has called listen(2); whether it accepts can't be seen here: " + r.blind
+	case r.blind != "":
+		sees = "when alive for " + r.cfg.Ready.Delay.String() + ", as neither listen(2) nor whether it accepts can be seen here: " + r.blind
+	}
+	said := ", and, if it said hello on its channel or its slot's last one sent READY=1, when it has said so"
+	mode := map[pool.ReadyMode]string{
+		pool.ReadyAuto:      "auto: " + sees + said,
+		pool.ReadyListening: "listening: once it has called listen(2)",
+		pool.ReadyAccepting: "accepting: seen from outside to wait for connections",
+		pool.ReadyNotify:    "notify: a worker says itself when it is ready",
+		pool.ReadyDelay:     "delay: a worker is ready when alive for " + r.cfg.Ready.Delay.String(),
+	}[r.cfg.Ready.Mode]
+	if r.cfg.Ready.Mode == pool.ReadyAuto && len(r.listeners.Listeners(0)) == 0 {
+		mode = "auto: without listeners, when it has said READY=1, or is alive for " + r.cfg.Ready.Delay.String()
+		if r.learns {
+			mode += " and idle: it listens nowhere, so it is a job worker"
+		}
+	}
+	var how []string
 	for _, s := range v.Slots {
 		for _, w := range s.Workers {
-			switch {
-			case w.ReadyAt.IsZero():
-			case w.Notified:
-				notified++
-			default:
-				alive++
+			if !w.ReadyAt.IsZero() && !slices.Contains(how, w.ReadyHow) {
+				how = append(how, w.ReadyHow)
 			}
 		}
 	}
-	mode := map[pool.ReadyMode]string{
-		pool.ReadyAuto:   "auto: a worker that says hello on its channel, or whose slot's last one sent READY=1, says itself when it is ready; another is when alive for " + cfg.Ready.Delay.String(),
-		pool.ReadyNotify: "notify: a worker says itself when it is ready",
-		pool.ReadyDelay:  "delay: a worker is ready when alive for " + cfg.Ready.Delay.String(),
-	}[cfg.Ready.Mode]
-	switch {
-	case notified > 0 && alive == 0:
-		mode += "; all that are said so"
-	case alive > 0 && notified == 0:
-		mode += "; all that are were by delay"
-	case alive > 0:
-		mode += "; some said so, some were by delay"
+	if len(how) > 0 {
+		mode += "; those that are: " + strings.Join(how, ", or ")
 	}
 	return mode
+}
+
+// wayOfSockets says how workers come to their listening sockets.
+func (r *release) wayOfSockets() string {
+	passed := "none are passed"
+	if len(r.cfg.Protocols) > 0 {
+		passed = "passed (" + strings.Join(r.cfg.Protocols, ", ") + ")"
+	}
+	if r.pass != "" {
+		return passed + "; bind(2) and listen(2) are not answered: " + r.pass
+	}
+	return passed + "; and a worker's own bind(2) and listen(2) are answered with its slot's sockets"
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,10 +23,21 @@ import (
 type worker struct {
 	id      pool.ID
 	cfg     Config // what it was started with
+	release *release
 	process *process.Process
 	link    *workerlink.Link
 	output  *output.Tail
 	killed  bool // SIGKILL has been sent
+
+	captured bool     // its bind(2) was answered with its slot's socket
+	named    []uint64 // cookies of sockets that it has bound, in an app that learns
+
+	care  care
+	pulse atomic.Int64 // when it showed last that it lives, Unix time in nanoseconds
+
+	inodes atomic.Pointer[[]uint64] // of the listening sockets that it has
+	look   chan struct{}            // holds one: watch looks now
+	gone   chan struct{}            // closed when it has ended
 
 	stdout  *os.File  // the reading end of its output; nil: it has the master's own
 	pipe    string    // what /proc/PID/fd shows for the other end; "": not known
@@ -41,7 +55,9 @@ func (w *worker) listen(e *executor) {
 			e.inbox.postFact(pool.HelloReceived{ID: w.id})
 		case ipc.App:
 			e.inbox.postReport(said{w.id, m})
-		case ipc.Pulse, ipc.Drain, ipc.Shed, ipc.Reserved: // the Link keeps them to itself
+		case ipc.Pulse:
+			w.pulses()
+		case ipc.Drain, ipc.Shed, ipc.Reserved: // the Link keeps them to itself
 		}
 	})
 }
@@ -69,6 +85,22 @@ func (w *worker) retire(a pool.Retire) error {
 		return nil // the signal will do
 	}
 	return told
+}
+
+// hint says what to do about a worker that ended because forkd has its address; "": it did
+// not, as far as its last lines tell.
+func (w *worker) hint(exit process.Exit) string {
+	if exit.Code <= 0 || w.release.pass == "" || len(*w.inodes.Load()) == 0 {
+		return ""
+	}
+	inUse := func(line string) bool { // as node, the C library and Java say it
+		line = strings.ToLower(line)
+		return strings.Contains(line, "eaddrinuse") || strings.Contains(line, "address in use") || strings.Contains(line, "address already in use")
+	}
+	if !slices.ContainsFunc(w.output.Lines(), inUse) {
+		return ""
+	}
+	return "it says that its address is in use: forkd listens there, and passes the socket ({fd} in the command, or LISTEN_FDS); it would answer the program's own bind(2), but: " + w.release.pass
 }
 
 // shed asks a draining worker to close its connections at drain.shed_per_second, so

@@ -100,9 +100,27 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 			w.channel = c
 			go w.read()
 			w.tell(ipc.Hello{Version: ipc.ProtocolVersion})
+			if passed.Watchdog > 0 {
+				go w.pulse(passed.Watchdog / 2)
+			}
 		}
 	}
 	return w
+}
+
+// pulse tells the master that this process runs, until the channel is closed. Half of the
+// watchdog's time is what sd_watchdog_enabled(3) recommends.
+func (w *Worker) pulse(interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			w.tell(ipc.Pulse{})
+		case <-w.channel.closed.Done():
+			return
+		}
+	}
 }
 
 // setCloseOnExec keeps a passed descriptor from children, and reports whether it is

@@ -29,6 +29,7 @@ func description(s screen, title string, d *control.Description, slot int, now t
 		section("master", s.keyValues(master(d, now)))
 		section("environment", s.keyValues([][2]string{{"names", strings.Join(d.Env, " ")}}))
 		section("settings", s.settings(d.Settings))
+		section("learned listeners, as a file would declare them", learned(d.Listeners))
 		section("rolls", s.rolls(d.Rolls, now))
 	}
 	section("exits", s.exits(d.History, slot, now))
@@ -48,6 +49,7 @@ func release(d *control.Description) [][2]string {
 		{"executable", d.Release.Executable},
 		{"command", strings.Join(command, " ")},
 		{"ready when", d.Readiness},
+		{"sockets", d.Sockets},
 	}
 }
 
@@ -69,6 +71,16 @@ func master(d *control.Description, now time.Time) [][2]string {
 		pairs = append(pairs, [2]string{"listener " + l.Name, text})
 	}
 	return append(pairs, [2]string{"messages", fmt.Sprintf("%d sent, %d dropped", d.Messages.Sent, d.Messages.Dropped)})
+}
+
+// learned is the [[listen]] for each listener that the app has learned.
+func learned(all []control.Listener) (lines []string) {
+	for _, l := range all {
+		if l.Source == "learned" {
+			lines = append(lines, "  [[listen]]", "  name = "+strconv.Quote(l.Name), "  address = "+strconv.Quote(l.Address))
+		}
+	}
+	return lines
 }
 
 // settings is a line for each key, with its value and the source of that.

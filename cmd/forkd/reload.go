@@ -12,6 +12,7 @@ import (
 
 func reloadCommand(std stdio) *cobra.Command {
 	var keep, noWait, all bool
+	var slot int
 	cmd := &cobra.Command{
 		Use:   "reload APP",
 		Short: "read the configuration, and replace an app's workers one by one",
@@ -21,15 +22,21 @@ dropped. It shows the roll as it goes, and exits 0 when it is done, 1 when it
 was rolled back or when the configuration is no good, which changes nothing. The
 roll goes on if reload is interrupted.`,
 		Example: `  forkd reload shop
-  forkd reload shop --keep-config`,
+  forkd reload shop --keep-config
+  forkd reload shop --slot 1`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withApps(cmd, args, all, func(client *control.Client) error {
-				return reload(cmd.Context(), std, client, control.Reload{KeepConfig: keep, Wait: !noWait})
+				r := control.Reload{KeepConfig: keep, Wait: !noWait}
+				if cmd.Flags().Changed("slot") {
+					r.Slot = &slot
+				}
+				return reload(cmd.Context(), std, client, r)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep-config", false, "roll without reading the configuration again")
+	cmd.Flags().IntVar(&slot, "slot", 0, "replace the worker of slot `K` alone, by one of the same generation")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return when the roll has been asked for")
 	cmd.Flags().BoolVar(&all, "all", false, "every app that runs, one after the other")
 	return cmd
@@ -39,7 +46,9 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	name := client.At().Name
 	if !r.Wait {
 		rolled, err := client.Reload(ctx, r)
-		if err == nil {
+		if err == nil && r.Slot != nil {
+			fmt.Fprintf(std.out, "%s: another worker for slot %d has been asked for\n", name, *r.Slot)
+		} else if err == nil {
 			fmt.Fprintf(std.out, "%s: a roll to generation %d has been asked for\n", name, rolled.Generation)
 		}
 		return err
@@ -67,6 +76,11 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 			switch {
 			case err != nil:
 				return err
+			case rolled.Result != control.ResultDone && r.Slot != nil:
+				return fmt.Errorf("%s: slot %d keeps its worker: %s", name, *r.Slot, rolled.Error)
+			case r.Slot != nil:
+				fmt.Fprintf(std.out, "%s: slot %d has a new worker, after %.1fs\n", name, *r.Slot, time.Since(began).Seconds())
+				return nil
 			case rolled.Result != control.ResultDone:
 				return fmt.Errorf("%s: roll to generation %d: %s", name, rolled.Generation, resultText(rolled))
 			}

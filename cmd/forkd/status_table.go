@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,10 +17,10 @@ type statusRow struct {
 	remark         string
 }
 
-// statusColumns are the columns of the status table. With pids of 7 digits they fit 80
-// characters.
-func statusColumns(now time.Time) []column[statusRow] {
-	return []column[statusRow]{
+// statusColumns are the columns of the status table, QUEUE only where queue is set. With
+// pids of 7 digits they fit 80 characters.
+func statusColumns(now time.Time, queue bool) []column[statusRow] {
+	columns := []column[statusRow]{
 		figureColumn("SLOT", func(r statusRow) string { return number(r.slot) }),
 		figureColumn("PID", func(r statusRow) string { return known(r.worker.PID) }),
 		figureColumn("GEN", func(r statusRow) string { return known(r.worker.Generation) }),
@@ -31,6 +32,16 @@ func statusColumns(now time.Time) []column[statusRow] {
 		figureColumn("CPU", func(r statusRow) string { return percent(r.worker.CPUPercent) }),
 		figureColumn("MEM", func(r statusRow) string { return size(r.worker.RSSBytes) }),
 	}
+	if queue {
+		cpu := len(columns) - 2
+		columns = slices.Insert(columns, cpu, figureColumn("QUEUE", func(r statusRow) string { return count(r.worker.Queue) }))
+	}
+	return columns
+}
+
+// queued reports whether connections wait to be accepted in any slot.
+func queued(rows []statusRow) bool {
+	return slices.ContainsFunc(rows, func(r statusRow) bool { return r.worker.Queue != nil && *r.worker.Queue > 0 })
 }
 
 // statusTable draws an app at a time: lines about the app, then its workers.
@@ -42,7 +53,7 @@ func statusTable(s screen, title string, app *control.App, now time.Time) []stri
 	for i := range app.Leftovers {
 		rows = append(rows, leftoverRow(&app.Leftovers[i], now))
 	}
-	return append(appLines(s, title, app, now), drawTable(s, statusColumns(now), rows, func(r statusRow, indent string) []string {
+	return append(appLines(s, title, app, now), drawTable(s, statusColumns(now, queued(rows)), rows, func(r statusRow, indent string) []string {
 		if r.remark == "" {
 			return nil
 		}
@@ -174,12 +185,19 @@ func vacant(state string) bool { return state == "backoff" || over(state) }
 // over reports whether no worker is started in a slot in this state until the next roll.
 func over(state string) bool { return state == "exited" || state == "failed" }
 
-// stopped marks the state of a worker that SIGSTOP or the like has stopped.
-const stopped = " (stopped)"
+// Marks of the state of a worker: SIGSTOP or the like has stopped it, or connections wait
+// for it and it accepts none.
+const (
+	stopped = " (stopped)"
+	stalled = " (stalled)"
+)
 
 func stateOf(w *control.Worker) string {
-	if w.Stopped {
+	switch {
+	case w.Stopped:
 		return sanitize(w.State) + stopped
+	case w.Stalled:
+		return sanitize(w.State) + stalled
 	}
 	return sanitize(w.State)
 }
@@ -193,7 +211,7 @@ func stateStyle(state string) style {
 	case "failed", vanished:
 		return red
 	}
-	if strings.HasSuffix(state, stopped) {
+	if strings.HasSuffix(state, stopped) || strings.HasSuffix(state, stalled) {
 		return yellow
 	}
 	return plain

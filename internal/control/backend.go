@@ -44,6 +44,7 @@ type Backend interface {
 type Reload struct {
 	KeepConfig bool `json:"keep_config"` // as SIGUSR2: roll, without reading the configuration again
 	Wait       bool `json:"wait"`        // answer when the roll has ended; default true
+	Slot       *int `json:"slot"`        // replace this slot's worker alone, by one of its generation; null: roll
 }
 
 // Rolled answers POST /v1/reload, and is the last roll in an App.

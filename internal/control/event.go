@@ -41,6 +41,7 @@ const (
 	EventResumed         = "resumed"
 	EventShed            = "shed"
 	EventRefused         = "refused" // a command was not executed
+	EventLearned         = "learned" // a listener, from a worker's listen(2)
 	EventListeningAgain  = "listening_again"
 	EventSocketSpoilt    = "socket_spoilt" // what a worker did to its socket cannot be undone
 	EventPortShared      = "port_shared"   // somebody else's socket listens on a listener's port too

@@ -116,7 +116,7 @@ type Worker struct {
 	State             string     `json:"state"` // "starting", "ready", "draining"
 	StartedAt         time.Time  `json:"started_at"`
 	ReadyAt           *time.Time `json:"ready_at"`
-	Counted           string     `json:"counted"` // who counts: "worker", "no"; later "kernel", "sampled"
+	Counted           string     `json:"counted"` // who counts: "worker", "kernel", "sampled", "no"
 	Connections       *int64     `json:"connections"`
 	Accepted          *int64     `json:"accepted"`
 	Requests          *int64     `json:"requests"`
@@ -125,6 +125,7 @@ type Worker struct {
 	Queue             *int64     `json:"queue"`       // of its slot's sockets
 	CPUPercent        *float64   `json:"cpu_percent"` // of its session; 100 is one core
 	Stopped           bool       `json:"stopped"`     // its leader, by SIGSTOP or the like: it serves nobody
+	Stalled           bool       `json:"stalled"`     // connections wait for it, and it has accepted none for health.stall
 	RSSBytes          *int64     `json:"rss_bytes"`   // the same; shared pages count in each process
 }
 
@@ -147,6 +148,7 @@ type Description struct {
 
 	Release   Release      `json:"release"`
 	Readiness string       `json:"readiness"` // how it is decided, in words
+	Sockets   string       `json:"sockets"`   // how workers come to their listening sockets, in words
 	Env       []string     `json:"env"`       // names that the configuration sets
 	Settings  []Setting    `json:"settings"`
 	History   []Exit       `json:"history"` // the oldest first

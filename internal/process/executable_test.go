@@ -67,7 +67,7 @@ func TestRestoreByDescriptor(t *testing.T) {
 			}
 			spec := shell(`echo "old $1 $LISTEN_PID"; read x`)
 			spec.Args = append(spec.Args, "sh", "one")
-			spec.Path, spec.File, spec.ListenPID = got, file, true
+			spec.Path, spec.File, spec.PIDIn = got, file, []string{"LISTEN_PID"}
 			spec.User = &Credential{UID: nobody, GID: nobody}
 			w := start(t, c, spec)
 			if got, want := w.line(t), fmt.Sprintf("old one %d", w.PID()); got != want {

@@ -236,9 +236,9 @@ func closeRest(p *plan) error {
 
 func execute(p *plan) error {
 	args, env := convert[string](p.Args), convert[string](p.Env)
-	if p.ListenPID {
-		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "LISTEN_PID=") })
-		env = append(env, "LISTEN_PID="+strconv.Itoa(os.Getpid()))
+	for _, name := range p.PIDIn {
+		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+		env = append(env, name+"="+strconv.Itoa(os.Getpid()))
 	}
 	if p.FromFile {
 		return executeFile(len(p.Files)+planFile, args, env)

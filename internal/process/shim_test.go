@@ -77,7 +77,7 @@ func TestEnvironmentAndArguments(t *testing.T) {
 	spec := shell(`echo "$LISTEN_PID $$"; printf '%s|' "$@" "$ODD"; cut -d' ' -f5,6 /proc/self/stat`)
 	spec.Args = append(spec.Args, "sh", "\xff\xfe", "", "a b\n")
 	spec.Env = append(spec.Env, "LISTEN_PID=1", "ODD=\x80<&>")
-	spec.ListenPID = true
+	spec.PIDIn = []string{"LISTEN_PID"}
 	w := start(t, c, spec)
 	want := fmt.Sprintf("%d %[1]d\n\xff\xfe||a b\n|\x80<&>|%[1]d %[1]d", w.PID())
 	if got := w.rest(t); got != want {

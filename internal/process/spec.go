@@ -16,7 +16,7 @@ type Spec struct {
 	Path string   // the program, from Resolve
 	File *os.File `json:"-"` // run this open ELF file instead of the one at Path; nil: run Path
 	Args []string // the program's name first; at least that
-	Env  []string // all of it, "KEY=value"; ListenPID adds LISTEN_PID
+	Env  []string // all of it, "KEY=value"; PIDIn adds more
 
 	Dir   string      // entered before the user changes
 	Slot  int         // for the records
@@ -25,7 +25,7 @@ type Spec struct {
 	Umask int         // -1: the master's
 
 	ParentDeath syscall.Signal // sent to the leader when Serve's thread ends, so when the master dies; 0: none
-	ListenPID   bool           // set LISTEN_PID to the worker's own pid (sd_listen_fds(3))
+	PIDIn       []string       // names of variables to set to the worker's own pid: LISTEN_PID (sd_listen_fds(3))
 	Capture     bool           // see Process.Capture
 }
 

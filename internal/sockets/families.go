@@ -36,6 +36,13 @@ func (p Program) bindAddr() (at bindAddr, ok bool) {
 	return at, true
 }
 
+// Overlaps reports whether two programs want an address that only one can have.
+func (p Program) Overlaps(other Program) bool {
+	a, known := p.bindAddr()
+	b, bothKnown := other.bindAddr()
+	return known && bothKnown && a.within(b, 0)
+}
+
 // within reports whether a slot of a listener there can have the program's address.
 func (a bindAddr) within(at bindAddr, slot int) bool {
 	if a.path != "" || at.path != "" {

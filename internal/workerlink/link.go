@@ -71,7 +71,8 @@ func (l *Link) NotifyAddress() string { return l.notify.address }
 
 // Listen starts the readers, which end with Close. heard is called on their
 // goroutines: with ipc.Ready (also for READY=1 of sd_notify(3)) and ipc.Hello once
-// each, and with every ipc.App. pid is the worker's; leads says which processes are
+// each, and with every ipc.App and ipc.Pulse (also for WATCHDOG=1). pid is the worker's;
+// leads says which processes are
 // workers.
 func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard func(ipc.Message)) {
 	ready := sync.OnceFunc(func() { heard(ipc.Ready{}) })
@@ -83,8 +84,12 @@ func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard
 		})
 	}
 	go l.notify.receive(func(sender int) bool { return process.MaySpeakFor(sender, pid, leads) }, func(text string) {
-		if slices.Contains(strings.Split(text, "\n"), "READY=1") {
+		lines := strings.Split(text, "\n")
+		if slices.Contains(lines, "READY=1") {
 			ready()
+		}
+		if slices.Contains(lines, "WATCHDOG=1") {
+			heard(ipc.Pulse{})
 		}
 	}, ignored)
 	c := l.channel
@@ -98,10 +103,10 @@ func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard
 				hello()
 			case ipc.Ready:
 				ready()
-			case ipc.App:
+			case ipc.App, ipc.Pulse:
 				heard(m)
-			case ipc.Pulse, ipc.Drain, ipc.Shed, ipc.Reserved:
-				// A pulse has no reader yet; the others are the master's own words.
+			case ipc.Drain, ipc.Shed, ipc.Reserved:
+				// The master's own words.
 			}
 		})
 		if err != nil {

@@ -1,0 +1,109 @@
+package supervisor
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/usage"
+)
+
+const (
+	// usageInterval is how often memory is looked at for recycle.max_rss.
+	usageInterval = 5 * time.Second
+	// replaceAgainAfter is how long a worker is left alone whose replacement has failed.
+	replaceAgainAfter = time.Minute
+)
+
+// care is what decides whether a worker is replaced while it runs.
+type care struct {
+	spread  float64   // its own factor of recycle.max_age and max_requests: not all at once
+	asked   bool      // its replacement has been asked for
+	notYet  time.Time // the next request comes not before
+	startAt time.Time // when its program began to run
+	ready   bool
+}
+
+func newCare(r Recycle, now time.Time) care {
+	return care{spread: 1 + r.Jitter*(2*rand.Float64()-1), startAt: now}
+}
+
+// ailing asks for the replacement of workers that are too old, have served enough, or have
+// been silent for health.watchdog.
+func (e *executor) ailing(now time.Time) (events []pool.Event) {
+	for _, w := range e.workers {
+		if why := w.ails(now); w.care.ready && why != "" {
+			events = append(events, e.replace(w, why, now)...)
+		}
+	}
+	return events
+}
+
+// ails says why the worker is to be replaced; "": it is not.
+func (w *worker) ails(now time.Time) string {
+	r, h := w.cfg.Recycle, w.cfg.Health
+	if age := now.Sub(w.care.startAt); r.MaxAge > 0 && age > time.Duration(w.care.spread*float64(r.MaxAge)) {
+		return fmt.Sprintf("recycle.max_age: it has run for %s", age.Round(time.Second))
+	}
+	if c, counts := w.link.Counters(); r.MaxRequests > 0 && counts && float64(c.Requests) > w.care.spread*float64(r.MaxRequests) {
+		return fmt.Sprintf("recycle.max_requests: it has served %d", c.Requests)
+	}
+	if silent := now.Sub(time.Unix(0, w.pulse.Load())); h.Watchdog > 0 && silent > h.Watchdog {
+		return fmt.Sprintf("health.watchdog: no WATCHDOG=1 and no pulse for %s", silent.Round(time.Second))
+	}
+	return ""
+}
+
+// pulses notes that the worker lives. Any goroutine may call it.
+func (w *worker) pulses() { w.pulse.Store(time.Now().UnixNano()) }
+
+// becomes notes the worker's state. health.watchdog begins when it is ready.
+func (w *worker) becomes(to pool.State) {
+	w.care.ready = to == pool.StateReady
+	if w.care.ready {
+		w.pulses()
+	}
+}
+
+// replace asks the pool for a worker's replacement, once, and later again if that fails.
+func (e *executor) replace(w *worker, why string, now time.Time) []pool.Event {
+	if w.care.asked || now.Before(w.care.notYet) {
+		return nil
+	}
+	w.care.asked = true
+	return []pool.Event{pool.ReplaceRequested{ID: w.id, Why: why, Abort: w.cfg.Health.Abort}}
+}
+
+// replaced notes how a replacement ended.
+func (e *executor) replaced(a pool.Replaced, now time.Time) {
+	if w := e.workers[a.ID]; w != nil && a.Err != "" {
+		w.care.asked, w.care.notYet = false, now.Add(replaceAgainAfter)
+	}
+}
+
+// lookAtMemory samples on a goroutine the memory of workers that have a recycle.max_rss.
+func (e *executor) lookAtMemory(now time.Time) {
+	var leaders []int
+	for _, w := range e.workers {
+		if w.cfg.Recycle.MaxRSS > 0 && w.endedAt.IsZero() {
+			leaders = append(leaders, w.process.PID())
+		}
+	}
+	if len(leaders) == 0 || now.Sub(e.usageAt) < usageInterval {
+		return
+	}
+	e.usageAt = now
+	go func() { e.inbox.postReport(memoryFound{usage.Sample(leaders)}) }()
+}
+
+// noteMemory asks for the replacement of workers that are too big.
+func (e *executor) noteMemory(found memoryFound, now time.Time) (events []pool.Event) {
+	for _, w := range e.workers {
+		most := w.cfg.Recycle.MaxRSS
+		if f, known := found.figures[w.process.PID()]; known && most > 0 && f.RSS > uint64(most) {
+			events = append(events, e.replace(w, fmt.Sprintf("recycle.max_rss: it has %d MiB", f.RSS>>20), now)...)
+		}
+	}
+	return events
+}

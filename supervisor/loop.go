@@ -41,9 +41,10 @@ const (
 	// clients out. An inspection costs a system call for each socket.
 	inspectInterval = time.Second
 	// Memory is trimmed when no message has come for idleAfter, and each
-	// trimInterval: inspections use some of it.
+	// trimInterval: inspections use some of it, and within a minute so much that the
+	// heap is collected, which reads 2 MB of the program's tables.
 	idleAfter    = 3 * time.Second
-	trimInterval = time.Minute
+	trimInterval = 20 * time.Second
 )
 
 // loop owns the pool, and with it the app. Its goroutine alone touches what is in
@@ -68,6 +69,7 @@ type loop struct {
 
 	busyAt    time.Time // when a message came last; zero: trimmed since
 	trimmedAt time.Time
+	dropAt    time.Time // when to drop the program's pages once more; zero: not again
 }
 
 func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time) *loop {
@@ -187,12 +189,18 @@ func (l *loop) step(ev pool.Event) {
 }
 
 // trim gives the memory of a burst (a start, a roll, many questions) back to the
-// system once it is over: a master sits still for days.
+// system once it is over: a master sits still for days. It drops the program's pages twice:
+// a collection shrinks stacks, and their growth in the next inspection reads tables of the
+// program that are needed for nothing else.
 func (l *loop) trim(now time.Time) {
 	idle, late := now.Sub(l.busyAt) > idleAfter, now.Sub(l.trimmedAt) > trimInterval
-	if !l.busyAt.IsZero() && idle || late {
-		l.busyAt, l.trimmedAt = time.Time{}, now
+	switch {
+	case !l.busyAt.IsZero() && idle || late:
+		l.busyAt, l.trimmedAt, l.dropAt = time.Time{}, now, now.Add(inspectInterval+inspectInterval/2)
 		go trimMemory()
+	case !l.dropAt.IsZero() && now.After(l.dropAt):
+		l.dropAt = time.Time{}
+		dropFilePages() // here: a goroutine that ends reads such tables too
 	}
 }
 

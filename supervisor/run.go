@@ -19,6 +19,7 @@ import (
 	"github.com/forkd/forkd/internal/safefile"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/usage"
+	"github.com/forkd/forkd/internal/workerlink"
 	"github.com/forkd/forkd/systemd"
 )
 
@@ -93,6 +94,7 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		o.log.Info("running", "app", cfg.Name, "workers", cfg.Workers, "listen", e.addresses(), "pid", os.Getpid())
 		agent := startAgent(cfg, o.dir.Dir, l, e)
 		go e.watchDaemons()
+		go e.watchRuntimeDir()
 		go e.watchLeftovers(o.left)
 		quit = l.run()
 		agent.leave()
@@ -214,7 +216,7 @@ func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) 
 	o.executor = &executor{
 		app: cfg.Name, startedAt: time.Now(), log: o.log, output: o.stdout, logFiles: output.LogFiles(out.Stdout, out.Stderr), null: -1,
 		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, leftovers: map[pool.ID]*adopt.Leftover{},
-		daemons: newDaemons(), starts: make(chan struct{}, maxStarting), oom: process.NewOOMKills("/"), runtime: runtimeDir{dir: dir},
+		daemons: newDaemons(), starts: make(chan struct{}, maxStarting), oom: process.NewOOMKills("/"), runtime: runtimeDir{dir: dir, inspect: make(chan []*workerlink.Link)},
 		slots: cfg.Workers, leaving: map[int]int{}, others: map[uint64]string{},
 	}
 	return o

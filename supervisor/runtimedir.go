@@ -5,41 +5,51 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/workerlink"
 )
 
 // runtimeDir is the app's directory, which somebody may remove, or what is in it. It
-// is inspected on a goroutine, as the file system may hang. That goroutine, which holds
-// busy, owns its fields but dir.
+// is inspected on watchRuntimeDir's goroutine, as the file system may hang. That goroutine
+// owns its fields but dir.
 type runtimeDir struct {
 	dir         *control.RuntimeDir
-	busy        sync.Mutex  // one inspection at a time
-	inspections int         // so far
-	seen        fs.FileInfo // the directory, at the last inspection
-	failed      string      // why something is missing still
-	moved       bool        // the records have to follow the lock
+	inspect     chan []*workerlink.Link // of the workers that live
+	inspections int                     // so far
+	seen        fs.FileInfo             // the directory, at the last inspection
+	failed      string                  // why something is missing still
+	moved       bool                    // the records have to follow the lock
 }
 
 // keepRuntimeDir has the directory inspected, unless the last inspection has not
 // ended.
 func (e *executor) keepRuntimeDir() {
-	if !e.runtime.busy.TryLock() {
-		return
-	}
 	links := make([]*workerlink.Link, 0, len(e.workers))
 	for _, w := range e.workers {
 		links = append(links, w.link)
 	}
-	go func() {
-		defer e.runtime.busy.Unlock()
-		reserveStack()
-		if e.runtime.due() {
-			e.restoreRuntimeDir(links)
+	select {
+	case e.runtime.inspect <- links:
+	default:
+	}
+}
+
+// watchRuntimeDir inspects the directory until the loop ends. It blocks. (A new goroutine
+// for each inspection would read 0.5 MB of the program's tables, when its stack grows and
+// when it ends.)
+func (e *executor) watchRuntimeDir() {
+	for {
+		select {
+		case links := <-e.runtime.inspect:
+			reserveStack()
+			if e.runtime.due() {
+				e.restoreRuntimeDir(links)
+			}
+		case <-e.inbox.done:
+			return
 		}
-	}()
+	}
 }
 
 // due reports whether to look into the directory: when a file was made or removed

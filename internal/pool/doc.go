@@ -58,8 +58,8 @@
 //	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore
 //	  Exited{Leftovers}                         -> gone, StopGroup, Restore
 //	  StandbyRequested                          not replaced, -> draining, Retire, -> draining, Retire
-//	  StopRequested                             CloseListeners, not replaced, -> draining, Retire, -> draining, Retire
-//	  StopRequested{Now}                        CloseListeners, not replaced, -> draining, Retire, Kill, -> draining, Retire, Kill
+//	  StopRequested                             CloseListeners, -> draining, Retire, not replaced, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, -> draining, Retire, not replaced, -> draining, Retire, Kill, Kill
 //
 //	starting, to replace another (as starting, but)
 //	  Ticked                                    -> draining, Retire, not replaced
@@ -67,8 +67,8 @@
 //	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, not replaced
 //	  Exited{Leftovers}                         -> gone, StopGroup, Restore, not replaced
 //	  StandbyRequested                          not replaced, -> draining, Retire, -> draining, Retire
-//	  StopRequested                             CloseListeners, not replaced, -> draining, Retire, -> draining, Retire
-//	  StopRequested{Now}                        CloseListeners, not replaced, -> draining, Retire, Kill, -> draining, Retire, Kill
+//	  StopRequested                             CloseListeners, -> draining, Retire, not replaced, -> draining, Retire
+//	  StopRequested{Now}                        CloseListeners, -> draining, Retire, not replaced, -> draining, Retire, Kill, Kill
 //
 //	draining, its successor ready
 //	  Ticked                                    roll ended: done

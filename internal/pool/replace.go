@@ -96,6 +96,7 @@ func (p *Pool) replaced(r *replacement) (over bool, err string) {
 	by := p.successor(r)
 	switch {
 	case p.Stopping():
+		p.abandon(r, ReasonStop) // the stop itself may be some time off
 		return true, "the app is stopping"
 	case p.standby:
 		return true, "the app goes to standby"

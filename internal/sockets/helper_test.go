@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		"fallback":     helpFallback,
 		"half-open":    helpHalfOpen,
 		"family":       helpFamilyOfAnother,
+		"inner":        helpInner,
 	}[name]
 	if !known {
 		fmt.Fprintf(os.Stderr, "unknown helper %q\n", name)

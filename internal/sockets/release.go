@@ -58,12 +58,28 @@ func (b *boundAddress) drop(end bool, notice string) {
 		b.set.notice(notice, b.listener.Name, given.address())
 		b.set.passed = append(b.set.passed, given)
 	}
+	if end {
+		b.endAll()
+	}
 	for _, m := range b.all() {
-		if end {
-			_ = b.remove(m) // the others end too: nothing is left to be steered
-		} else {
-			b.set.forget(m)
-		}
+		b.set.forget(m)
 	}
 	b.close()
+}
+
+// endAll ends the sockets of all slots at once, for every holder, but a unit's.
+func (b *boundAddress) endAll() {
+	b.users = nil
+	if g, ok := b.mode.(*group); ok {
+		g.leave()
+	}
+	for slot, m := range b.all() {
+		if m.unitOwned {
+			_ = b.mode.flush(m) // it stays as it is
+			continue
+		}
+		b.set.forget(m)
+		m.end()
+		b.sockets[slot] = nil
+	}
 }

@@ -117,10 +117,8 @@ func New(app string, own func(Holder) bool, passed []Passed, keeper Keeper) (*Se
 func (s *Set) Steer(serving []*ListenerSet) (err error) {
 	s.serving = slices.Clone(serving)
 	for _, b := range s.bound {
-		if s.deserted(b) {
-			for slot := range b.users {
-				_ = b.closeSlot(slot) // what fails is steering those that are about to end
-			}
+		if b.users != nil && s.deserted(b) {
+			b.endAll()
 		}
 		b.mode.settle()
 		err = cmp.Or(err, b.mode.steer())

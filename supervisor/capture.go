@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -80,6 +81,7 @@ func (e *executor) called(c called) []pool.Event {
 	}
 	i, ok := r.listeners.Match(slot, p)
 	if !ok && r.learns {
+		w.bound.Store(true)
 		switch {
 		case !c.call.Listen && e.hold(c, p):
 			return nil
@@ -94,6 +96,9 @@ func (e *executor) called(c called) []pool.Event {
 	}
 	if !ok {
 		c.answer <- capture.Answer{}
+		if c.call.Listen {
+			return []pool.Event{pool.Listened{ID: w.id, Elsewhere: cmp.Or(p.Path, p.Address.String())}}
+		}
 		return nil
 	}
 	fd, err := r.listeners.Take(slot, i, p)
@@ -116,6 +121,7 @@ func (w *worker) calledListen(listen bool) []pool.Event {
 	if !listen {
 		return nil
 	}
+	w.lookNow()
 	return []pool.Event{pool.Listened{ID: w.id}}
 }
 

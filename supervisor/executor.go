@@ -271,6 +271,7 @@ func (e *executor) retire(a pool.Retire) {
 	if w == nil {
 		return
 	}
+	e.letGo(a.ID)
 	if err := w.retire(a); err != nil {
 		e.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
 	}

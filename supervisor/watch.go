@@ -35,7 +35,7 @@ func (w *worker) watch(e *executor) {
 				e.inbox.postFact(pool.Accepting{ID: w.id})
 				return
 			}
-		} else if !idle && used.since(w.process.PID(), began) {
+		} else if !idle && !w.bound.Load() && used.since(w.process.PID(), began) {
 			idle = true
 			e.inbox.postFact(pool.Idled{ID: w.id})
 		}
@@ -53,28 +53,29 @@ func (w *worker) watch(e *executor) {
 	}
 }
 
-// idleFor is how long a worker uses little CPU before it counts as idle, and idleCPU how much
-// that is, in seconds of CPU per second.
+// A worker counts as idle that has wanted less than idleShare of a CPU for idleFor.
 const (
-	idleFor = 500 * time.Millisecond
-	idleCPU = 0.1
+	idleFor   = time.Second
+	idleShare = 0.05
 )
 
 // idleness finds out whether a worker's processes do anything.
-type idleness struct{ last usage.Figures }
+type idleness struct {
+	at     time.Time // of the last look; zero: none yet
+	demand time.Duration
+}
 
 // since reports whether the worker has been idle for idleFor.
 func (i *idleness) since(leader int, now time.Time) bool {
-	if now.Sub(i.last.At) < idleFor {
+	past := now.Sub(i.at)
+	if !i.at.IsZero() && past < idleFor {
 		return false
 	}
-	f, known := usage.Sample([]int{leader})[leader]
-	if !known {
-		return false
-	}
-	before := i.last
-	i.last = f
-	return !before.At.IsZero() && f.CPUSince(before) < idleCPU*f.At.Sub(before.At).Seconds()
+	demand, known := usage.Demand(leader)
+	wanted := demand - i.demand // less than 0: threads have ended, which did something
+	idle := known && !i.at.IsZero() && wanted >= 0 && wanted.Seconds() < idleShare*past.Seconds()
+	i.at, i.demand = now, demand
+	return idle
 }
 
 // lookNow has watch look soon, and often for a while.

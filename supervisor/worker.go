@@ -35,6 +35,7 @@ type worker struct {
 	care  care
 	pulse atomic.Int64 // when it showed last that it lives, Unix time in nanoseconds
 
+	bound  atomic.Bool              // it has bound an address, and may listen
 	inodes atomic.Pointer[[]uint64] // of the listening sockets that it has
 	look   chan struct{}            // holds one: watch looks now
 	gone   chan struct{}            // closed when it has ended

@@ -41,8 +41,12 @@ type (
 	// Notified says that the worker has reported that it is ready.
 	Notified struct{ ID ID }
 	// Listened says that the worker has called listen(2) on one of its slot's sockets
-	// (Seen.Listening). If the app had no listeners, this is the first of them.
-	Listened struct{ ID ID }
+	// (Seen.Listening). If the app had no listeners, this is the first of them. Elsewhere is
+	// where it listens if that is none of the app's listeners: it is not ready for that.
+	Listened struct {
+		ID        ID
+		Elsewhere string
+	}
 	// Accepting says that the worker has been seen to wait for connections on one of
 	// its slot's sockets (Seen.Accepting).
 	Accepting struct{ ID ID }

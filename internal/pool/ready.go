@@ -112,7 +112,11 @@ func (p *Pool) readyHow(s *Slot, w *Worker) string {
 
 // listened notes that a worker has called listen(2) on a socket of its slot. If the
 // app had no listeners, its generation has some from now on.
-func (p *Pool) listened(w *Worker) {
+func (p *Pool) listened(w *Worker, elsewhere string) {
+	if elsewhere != "" {
+		w.Elsewhere = elsewhere
+		return
+	}
 	w.Listened = true
 	settings := p.of(w.ID.Generation)
 	settings.Seen.Listeners = true
@@ -146,6 +150,8 @@ func (p *Pool) missing(s *Slot, w *Worker) string {
 	given := w.given(expected)
 	seen := p.of(w.ID.Generation).Seen
 	switch {
+	case w.Elsewhere != "" && !w.Listened && (expected.listened != given.listened || expected.accepting != given.accepting):
+		return fmt.Sprintf("it listens on %s, which is none of the app's listeners: have it listen on one of them, or give --listen that address", w.Elsewhere)
 	case expected.listened != given.listened:
 		return `it listens on none of its sockets (see forkd describe; ready.mode = "delay" does not ask for it)`
 	case expected.accepting != given.accepting && w.Listened:

@@ -196,7 +196,7 @@ func (p *player) event(words []string) Event {
 	case "notified":
 		return Notified{id}
 	case "listened":
-		return Listened{id}
+		return Listened{ID: id, Elsewhere: values["elsewhere"]}
 	case "accepting":
 		return Accepting{id}
 	case "idled":

@@ -61,6 +61,7 @@ type Worker struct {
 	HelloReceived bool
 	Notified      bool
 	Listened      bool
+	Elsewhere     string // where it listens, if that is none of the app's listeners
 	Accepting     bool
 	Idled         bool
 	StartedAt     time.Time // when the program began to run

@@ -76,7 +76,7 @@ func (p *Pool) note(ev Event) {
 	case Notified:
 		p.onWorker(ev.ID, func(s *Slot, w *Worker) { w.Notified, s.notifies = true, true })
 	case Listened:
-		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.listened(w) })
+		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.listened(w, ev.Elsewhere) })
 	case Accepting:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { w.Accepting = true })
 	case Idled:

@@ -328,7 +328,7 @@ func (w *world) start(id ID) {
 		at += w.within(20 * time.Millisecond)
 		w.later(at, HelloReceived{id})
 	}
-	for _, ev := range []Event{Listened{id}, Accepting{id}, Notified{id}} {
+	for _, ev := range []Event{Listened{ID: id}, Accepting{id}, Notified{id}} {
 		if w.calm || w.silent && !w.neverReady(id) || !w.silent && w.chance(80) {
 			at += w.within(200 * time.Millisecond)
 			w.later(at, ev)
@@ -397,7 +397,7 @@ func (w *world) stale() {
 		StartFailed{ID: id, Reason: "late", Final: true},
 		HelloReceived{id},
 		Notified{id},
-		Listened{id},
+		Listened{ID: id}, Listened{ID: id, Elsewhere: "[::1]:8000"},
 		Accepting{id},
 		Idled{id},
 		Stalled{id},

@@ -148,6 +148,9 @@ func giveTo(l *Listener, cfg Config) {
 // addresses is what the app listens on at the start, for the log.
 func (e *executor) addresses() string {
 	var all []string
+	if e.current(1).seen.Learns {
+		return "where its workers do"
+	}
 	for _, l := range e.current(1).listeners.Listeners(0) {
 		all = append(all, l.String())
 	}

@@ -40,6 +40,8 @@ const (
 	EnvDrainTimeout = "FORKD_DRAIN_TIMEOUT" // seconds from the stop signal to SIGKILL, for the preload of node
 	EnvDrainIdle    = "FORKD_DRAIN_IDLE"    // how long it keeps idle connections where the app stops, in seconds
 
+	EnvNodeChannelFD   = "NODE_CHANNEL_FD" // the message channel, for node
+	EnvNodeChannelMode = "NODE_CHANNEL_SERIALIZATION_MODE"
 	EnvNodeAppInstance = "NODE_APP_INSTANCE" // the slot, as pm2 sets it
 	EnvNodeOptions     = "NODE_OPTIONS"      // options of node
 	EnvPort            = "PORT"              // the first tcp listener's port
@@ -52,7 +54,7 @@ func Private(key string) bool {
 	switch key {
 	case EnvListenFDs, EnvListenPID, EnvListenFDNames, "LISTEN_PIDFDID",
 		EnvNotifySocket, EnvWatchdogUsec, EnvWatchdogPID,
-		"NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID", EnvNodeAppInstance:
+		EnvNodeChannelFD, EnvNodeChannelMode, "NODE_UNIQUE_ID", EnvNodeAppInstance:
 		return true
 	}
 	return strings.HasPrefix(key, "FORKD_") ||

@@ -22,6 +22,19 @@ const ProtocolVersion = 1
 // DefaultIdle is Drain.Idle if the message has none.
 const DefaultIdle = time.Second
 
+// The kinds of channel that a worker may have.
+const (
+	ChannelForkd = "forkd" // for this package
+	ChannelNode  = "node"  // for node's process.send and process.on('message'): the master sends nothing of its own but NodeShutdown
+	ChannelNone  = "none"
+)
+
+// What programs of node say on their channel, as under pm2.
+const (
+	NodeReady    = `"ready"`    // as Ready
+	NodeShutdown = `"shutdown"` // as Drain
+)
+
 // The reasons of a Drain.
 const (
 	ReasonRoll    = "roll"    // a successor serves this slot's socket

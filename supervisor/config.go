@@ -9,6 +9,7 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/ipc"
 )
 
 // Config is one app, ready to run: defaults are filled in, names looked up, units
@@ -25,7 +26,7 @@ type Config struct {
 	Env        map[string]string // over the master's environment; placeholders unreplaced
 
 	StopSignal syscall.Signal // asks a worker to drain
-	Channel    bool           // give each worker the message channel and the page of counters
+	Channel    string         // which message channel each worker gets, and the page of counters with it: ipc.ChannelForkd, ChannelNode or ChannelNone
 	Protocols  []string       // how sockets are handed over beside {fd}
 	PIDFile    string         // "": none
 	Listeners  []Listener
@@ -162,7 +163,7 @@ func Defaults() Config {
 		Umask:        -1,
 		ControlGroup: -1,
 		StopSignal:   syscall.SIGTERM,
-		Channel:      true,
+		Channel:      ipc.ChannelForkd,
 		Protocols:    []string{ProtocolSystemd},
 		Ready:        core.Ready,
 		Restart:      core.Restart,

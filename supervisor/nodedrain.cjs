@@ -12,11 +12,12 @@ function install() {
   const signal = 'SIG' + env.FORKD_STOP_SIGNAL;
   const timeout = 1000 * Number(env.FORKD_DRAIN_TIMEOUT); // ms until forkd kills
   const idle = 1000 * Number(env.FORKD_DRAIN_IDLE);
+  const end = timeout - Math.min(250, timeout / 10); // ms until it ends by itself
   const page = env.FORKD_PAGE_FD;
   const servers = new Set();
   const sockets = new Set();
   const sessions = new Set(); // of HTTP/2
-  let draining = false;
+  let began = 0; // when the drain began
   let done = false;
 
   const listen = net.Server.prototype.listen;
@@ -27,7 +28,7 @@ function install() {
 
   function watch(server) {
     if (servers.has(server)) return;
-    if (servers.size === 0 && !process.listeners(signal).includes(onSignal)) process.prependListener(signal, onSignal);
+    if (servers.size === 0 && !process.listeners(signal).includes(onSignal)) handle();
     servers.add(server);
     const keep = (set) => (one) => {
       set.add(one);
@@ -41,12 +42,22 @@ function install() {
     });
   }
 
+  function handle() {
+    process.prependListener(signal, onSignal);
+    if (!process.send) return;
+    const emit = process.emit;
+    process.emit = function (event, ...args) { // a listener would keep the program from ending
+      if (event === 'message' && args[0] === 'shutdown' && !began) drain();
+      return emit.call(this, event, ...args);
+    };
+  }
+
   // Whether no handler of the program's own decides when it ends.
   const alone = () => process.listenerCount(signal) === 1;
 
   function onSignal() {
-    if (draining && !done) return;
-    if (!draining && drain()) return;
+    if (began && !done) return;
+    if (!began && drain()) return;
     if (alone()) {
       process.removeListener(signal, onSignal);
       process.kill(process.pid, signal); // it ends by the signal, as without this file
@@ -56,7 +67,7 @@ function install() {
   function drain() {
     const open = [...servers].filter((server) => server.listening);
     if (open.length === 0) return alone() && drainCluster();
-    draining = true;
+    began = Date.now();
     let left = open.length;
     for (const server of open) {
       server.closeIdleConnections = () => {}; // which http.Server.close calls
@@ -78,9 +89,16 @@ function install() {
     return true;
   }
 
+  // finish ends the program unless it does so itself: on its channel it may have heard of
+  // the drain too, and pm2 gives such programs 1.6 s.
   function finish() {
+    if (done) return;
     done = true;
-    if (alone()) process.exit(0);
+    const grace = process.connected && process.listenerCount('message') > 0 ? 1600 : 0;
+    const wait = began + Math.min(grace, end) - Date.now();
+    const exit = () => alone() && process.exit();
+    if (wait > 0) setTimeout(exit, wait);
+    else exit();
   }
 
   // makeLast has a response close its connection.
@@ -97,8 +115,6 @@ function install() {
   // closeIdle closes connections between two requests: after the idle time when the app
   // stops, else spread over the last tenth of the time. Upgraded ones have no parser.
   function closeIdle(stops) {
-    const began = Date.now();
-    const end = timeout - Math.min(250, timeout / 10);
     const from = stops ? Math.min(idle, end) : end - timeout / 10;
     const every = Math.max(5, Math.min(100, timeout / 500));
     setInterval(() => {
@@ -137,7 +153,7 @@ function install() {
     const cluster = require('cluster');
     const workers = Object.values(cluster.workers || {});
     if (workers.length === 0) return false;
-    draining = true;
+    began = Date.now();
     cluster.removeAllListeners('exit'); // where the program would start others
     cluster.removeAllListeners('disconnect');
     let left = workers.length;

@@ -321,6 +321,44 @@ process.on('SIGTERM', again); setInterval(() => {}, 1000);`,
 	}
 }
 
+// A program that hears "shutdown" on its channel drains from then on, and has 1.6 s to end
+// by itself.
+func TestNodeDrainsByMessage(t *testing.T) {
+	for name, more := range map[string]string{
+		"closes":  "server.close(() => setTimeout(() => process.exit(7), 100));",
+		"only":    "process.exitCode = 7; server.close(() => process.disconnect());",
+		"no word": "process.on('exit', () => process.exitCode = 7);",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startNode(t, 30*time.Second, `
+const { fork } = require('child_process');
+if (!process.send) {
+  const child = fork(__filename);
+  process.once('SIGTERM', () => { child.send('shutdown'); child.kill('SIGTERM'); });
+  child.on('exit', (code) => process.exit(code));
+} else {
+`+plainHTTP+"process.on('message', (message) => { if (message === 'shutdown') { "+more+" } }); }")
+			busy := s.dial()
+			busy.ask("/hold")
+			if said := s.says(); said != "held" {
+				t.Fatal(said)
+			}
+			idle := s.dial()
+			idle.ask("/")
+			idle.expect("ok")
+			s.stop()
+			s.refuses()
+			idle.ask("/go")
+			idle.expect("ok close")
+			busy.expect("held close")
+			if how := s.wait(); how != "exit status 7" {
+				t.Errorf("it ended with %q", how)
+			}
+		})
+	}
+}
+
 // The workers of a cluster drain when their primary is told to, which starts no others.
 func TestNodeDrainsACluster(t *testing.T) {
 	s := startNode(t, 30*time.Second, `

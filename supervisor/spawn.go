@@ -235,10 +235,16 @@ func (s spawn) contract(vars map[string]string) {
 		vars[ipc.EnvListenFDs] = strconv.Itoa(len(s.sockets))
 		vars[ipc.EnvListenFDNames] = strings.Join(names, ":")
 	}
-	if s.cfg.Channel {
-		vars[ipc.EnvChannelFD] = strconv.Itoa(ipc.FirstFD + len(s.sockets))
-		vars[ipc.EnvPageFD] = strconv.Itoa(ipc.FirstFD + len(s.sockets) + 1)
+	if s.cfg.Channel == ipc.ChannelNone {
+		return
 	}
+	channel := strconv.Itoa(ipc.FirstFD + len(s.sockets))
+	if s.cfg.Channel == ipc.ChannelNode {
+		vars[ipc.EnvNodeChannelFD], vars[ipc.EnvNodeChannelMode] = channel, "json"
+	} else {
+		vars[ipc.EnvChannelFD] = channel
+	}
+	vars[ipc.EnvPageFD] = strconv.Itoa(ipc.FirstFD + len(s.sockets) + 1)
 }
 
 // ids are the user's, -1 for the master's own.

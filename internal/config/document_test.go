@@ -52,7 +52,6 @@ func TestBadFiles(t *testing.T) {
 		{"[agent]", `1:2: "agent" is not built yet`},
 		{"[limits]", `1:2: "limits" is not built yet`},
 		{"[log]\nmax_size = '1MiB'", `2:1: "log.max_size" is not built yet`},
-		{"channel = 'node'", `1:11: channel: "node" is not built yet: use "forkd" or "none"`},
 		{"[[listen]]\naddress = 'udp://:53'", `2:11: listen.address: "udp://:53": udp is not built yet: use tcp://, tcp4://, tcp6:// or unix://`},
 
 		// A table for a value, and the other way round.
@@ -66,6 +65,7 @@ func TestBadFiles(t *testing.T) {
 
 		// Values.
 		{"preset = 'ngin'", `1:10: preset: "ngin" is not valid: did you mean "nginx"? valid: "auto", "none", "apache", "celery", "haproxy", "lighttpd", "nginx", "node", "php-fpm", "unicorn" or "uwsgi"`},
+		{"channel = 'ndoe'", `1:11: channel: "ndoe" is not valid: use "forkd", "node" or "none"`},
 		{"sockets = 'captured'", `1:11: sockets: "captured" is not valid: did you mean "capture"? valid: "auto", "pass" or "capture"`},
 		{"protocols = ['systemd', 'einhorn']", `1:25: protocols: "einhorn" is for programs that report to einhorn's own socket, which forkd is not: use "systemd" or "server-starter"`},
 		{"ready.mode = 'accept'", `1:14: ready.mode: "accept" is not valid: use "auto", "listening", "accepting", "notify" or "delay"`},

@@ -147,19 +147,6 @@ func signal(into *syscall.Signal) field {
 	})
 }
 
-func channel(into *bool) field {
-	read := func(v value) (bool, error) {
-		kind, err := v.choice([]string{"forkd", "none"}, "node")
-		return kind == "forkd", err
-	}
-	return newField(into, read).shown(func() string {
-		if *into {
-			return "forkd"
-		}
-		return "none"
-	})
-}
-
 // protocols is a list of words in the file, one word for the flag.
 func protocols(into *[]string, built ...string) field {
 	one := func(v value, words ...string) (string, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/supervisor"
 )
 
@@ -36,7 +37,7 @@ func keys(d *draft) []key {
 		{"env_file", "env-file", "read variables of the workers from `FILE`, which may be missing behind a - (repeatable)", field{d.setEnvFile, d.showEnvFile}},
 		{"preset", "preset", "what is known of the program: `WHICH` is auto, none or a name of forkd help presets", newField(&d.preset, d.readPreset).shown(d.showPreset)},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(&c.StopSignal)},
-		{"channel", "channel", "message channel: `KIND` is forkd or none", channel(&c.Channel)},
+		{"channel", "channel", "message channel: `KIND` is forkd, node or none", choice(&c.Channel, "", ipc.ChannelForkd, ipc.ChannelNode, ipc.ChannelNone)},
 		{
 			"protocols", "protocols", "how sockets are handed over: `HOW` is systemd, server-starter or none",
 			protocols(&c.Protocols, supervisor.ProtocolSystemd, supervisor.ProtocolServerStarter),

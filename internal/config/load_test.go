@@ -179,7 +179,7 @@ func TestEveryKey(t *testing.T) {
 	want := supervisor.Config{
 		Name: "shop", Command: []string{"./shop", "--fd={fd:http}"}, Directory: h.etc, Workers: 3, Umask: 0o27, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"RAILS_ENV": "production", "PORT": "{port}", "SECRET": `{{"a": 1}`},
-		StopSignal: syscall.SIGQUIT, Protocols: []string{"systemd", "server-starter"}, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
+		StopSignal: syscall.SIGQUIT, Channel: "none", Protocols: []string{"systemd", "server-starter"}, PIDFile: filepath.Join(h.etc, "run/shop.pid"),
 		Listeners: []sockets.Listener{
 			{Name: "http", Network: "tcp", Port: 8080, Mode: "reuseport", Balance: "source", Backlog: 1024, Freebind: true},
 			{Name: "9090", Network: "tcp6", Host: "::1", Port: 9090, Mode: "each", Backlog: 4096, Nonblocking: true},
@@ -274,7 +274,7 @@ func TestFlagsWin(t *testing.T) {
 	want := supervisor.Config{
 		Name: "other", Command: []string{"./bin/server", "{slot}"}, Directory: h.directory, Workers: 2, Umask: 0o77, ControlGroup: 65534, CPUs: 4,
 		Env:        map[string]string{"A": "x\ny", "B": "c=d", "RAILS_ENV": "", "PORT": "{port}"},
-		StopSignal: syscall.SIGINT, Channel: true, PIDFile: filepath.Join(h.directory, "p"),
+		StopSignal: syscall.SIGINT, Channel: "forkd", PIDFile: filepath.Join(h.directory, "p"),
 		Listeners: []sockets.Listener{
 			{Name: "8081", Network: "tcp", Host: "127.0.0.2", Port: 8081, Mode: "reuseport", Balance: "source", Backlog: 4096, Nonblocking: true},
 			{Name: "8081-2", Network: "tcp", Host: "127.0.0.1", Port: 8081, Mode: "reuseport", Balance: "source", Backlog: 4096, Nonblocking: true},

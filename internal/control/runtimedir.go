@@ -213,7 +213,11 @@ func (d *RuntimeDir) write(name, text string) error {
 	return os.Rename(temporary, d.at(name))
 }
 
-// Keep has a file for the workers in the directory until Remove. It may block.
+// keptSuffix ends the names of files for the workers.
+const keptSuffix = ".cjs"
+
+// Keep has a file for the workers in the directory until Remove. Its name ends in .cjs. It
+// may block.
 func (d *RuntimeDir) Keep(name, text string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -332,8 +336,9 @@ func (d *RuntimeDir) Remove() {
 	_ = d.listener.Close() // it may have been closed
 	if d.dir != nil {
 		d.removeSockets()
-		for name := range d.kept {
-			_ = os.Remove(d.at(name))
+		kept, _ := filepath.Glob(d.at("*" + keptSuffix)) // a dead master's too; the pattern is good: no error
+		for _, file := range kept {
+			_ = os.Remove(file)
 		}
 		_ = os.Remove(d.at(pidName))
 		_ = os.Remove(d.at(lockName)) // while it is locked: see leadsTo

@@ -402,6 +402,9 @@ func TestKeep(t *testing.T) {
 		t.Errorf("restored %q, %v", restored, err)
 	}
 	expect("two")
+	if err := os.WriteFile(p.Path("dead.cjs"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	p.Remove()
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("left behind: %v", err)

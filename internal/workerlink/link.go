@@ -23,6 +23,7 @@ import (
 type Link struct {
 	notify  *notifySocket
 	channel *channel // nil: not given, or closed
+	node    bool     // the channel is node's
 	page    int      // -1: not given, or closed
 	theirs  int      // the worker's end of the channel; -1: not given, or closed
 }
@@ -31,14 +32,14 @@ type Link struct {
 type Config struct {
 	Dir, Name string // of the notify socket's file
 	UID, GID  int    // whom the worker runs as; -1: as the master
-	Channel   bool   // the channel and the counters page too
+	Channel   string // ipc.ChannelForkd and the like: the channel and the counters page too
 	Closer    *closing.Closer
 }
 
 // Open makes both ends.
 func Open(cfg Config) (l *Link, err error) {
-	l = &Link{page: -1, theirs: -1}
-	if l.notify, err = newNotifySocket(cfg); err == nil && cfg.Channel {
+	l = &Link{page: -1, theirs: -1, node: cfg.Channel == ipc.ChannelNode}
+	if l.notify, err = newNotifySocket(cfg); err == nil && cfg.Channel != ipc.ChannelNone {
 		if l.channel, l.theirs, err = newChannel(cfg.Closer); err == nil {
 			l.page, err = ipc.NewPage()
 		}
@@ -98,12 +99,18 @@ func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard
 	}
 	go func() {
 		err := c.receive(func(m ipc.Message) {
-			switch m.(type) {
+			switch m := m.(type) {
 			case ipc.Hello:
 				hello()
 			case ipc.Ready:
 				ready()
-			case ipc.App, ipc.Pulse:
+			case ipc.App:
+				if l.node && string(m) == ipc.NodeReady {
+					ready()
+				} else {
+					heard(m)
+				}
+			case ipc.Pulse:
 				heard(m)
 			case ipc.Drain, ipc.Shed, ipc.Reserved:
 				// The master's own words.
@@ -122,11 +129,18 @@ func (l *Link) HasChannel() bool { return l.channel != nil }
 // ErrClosed says that a worker has no channel, or has closed it.
 var ErrClosed = errors.New("the worker has closed its channel")
 
-// Send sends one of forkd's own messages to the worker. When it returns, the message is in
+// Send sends one of forkd's own messages to the worker; to one of node what it has of
+// them, a drain. When it returns, the message is in
 // the socket if that had room. The error is ErrClosed, or that of send(2).
 func (l *Link) Send(m ipc.Message) error {
 	if l.channel == nil {
 		return ErrClosed
+	}
+	if l.node {
+		if _, drain := m.(ipc.Drain); !drain {
+			return nil
+		}
+		m = ipc.App(ipc.NodeShutdown)
 	}
 	err := l.channel.send(m)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) {

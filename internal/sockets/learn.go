@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +37,10 @@ func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) 
 	}
 	b := s.newAddress(asked, want, true, nil)
 	b.learned = true
-	if asked.Network == "unix" {
+	if u, isUnix := b.mode.(*unixSocket); isUnix {
+		if int(asked.Owner.UID) != os.Geteuid() {
+			u.as = asked.Owner // of a path that the program has chosen
+		}
 		err = b.openAll(slots)
 	} else {
 		err = b.joinProgram(p.Socket, slots)
@@ -112,14 +114,10 @@ func (b *boundAddress) joinProgram(program, slots int) error {
 		return err
 	}
 	var err error
-	if own, theirs := os.Geteuid(), int(stat.Uid); own == theirs {
+	if own := os.Geteuid(); own == int(stat.Uid) {
 		err = b.openAll(slots)
 	} else {
-		runtime.LockOSThread()
-		_ = unix.Setfsuid(theirs) // where it is forbidden, bind(2) fails
-		err = b.openAll(slots)
-		_ = unix.Setfsuid(own)
-		runtime.UnlockOSThread()
+		asOwner(&Owner{stat.Uid, uint32(os.Getegid())}, func() { err = b.openAll(slots) })
 		for _, m := range b.all() {
 			err = cmp.Or(err, os.NewSyscallError("fchown", unix.Fchown(m.fd, own, -1)))
 		}

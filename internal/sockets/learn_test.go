@@ -248,6 +248,10 @@ func TestLearnUnix(t *testing.T) {
 	if uid == 0 {
 		uid = nobody
 		check(t, os.Chown(path, nobody, nobody))
+		// The program can't have made a file there: somebody has swapped a directory.
+		_, err := a.line.Learn(3, p)
+		wantError(t, err, "no permission to make or remove files")
+		check(t, os.Chown(dir, nobody, nobody))
 	}
 	l, err := a.line.Learn(3, p)
 	check(t, err)

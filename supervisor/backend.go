@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
@@ -16,6 +17,8 @@ type backend struct {
 
 	mu    sync.Mutex // one sample at a time: the meter compares with the one before
 	meter meter
+
+	connections atomic.Pointer[int64] // of the last Status: they may have been counted from outside
 }
 
 // errStopped answers what comes after the end.
@@ -32,15 +35,20 @@ func conflict(err error) error {
 func (b *backend) Status(ctx context.Context) (control.App, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	app, err := ask(ctx, b.loop.inbox, func(r reply[control.App]) message { return statusRequest{r} })
+	s, err := ask(ctx, b.loop.inbox, func(r reply[snapshot]) message { return statusRequest{r} })
 	if err == nil {
-		b.meter.measure(&app, time.Now())
+		b.meter.measure(&s.app, s.counting, time.Now())
+		b.connections.Store(s.app.Totals.Connections)
 	}
-	return app, err
+	return s.app, err
 }
 
 func (b *backend) Summary(ctx context.Context) (control.Summary, error) {
-	return ask(ctx, b.loop.inbox, func(r reply[control.Summary]) message { return summaryRequest{r} })
+	s, err := ask(ctx, b.loop.inbox, func(r reply[control.Summary]) message { return summaryRequest{r} })
+	if s.Connections == nil {
+		s.Connections = b.connections.Load()
+	}
+	return s, err
 }
 
 func (b *backend) Describe(ctx context.Context) (control.Description, error) {

@@ -29,7 +29,7 @@ type effects interface {
 	reopenLogs()
 
 	summary(v pool.View) control.Summary
-	snapshot(v pool.View) control.App
+	snapshot(v pool.View) snapshot
 	description(v pool.View) control.Description
 	cpus(generation int) int
 	send(slot *int, message ipc.App) (workers int, err error)
@@ -132,7 +132,7 @@ func (l *loop) handle(m message) {
 			l.step(ev)
 		}
 	case statusRequest:
-		m.answer(func() (control.App, error) { return l.executor.snapshot(l.pool.View()), nil })
+		m.answer(func() (snapshot, error) { return l.executor.snapshot(l.pool.View()), nil })
 	case summaryRequest:
 		m.answer(func() (control.Summary, error) {
 			s := l.executor.summary(l.pool.Summary())

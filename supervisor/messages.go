@@ -33,7 +33,7 @@ type (
 	reported struct{ report }
 
 	// The requests of the control API; see control.Backend.
-	statusRequest   struct{ reply[control.App] }
+	statusRequest   struct{ reply[snapshot] }
 	summaryRequest  struct{ reply[control.Summary] }
 	describeRequest struct{ reply[control.Description] }
 	eventsRequest   struct {

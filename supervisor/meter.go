@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/usage"
 )
 
@@ -17,11 +18,13 @@ const (
 	sampleMaxAge = time.Minute
 )
 
-// meter adds what takes two samples: CPU and requests per second, and memory. It
-// samples only while somebody asks, and is not for more than one goroutine.
+// meter adds what takes two samples: CPU and requests per second, memory, and what is
+// counted from outside. It samples only while somebody asks, and is not for more than one
+// goroutine.
 type meter struct {
-	usage func(leaders []int) map[int]usage.Figures
-	last  map[int]sample // by pid
+	usage   func(leaders []int) map[int]usage.Figures
+	last    map[int]sample // by pid
+	counter counter
 }
 
 // sample is what was seen of a worker at a time.
@@ -36,7 +39,7 @@ type sample struct {
 }
 
 // measure fills in the figures of every worker of app.
-func (m *meter) measure(app *control.App, now time.Time) {
+func (m *meter) measure(app *control.App, where sockets.Counting, now time.Time) {
 	isDue := func(w *control.Worker) bool {
 		last, known := m.last[w.PID]
 		return !known || !last.startedAt.Equal(w.StartedAt) || now.Sub(last.at) >= measureInterval
@@ -62,6 +65,7 @@ func (m *meter) measure(app *control.App, now time.Time) {
 		one.show(w)
 	}
 	m.last = samples
+	m.counter.measure(app, where, now)
 	app.Totals = control.Sum(app.Slots)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/usage"
 )
 
@@ -36,7 +37,7 @@ func TestFiguresAreOverASecondAtLeast(t *testing.T) {
 			app.Slots = append(app.Slots, control.Slot{Workers: []control.Worker{{PID: pid, StartedAt: began, Requests: &requests}}})
 		}
 		u.now = began.Add(after)
-		m.measure(&app, u.now)
+		m.measure(&app, sockets.Counting{}, u.now)
 		var all []control.Worker
 		for _, s := range app.Slots {
 			all = append(all, s.Workers...)

@@ -57,6 +57,9 @@ func (e *executor) prepared(p prepared) []pool.Event {
 		err = checkSlots(r.cfg, slots)
 	}
 	if err == nil {
+		err = e.sockets.MarkBy(r.cfg.MarkMask)
+	}
+	if err == nil {
 		r.listeners, err = e.sockets.Open(e.listenersOf(r.cfg), e.slots)
 		e.findLearns(r)
 	}

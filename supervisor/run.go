@@ -253,6 +253,9 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	if e.sockets, err = sockets.New(cfg.Name, o.left.Owns, own, keeper); err != nil {
 		return &UsageError{err.Error()}
 	}
+	if err := e.sockets.MarkBy(cfg.MarkMask); err != nil {
+		return err
+	}
 	if len(cfg.Listeners) == 0 {
 		e.implied = e.sockets.Implied()
 	}

@@ -13,9 +13,14 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// snapshot is the app as the loop knows it: all but CPU, memory and rates, which the
-// meter adds. It makes two short system calls a worker.
-func (e *executor) snapshot(v pool.View) control.App {
+// snapshot is the app as the loop knows it: all but CPU, memory, rates and what is counted
+// from outside, which the meter adds. It makes two short system calls a worker.
+type snapshot struct {
+	app      control.App
+	counting sockets.Counting
+}
+
+func (e *executor) snapshot(v pool.View) snapshot {
 	app := control.App{
 		App:          e.app,
 		PID:          os.Getpid(),
@@ -48,7 +53,7 @@ func (e *executor) snapshot(v pool.View) control.App {
 		app.Leftovers = append(app.Leftovers, showLeftover(l))
 	}
 	slices.SortFunc(app.Leftovers, func(a, b control.Leftover) int { return a.PID - b.PID })
-	return app
+	return snapshot{app, e.sockets.Counting()}
 }
 
 // address is where a listener is, as the configuration would say it.

@@ -45,10 +45,7 @@ func Waits(leader int, inodes []uint64) (waits, known bool) {
 		return true, true
 	}
 	// Those whose parent has ended.
-	if l.tree(slices.DeleteFunc(procfs.PIDs(), func(pid int) bool {
-		session, err := unix.Getsid(pid)
-		return err != nil || session != leader
-	})) {
+	if l.tree(procfs.Sessions([]int{leader})[leader]) {
 		return true, true
 	}
 	return false, !l.blind
@@ -301,7 +298,8 @@ func (p process) accepts(ring int) bool {
 
 // holds reports whether the process has one of the sockets.
 func (p process) holds() bool {
-	for inode, err := range procfs.SocketsOf(p.pid, maxPolled) {
+	budget := maxPolled
+	for inode, err := range procfs.SocketsOf(p.pid, &budget) {
 		if err != nil {
 			p.failed(err)
 		} else if slices.Contains(p.inodes, inode) {

@@ -82,10 +82,11 @@ func SocketInode(target []byte) (inode uint64, isSocket bool) {
 	return inode, true
 }
 
-// SocketsOf yields the inodes of the sockets among a process's descriptors, of so many
-// descriptors at most. Where it can't see all of them it yields why at last, unix.E2BIG if
-// there are more. It allocates nothing for a descriptor: one takes 1 to 2 µs.
-func SocketsOf(pid, most int) iter.Seq2[uint64, error] {
+// SocketsOf yields the inodes of the sockets among a process's descriptors, of at most so
+// many descriptors as budget says, which it counts down. Where it can't see all of them it
+// yields why at last, unix.E2BIG if there are more. It allocates nothing for a descriptor:
+// one takes 1 to 2 µs.
+func SocketsOf(pid int, budget *int) iter.Seq2[uint64, error] {
 	return func(yield func(uint64, error) bool) {
 		dir, err := unix.Open(fmt.Sprintf("/proc/%d/fd", pid), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -98,7 +99,7 @@ func SocketsOf(pid, most int) iter.Seq2[uint64, error] {
 			if name[0] == '.' {
 				continue
 			}
-			if most--; most < 0 {
+			if *budget--; *budget < 0 {
 				yield(0, unix.E2BIG)
 				return
 			}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // IsOwn reports whether /proc shows this process's pid namespace.
@@ -30,6 +32,28 @@ func PIDs() []int {
 		}
 	}
 	return pids
+}
+
+// Sessions returns the processes of the sessions of some leaders, by leader, if /proc shows
+// this process's pid namespace. A process that leads none stands for itself.
+func Sessions(leaders []int) map[int][]int {
+	members := make(map[int][]int, len(leaders))
+	for _, pid := range leaders {
+		members[pid] = nil
+	}
+	if len(leaders) == 0 || !IsOwn() {
+		return members
+	}
+	for _, pid := range PIDs() {
+		leader := pid
+		if _, asked := members[pid]; !asked {
+			leader, _ = unix.Getsid(pid)
+		}
+		if _, asked := members[leader]; asked {
+			members[leader] = append(members[leader], pid)
+		}
+	}
+	return members
 }
 
 // Stat returns the fields of /proc/PID/stat that follow the name, which may contain

@@ -50,7 +50,7 @@ func TestSocketsOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := func(pid, most int) (inodes []uint64, why error) {
-		for inode, err := range SocketsOf(pid, most) {
+		for inode, err := range SocketsOf(pid, &most) {
 			if why = err; err == nil {
 				inodes = append(inodes, inode)
 			}

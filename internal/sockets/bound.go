@@ -147,6 +147,7 @@ func (b *boundAddress) open(slot int) (err error) {
 		}
 		b.put(m)
 	}
+	b.mark(m, m.fd)
 	b.users = put(b.users, slot, m)
 	return nil
 }

@@ -256,6 +256,8 @@ func (g *group) fileFor(m *socket, l *ListenerSet) int {
 			return m.fd
 		}
 		g.set.disown(next) // it is nobody else's
+		next.slot = m.slot
+		g.mark(next, next.fd)
 		m.next = next
 	}
 	m.nextFor = l

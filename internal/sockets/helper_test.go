@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 		"stuck":        helpStuck,
 		"fallback":     helpFallback,
 		"half-open":    helpHalfOpen,
+		"unmarked":     helpUnmarked,
 		"family":       helpFamilyOfAnother,
 		"inner":        helpInner,
 	}[name]

@@ -84,7 +84,7 @@ func holders(end endpoint) []Holder {
 // pathHolders finds visible processes that listen on a socket file.
 func pathHolders(path string) []Holder {
 	owners := map[uint64]uint32{}
-	_ = diagnoseUnix(0, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
+	_ = diagnoseUnix(0, listenState, 1<<unixDiagName, func(inode uint64, kind uint16, value []byte) {
 		if kind == unixDiagName && strings.TrimSuffix(string(value), "\x00") == path {
 			owners[inode] = 0
 		}

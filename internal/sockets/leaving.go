@@ -29,7 +29,7 @@ func (s *Set) Leave(slot int) *Leaving {
 func (l *Leaving) HalfOpen() (bool, error) {
 	now := map[tuple]bool{}
 	for _, port := range l.ports {
-		err := dumpTCP(port, halfOpenStates, func(said []byte) {
+		err := dumpTCP([]int{port}, halfOpenStates, func(said []byte) {
 			if t := tuple(said[inetDiagAddress:]); l.waited == nil || l.waited[t] {
 				now[t] = true
 			}

@@ -143,6 +143,7 @@ func (b *boundAddress) reset(slot int) (changed []string, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot look at the options of %s: %w", b.describe(m), err)
 		}
+		b.mark(m, fd)
 		want = readOptions(fd)
 		unix.Close(fd)
 	}

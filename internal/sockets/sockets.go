@@ -80,23 +80,24 @@ const maxNotices = 100
 // Set is every socket of an app. Its methods and those of its ListenerSets must not be
 // called concurrently. They make short system calls only.
 type Set struct {
-	app     string
-	own     func(Holder) bool // a worker of this app, or one that a killed master has left
-	keeper  Keeper            // nil: none
-	closer  closing.Closer
-	passed  []*socket
-	bound   []*boundAddress
-	sets    []*ListenerSet
-	serving []*ListenerSet // by slot, of the last Steer; nil: none yet
-	opened  bool           // the first set has taken what it wanted of passed
-	closed  bool
-	busy    map[int]bool // slots that have a worker
-	record  recordFile
-	notices []string
-	others  []Other
-	damaged []Restored
-	former  map[uint64]bool // sockets that only workers have, by cookie
-	noDiag  sync.Once       // sock_diag has failed
+	app      string
+	own      func(Holder) bool // a worker of this app, or one that a killed master has left
+	keeper   Keeper            // nil: none
+	closer   closing.Closer
+	passed   []*socket
+	bound    []*boundAddress
+	sets     []*ListenerSet
+	serving  []*ListenerSet // by slot, of the last Steer; nil: none yet
+	opened   bool           // the first set has taken what it wanted of passed
+	closed   bool
+	busy     map[int]bool // slots that have a worker
+	markMask uint32       // of MarkBy
+	record   recordFile
+	notices  []string
+	others   []Other
+	damaged  []Restored
+	former   map[uint64]bool // sockets that only workers have, by cookie
+	noDiag   sync.Once       // sock_diag has failed
 }
 
 // New takes over the descriptors passed to the master. keeper is nil without an fd store.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
-	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/procfs"
 )
@@ -42,23 +41,7 @@ func (f Figures) CPUSince(before Figures) float64 {
 func Sample(leaders []int) map[int]Figures {
 	process.EnableBootTimeCache(true) // else it is read for each process, unused
 	figures := make(map[int]Figures, len(leaders))
-	if len(leaders) == 0 || !procfs.IsOwn() {
-		return figures
-	}
-	members := make(map[int][]int, len(leaders))
-	for _, pid := range leaders {
-		members[pid] = nil
-	}
-	for _, pid := range procfs.PIDs() {
-		leader := pid
-		if _, known := members[pid]; !known { // not only workers are asked for
-			leader, _ = unix.Getsid(pid)
-		}
-		if _, known := members[leader]; known {
-			members[leader] = append(members[leader], pid)
-		}
-	}
-	for leader, pids := range members {
+	for leader, pids := range procfs.Sessions(leaders) {
 		f := Figures{At: time.Now()}
 		alive := false
 		for _, pid := range pids {

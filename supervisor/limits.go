@@ -26,9 +26,12 @@ const (
 const agentTasks = 12
 
 // checkLimits refuses an app that could not be rolled for want of descriptors or
-// processes. running is how many workers there are already.
+// processes, or whose own limits can't be set. running is how many workers there are already.
 func checkLimits(cfg Config, slots, running int) error {
 	if err := checkDescriptors(cfg, slots); err != nil {
+		return err
+	}
+	if err := process.CheckNoFile(cfg.Limits.NoFile); err != nil {
 		return err
 	}
 	return checkProcesses(cfg, slots, running)

@@ -128,6 +128,8 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 		Files:       append([]int{s.null, 1, 2}, s.sockets...),
 		User:        s.cfg.User.credential(),
 		Umask:       s.cfg.Umask,
+		NoFile:      s.cfg.Limits.NoFile,
+		Pin:         s.cfg.Limits.CPUAffinity,
 		ParentDeath: s.cfg.StopSignal,
 		Capture:     s.release.pass == "",
 	}

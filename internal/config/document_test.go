@@ -43,14 +43,15 @@ func TestBadFiles(t *testing.T) {
 		{"[ready]\nqqqqqq = 1", `2:1: unknown key "ready.qqqqqq": ready has mode, delay, timeout`},
 		{"[[listen]]\nbaklog = 80", `2:1: unknown key "listen.baklog": did you mean "listen.backlog"?`},
 		{"[[listen]]\naddress = ':80'\n[listen.tls]\ncert = 'x'", `3:9: unknown table "listen.tls": listen has name, address, mode, balance, backlog, nonblocking, freebind`},
-		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, workers_max, user, group, umask, env_file, preset, stop_signal, channel, protocols, sockets, pid_file, and the tables env, listen, ready, restart, update, drain, recycle, health, count, log, redis, metrics, control`},
+		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, workers_max, user, group, umask, env_file, preset, stop_signal, channel, protocols, sockets, pid_file, and the tables env, listen, ready, restart, update, drain, recycle, health, limits, count, log, redis, metrics, control`},
 		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
 
 		// Not built yet.
 		{"\n[agent]\n# where\naddress = ':1'", `4:1: "agent.address" is not built yet`},
 		{"agent = { address = ':1' }", `1:11: "agent.address" is not built yet`},
 		{"[agent]", `1:2: "agent" is not built yet`},
-		{"[limits]", `1:2: "limits" is not built yet`},
+		{"command = ['x']\nlimits.memory_max = '1GiB'", `2:21: limits.memory_max: a control group for each worker is not built yet: MemoryMax= in the unit limits the whole app`},
+		{"command = ['x']\nlimits.tasks_max = 10", `2:20: limits.tasks_max: a control group for each worker is not built yet: TasksMax= in the unit limits the whole app`},
 		{"[log]\nmax_size = '1MiB'", `2:1: "log.max_size" is not built yet`},
 		{"[[listen]]\naddress = 'udp://:53'", `2:11: listen.address: "udp://:53": udp is not built yet: use tcp://, tcp4://, tcp6:// or unix://`},
 
@@ -80,6 +81,8 @@ func TestBadFiles(t *testing.T) {
 		{"recycle.jitter = 0.1", `1:18: recycle.jitter: 0.1 is not a share: write "0%" to "100%"`},
 		{"recycle.jitter = '101%'", `1:18: recycle.jitter: "101%" is not a share: write "0%" to "100%"`},
 		{"recycle.max_requests = -1", `1:24: recycle.max_requests: must be a number from 0 to 1000000000000, not -1`},
+		{"limits.nofile = -1", `1:17: limits.nofile: must be a number from 0 to 1073741824, not -1`},
+		{"limits.cpu_affinity = 1", `1:23: limits.cpu_affinity: must be true or false, not 1`},
 		{"count.mark_mask = 'ff'", `1:19: count.mark_mask: "ff" is no mask of 32 bits: write "0x0000ff00", or "0" for none`},
 		{"count.mark_mask = 0x100000000", `1:19: count.mark_mask: 0x100000000 is no mask of 32 bits: write "0x0000ff00", or "0" for none`},
 		{"count.mark_mask = '0x0f0f'", `1:19: count.mark_mask: "0x0f0f" has a gap: its bits must adjoin, as those of 0x0000ff00`},

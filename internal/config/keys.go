@@ -92,6 +92,11 @@ func keys(d *draft) []key {
 		{"health.abort", "", "", newField(&c.Health.Abort, value.boolean)},
 		{"health.watchdog", "", "", duration(0, &c.Health.Watchdog)},
 
+		{"limits.memory_max", "", "", size(&c.Limits.MemoryMax)},
+		{"limits.tasks_max", "", "", whole(0, 4<<20, &c.Limits.TasksMax)},
+		{"limits.nofile", "nofile", "let a worker have `N` open files, 0 for as many as the master", whole(0, 1<<30, &c.Limits.NoFile)},
+		{"limits.cpu_affinity", "", "", newField(&c.Limits.CPUAffinity, value.boolean)},
+
 		{"count.mark_mask", "", "", mask(&c.MarkMask)},
 
 		{"log.mode", "log", "the workers' output: `MODE` is capture or inherit", choice(&c.Log.Mode, "", "capture", "inherit")},
@@ -138,7 +143,6 @@ func listenKeys(l *listener) []key {
 // later lists keys of the contract that are not built yet.
 func later() []string {
 	return []string{
-		"limits.memory_max", "limits.tasks_max", "limits.nofile", "limits.cpu_affinity",
 		"log.directory", "log.max_size", "log.max_files",
 		"agent.address",
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -72,6 +73,24 @@ func UserRoom(uid uint32) Room {
 func mayExceed() bool {
 	held, err := capabilities()
 	return err == nil && held[0].Effective&(1<<unix.CAP_SYS_RESOURCE|1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// CheckNoFile says why a worker can't have RLIMIT_NOFILE n: only CAP_SYS_RESOURCE may raise
+// the hard limit, to fs.nr_open at most (getrlimit(2)).
+func CheckNoFile(n int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("cannot read the limit on open files: %w", err)
+	}
+	held, err := capabilities()
+	privileged := err == nil && held[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+	if most, err := readNumber("/proc/sys/fs/nr_open"); err == nil && n > most {
+		return fmt.Errorf("cannot let a worker have %d open files: the system allows %d: raise it (sysctl -w fs.nr_open=%d)", n, most, n)
+	}
+	if uint64(n) > limit.Max && !privileged {
+		return fmt.Errorf("cannot let a worker have %d open files: the master's hard limit is %d: raise it to %d (LimitNOFILE= in a unit, ulimit -Hn)", n, limit.Max, n)
+	}
+	return nil
 }
 
 // Threads is the number of this process's threads.

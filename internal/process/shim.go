@@ -64,6 +64,8 @@ func become(first int) (doing string, err error) {
 		{"reset its OOM score", resetOOMScore},
 		{"drop the master's capabilities", dropInheritable},
 		{"have its calls captured", capture},
+		{"limit its open files", limitFiles}, // after the last that opens one
+		{"pin it to a CPU", pin},
 		{changingUser, changeUser},
 		{"drop the master's capabilities", dropHeld},
 		{"reset its signals", resetSignals},
@@ -92,6 +94,34 @@ func resetOOMScore(*plan) error {
 		_ = os.WriteFile(file, []byte("0"), 0)
 	}
 	return nil
+}
+
+// limitFiles tells the runtime too, which would restore the limit at the exec.
+func limitFiles(p *plan) error {
+	if p.NoFile == 0 {
+		return nil
+	}
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(p.NoFile), Max: uint64(p.NoFile)})
+}
+
+// pin leaves one of the CPUs that the master may use: this thread's are the program's.
+func pin(p *plan) error {
+	if !p.Pin {
+		return nil
+	}
+	var may, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		return err
+	}
+	turn := p.Slot % may.Count()
+	for cpu := 0; turn >= 0; cpu++ {
+		if may.IsSet(cpu) {
+			one.Zero()
+			one.Set(cpu)
+			turn--
+		}
+	}
+	return unix.SchedSetaffinity(0, &one)
 }
 
 // dropInheritable clears the ambient and the inheritable capabilities, which an exec

@@ -31,6 +31,54 @@ func catStatus() Spec {
 	return Spec{Path: "/bin/cat", Args: []string{"cat", "/proc/self/status"}, Umask: -1}
 }
 
+// The limit on open files is the program's, whatever the Go runtime does with its own, and
+// so is the CPU.
+func TestLimits(t *testing.T) {
+	c := newChildren(t)
+	var may unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		t.Fatal(err)
+	}
+	var cpus []string
+	for cpu := range 1024 {
+		if may.IsSet(cpu) {
+			cpus = append(cpus, strconv.Itoa(cpu))
+		}
+	}
+	for slot := range 3 {
+		spec := shell("ulimit -Sn; ulimit -Hn; grep Cpus_allowed_list /proc/self/status")
+		spec.Slot, spec.NoFile, spec.Pin = slot, 345, true
+		want := "345\n345\nCpus_allowed_list:\t" + cpus[slot%len(cpus)]
+		if got := start(t, c, spec).rest(t); got != want {
+			t.Errorf("slot %d: %q, not %q", slot, got, want)
+		}
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	// More than the hard limit, set before the change of user: as CheckNoFile has it.
+	spec := shell("ulimit -Hn")
+	spec.NoFile = int(limit.Max) + 1
+	if os.Geteuid() == 0 {
+		spec.User = &Credential{UID: nobody, GID: nobody}
+	}
+	w, err := tryStart(t, c, spec)
+	switch refused := CheckNoFile(spec.NoFile); {
+	case (err == nil) != (refused == nil):
+		t.Errorf("%v, but %v", err, refused)
+	case err != nil && !errors.Is(err, unix.EPERM):
+		t.Error(err)
+	case err == nil:
+		if got := w.rest(t); got != strconv.Itoa(spec.NoFile) {
+			t.Errorf("raised to %s, not %d", got, spec.NoFile)
+		}
+	}
+	if err := CheckNoFile(1 << 30); err == nil || !strings.Contains(err.Error(), "fs.nr_open=1073741824") {
+		t.Errorf("of too many: %v", err)
+	}
+}
+
 func TestDescriptors(t *testing.T) {
 	c := newChildren(t)
 	stray, err := unix.Open("/dev/null", unix.O_RDONLY, 0) // without O_CLOEXEC

@@ -105,6 +105,7 @@ func TestMatch(t *testing.T) {
 		{[]Listener{a, b}, "127.0.0.2", 0, 0, false, false, 1},
 		{[]Listener{a, b}, "127.0.0.3", 0, 0, false, false, -1},
 		{[]Listener{a, b}, "::ffff:127.0.0.2", 0, 0, true, false, 1},
+		{[]Listener{at("tcp4", "", ""), at("tcp6", "", "")}, "::", 0, 0, true, false, 1},
 		{[]Listener{a}, "0.0.0.0", 0, 0, false, false, 0},
 		{[]Listener{a}, "::", 0, 0, true, false, 0},
 		{[]Listener{at("tcp4", "", ModeShared)}, "0.0.0.0", 2, 0, false, false, 0},
@@ -227,7 +228,8 @@ func TestFamiliesByMode(t *testing.T) {
 	sameFiles(t)
 	for _, mode := range []string{ModeShared, ModeEach} {
 		port := freeRange(t, 3)
-		a := open(t, 2, inMode(mode, tcp("http", "", port)))
+		keeper := newStore(t)
+		a := openGiven(t, nil, keeper, 2, inMode(mode, tcp("http", "", port)))
 		for slot := range 2 {
 			own := port
 			if mode == ModeEach {
@@ -237,6 +239,9 @@ func TestFamiliesByMode(t *testing.T) {
 			check(t, a.line.Fits(2))
 		}
 		a.line.Settle()
+		if n := len(keeper.fds["http.0"]); n != 1 {
+			t.Errorf("%d sockets of slot 0 are stored", n)
+		}
 		wantRefused(t, v6loopback(port))
 		wantArrivals(t, a, []int{20, 0})
 		files, err := a.files(2)

@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -100,30 +99,20 @@ func (l Listener) plainName() string {
 	return name
 }
 
-// joinProgram binds the slots' sockets beside a program's socket. The kernel allows that
-// to sockets with SO_REUSEPORT that were made by one user, and goes by the user of the
-// thread's file accesses (setfsuid(2)); later that no longer matters, so that they become
-// the master's. The program's socket cannot become the master's: fchown(2) of an MPTCP
-// socket does not reach the TCP socket within, which has the port.
+// joinProgram binds the slots' sockets beside a program's socket. SO_REUSEADDR allows that
+// beside one that does not listen, whoever's it is; with SO_REUSEPORT alone both would have
+// to be of one user.
 func (b *boundAddress) joinProgram(program, slots int) error {
-	var stat unix.Stat_t
-	if err := unix.Fstat(program, &stat); err != nil {
-		return os.NewSyscallError("fstat", err)
+	was, err := unix.GetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	if err == nil {
+		err = share(program)
 	}
-	if err := share(program); err != nil {
-		return err
-	}
-	var err error
-	if own := os.Geteuid(); own == int(stat.Uid) {
+	if err == nil {
 		err = b.openAll(slots)
-	} else {
-		asOwner(&Owner{stat.Uid, uint32(os.Getegid())}, func() { err = b.openAll(slots) })
-		for _, m := range b.all() {
-			err = cmp.Or(err, os.NewSyscallError("fchown", unix.Fchown(m.fd, own, -1)))
-		}
 	}
 	if err != nil {
 		_ = unix.SetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+		_ = unix.SetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEADDR, was)
 	}
 	return err
 }

@@ -213,7 +213,7 @@ func TestLearnFails(t *testing.T) {
 	// SO_REUSEADDR, and listens by now.
 	port = freeRange(t, 1)
 	var sockets [2]int
-	for i := range sockets {
+	for i := range sockets { // the first one's SO_REUSEADDR goes again
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		check(t, err)
 		defer unix.Close(fd)
@@ -222,14 +222,17 @@ func TestLearnFails(t *testing.T) {
 		sockets[i] = fd
 	}
 	check(t, unix.Listen(sockets[1], 1))
+	check(t, unix.SetsockoptInt(sockets[0], unix.SOL_SOCKET, unix.SO_REUSEADDR, 0))
 	before := openFiles()
 	_, err = a.line.Learn(2, Program{Network: "tcp", Address: netip.AddrPortFrom(ipv4Loopback, uint16(port)), Socket: sockets[0]})
 	wantError(t, err, sprint("cannot listen on 127.0.0.1:%d: the port is held by", port), "stop it or choose another port")
 	if after := openFiles(); after != before {
 		t.Errorf("%d descriptors, before %d", after, before)
 	}
-	if on, err := unix.GetsockoptInt(sockets[0], unix.SOL_SOCKET, unix.SO_REUSEPORT); on != 0 || err != nil {
-		t.Errorf("SO_REUSEPORT is %d, %v", on, err)
+	for _, option := range []int{unix.SO_REUSEPORT, unix.SO_REUSEADDR} {
+		if on, err := unix.GetsockoptInt(sockets[0], unix.SOL_SOCKET, option); on != 0 || err != nil {
+			t.Errorf("option %d is %d, %v", option, on, err)
+		}
 	}
 	if files, err := a.files(0); len(files) != 0 || err != nil {
 		t.Errorf("files %v, %v", files, err)

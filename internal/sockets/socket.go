@@ -245,6 +245,7 @@ func (l Listener) socket(family, protocol int) (int, error) {
 	return fd, os.NewSyscallError("socket", err)
 }
 
+// share sets SO_REUSEPORT, and SO_REUSEADDR.
 func share(fd int) error {
 	return os.NewSyscallError("setsockopt SO_REUSEPORT", reuseport.Control("tcp", "", rawConn{fd: fd}))
 }

@@ -242,7 +242,7 @@ func TestLearnFails(t *testing.T) {
 // The path is taken over with the file's mode and owner.
 func TestLearnUnix(t *testing.T) {
 	sameFiles(t)
-	dir, err := os.MkdirTemp("", "forkd") // another user can't enter that of t.TempDir
+	dir, err := os.MkdirTemp("", "forkd") //nolint:usetesting // another user can't enter that of t.TempDir
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "my app.sock")

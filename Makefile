@@ -10,7 +10,7 @@ GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test test-busy check bench soak fuzz fmt sizes clean
+.PHONY: help build run test test-busy check bench compat soak fuzz fmt sizes clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -19,6 +19,7 @@ build: ## build forkd and the examples into bin/
 	$(BUILD) bin/forkd ./cmd/forkd
 	$(BUILD) bin/example-fasthttp ./examples/fasthttp
 	$(BUILD) bin/example-nethttp ./examples/nethttp
+	$(BUILD) bin/example-go-static ./examples/go-static
 
 run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
 	@printf '%s\n' 'Try in another terminal:' \
@@ -49,6 +50,11 @@ bench: build ## measure everything that README promises (10 minutes), and write 
 	@$(BUILD) bin/bench ./test/bench
 	@$(BUILD) bin/bench-peer ./test/bench/peer
 	@bin/bench $(BENCH)
+
+compat: build ## run 30 programs by their natural commands (20 minutes), and write docs/compatibility.md; COMPAT=-only=node,puma: some
+	@test/compat/install
+	@$(BUILD) bin/compat ./test/compat
+	@bin/compat $(COMPAT)
 
 soak: build ## for MIN=5 minutes, make faults from outside under load and judge what comes of them; SEED=N: those of a run before
 	@$(BUILD) bin/bench ./test/bench

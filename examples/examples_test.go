@@ -202,7 +202,7 @@ func converse(c net.Conn, stop <-chan struct{}) (stopped bool, err error) {
 
 func TestExamplesAreShort(t *testing.T) {
 	files, err := filepath.Glob("*/main.go")
-	if err != nil || len(files) != 2 {
+	if err != nil || len(files) != 3 {
 		t.Fatalf("examples %v, %v", files, err)
 	}
 	for _, file := range files {

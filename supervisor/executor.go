@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,6 +43,7 @@ type executor struct {
 	leftovers map[pool.ID]*adopt.Leftover
 	daemons   daemons
 	starts    chan struct{} // one for each worker that is being started
+	watching  atomic.Int32  // starting workers that are looked at
 	oom       process.OOMKills
 	closer    closing.Closer // of what workers can fill
 	runtime   runtimeDir

@@ -9,8 +9,10 @@ import (
 	"github.com/forkd/forkd/internal/usage"
 )
 
-// How often a starting worker is looked at from outside: seldom at first, often once it
-// has called listen(2), and never more than a tenth of the time.
+// How often a starting worker is looked at from outside: closely at first, and again once it
+// has called listen(2) or said that it is ready, then less often, each time by a quarter.
+// More than ten workers share 200 looks a second, and none is looked at for more than a
+// tenth of the time.
 const (
 	watchInterval = 50 * time.Millisecond
 	watchClosely  = 5 * time.Millisecond
@@ -24,11 +26,14 @@ func (w *worker) watches(listeners *sockets.ListenerSet) {
 }
 
 // watch tells the pool when the worker waits for connections and, in an app that learns
-// its listeners, when it is idle and has none. It ends then, or with the worker.
+// its listeners, when it is idle and has none. It ends when the worker is not starting any
+// more: nobody wants to know then.
 func (w *worker) watch(e *executor) {
+	e.watching.Add(1)
+	defer e.watching.Add(-1)
 	idle := !w.release.seen.Learns // told, or not asked for
 	var used idleness
-	for interval := watchClosely; ; {
+	for interval := watchClosely; !w.begun.Load(); {
 		began := time.Now()
 		if inodes := *w.inodes.Load(); len(inodes) > 0 {
 			if waits, known := process.Waits(w.process.PID(), inodes); waits && known {
@@ -42,7 +47,7 @@ func (w *worker) watch(e *executor) {
 		interval = max(interval, watchShare*time.Since(began))
 		select {
 		case <-time.After(interval):
-			interval = min(2*interval, watchInterval)
+			interval = min(interval+interval/4, max(watchInterval, time.Duration(e.watching.Load())*watchClosely))
 		case <-w.look:
 			interval = watchClosely
 		case <-w.gone:

@@ -37,6 +37,7 @@ type worker struct {
 
 	bound  atomic.Bool              // it has bound an address, and may listen
 	inodes atomic.Pointer[[]uint64] // of the listening sockets that it has
+	begun  atomic.Bool              // it is not starting any more: watch ends
 	look   chan struct{}            // holds one: watch looks now
 	gone   chan struct{}            // closed when it has ended
 
@@ -52,6 +53,7 @@ func (w *worker) listen(e *executor) {
 		switch m := m.(type) {
 		case ipc.Ready:
 			e.inbox.postFact(pool.Notified{ID: w.id})
+			w.lookNow()
 		case ipc.Hello:
 			e.inbox.postFact(pool.HelloReceived{ID: w.id})
 		case ipc.App:

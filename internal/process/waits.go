@@ -44,8 +44,12 @@ func Waits(leader int, inodes []uint64) (waits, known bool) {
 	if l.tree([]int{leader}) {
 		return true, true
 	}
-	// Those whose parent has ended.
-	if l.tree(procfs.Sessions([]int{leader})[leader]) {
+	// Those whose parent has ended: this process is their subreaper. A list of all processes
+	// would take longer than the rest.
+	if l.tree(slices.DeleteFunc(childrenOfMain(), func(pid int) bool {
+		session, err := unix.Getsid(pid)
+		return err != nil || session != leader
+	})) {
 		return true, true
 	}
 	return false, !l.blind

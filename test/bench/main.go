@@ -22,9 +22,15 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == probeFlag {
-		probe(os.Args[2])
-		return
+	if len(os.Args) >= 3 {
+		switch os.Args[1] {
+		case probeFlag:
+			probe(os.Args[2])
+			return
+		case plainFlag:
+			fmt.Fprintln(os.Stderr, "bench:", plain(os.Args[2], os.Args[3:]))
+			os.Exit(1)
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -57,6 +63,8 @@ type figure struct {
 func figures() []figure {
 	return []figure{
 		{"throughput", "Throughput against fasthttp's own prefork", howThroughput, (*bench).throughput},
+		{"capture", "A program's own sockets captured", howCapture, (*bench).capture},
+		{"ready", "Ready after listen(2)", howReady, (*bench).ready},
 		{"rolls", "Rolls under load", howRolls, (*bench).rolls},
 		{"latency", "Latency during rolls", howLatency, (*bench).latency},
 		{"kills", "Workers killed under load", howKills, (*bench).kills},

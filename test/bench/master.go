@@ -40,17 +40,10 @@ func (b *bench) master(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The predecessors drain and the usage figures go stale before it counts as idle.
-	load.Pause(ctx, 5*time.Second)
-	share, err := b.idleShare(ctx, pid)
+	megabytes, share, err := b.atRest(ctx, pid)
 	if err != nil {
 		return nil, err
 	}
-	atRest, err := pssOf(pid)
-	if err != nil {
-		return nil, err
-	}
-	megabytes := float64(atRest) / 1e6
 	reported, err := b.agentRows(ctx)
 	return append([]row{
 		promise("PSS of the master, 8 workers, at rest", "10 MB or less", megabytes <= 10, "%.1f MB", megabytes),
@@ -72,26 +65,33 @@ func (b *bench) agentRows(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer a.stop()
-	load.Pause(ctx, 5*time.Second)
-	pid := a.cmd.Process.Pid
-	agent, err := agentOf(pid)
+	masters, share, err := b.atRest(ctx, a.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
-	share, err := b.idleShare(ctx, pid)
+	agent, err := agentOf(a.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
-	masters, err := pssOf(pid)
-	if err != nil {
-		return nil, err
-	}
-	agents, err := pssOf(agent)
+	pss, err := pssOf(agent)
+	agents := float64(pss) / 1e6
 	return []row{
-		note("PSS of a master that is reported to Redis", "%.1f MB", float64(masters)/1e6),
-		note("PSS of its fleet agent", "%.1f MB, together %.1f MB", float64(agents)/1e6, float64(masters+agents)/1e6),
+		note("PSS of a master that is reported to Redis", "%.1f MB", masters),
+		note("PSS of its fleet agent", "%.1f MB, together %.1f MB", agents, masters+agents),
 		note("of a core, idle, reported every 2 s", "%.3f %%", share),
 	}, err
+}
+
+// atRest is what a master takes that nobody asks for anything: PSS in MB, and processor
+// time in percent of a core.
+func (b *bench) atRest(ctx context.Context, pid int) (megabytes, share float64, err error) {
+	// The predecessors drain and the usage figures go stale before it counts as idle.
+	load.Pause(ctx, 5*time.Second)
+	if share, err = b.idleShare(ctx, pid); err != nil {
+		return 0, 0, err
+	}
+	pss, err := pssOf(pid)
+	return float64(pss) / 1e6, share, err
 }
 
 // idleShare is the processor time of a process while nobody asks it for anything, in

@@ -17,6 +17,7 @@ type plan struct {
 	asks        int // of the status of many workers
 	commands    int // of each command
 	spawns      int
+	starts      int           // of each program that is seen to be ready
 	faultSpan   time.Duration // of each way in which Redis fails
 	held        int           // connections whose count is followed
 	hosts       int           // of the simulated fleet
@@ -38,6 +39,7 @@ func full() plan {
 		asks:        100,
 		commands:    50,
 		spawns:      40,
+		starts:      20,
 		faultSpan:   time.Minute,
 		held:        5000,
 		hosts:       10_000,
@@ -60,6 +62,7 @@ func brief() plan {
 		asks:        20,
 		commands:    10,
 		spawns:      8,
+		starts:      3,
 		faultSpan:   12 * time.Second,
 		held:        500,
 		hosts:       500,

@@ -28,34 +28,46 @@ func (b *bench) throughput(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer peer.stop()
-	if err := sameAnswers(ctx, ours.server, peer); err != nil {
+	return b.compare(ctx, contender{"forkd", ours.server}, contender{"prefork", peer}, 0.97)
+}
+
+// contender is one of two servers that are compared.
+type contender struct {
+	name string
+	*server
+}
+
+// compare asks two servers in turn, with both habits. The first is promised to reach so
+// much of the other's throughput.
+func (b *bench) compare(ctx context.Context, left, right contender, promised float64) ([]row, error) {
+	if err := sameAnswers(ctx, left.server, right.server); err != nil {
 		return nil, err
 	}
 	var rows []row
 	for _, h := range []load.Habit{load.Keeping, load.Closing} {
-		var left, right, ratios []float64
+		var lefts, rights, ratios []float64
 		var failures []load.Failure
 		for pair := range b.plan.pairs {
-			rate := func(s *server) float64 {
-				o := b.press(ctx, s.address, load.All(h, loadClients))
+			rate := func(c contender) float64 {
+				o := b.press(ctx, c.address, load.All(h, loadClients))
 				failures = append(failures, o.Failures...)
 				return o.Rate()
 			}
 			var l, r float64
 			if pair%2 == 0 {
-				l, r = rate(ours.server), rate(peer)
+				l, r = rate(left), rate(right)
 			} else {
-				r, l = rate(peer), rate(ours.server)
+				r, l = rate(right), rate(left)
 			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			left, right, ratios = append(left, l), append(right, r), append(ratios, l/r)
+			lefts, rights, ratios = append(lefts, l), append(rights, r), append(ratios, l/r)
 		}
 		low, mid, high := quartiles(ratios)
 		rows = append(rows,
-			promise(fmt.Sprintf("forkd / prefork, %v", h), "0.97 or more", mid >= 0.97, "%.3f [%.3f .. %.3f]", mid, low, high),
-			note(fmt.Sprintf("requests a second, %v", h), "forkd %s, prefork %s", thousands(median(left)), thousands(median(right))),
+			promise(fmt.Sprintf("%s / %s, %v", left.name, right.name, h), fmt.Sprintf("%.2f or more", promised), mid >= promised, "%.3f [%.3f .. %.3f]", mid, low, high),
+			note(fmt.Sprintf("requests a second, %v", h), "%s %s, %s %s", left.name, thousands(median(lefts)), right.name, thousands(median(rights))),
 		)
 		if len(failures) > 0 {
 			rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", load.Count(failures)))

@@ -274,6 +274,9 @@ func (e *executor) retire(a pool.Retire) {
 		return
 	}
 	e.letGo(a.ID)
+	if a.Abort {
+		w.output.Trace()
+	}
 	if err := w.retire(a); err != nil {
 		e.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)
 	}

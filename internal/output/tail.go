@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 )
 
@@ -15,9 +16,19 @@ const (
 // A Tail keeps the last lines of a worker's output, escape sequences and broken UTF-8
 // included. A nil Tail stays empty. It is safe for concurrent use.
 type Tail struct {
-	mu   sync.Mutex
-	ring [tailLines][]byte
-	next int // where the next line goes
+	mu    sync.Mutex
+	ring  [tailLines][]byte
+	next  int      // where the next line goes
+	trace []string // since Trace, the first lines; nil: not called
+	size  int      // of these
+}
+
+// Trace has the Tail keep the first lines that come from now on, tailBytes of them, in place
+// of the last: a program is about to tell where it hangs, and that stands at the top.
+func (t *Tail) Trace() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.trace = []string{}
 }
 
 // add takes a line, without its newline, and keeps a copy.
@@ -27,6 +38,12 @@ func (t *Tail) add(line []byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.trace != nil {
+		if t.size += len(line); t.size <= tailBytes && len(line) > 0 {
+			t.trace = append(t.trace, string(line[:min(len(line), tailLine)]))
+		}
+		return
+	}
 	kept := append(t.ring[t.next][:0], line[:min(len(line), tailLine)]...)
 	if len(line) > tailLine {
 		kept = append(kept, "..."...)
@@ -36,13 +53,16 @@ func (t *Tail) add(line []byte) {
 }
 
 // Lines returns the last lines, oldest first: at most tailLines with tailBytes.
-// Empty ones are left out.
+// Empty ones are left out. After Trace the first ones since, if there are any.
 func (t *Tail) Lines() []string {
 	if t == nil {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.trace) > 0 {
+		return slices.Clone(t.trace)
+	}
 	var lines []string
 	size := 0
 	for i := range tailLines {

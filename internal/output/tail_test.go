@@ -63,3 +63,20 @@ func TestTailIsReadWhileItIsWritten(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// Of a trace the top is kept.
+func TestTrace(t *testing.T) {
+	kept := new(Tail)
+	kept.add([]byte("before"))
+	kept.Trace()
+	if diff := cmp.Diff([]string{"before"}, kept.Lines()); diff != "" {
+		t.Error(diff)
+	}
+	for i := range 10_000 {
+		kept.add(fmt.Appendf(nil, "frame %d", i))
+	}
+	got := kept.Lines()
+	if len(got) < 100 || got[0] != "frame 0" || got[99] != "frame 99" || len(strings.Join(got, "")) > tailBytes {
+		t.Errorf("kept %d lines from %q", len(got), got[0])
+	}
+}

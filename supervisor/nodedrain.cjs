@@ -17,6 +17,7 @@ function install() {
   const servers = new Set();
   const sockets = new Set();
   const sessions = new Set(); // of HTTP/2
+  const handles = new Set(); // that listen, which a cluster's primary takes from its servers
   let began = 0; // when the drain began
   let done = false;
 
@@ -28,7 +29,7 @@ function install() {
 
   function watch(server) {
     if (servers.has(server)) return;
-    if (servers.size === 0 && !process.listeners(signal).includes(onSignal)) handle();
+    if (servers.size === 0 && !process.listeners(signal).includes(onSignal)) hear();
     servers.add(server);
     const keep = (set) => (one) => {
       set.add(one);
@@ -36,13 +37,16 @@ function install() {
     };
     const events = { connection: keep(sockets), secureConnection: keep(sockets), session: keep(sessions) };
     for (const event in events) server.on(event, events[event]);
+    let listening;
+    server.once('listening', () => handles.add(listening = server._handle));
     server.once('close', () => {
       servers.delete(server);
+      handles.delete(listening);
       for (const event in events) server.removeListener(event, events[event]);
     });
   }
 
-  function handle() {
+  function hear() {
     process.prependListener(signal, onSignal);
     if (!process.send) return;
     const emit = process.emit;
@@ -94,7 +98,8 @@ function install() {
   function finish() {
     if (done) return;
     done = true;
-    const grace = process.connected && process.listenerCount('message') > 0 ? 1600 : 0;
+    const own = require('cluster').isWorker ? 1 : 0; // listener of node's
+    const grace = process.connected && process.listenerCount('message') > own ? 1600 : 0;
     const wait = began + Math.min(grace, end) - Date.now();
     const exit = () => alone() && process.exit();
     if (wait > 0) setTimeout(exit, wait);
@@ -156,11 +161,12 @@ function install() {
     began = Date.now();
     cluster.removeAllListeners('exit'); // where the program would start others
     cluster.removeAllListeners('disconnect');
+    for (const handle of handles) handle.close();
     let left = workers.length;
-    for (const worker of workers) {
-      worker.process.once('exit', () => --left === 0 && finish());
-      worker.process.kill(signal);
-    }
+    for (const worker of workers) worker.process.once('exit', () => --left === 0 && finish());
+    setTimeout(() => { // what has been accepted is on its way to them
+      for (const worker of workers) worker.process.kill(signal);
+    }, Math.min(100, timeout / 10));
     return true;
   }
 }

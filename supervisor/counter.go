@@ -75,17 +75,17 @@ func counts(
 	for _, w := range workers {
 		alone[w.slot], shared[w.slot] = w.alone, !w.alone
 	}
-	var rest []uint32 // inodes
+	var rest []sockets.Connection
 	anybodys := false // some of the rest
 	for _, c := range all {
 		switch slot := where.Slot(c); {
 		case slot < 0:
 			anybodys = true
-			rest = append(rest, c.Inode)
+			rest = append(rest, c)
 		case alone[slot]:
 			marked[slot]++
 		case shared[slot]:
-			rest = append(rest, c.Inode)
+			rest = append(rest, c)
 		}
 	}
 	var leaders []int
@@ -94,8 +94,7 @@ func counts(
 			leaders = append(leaders, w.PID)
 		}
 	}
-	slices.Sort(rest)
-	there := held(leaders, rest)
+	there := held(leaders, inodesOf(rest))
 	found := make(map[int]count, len(workers))
 	for _, w := range workers {
 		one := count{w.StartedAt, "sampled", marked[w.slot]}

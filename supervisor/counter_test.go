@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -125,11 +126,14 @@ func TestCounts(t *testing.T) {
 // held is an app whose workers, processes of an unmodified program, have accepted so many
 // connections each.
 type held struct {
-	set *sockets.Set
-	app control.App
+	set     *sockets.Set
+	app     control.App
+	port    int
+	workers []program
 }
 
-func hold(tb testing.TB, mask uint32, workers, each int) *held {
+// then is what they do then.
+func hold(tb testing.TB, mask uint32, workers, each int, then string) *held {
 	tb.Helper()
 	set, err := sockets.New("shop", func(sockets.Holder) bool { return false }, nil, nil)
 	if err != nil {
@@ -143,7 +147,7 @@ func hold(tb testing.TB, mask uint32, workers, each int) *held {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	h := &held{set: set}
+	h := &held{set: set, port: line.Listeners(0)[0].Port}
 	for slot := range workers {
 		files, err := line.Files(slot)
 		if err != nil {
@@ -159,31 +163,43 @@ func hold(tb testing.TB, mask uint32, workers, each int) *held {
 			tb.Fatal(err)
 		}
 		file := os.NewFile(uintptr(copied), "listener")
-		pid, accepted := python(tb, "s = socket.socket(fileno=3); one = lambda: s.accept()[0]", each, file)
+		worker := python(tb, "s = socket.socket(fileno=3); one = lambda: s.accept()[0]", each, then, file)
 		file.Close()
-		h.app.Slots = append(h.app.Slots, control.Slot{Slot: slot, Workers: []control.Worker{{PID: pid, Counted: "no"}}})
-		_, connected := python(tb, fmt.Sprintf("one = lambda: socket.create_connection(('127.0.0.1', %d))", line.Listeners(0)[0].Port), each)
-		connected()
-		accepted()
+		h.app.Slots = append(h.app.Slots, control.Slot{Slot: slot, Workers: []control.Worker{{PID: worker.pid, Counted: "no"}}})
+		h.workers = append(h.workers, worker)
+		h.connect(tb, each)
+		worker.line()
 	}
 	return h
 }
 
-// python starts a program that holds so many of what its function one returns. wait returns
-// when it has them all.
-func python(tb testing.TB, one string, n int, files ...*os.File) (pid int, wait func()) {
+// program is a running one, in a session of its own.
+type program struct {
+	tb     testing.TB
+	pid    int
+	input  io.Writer
+	output *bufio.Reader
+}
+
+// python starts a program that holds so many of what its function one returns, writes a line,
+// and does something then.
+func python(tb testing.TB, one string, n int, then string, files ...*os.File) program {
 	tb.Helper()
-	const program = `
+	const text = `
 import os, resource, signal, socket
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 %s
 held = [one() for i in range(%d)]
 os.write(1, b"up\n")
-signal.pause()`
-	cmd := exec.Command("/usr/bin/python3", "-c", fmt.Sprintf(program, one, n))
+%s`
+	cmd := exec.Command("/usr/bin/python3", "-c", fmt.Sprintf(text, one, n, then))
 	cmd.ExtraFiles, cmd.Stderr, cmd.SysProcAttr = files, os.Stderr, &syscall.SysProcAttr{Setsid: true}
-	stdout, err := cmd.StdoutPipe()
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -194,12 +210,20 @@ signal.pause()`
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return cmd.Process.Pid, func() {
-		tb.Helper()
-		if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-			tb.Fatal(err)
-		}
+	return program{tb, cmd.Process.Pid, input, bufio.NewReader(output)}
+}
+
+func (p program) line() {
+	p.tb.Helper()
+	if _, err := p.output.ReadString('\n'); err != nil {
+		p.tb.Fatal(err)
 	}
+}
+
+// connect starts a client that has so many connections with the app.
+func (h *held) connect(tb testing.TB, n int) {
+	tb.Helper()
+	python(tb, fmt.Sprintf("one = lambda: socket.create_connection(('127.0.0.1', %d))", h.port), n, "signal.pause()").line()
 }
 
 // measure returns the app as a status at that time shows it.
@@ -222,7 +246,7 @@ func (h *held) measure(c *counter, now time.Time) (said []string) {
 
 // Figures are kept until a sample is due, which says all of it again.
 func TestCounter(t *testing.T) {
-	h := hold(t, 0, 2, 3)
+	h := hold(t, 0, 2, 3, "signal.pause()")
 	var c counter
 	now := time.Unix(1000, 0)
 	want := func(when, expected string) {
@@ -252,7 +276,7 @@ func TestCounter(t *testing.T) {
 }
 
 func TestCounterByMarks(t *testing.T) {
-	h := hold(t, 0xff00, 2, 3)
+	h := hold(t, 0xff00, 2, 3, "signal.pause()")
 	var c counter
 	if got := fmt.Sprint(h.measure(&c, time.Now())); got != "[3 kernel 3 kernel]" {
 		t.Error(got)
@@ -275,7 +299,7 @@ func BenchmarkCounter(b *testing.B) {
 		"descriptors": {0, "2500 sampled", 100 * time.Millisecond},
 	} {
 		b.Run(name, func(b *testing.B) {
-			h := hold(b, c.mask, 8, 2500)
+			h := hold(b, c.mask, 8, 2500, "signal.pause()")
 			before := cpuTime(b)
 			for b.Loop() {
 				got := h.measure(&counter{}, time.Now())

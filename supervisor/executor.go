@@ -66,6 +66,8 @@ type executor struct {
 	others          map[uint64]string  // who else listens on the app's ports, by the socket's ID
 	naming          bool               // holdersFound is on its way
 	usageAt         time.Time          // when the workers' memory was looked at last
+	stallsDue       time.Time          // when connections of workers that seem to be stalled may be looked at
+	stallsAsked     bool               // stallsFound is on its way
 	listenersClosed bool               // the app stops: the sockets are the workers' alone
 }
 
@@ -144,6 +146,8 @@ func (e *executor) note(r report) []pool.Event {
 		return e.called(r)
 	case memoryFound:
 		return e.noteMemory(r, now)
+	case stallsFound:
+		return e.noteStalls(r, now)
 	case said:
 		e.relay(r.from, r.line)
 	case queuePolled:
@@ -183,7 +187,7 @@ func (e *executor) inspect() []pool.Event {
 	}
 	e.inspectSockets()
 	e.lookAtMemory(now)
-	return e.ailing(now)
+	return append(e.ailing(now), e.stalls(now)...)
 }
 
 // start spawns a worker on a goroutine, which posts started before anything that the

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/capture"
@@ -100,6 +101,14 @@ type (
 	}
 	// memoryFound is what workers use, by executor.lookAtMemory.
 	memoryFound struct{ figures map[int]usage.Figures }
+	// stallsFound is which connections workers have that seem to be stalled, by
+	// executor.stalls.
+	stallsFound struct {
+		asked []*worker
+		held  map[int][]uint32 // by pid
+		at    time.Time
+		took  time.Duration
+	}
 	// said is an application's message from a worker to all others.
 	said struct {
 		from pool.ID
@@ -145,6 +154,7 @@ func (started) report()        {}
 func (exited) report()         {}
 func (called) report()         {}
 func (memoryFound) report()    {}
+func (stallsFound) report()    {}
 func (said) report()           {}
 func (queuePolled) report()    {}
 func (holdersFound) report()   {}

@@ -129,6 +129,7 @@ func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
 		State:      string(known.State),
 		StartedAt:  known.StartedAt,
 		Counted:    "no",
+		Stalled:    known.Stalled,
 		Queue:      queue,
 	}
 	if !known.ReadyAt.IsZero() {

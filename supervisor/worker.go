@@ -33,6 +33,7 @@ type worker struct {
 	named    []uint64 // cookies of sockets that it has bound, in an app that learns
 
 	care  care
+	stall stall
 	pulse atomic.Int64 // when it showed last that it lives, Unix time in nanoseconds
 
 	bound  atomic.Bool              // it has bound an address, and may listen

@@ -220,6 +220,18 @@ func (s *Set) Queue(slot int) (waiting int, known bool) {
 	return waiting, known
 }
 
+// OwnQueue is Queue without the sockets that serve other slots too.
+func (s *Set) OwnQueue(slot int) (waiting int, known bool) {
+	for _, b := range s.bound {
+		if m := b.user(slot); m != nil && len(b.usersOf(m)) == 1 {
+			if n, listens := m.waiting(); listens {
+				waiting, known = waiting+n, true
+			}
+		}
+	}
+	return waiting, known
+}
+
 // CloseSlot ends a slot's sockets for every holder and resets what is queued, after Steer
 // has led new connections elsewhere. A socket that systemd has too stays open and gets
 // nothing; one for all slots ends with the last of them. An error is about steering the

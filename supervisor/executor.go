@@ -194,10 +194,16 @@ func (e *executor) inspect() []pool.Event {
 // worker says or does.
 func (e *executor) start(a pool.Start) {
 	id, r := a.ID, e.releases[a.ID.Generation]
-	files, err := dupSockets(r.listeners, id.Slot)
+	var files []int
+	var listeners []sockets.Listener
+	var err error
+	if !r.learns { // else it gets them as the worker did that told of them: uwsgi would speak another protocol on a passed one
+		listeners = r.listeners.Listeners(id.Slot)
+		files, err = dupSockets(r.listeners, id.Slot)
+	}
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
-		sockets: files, inodes: r.listeners.Inodes(id.Slot), listeners: r.listeners.Listeners(id.Slot),
+		sockets: files, inodes: r.listeners.Inodes(id.Slot), listeners: listeners,
 		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, output: e.output,
 	}
 	go func() {

@@ -134,7 +134,7 @@ func (s *stage) serve(ctx context.Context, r *row, flags []string) error {
 		return err
 	}
 	if d, err := a.client.Describe(ctx); err == nil {
-		r.seen, r.counted = seenHow(d), countedHow(d)
+		r.seen = seenHow(d)
 	}
 	if s.job {
 		if err := a.rollJobs(ctx, r); err != nil {
@@ -207,16 +207,24 @@ func (a *app) rollThrice(ctx context.Context, habit load.Habit, r *row) error {
 	return nil
 }
 
-// compareCounts notes how many connections are counted while so many clients have one
-// open each.
+// compareCounts notes who counts, and how many connections are counted while so many
+// clients have one open each, if the program keeps them.
 func (a *app) compareCounts(ctx context.Context, r *row) {
+	client := load.NewClient(a.target)
+	defer client.Close()
+	_, failed := client.Ask(false)
+	kept := failed == nil && client.Conn != nil
+	client.Close()
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
 		status, err := a.status(ctx)
-		if err == nil && status.Totals.Connections != nil {
-			r.connections = *status.Totals.Connections
-			if r.connections == clients {
+		if err == nil {
+			r.counted = status.Slots[0].Workers[0].Counted
+			if n := status.Totals.Connections; n != nil && kept {
+				r.connections = *n
+			}
+			if r.connections == clients || status.Totals.Connections != nil && !kept {
 				return
 			}
 		}
@@ -256,9 +264,4 @@ func (a *app) rollJobs(ctx context.Context, r *row) error {
 func seenHow(d control.Description) string {
 	_, how, _ := strings.Cut(d.Readiness, "; those that are: ")
 	return how
-}
-
-// countedHow is who counts the workers' connections.
-func countedHow(d control.Description) string {
-	return d.Slots[0].Workers[0].Counted
 }

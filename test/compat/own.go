@@ -82,5 +82,5 @@ func (s *stage) reloadOwn(ctx context.Context, p *process) error {
 		}
 		load.Pause(ctx, 10*time.Millisecond)
 	}
-	return errors.New("old workers are still there after " + startTime.String())
+	return errors.New("old workers stay over " + startTime.String())
 }

@@ -37,13 +37,14 @@ const (
 
 	EnvMaxConnections = "FORKD_MAX_CONNECTIONS" // how many connections may be open at a time; missing: any number
 
-	EnvDrainTimeout = "FORKD_DRAIN_TIMEOUT" // seconds from the stop signal to SIGKILL, for the preload of node
-	EnvDrainIdle    = "FORKD_DRAIN_IDLE"    // how long it keeps idle connections where the app stops, in seconds
+	EnvDrainTimeout = "FORKD_DRAIN_TIMEOUT" // seconds from the stop signal to SIGKILL, for the preloads of node and Python
+	EnvDrainIdle    = "FORKD_DRAIN_IDLE"    // how long they keep idle connections where the app stops, in seconds
 
 	EnvNodeChannelFD   = "NODE_CHANNEL_FD" // the message channel, for node
 	EnvNodeChannelMode = "NODE_CHANNEL_SERIALIZATION_MODE"
 	EnvNodeAppInstance = "NODE_APP_INSTANCE" // the slot, as pm2 sets it
 	EnvNodeOptions     = "NODE_OPTIONS"      // options of node
+	EnvPythonPath      = "PYTHONPATH"        // where Python finds modules
 	EnvPort            = "PORT"              // the first tcp listener's port
 )
 

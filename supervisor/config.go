@@ -125,11 +125,14 @@ const (
 type Preset struct {
 	Name     string // "gunicorn", "node"; "" : none
 	Notifies bool   // it sends READY=1 when it can serve
-	Drains   string // how forkd makes it drain: DrainsNode; "": it does so itself, or not at all
+	Drains   string // how forkd makes it drain: DrainsNode, DrainsPython; "": it does so itself, or not at all
 }
 
-// DrainsNode has nodedrain.cjs drain a program of node.
-const DrainsNode = "node"
+// The values of Preset.Drains: what loads the file that makes the program drain.
+const (
+	DrainsNode   = "node"   // nodedrain.cjs
+	DrainsPython = "python" // pydrain.py
+)
 
 // Recycle says when a worker is replaced before it ails. 0: not for this.
 type Recycle struct {

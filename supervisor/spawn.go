@@ -168,9 +168,7 @@ func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, er
 		}
 		vars[key] = expanded
 	}
-	if s.cfg.Preset.Drains == DrainsNode {
-		s.preload(vars)
-	}
+	s.preload(vars)
 	vars[ipc.EnvNotifySocket] = notify
 	s.contract(vars)
 	env := make([]string, 0, len(vars))

@@ -65,7 +65,7 @@ func TestBadFiles(t *testing.T) {
 		{"[env]\nA.B = 'x'", `2:3: env.A: must be text, not a table`},
 
 		// Values.
-		{"preset = 'ngin'", `1:10: preset: "ngin" is not valid: did you mean "nginx"? valid: "auto", "none", "apache", "celery", "haproxy", "lighttpd", "nginx", "node", "php-fpm", "unicorn" or "uwsgi"`},
+		{"preset = 'ngin'", `1:10: preset: "ngin" is not valid: did you mean "nginx"? valid: "auto", "none", "apache", "celery", "gunicorn", "haproxy", "lighttpd", "nginx", "node", "php-fpm", "unicorn", "uvicorn" or "uwsgi"`},
 		{"channel = 'ndoe'", `1:11: channel: "ndoe" is not valid: use "forkd", "node" or "none"`},
 		{"sockets = 'captured'", `1:11: sockets: "captured" is not valid: did you mean "capture"? valid: "auto", "pass" or "capture"`},
 		{"protocols = ['systemd', 'einhorn']", `1:25: protocols: "einhorn" is for programs that report to einhorn's own socket, which forkd is not: use "systemd" or "server-starter"`},

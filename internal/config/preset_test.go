@@ -32,8 +32,11 @@ func TestPresets(t *testing.T) {
 		"ruby unicorn":                          "TERM",
 		"celery -A app worker":                  "celery TERM",
 		"python3.12 -m celery":                  "celery TERM",
-		"python3 -m gunicorn app:app":           "TERM",
-		"gunicorn app:app":                      "TERM",
+		"python3 -m gunicorn app:app":           "gunicorn TERM preload",
+		"gunicorn app:app":                      "gunicorn TERM preload",
+		"opentelemetry-instrument uvicorn a:b":  "uvicorn TERM preload",
+		"uv run fastapi run":                    "uvicorn TERM preload",
+		"python3 app.py":                        "TERM",
 		"bundle exec puma":                      "TERM",
 		"node server.js":                        "node TERM preload",
 		"/usr/bin/node20 .":                     "node TERM preload",
@@ -54,7 +57,7 @@ func TestPresets(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := []string{cfg.Preset.Name, show(cfg.StopSignal)}
-		for word, holds := range map[string]bool{"blocking": !cfg.Listeners[0].Nonblocking, "notifies": cfg.Preset.Notifies, "preload": cfg.Preset.Drains == "node"} {
+		for word, holds := range map[string]bool{"blocking": !cfg.Listeners[0].Nonblocking, "notifies": cfg.Preset.Notifies, "preload": cfg.Preset.Drains != ""} {
 			if holds {
 				got = append(got, word)
 			}

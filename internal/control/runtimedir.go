@@ -213,11 +213,11 @@ func (d *RuntimeDir) write(name, text string) error {
 	return os.Rename(temporary, d.at(name))
 }
 
-// keptSuffix ends the names of files for the workers.
-const keptSuffix = ".cjs"
+// keptNames match the names of files for the workers.
+func keptNames() []string { return []string{"*.cjs", "*.zip"} }
 
-// Keep has a file for the workers in the directory until Remove. Its name ends in .cjs. It
-// may block.
+// Keep has a file for the workers in the directory until Remove. Its name ends in .cjs or
+// .zip. It may block.
 func (d *RuntimeDir) Keep(name, text string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -336,9 +336,11 @@ func (d *RuntimeDir) Remove() {
 	_ = d.listener.Close() // it may have been closed
 	if d.dir != nil {
 		d.removeSockets()
-		kept, _ := filepath.Glob(d.at("*" + keptSuffix)) // a dead master's too; the pattern is good: no error
-		for _, file := range kept {
-			_ = os.Remove(file)
+		for _, pattern := range keptNames() {
+			kept, _ := filepath.Glob(d.at(pattern)) // a dead master's too; the pattern is good: no error
+			for _, file := range kept {
+				_ = os.Remove(file)
+			}
 		}
 		_ = os.Remove(d.at(pidName))
 		_ = os.Remove(d.at(lockName)) // while it is locked: see leadsTo

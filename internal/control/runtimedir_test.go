@@ -402,7 +402,7 @@ func TestKeep(t *testing.T) {
 		t.Errorf("restored %q, %v", restored, err)
 	}
 	expect("two")
-	if err := os.WriteFile(p.Path("dead.cjs"), nil, 0o644); err != nil {
+	if err := errors.Join(os.WriteFile(p.Path("dead.cjs"), nil, 0o644), os.WriteFile(p.Path("dead.zip"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	p.Remove()

@@ -35,8 +35,7 @@ func TestNaturalCommands(t *testing.T) {
 	bin := build(t, "../cmd/forkd", "./go-static")
 	for _, n := range []natural{
 		{name: "python-gunicorn", command: []string{"gunicorn", "-b", "127.0.0.1:$PORT", "app:app"}, drains: true},
-		// It closes the connections that it has accepted and has read no request from yet.
-		{name: "python-uvicorn", command: []string{"uvicorn", "--port", "$PORT", "app:app"}},
+		{name: "python-uvicorn", command: []string{"uvicorn", "--port", "$PORT", "app:app"}, drains: true},
 		{name: "ruby-puma", command: []string{"puma", "-p", "$PORT"}, drains: true},
 		{name: "node-http", command: []string{"node", "server.js"}, env: []string{"PORT=$PORT"}, drains: true},
 		{name: "php", command: []string{"php", "-S", "127.0.0.1:$PORT"}},

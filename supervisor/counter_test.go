@@ -223,7 +223,7 @@ func (p program) line() {
 // connect starts a client that has so many connections with the app.
 func (h *held) connect(tb testing.TB, n int) {
 	tb.Helper()
-	python(tb, fmt.Sprintf("one = lambda: socket.create_connection(('127.0.0.1', %d))", h.port), n, "signal.pause()").line()
+	python(tb, fmt.Sprintf("one = lambda: socket.create_connection(('127.0.0.1', %d))", h.port), n, "os.read(0, 1)").line()
 }
 
 // measure returns the app as a status at that time shows it.
@@ -246,7 +246,7 @@ func (h *held) measure(c *counter, now time.Time) (said []string) {
 
 // Figures are kept until a sample is due, which says all of it again.
 func TestCounter(t *testing.T) {
-	h := hold(t, 0, 2, 3, "signal.pause()")
+	h := hold(t, 0, 2, 3, "os.read(0, 1)")
 	var c counter
 	now := time.Unix(1000, 0)
 	want := func(when, expected string) {
@@ -276,7 +276,7 @@ func TestCounter(t *testing.T) {
 }
 
 func TestCounterByMarks(t *testing.T) {
-	h := hold(t, 0xff00, 2, 3, "signal.pause()")
+	h := hold(t, 0xff00, 2, 3, "os.read(0, 1)")
 	var c counter
 	if got := fmt.Sprint(h.measure(&c, time.Now())); got != "[3 kernel 3 kernel]" {
 		t.Error(got)
@@ -299,7 +299,7 @@ func BenchmarkCounter(b *testing.B) {
 		"descriptors": {0, "2500 sampled", 100 * time.Millisecond},
 	} {
 		b.Run(name, func(b *testing.B) {
-			h := hold(b, c.mask, 8, 2500, "signal.pause()")
+			h := hold(b, c.mask, 8, 2500, "os.read(0, 1)")
 			before := cpuTime(b)
 			for b.Loop() {
 				got := h.measure(&counter{}, time.Now())

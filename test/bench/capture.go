@@ -30,7 +30,11 @@ func (b *bench) capture(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer bare.stop()
-	rows, err := b.compare(ctx, contender{"captured", captured.server}, contender{"bare", bare}, 0.99)
+	status, err := captured.client.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := b.compare(ctx, contender{"captured", captured.server, readyPID(status.Slots[0])}, contender{"bare", bare, bare.cmd.Process.Pid}, 0.99)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/forkd/forkd/test/load"
 )
 
-const howMaster = "8 workers of the fasthttp example. PSS is taken (`/proc/PID/smaps_rollup`) after a status and a roll, not before: at once, and when the master has been at rest; " +
+const howMaster = "8 workers of the fasthttp example. PSS is taken (`/proc/PID/smaps_rollup`) after a status and a roll, not before: at once, and each second when the master has been at rest (the median); " +
 	"idle is the processor time of all of the master's threads over 20 s in which nobody asks for anything (`/proc/PID/task/*/schedstat`)."
 
 const howMany = "GET /v1/status over the control socket, connecting each time; then one roll of all slots with `parallelism` 10 and workers that take half a second to be ready " +
@@ -82,30 +82,29 @@ func (b *bench) agentRows(ctx context.Context) ([]row, error) {
 	}, err
 }
 
-// atRest is what a master takes that nobody asks for anything: PSS in MB, and processor
-// time in percent of a core.
+// atRest is what a master takes that nobody asks for anything: PSS in MB, the median of a
+// look each second, as the master trims its memory from time to time; and processor time
+// in percent of a core.
 func (b *bench) atRest(ctx context.Context, pid int) (megabytes, share float64, err error) {
 	// The predecessors drain and the usage figures go stale before it counts as idle.
 	load.Pause(ctx, 5*time.Second)
-	if share, err = b.idleShare(ctx, pid); err != nil {
-		return 0, 0, err
-	}
-	pss, err := pssOf(pid)
-	return float64(pss) / 1e6, share, err
-}
-
-// idleShare is the processor time of a process while nobody asks it for anything, in
-// percent of a core.
-func (b *bench) idleShare(ctx context.Context, pid int) (float64, error) {
 	before, err := processorTime(pid)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	var looks []float64
 	start := time.Now()
-	load.Pause(ctx, b.plan.idleSpan)
+	for time.Since(start) < b.plan.idleSpan && ctx.Err() == nil {
+		load.Pause(ctx, time.Second)
+		pss, err := pssOf(pid)
+		if err != nil {
+			return 0, 0, err
+		}
+		looks = append(looks, float64(pss)/1e6)
+	}
 	span := time.Since(start)
 	after, err := processorTime(pid)
-	return 100 * float64(after-before) / float64(span), err
+	return median(looks), 100 * float64(after-before) / float64(span), err
 }
 
 // agentOf returns the pid of a master's fleet agent.

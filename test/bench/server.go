@@ -36,8 +36,10 @@ func launch(port int, env []string, program string, args ...string) (*server, er
 	}
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
-	// Ctrl-C is for the benchmark, which then stops its servers one by one.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Ctrl-C is for the benchmark, which then stops its servers one by one. A session, as
+	// forkd's workers have: the kernel shares the processors among sessions (sched(7), the
+	// autogroup feature), so one of the benchmark's own would compete with the clients alone.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	s.cmd.WaitDelay = time.Second // of a grandchild that keeps the pipe
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", filepath.Base(program), err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/forkd/forkd/test/load"
 )
@@ -28,13 +29,23 @@ func (b *bench) throughput(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer peer.stop()
-	return b.compare(ctx, contender{"forkd", ours.server}, contender{"prefork", peer}, 0.97)
+	return b.compare(ctx, contender{"forkd", ours.server, 0}, contender{"prefork", peer, 0}, 0.97)
 }
 
 // contender is one of two servers that are compared.
 type contender struct {
 	name string
 	*server
+	pid int // of the process that answers; 0: there are several
+}
+
+// used is the processor time of the process that answers.
+func (c contender) used() time.Duration {
+	if c.pid == 0 {
+		return 0
+	}
+	used, _ := processorTime(c.pid) // one that has ended has failed requests
+	return used
 }
 
 // compare asks two servers in turn, with both habits. The first is promised to reach so
@@ -45,30 +56,39 @@ func (b *bench) compare(ctx context.Context, left, right contender, promised flo
 	}
 	var rows []row
 	for _, h := range []load.Habit{load.Keeping, load.Closing} {
-		var lefts, rights, ratios []float64
+		var lefts, rights, ratios, costs []float64
 		var failures []load.Failure
 		for pair := range b.plan.pairs {
-			rate := func(c contender) float64 {
+			rate := func(c contender) (perSecond, cost float64) {
+				before := make(chan time.Duration, 1)
+				time.AfterFunc(b.plan.warm, func() { before <- c.used() })
 				o := b.press(ctx, c.address, load.All(h, loadClients))
 				failures = append(failures, o.Failures...)
-				return o.Rate()
+				return o.Rate(), float64(c.used()-<-before) / float64(o.Requests)
 			}
-			var l, r float64
+			var l, r, leftCost, rightCost float64
 			if pair%2 == 0 {
-				l, r = rate(left), rate(right)
+				l, leftCost = rate(left)
+				r, rightCost = rate(right)
 			} else {
-				r, l = rate(right), rate(left)
+				r, rightCost = rate(right)
+				l, leftCost = rate(left)
 			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			lefts, rights, ratios = append(lefts, l), append(rights, r), append(ratios, l/r)
+			costs = append(costs, leftCost/rightCost)
 		}
 		low, mid, high := quartiles(ratios)
 		rows = append(rows,
 			promise(fmt.Sprintf("%s / %s, %v", left.name, right.name, h), fmt.Sprintf("%.2f or more", promised), mid >= promised, "%.3f [%.3f .. %.3f]", mid, low, high),
 			note(fmt.Sprintf("requests a second, %v", h), "%s %s, %s %s", left.name, thousands(median(lefts)), right.name, thousands(median(rights))),
 		)
+		if left.pid != 0 && right.pid != 0 {
+			low, mid, high := quartiles(costs)
+			rows = append(rows, note(fmt.Sprintf("processor time of a request, %s / %s, %v", left.name, right.name, h), "%.3f [%.3f .. %.3f]", mid, low, high))
+		}
 		if len(failures) > 0 {
 			rows = append(rows, promise(fmt.Sprintf("failed requests, %v", h), "0", false, "%v", load.Count(failures)))
 		}

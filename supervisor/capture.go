@@ -138,6 +138,18 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 	return r.listeners.Match(w.id.Slot, p)
 }
 
+// unlearn gives up the learned listeners that a new release's workers no longer bind.
+func (e *executor) unlearn(r *release) {
+	if r == nil || r.listeners == nil || !r.learns {
+		return
+	}
+	for _, unused := range r.listeners.Unlearn() {
+		e.learned = slices.DeleteFunc(e.learned, func(l sockets.Listener) bool { return l.Name == unused.Name })
+		e.log.Info("no worker listens there any more", "listener", unused.Name, "address", unused.Address())
+		e.events.Add(control.Event{Type: control.EventUnlearned, Reason: unused.Address() + ": no worker of the new generation listens there"})
+	}
+}
+
 // hold has a bind(2) wait while another worker has bound the same address: that one will
 // listen, and the address be learned. Else the address is the worker's claim.
 func (e *executor) hold(c called, p sockets.Program) bool {

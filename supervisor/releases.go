@@ -105,6 +105,9 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 			e.closeListeners(r)
 		}
 	}
+	if a.Result == pool.ResultDone {
+		e.unlearn(e.current(a.Generation))
+	}
 	if e.reloading {
 		e.reloading, e.reloadFailed = false, nil
 		if a.Result != pool.ResultDone {

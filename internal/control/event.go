@@ -40,8 +40,9 @@ const (
 	EventDraining        = "draining"
 	EventResumed         = "resumed"
 	EventShed            = "shed"
-	EventRefused         = "refused" // a command was not executed
-	EventLearned         = "learned" // a listener, from a worker's listen(2)
+	EventRefused         = "refused"   // a command was not executed
+	EventLearned         = "learned"   // a listener, from a worker's listen(2)
+	EventUnlearned       = "unlearned" // no worker listens there any more
 	EventListeningAgain  = "listening_again"
 	EventSocketSpoilt    = "socket_spoilt" // what a worker did to its socket cannot be undone
 	EventPortShared      = "port_shared"   // somebody else's socket listens on a listener's port too

@@ -209,13 +209,38 @@ func (l *ListenerSet) Settle() {
 		}
 		e.families = filter(e.families, func(f family) bool { return f.taken })
 	}
+	l.drop(dropped, true)
+}
+
+// Unlearn drops the learned listeners of which no program of the set has taken a socket, and
+// returns them: they end with the last worker that has one. Called when all workers of the
+// set are ready.
+func (l *ListenerSet) Unlearn() (unused []Listener) {
+	var dropped []*boundAddress
+	l.served = filter(l.served, func(e *served) bool {
+		if !e.families[0].learned || e.families[0].taken {
+			return true
+		}
+		unused = append(unused, e.asked)
+		for _, f := range e.families {
+			dropped = append(dropped, f.boundAddress)
+		}
+		return false
+	})
+	l.drop(dropped, false)
+	return unused
+}
+
+// drop gives up addresses that the set has no more, unless another has. end: for every
+// holder of their sockets.
+func (l *ListenerSet) drop(dropped []*boundAddress, end bool) {
 	for _, b := range dropped {
 		if slices.ContainsFunc(l.set.sets, func(other *ListenerSet) bool { return other.has(b) }) {
 			_ = b.mode.steer() // the next one reports an error
 			continue
 		}
 		l.set.bound = filter(l.set.bound, func(other *boundAddress) bool { return other != b })
-		b.drop(true, "listener %s: its program has not asked for all that systemd listens on, and nobody serves %s: write the program's address into the socket unit's ListenStream=")
+		b.drop(end, "listener %s: its program has not asked for all that systemd listens on, and nobody serves %s: write the program's address into the socket unit's ListenStream=")
 	}
 	if len(dropped) > 0 {
 		l.set.store(l.set.bound)

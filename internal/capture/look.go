@@ -194,8 +194,11 @@ func pathIn(tid int, path string) (string, error) {
 			return "", unix.EXDEV
 		}
 	}
+	if path = filepath.Clean(path); strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/dev/fd/") {
+		return "", unix.EXDEV // of a descriptor of its own, most likely (proc(5))
+	}
 	if filepath.IsAbs(path) {
-		return filepath.Clean(path), nil
+		return path, nil
 	}
 	dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", tid))
 	if err == nil && (!filepath.IsAbs(dir) || strings.HasSuffix(dir, " (deleted)")) { // proc(5)

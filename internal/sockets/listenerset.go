@@ -73,7 +73,12 @@ func (s *Set) Open(ls []Listener, slots int) (*ListenerSet, error) {
 		e := &served{asked: ls[i], want: wants[i]}
 		l.share(e)
 		l.served = append(l.served, e)
-		if len(e.families) > 0 && e.families[0].listener.Nonblocking != ls[i].Nonblocking {
+		if len(e.families) == 0 {
+			continue
+		}
+		if e.families[0].learned {
+			e.asked.Nonblocking = e.families[0].listener.Nonblocking // as its programs want it
+		} else if e.families[0].listener.Nonblocking != ls[i].Nonblocking {
 			return nil, fmt.Errorf("cannot listen on %s with nonblocking = %t: its workers share the socket, and that can't change while the app runs: set it back, or stop the app and run it again", ls[i], ls[i].Nonblocking)
 		}
 	}

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,50 +12,44 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-const (
-	// holdBind is how long a bind(2) waits at most for another worker, which has bound
-	// the same address and has not called listen(2) yet. An app that learns its listeners
-	// only.
-	holdBind = 5 * time.Second
-	// maxNamed bounds how many sockets that are bound, and do not listen, are remembered of
-	// a worker.
-	maxNamed = 64
-)
-
-// claim is an address that a worker has bound in an app that learns its listeners, and
-// on which it does not listen yet.
-type claim struct {
-	worker  pool.ID
-	program sockets.Program
-	waiting []called // of other workers, for the same address
-}
+// maxNamed bounds how many sockets that are bound, and do not listen, are remembered of a
+// worker.
+const maxNamed = 64
 
 // answerCalls answers the worker's bind(2) and listen(2) until none of its processes
-// lives.
-func (w *worker) answerCalls(e *executor) {
-	fd, why := w.process.Capture()
+// lives. fd is its seccomp listener; -1: there is none.
+func (w *worker) answerCalls(e *executor, fd int) {
 	if fd < 0 {
-		if w.release.pass == "" {
-			e.log.Warn("the worker's own sockets can't be answered with the slot's", "slot", w.id.Slot, "pid", w.process.PID(), "why", why)
-		}
 		return
 	}
 	go capture.New(fd).Serve(func(c capture.Call) capture.Answer {
-		answer := make(chan capture.Answer, 2) // the loop never waits
-		for _, late := range []bool{false, true} {
-			if !e.inbox.postReport(called{w.id, c, answer, late}) {
-				return capture.Answer{}
-			}
-			select {
-			case a := <-answer:
-				return a
-			case <-e.inbox.done:
-				return capture.Answer{}
-			case <-time.After(holdBind):
-			}
+		call := called{worker: w.id, call: c, answer: make(chan capture.Answer, 2), held: make(chan *claim, 1)} // the loop never waits
+		if !e.inbox.postReport(call) {
+			return capture.Answer{}
 		}
-		return <-answer // a late one is answered at once
+		select {
+		case a := <-call.answer:
+			return a
+		case cl := <-call.held:
+			return e.waitFor(cl, call)
+		case <-e.inbox.done:
+			return capture.Answer{}
+		}
 	})
+}
+
+// notAnswered says, once, why bind(2) and listen(2) of workers are not answered, where they
+// were to be.
+func (e *executor) notAnswered(r *release, why string) {
+	if why == "" || why == e.passes || r.cfg.Sockets == SocketsPass {
+		return
+	}
+	e.passes = why
+	if len(e.listenersOf(r.cfg)) > 0 {
+		e.log.Info("the sockets are only passed: the program has to take them ({fd} in the command, or LISTEN_FDS)", "why", why)
+	} else {
+		e.log.Warn("what the program listens on can't be shared among the workers: if it listens, give --listen, and it the socket ({fd} in the command, or LISTEN_FDS)", "why", why)
+	}
 }
 
 // called decides what a bind(2) or listen(2) of a worker gets.
@@ -81,9 +74,8 @@ func (e *executor) called(c called) []pool.Event {
 	}
 	i, ok := r.listeners.Match(slot, p)
 	if !ok && r.learns {
-		w.bound.Store(true)
 		switch {
-		case !c.call.Listen && e.hold(c, p):
+		case !c.call.Listen && e.hold(w, c, p):
 			return nil
 		case !c.call.Listen:
 			w.named = append(w.named, c.call.Cookie)
@@ -95,6 +87,9 @@ func (e *executor) called(c called) []pool.Event {
 		}
 	}
 	if !ok {
+		if !c.call.Listen {
+			w.asked.Store(&p)
+		}
 		c.answer <- capture.Answer{}
 		if c.call.Listen {
 			return []pool.Event{pool.Listened{ID: w.id, Elsewhere: cmp.Or(p.Path, p.Address.String())}}
@@ -147,58 +142,5 @@ func (e *executor) unlearn(r *release) {
 		e.learned = slices.DeleteFunc(e.learned, func(l sockets.Listener) bool { return l.Name == unused.Name })
 		e.log.Info("no worker listens there any more", "listener", unused.Name, "address", unused.Address())
 		e.events.Add(control.Event{Type: control.EventUnlearned, Reason: unused.Address() + ": no worker of the new generation listens there"})
-	}
-}
-
-// hold has a bind(2) wait while another worker has bound the same address: that one will
-// listen, and the address be learned. Else the address is the worker's claim.
-func (e *executor) hold(c called, p sockets.Program) bool {
-	at := slices.IndexFunc(e.claims, func(cl *claim) bool { return cl.program.Overlaps(p) })
-	switch {
-	case at < 0:
-		e.claims = append(e.claims, &claim{worker: c.worker, program: p})
-	case e.claims[at].worker != c.worker && !c.late:
-		e.claims[at].waiting = append(e.claims[at].waiting, c)
-		return true
-	}
-	return false
-}
-
-// unhold takes a call out of the claim that it waits for. It reports whether it was there.
-func (e *executor) unhold(c called) (found bool) {
-	for _, cl := range e.claims {
-		cl.waiting = slices.DeleteFunc(cl.waiting, func(w called) bool {
-			same := w.answer == c.answer
-			found = found || same
-			return same
-		})
-	}
-	return found
-}
-
-// letGo ends the waiting of a worker that is to drain: meanwhile it would handle no signal.
-func (e *executor) letGo(id pool.ID) {
-	for _, cl := range e.claims {
-		cl.waiting = slices.DeleteFunc(cl.waiting, func(c called) bool {
-			if c.worker == id {
-				c.answer <- capture.Answer{}
-			}
-			return c.worker == id
-		})
-	}
-}
-
-// endClaims answers the calls that wait for the claims that have ended.
-func (e *executor) endClaims(ended func(*claim) bool) {
-	var waiting []called
-	e.claims = slices.DeleteFunc(e.claims, func(c *claim) bool {
-		if !ended(c) {
-			return false
-		}
-		waiting = append(waiting, c.waiting...)
-		return true
-	})
-	for _, c := range waiting {
-		e.called(c) // a bind(2): no event follows
 	}
 }

@@ -57,6 +57,7 @@ type executor struct {
 
 	sockets         *sockets.Set
 	implied         []sockets.Listener // where the configuration has none: those of the passed sockets
+	passes          string             // why workers' calls are not answered, as the log has said
 	learned         []sockets.Listener // where there are none of these either: those of the workers
 	claims          []*claim           // addresses that are about to be learned
 	leaving         map[int]int        // slots whose sockets are polled, and for which turn
@@ -138,12 +139,18 @@ func (e *executor) note(r report) []pool.Event {
 		return e.prepared(r)
 	case started:
 		e.workers[r.worker.id] = r.worker
+		if r.uncaptured != "" {
+			r.worker.release.taken = r.uncaptured
+			e.notAnswered(r.worker.release, r.uncaptured)
+		}
 		r.worker.share(e.slots) // a scale may have come meanwhile
 		return []pool.Event{pool.Started{ID: r.worker.id}}
 	case exited:
-		return []pool.Event{e.exited(r.worker, r.exit, now)}
+		return []pool.Event{e.exited(r, now)}
 	case called:
 		return e.called(r)
+	case unclaimed:
+		e.endClaims(func(c *claim) bool { return c == r.claim })
 	case memoryFound:
 		return e.noteMemory(r, now)
 	case stallsFound:
@@ -223,18 +230,28 @@ func (e *executor) start(a pool.Start) {
 			e.inbox.postFact(pool.StartFailed{ID: id, Reason: startFailure(err), Final: known && start.Final})
 			return
 		}
-		e.inbox.postReport(started{w})
+		listener, why := w.process.Capture()
+		e.inbox.postReport(started{w, why})
 		w.listen(e)
-		w.answerCalls(e)
+		w.answerCalls(e, listener)
 		if r.seen.Accepting || r.seen.Learns {
 			go w.watch(e)
 		}
+		posted := make(chan struct{})
 		w.process.Watch(
 			func(exit process.Exit) {
 				close(w.gone)
-				e.inbox.postReport(exited{w, exit})
+				go func() {
+					e.inbox.postReport(exited{w, exit, w.heldBy(exit)})
+					close(posted)
+				}()
 			},
-			func() { e.inbox.postFact(pool.GroupEnded{ID: id}) },
+			func() {
+				go func() {
+					<-posted
+					e.inbox.postFact(pool.GroupEnded{ID: id})
+				}()
+			},
 		)
 	}()
 }
@@ -260,7 +277,8 @@ func dupSockets(listeners *sockets.ListenerSet, slot int) ([]int, error) {
 }
 
 // exited handles a worker's exit. Other processes of its group may live on.
-func (e *executor) exited(w *worker, exit process.Exit, now time.Time) pool.Event {
+func (e *executor) exited(r exited, now time.Time) pool.Event {
+	w, exit := r.worker, r.exit
 	w.link.Close()
 	e.endClaims(func(c *claim) bool { return c.worker == w.id })
 	e.orphanDaemons(w, now)
@@ -268,7 +286,7 @@ func (e *executor) exited(w *worker, exit process.Exit, now time.Time) pool.Even
 	if exit.Signal == syscall.SIGKILL && !w.killed && e.oom.Took(now) {
 		words = "killed by the OOM killer"
 	}
-	if hint := w.hint(exit); hint != "" {
+	if hint := e.hint(w, exit, r.holder); hint != "" {
 		words += ": " + hint
 	}
 	return pool.Exited{

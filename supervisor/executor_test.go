@@ -46,7 +46,8 @@ func TestEndByTheOOMKiller(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ev := e.exited(&worker{link: link, killed: c.ordered}, process.Exit{At: time.Now(), Code: -1, Signal: c.sig}, time.Now())
+		w := &worker{link: link, killed: c.ordered}
+		ev := e.exited(exited{worker: w, exit: process.Exit{At: time.Now(), Code: -1, Signal: c.sig}}, time.Now())
 		if got := ev.(pool.Exited).Exit; got.Words != c.want || got.Signal != int(c.sig) {
 			t.Errorf("%s: got %+v, want %q", name, got, c.want)
 		}

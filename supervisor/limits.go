@@ -15,10 +15,10 @@ import (
 const maxStarting = 4
 
 // perWorker is the number of descriptors that the master has for one worker, without
-// the slot's sockets: pidfd, notify socket, channel, page, output. ownFiles is the number
-// for the master itself.
+// the slot's sockets: pidfd, notify socket, channel, page, output, seccomp listener.
+// ownFiles is the number for the master itself.
 const (
-	perWorker = 5
+	perWorker = 6
 	ownFiles  = 32
 )
 

@@ -82,14 +82,18 @@ type (
 		release    *release
 		before     int
 	}
-	// started is a worker that runs its program, by executor.start.
+	// started is a worker that runs its program, by executor.start. uncaptured is why its
+	// calls can't be captured.
 	started struct {
-		worker *worker
+		worker     *worker
+		uncaptured string
 	}
-	// exited is a worker's end, by the reaper.
+	// exited is a worker's end, by the reaper. holder has the address that it could not
+	// bind; nil: nobody is known to.
 	exited struct {
 		worker *worker
 		exit   process.Exit
+		holder *sockets.Holder
 	}
 	// called is a bind(2) or listen(2) of a worker's program, which waits for the answer.
 	// late: it has been held for long enough.
@@ -97,8 +101,11 @@ type (
 		worker pool.ID
 		call   capture.Call
 		answer chan capture.Answer
+		held   chan *claim // what it waits for
 		late   bool
 	}
+	// unclaimed is a claim whose socket will not listen, by executor.waitFor.
+	unclaimed struct{ claim *claim }
 	// memoryFound is what workers use, by executor.lookAtMemory.
 	memoryFound struct{ figures map[int]usage.Figures }
 	// stallsFound is which connections workers have that seem to be stalled, by
@@ -153,6 +160,7 @@ func (prepared) report()       {}
 func (started) report()        {}
 func (exited) report()         {}
 func (called) report()         {}
+func (unclaimed) report()      {}
 func (memoryFound) report()    {}
 func (stallsFound) report()    {}
 func (said) report()           {}

@@ -21,6 +21,7 @@ type release struct {
 	program   *process.Executable
 	listeners *sockets.ListenerSet // nil: not opened yet, or closed
 	pass      string               // why bind(2) and listen(2) of its workers are not answered; "": they are
+	taken     string               // why they are not after all, as a worker's start has shown; the loop's
 	blind     string               // why it can't be seen whether they wait for connections; "": it can
 	learns    bool                 // its listeners are what its workers listen on
 	seen      pool.Seen

@@ -124,9 +124,7 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 func (e *executor) findLearns(r *release) {
 	r.learns = len(r.cfg.Listeners)+len(e.implied) == 0 && r.pass == ""
 	r.sees(len(e.listenersOf(r.cfg)) > 0)
-	if r.pass != "" && r.cfg.Sockets != SocketsPass {
-		e.log.Info("bind(2) and listen(2) of workers can't be answered here: sockets are only passed", "why", r.pass)
-	}
+	e.notAnswered(r, r.pass)
 }
 
 // listenersOf are those of a configuration, or, if it has none, the passed sockets.

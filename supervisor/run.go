@@ -270,13 +270,13 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	}
 	first := e.current(1)
 	first.listeners, err = o.left.Listen(ctx, o.signals, e.sockets, e.listenersOf(cfg), e.slots, cfg.Drain.Timeout, o.log)
-	e.findLearns(first)
 	if misfit, ok := errors.AsType[*sockets.MisfitError](err); ok {
 		return &UsageError{misfit.Error()}
 	}
 	if err != nil {
 		return err
 	}
+	e.findLearns(first)
 	if cfg.PIDFile != "" { // not before: a start that fails leaves it alone
 		if o.pidFile, err = safefile.WritePIDFile(cfg.PIDFile); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"maps"
 	"os"
 	"slices"
@@ -211,12 +212,12 @@ func (r *release) readiness(v pool.View) string {
 
 // wayOfSockets says how workers come to their listening sockets.
 func (r *release) wayOfSockets() string {
-	passed := "none are passed"
+	passed := "passed, as {fd} in the command or env says"
 	if len(r.cfg.Protocols) > 0 {
 		passed = "passed (" + strings.Join(r.cfg.Protocols, ", ") + ")"
 	}
-	if r.pass != "" {
-		return passed + "; bind(2) and listen(2) are not answered: " + r.pass
+	if why := cmp.Or(r.pass, r.taken); why != "" {
+		return passed + "; a worker's own bind(2) and listen(2) are not answered: " + why
 	}
 	return passed + "; and a worker's own bind(2) and listen(2) are answered with its slot's sockets"
 }

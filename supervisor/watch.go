@@ -40,7 +40,7 @@ func (w *worker) watch(e *executor) {
 				e.inbox.postFact(pool.Accepting{ID: w.id})
 				return
 			}
-		} else if !idle && !w.bound.Load() && used.since(w.process.PID(), began) {
+		} else if !idle && !w.mayListen(e) && used.since(w.process.PID(), began) {
 			idle = true
 			e.inbox.postFact(pool.Idled{ID: w.id})
 		}
@@ -81,6 +81,13 @@ func (i *idleness) since(leader int, now time.Time) bool {
 	idle := known && !i.at.IsZero() && wanted >= 0 && wanted.Seconds() < idleShare*past.Seconds()
 	i.at, i.demand = now, demand
 	return idle
+}
+
+// mayListen reports whether the worker has bound an address on which it may yet listen, or
+// is about to.
+func (w *worker) mayListen(e *executor) bool {
+	cl := w.claim.Load()
+	return cl != nil && cl.stands(&e.closer)
 }
 
 // lookNow has watch look soon, and often for a while.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/workerlink"
 	"github.com/forkd/forkd/ipc"
 )
@@ -36,11 +35,12 @@ type worker struct {
 	stall stall
 	pulse atomic.Int64 // when it showed last that it lives, Unix time in nanoseconds
 
-	bound  atomic.Bool              // it has bound an address, and may listen
-	inodes atomic.Pointer[[]uint64] // of the listening sockets that it has
-	begun  atomic.Bool              // it is not starting any more: watch ends
-	look   chan struct{}            // holds one: watch looks now
-	gone   chan struct{}            // closed when it has ended
+	claim  atomic.Pointer[claim]           // its last one, or the one that it waits for
+	asked  atomic.Pointer[sockets.Program] // where its last bind(2) was that it did for itself
+	inodes atomic.Pointer[[]uint64]        // of the listening sockets that it has
+	begun  atomic.Bool                     // it is not starting any more: watch ends
+	look   chan struct{}                   // holds one: watch looks now
+	gone   chan struct{}                   // closed when it has ended
 
 	stdout  *os.File  // the reading end of its output; nil: it has the master's own
 	pipe    string    // what /proc/PID/fd shows for the other end; "": not known
@@ -89,22 +89,6 @@ func (w *worker) retire(a pool.Retire) error {
 		return nil // the signal will do
 	}
 	return told
-}
-
-// hint says what to do about a worker that ended because forkd has its address; "": it did
-// not, as far as its last lines tell.
-func (w *worker) hint(exit process.Exit) string {
-	if exit.Code <= 0 || w.release.pass == "" || len(*w.inodes.Load()) == 0 {
-		return ""
-	}
-	inUse := func(line string) bool { // as node, the C library and Java say it
-		line = strings.ToLower(line)
-		return strings.Contains(line, "eaddrinuse") || strings.Contains(line, "address in use") || strings.Contains(line, "address already in use")
-	}
-	if !slices.ContainsFunc(w.output.Lines(), inUse) {
-		return ""
-	}
-	return "it says that its address is in use: forkd listens there, and passes the socket ({fd} in the command, or LISTEN_FDS); it would answer the program's own bind(2), but: " + w.release.pass
 }
 
 // shed asks a draining worker to close its connections at drain.shed_per_second, so

@@ -42,10 +42,12 @@ func TestMain(m *testing.M) {
 		"load":            loadHTTP,
 		"stranger":        stranger,
 		"worker-all":      workerAll,
+		"worker-binds":    workerBinds,
 		"worker-family":   workerFamily,
 		"worker-flood":    workerFlood,
 		"worker-harm":     workerHarm,
 		"worker-http":     workerHTTP,
+		"worker-plain":    workerPlain,
 		"worker-stubborn": workerStubborn,
 		"worker-tough":    workerTough,
 	})

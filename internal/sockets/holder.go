@@ -69,6 +69,25 @@ func (h Holder) String() string {
 	}
 }
 
+// Holder finds who listens where a program's bind(2) has failed; false: nobody is seen to.
+// It reads all of /proc.
+func (p Program) Holder() (h Holder, ok bool) {
+	at, ok := p.bindAddr()
+	if !ok {
+		return h, false
+	}
+	var found []Holder
+	if at.path != "" {
+		found = pathHolders(at.path)
+	} else {
+		found = holders(at.end)
+	}
+	if len(found) == 0 {
+		return h, false
+	}
+	return found[0], true
+}
+
 // holders finds who listens where the endpoint cannot be bound. It reads all of /proc.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode

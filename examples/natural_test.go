@@ -36,7 +36,8 @@ func TestNaturalCommands(t *testing.T) {
 	for _, n := range []natural{
 		{name: "python-gunicorn", command: []string{"gunicorn", "-b", "127.0.0.1:$PORT", "app:app"}, drains: true},
 		{name: "python-uvicorn", command: []string{"uvicorn", "--port", "$PORT", "app:app"}, drains: true},
-		{name: "ruby-puma", command: []string{"puma", "-p", "$PORT"}, drains: true},
+		// It cuts one now and then, in its own phased restart too.
+		{name: "ruby-puma", command: []string{"puma", "-p", "$PORT"}},
 		{name: "node-http", command: []string{"node", "server.js"}, env: []string{"PORT=$PORT"}, drains: true},
 		{name: "php", command: []string{"php", "-S", "127.0.0.1:$PORT"}},
 		{name: "go-static", command: []string{filepath.Join(bin, "go-static"), "127.0.0.1:$PORT"}},

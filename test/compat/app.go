@@ -34,7 +34,7 @@ const hopeless = 4
 // run starts forkd run with a command. The caller calls kill, if not stop.
 func (s *stage) run(workers int, flags, command, env []string) (*app, error) {
 	words := []string{"$BIN/forkd", "run", "--name", appName, "--workers", strconv.Itoa(workers), "--monitor", "300ms"}
-	words = append(append(append(append(words, flags...), s.flags...), "--"), command...)
+	words = append(append(append(words, flags...), "--"), command...)
 	p, err := s.start(words, env)
 	if err != nil {
 		return nil, err
@@ -119,6 +119,10 @@ func (a *app) settled(ctx context.Context) {
 	}
 }
 
+// replaceTime bounds how long a killed worker may be missed: what it has left gets KILL
+// after drain.timeout, 30 s, and some programs do not start beside it.
+const replaceTime = 40 * time.Second
+
 // killOne kills the worker of slot 0 and waits for its successor.
 func (a *app) killOne(ctx context.Context) error {
 	status, err := a.status(ctx)
@@ -134,7 +138,7 @@ func (a *app) killOne(ctx context.Context) error {
 	if err := process.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTime)
+	ctx, cancel := context.WithTimeout(ctx, replaceTime)
 	defer cancel()
 	for ctx.Err() == nil {
 		status, err := a.status(ctx)
@@ -145,7 +149,7 @@ func (a *app) killOne(ctx context.Context) error {
 		}
 		load.Pause(ctx, 10*time.Millisecond)
 	}
-	return errors.New("no successor in " + startTime.String())
+	return errors.New("no successor in " + replaceTime.String())
 }
 
 // stop stops the app as a user does, and says what it has left.

@@ -49,6 +49,7 @@ func (g gap) String() string {
 type cost struct {
 	measured bool
 	err      error
+	cuts     bool // not measured: the program closes connections without saying so, roll or not
 	asked    int
 	failed   load.Tally
 	longest  time.Duration // of a request that was answered
@@ -56,6 +57,8 @@ type cost struct {
 
 func (c cost) String() string {
 	switch {
+	case c.cuts:
+		return "cuts always"
 	case !c.measured:
 		return "-"
 	case c.err != nil:
@@ -126,7 +129,7 @@ func (r row) works() string {
 func (r row) line() string { return r.program.name + ": " + strings.Join(r.cells(), " | ") }
 
 func pair(costs [len(habits)]cost) string {
-	if !costs[1].measured {
+	if !costs[1].measured && !costs[1].cuts {
 		return costs[0].String()
 	}
 	return fmt.Sprintf("%v / %v", costs[0], costs[1])
@@ -192,7 +195,7 @@ machine: 12 failures against 17 mean nothing, 0 against 30 does.
   time; the program takes 3 s to boot: without ` + "`--listen`" + ` / with it. It is never to be earlier than a poll.
 - counted: who counts the connections, and how many were counted while %d clients had one open each.
 - rolls: failed requests in three rolls under the load of %d clients that never retry, one connection per request /
-  keep-alive.
+  keep-alive. "Cuts always": it closes connections without having said so, roll or not.
 - own master: the same reload of two workers by the program's own master, or by pm2, in the same run.
 - SIGKILL: failed requests when one worker is killed, one connection per request, and the longest that an answer took.
 - stop: what was left when it had stopped, and how long that took.
@@ -209,7 +212,11 @@ func writeDocument(file string, rows []row) error {
 	}
 	fmt.Fprint(&text, "\n## The commands\n\n")
 	for _, r := range rows {
-		fmt.Fprintf(&text, "- %s: `%s`\n", r.program.name, strings.Join(r.program.command, " "))
+		fmt.Fprintf(&text, "- %s: `%s`", r.program.name, strings.Join(r.program.command, " "))
+		if r.program.needs != "" {
+			fmt.Fprintf(&text, "; it needs %s", r.program.needs)
+		}
+		fmt.Fprintln(&text)
 	}
 	if missed := shortfalls(rows); len(missed) > 0 {
 		fmt.Fprintf(&text, "\n## What fell short\n\n- %s\n", strings.Join(missed, "\n- "))

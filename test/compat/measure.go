@@ -180,8 +180,23 @@ func (s *stage) answers(ctx context.Context) error {
 	return nil
 }
 
+// keeps reports whether the program keeps connections after an answer, and whether it
+// closes them without having said so.
+func (s *stage) keeps() (keeps, cuts bool) {
+	client := load.NewClient(s.target)
+	defer client.Close()
+	if _, failed := client.Ask(false); failed != nil || client.Conn == nil {
+		return false, false
+	}
+	_, failed := client.Ask(false)
+	return failed == nil, failed != nil
+}
+
 // disturb has the clients ask while something is done, and until it has settled.
 func (s *stage) disturb(ctx context.Context, habit load.Habit, do func() error, settled func(context.Context)) cost {
+	if _, cuts := s.keeps(); habit == load.Keeping && cuts {
+		return cost{cuts: true}
+	}
 	asking, end := context.WithCancel(ctx)
 	defer end()
 	seen := make(chan load.Outcome, 1)
@@ -210,11 +225,7 @@ func (a *app) rollThrice(ctx context.Context, habit load.Habit, r *row) error {
 // compareCounts notes who counts, and how many connections are counted while so many
 // clients have one open each, if the program keeps them.
 func (a *app) compareCounts(ctx context.Context, r *row) {
-	client := load.NewClient(a.target)
-	defer client.Close()
-	_, failed := client.Ask(false)
-	kept := failed == nil && client.Conn != nil
-	client.Close()
+	kept, _ := a.keeps()
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {

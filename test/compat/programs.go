@@ -16,7 +16,7 @@ type program struct {
 	slow    *slow    // how it takes 3 s to boot; nil: a shell waits before it
 	own     *own     // its own master; nil: it has none
 	front   []string // a server before it, which the clients ask, at $FRONT
-	flags   []string // of forkd run, where the natural command does not say all
+	needs   string   // what its configuration has for forkd's sake
 
 	declared bool // it listens where it is told, and has to be told: --listen always
 	job      bool // it serves nobody
@@ -85,7 +85,7 @@ func programs() []program {
 			own:     &own{command: []string{"gunicorn", "-w", "2", "--threads", "8", "-b", "127.0.0.1:$PORT", "app:app"}, reload: syscall.SIGHUP},
 		}),
 		asgi(program{
-			name: "gunicorn UvicornWorker", version: "gunicorn --version", drains: true,
+			name: "gunicorn UvicornWorker", version: "gunicorn --version", // as uvicorn
 			command: []string{"gunicorn", "-k", "uvicorn.workers.UvicornWorker", "-b", "127.0.0.1:$PORT", "app:app"},
 			slow:    booting("gunicorn", "-k", "uvicorn.workers.UvicornWorker", "-b", "127.0.0.1:$PORT", "slow:app"),
 			own: &own{
@@ -94,12 +94,12 @@ func programs() []program {
 			},
 		}),
 		asgi(program{
-			name: "uvicorn", version: "uvicorn --version", drains: true,
+			name: "uvicorn", version: "uvicorn --version", // closes what it has accepted and not read from yet
 			command: []string{"uvicorn", "--no-access-log", "--port", "$PORT", "app:app"},
 			slow:    booting("uvicorn", "--no-access-log", "--port", "$PORT", "slow:app"),
 		}),
 		asgi(program{
-			name: "hypercorn", version: "dpkg-query -W python3-hypercorn", drains: true,
+			name: "hypercorn", version: "dpkg-query -W python3-hypercorn", // as uvicorn
 			command: []string{"hypercorn", "-b", "127.0.0.1:$PORT", "app:app"},
 			slow:    booting("hypercorn", "-b", "127.0.0.1:$PORT", "slow:app"),
 		}),
@@ -127,7 +127,7 @@ func programs() []program {
 			command: []string{"/usr/bin/python3", "-m", "http.server", "$PORT"},
 		},
 		rack(program{
-			name: "puma", version: "puma --version", drains: true,
+			name: "puma", version: "puma --version", // cuts one now and then, in its own phased restart too
 			command: []string{"puma", "-p", "$PORT"}, slow: booting("puma", "-p", "$PORT", "$PROGRAMS/slow.ru"),
 			own: &own{command: []string{"puma", "-C", "$PROGRAMS/puma.rb", "-p", "$PORT"}, reload: syscall.SIGUSR1},
 		}),
@@ -173,6 +173,7 @@ func programs() []program {
 		},
 		{
 			name: "apache2", version: "apache2 -v", files: []string{"apache.conf"}, drains: true,
+			needs:   "a PidFile of each worker's own, by ${FORKD_SLOT} and ${FORKD_GENERATION}: it does not start beside another's",
 			command: []string{"apache2", "-D", "FOREGROUND", "-f", "$DIR/apache.conf"},
 			own:     &own{command: []string{"apache2", "-D", "FOREGROUND", "-f", "$DIR/apache.conf"}, reload: syscall.SIGUSR1},
 		},

@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		"in-terminal":     inTerminal,
 		"load":            loadHTTP,
 		"stranger":        stranger,
+		"without-seccomp": withoutSeccomp,
 		"worker-all":      workerAll,
 		"worker-binds":    workerBinds,
 		"worker-family":   workerFamily,

@@ -106,7 +106,7 @@ func (e *executor) called(c called) []pool.Event {
 		return nil
 	}
 	w.captured = true
-	w.watches(r.listeners)
+	w.watches(r.listeners, e.sockets.Counting())
 	c.answer <- capture.Answer{Handled: true, Socket: fd}
 	return w.calledListen(c.call.Listen)
 }

@@ -210,7 +210,7 @@ func (e *executor) start(a pool.Start) {
 	}
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
-		sockets: files, inodes: r.listeners.Inodes(id.Slot), listeners: listeners,
+		sockets: files, inodes: r.listeners.Inodes(id.Slot), counting: e.sockets.Counting(), listeners: listeners,
 		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, output: e.output,
 	}
 	go func() {

@@ -54,7 +54,7 @@ func (r *release) see() error {
 func (r *release) sees(listeners bool) {
 	r.seen.Listeners = listeners
 	r.seen.Listening, r.seen.Accepting = r.pass == "", r.blind == ""
-	r.seen.Learns = !listeners && r.learns
+	r.seen.Learns = !listeners && r.learns && r.cfg.Ready.Delay == pool.Defaults().Ready.Delay // one that was asked for holds
 }
 
 // settings is what the pool needs of the release.

@@ -32,6 +32,7 @@ type spawn struct {
 	release   *release
 	sockets   []int    // the slot's, copied
 	inodes    []uint64 // of these
+	counting  sockets.Counting
 	listeners []sockets.Listener
 	dir       *control.RuntimeDir
 	closer    *closing.Closer // of what the worker can fill
@@ -55,6 +56,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()),
 	}
 	w.inodes.Store(&s.inodes)
+	w.counting.Store(&s.counting)
 	var passed []int
 	spec, err := s.spec(link.NotifyAddress())
 	if err == nil {

@@ -19,10 +19,26 @@ const (
 	watchShare    = 10
 )
 
-// watches sets which listening sockets the worker has, for watch.
-func (w *worker) watches(listeners *sockets.ListenerSet) {
+// heldInterval is how often it is looked whether a worker that is not seen to wait has
+// connections: one that is full when it starts may never wait again.
+const heldInterval = 500 * time.Millisecond
+
+// watches sets which listening sockets the worker has, and where its connections are, for
+// watch.
+func (w *worker) watches(listeners *sockets.ListenerSet, where sockets.Counting) {
 	inodes := listeners.Inodes(w.id.Slot)
 	w.inodes.Store(&inodes)
+	w.counting.Store(&where)
+}
+
+// serves reports whether the worker has accepted a connection.
+func (w *worker) serves() bool {
+	connections, err := w.counting.Load().Connections()
+	if err != nil || len(connections) == 0 {
+		return false
+	}
+	leader := w.process.PID()
+	return len(process.Held([]int{leader}, inodesOf(connections))[leader]) > 0
 }
 
 // watch tells the pool when the worker waits for connections and, in an app that learns
@@ -33,10 +49,18 @@ func (w *worker) watch(e *executor) {
 	defer e.watching.Add(-1)
 	idle := !w.release.seen.Learns // told, or not asked for
 	var used idleness
+	held := time.Now().Add(heldInterval) // when serves is asked next
 	for interval := watchClosely; !w.begun.Load(); {
 		began := time.Now()
 		if inodes := *w.inodes.Load(); len(inodes) > 0 {
-			if waits, known := process.Waits(w.process.PID(), inodes); waits && known {
+			waits, known := process.Waits(w.process.PID(), inodes)
+			accepts := waits && known
+			if !accepts && began.After(held) {
+				asked := time.Now()
+				accepts = w.serves()
+				held = began.Add(max(heldInterval, counterShare*time.Since(asked)))
+			}
+			if accepts {
 				e.inbox.postFact(pool.Accepting{ID: w.id})
 				return
 			}
@@ -58,9 +82,10 @@ func (w *worker) watch(e *executor) {
 	}
 }
 
-// A worker counts as idle that has wanted less than idleShare of a CPU for idleFor.
+// A worker counts as idle that has wanted less than idleShare of a CPU for idleFor: longer
+// than most programs wait for something else before they listen.
 const (
-	idleFor   = time.Second
+	idleFor   = 4 * time.Second
 	idleShare = 0.05
 )
 

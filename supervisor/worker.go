@@ -35,12 +35,13 @@ type worker struct {
 	stall stall
 	pulse atomic.Int64 // when it showed last that it lives, Unix time in nanoseconds
 
-	claim  atomic.Pointer[claim]           // its last one, or the one that it waits for
-	asked  atomic.Pointer[sockets.Program] // where its last bind(2) was that it did for itself
-	inodes atomic.Pointer[[]uint64]        // of the listening sockets that it has
-	begun  atomic.Bool                     // it is not starting any more: watch ends
-	look   chan struct{}                   // holds one: watch looks now
-	gone   chan struct{}                   // closed when it has ended
+	claim    atomic.Pointer[claim]            // its last one, or the one that it waits for
+	asked    atomic.Pointer[sockets.Program]  // where its last bind(2) was that it did for itself
+	inodes   atomic.Pointer[[]uint64]         // of the listening sockets that it has
+	counting atomic.Pointer[sockets.Counting] // where its connections are
+	begun    atomic.Bool                      // it is not starting any more: watch ends
+	look     chan struct{}                    // holds one: watch looks now
+	gone     chan struct{}                    // closed when it has ended
 
 	stdout  *os.File  // the reading end of its output; nil: it has the master's own
 	pipe    string    // what /proc/PID/fd shows for the other end; "": not known

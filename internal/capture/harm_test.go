@@ -71,10 +71,11 @@ func TestManyAddresses(t *testing.T) {
 
 // No answer is lost where signals end calls, and no thread stays behind.
 func TestSignals(t *testing.T) {
+	storm := compiled(t, "storm.c")
 	c := children(t)
 	fd, at := listen(t, "tcp4", "127.0.0.1:0")
 	for _, signals := range []string{"restart", "interrupt"} {
-		w := start(t, c, compiled(t, "storm.c", fmt.Sprint(at.Port()), "800", signals), give(t, fd, at.Port()))
+		w := start(t, c, command(storm, fmt.Sprint(at.Port()), "800", signals), give(t, fd, at.Port()))
 		expect(t, "begun", w.line(t), "begun")
 		var done, interrupted, wrong, came int
 		_, err := fmt.Sscan(w.line(t), &done, &interrupted, &wrong, &came)
@@ -89,10 +90,11 @@ func TestSignals(t *testing.T) {
 
 // One that binds in a loop gets so many answers a second, and another is served meanwhile.
 func TestStorm(t *testing.T) {
+	storm := compiled(t, "storm.c")
 	c := children(t)
 	fd, at := listen(t, "tcp4", "127.0.0.1:0")
 	began := time.Now()
-	wild := prepare(t, c, compiled(t, "storm.c", fmt.Sprint(at.Port()), "0"), true)
+	wild := prepare(t, c, command(storm, fmt.Sprint(at.Port()), "0"), true)
 	wild.listener.rate = 300
 	go wild.serve(give(t, fd, at.Port()))
 	expect(t, "begun", wild.line(t), "begun")
@@ -100,7 +102,7 @@ func TestStorm(t *testing.T) {
 	if n, most := len(wild.seen()), 100*(1+time.Since(began).Seconds())+1; float64(n) > most {
 		t.Errorf("%d answers, at most %.0f", n, most)
 	}
-	calm := start(t, c, compiled(t, "storm.c", fmt.Sprint(at.Port()), "250"), give(t, fd, at.Port()))
+	calm := start(t, c, command(storm, fmt.Sprint(at.Port()), "250"), give(t, fd, at.Port()))
 	expect(t, "begun", calm.line(t), "begun")
 	expect(t, "the other's", calm.line(t), "1000 0 0 0")
 	check(t, wild.Signal(syscall.SIGKILL))
@@ -246,8 +248,9 @@ func TestI386(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("only amd64 has calls of i386")
 	}
+	i386 := compiled(t, "i386.c")
 	c := children(t)
-	spec := compiled(t, "i386.c", fmt.Sprint(freePort(t)))
+	spec := command(i386, fmt.Sprint(freePort(t)))
 	alone := start(t, c, spec, nil).rest(t)
 	expect(t, "alone", alone, "0 0\n0 0")
 	w := start(t, c, spec, leave)

@@ -111,14 +111,14 @@ func command(path string, args ...string) process.Spec {
 }
 
 // compiled is a program of C.
-func compiled(t testing.TB, source string, args ...string) process.Spec {
+func compiled(t testing.TB, source string) (path string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "program")
+	path = filepath.Join(t.TempDir(), "program")
 	out, err := exec.CommandContext(t.Context(), "gcc", "-O1", "-Wall", "-Werror", "-static", "-no-pie", "-pthread", "-o", path, filepath.Join("testdata", source)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return command(path, args...)
+	return path
 }
 
 // start runs a program, whose calls handle answers; nil: it is not captured.

@@ -56,12 +56,16 @@ func (p *Pool) isReady(s *Slot, w *Worker) bool {
 // for before it counts as one that listens nowhere.
 const learnWithin = 10 * time.Second
 
-// mayListen reports whether the app has no listeners yet, and the worker may bring
-// some.
-func (p *Pool) mayListen(w *Worker) bool {
+// learns reports whether the app has no listeners, and the worker would bring some if it
+// listened.
+func (p *Pool) learns(w *Worker) bool {
 	settings := p.of(w.ID.Generation)
 	return settings.Ready.Mode == ReadyAuto && settings.Seen.Learns && !settings.Seen.Listeners
 }
+
+// mayListen reports whether it is not known yet if the worker listens. When one was ready
+// without, the app is one of jobs until a worker listens.
+func (p *Pool) mayListen(w *Worker) bool { return p.learns(w) && !p.job }
 
 // aliveBy is when a worker that gives no signal is ready.
 func (p *Pool) aliveBy(w *Worker) time.Time {
@@ -85,6 +89,7 @@ func (p *Pool) readyDeadline(s *Slot, w *Worker) time.Time {
 func (p *Pool) becomeReady(s *Slot, w *Worker) {
 	w.ReadyAt = p.now
 	w.ReadyHow = p.readyHow(s, w)
+	p.job = p.job || p.learns(w)
 	p.become(w, StateReady, w.ReadyHow)
 	p.do(Restore{Slot: s.Index})
 }
@@ -101,7 +106,7 @@ func (p *Pool) readyHow(s *Slot, w *Worker) string {
 		return "said READY=1"
 	}
 	switch alive := fmt.Sprintf("alive for %s", p.aliveBy(w).Sub(w.StartedAt)); {
-	case !p.mayListen(w):
+	case !p.learns(w):
 		return alive
 	case w.Idled:
 		return "idle, and listens nowhere"
@@ -118,6 +123,7 @@ func (p *Pool) listened(w *Worker, elsewhere string) {
 		return
 	}
 	w.Listened = true
+	p.job = false
 	settings := p.of(w.ID.Generation)
 	settings.Seen.Listeners = true
 	p.settings[w.ID.Generation] = settings

@@ -152,6 +152,7 @@ type Pool struct {
 	failure     string // why the app stops by itself
 	failureCode int
 	steering    []int
+	job         bool // a worker was ready that listens nowhere, and none has listened since
 	exited      bool
 
 	now     time.Time // of the current Step

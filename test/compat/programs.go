@@ -79,13 +79,13 @@ func programs() []program {
 			own:     &own{command: []string{"gunicorn", "-w", "2", "-b", "127.0.0.1:$PORT", "app:app"}, reload: syscall.SIGHUP},
 		}),
 		wsgi(program{
-			name: "gunicorn gthread", version: "gunicorn --version", drains: true,
+			name: "gunicorn gthread", version: "gunicorn --version", drains: true, keeps: true,
 			command: []string{"gunicorn", "--threads", "8", "-b", "127.0.0.1:$PORT", "app:app"},
 			slow:    booting("gunicorn", "--threads", "8", "-b", "127.0.0.1:$PORT", "slow:app"),
 			own:     &own{command: []string{"gunicorn", "-w", "2", "--threads", "8", "-b", "127.0.0.1:$PORT", "app:app"}, reload: syscall.SIGHUP},
 		}),
 		asgi(program{
-			name: "gunicorn UvicornWorker", version: "gunicorn --version", // as uvicorn
+			name: "gunicorn UvicornWorker", version: "gunicorn --version", drains: true, keeps: true,
 			command: []string{"gunicorn", "-k", "uvicorn.workers.UvicornWorker", "-b", "127.0.0.1:$PORT", "app:app"},
 			slow:    booting("gunicorn", "-k", "uvicorn.workers.UvicornWorker", "-b", "127.0.0.1:$PORT", "slow:app"),
 			own: &own{
@@ -94,12 +94,12 @@ func programs() []program {
 			},
 		}),
 		asgi(program{
-			name: "uvicorn", version: "uvicorn --version", // closes what it has accepted and not read from yet
+			name: "uvicorn", version: "uvicorn --version", drains: true, keeps: true,
 			command: []string{"uvicorn", "--no-access-log", "--port", "$PORT", "app:app"},
 			slow:    booting("uvicorn", "--no-access-log", "--port", "$PORT", "slow:app"),
 		}),
 		asgi(program{
-			name: "hypercorn", version: "dpkg-query -W python3-hypercorn", // as uvicorn
+			name: "hypercorn", version: "dpkg-query -W python3-hypercorn", // closes what it has accepted and not read from yet
 			command: []string{"hypercorn", "-b", "127.0.0.1:$PORT", "app:app"},
 			slow:    booting("hypercorn", "-b", "127.0.0.1:$PORT", "slow:app"),
 		}),

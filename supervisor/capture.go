@@ -96,6 +96,9 @@ func (e *executor) called(c called) []pool.Event {
 		}
 		return nil
 	}
+	if p.Path != "" { // many programs unlink it first
+		e.linkAgain(slot)
+	}
 	fd, err := r.listeners.Take(slot, i, p)
 	if err == nil {
 		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) // the slot may be closed before the answer

@@ -159,6 +159,8 @@ func (e *executor) note(r report) []pool.Event {
 		e.relay(r.from, r.line)
 	case queuePolled:
 		return e.queuePolled(r)
+	case pathUnlinked:
+		e.linkAgain(r.slot)
 	case holdersFound:
 		e.naming = false
 		for _, o := range r.others {
@@ -304,6 +306,9 @@ func (e *executor) retire(a pool.Retire) {
 	e.letGo(a.ID)
 	if a.Abort {
 		w.output.Trace()
+	}
+	if r := e.releases[a.ID.Generation]; r != nil && r.listeners != nil && a.Reason != pool.ReasonStop {
+		go e.watchPaths(w, r.listeners.Listeners(a.ID.Slot))
 	}
 	if err := w.retire(a); err != nil {
 		e.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)

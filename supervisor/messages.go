@@ -129,6 +129,9 @@ type (
 		err      error
 		done     chan struct{}
 	}
+	// pathUnlinked is the path of a slot's unix socket that has gone, by
+	// executor.watchPaths.
+	pathUnlinked struct{ slot int }
 	// holdersFound names who else listens on the app's ports, by
 	// executor.nameOthers.
 	holdersFound struct {
@@ -165,6 +168,7 @@ func (memoryFound) report()    {}
 func (stallsFound) report()    {}
 func (said) report()           {}
 func (queuePolled) report()    {}
+func (pathUnlinked) report()   {}
 func (holdersFound) report()   {}
 func (daemonsFound) report()   {}
 func (leftoversFound) report() {}

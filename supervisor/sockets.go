@@ -1,7 +1,11 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,6 +85,43 @@ func (e *executor) closeSlot(slot int) {
 	delete(e.leaving, slot)
 	if err := e.sockets.CloseSlot(slot); err != nil {
 		e.log.Error("cannot close the slot's sockets", "slot", slot, "why", err)
+	}
+}
+
+// pathInterval is how often the paths of unix sockets are looked at while a worker drains.
+const pathInterval = time.Millisecond
+
+// watchPaths has the paths of unix sockets linked again as soon as a worker that drains has
+// unlinked them, as most programs do: its successor serves there. Those that unlink them at
+// their start too bind them next (see called).
+func (e *executor) watchPaths(w *worker, listeners []sockets.Listener) {
+	listeners = slices.DeleteFunc(listeners, func(l sockets.Listener) bool { return l.Network != "unix" })
+	if len(listeners) == 0 {
+		return
+	}
+	ticker := time.NewTicker(pathInterval)
+	defer ticker.Stop()
+	for {
+		for _, l := range listeners {
+			if _, err := os.Lstat(l.Path); errors.Is(err, fs.ErrNotExist) && !e.inbox.postReport(pathUnlinked{w.id.Slot}) {
+				return
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-w.gone:
+			return
+		}
+	}
+}
+
+// linkAgain restores the path of a slot's unix socket. It is nothing to tell of.
+func (e *executor) linkAgain(slot int) {
+	if e.listenersClosed {
+		return
+	}
+	if _, err := e.sockets.Restore(slot); err != nil {
+		e.log.Error("cannot restore the sockets", "slot", slot, "why", err)
 	}
 }
 

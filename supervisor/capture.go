@@ -131,6 +131,11 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 		return 0, false
 	}
 	e.learned = append(e.learned, l)
+	for _, other := range e.releases { // a roll may be under way
+		if other != r && other.learns && other.listeners != nil {
+			other.listeners.Include(r.listeners)
+		}
+	}
 	e.log.Info("learned", "listener", l.Name, "address", l.Address(), "slot", w.id.Slot)
 	e.events.Add(control.Event{Type: control.EventLearned, Slot: &w.id.Slot, Reason: l.Address() + ", from the worker's listen(2)"})
 	return r.listeners.Match(w.id.Slot, p)

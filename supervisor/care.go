@@ -67,6 +67,14 @@ func (w *worker) becomes(to pool.State) {
 	}
 }
 
+// warnUncounted warns once of a recycle.max_requests that nobody counts.
+func (e *executor) warnUncounted(w *worker) {
+	if _, counts := w.link.Counters(); w.care.ready && !counts && w.cfg.Recycle.MaxRequests > 0 && !w.release.uncounted {
+		w.release.uncounted = true
+		e.log.Warn("recycle.max_requests does nothing: this program's requests are not counted, which takes Go's package: use max_age or max_rss")
+	}
+}
+
 // replace asks the pool for a worker's replacement, once, and later again if that fails.
 func (e *executor) replace(w *worker, why string, now time.Time) []pool.Event {
 	if w.care.asked || now.Before(w.care.notYet) {

@@ -118,6 +118,7 @@ func (e *executor) perform(actions []pool.Action) {
 		case pool.StateChanged:
 			if w := e.workers[a.ID]; w != nil {
 				w.becomes(a.To)
+				e.warnUncounted(w)
 			}
 			if r := e.releases[a.ID.Generation]; a.To == pool.StateReady && r != nil && r.listeners != nil {
 				r.listeners.Settle()

@@ -24,6 +24,7 @@ type release struct {
 	taken     string               // why they are not after all, as a worker's start has shown; the loop's
 	blind     string               // why it can't be seen whether they wait for connections; "": it can
 	learns    bool                 // its listeners are what its workers listen on
+	uncounted bool                 // said: nobody counts its requests
 	seen      pool.Seen
 }
 
@@ -41,11 +42,13 @@ func (r *release) see() error {
 	r.seen.Notifies = r.cfg.Preset.Notifies
 	switch {
 	case r.cfg.Sockets == SocketsCapture && r.pass != "":
-		return fmt.Errorf(`cannot run with sockets = "capture": %s`, r.pass)
+		return &UsageError{fmt.Sprintf(`cannot run with sockets = "capture": %s`, r.pass)}
+	case r.cfg.Ready.Mode == pool.ReadyListening && r.cfg.Sockets == SocketsPass:
+		return &UsageError{`ready.mode = "listening" needs sockets = "auto" or "capture": with "pass" listen(2) can't be seen: use "accepting"`}
 	case r.cfg.Ready.Mode == pool.ReadyListening && r.pass != "":
-		return fmt.Errorf(`cannot run with ready.mode = "listening", which capture sees: %s`, r.pass)
+		return &UsageError{fmt.Sprintf(`cannot run with ready.mode = "listening", for which capture is needed: %s`, r.pass)}
 	case r.cfg.Ready.Mode == pool.ReadyAccepting && r.blind != "":
-		return fmt.Errorf(`cannot run with ready.mode = "accepting": %s`, r.blind)
+		return &UsageError{fmt.Sprintf(`cannot run with ready.mode = "accepting": %s`, r.blind)}
 	}
 	return nil
 }

@@ -193,7 +193,7 @@ func (r *release) readiness(v pool.View) string {
 	if r.cfg.Ready.Mode == pool.ReadyAuto && len(r.listeners.Listeners(0)) == 0 {
 		mode = "auto: without listeners, when it has said READY=1, or is alive for " + r.cfg.Ready.Delay.String()
 		if r.learns {
-			mode += " and idle: it listens nowhere, so it is a job worker"
+			mode += " and idle: one that listens nowhere is a job worker"
 		}
 	}
 	var how []string
@@ -215,6 +215,9 @@ func (r *release) wayOfSockets() string {
 	passed := "passed, as {fd} in the command or env says"
 	if len(r.cfg.Protocols) > 0 {
 		passed = "passed (" + strings.Join(r.cfg.Protocols, ", ") + ")"
+	}
+	if r.learns {
+		return "a worker's own bind(2) and listen(2) are answered with its slot's sockets; learned ones are not passed"
 	}
 	if why := cmp.Or(r.pass, r.taken); why != "" {
 		return passed + "; a worker's own bind(2) and listen(2) are not answered: " + why

@@ -153,10 +153,10 @@ func fleetRollCommand(std stdio) *cobra.Command {
 	cmd := flags.command(std, control.OpRoll, &cobra.Command{
 		Use:   "roll APP HOST...|--all|--hosts N|N%",
 		Short: "replace the workers of an app, host by host",
-		Long: `roll has host after host replace the app's workers, as forkd reload does there:
-no request is dropped. With --hosts so many hosts, or such a share of them, roll
-at a time: of the hosts that are named, else of all. It stops at the first host
-that fails; those that roll at the same time go on.`,
+		Long: `roll has host after host replace the app's workers, as forkd reload does there.
+With --hosts so many hosts, or such a share of them, roll at a time: of the
+hosts that are named, else of all. It stops at the first host that fails; those
+that roll at the same time go on.`,
 		Example: `  forkd fleet roll shop web-1
   forkd fleet roll shop --hosts 10%`,
 	}, nil)

@@ -17,10 +17,13 @@ func reloadCommand(std stdio) *cobra.Command {
 		Use:   "reload APP",
 		Short: "read the configuration, and replace an app's workers one by one",
 		Long: `reload has the app read its configuration again, then replaces every worker by
-a new one, which is ready before its predecessor stops accepting: no request is
-dropped. It shows the roll as it goes, and exits 0 when it is done, 1 when it
-was rolled back or when the configuration is no good, which changes nothing. The
-roll goes on if reload is interrupted.`,
+a new one, which is ready before its predecessor stops accepting. Connections
+that wait in the kernel are never lost; requests that a worker has accepted are
+finished by programs that do so at their stop signal: those with Go's package,
+node, gunicorn, uvicorn, nginx and others (forkd help presets), not php -S or
+python3 -m http.server. It shows the roll as it goes, and exits 0 when it is
+done, 1 when it was rolled back or when the configuration is no good, which
+changes nothing. The roll goes on if reload is interrupted.`,
 		Example: `  forkd reload shop
   forkd reload shop --keep-config
   forkd reload shop --slot 1`,

@@ -18,7 +18,7 @@ func refusals() []*cobra.Command {
 		{[]string{"top", "monit"}, "top is not built yet: use forkd status --watch"},
 		{[]string{"doctor"}, "doctor is not built yet"},
 		{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
-		{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which drops no request"},
+		{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which replaces the workers one by one"},
 		{[]string{"delete"}, "delete is a command of pm2: use forkd stop APP; an app that does not run leaves nothing behind"},
 		{[]string{"save"}, "save is a command of pm2: an app's settings are its file, /etc/forkd/APP.toml"},
 		{[]string{"startup"}, "startup is a command of pm2: use forkd unit APP, which prints a systemd unit"},

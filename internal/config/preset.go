@@ -67,12 +67,17 @@ func (d *draft) readPreset(v value) (string, error) {
 	return v.choice(words, "")
 }
 
-// showPreset is "auto (nginx)" where the command decided.
+// showPreset is "auto (nginx)" where the command decided, and says what forkd adds to the
+// program.
 func (d *draft) showPreset() string {
-	if d.preset != presetAuto {
-		return d.preset
+	text := d.preset
+	if d.preset == presetAuto {
+		text = fmt.Sprintf("%s (%s)", d.preset, cmp.Or(d.config.Preset.Name, presetNone))
 	}
-	return fmt.Sprintf("%s (%s)", d.preset, cmp.Or(d.config.Preset.Name, presetNone))
+	if by := d.config.Preset.Drains; by != "" {
+		text += ", with forkd's drain for " + by
+	}
+	return text
 }
 
 // finishPreset gives the preset's values to settings that have none. The listeners are

@@ -80,7 +80,7 @@ func TestPresetsYield(t *testing.T) {
 			"listen.1.nonblocking = true (default), listen.2.nonblocking = true (FILE:2)",
 		"command = ['./start-web']\npreset = 'nginx'": "preset = nginx (FILE:2), stop_signal = QUIT (preset nginx)",
 		"command = ['uwsgi']\npreset = 'uwsgi'":       "preset = uwsgi (FILE:2), stop_signal = INT (preset uwsgi)",
-		"command = ['node', 'x.js']":                  "preset = auto (node) (default), stop_signal = TERM (default)",
+		"command = ['node', 'x.js']":                  "preset = auto (node), with forkd's drain for node (default), stop_signal = TERM (default)",
 	} {
 		cfg, _, err := loadFile(t, content)
 		if err != nil {

@@ -57,6 +57,16 @@ func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) 
 	return asked, nil
 }
 
+// Include adds the learned listeners of another set that this one has not: they have been
+// learned since it was opened.
+func (l *ListenerSet) Include(from *ListenerSet) {
+	for _, e := range from.served {
+		if b := e.families[0].boundAddress; b.learned && !l.has(b) {
+			l.served = append(l.served, &served{asked: e.asked, want: e.want, at: e.at, families: []family{{boundAddress: b}}})
+		}
+	}
+}
+
 // listener is what would have forkd listen where the program's socket is bound.
 func (p Program) listener() (l Listener, err error) {
 	at, err := localAddr(p.Socket)

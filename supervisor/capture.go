@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"cmp"
+	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +15,11 @@ import (
 )
 
 // maxNamed bounds how many sockets that are bound, and do not listen, are remembered of a
-// worker.
-const maxNamed = 64
+// worker, maxLearned the listeners that an app learns.
+const (
+	maxNamed   = 64
+	maxLearned = 64
+)
 
 // answerCalls answers the worker's bind(2) and listen(2) until none of its processes
 // lives. fd is its seccomp listener; -1: there is none.
@@ -125,8 +130,15 @@ func (w *worker) calledListen(listen bool) []pool.Event {
 
 // learn makes a listener of the address that a worker is about to listen on.
 func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int, ok bool) {
-	l, err := r.listeners.Learn(e.slots, p)
+	l, err := e.mayLearn(r, p)
+	if err == nil {
+		l, err = r.listeners.Learn(e.slots, p)
+	}
+	if why := fmt.Sprint(err); err != nil && why == e.notLearned {
+		return 0, false // said
+	}
 	if err != nil {
+		e.notLearned = err.Error()
 		e.log.Error("cannot make a listener of what the worker listens on: it is the only one that serves there", "slot", w.id.Slot, "pid", w.process.PID(), "why", err)
 		return 0, false
 	}
@@ -139,6 +151,19 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 	e.log.Info("learned", "listener", l.Name, "address", l.Address(), "slot", w.id.Slot)
 	e.events.Add(control.Event{Type: control.EventLearned, Slot: &w.id.Slot, Reason: l.Address() + ", from the worker's listen(2)"})
 	return r.listeners.Match(w.id.Slot, p)
+}
+
+// mayLearn says why an address is not made a listener. A path is one for workers of the
+// master's own user alone: others may swap its directories, and have the master touch what
+// they may not.
+func (e *executor) mayLearn(r *release, p sockets.Program) (none sockets.Listener, err error) {
+	switch {
+	case p.Network == "unix" && r.cfg.User != nil && int(r.cfg.User.UID) != os.Geteuid():
+		return none, fmt.Errorf("the path %s is another user's: declare it: --listen unix://%s", p.Path, p.Path)
+	case len(e.learned) >= maxLearned:
+		return none, fmt.Errorf("the app has learned %d listeners, the most that it may", maxLearned)
+	}
+	return none, checkDescriptors(r.cfg, len(e.learned)+1, e.slots)
 }
 
 // unlearn gives up the learned listeners that a new release's workers no longer bind.

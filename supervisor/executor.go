@@ -59,6 +59,7 @@ type executor struct {
 	implied         []sockets.Listener // where the configuration has none: those of the passed sockets
 	passes          string             // why workers' calls are not answered, as the log has said
 	learned         []sockets.Listener // where there are none of these either: those of the workers
+	notLearned      string             // why an address was not made a listener, the last time
 	claims          []*claim           // addresses that are about to be learned
 	leaving         map[int]int        // slots whose sockets are polled, and for which turn
 	polls           sync.Mutex         // one poll of half-open connections at a time

@@ -28,7 +28,7 @@ const agentTasks = 12
 // checkLimits refuses an app that could not be rolled for want of descriptors or
 // processes, or whose own limits can't be set. running is how many workers there are already.
 func checkLimits(cfg Config, slots, running int) error {
-	if err := checkDescriptors(cfg, slots); err != nil {
+	if err := checkDescriptors(cfg, 0, slots); err != nil {
 		return err
 	}
 	if err := process.CheckNoFile(cfg.Limits.NoFile); err != nil {
@@ -39,12 +39,12 @@ func checkLimits(cfg Config, slots, running int) error {
 
 // checkDescriptors checks the limit on open files: a roll needs descriptors for up to
 // twice the workers.
-func checkDescriptors(cfg Config, slots int) error {
+func checkDescriptors(cfg Config, learned, slots int) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("cannot read the limit on open files: %w", err)
 	}
-	need := uint64(slots*(len(cfg.Listeners)+2*perWorker) + ownFiles)
+	need := uint64(slots*(len(cfg.Listeners)+learned+2*perWorker) + ownFiles)
 	if limit.Cur < need {
 		return fmt.Errorf("cannot run %d workers with %d open files: raise the limit to at least %d (ulimit -n, LimitNOFILE= in a unit)", slots, limit.Cur, need)
 	}

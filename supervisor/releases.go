@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -130,7 +131,10 @@ func (e *executor) findLearns(r *release) {
 // listenersOf are those of a configuration, or, if it has none, the passed sockets.
 func (e *executor) listenersOf(cfg Config) []sockets.Listener {
 	if len(cfg.Listeners) == 0 {
-		return slices.Concat(e.implied, e.learned)
+		return slices.DeleteFunc(slices.Concat(e.implied, e.learned), func(l sockets.Listener) bool {
+			another := cfg.User != nil && int(cfg.User.UID) != os.Geteuid()
+			return another && l.Network == "unix" && slices.ContainsFunc(e.learned, func(own sockets.Listener) bool { return own.Path == l.Path })
+		})
 	}
 	ls := slices.Clone(cfg.Listeners)
 	for i := range ls {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"os"
 )
 
 // boundAddress is one address that is served in one way. All ListenerSets that want it
@@ -18,10 +19,13 @@ type boundAddress struct {
 
 	overlapping bool // with another address of the Set, whose sockets it can join
 	learned     bool // a program's bind(2) has told of it
+	uid         int  // whose the sockets are: the master's, or, of a learned one, the program's
+
+	takers map[int]bool // of a learned one: slots with a program that has taken it; the others get no connections
 }
 
 func (s *Set) newAddress(l Listener, at bindAddr, overlapping bool, given []*socket) *boundAddress {
-	b := &boundAddress{set: s, at: at, listener: l, overlapping: overlapping}
+	b := &boundAddress{set: s, at: at, listener: l, overlapping: overlapping, uid: os.Geteuid(), takers: map[int]bool{}}
 	b.listener.Port = at.end.port
 	b.mode = newMode(b, given)
 	return b
@@ -254,6 +258,7 @@ func (b *boundAddress) closeSlot(slot int) error {
 		return nil
 	}
 	b.users[slot] = nil
+	delete(b.takers, slot)
 	switch {
 	case len(b.usersOf(m)) > 0:
 		return nil

@@ -110,6 +110,12 @@ func (l *ListenerSet) Take(slot, listener int, p Program) (int, error) {
 		}
 	}
 	e.take(b)
+	if b.learned && !b.takers[slot] {
+		b.takers[slot] = true
+		if err := b.mode.steer(); err != nil {
+			return -1, err
+		}
+	}
 	s.store(l.bound())
 	fd := b.mode.fileFor(b.user(slot), l)
 	return fd, b.user(slot).imitate(fd, p)
@@ -132,7 +138,9 @@ func (l *ListenerSet) familyOf(e *served, p Program) *boundAddress {
 			return b
 		}
 	}
-	return l.set.newAddress(e.families[0].listener, want, true, nil)
+	b := l.set.newAddress(e.families[0].listener, want, true, nil)
+	b.uid, b.learned = e.families[0].uid, e.families[0].learned
+	return b
 }
 
 // take notes that a program has the family. The first one that is taken is passed to the

@@ -75,7 +75,9 @@ func (g *group) join() (*socket, error) {
 			_ = share(m.fd) // without, bind fails
 		}
 	}
-	m, err := g.at.end.listen(g.listener, how)
+	var m *socket
+	var err error
+	asUser(g.uid, func() { m, err = g.at.end.listen(g.listener, how) })
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) 
 	if err != nil {
 		return learned, fmt.Errorf("cannot learn where a program listens: %w", err)
 	}
+	asked.Learned = true
 	asked.Name = freeName("", asked.plainName(), l.Listeners(0))
 	want, err := resolve(asked, slots, true)
 	if err != nil {
@@ -36,10 +38,7 @@ func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) 
 	}
 	b := s.newAddress(asked, want, true, nil)
 	b.learned = true
-	if u, isUnix := b.mode.(*unixSocket); isUnix {
-		if int(asked.Owner.UID) != os.Geteuid() {
-			u.as = asked.Owner // of a path that the program has chosen
-		}
+	if asked.Network == "unix" {
 		err = b.openAll(slots)
 	} else {
 		err = b.joinProgram(p.Socket, slots)
@@ -82,6 +81,8 @@ func (p Program) listener() (l Listener, err error) {
 		l = Listener{Network: "unix", Path: file.path, Perm: file.info.Mode().Perm(), Owner: &Owner{stat.Uid, stat.Gid}, Mode: ModeShared}
 	case at.end.port == 0:
 		return l, errors.New("its socket is not bound")
+	case p.onDevice():
+		return l, errors.New("its socket is bound to a device (SO_BINDTODEVICE), which forkd's listeners are not")
 	default:
 		l = at.end.listener()
 		l.Mode, l.Balance = ModeReuseport, BalanceHash
@@ -90,6 +91,12 @@ func (p Program) listener() (l Listener, err error) {
 	}
 	l.Backlog, l.Nonblocking = DefaultBacklog, p.Nonblocking
 	return l, nil
+}
+
+// onDevice reports whether the program serves one network device alone.
+func (p Program) onDevice() bool {
+	device, err := unix.GetsockoptInt(p.Socket, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	return err == nil && device != 0
 }
 
 // plainName is what a configuration calls the listener by default: its port or file.
@@ -109,13 +116,18 @@ func (l Listener) plainName() string {
 	return name
 }
 
-// joinProgram binds the slots' sockets beside a program's socket. SO_REUSEADDR allows that
-// beside one that does not listen, whoever's it is; with SO_REUSEPORT alone both would have
-// to be of one user.
+// joinProgram binds the slots' sockets beside a program's socket, as sockets of its user
+// (socket(7), SO_REUSEPORT): so the kernel refuses what it would refuse to the program, to
+// join another user's sockets above all, and no other user can join these.
 func (b *boundAddress) joinProgram(program, slots int) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(program, &stat); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	b.uid = int(stat.Uid)
 	was, err := unix.GetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEADDR)
 	if err == nil {
-		err = share(program)
+		err = share(program) // sets both
 	}
 	if err == nil {
 		err = b.openAll(slots)
@@ -125,4 +137,19 @@ func (b *boundAddress) joinProgram(program, slots int) error {
 		_ = unix.SetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEADDR, was)
 	}
 	return err
+}
+
+// asUser runs f with the file accesses of a user (setfsuid(2)), whose the sockets are then
+// that it makes.
+func asUser(uid int, f func()) {
+	own := os.Geteuid()
+	if uid == own {
+		f()
+		return
+	}
+	runtime.LockOSThread() // of this thread alone
+	defer runtime.UnlockOSThread()
+	_ = unix.Setfsuid(uid) // where it is forbidden, bind(2) fails
+	f()
+	_ = unix.Setfsuid(own)
 }

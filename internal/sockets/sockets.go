@@ -52,6 +52,7 @@ type Listener struct {
 	Balance     string      // BalanceHash, BalanceSource; ModeReuseport only
 	Backlog     int         // of each socket; the kernel cuts it to net.core.somaxconn
 	Nonblocking bool        // O_NONBLOCK at the start; not changed later
+	Learned     bool        // by Learn: slots whose program has not taken it get no connections
 	Freebind    bool        // TCP: the host may get the address later (IP_FREEBIND, ip(7))
 }
 

@@ -216,7 +216,7 @@ func (g *group) load(accepting []bool) (err error) {
 }
 
 // accepting returns, by home slot, which sockets get new connections: those of the slots
-// that accept, else of all open slots, else all. At least one is true.
+// that accept, else of all that have it, else of all open slots, else all. At least one is true.
 func (g *group) accepting() []bool {
 	slots := g.index.slots()
 	accepting := make([]bool, max(len(g.set.serving), slices.Max(slots)+1))
@@ -224,9 +224,12 @@ func (g *group) accepting() []bool {
 	for _, slot := range slots {
 		listening[slot] = true
 	}
-	for _, anyOpen := range []bool{false, true} {
+	serves := func(slot int) bool { return g.set.serves(slot, g.boundAddress) }
+	taken := func(slot int) bool { return g.taken(slot, g.listener) }
+	open := func(int) bool { return true }
+	for _, may := range []func(slot int) bool{serves, taken, open} {
 		for slot, m := range g.users {
-			if m != nil && (anyOpen || g.set.serves(slot, g.boundAddress)) && m.slot < len(listening) && listening[m.slot] {
+			if m != nil && may(slot) && m.slot < len(listening) && listening[m.slot] {
 				accepting[m.slot] = true
 			}
 		}
@@ -237,7 +240,18 @@ func (g *group) accepting() []bool {
 	return listening
 }
 
-// serves reports whether the slot's workers have the address; all do before Steer.
+// serves reports whether the slot's workers have the address; all do before Steer, but of a
+// learned one those alone that have taken it.
 func (s *Set) serves(slot int, b *boundAddress) bool {
-	return s.serving == nil || slot < len(s.serving) && s.serving[slot].has(b)
+	if s.serving == nil {
+		return true
+	}
+	if slot >= len(s.serving) {
+		return false
+	}
+	e := s.serving[slot].listenerAt(b)
+	return e != nil && b.taken(slot, e.asked)
 }
+
+// taken reports whether the slot's program serves the address, as far as it is known.
+func (b *boundAddress) taken(slot int, l Listener) bool { return !l.Learned || b.takers[slot] }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,33 +14,10 @@ type unixSocket struct {
 
 	file   socketFile
 	warned string // the last warning, while it holds
-	as     *Owner // with whose permissions the file is touched; nil: the master's
 }
 
-// asOwner runs f with the file accesses of a user (setfsuid(2), setfsgid(2)): whoever chose
-// a path may swap its directories at any moment. nil: as the master. Where that is
-// forbidden, f's calls fail or are the master's own.
-func asOwner(who *Owner, f func()) {
-	if who == nil {
-		f()
-		return
-	}
-	runtime.LockOSThread() // of this thread alone
-	defer runtime.UnlockOSThread()
-	_ = unix.Setfsgid(int(who.GID))
-	_ = unix.Setfsuid(int(who.UID))
-	f()
-	_ = unix.Setfsuid(os.Geteuid())
-	_ = unix.Setfsgid(os.Getegid())
-}
-
-func (u *unixSocket) bind(slot int) (m *socket, err error) {
-	asOwner(u.as, func() { m, err = u.make(slot) })
-	return m, err
-}
-
-// make binds the socket and sets its file's permissions before anybody can connect.
-func (u *unixSocket) make(int) (*socket, error) {
+// bind sets the file's permissions before anybody can connect.
+func (u *unixSocket) bind(int) (*socket, error) {
 	file := fileAt(u.at.path)
 	if err := file.clear(u.listener, u.set.own, &u.set.closer); err != nil {
 		return nil, err
@@ -69,7 +44,7 @@ func (u *unixSocket) make(int) (*socket, error) {
 }
 
 func (u *unixSocket) configure(before Listener) {
-	if u.file.info == nil || u.as != nil { // what a program made keeps its owner and mode
+	if u.file.info == nil {
 		return
 	}
 	if u.listener.Perm != before.Perm {
@@ -93,11 +68,6 @@ func (u *unixSocket) warnOf(what string, err error) {
 
 // mend replaces a socket that was shut down: unlike a TCP socket it cannot listen again.
 func (u *unixSocket) mend(m *socket) (undone []string, err error) {
-	asOwner(u.as, func() { undone, err = u.restore(m) })
-	return undone, err
-}
-
-func (u *unixSocket) restore(m *socket) (undone []string, err error) {
 	switch {
 	case hungUp(m.fd) && m.unitOwned: // only systemd can replace it
 		u.warnOnce("listener %s: a worker has shut the socket down that systemd passed as %q, which nothing undoes: clients are refused at %s: stop the app, restart the socket unit and start the app again",
@@ -151,7 +121,7 @@ func (u *unixSocket) warnOnce(format string, args ...any) {
 // bindAgain replaces the socket for workers started from now on. Running workers keep the
 // old one and serve what is queued there.
 func (u *unixSocket) bindAgain(m *socket, why, theyHave string) (undone []string) {
-	next, err := u.make(0)
+	next, err := u.bind(0)
 	if err != nil {
 		u.warnOnce("listener %s: %s, and no other can be bound yet: %v: it is tried again each second", u.listener.Name, why, err)
 		return nil
@@ -166,7 +136,7 @@ func (u *unixSocket) flush(*socket) error { return nil } // the queue is systemd
 // discard keeps the file of a stored socket, unless it is to end.
 func (u *unixSocket) discard(m *socket, end bool) {
 	if end || !m.unitOwned && m.stored == "" {
-		asOwner(u.as, u.file.remove)
+		u.file.remove()
 	}
 	u.boundAddress.discard(m, end)
 }

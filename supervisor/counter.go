@@ -13,8 +13,10 @@ import (
 // listeners' addresses, as sock_diag shows them, that a worker's processes have or that
 // carry its slot's mark. It is not for more than one goroutine.
 type counter struct {
-	due  time.Time     // of the next sample
-	last map[int]count // by pid
+	due     time.Time          // of the next sample
+	last    map[int]count      // by pid
+	pending chan map[int]count // a sample is being taken; nil: none is
+	began   time.Time          // of that
 }
 
 // count is how many connections a worker had at the last sample.
@@ -27,6 +29,9 @@ type count struct {
 // counterShare is how much longer than a sample the time to the next is: it takes 5 % of a
 // CPU at most.
 const counterShare = 20
+
+// counterPatience is how long who asks waits for a sample, before the last one must do.
+const counterPatience = 200 * time.Millisecond
 
 // countable is a worker that is counted.
 type countable struct {
@@ -49,20 +54,33 @@ func (c *counter) measure(app *control.App, where sockets.Counting, now time.Tim
 	if len(all) == 0 {
 		return
 	}
-	if !now.Before(c.due) {
-		began := time.Now()
-		connections, err := where.Connections()
-		c.last = nil
-		if err == nil {
-			c.last = counts(connections, where, all, process.Held)
+	if c.pending == nil && !now.Before(c.due) {
+		c.pending, c.began = make(chan map[int]count, 1), now
+		go sampleCounts(slices.Clone(all), where, c.pending)
+	}
+	if c.pending != nil {
+		select {
+		case c.last = <-c.pending:
+			c.pending = nil
+			c.due = now.Add(max(measureInterval, counterShare*time.Since(c.began)))
+		case <-time.After(counterPatience): // the worker may have very many descriptors
 		}
-		c.due = now.Add(max(measureInterval, counterShare*time.Since(began)))
 	}
 	for _, w := range all {
 		if seen, known := c.last[w.PID]; known && seen.startedAt.Equal(w.StartedAt) {
 			w.Counted, w.Connections = seen.by, new(seen.connections)
 		}
 	}
+}
+
+// sampleCounts takes a sample; nil: the connections can't be seen.
+func sampleCounts(all []countable, where sockets.Counting, to chan<- map[int]count) {
+	connections, err := where.Connections()
+	if err != nil {
+		to <- nil
+		return
+	}
+	to <- counts(connections, where, all, process.Held)
 }
 
 // counts divides connections up. One with a mark is the slot's worker's, if that is alone;

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -73,11 +74,17 @@ func master(d *control.Description, now time.Time) [][2]string {
 	return append(pairs, [2]string{"messages", fmt.Sprintf("%d sent, %d dropped", d.Messages.Sent, d.Messages.Dropped)})
 }
 
+// toml is a string as a file would have it: a basic string of TOML has JSON's escapes.
+func toml(text string) string {
+	quoted, _ := json.Marshal(text) // of a string it does not fail
+	return string(quoted)
+}
+
 // learned is the [[listen]] for each listener that the app has learned.
 func learned(all []control.Listener) (lines []string) {
 	for _, l := range all {
 		if l.Source == "learned" {
-			lines = append(lines, "  [[listen]]", "  name = "+strconv.Quote(l.Name), "  address = "+strconv.Quote(l.Address))
+			lines = append(lines, "  [[listen]]", "  name = "+toml(l.Name), "  address = "+toml(l.Address))
 		}
 	}
 	return lines

@@ -130,7 +130,8 @@ func (w *worker) calledListen(listen bool) []pool.Event {
 
 // learn makes a listener of the address that a worker is about to listen on.
 func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int, ok bool) {
-	l, err := e.mayLearn(r, p)
+	var l sockets.Listener
+	err := e.mayLearn(r, p)
 	if err == nil {
 		l, err = r.listeners.Learn(e.slots, p)
 	}
@@ -156,14 +157,14 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 // mayLearn says why an address is not made a listener. A path is one for workers of the
 // master's own user alone: others may swap its directories, and have the master touch what
 // they may not.
-func (e *executor) mayLearn(r *release, p sockets.Program) (none sockets.Listener, err error) {
+func (e *executor) mayLearn(r *release, p sockets.Program) error {
 	switch {
 	case p.Network == "unix" && r.cfg.User != nil && int(r.cfg.User.UID) != os.Geteuid():
-		return none, fmt.Errorf("the path %s is another user's: declare it: --listen unix://%s", p.Path, p.Path)
+		return fmt.Errorf("the path %s is another user's: declare it: --listen unix://%s", p.Path, p.Path)
 	case len(e.learned) >= maxLearned:
-		return none, fmt.Errorf("the app has learned %d listeners, the most that it may", maxLearned)
+		return fmt.Errorf("the app has learned %d listeners, the most that it may", maxLearned)
 	}
-	return none, checkDescriptors(r.cfg, len(e.learned)+1, e.slots)
+	return checkDescriptors(r.cfg, len(e.learned)+1, e.slots)
 }
 
 // unlearn gives up the learned listeners that a new release's workers no longer bind.

@@ -105,13 +105,17 @@ func (p *Pool) readyHow(s *Slot, w *Worker) string {
 	case signals{notified: true}:
 		return "said READY=1"
 	}
+	nowhere := "listens nowhere"
+	if w.Elsewhere != "" { // on a port that the kernel chose
+		nowhere = "listens on " + w.Elsewhere + " by itself"
+	}
 	switch alive := fmt.Sprintf("alive for %s", p.aliveBy(w).Sub(w.StartedAt)); {
 	case !p.learns(w):
 		return alive
 	case w.Idled:
-		return "idle, and listens nowhere"
+		return "idle, and " + nowhere
 	default:
-		return alive + ", and listens nowhere"
+		return alive + ", and " + nowhere
 	}
 }
 

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -113,7 +112,6 @@ func (e *executor) called(c called) []pool.Event {
 		c.answer <- capture.Answer{}
 		return nil
 	}
-	w.captured = true
 	w.watches(r.listeners, e.sockets.Counting())
 	c.answer <- capture.Answer{Handled: true, Socket: fd}
 	return w.calledListen(c.call.Listen)
@@ -159,7 +157,7 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 // they may not.
 func (e *executor) mayLearn(r *release, p sockets.Program) error {
 	switch {
-	case p.Network == "unix" && r.cfg.User != nil && int(r.cfg.User.UID) != os.Geteuid():
+	case p.Network == "unix" && r.cfg.User.isAnother():
 		return fmt.Errorf("the path %s is another user's: declare it: --listen unix://%s", p.Path, p.Path)
 	case len(e.learned) >= maxLearned:
 		return fmt.Errorf("the app has learned %d listeners, the most that it may", maxLearned)

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -132,8 +131,7 @@ func (e *executor) findLearns(r *release) {
 func (e *executor) listenersOf(cfg Config) []sockets.Listener {
 	if len(cfg.Listeners) == 0 {
 		return slices.DeleteFunc(slices.Concat(e.implied, e.learned), func(l sockets.Listener) bool {
-			another := cfg.User != nil && int(cfg.User.UID) != os.Geteuid()
-			return another && l.Network == "unix" && slices.ContainsFunc(e.learned, func(own sockets.Listener) bool { return own.Path == l.Path })
+			return cfg.User.isAnother() && l.Network == "unix" && slices.ContainsFunc(e.learned, func(own sockets.Listener) bool { return own.Path == l.Path })
 		})
 	}
 	ls := slices.Clone(cfg.Listeners)

@@ -183,7 +183,7 @@ func (s spawn) environment(scope placeholder.Scope, notify string) ([]string, er
 // inherited is the master's environment without forkd's own variables, those of an
 // outer supervisor, and, for another user, the login session's. nil: the master's user.
 func inherited(user *User) []string {
-	another := user != nil && int(user.UID) != os.Geteuid()
+	another := user.isAnother()
 	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
 		key, _, _ := strings.Cut(entry, "=")
 		return ipc.Private(key) || another && ofSession(key)
@@ -248,6 +248,9 @@ func (s spawn) contract(vars map[string]string) {
 	}
 	vars[ipc.EnvPageFD] = strconv.Itoa(ipc.FirstFD + len(s.sockets) + 1)
 }
+
+// isAnother reports whether it is not the master's own user.
+func (u *User) isAnother() bool { return u != nil && int(u.UID) != os.Geteuid() }
 
 // ids are the user's, -1 for the master's own.
 func (u *User) ids() (uid, gid int) {

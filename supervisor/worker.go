@@ -28,8 +28,7 @@ type worker struct {
 	output  *output.Tail
 	killed  bool // SIGKILL has been sent
 
-	captured bool     // its bind(2) was answered with its slot's socket
-	named    []uint64 // cookies of sockets that it has bound, in an app that learns
+	named []uint64 // cookies of sockets that it has bound, in an app that learns
 
 	care  care
 	stall stall

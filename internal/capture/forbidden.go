@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +28,7 @@ func Forbidden(uid int) string {
 	if why := noCopies(); why != "" {
 		return why
 	}
-	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope") // without yama there is none
-	return noAccess(uid, os.Geteuid(), maySeeAll(), strings.TrimSpace(string(scope)))
+	return procfs.NoAccess(uid)
 }
 
 // noNotification says why there is no user notification. SECCOMP_ADDFD_FLAG_SETFD is of
@@ -80,28 +78,4 @@ func noCopies() string {
 	}
 	runtime.KeepAlive(&from)
 	return ""
-}
-
-// noAccess says why a process of one user may not read those of another (ptrace(2),
-// "Ptrace access mode checking"), scope being that of yama.
-func noAccess(of, by int, all bool, scope string) string {
-	const grant = "grant it (docker run --cap-add SYS_PTRACE; CapabilityBoundingSet= and AmbientCapabilities= of a unit)"
-	switch {
-	case scope == "3":
-		return "kernel.yama.ptrace_scope is 3: set it to 1 in /etc/sysctl.d and restart the machine"
-	case all:
-		return ""
-	case scope == "2":
-		return "kernel.yama.ptrace_scope is 2, so that CAP_SYS_PTRACE is needed: " + grant + ", or set it to 1"
-	case of != by:
-		return fmt.Sprintf("the calls of another user's workers (uid %d) are read with CAP_SYS_PTRACE: %s, or run them as uid %d", of, grant, by)
-	}
-	return ""
-}
-
-// maySeeAll reports whether this thread has CAP_SYS_PTRACE.
-func maySeeAll() bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var held [2]unix.CapUserData
-	return unix.Capget(&header, &held[0]) == nil && held[0].Effective&(1<<unix.CAP_SYS_PTRACE) != 0
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/procfs"
 )
 
 const nobody = 65534
@@ -16,7 +17,7 @@ const nobody = 65534
 func TestUsers(t *testing.T) {
 	c := children(t)
 	unprivileged := &process.Credential{UID: nobody, GID: nobody}
-	other := fmt.Sprintf("forbidden: %q", noAccess(nobody, 0, false, ""))
+	other := fmt.Sprintf("forbidden: %q", procfs.AccessRule(nobody, 0, false, ""))
 	const can = `forbidden: ""`
 	answered := "<nil> <nil> <nil>"
 	for _, test := range []struct {
@@ -72,7 +73,7 @@ func TestForbidden(t *testing.T) {
 		{7, 8, false, "1", "uid 7"},
 		{7, 0, false, "", "CAP_SYS_PTRACE"},
 	} {
-		got := noAccess(test.of, test.by, test.all, test.scope)
+		got := procfs.AccessRule(test.of, test.by, test.all, test.scope)
 		if got == "" && test.want != "" || !strings.Contains(got, test.want) || test.want == "" && got != "" {
 			t.Errorf("%+v: %q", test, got)
 		}

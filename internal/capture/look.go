@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,7 +73,7 @@ func (s *seen) fill(tid int, at name) (err error) {
 		note(err)
 		s.V6Only = only != 0
 	}
-	s.Cookie, err = option64(s.Socket, unix.SO_COOKIE)
+	s.Cookie, err = unix.GetsockoptUint64(s.Socket, unix.SOL_SOCKET, unix.SO_COOKIE)
 	note(err)
 	flags, err := unix.FcntlInt(uintptr(s.Socket), unix.F_GETFL, 0)
 	note(err)
@@ -154,7 +153,7 @@ func (l *Listener) foreign(fd, family int) bool {
 	if family == unix.AF_UNIX || l.netns == 0 {
 		return false
 	}
-	netns, err := option64(fd, unix.SO_NETNS_COOKIE)
+	netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	return err != nil || netns != l.netns
 }
 
@@ -165,19 +164,8 @@ func ownNetns() uint64 {
 		return 0
 	}
 	defer unix.Close(fd)
-	netns, _ := option64(fd, unix.SO_NETNS_COOKIE)
+	netns, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	return netns
-}
-
-// option64 reads an option of SOL_SOCKET.
-func option64(fd, option int) (value uint64, err error) {
-	size := uint32(unsafe.Sizeof(value))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(option),
-		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return value, nil
 }
 
 // pathIn resolves a path as a thread of this process's root and mounts would.

@@ -272,7 +272,7 @@ func listen(t testing.TB, network, address string) (fd int, at netip.AddrPort) {
 // cookie is SO_COOKIE.
 func cookie(t testing.TB, fd int) uint64 {
 	t.Helper()
-	n, err := option64(fd, unix.SO_COOKIE)
+	n, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	check(t, err)
 	return n
 }

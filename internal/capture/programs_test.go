@@ -88,7 +88,7 @@ func one(args []string) {
 	}
 	fmt.Println(err, unix.Bind(fd, address(at)), unix.Listen(fd, 5))
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	number, _ := option64(fd, unix.SO_COOKIE)
+	number, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	fmt.Println(fd, portOf(fd), number, flags&unix.FD_CLOEXEC != 0, err)
 }
 
@@ -346,7 +346,7 @@ func apart(args []string) {
 		unshared <- unix.Unshare(unix.CLONE_FILES)
 		other := <-opened
 		fd, err := bind(netip.MustParseAddrPort(args[0]))
-		number, _ := option64(fd, unix.SO_COOKIE)
+		number, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 		fmt.Println(fd == other, err, number)
 	})
 	fmt.Println(<-unshared)

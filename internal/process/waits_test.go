@@ -252,7 +252,11 @@ func TestCannotSee(t *testing.T) {
 		{"0", true, true, false, true, "namespace"},
 		{"0", true, true, true, false, "on this kernel"},
 	} {
-		got := cannotSee(test.yama, test.capable, test.sameUser, test.own, test.syscalls)
+		of := 7
+		if !test.sameUser {
+			of = 8
+		}
+		got := cannotSee(procfs.AccessRule(of, 7, test.capable, test.yama), test.own, test.syscalls)
 		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("%+v: %q", test, got)
 		}

@@ -89,9 +89,16 @@ func counts(
 	all []sockets.Connection, where sockets.Counting,
 	workers []countable, held func(leaders []int, sockets []uint32) map[int][]uint32,
 ) map[int]count {
-	marked, alone, shared := map[int]int64{}, map[int]bool{}, map[int]bool{} // by slot
+	most := 0
 	for _, w := range workers {
-		alone[w.slot], shared[w.slot] = w.alone, !w.alone
+		most = max(most, w.slot)
+	}
+	slots := make([]struct {
+		marked        int64
+		alone, shared bool
+	}, most+1)
+	for _, w := range workers {
+		slots[w.slot].alone, slots[w.slot].shared = w.alone, !w.alone
 	}
 	var rest []sockets.Connection
 	anybodys := false // some of the rest
@@ -100,9 +107,10 @@ func counts(
 		case slot < 0:
 			anybodys = true
 			rest = append(rest, c)
-		case alone[slot]:
-			marked[slot]++
-		case shared[slot]:
+		case slot >= len(slots): // its worker is not counted
+		case slots[slot].alone:
+			slots[slot].marked++
+		case slots[slot].shared:
 			rest = append(rest, c)
 		}
 	}
@@ -115,7 +123,7 @@ func counts(
 	there := held(leaders, inodesOf(rest))
 	found := make(map[int]count, len(workers))
 	for _, w := range workers {
-		one := count{w.StartedAt, "sampled", marked[w.slot]}
+		one := count{w.StartedAt, "sampled", slots[w.slot].marked}
 		if where.Marks() && w.alone && !anybodys {
 			one.by = "kernel"
 		}

@@ -55,8 +55,9 @@ func (s *Set) Counting() Counting {
 }
 
 // Connections returns the connections that were accepted at these addresses and are in some
-// process, shut down for writing or not. Any goroutine may call it. 20,000 take about 10 ms
-// of CPU.
+// process, shut down for writing or not. Any goroutine may call it. 20,000 take 16 to 25 ms of
+// CPU on a virtual machine, of which all but 1 ms are the kernel's, about 1 µs a connection:
+// its dump has no smaller rows (BenchmarkCounter in supervisor shows both).
 func (c Counting) Connections() (all []Connection, err error) {
 	const held = 1<<unix.BPF_TCP_ESTABLISHED | 1<<unix.BPF_TCP_FIN_WAIT1 | 1<<unix.BPF_TCP_FIN_WAIT2 |
 		1<<unix.BPF_TCP_CLOSE_WAIT | 1<<unix.BPF_TCP_LAST_ACK | 1<<unix.BPF_TCP_CLOSING

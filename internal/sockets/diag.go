@@ -7,7 +7,6 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,8 +29,10 @@ const (
 	unixDiagRQLen   = 4          // attribute: struct unix_diag_rqlen
 	anyValue        = 0xffffffff // of a cookie, of the state
 
-	// The kernel sends at first this much at once, then no more than fits (netlink_dump).
-	maxDump = 8 << 10
+	// The kernel sends firstDump at once at first, then as much as the receiver has room
+	// for, and no more than maxDump (netlink_dump, netlink_recvmsg).
+	firstDump = 8 << 10
+	maxDump   = 32 << 10
 )
 
 // tuple is a connection's ports and addresses, as the kernel writes them.
@@ -57,28 +58,40 @@ func diagnose(kind uint16, request []byte, flags uint16, least int, each func(sa
 	if _, err := unix.Write(fd, append(message, request...)); err != nil {
 		return err
 	}
-	buffer := make([]byte, maxDump)
+	buffer := make([]byte, firstDump)
 	for {
-		n, _, err := unix.Recvfrom(fd, buffer, 0)
+		n, err := unix.Read(fd, buffer)
 		if err != nil {
 			return err
 		}
-		replies, err := syscall.ParseNetlinkMessage(buffer[:n])
-		if err != nil {
-			return err
-		}
-		for _, reply := range replies {
+		for kind, said := range replies(buffer[:n]) {
 			switch {
-			case reply.Header.Type == unix.NLMSG_DONE:
+			case kind == unix.NLMSG_DONE:
 				return nil
-			case reply.Header.Type == unix.NLMSG_ERROR && len(reply.Data) >= 4:
-				return unix.Errno(-int32(binary.NativeEndian.Uint32(reply.Data)))
-			case len(reply.Data) >= least:
-				each(reply.Data)
+			case kind == unix.NLMSG_ERROR && len(said) >= 4:
+				return unix.Errno(-int32(binary.NativeEndian.Uint32(said)))
+			case len(said) >= least:
+				each(said)
 			}
 		}
 		if flags&unix.NLM_F_DUMP == 0 {
 			return nil
+		}
+		if len(buffer) < maxDump {
+			buffer = make([]byte, maxDump)
+		}
+	}
+}
+
+// replies yields the messages of a datagram, by type (netlink(7)).
+func replies(data []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(data) >= unix.SizeofNlMsghdr {
+			size := int(binary.NativeEndian.Uint32(data))
+			if size < unix.SizeofNlMsghdr || size > len(data) || !yield(binary.NativeEndian.Uint16(data[4:]), data[unix.SizeofNlMsghdr:size]) {
+				return
+			}
+			data = data[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(data)):]
 		}
 	}
 }

@@ -61,6 +61,11 @@ func (e *executor) called(c called) []pool.Event {
 	if c.late && !e.unhold(c) {
 		return nil // it has been answered meanwhile
 	}
+	if c.joined != nil {
+		e.sockets.Disown(c.joined...)
+		c.answer <- capture.Answer{}
+		return nil
+	}
 	w, r := e.workers[c.worker], e.releases[c.worker.Generation]
 	if w == nil || r == nil || r.listeners == nil || e.listenersClosed {
 		c.answer <- capture.Answer{}
@@ -93,6 +98,10 @@ func (e *executor) called(c called) []pool.Event {
 	if !ok {
 		if !c.call.Listen {
 			w.asked.Store(&p)
+		}
+		if !c.call.Listen && r.learns && len(e.leftovers) > 0 {
+			e.besideLeftovers(c, p)
+			return nil
 		}
 		c.answer <- capture.Answer{}
 		if c.call.Listen {

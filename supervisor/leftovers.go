@@ -14,6 +14,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
 )
 
 // watchLeftovers reports what a killed master has left, until none of it lives. It
@@ -41,6 +42,20 @@ func (e *executor) noteLeftovers(r leftoversFound) (events []pool.Event) {
 		events = append(events, pool.GroupEnded{ID: l.ID})
 	}
 	return events
+}
+
+// besideLeftovers lets a bind(2) go on beside the sockets of what a killed master has left,
+// where nobody else listens: it succeeds, and listen(2) has the address learned. They get no
+// new connections then, as no stranger in the group does.
+func (e *executor) besideLeftovers(c called, p sockets.Program) {
+	var left []int
+	for _, l := range e.leftovers {
+		left = append(left, l.PID)
+	}
+	go func() {
+		c.joined = append([]uint64{}, p.JoinHolders(func(h sockets.Holder) bool { return slices.Contains(left, h.PID) })...)
+		e.inbox.postReport(c)
+	}()
 }
 
 // showLeftover is how status shows one.

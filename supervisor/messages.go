@@ -96,13 +96,15 @@ type (
 		holder *sockets.Holder
 	}
 	// called is a bind(2) or listen(2) of a worker's program, which waits for the answer.
-	// late: it has been held for long enough.
+	// late: it has been held for long enough. joined: by executor.besideLeftovers, the cookies
+	// of the sockets beside which it goes on.
 	called struct {
 		worker pool.ID
 		call   capture.Call
 		answer chan capture.Answer
 		held   chan *claim // what it waits for
 		late   bool
+		joined []uint64
 	}
 	// unclaimed is a claim whose socket will not listen, by executor.waitFor.
 	unclaimed struct{ claim *claim }

@@ -222,7 +222,7 @@ func (g *group) discard(m *socket, end bool) {
 	if end {
 		g.vacate(m, m.end)
 	} else {
-		g.set.disown(m)
+		g.set.Disown(m.cookie)
 	}
 	m.close()
 }
@@ -257,7 +257,7 @@ func (g *group) fileFor(m *socket, l *ListenerSet) int {
 			g.set.notice("cannot replace the socket of %s yet: %v", g.describe(m), err)
 			return m.fd
 		}
-		g.set.disown(next) // it is nobody else's
+		g.set.Disown(next.cookie) // it is nobody else's
 		next.slot = m.slot
 		g.mark(next, next.fd)
 		m.next = next
@@ -282,7 +282,7 @@ func (g *group) swap(m *socket) {
 			g.index[at] = m.slot
 		}
 	}
-	g.set.disown(m)
+	g.set.Disown(m.cookie)
 	g.replace(m, next)
 }
 

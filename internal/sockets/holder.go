@@ -88,6 +88,24 @@ func (p Program) Holder() (h Holder, ok bool) {
 	return found[0], true
 }
 
+// JoinHolders has a program's bind(2), which is about to go on, succeed where others listen,
+// if all who are seen to are of one kind: beside sockets of the same user that have
+// SO_REUSEPORT (socket(7)), as the Set's have, the kernel allows it. It returns the cookies
+// (SO_COOKIE) of theirs, and reads all of /proc.
+func (p Program) JoinHolders(kind func(Holder) bool) (theirs []uint64) {
+	at, ok := p.bindAddr()
+	if !ok || at.path != "" || !(&HeldError{Holders: holders(at.end)}).Only(kind) || share(p.Socket) != nil {
+		return nil // bind(2) says why
+	}
+	all, _ := listeners(at.end.port)
+	for _, l := range all {
+		if at.end.meets(l.group.endpoint()) {
+			theirs = append(theirs, l.cookie)
+		}
+	}
+	return theirs
+}
+
 // holders finds who listens where the endpoint cannot be bound. It reads all of /proc.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode

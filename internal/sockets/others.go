@@ -83,10 +83,13 @@ func (s *Set) owns(id uint64) bool {
 	return s.former[id]
 }
 
-// disown remembers a socket that only workers will have.
-func (s *Set) disown(m *socket) {
+// Disown remembers sockets, by their cookies (SO_COOKIE), that only workers will have, or
+// leftovers have: they are no Others.
+func (s *Set) Disown(cookies ...uint64) {
 	if s.former == nil || len(s.former) >= 4*maxSlots {
 		s.former = map[uint64]bool{}
 	}
-	s.former[m.cookie] = true
+	for _, c := range cookies {
+		s.former[c] = true
+	}
 }

@@ -79,7 +79,7 @@ func (e *executor) called(c called) []pool.Event {
 	if _, own := r.listeners.Find(slot, c.call.Cookie); own {
 		// Its bind(2) was answered with this socket, or it inherited it: it listens already.
 		c.answer <- capture.Answer{Handled: true, Socket: -1}
-		return w.calledListen(c.call.Listen)
+		return w.calledListen(c.call.Listen, c.call.Cookie)
 	}
 	i, ok := r.listeners.Match(slot, p)
 	if !ok && r.learns {
@@ -94,6 +94,10 @@ func (e *executor) called(c called) []pool.Event {
 				defer e.endClaims(func(c *claim) bool { return c.program.Overlaps(p) })
 			}
 		}
+	}
+	if ok && !c.call.Listen && r.listeners.Beside(slot, i, p, w.listened) {
+		c.answer <- capture.Answer{} // it may be to connect (libp2p's way); listen(2) can put the slot's in its place yet
+		return nil
 	}
 	if !ok {
 		if !c.call.Listen {
@@ -122,14 +126,19 @@ func (e *executor) called(c called) []pool.Event {
 		return nil
 	}
 	w.watches(r.listeners, e.sockets.Counting())
+	own, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	c.answer <- capture.Answer{Handled: true, Socket: fd}
-	return w.calledListen(c.call.Listen)
+	return w.calledListen(c.call.Listen, own)
 }
 
-// calledListen is what the pool is to know of a call that was answered.
-func (w *worker) calledListen(listen bool) []pool.Event {
+// calledListen is what the pool is to know of a call that was answered with the slot's
+// socket of that cookie.
+func (w *worker) calledListen(listen bool, cookie uint64) []pool.Event {
 	if !listen {
 		return nil
+	}
+	if !slices.Contains(w.listened, cookie) {
+		w.listened = append(w.listened, cookie)
 	}
 	w.lookNow()
 	return []pool.Event{pool.Listened{ID: w.id}}

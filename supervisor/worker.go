@@ -28,7 +28,8 @@ type worker struct {
 	output  *output.Tail
 	killed  bool // SIGKILL has been sent
 
-	named []uint64 // cookies of sockets that it has bound, in an app that learns
+	named    []uint64 // cookies of sockets that it has bound, in an app that learns
+	listened []uint64 // cookies of the slot's sockets on which it has called listen(2)
 
 	care  care
 	stall stall

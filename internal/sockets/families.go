@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // Program is a stream socket that a worker's program binds, or has bound.
@@ -163,6 +165,28 @@ func (e *served) explainFamily(b *boundAddress, err error) error {
 		}
 	}
 	return err
+}
+
+// Beside reports whether a program's own socket can be bound where one of the slot's is that
+// the program has listened on, known by its cookie (SO_COOKIE): both have SO_REUSEPORT, and
+// one user (socket(7)).
+func (l *ListenerSet) Beside(slot, listener int, p Program, listened []uint64) bool {
+	for m := l.familyOf(l.served[listener], p).user(slot); m != nil; m = m.next {
+		if slices.Contains(listened, m.cookie) {
+			own, shared := sharer(m.fd)
+			user, too := sharer(p.Socket)
+			return shared && too && own == user
+		}
+	}
+	return false
+}
+
+// sharer is the user whose sockets can be bound on the socket's port, if any can.
+func sharer(fd int) (uid uint32, ok bool) {
+	on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	var stat unix.Stat_t
+	ok = err == nil && on != 0 && unix.Fstat(fd, &stat) == nil
+	return stat.Uid, ok
 }
 
 // Find returns the listener of the slot's socket with that cookie (SO_COOKIE).

@@ -30,7 +30,8 @@ type count struct {
 // CPU at most.
 const counterShare = 20
 
-// counterPatience is how long who asks waits for a sample, before the last one must do.
+// counterPatience is how long a sample is waited for, by all who ask together, who come one
+// after the other, before the last one must do.
 const counterPatience = 200 * time.Millisecond
 
 // countable is a worker that is counted.
@@ -63,7 +64,7 @@ func (c *counter) measure(app *control.App, where sockets.Counting, now time.Tim
 		case c.last = <-c.pending:
 			c.pending = nil
 			c.due = now.Add(max(measureInterval, counterShare*time.Since(c.began)))
-		case <-time.After(counterPatience): // the worker may have very many descriptors
+		case <-time.After(counterPatience - now.Sub(c.began)): // the worker may have very many descriptors
 		}
 	}
 	for _, w := range all {

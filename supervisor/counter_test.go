@@ -11,6 +11,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -287,6 +288,24 @@ func TestCounterByMarks(t *testing.T) {
 	if got := fmt.Sprint(h.measure(&c, time.Now())); got != "[3 sampled 3 sampled]" {
 		t.Error(got)
 	}
+}
+
+// Those who ask while a sample takes long, one after the other, wait for it together.
+func TestCounterIsNotWaitedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		c := counter{pending: make(chan map[int]count), began: began}
+		h := held{set: new(sockets.Set)}
+		h.app.Slots = []control.Slot{{Workers: []control.Worker{{PID: 1, Counted: "no"}}}}
+		for range 100 {
+			if got := fmt.Sprint(h.measure(&c, time.Now())); got != "[no]" {
+				t.Error(got)
+			}
+		}
+		if waited := time.Since(began); waited != counterPatience {
+			t.Errorf("they waited %v", waited)
+		}
+	})
 }
 
 // BenchmarkCounter counts 20,000 connections of 8 workers. It fails by what is this program's

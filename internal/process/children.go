@@ -41,8 +41,8 @@ type Children struct {
 	releases  sync.WaitGroup
 	releasing sync.Mutex // one at a time
 	// mu is held during each fork and each sweep, so that a sweep never takes a new
-	// worker for a foreign child, and during each signal, so that no process is reaped
-	// between the check and the kill.
+	// worker for a foreign child, and during each signal to a foreign child, so that it is
+	// not reaped between the check and the kill.
 	mu      sync.Mutex
 	workers map[int]*Process // by pid, until reaped
 	before  map[int]bool     // pids of children older than the master: not to be killed

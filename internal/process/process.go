@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // Process is a worker: the leader of its own session and process group, made by
-// Children.Start. Children.mu guards its fields.
+// Children.Start. Children.mu guards its fields, signaling too exit and over.
 type Process struct {
 	children *Children
 	pid      int
@@ -22,6 +23,10 @@ type Process struct {
 
 	listener   int    // of its calls, see Capture; -1: none
 	uncaptured string // why there is none
+
+	// signaling is held during each signal, so that the process is not reaped between the
+	// check and the kill. Children.mu may be held for as long as a fork takes.
+	signaling sync.Mutex
 
 	exit      *Exit         // nil while it runs
 	over      bool          // the group is empty and must not be signaled any more
@@ -66,8 +71,8 @@ func (p *Process) Watch(exited func(Exit), groupEnded func()) {
 // handles no signal but SIGKILL before SIGCONT (signal(7)). os.ErrProcessDone: it has
 // ended.
 func (p *Process) Signal(sig syscall.Signal) error {
-	p.children.mu.Lock()
-	defer p.children.mu.Unlock()
+	p.signaling.Lock()
+	defer p.signaling.Unlock()
 	if p.exit != nil {
 		return os.ErrProcessDone
 	}
@@ -82,8 +87,8 @@ func (p *Process) Signal(sig syscall.Signal) error {
 // SignalGroup sends sig to the leader's group and continues it. The leader of a session
 // can't leave its group (setpgid(2)). os.ErrProcessDone: the group has ended.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
-	p.children.mu.Lock()
-	defer p.children.mu.Unlock()
+	p.signaling.Lock()
+	defer p.signaling.Unlock()
 	if p.over {
 		return os.ErrProcessDone
 	}

@@ -95,7 +95,9 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 				exit = Exit{At: now, Code: -1, Traced: true}
 			}
 			exit.Leftovers = exit.Traced || groupLives(p.pid, pids)
+			p.signaling.Lock()
 			p.exit = &exit
+			p.signaling.Unlock()
 			c.queueExited(p)
 			if exit.Leftovers {
 				held = true
@@ -105,7 +107,9 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 			held = true
 			continue
 		}
+		p.signaling.Lock()
 		p.over = true
+		p.signaling.Unlock()
 		c.queueGroupEnded(p)
 		dead = append(dead, p)
 	}

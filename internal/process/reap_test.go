@@ -223,6 +223,30 @@ func TestSignalToTheStopped(t *testing.T) {
 	}
 }
 
+// Who sends a signal, as the master's loop, does not wait for a fork, which can take long on a
+// busy machine, nor for a sweep.
+func TestSignalWaitsForNobody(t *testing.T) {
+	c := newChildren(t)
+	w := start(t, c, shell("trap '' TERM; echo up; read x"))
+	w.line(t)
+	c.mu.Lock() // as a fork does
+	sent := make(chan error)
+	go func() { sent <- errors.Join(w.Signal(syscall.SIGTERM), w.SignalGroup(syscall.SIGKILL)) }()
+	select {
+	case err := <-sent:
+		c.mu.Unlock()
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		c.mu.Unlock()
+		t.Fatal("the signal waits for the fork", <-sent)
+	}
+	if e := receive(t, w.exited, "the exit"); e.Signal != syscall.SIGKILL {
+		t.Errorf("got %+v", e)
+	}
+}
+
 // The end of a traced leader is noticed, and it is reaped when the tracer releases it.
 func TestTracedLeader(t *testing.T) {
 	c := newChildren(t)

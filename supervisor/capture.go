@@ -116,7 +116,7 @@ func (e *executor) called(c called) []pool.Event {
 	if p.Path != "" { // many programs unlink it first
 		e.linkAgain(slot)
 	}
-	fd, err := r.listeners.Take(slot, i, p)
+	fd, err := r.listeners.Take(slot, i, p, w.id)
 	if err == nil {
 		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) // the slot may be closed before the answer
 	}
@@ -125,10 +125,21 @@ func (e *executor) called(c called) []pool.Event {
 		c.answer <- capture.Answer{}
 		return nil
 	}
+	if r.learns {
+		w.takes(fd, c.call)
+	}
 	w.watches(r.listeners, e.sockets.Counting())
 	own, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	c.answer <- capture.Answer{Handled: true, Socket: fd}
 	return w.calledListen(c.call.Listen, own)
+}
+
+// takes notes which process has got a socket of the slot's.
+func (w *worker) takes(fd int, c capture.Call) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err == nil {
+		w.taken[uint32(stat.Ino)] = takenAt{c.PID, c.FD}
+	}
 }
 
 // calledListen is what the pool is to know of a call that was answered with the slot's
@@ -147,7 +158,7 @@ func (w *worker) calledListen(listen bool, cookie uint64) []pool.Event {
 // learn makes a listener of the address that a worker is about to listen on.
 func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int, ok bool) {
 	var l sockets.Listener
-	err := e.mayLearn(r, p)
+	err := e.mayLearn(r, p.Network, p.Path)
 	if err == nil {
 		l, err = r.listeners.Learn(e.slots, p)
 	}
@@ -161,7 +172,7 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 	}
 	e.learned = append(e.learned, l)
 	for _, other := range e.releases { // a roll may be under way
-		if other != r && other.learns && other.listeners != nil {
+		if other != r && other.learns && other.listeners != nil && other.cfg.User.uid() == r.cfg.User.uid() {
 			other.listeners.Include(r.listeners)
 		}
 	}
@@ -173,10 +184,10 @@ func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int
 // mayLearn says why an address is not made a listener. A path is one for workers of the
 // master's own user alone: others may swap its directories, and have the master touch what
 // they may not.
-func (e *executor) mayLearn(r *release, p sockets.Program) error {
+func (e *executor) mayLearn(r *release, network, path string) error {
 	switch {
-	case p.Network == "unix" && r.cfg.User.isAnother():
-		return fmt.Errorf("the path %s is another user's: declare it: --listen unix://%s", p.Path, p.Path)
+	case network == "unix" && r.cfg.User.isAnother():
+		return fmt.Errorf("the path %s is another user's: declare it: --listen unix://%s", path, path)
 	case len(e.learned) >= maxLearned:
 		return fmt.Errorf("the app has learned %d listeners, the most that it may", maxLearned)
 	}
@@ -188,9 +199,14 @@ func (e *executor) unlearn(r *release) {
 	if r == nil || r.listeners == nil || !r.learns {
 		return
 	}
-	for _, unused := range r.listeners.Unlearn() {
-		e.learned = slices.DeleteFunc(e.learned, func(l sockets.Listener) bool { return l.Name == unused.Name })
-		e.log.Info("no worker listens there any more", "listener", unused.Name, "address", unused.Address())
-		e.events.Add(control.Event{Type: control.EventUnlearned, Reason: unused.Address() + ": no worker of the new generation listens there"})
+	e.unlearned(r.listeners.Unlearn(), "no worker of the new generation listens there")
+}
+
+// unlearned tells of learned listeners that have gone.
+func (e *executor) unlearned(gone []sockets.Listener, why string) {
+	for _, l := range gone {
+		e.learned = slices.DeleteFunc(e.learned, func(one sockets.Listener) bool { return one.Name == l.Name })
+		e.log.Info("no worker listens there any more", "listener", l.Name, "address", l.Address())
+		e.events.Add(control.Event{Type: control.EventUnlearned, Reason: l.Address() + ": " + why})
 	}
 }

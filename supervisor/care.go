@@ -23,6 +23,7 @@ type care struct {
 	notYet  time.Time // the next request comes not before
 	startAt time.Time // when its program began to run
 	ready   bool
+	readyAt time.Time
 }
 
 func newCare(r Recycle, now time.Time) care {
@@ -64,6 +65,7 @@ func (w *worker) becomes(to pool.State) {
 	w.care.ready = to == pool.StateReady
 	if w.care.ready {
 		w.pulses()
+		w.care.readyAt = time.Now()
 	}
 }
 

@@ -70,6 +70,8 @@ type executor struct {
 	usageAt         time.Time          // when the workers' memory was looked at last
 	stallsDue       time.Time          // when connections of workers that seem to be stalled may be looked at
 	stallsAsked     bool               // stallsFound is on its way
+	takenDue        time.Time          // when it may be looked whether workers have closed learned sockets
+	takenAsked      bool               // closedFound is on its way
 	listenersClosed bool               // the app stops: the sockets are the workers' alone
 }
 
@@ -157,6 +159,8 @@ func (e *executor) note(r report) []pool.Event {
 		return e.noteMemory(r, now)
 	case stallsFound:
 		return e.noteStalls(r, now)
+	case closedFound:
+		e.noteClosed(r, now)
 	case said:
 		e.relay(r.from, r.line)
 	case queuePolled:
@@ -197,6 +201,7 @@ func (e *executor) inspect() []pool.Event {
 		return nil
 	}
 	e.inspectSockets()
+	e.lookAtTaken(now)
 	e.lookAtMemory(now)
 	return append(e.ailing(now), e.stalls(now)...)
 }
@@ -286,6 +291,9 @@ func (e *executor) exited(r exited, now time.Time) pool.Event {
 	w.link.Close()
 	e.endClaims(func(c *claim) bool { return c.worker == w.id })
 	e.orphanDaemons(w, now)
+	if err := e.sockets.Ended(w.id); err != nil {
+		e.log.Error("cannot steer new connections", "why", err)
+	}
 	words := exit.String()
 	if exit.Signal == syscall.SIGKILL && !w.killed && e.oom.Took(now) {
 		words = "killed by the OOM killer"

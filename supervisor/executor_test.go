@@ -10,6 +10,7 @@ import (
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/workerlink"
 )
 
@@ -40,7 +41,7 @@ func TestEndByTheOOMKiller(t *testing.T) {
 		write("proc/self/cgroup", "0::/app\n")
 		write("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
 		write("sys/fs/cgroup/app/memory.events", "oom_kill 0\n")
-		e := &executor{oom: process.NewOOMKills(root), daemons: newDaemons()}
+		e := &executor{oom: process.NewOOMKills(root), daemons: newDaemons(), sockets: new(sockets.Set)}
 		write("sys/fs/cgroup/app/memory.events", c.counted)
 		link, err := workerlink.Open(workerlink.Config{Dir: t.TempDir(), Name: "notify", UID: -1, GID: -1, Closer: new(closing.Closer)})
 		if err != nil {

@@ -118,6 +118,12 @@ type (
 		at    time.Time
 		took  time.Duration
 	}
+	// closedFound is the learned sockets that workers have taken and have no more, by inode,
+	// by executor.lookAtTaken.
+	closedFound struct {
+		closed map[pool.ID][]uint32
+		took   time.Duration
+	}
 	// said is an application's message from a worker to all others.
 	said struct {
 		from pool.ID
@@ -168,6 +174,7 @@ func (called) report()         {}
 func (unclaimed) report()      {}
 func (memoryFound) report()    {}
 func (stallsFound) report()    {}
+func (closedFound) report()    {}
 func (said) report()           {}
 func (queuePolled) report()    {}
 func (pathUnlinked) report()   {}

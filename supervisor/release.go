@@ -31,10 +31,7 @@ type release struct {
 // see finds out what can be seen of the release's workers on this kernel and with these
 // privileges. An error: the configuration asks for more.
 func (r *release) see() error {
-	uid := os.Geteuid()
-	if r.cfg.User != nil {
-		uid = int(r.cfg.User.UID)
-	}
+	uid := r.cfg.User.uid()
 	r.pass, r.blind = `sockets = "pass"`, process.CanSee(uid)
 	if r.cfg.Sockets != SocketsPass {
 		r.pass = capture.Forbidden(uid)

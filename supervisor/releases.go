@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -55,6 +56,9 @@ func (e *executor) prepared(p prepared) []pool.Event {
 	err := checkLimits(r.cfg, max(e.slots, r.cfg.Workers), len(e.workers))
 	if err == nil {
 		err = checkSlots(r.cfg, slots)
+	}
+	if err == nil {
+		err = e.sameUser(r.cfg)
 	}
 	if err == nil {
 		err = e.sockets.MarkBy(r.cfg.MarkMask)
@@ -119,6 +123,41 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 	}
 }
 
+// imply takes over the listeners of the passed sockets. Those that a killed master has
+// learned are learned again, but for what mayLearn would refuse.
+func (e *executor) imply(r *release) {
+	for _, l := range e.sockets.Implied() {
+		l.Learned = l.Learned && r.pass == ""
+		switch {
+		case !l.Learned:
+			e.implied = append(e.implied, l)
+		case e.mayLearn(r, l.Network, l.Path) == nil:
+			e.learned = append(e.learned, l)
+		}
+	}
+}
+
+// sameUser refuses another user for the workers of an app that has learned listeners: their
+// sockets are its old user's, and so are the paths, which the master may touch for it alone.
+func (e *executor) sameUser(cfg Config) error {
+	for _, r := range e.releases {
+		if len(cfg.Listeners) == 0 && len(e.learned) > 0 && r.cfg.User.uid() != cfg.User.uid() {
+			return fmt.Errorf("cannot change the workers' user from uid %d to uid %d: what the app listens on, it has learned from the old user's workers: declare it too (%s), or stop the app and run it again",
+				r.cfg.User.uid(), cfg.User.uid(), declared(e.learned))
+		}
+	}
+	return nil
+}
+
+// declared is what would declare the listeners in a configuration.
+func declared(ls []sockets.Listener) string {
+	var all []string
+	for _, l := range ls {
+		all = append(all, fmt.Sprintf("[[listen]] address = %q", l.Address()))
+	}
+	return strings.Join(all, ", ")
+}
+
 // findLearns finds out whether the release's workers bring listeners, and what can be seen of
 // them.
 func (e *executor) findLearns(r *release) {
@@ -130,9 +169,7 @@ func (e *executor) findLearns(r *release) {
 // listenersOf are those of a configuration, or, if it has none, the passed sockets.
 func (e *executor) listenersOf(cfg Config) []sockets.Listener {
 	if len(cfg.Listeners) == 0 {
-		return slices.DeleteFunc(slices.Concat(e.implied, e.learned), func(l sockets.Listener) bool {
-			return cfg.User.isAnother() && l.Network == "unix" && slices.ContainsFunc(e.learned, func(own sockets.Listener) bool { return own.Path == l.Path })
-		})
+		return slices.Concat(e.implied, e.learned)
 	}
 	ls := slices.Clone(cfg.Listeners)
 	for i := range ls {

@@ -256,8 +256,9 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	if err := e.sockets.MarkBy(cfg.MarkMask); err != nil {
 		return err
 	}
+	first := e.current(1)
 	if len(cfg.Listeners) == 0 {
-		e.implied = e.sockets.Implied()
+		e.imply(first)
 	}
 	// A number of slots that was set by hand holds over the master's death.
 	if n := min(e.sockets.StoredSlots(), MaxWorkers); n > cfg.Workers && checkLimits(cfg, n, 0) == nil && checkSlots(cfg, n) == nil {
@@ -268,7 +269,6 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 			return fmt.Errorf("cannot answer /healthz on %s: %w: choose another metrics.address", cfg.Metrics, err)
 		}
 	}
-	first := e.current(1)
 	first.listeners, err = o.left.Listen(ctx, o.signals, e.sockets, e.listenersOf(cfg), e.slots, cfg.Drain.Timeout, o.log)
 	if misfit, ok := errors.AsType[*sockets.MisfitError](err); ok {
 		return &UsageError{misfit.Error()}

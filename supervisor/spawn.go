@@ -53,7 +53,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 	}
 	w := &worker{
 		id: s.id, cfg: s.cfg, release: s.release, link: link, output: new(output.Tail),
-		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()),
+		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()), taken: map[uint32]takenAt{},
 	}
 	w.inodes.Store(&s.inodes)
 	w.counting.Store(&s.counting)
@@ -250,7 +250,15 @@ func (s spawn) contract(vars map[string]string) {
 }
 
 // isAnother reports whether it is not the master's own user.
-func (u *User) isAnother() bool { return u != nil && int(u.UID) != os.Geteuid() }
+func (u *User) isAnother() bool { return u.uid() != os.Geteuid() }
+
+// uid is the user's, the master's own for nil.
+func (u *User) uid() int {
+	if u == nil {
+		return os.Geteuid()
+	}
+	return int(u.UID)
+}
 
 // ids are the user's, -1 for the master's own.
 func (u *User) ids() (uid, gid int) {

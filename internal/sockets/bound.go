@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // boundAddress is one address that is served in one way. All ListenerSets that want it
@@ -21,11 +23,11 @@ type boundAddress struct {
 	learned     bool // a program's bind(2) has told of it
 	uid         int  // whose the sockets are: the master's, or, of a learned one, the program's
 
-	takers map[int]bool // of a learned one: slots with a program that has taken it; the others get no connections
+	takers takers // of a learned one
 }
 
 func (s *Set) newAddress(l Listener, at bindAddr, overlapping bool, given []*socket) *boundAddress {
-	b := &boundAddress{set: s, at: at, listener: l, overlapping: overlapping, uid: os.Geteuid(), takers: map[int]bool{}}
+	b := &boundAddress{set: s, at: at, listener: l, overlapping: overlapping, learned: l.Learned, uid: os.Geteuid()}
 	b.listener.Port = at.end.port
 	b.mode = newMode(b, given)
 	return b
@@ -124,6 +126,10 @@ func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
 func (b *boundAddress) adopt(given []*socket) error {
 	for _, m := range given {
 		b.put(m)
+		var stat unix.Stat_t
+		if b.learned && unix.Fstat(m.fd, &stat) == nil {
+			b.uid = int(stat.Uid)
+		}
 		if m.unitOwned { // systemd has not been asked to
 			if _, err := setNonblocking(m.fd, b.listener.Nonblocking); err != nil {
 				b.set.notice("listener %s: cannot change O_NONBLOCK of its socket: %v", b.listener.Name, err)
@@ -258,7 +264,7 @@ func (b *boundAddress) closeSlot(slot int) error {
 		return nil
 	}
 	b.users[slot] = nil
-	delete(b.takers, slot)
+	b.takers.closeSlot(slot)
 	switch {
 	case len(b.usersOf(m)) > 0:
 		return nil

@@ -98,7 +98,7 @@ func answer(t *testing.T, a *testApp, c capture.Call) capture.Answer {
 	if !ok {
 		return capture.Answer{}
 	}
-	fd, err := a.line.Take(0, listener, p)
+	fd, err := a.line.Take(0, listener, p, nil)
 	if err != nil {
 		t.Error(err)
 		return capture.Answer{}

@@ -87,10 +87,10 @@ func (l *ListenerSet) Match(slot int, p Program) (listener int, ok bool) {
 // Take returns the slot's socket of the program's family, with the program's O_NONBLOCK
 // and the options that connections inherit; the backlog stays. A dual-stack listener gets
 // a socket for a family that it has not, beside those that it has. The descriptor stays
-// the Set's. The error says what to do.
+// the Set's. by is who takes it, comparable, until Ended. The error says what to do.
 //
 // Connections that wait in a socket of another family stay there: Settle resets them.
-func (l *ListenerSet) Take(slot, listener int, p Program) (int, error) {
+func (l *ListenerSet) Take(slot, listener int, p Program, by any) (int, error) {
 	s := l.set
 	if slot < 0 || slot >= maxSlots || s.closed || !slices.Contains(s.sets, l) || listener < 0 || listener >= len(l.served) {
 		return -1, fmt.Errorf("cannot give slot %d a socket: there is none", slot)
@@ -112,8 +112,7 @@ func (l *ListenerSet) Take(slot, listener int, p Program) (int, error) {
 		}
 	}
 	e.take(b)
-	if b.learned && !b.takers[slot] {
-		b.takers[slot] = true
+	if b.learned && b.takers.add(by, taker{slot, l}) {
 		if err := b.mode.steer(); err != nil {
 			return -1, err
 		}
@@ -248,9 +247,13 @@ func (l *ListenerSet) Settle() {
 // returns them: they end with the last worker that has one. Called when all workers of the
 // set are ready.
 func (l *ListenerSet) Unlearn() (unused []Listener) {
+	return l.dropLearned(func(f family) bool { return f.taken })
+}
+
+func (l *ListenerSet) dropLearned(keep func(family) bool) (unused []Listener) {
 	var dropped []*boundAddress
 	l.served = filter(l.served, func(e *served) bool {
-		if !e.families[0].learned || e.families[0].taken {
+		if !e.asked.Learned || keep(e.families[0]) {
 			return true
 		}
 		unused = append(unused, e.asked)

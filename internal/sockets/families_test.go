@@ -45,7 +45,7 @@ func (a *testApp) take(t *testing.T, slot int, p Program) int {
 	if !ok {
 		t.Fatalf("no listener is at %+v", p)
 	}
-	fd, err := a.line.Take(slot, listener, p)
+	fd, err := a.line.Take(slot, listener, p, slot)
 	check(t, err)
 	if found, ok := a.line.Find(slot, cookie(fd)); !ok || found != listener {
 		t.Errorf("the socket is found as of listener %d, %v", found, ok)
@@ -486,7 +486,7 @@ func helpFamilyOfAnother() error {
 	}
 	holders(endpoint{addr: ipv4Loopback, port: port}) // the runtime's own descriptors come with the first file
 	before := openFiles()
-	_, err = s.line.Take(0, 0, Program{Network: "tcp", Address: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)), Socket: -1})
+	_, err = s.line.Take(0, 0, Program{Network: "tcp", Address: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)), Socket: -1}, nil)
 	if want := fmt.Sprintf("write ListenStream=0.0.0.0:%d into the socket unit", port); err == nil || !containsAll(err.Error(), want, "which the program asks for, beside socket \"http\"") {
 		return fmt.Errorf("error %w", err)
 	}
@@ -558,7 +558,7 @@ func TestTakeNothing(t *testing.T) {
 	a := open(t, 1, tcp("http", "", 0))
 	p := askingV4(t, a.port("http"))
 	for _, c := range [][2]int{{-1, 0}, {maxSlots, 0}, {0, 1}, {0, -1}} {
-		if _, err := a.line.Take(c[0], c[1], p); err == nil {
+		if _, err := a.line.Take(c[0], c[1], p, nil); err == nil {
 			t.Errorf("slot %d, listener %d", c[0], c[1])
 		}
 	}
@@ -566,7 +566,7 @@ func TestTakeNothing(t *testing.T) {
 		t.Errorf("found %d", at)
 	}
 	a.Release(a.line)
-	_, err := a.line.Take(0, 0, p)
+	_, err := a.line.Take(0, 0, p, nil)
 	wantError(t, err, "cannot give slot 0 a socket")
 }
 

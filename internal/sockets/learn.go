@@ -37,7 +37,6 @@ func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) 
 		return learned, err
 	}
 	b := s.newAddress(asked, want, true, nil)
-	b.learned = true
 	if asked.Network == "unix" {
 		err = b.openAll(slots)
 	} else {

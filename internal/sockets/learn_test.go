@@ -147,7 +147,9 @@ func learn(t *testing.T, uid, protocol int, p Program, want string, dual bool) {
 	wantAll(a)
 
 	// A reload declares it; a killed master's successor has it too.
-	next, err := a.Open([]Listener{l}, slots)
+	declared := l
+	declared.Learned = false
+	next, err := a.Open([]Listener{declared}, slots)
 	check(t, err)
 	a.Release(a.line)
 	if got := next.Sources(); !slices.Equal(got, []string{"learned"}) {
@@ -160,12 +162,19 @@ func learn(t *testing.T, uid, protocol int, p Program, want string, dual bool) {
 	check(t, err)
 	t.Cleanup(s.Close)
 	implied := s.Implied()
-	if len(implied) != 1 || implied[0].Address() != l.Address() || implied[0].Name != name {
+	if len(implied) != 1 || implied[0].Address() != l.Address() || implied[0].Name != name || !implied[0].Learned {
 		t.Fatalf("implied %+v, learned %+v", implied, l)
 	}
 	line, err := s.Open(implied, slots+1)
 	check(t, err)
-	wantAll(&testApp{s, line, slots + 1})
+	if got := line.Sources(); !slices.Equal(got, []string{"learned"}) {
+		t.Errorf("sources %v", got)
+	}
+	again := &testApp{s, line, slots + 1}
+	for slot := range again.slots {
+		again.take(t, slot, p)
+	}
+	wantAll(again)
 	s.CloseListeners()
 }
 

@@ -252,7 +252,8 @@ func filter[T any](list []T, keep func(T) bool) []T {
 }
 
 // Implied returns listeners made of the passed sockets, one per address. Its name is the
-// socket unit's without ".socket", else the port or the file. Called before the first Open.
+// socket unit's without ".socket", else the port or the file; those of the fd store alone
+// are Learned. Called before the first Open.
 func (s *Set) Implied() []Listener {
 	var leads []*socket // one for each address, a socket unit's where there is one
 	for _, p := range s.passed {
@@ -268,7 +269,7 @@ func (s *Set) Implied() []Listener {
 	var ls []Listener
 	for _, p := range leads {
 		l := p.listens()
-		l.Name, l.Nonblocking, l.Mode, l.Balance = p.listener, true, ModeReuseport, BalanceHash
+		l.Name, l.Nonblocking, l.Mode, l.Balance, l.Learned = p.listener, true, ModeReuseport, BalanceHash, !p.unitOwned
 		plain := strconv.Itoa(l.Port)
 		if p.isUnix() {
 			l.Mode, l.Balance = ModeShared, ""

@@ -52,7 +52,7 @@ type Listener struct {
 	Balance     string      // BalanceHash, BalanceSource; ModeReuseport only
 	Backlog     int         // of each socket; the kernel cuts it to net.core.somaxconn
 	Nonblocking bool        // O_NONBLOCK at the start; not changed later
-	Learned     bool        // by Learn: slots whose program has not taken it get no connections
+	Learned     bool        // by Learn, or by a killed master's: slots whose program has not taken it get no connections
 	Freebind    bool        // TCP: the host may get the address later (IP_FREEBIND, ip(7))
 }
 
@@ -221,9 +221,13 @@ func (s *Set) Queue(slot int) (waiting int, known bool) {
 	return waiting, known
 }
 
-// OwnQueue is Queue without the sockets that serve other slots too.
-func (s *Set) OwnQueue(slot int) (waiting int, known bool) {
+// OwnQueue is Queue without the sockets that serve other slots too, and the learned ones
+// that the slot's program (Take's by) has not taken.
+func (s *Set) OwnQueue(slot int, by any) (waiting int, known bool) {
 	for _, b := range s.bound {
+		if _, taken := b.takers.living[by]; b.listener.Learned && !taken {
+			continue
+		}
 		if m := b.user(slot); m != nil && len(b.usersOf(m)) == 1 {
 			if n, listens := m.waiting(); listens {
 				waiting, known = waiting+n, true

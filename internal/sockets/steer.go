@@ -216,7 +216,8 @@ func (g *group) load(accepting []bool) (err error) {
 }
 
 // accepting returns, by home slot, which sockets get new connections: those of the slots
-// that accept, else of all that have it, else of all open slots, else all. At least one is true.
+// that accept, else of all that have it, else of all that had it, else of all open slots,
+// else all. At least one is true.
 func (g *group) accepting() []bool {
 	slots := g.index.slots()
 	accepting := make([]bool, max(len(g.set.serving), slices.Max(slots)+1))
@@ -225,9 +226,10 @@ func (g *group) accepting() []bool {
 		listening[slot] = true
 	}
 	serves := func(slot int) bool { return g.set.serves(slot, g.boundAddress) }
-	taken := func(slot int) bool { return g.taken(slot, g.listener) }
+	taken := func(slot int) bool { return g.takers.lives(of(slot)) }
+	left := func(slot int) bool { return g.takers.hasLeft(of(slot)) }
 	open := func(int) bool { return true }
-	for _, may := range []func(slot int) bool{serves, taken, open} {
+	for _, may := range []func(slot int) bool{serves, taken, left, open} {
 		for slot, m := range g.users {
 			if m != nil && may(slot) && m.slot < len(listening) && listening[m.slot] {
 				accepting[m.slot] = true
@@ -249,9 +251,7 @@ func (s *Set) serves(slot int, b *boundAddress) bool {
 	if slot >= len(s.serving) {
 		return false
 	}
-	e := s.serving[slot].listenerAt(b)
-	return e != nil && b.taken(slot, e.asked)
+	set := s.serving[slot]
+	e := set.listenerAt(b)
+	return e != nil && (!e.asked.Learned || b.takers.lives(func(t taker) bool { return t == taker{slot, set} }))
 }
-
-// taken reports whether the slot's program serves the address, as far as it is known.
-func (b *boundAddress) taken(slot int, l Listener) bool { return !l.Learned || b.takers[slot] }

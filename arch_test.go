@@ -54,7 +54,7 @@ func rules() []rule {
 		{from: "internal/usage", to: []string{"..."}, except: []string{"internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{from: "internal/redisconfig", to: []string{"..."}, why: leaf},
 		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/control", "internal/closing", "internal/redisconfig"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
-		{from: "internal/sockets", to: []string{"..."}, except: []string{"internal/closing", "internal/procfs"}, why: "it knows sockets, not who serves them"},
+		{from: "internal/sockets", to: []string{"..."}, except: []string{"internal/closing", "internal/procfs", "internal/safefile"}, why: "it knows sockets, not who serves them"},
 		{from: "internal/cgroup", to: []string{"..."}, why: leaf},
 		{from: "internal/process", to: []string{"..."}, except: []string{"ipc", "internal/cgroup", "internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{

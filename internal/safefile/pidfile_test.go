@@ -130,6 +130,46 @@ func TestPIDFileRefused(t *testing.T) {
 	}
 }
 
+// Who may lead a directory elsewhere: the owners of what it is in, not of itself.
+func TestRedirector(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make what is another's")
+	}
+	root := t.TempDir()
+	for _, dir := range []struct {
+		name string
+		uid  int
+		mode os.FileMode
+	}{
+		{"ours", 0, 0o755},
+		{"ours/theirs", 1000, 0o755}, {"ours/theirs/ours", 0, 0o755}, {"ours/theirs/other", 1001, 0o755}, {"ours/theirs/other/ours", 0, 0o755},
+		{"tmp", 0, 0o777 | os.ModeSticky}, {"tmp/ours", 0, 0o755}, {"tmp/theirs", 1000, 0o755}, {"open", 0, 0o777}, {"open/ours", 0, 0o755},
+	} {
+		path := filepath.Join(root, dir.name)
+		if err := errors.Join(os.Mkdir(path, 0o755), os.Chmod(path, dir.mode), os.Chown(path, dir.uid, -1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, uid := range map[string]int{"link": 0, "ours/link": 1000} {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.Symlink(filepath.Join(root, "ours"), path), os.Lchown(path, uid, -1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]int{
+		"ours": 0, "ours/theirs": 0, "ours/theirs/ours": 1000, "ours/theirs/other/ours": anybody, "ours/theirs/other": 1000,
+		"tmp": 0, "tmp/ours": 0, "tmp/theirs": 1000, "open": 0, "open/ours": anybody,
+		"link": 0, "link/theirs/ours": 1000, "ours/link": 1000,
+	} {
+		if got, err := Redirector(filepath.Join(root, name)); got != want || err != nil {
+			t.Errorf("%s: %d, %v; want %d", name, got, err, want)
+		}
+	}
+	if _, err := Redirector(filepath.Join(root, "none")); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("none: %v", err)
+	}
+}
+
 // A link is followed where the path is this user's or root's own, and one of
 // another user's only to a directory of that user's.
 func TestOpenDir(t *testing.T) {

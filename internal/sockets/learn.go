@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -138,8 +139,8 @@ func (b *boundAddress) joinProgram(program, slots int) error {
 	return err
 }
 
-// asUser runs f with the file accesses of a user (setfsuid(2)), whose the sockets are then
-// that it makes.
+// asUser runs f with the file accesses of a user (setfsuid(2)) of no group, whose the sockets
+// are then that it makes.
 func asUser(uid int, f func()) {
 	own := os.Geteuid()
 	if uid == own {
@@ -148,7 +149,25 @@ func asUser(uid int, f func()) {
 	}
 	runtime.LockOSThread() // of this thread alone
 	defer runtime.UnlockOSThread()
+	groups, _ := unix.Getgroups()
+	setGroups(nil)
+	_ = unix.Setfsgid(nogroup)
 	_ = unix.Setfsuid(uid) // where it is forbidden, bind(2) fails
 	f()
 	_ = unix.Setfsuid(own)
+	_ = unix.Setfsgid(os.Getegid())
+	setGroups(groups)
+}
+
+// nogroup is the kernel's overflow group.
+const nogroup = 65534
+
+// setGroups sets the supplementary groups of this thread, where unix.Setgroups sets those of
+// all threads.
+func setGroups(groups []int) {
+	ids := make([]uint32, len(groups))
+	for i, id := range groups {
+		ids[i] = uint32(id)
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(ids)), uintptr(unsafe.Pointer(unsafe.SliceData(ids))), 0)
 }

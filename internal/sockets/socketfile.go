@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing"
+	"github.com/forkd/forkd/internal/safefile"
 )
 
 // socketFile is the file of a unix socket. It has a second name, where the file system has
@@ -56,7 +57,7 @@ func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Cl
 				return held
 			}
 		}
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.change(func() error { return os.Remove(name) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return f.explain(l, err)
 		}
 	}
@@ -91,7 +92,7 @@ func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 			return os.NewSyscallError("fchmod", err)
 		}
 	}
-	err := os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: f.path}))
+	err := f.change(func() error { return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: f.path})) })
 	if err == nil {
 		err = f.identify(fd, f.path)
 	}
@@ -137,7 +138,7 @@ func (f *socketFile) isAt(name string) (bool, error) {
 func (f *socketFile) remove() {
 	for _, name := range []string{f.path, f.second} {
 		if ours, _ := f.isAt(name); ours {
-			_ = os.Remove(name)
+			_ = f.change(func() error { return os.Remove(name) })
 		}
 	}
 	f.info = nil
@@ -172,8 +173,20 @@ func (f *socketFile) chown(to Owner) error {
 
 func (f *socketFile) link(from, to string) error {
 	return f.on(from, func(path string) error {
-		return unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW) // the link of /proc alone
+		return f.change(func() error {
+			return unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW) // the link of /proc alone
+		})
 	})
+}
+
+// change makes or removes a name, with the rights of whoever may lead the directory's path
+// elsewhere meanwhile: so nothing is changed that they could not change themselves.
+func (f *socketFile) change(act func() error) error {
+	uid, err := safefile.Redirector(filepath.Dir(f.path))
+	if err == nil {
+		asUser(uid, func() { err = act() })
+	}
+	return err
 }
 
 func (l Listener) owner() Owner {

@@ -142,8 +142,15 @@ func TestRedirector(t *testing.T) {
 		mode os.FileMode
 	}{
 		{"ours", 0, 0o755},
-		{"ours/theirs", 1000, 0o755}, {"ours/theirs/ours", 0, 0o755}, {"ours/theirs/other", 1001, 0o755}, {"ours/theirs/other/ours", 0, 0o755},
-		{"tmp", 0, 0o777 | os.ModeSticky}, {"tmp/ours", 0, 0o755}, {"tmp/theirs", 1000, 0o755}, {"open", 0, 0o777}, {"open/ours", 0, 0o755},
+		{"ours/theirs", 1000, 0o755},
+		{"ours/theirs/ours", 0, 0o755},
+		{"ours/theirs/other", 1001, 0o755},
+		{"ours/theirs/other/ours", 0, 0o755},
+		{"tmp", 0, 0o777 | os.ModeSticky},
+		{"tmp/ours", 0, 0o755},
+		{"tmp/theirs", 1000, 0o755},
+		{"open", 0, 0o777},
+		{"open/ours", 0, 0o755},
 	} {
 		path := filepath.Join(root, dir.name)
 		if err := errors.Join(os.Mkdir(path, 0o755), os.Chmod(path, dir.mode), os.Chown(path, dir.uid, -1)); err != nil {

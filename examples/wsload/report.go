@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/forkd/forkd/examples/websocket/chat"
+)
+
+// figures is what all users have seen.
+type figures struct {
+	ended     [endings]atomic.Int64
+	opened    atomic.Int64
+	said      atomic.Int64
+	received  atomic.Int64
+	missed    atomic.Int64
+	doubled   atomic.Int64
+	resets    atomic.Int64
+	forgotten atomic.Int64
+
+	mu    sync.Mutex
+	times histogram
+	last  string // the last error
+}
+
+// numbered follows the number of a message, after the one that the user had before.
+func (f *figures) numbered(last, id chat.ID) {
+	f.received.Add(1)
+	switch {
+	case !last.Before(id):
+		f.doubled.Add(1)
+	case last == chat.ID{}: // the first one of a room
+		f.missed.Add(int64(id.Seq - 1))
+	case last.Epoch != id.Epoch:
+		f.resets.Add(1)
+	default:
+		f.missed.Add(int64(id.Seq - last.Seq - 1))
+	}
+}
+
+func (f *figures) back(after time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.times.record(after)
+}
+
+func (f *figures) note(err error) {
+	if err == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = err.Error()
+}
+
+// Report is what is printed, with -json as it is. Counts are since the beginning, but for Users, Open and Hosts.
+type Report struct {
+	Seconds   float64        `json:"seconds"` // since the beginning
+	Final     bool           `json:"final"`
+	Users     int            `json:"users"`
+	Open      int            `json:"open"`
+	Hosts     map[string]int `json:"hosts"` // open connections of each
+	Opened    int64          `json:"opened"`
+	Lost      int64          `json:"lost"`
+	Restarted int64          `json:"restarted"`
+	Shed      int64          `json:"shed"`
+	Refused   int64          `json:"refused"`
+	Failed    int64          `json:"failed"`
+	Closed    int64          `json:"closed"`
+	Left      int64          `json:"left"`
+	Back      Times          `json:"back"`
+	Said      int64          `json:"said"`
+	Received  int64          `json:"received"`
+	Missed    int64          `json:"missed"`
+	Doubled   int64          `json:"doubled"`
+	Resets    int64          `json:"resets"`
+	Forgotten int64          `json:"forgotten"`
+	LastError string         `json:"last_error,omitempty"`
+}
+
+// Times is of those who came back, in seconds. Quantiles are at most 2 % too long.
+type Times struct {
+	Count int64   `json:"count"`
+	P50   float64 `json:"p50"`
+	P99   float64 `json:"p99"`
+	Max   float64 `json:"max"`
+}
+
+func (c *crowd) report(since time.Duration) Report {
+	f := &c.seen
+	r := Report{
+		Seconds: since.Seconds(), Opened: f.opened.Load(), Lost: f.ended[lost].Load(), Restarted: f.ended[restarted].Load(),
+		Shed: f.ended[shed].Load(), Refused: f.ended[refused].Load(), Failed: f.ended[failed].Load(), Closed: f.ended[closed].Load(),
+		Left: f.ended[left].Load(), Said: f.said.Load(), Received: f.received.Load(), Missed: f.missed.Load(),
+		Doubled: f.doubled.Load(), Resets: f.resets.Load(), Forgotten: f.forgotten.Load(),
+	}
+	r.Users, r.Open, r.Hosts = c.hosts()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.Back = Times{Count: f.times.count, P50: f.times.quantile(0.5).Seconds(), P99: f.times.quantile(0.99).Seconds(), Max: f.times.longest.Seconds()}
+	r.LastError = f.last
+	return r
+}
+
+func (r Report) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	when := fmt.Sprintf("%.0fs", r.Seconds)
+	if r.Final {
+		when = "end"
+	}
+	_, err := fmt.Fprintf(w, "%5s users %d open %d lost %d restarted %d shed %d refused %d failed %d closed %d back %d (p50 %.2fs p99 %.2fs max %.2fs) said %d received %d missed %d doubled %d resets %d forgotten %d hosts %v\n",
+		when, r.Users, r.Open, r.Lost, r.Restarted, r.Shed, r.Refused, r.Failed, r.Closed, r.Back.Count, r.Back.P50, r.Back.P99, r.Back.Max,
+		r.Said, r.Received, r.Missed, r.Doubled, r.Resets, r.Forgotten, r.Hosts)
+	if err == nil && r.Final && r.LastError != "" {
+		_, err = fmt.Fprintln(w, "      the last error:", r.LastError)
+	}
+	return err
+}
+
+// histogram counts durations in buckets that are 2 % wide, from 1 ms to an hour.
+type histogram struct {
+	buckets [800]int64
+	count   int64
+	longest time.Duration
+}
+
+const width = 1.02
+
+func (h *histogram) record(d time.Duration) {
+	i := math.Log(max(1, float64(d)/float64(time.Millisecond))) / math.Log(width)
+	h.buckets[min(int(i), len(h.buckets)-1)]++
+	h.count++
+	h.longest = max(h.longest, d)
+}
+
+// quantile is a duration that a share q of all is not longer than.
+func (h *histogram) quantile(q float64) time.Duration {
+	rank := max(1, int64(math.Ceil(q*float64(h.count))))
+	for i, n := range h.buckets {
+		if rank -= n; rank <= 0 {
+			return min(h.longest, time.Duration(math.Pow(width, float64(i+1))*float64(time.Millisecond)))
+		}
+	}
+	return h.longest
+}

@@ -94,7 +94,10 @@ func run() error {
 		return err
 	}
 	defer plane.close()
-	s := &server{worker: w, plane: plane, hub: newHub(plane), host: *host, slot: os.Getenv("FORKD_SLOT"), ping: *ping}
+	s := &server{
+		plane: plane, hub: newHub(plane), host: *host, slot: os.Getenv("FORKD_SLOT"), ping: *ping,
+		counted: w.Request,
+	}
 	if *origins != "" {
 		s.origins = strings.Split(*origins, ",")
 	}

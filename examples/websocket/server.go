@@ -33,13 +33,13 @@ const (
 
 // server is what one worker serves.
 type server struct {
-	worker  *worker.Worker
 	plane   *plane
 	hub     *hub
 	host    string
 	slot    string
 	origins []string
 	ping    time.Duration
+	counted func() bool // counts a message: Worker.Request
 
 	mu      sync.Mutex
 	clients list.List // of *client, oldest first
@@ -276,6 +276,7 @@ func control(c *client, h ws.Header, payload io.Reader) error {
 		}
 		c.send(ws.MustCompileFrame(ws.NewCloseFrame(data)))
 		return errClosed
+	default: // a pong: that it has come is enough
 	}
 	return nil
 }
@@ -286,7 +287,7 @@ func (s *server) handle(ctx context.Context, c *client, text []byte) {
 	if c.isClosing() {
 		return
 	}
-	s.worker.Request() // each message counts as one
+	s.counted()
 	var r chat.Request
 	if err := json.Unmarshal(text, &r); err != nil {
 		s.fail(c, "not a request: "+err.Error())

@@ -201,11 +201,7 @@ func converse(c net.Conn, stop <-chan struct{}) (stopped bool, err error) {
 }
 
 func TestExamplesAreShort(t *testing.T) {
-	files, err := filepath.Glob("*/main.go")
-	if err != nil || len(files) != 3 {
-		t.Fatalf("examples %v, %v", files, err)
-	}
-	for _, file := range files {
+	for _, file := range []string{"fasthttp/main.go", "go-static/main.go", "nethttp/main.go"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

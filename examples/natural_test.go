@@ -65,9 +65,15 @@ type master struct {
 // start runs a command in the example's directory, without saying more than a user has to.
 func start(t *testing.T, bin, name string, env []string, command ...string) *master {
 	t.Helper()
+	return run(t, bin, name, name, env, append([]string{"--name", name, "--workers", "2", "--"}, command...)...)
+}
+
+// run starts an app in a directory, by the arguments of forkd run.
+func run(t *testing.T, bin, name, dir string, env []string, args ...string) *master {
+	t.Helper()
 	m := &master{bin: bin, name: name, ended: make(chan error, 1)}
-	m.cmd = exec.Command(filepath.Join(bin, "forkd"), append([]string{"run", "--name", name, "--workers", "2", "--monitor", "100ms", "--"}, command...)...)
-	m.cmd.Dir = name
+	m.cmd = exec.Command(filepath.Join(bin, "forkd"), append([]string{"run", "--monitor", "100ms"}, args...)...)
+	m.cmd.Dir = dir
 	m.cmd.Env = append(os.Environ(), append(env, "PYTHONDONTWRITEBYTECODE=1")...)
 	m.cmd.Stdout, m.cmd.Stderr = &m.said, &m.said
 	if err := m.cmd.Start(); err != nil {

@@ -170,7 +170,9 @@ func (s *server) refuse(conn net.Conn) {
 		return
 	}
 	// If it were closed with something unread, a reset might overtake the frame.
-	_, _ = io.Copy(io.Discard, conn)
+	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, conn)
+	}
 }
 
 // serve serves one connection.

@@ -20,6 +20,9 @@ build: ## build forkd and the examples into bin/
 	$(BUILD) bin/example-fasthttp ./examples/fasthttp
 	$(BUILD) bin/example-nethttp ./examples/nethttp
 	$(BUILD) bin/example-go-static ./examples/go-static
+	$(BUILD) bin/example-websocket ./examples/websocket
+	$(BUILD) bin/example-wsload ./examples/wsload
+	$(BUILD) bin/example-consumers ./examples/consumers
 
 run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
 	@printf '%s\n' 'Try in another terminal:' \

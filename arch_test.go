@@ -83,7 +83,7 @@ func rules() []rule {
 			except: []string{"supervisor", "internal/config", "internal/control", "internal/fleet", "internal/redisconfig", "internal/process", "systemd"},
 			why:    "a command reads its arguments and calls one of these",
 		},
-		{from: "examples/...", to: []string{"..."}, except: []string{"worker/..."}, why: "an example shows what a user of the module can do, and users see no more than this"},
+		{from: "examples/...", to: []string{"..."}, except: []string{"worker/...", "examples/websocket/chat"}, why: "an example shows what a user of the module can do, and users see no more than this"},
 		{
 			from: "supervisor", to: []string{"github.com/redis/...", "github.com/alicebob/...", "github.com/yuin/gopher-lua/...", "internal/fleet"}, linked: true,
 			why: "nothing of Redis runs, grows or crashes in the master: the fleet agent is a process beside it",

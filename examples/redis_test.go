@@ -27,12 +27,7 @@ const guardScript = `exec 3<&0; redis-server "$@" </dev/null 3<&- & exec 2>/dev/
 
 func startRedis(t *testing.T) *redisServer {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "redis") // a socket's path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	r := &redisServer{socket: filepath.Join(dir, "s")}
+	r := &redisServer{socket: filepath.Join(t.TempDir(), "s")}
 	r.url = "unix://" + r.socket
 	r.client = redis.NewClient(&redis.Options{Network: "unix", Addr: r.socket, Protocol: 2})
 	r.start(t)

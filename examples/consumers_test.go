@@ -174,3 +174,36 @@ func TestConsumersInTrouble(t *testing.T) {
 	waitFor(t, "work for a Redis that has lost all", doneOnce)
 	m.stop(t)
 }
+
+// Jobs that take longer than -idle are begun twice, by another worker, and count once.
+func TestConsumersTooSlow(t *testing.T) {
+	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	bin := build(t, "../cmd/forkd", "./consumers")
+	file := install(t, bin, "consumers")
+	r := startRedis(t)
+	m := run(t, bin, "consumers", bin, []string{"JOBS_REDIS_URL=" + r.url}, "-c", file, "--workers", "2", "--",
+		"./consumers", "-idle", "200ms", "-work", "500ms", "-attempts", "1000")
+	m.ready(t)
+	const jobs = 5
+	for range jobs {
+		if err := r.client.XAdd(t.Context(), &redis.XAddArgs{Stream: "{jobs}", Values: []any{"text", "x"}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "all jobs", func() error {
+		n, err := r.client.XLen(t.Context(), "{jobs}").Result()
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d are left", n)
+		}
+		return err
+	})
+	m.stop(t) // when the workers have ended what they had
+	n, err := r.client.Get(t.Context(), "{jobs}:done").Int()
+	results, _ := r.client.XLen(t.Context(), "{jobs}:results").Result()
+	if n != jobs || results != jobs || err != nil {
+		t.Errorf("%d done, %d results of %d jobs, %v", n, results, jobs, err)
+	}
+	if !strings.Contains(m.said.String(), "taking job") {
+		t.Error("no job was begun twice")
+	}
+}

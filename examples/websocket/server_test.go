@@ -15,6 +15,7 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/forkd/forkd/examples/websocket/chat"
 )
@@ -251,6 +252,39 @@ func TestLast(t *testing.T) {
 				t.Errorf("the last one is number %d, want %d", next-1, newest.Seq)
 			}
 		})
+	}
+}
+
+// What pub/sub has lost is read from the stream, before what comes after it.
+func TestGap(t *testing.T) {
+	t.Parallel()
+	var p *plane
+	address := serve(t, func(s *server) { p = s.plane })
+	conn, in, err := dial(t, address, "/a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := uint64(1)
+	hear := func(text string) chat.ID {
+		t.Helper()
+		e := event(t, in, chat.Message)
+		if e.ID.Seq != next || e.Text != text {
+			t.Fatalf("got %+v number %v, want %q number %d", e, e.ID, text, next)
+		}
+		next++
+		return *e.ID
+	}
+	for range 10 {
+		if _, err := conn.Write(masked(ws.OpText, true, `{"say":"said"}`)); err != nil {
+			t.Fatal(err)
+		}
+		if next > 1 {
+			hear("lost")
+		}
+		lost := redis.XAddArgs{Stream: roomKey("a"), ID: hear("said").Next().String(), Values: []string{"m", `{"text":"lost"}`}}
+		if err := p.client.XAdd(t.Context(), &lost).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -253,7 +253,8 @@ func TestWebSocketRoll(t *testing.T) {
 
 	load.report(t, "all back", func(r loadReport) bool { return r.Open == 300 && r.Restarted >= 300 })
 	r := load.quit(t)
-	if r.Open != 300 || r.Restarted != 300 || r.Back.Count != 300 || r.Lost+r.Failed+r.Refused+r.Closed+r.Shed > 0 {
+	// Who is back at once may meet a worker that is to go next.
+	if r.Open != 300 || r.Restarted < 300 || r.Back.Count != r.Restarted || r.Lost+r.Failed+r.Refused+r.Closed+r.Shed > 0 {
 		t.Errorf("the load saw %+v", r)
 	}
 	if r.Missed+r.Doubled+r.Resets+r.Forgotten > 0 {

@@ -10,7 +10,7 @@ GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test test-busy check bench compat soak fuzz fmt sizes clean
+.PHONY: help build run test test-busy e2e check bench compat soak fuzz fmt sizes clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -39,6 +39,10 @@ test: ## install what the tests need, then run all of them under the race detect
 
 test-busy: ## run all tests three times beside four busy loops: none may depend on how fast the machine is
 	@test/busy
+
+e2e: ## play a fleet on namespaces of this machine, as root, and write its plots to docs/
+	@test/install
+	@go test -count=1 -v -timeout 10m ./test/e2e -plots $(CURDIR)/docs
 
 check: ## formatting, vet, lint, tidy and generated files, builds for amd64 and arm64
 	$(LINT) fmt --diff

@@ -64,7 +64,7 @@ func (c *counter) measure(app *control.App, where sockets.Counting, now time.Tim
 		case c.last = <-c.pending:
 			c.pending = nil
 			c.due = now.Add(max(measureInterval, counterShare*time.Since(c.began)))
-		case <-time.After(counterPatience - now.Sub(c.began)): // the worker may have very many descriptors
+		case <-time.After(max(time.Millisecond, counterPatience-now.Sub(c.began))): // the worker may have very many descriptors
 		}
 	}
 	for _, w := range all {

@@ -302,7 +302,7 @@ func TestCounterIsNotWaitedForLong(t *testing.T) {
 				t.Error(got)
 			}
 		}
-		if waited := time.Since(began); waited != counterPatience {
+		if waited := time.Since(began); waited < counterPatience || waited > 2*counterPatience {
 			t.Errorf("they waited %v", waited)
 		}
 	})
@@ -324,7 +324,12 @@ func BenchmarkCounter(b *testing.B) {
 			var used, kernels time.Duration
 			for b.Loop() {
 				began := cpuTime(b)
-				got := h.measure(&counter{}, time.Now())
+				fresh := counter{}
+				got := h.measure(&fresh, time.Now())
+				if late := fresh.pending; late != nil { // on a busy machine
+					late <- <-late
+					got = h.measure(&fresh, time.Now())
+				}
 				used += cpuTime(b) - began
 				if slices.ContainsFunc(got, func(one string) bool { return one != c.want }) {
 					b.Fatal(got)

@@ -42,6 +42,7 @@ func rules() []rule {
 		{from: "systemd", to: []string{"..."}, why: leaf},
 		{from: "internal/placeholder", to: []string{"..."}, why: leaf},
 		{from: "internal/closing", to: []string{"..."}, why: leaf},
+		{from: "internal/openmetrics", to: []string{"..."}, why: leaf},
 		{from: "internal/pace", to: []string{"..."}, why: leaf},
 		{from: "internal/procfs", to: []string{"..."}, why: leaf},
 		{from: "internal/safefile", to: []string{"..."}, why: leaf},

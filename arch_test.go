@@ -51,7 +51,7 @@ func rules() []rule {
 		{from: "internal/eventlog", to: []string{"..."}, except: []string{"internal/pool", "internal/control", "internal/output"}, why: "it turns what the core says into the shape that clients see, and knows nobody who acts"},
 		{from: "internal/workerlink", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/pace", "internal/process"}, why: "it carries the words of one worker, whatever they mean for the app"},
 		{from: "internal/adopt", to: []string{"..."}, except: []string{"internal/control", "internal/pool", "internal/process", "internal/procfs", "internal/sockets", "systemd"}, why: "it finds processes, what becomes of them is the loop's"},
-		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/procfs"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
+		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/openmetrics", "internal/procfs"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
 		{from: "internal/usage", to: []string{"..."}, except: []string{"internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{from: "internal/redisconfig", to: []string{"..."}, why: leaf},
 		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/control", "internal/closing", "internal/redisconfig"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},

@@ -33,14 +33,20 @@ func conflict(err error) error {
 }
 
 func (b *backend) Status(ctx context.Context) (control.App, error) {
+	f, err := b.Figures(ctx)
+	return f.App, err
+}
+
+func (b *backend) Figures(ctx context.Context) (control.Figures, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, err := ask(ctx, b.loop.inbox, func(r reply[snapshot]) message { return statusRequest{r} })
-	if err == nil {
-		b.meter.measure(&s.app, s.counting, time.Now())
-		b.connections.Store(s.app.Totals.Connections)
+	if err != nil {
+		return control.Figures{}, err
 	}
-	return s.app, err
+	b.meter.measure(&s, time.Now())
+	b.connections.Store(s.app.Totals.Connections)
+	return s.figures(b.meter.spent), nil
 }
 
 func (b *backend) Summary(ctx context.Context) (control.Summary, error) {

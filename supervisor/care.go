@@ -34,26 +34,26 @@ func newCare(r Recycle, now time.Time) care {
 // been silent for health.watchdog.
 func (e *executor) ailing(now time.Time) (events []pool.Event) {
 	for _, w := range e.workers {
-		if why := w.ails(now); w.care.ready && why != "" {
-			events = append(events, e.replace(w, why, now)...)
+		if cause, why := w.ails(now); w.care.ready && why != "" {
+			events = append(events, e.replace(w, cause, why, now)...)
 		}
 	}
 	return events
 }
 
 // ails says why the worker is to be replaced; "": it is not.
-func (w *worker) ails(now time.Time) string {
+func (w *worker) ails(now time.Time) (cause pool.Cause, why string) {
 	r, h := w.cfg.Recycle, w.cfg.Health
 	if age := now.Sub(w.care.startAt); r.MaxAge > 0 && age > time.Duration(w.care.spread*float64(r.MaxAge)) {
-		return fmt.Sprintf("recycle.max_age: it has run for %s", age.Round(time.Second))
+		return pool.CauseMaxAge, fmt.Sprintf("recycle.max_age: it has run for %s", age.Round(time.Second))
 	}
 	if c, counts := w.link.Counters(); r.MaxRequests > 0 && counts && float64(c.Requests) > w.care.spread*float64(r.MaxRequests) {
-		return fmt.Sprintf("recycle.max_requests: it has served %d", c.Requests)
+		return pool.CauseMaxRequests, fmt.Sprintf("recycle.max_requests: it has served %d", c.Requests)
 	}
 	if silent := now.Sub(time.Unix(0, w.pulse.Load())); h.Watchdog > 0 && silent > h.Watchdog {
-		return fmt.Sprintf("health.watchdog: no WATCHDOG=1 and no pulse for %s", silent.Round(time.Second))
+		return pool.CauseWatchdog, fmt.Sprintf("health.watchdog: no WATCHDOG=1 and no pulse for %s", silent.Round(time.Second))
 	}
-	return ""
+	return "", ""
 }
 
 // pulses notes that the worker lives. Any goroutine may call it.
@@ -78,12 +78,12 @@ func (e *executor) warnUncounted(w *worker) {
 }
 
 // replace asks the pool for a worker's replacement, once, and later again if that fails.
-func (e *executor) replace(w *worker, why string, now time.Time) []pool.Event {
+func (e *executor) replace(w *worker, cause pool.Cause, why string, now time.Time) []pool.Event {
 	if w.care.asked || now.Before(w.care.notYet) {
 		return nil
 	}
 	w.care.asked = true
-	return []pool.Event{pool.ReplaceRequested{ID: w.id, Why: why, Abort: w.cfg.Health.Abort}}
+	return []pool.Event{pool.ReplaceRequested{ID: w.id, Cause: cause, Why: why, Abort: w.cfg.Health.Abort}}
 }
 
 // replaced notes how a replacement ended.
@@ -113,7 +113,7 @@ func (e *executor) noteMemory(found memoryFound, now time.Time) (events []pool.E
 	for _, w := range e.workers {
 		most := w.cfg.Recycle.MaxRSS
 		if f, known := found.figures[w.process.PID()]; known && most > 0 && f.RSS > uint64(most) {
-			events = append(events, e.replace(w, fmt.Sprintf("recycle.max_rss: it has %d MiB", f.RSS>>20), now)...)
+			events = append(events, e.replace(w, pool.CauseMaxRSS, fmt.Sprintf("recycle.max_rss: it has %d MiB", f.RSS>>20), now)...)
 		}
 	}
 	return events

@@ -41,6 +41,7 @@ type executor struct {
 	releases  map[int]*release // by generation
 	workers   map[pool.ID]*worker
 	leftovers map[pool.ID]*adopt.Leftover
+	past      map[int]past // by slot
 	daemons   daemons
 	starts    chan struct{} // one for each worker that is being started
 	watching  atomic.Int32  // starting workers that are looked at
@@ -126,7 +127,7 @@ func (e *executor) perform(actions []pool.Action) {
 			if r := e.releases[a.ID.Generation]; a.To == pool.StateReady && r != nil && r.listeners != nil {
 				r.listeners.Settle()
 			}
-		case pool.WorkerStalled, pool.Overloaded, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
+		case pool.Restarted, pool.WorkerStalled, pool.Overloaded, pool.AppUp, pool.HostDrainChanged, pool.AppExited:
 			// for the log and the event log
 		}
 	}
@@ -288,22 +289,23 @@ func dupSockets(listeners *sockets.ListenerSet, slot int) ([]int, error) {
 // exited handles a worker's exit. Other processes of its group may live on.
 func (e *executor) exited(r exited, now time.Time) pool.Event {
 	w, exit := r.worker, r.exit
+	e.bury(w, exit)
 	w.link.Close()
 	e.endClaims(func(c *claim) bool { return c.worker == w.id })
 	e.orphanDaemons(w, now)
 	if err := e.sockets.Ended(w.id); err != nil {
 		e.log.Error("cannot steer new connections", "why", err)
 	}
-	words := exit.String()
+	oom, words := false, exit.String()
 	if exit.Signal == syscall.SIGKILL && !w.killed && e.oom.Took(now) {
-		words = "killed by the OOM killer"
+		oom, words = true, "killed by the OOM killer"
 	}
 	if hint := e.hint(w, exit, r.holder); hint != "" {
 		words += ": " + hint
 	}
 	return pool.Exited{
 		ID:        w.id,
-		Exit:      pool.Exit{Code: exit.Code, Signal: int(exit.Signal), Words: words},
+		Exit:      pool.Exit{Code: exit.Code, Signal: int(exit.Signal), OOM: oom, Words: words},
 		Leftovers: exit.Leftovers,
 	}
 }

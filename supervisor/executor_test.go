@@ -41,7 +41,7 @@ func TestEndByTheOOMKiller(t *testing.T) {
 		write("proc/self/cgroup", "0::/app\n")
 		write("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
 		write("sys/fs/cgroup/app/memory.events", "oom_kill 0\n")
-		e := &executor{oom: process.NewOOMKills(root), daemons: newDaemons(), sockets: new(sockets.Set)}
+		e := &executor{oom: process.NewOOMKills(root), daemons: newDaemons(), sockets: new(sockets.Set), past: map[int]past{}}
 		write("sys/fs/cgroup/app/memory.events", c.counted)
 		link, err := workerlink.Open(workerlink.Config{Dir: t.TempDir(), Name: "notify", UID: -1, GID: -1, Closer: new(closing.Closer)})
 		if err != nil {
@@ -49,7 +49,7 @@ func TestEndByTheOOMKiller(t *testing.T) {
 		}
 		w := &worker{link: link, killed: c.ordered}
 		ev := e.exited(exited{worker: w, exit: process.Exit{At: time.Now(), Code: -1, Signal: c.sig}}, time.Now())
-		if got := ev.(pool.Exited).Exit; got.Words != c.want || got.Signal != int(c.sig) {
+		if got := ev.(pool.Exited).Exit; got.Words != c.want || got.Signal != int(c.sig) || got.OOM != (name == "by the OOM killer") {
 			t.Errorf("%s: got %+v, want %q", name, got, c.want)
 		}
 	}

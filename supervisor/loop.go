@@ -261,7 +261,7 @@ func (l *loop) requestReplacement(slot int) (*rollWaiter, error) {
 		w = &rollWaiter{generation: id.Generation, ended: make(chan struct{})}
 		l.replaced[id] = w
 	}
-	l.step(pool.ReplaceRequested{ID: id, Why: fmt.Sprintf("reload --slot %d", slot)})
+	l.step(pool.ReplaceRequested{ID: id, Cause: pool.CauseRequested, Why: fmt.Sprintf("reload --slot %d", slot)})
 	return w, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/usage"
 )
 
@@ -25,21 +24,25 @@ type meter struct {
 	usage   func(leaders []int) map[int]usage.Figures
 	last    map[int]sample // by pid
 	counter counter
+	spent   map[int]spent // by slot
 }
 
 // sample is what was seen of a worker at a time.
 type sample struct {
 	at        time.Time
 	startedAt time.Time // of the worker: pids are reused
+	slot      int
 	figures   usage.Figures
 	requests  int64
+	cpu       float64 // seconds, since the worker's start; never falls
 
 	percent *float64 // computed
 	rate    *float64
 }
 
-// measure fills in the figures of every worker of app.
-func (m *meter) measure(app *control.App, where sockets.Counting, now time.Time) {
+// measure fills in the figures of every worker of s.
+func (m *meter) measure(s *snapshot, now time.Time) {
+	app := &s.app
 	isDue := func(w *control.Worker) bool {
 		last, known := m.last[w.PID]
 		return !known || !last.startedAt.Equal(w.StartedAt) || now.Sub(last.at) >= measureInterval
@@ -52,21 +55,68 @@ func (m *meter) measure(app *control.App, where sockets.Counting, now time.Time)
 	}
 	figures := m.usage(due)
 	samples := make(map[int]sample, len(m.last))
-	for w := range workers(app) {
-		one := m.last[w.PID]
-		if isDue(w) {
+	for _, slot := range app.Slots {
+		for i := range slot.Workers {
+			w := &slot.Workers[i]
+			one, known := m.last[w.PID]
 			f, sampled := figures[w.PID]
-			if !sampled {
+			switch {
+			case sampled:
+				one = next(one, w, f)
+				one.slot = slot.Slot
+			case !known || !one.startedAt.Equal(w.StartedAt):
 				continue
 			}
-			one = next(one, w, f)
+			samples[w.PID] = one
+			if sampled || !isDue(w) {
+				one.show(w)
+			}
 		}
-		samples[w.PID] = one
-		one.show(w)
 	}
+	m.spend(s, samples)
 	m.last = samples
-	m.counter.measure(app, where, now)
+	m.counter.measure(app, s.counting, now)
 	app.Totals = control.Sum(app.Slots)
+}
+
+// spent is the processor time of a slot's workers, in seconds.
+type spent struct {
+	ended  float64  // of those that have ended, by what the kernel says of them: past.cpu
+	unsaid float64  // what was seen of those beyond that: of processes that nobody had waited for
+	all    *float64 // with those that live; nil: not known, or the slot is gone
+}
+
+// spend sums up processor time, before m.last is replaced by samples: no worker's end may
+// lower it.
+func (m *meter) spend(s *snapshot, samples map[int]sample) {
+	gone := map[int]float64{} // by slot: what had been seen of those that have ended since
+	for pid, last := range m.last {
+		if !samples[pid].startedAt.Equal(last.startedAt) {
+			gone[last.slot] += last.cpu
+		}
+	}
+	sums := map[int]spent{}
+	sum := func(slot int, workers []control.Worker) {
+		before, ended := m.spent[slot], s.past[slot].cpu
+		now := spent{ended: ended, unsaid: before.unsaid + max(0, gone[slot]-(ended-before.ended))}
+		all, known := now.ended+now.unsaid, true
+		for _, w := range workers {
+			one, seen := samples[w.PID]
+			all += one.cpu
+			known = known && (seen || w.State == control.StateStarting)
+		}
+		if known {
+			now.all = &all
+		}
+		sums[slot] = now
+	}
+	for slot := range s.past {
+		sum(slot, nil)
+	}
+	for _, slot := range s.app.Slots {
+		sum(slot.Slot, slot.Workers)
+	}
+	m.spent = sums
 }
 
 func workers(app *control.App) iter.Seq[*control.Worker] {
@@ -87,7 +137,11 @@ func next(last sample, w *control.Worker, f usage.Figures) sample {
 	if w.Requests != nil {
 		seen.requests = *w.Requests
 	}
-	if !last.startedAt.Equal(w.StartedAt) || f.At.Sub(last.at) > sampleMaxAge {
+	if !last.startedAt.Equal(w.StartedAt) {
+		last = sample{at: w.StartedAt}
+	}
+	seen.cpu = last.cpu + f.CPUSince(last.figures)
+	if f.At.Sub(last.at) > sampleMaxAge {
 		last = sample{at: w.StartedAt}
 	}
 	if seconds := seen.at.Sub(last.at).Seconds(); seconds > 0 {

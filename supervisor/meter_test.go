@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/usage"
 )
 
@@ -32,12 +31,13 @@ func TestFiguresAreOverASecondAtLeast(t *testing.T) {
 	u := &fakeUsage{sampled: map[int]int{}}
 	m := meter{usage: u.Sample}
 	measure := func(after time.Duration, requests int64, pids ...int) []control.Worker {
-		var app control.App
+		s := snapshot{}
+		app := &s.app
 		for _, pid := range pids {
 			app.Slots = append(app.Slots, control.Slot{Workers: []control.Worker{{PID: pid, StartedAt: began, Requests: &requests}}})
 		}
 		u.now = began.Add(after)
-		m.measure(&app, sockets.Counting{}, u.now)
+		m.measure(&s, u.now)
 		var all []control.Worker
 		for _, s := range app.Slots {
 			all = append(all, s.Workers...)

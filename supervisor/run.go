@@ -215,7 +215,7 @@ func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) 
 	}
 	o.executor = &executor{
 		app: cfg.Name, startedAt: time.Now(), log: o.log, output: o.stdout, logFiles: output.LogFiles(out.Stdout, out.Stderr), null: -1,
-		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, leftovers: map[pool.ID]*adopt.Leftover{},
+		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, past: map[int]past{}, leftovers: map[pool.ID]*adopt.Leftover{},
 		daemons: newDaemons(), starts: make(chan struct{}, maxStarting), oom: process.NewOOMKills("/"), runtime: runtimeDir{dir: dir, inspect: make(chan []*workerlink.Link)},
 		slots: cfg.Workers, leaving: map[int]int{}, others: map[uint64]string{},
 	}
@@ -266,7 +266,7 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	}
 	if cfg.Metrics != "" {
 		if o.health, err = net.Listen("tcp", cfg.Metrics); err != nil {
-			return fmt.Errorf("cannot answer /healthz on %s: %w: choose another metrics.address", cfg.Metrics, err)
+			return fmt.Errorf("cannot answer /healthz and /metrics on %s: %w: choose another metrics.address", cfg.Metrics, err)
 		}
 	}
 	first.listeners, err = o.left.Listen(ctx, o.signals, e.sockets, e.listenersOf(cfg), e.slots, cfg.Drain.Timeout, o.log)

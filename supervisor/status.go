@@ -19,6 +19,10 @@ import (
 type snapshot struct {
 	app      control.App
 	counting sockets.Counting
+	past     map[int]past // by slot
+	queues   map[int]map[string]int
+	counts   control.Counts
+	capacity *int64
 }
 
 func (e *executor) snapshot(v pool.View) snapshot {
@@ -34,12 +38,14 @@ func (e *executor) snapshot(v pool.View) snapshot {
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
 		Leftovers:    append([]control.Leftover{}, e.listDaemons()...),
 	}
+	s := snapshot{counting: e.sockets.Counting(), past: maps.Clone(e.past), queues: map[int]map[string]int{}, counts: e.events.Counts()}
 	if e.agent != nil {
 		app.Redis = e.agent.health()
 	}
 	if r := e.current(v.Generation); r != nil {
 		app.Config = r.cfg.File
 		app.Listeners = r.showListeners()
+		s.capacity = r.cfg.Capacity()
 	}
 	if r := v.Roll; r != nil {
 		app.Roll = &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
@@ -47,14 +53,17 @@ func (e *executor) snapshot(v pool.View) snapshot {
 	if r := v.LastRoll; r != nil {
 		app.LastRoll = &control.Rolled{Generation: r.Generation, Result: string(r.Result), Error: r.Why}
 	}
-	for _, s := range v.Slots {
-		app.Slots = append(app.Slots, e.slot(s))
+	for _, slot := range v.Slots {
+		queues := e.sockets.Queues(slot.Index)
+		s.queues[slot.Index] = queues
+		app.Slots = append(app.Slots, e.slot(slot, queues))
 	}
 	for _, l := range e.leftovers {
 		app.Leftovers = append(app.Leftovers, showLeftover(l))
 	}
 	slices.SortFunc(app.Leftovers, func(a, b control.Leftover) int { return a.PID - b.PID })
-	return snapshot{app, e.sockets.Counting()}
+	s.app = app
+	return s
 }
 
 // address is where a listener is, as the configuration would say it.
@@ -92,7 +101,7 @@ func (r *release) showListeners() []control.Listener {
 	return out
 }
 
-func (e *executor) slot(s pool.Slot) control.Slot {
+func (e *executor) slot(s pool.Slot, queues map[string]int) control.Slot {
 	out := control.Slot{
 		Slot:     s.Index,
 		State:    string(s.State),
@@ -109,8 +118,11 @@ func (e *executor) slot(s pool.Slot) control.Slot {
 		out.NextStartAt = &s.NextStart
 	}
 	var queue *int64
-	if n, known := e.sockets.Queue(s.Index); known {
-		queue = new(int64(n))
+	for _, n := range queues {
+		if queue == nil {
+			queue = new(int64)
+		}
+		*queue += int64(n)
 	}
 	for _, w := range s.Workers {
 		if s.State == pool.StateLive {

@@ -117,7 +117,7 @@ func keys(d *draft) []key {
 		{"redis.connection_limit_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.ConnectionLimit)},
 		{"redis.max_connections_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.MaxConnections)},
 
-		{"metrics.address", "metrics", "answer GET /healthz on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics)},
+		{"metrics.address", "metrics", "answer GET /healthz and /metrics on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics)},
 		{"control.group", "", "", newField(&c.ControlGroup, d.readControlGroup).shown(func() string { return d.controlGroup })},
 	}
 }

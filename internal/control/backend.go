@@ -16,6 +16,8 @@ import "context"
 // server is closed. An *Error chooses the HTTP status, any other error is 503.
 type Backend interface {
 	Status(ctx context.Context) (App, error)
+	// Figures is Status with the sums of /metrics.
+	Figures(ctx context.Context) (Figures, error)
 	// Summary must be cheap: it is polled.
 	Summary(ctx context.Context) (Summary, error)
 	Describe(ctx context.Context) (Description, error)

@@ -19,6 +19,7 @@ type fake struct {
 	send    func(Message) (Sent, error)
 	stop    func(now bool)
 	execute func(Command) error
+	figures func() (Figures, error)
 
 	mu    sync.Mutex
 	asked int
@@ -86,6 +87,15 @@ func (f *fake) Stop(_ context.Context, now bool) error {
 
 func sample() App {
 	return App{App: "shop", PID: os.Getpid(), State: StateReady, Generation: 1, Listeners: []Listener{}, Slots: []Slot{}}
+}
+
+// Figures is part of Backend.
+func (f *fake) Figures(ctx context.Context) (Figures, error) {
+	if f.figures != nil {
+		return f.figures()
+	}
+	app, err := f.Status(ctx)
+	return Figures{App: app}, err
 }
 
 // ring keeps the last few events, as a supervisor does.

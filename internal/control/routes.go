@@ -37,12 +37,12 @@ func (a *api) allRoutes() map[string]route {
 		"/v1/send":     send,
 		"/v1/logs":     {handle: notBuilt},
 		"/v1/upgrade":  {handle: notBuilt},
-		"/metrics":     {handle: notBuilt},
+		"/metrics":     {method: http.MethodGet, handle: a.metrics},
 	}
 }
 
 func (a *api) healthRoutes() map[string]route {
-	return map[string]route{"/healthz": get(a.health), "/metrics": {handle: notBuilt}}
+	return map[string]route{"/healthz": get(a.health), "/metrics": {method: http.MethodGet, handle: a.metrics}}
 }
 
 // get is the route of a query.

@@ -17,7 +17,7 @@ import (
 
 // limits bound what clients can cost a master.
 type limits struct {
-	read, busyRead, write, finish, heartbeat time.Duration
+	read, busyRead, write, finish, heartbeat, fresh time.Duration
 
 	body                             int64
 	large, clients, waiting, streams int
@@ -31,6 +31,7 @@ func standard() limits {
 		finish:    time.Second,            // for answers under way when the server is closed
 		heartbeat: 15 * time.Second,       // between comments on a stream
 		body:      64 << 10,               // bytes of a request's body, unless its route has another limit
+		fresh:     0,                      // how old the figures of /metrics may be
 		large:     8,                      // bodies beyond that at once
 		clients:   128,                    // connections at once; more wait in the socket's queue
 		waiting:   64,                     // of these, reloads that are waited for
@@ -50,10 +51,13 @@ func Serve(ctx context.Context, d *RuntimeDir, b Backend, group int) error {
 	return newAPI(b, standard(), access{owner: os.Geteuid(), group: group}).serve(ctx, &d.listener)
 }
 
-// ServeHealth answers GET /healthz to whoever asks, as a balancer does, until ctx
-// ends; then it closes the listener. The supervisor runs it beside the loop.
+// ServeHealth answers GET /healthz and /metrics to whoever asks, as a balancer and
+// Prometheus do, until ctx ends; then it closes the listener. The supervisor runs it
+// beside the loop.
 func ServeHealth(ctx context.Context, ln net.Listener, b Backend) error {
-	a := newAPI(b, standard(), access{everybody: true, group: -1})
+	l := standard()
+	l.fresh = time.Second
+	a := newAPI(b, l, access{everybody: true, group: -1})
 	a.routes = a.healthRoutes()
 	return a.serve(ctx, ln)
 }
@@ -67,6 +71,7 @@ type api struct {
 	waiting chan struct{} // one for each reload that is waited for
 	streams chan struct{} // one for each reader that follows
 	large   chan struct{} // one for each large body
+	figures figures
 }
 
 func newAPI(b Backend, l limits, who access) *api {
@@ -75,6 +80,7 @@ func newAPI(b Backend, l limits, who access) *api {
 		waiting: make(chan struct{}, l.waiting),
 		streams: make(chan struct{}, l.streams),
 		large:   make(chan struct{}, l.large),
+		figures: figures{lock: make(chan struct{}, 1)},
 	}
 	a.routes = a.allRoutes()
 	return a
@@ -136,7 +142,8 @@ var (
 	errLate = &Error{http.StatusRequestTimeout, "the request did not come in time: send it again"}
 )
 
-// ServeHTTP implements http.Handler: it answers with JSON, errors too.
+// ServeHTTP implements http.Handler: it answers with JSON, errors too, unless the answer is
+// a text.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	code, answer, err := a.handle(w, r)
 	if err != nil {
@@ -146,16 +153,20 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if code == 0 {
 		return // it was a stream
 	}
-	data, err := json.Marshal(answer)
-	if err != nil {
-		panic(fmt.Sprintf("control: cannot write %T as JSON: %v", answer, err))
+	out, isText := answer.(text)
+	if !isText {
+		data, err := json.Marshal(answer)
+		if err != nil {
+			panic(fmt.Sprintf("control: cannot write %T as JSON: %v", answer, err))
+		}
+		out = text{"application/json", append(data, '\n')}
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", out.kind)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Length", strconv.Itoa(len(data)+1))
+	w.Header().Set("Content-Length", strconv.Itoa(len(out.data)))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.limits.write))
 	w.WriteHeader(code)
-	_, _ = w.Write(append(data, '\n')) // a client that does not take it has left
+	_, _ = w.Write(out.data) // a client that does not take it has left
 }
 
 // refusal is what the client is told of an error. It may quote what the client has

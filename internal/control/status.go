@@ -230,20 +230,20 @@ func Sum(slots []Slot) Totals {
 			t.Ready++
 		}
 	}
-	t.Connections = total(all, func(w *Worker) *int64 { return w.Connections })
-	t.Accepted = total(all, func(w *Worker) *int64 { return w.Accepted })
-	t.Requests = total(all, func(w *Worker) *int64 { return w.Requests })
-	t.Refused = total(all, func(w *Worker) *int64 { return w.Refused })
-	t.RequestsPerSecond = total(all, func(w *Worker) *float64 { return w.RequestsPerSecond })
-	t.Queue = total(newest, func(w *Worker) *int64 { return w.Queue })
-	t.CPUPercent = total(all, func(w *Worker) *float64 { return w.CPUPercent })
-	t.RSSBytes = total(all, func(w *Worker) *int64 { return w.RSSBytes })
+	t.Connections = Total(all, func(w *Worker) *int64 { return w.Connections })
+	t.Accepted = Total(all, func(w *Worker) *int64 { return w.Accepted })
+	t.Requests = Total(all, func(w *Worker) *int64 { return w.Requests })
+	t.Refused = Total(all, func(w *Worker) *int64 { return w.Refused })
+	t.RequestsPerSecond = Total(all, func(w *Worker) *float64 { return w.RequestsPerSecond })
+	t.Queue = Total(newest, func(w *Worker) *int64 { return w.Queue })
+	t.CPUPercent = Total(all, func(w *Worker) *float64 { return w.CPUPercent })
+	t.RSSBytes = Total(all, func(w *Worker) *int64 { return w.RSSBytes })
 	return t
 }
 
-// total sums up a figure of the workers. It is nil if one of them does not know it,
+// Total sums up a figure of the workers. It is nil if one of them does not know it,
 // unless that one is starting: it serves nobody yet.
-func total[T int64 | float64](workers []Worker, figure func(*Worker) *T) *T {
+func Total[T int64 | float64](workers []Worker, figure func(*Worker) *T) *T {
 	var sum T
 	for i := range workers {
 		switch part := figure(&workers[i]); {

@@ -4,6 +4,7 @@
 package eventlog
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -34,6 +35,7 @@ type Log struct {
 	more   chan struct{} // closed with the next event
 	exits  []exit
 	rolls  []control.RollRecord
+	counts control.Counts
 
 	Waiting map[int][]string // commands that asked for a generation, by their ids
 
@@ -50,6 +52,7 @@ func New(startedAt time.Time) *Log {
 		boot:    strconv.FormatInt(startedAt.UnixMicro(), 36),
 		host:    host,
 		more:    make(chan struct{}),
+		counts:  newCounts(),
 		readyAt: map[pool.ID]time.Time{},
 		Waiting: map[int][]string{},
 	}
@@ -122,6 +125,31 @@ func (l *Log) Exits() []control.Exit {
 		exits[i].Output = e.output.Lines()
 	}
 	return exits
+}
+
+// newCounts has every kind that there is, so that the first of each is seen to come.
+func newCounts() control.Counts {
+	c := control.Counts{Restarts: map[string]int64{}, Rolls: map[string]int64{}}
+	for _, cause := range pool.Causes() {
+		c.Restarts[string(cause)] = 0
+	}
+	for _, result := range []pool.Result{pool.ResultDone, pool.ResultRolledBack, pool.ResultPaused, pool.ResultFailed, pool.ResultCanceled} {
+		c.Rolls[counted(result)] = 0
+	}
+	return c
+}
+
+// counted is what a roll's result is counted as: one word.
+func counted(r pool.Result) string {
+	if r == pool.ResultFailed {
+		return "failed"
+	}
+	return string(r)
+}
+
+// Counts returns how often what has happened, since the start.
+func (l *Log) Counts() control.Counts {
+	return control.Counts{Restarts: maps.Clone(l.counts.Restarts), Rolls: maps.Clone(l.counts.Rolls)}
 }
 
 // Rolls returns the last rolls, oldest first.

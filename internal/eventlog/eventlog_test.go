@@ -104,3 +104,28 @@ func TestStalls(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
+
+// Every kind is counted from 0, and a roll or a replacement that came to nothing is no
+// success.
+func TestCounts(t *testing.T) {
+	l := New(time.Now())
+	if c := l.Counts(); len(c.Restarts) != len(pool.Causes()) || len(c.Rolls) != 5 || c.Restarts["oom"] != 0 {
+		t.Errorf("at the start: %+v", c)
+	}
+	before := l.Counts()
+	l.Record([]pool.Action{
+		pool.Restarted{Cause: pool.CauseOOM},
+		pool.Restarted{Cause: pool.CauseOOM},
+		pool.Replaced{Cause: pool.CauseMaxAge},
+		pool.Replaced{Cause: pool.CauseStalled, Err: "exit status 1"},
+		pool.RollEnded{Generation: 2, Result: pool.ResultFailed},
+		pool.RollEnded{Generation: 3, Result: pool.ResultDone},
+	}, func(pool.ID) WorkerInfo { return WorkerInfo{} })
+	c := l.Counts()
+	if c.Restarts["oom"] != 2 || c.Restarts["max_age"] != 1 || c.Restarts["stalled"] != 0 || c.Rolls["failed"] != 1 || c.Rolls["done"] != 1 {
+		t.Errorf("%+v", c)
+	}
+	if before.Restarts["oom"] != 0 {
+		t.Error("who has asked sees it change")
+	}
+}

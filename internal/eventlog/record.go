@@ -30,6 +30,8 @@ func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
 			l.rollProgress(a)
 		case pool.RollEnded:
 			l.rollEnded(a)
+		case pool.Restarted:
+			l.counts.Restarts[string(a.Cause)]++
 		case pool.WorkerStalled:
 			kind := control.EventStalled
 			if !a.Stalled {
@@ -42,6 +44,8 @@ func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
 			kind, why := control.EventReplaced, a.Why
 			if a.Err != "" {
 				kind, why = control.EventReplaceFailed, a.Why+": "+a.Err
+			} else {
+				l.counts.Restarts[string(a.Cause)]++
 			}
 			l.Add(workerEvent(kind, a.ID, worker(a.ID), why))
 		case pool.AppUp:
@@ -151,6 +155,7 @@ func (l *Log) rollEnded(a pool.RollEnded) {
 		kind, why = control.EventRolledBack, a.Why
 	case pool.ResultFailed, pool.ResultPaused, pool.ResultCanceled:
 	}
+	l.counts.Rolls[counted(a.Result)]++
 	ids := l.Waiting[a.Generation]
 	delete(l.Waiting, a.Generation)
 	if len(ids) == 0 {

@@ -73,6 +73,12 @@ type (
 		Exit Exit
 		Wait time.Duration
 	}
+	// Restarted reports that another worker will be started in the place of one that has
+	// ended by itself, or was not ready in time.
+	Restarted struct {
+		ID    ID
+		Cause Cause
+	}
 	// WorkerStalled reports that a ready worker has stalled, or takes connections again.
 	WorkerStalled struct {
 		ID      ID
@@ -87,6 +93,7 @@ type (
 	// Err says why the worker has not been replaced; "": it has.
 	Replaced struct {
 		ID       ID
+		Cause    Cause
 		Why, Err string
 	}
 	// RollProgress reports the progress of a roll. Done counts the slots that have a
@@ -142,6 +149,7 @@ func (Steer) action()            {}
 func (CloseSlot) action()        {}
 func (CloseListeners) action()   {}
 func (StateChanged) action()     {}
+func (Restarted) action()        {}
 func (WorkerStalled) action()    {}
 func (Overloaded) action()       {}
 func (Replaced) action()         {}

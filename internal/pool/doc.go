@@ -22,10 +22,10 @@
 //
 //	starting, not running yet
 //	  Ticked                                    CloseListeners
-//	  StartFailed                               -> gone, Released, -> backoff, -> starting, Start
+//	  StartFailed                               -> gone, Released, -> backoff, Restarted, -> starting, Start
 //	  StartFailed{Final}                        CloseListeners, -> gone, Released, AppExited
-//	  Exited                                    -> gone, Released, -> backoff, -> starting, Start
-//	  Exited{Leftovers}                         -> gone, StopGroup, -> backoff, -> starting, Start
+//	  Exited                                    -> gone, Released, -> backoff, Restarted, -> starting, Start
+//	  Exited{Leftovers}                         -> gone, StopGroup, -> backoff, Restarted, -> starting, Start
 //	  RollRequested                             Prepare, roll preparing
 //	  ScaleRequested{2}                         Scaled, -> starting, Start, Steer
 //	  StopRequested, StopRequested{Now}         CloseListeners
@@ -33,8 +33,8 @@
 //	starting
 //	  Ticked                                    -> ready, Restore, AppUp, Steer
 //	  Notified                                  -> ready, Restore, AppUp
-//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, -> backoff, -> starting, Start
-//	  Exited{Leftovers}                         -> gone, StopGroup, Restore, -> backoff, -> starting, Start
+//	  StartFailed, StartFailed{Final}, Exited   -> gone, Released, Restore, -> backoff, Restarted, -> starting, Start
+//	  Exited{Leftovers}                         -> gone, StopGroup, Restore, -> backoff, Restarted, -> starting, Start
 //	  RollRequested                             Prepare, roll preparing
 //	  ScaleRequested{2}                         Scaled, -> starting, Start, Steer
 //	  StandbyRequested                          -> draining, Retire

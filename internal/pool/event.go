@@ -63,6 +63,7 @@ type (
 	// one for all requests for the same worker.
 	ReplaceRequested struct {
 		ID    ID
+		Cause Cause
 		Why   string
 		Abort bool
 	}

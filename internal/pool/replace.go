@@ -10,6 +10,7 @@ import (
 // At most one has begun, over the whole app, and only while no roll starts workers.
 type replacement struct {
 	id      ID
+	cause   Cause
 	why     string
 	abort   bool // it gets SIGABRT in place of its stop signal
 	stalled bool // the pool itself asks for it
@@ -20,16 +21,16 @@ type replacement struct {
 func (p *Pool) replaceRequested(s *Slot, w *Worker, ev ReplaceRequested) {
 	if r := p.request(w.ID); r != nil { // one answer is for both
 		if r.stalled || ev.Abort && !r.abort {
-			r.why = ev.Why
+			r.cause, r.why = ev.Cause, ev.Why
 		}
 		r.stalled, r.abort = false, r.abort || ev.Abort
 		return
 	}
 	if why := p.irreplaceable(s, w); why != "" {
-		p.do(Replaced{ID: w.ID, Why: ev.Why, Err: why})
+		p.do(Replaced{ID: w.ID, Cause: ev.Cause, Why: ev.Why, Err: why})
 		return
 	}
-	p.replacements = append(p.replacements, &replacement{id: w.ID, why: ev.Why, abort: ev.Abort})
+	p.replacements = append(p.replacements, &replacement{id: w.ID, cause: ev.Cause, why: ev.Why, abort: ev.Abort})
 }
 
 // irreplaceable says why a worker is not to be replaced; "": it may be.
@@ -175,7 +176,7 @@ func (p *Pool) request(id ID) *replacement {
 // answer ends a request.
 func (p *Pool) answer(r *replacement, err string) {
 	p.replacements = slices.DeleteFunc(p.replacements, func(other *replacement) bool { return other == r })
-	p.do(Replaced{ID: r.id, Why: r.why, Err: err})
+	p.do(Replaced{ID: r.id, Cause: r.cause, Why: r.why, Err: err})
 }
 
 // retireReplaced retires a worker for its successor. Its slot has at most maxDraining

@@ -43,6 +43,22 @@ func (p *Pool) restart(s *Slot, w *Worker, exit Exit) {
 		wait := backoff(policy, s.failures, s.inRow)
 		s.NextStart = p.now.Add(wait)
 		p.enter(s, StateBackoff, exit.Words)
+		p.do(Restarted{ID: w.ID, Cause: causeOf(w, exit)})
+	}
+}
+
+// causeOf is what a worker is restarted for. One that is still there was not ready in
+// time.
+func causeOf(w *Worker, exit Exit) Cause {
+	switch {
+	case w.State != StateGone || !w.Running:
+		return CauseNotReady
+	case exit.OOM:
+		return CauseOOM
+	case exit.Clean():
+		return CauseExited
+	default:
+		return CauseCrashed
 	}
 }
 

@@ -206,7 +206,7 @@ func (p *player) event(words []string) Event {
 	case "accepted":
 		return Accepted{id}
 	case "replace-requested":
-		return ReplaceRequested{ID: id, Why: values["why"], Abort: values["abort"] == "yes"}
+		return ReplaceRequested{ID: id, Cause: CauseRequested, Why: values["why"], Abort: values["abort"] == "yes"}
 	case "exited":
 		exit := Exit{Code: number("code"), Words: "exit status " + values["code"]}
 		if signal := number("signal"); signal != 0 {
@@ -314,6 +314,8 @@ func describe(a Action) string {
 			moved += fmt.Sprintf(" (for %s)", a.Wait)
 		}
 		return moved
+	case Restarted:
+		return fmt.Sprintf("restarted %s: %s", a.ID, a.Cause)
 	case WorkerStalled:
 		return fmt.Sprintf("stalled=%t %s: %s", a.Stalled, a.ID, a.Why)
 	case Overloaded:

@@ -74,7 +74,7 @@ func (p *Pool) replaceStalled() {
 		if p.request(w.ID) == nil {
 			why := "stalled: it took none of the connections that wait"
 			p.replacements = append(p.replacements, &replacement{
-				id: w.ID, why: why, abort: p.of(w.ID.Generation).Health.Abort, stalled: true,
+				id: w.ID, cause: CauseStalled, why: why, abort: p.of(w.ID.Generation).Health.Abort, stalled: true,
 			})
 		}
 	})

@@ -42,11 +42,40 @@ const (
 	ReasonStop    Reason = "stop"
 )
 
-// Exit is how a process ended: Code 0..255, or -1 and the Signal's number. Words is
-// the text for logs: "exit status 3", "killed by SIGKILL".
+// Cause is what another worker of the same generation is started in a slot for. It is
+// for counting: a Why says more.
+type Cause string
+
+// The causes: first those of a worker that ended by itself or came to nothing, then those
+// of ReplaceRequested.
+const (
+	CauseExited   Cause = "exited"    // with status 0
+	CauseCrashed  Cause = "crashed"   // with any other, or by a signal
+	CauseOOM      Cause = "oom"       // by the OOM killer
+	CauseNotReady Cause = "not_ready" // it could not be started, or was not ready in time
+
+	CauseStalled     Cause = "stalled"
+	CauseWatchdog    Cause = "watchdog"
+	CauseMaxAge      Cause = "max_age"
+	CauseMaxRequests Cause = "max_requests"
+	CauseMaxRSS      Cause = "max_rss"
+	CauseRequested   Cause = "requested" // somebody asked for it
+)
+
+// Causes lists them all.
+func Causes() []Cause {
+	return []Cause{
+		CauseExited, CauseCrashed, CauseOOM, CauseNotReady,
+		CauseStalled, CauseWatchdog, CauseMaxAge, CauseMaxRequests, CauseMaxRSS, CauseRequested,
+	}
+}
+
+// Exit is how a process ended: Code 0..255, or -1 and the Signal's number; OOM: it was
+// the OOM killer's. Words is the text for logs: "exit status 3", "killed by SIGKILL".
 type Exit struct {
 	Code   int
 	Signal int
+	OOM    bool
 	Words  string
 }
 

@@ -358,7 +358,7 @@ func (w *world) ail(id ID) {
 		}
 	}
 	for w.chance(10) {
-		w.later(w.within(10*time.Second), ReplaceRequested{id, "asked for", w.chance(20)})
+		w.later(w.within(10*time.Second), ReplaceRequested{id, CauseRequested, "asked for", w.chance(20)})
 	}
 }
 

@@ -123,6 +123,8 @@ type Exit struct {
 	Signal syscall.Signal
 	Core   bool // it dumped core
 	Traced bool // a tracer has its status and has not released it
+
+	CPU time.Duration // that it and the children that it has waited for have used; 0 if Traced
 	// Leftovers: other processes of its group live. The leader is reaped after their end,
 	// and groupEnded follows (see Process.Watch).
 	Leftovers bool

@@ -144,7 +144,7 @@ func (c *Children) release(dead []*Process) {
 // since sweepWorkers, for which a SIGCHLD follows.
 func (c *Children) reapForeign() {
 	for {
-		info, dead := waitid(unix.P_ALL, 0, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
+		info, dead := waitid(unix.P_ALL, 0, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 		if !dead || c.workers[int(info.pid)] != nil {
 			return
 		}

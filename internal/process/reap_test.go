@@ -278,3 +278,22 @@ sys.stdin.readline()`
 	}
 	receive(t, w.gone, "the reaping")
 }
+
+// An exit tells what the leader and the children that it has waited for have used.
+func TestExitTellsProcessorTime(t *testing.T) {
+	c := newChildren(t)
+	const burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+	for script, least := range map[string]time.Duration{
+		"exit 0":                     0,
+		burn:                         20 * time.Millisecond,
+		"(" + burn + "); exit 3":     20 * time.Millisecond,
+		"(" + burn + "); kill -9 $$": 20 * time.Millisecond,
+	} {
+		began := time.Now()
+		w := start(t, c, shell(script))
+		e := receive(t, w.exited, script)
+		if e.CPU < least || e.CPU > time.Since(began) {
+			t.Errorf("%s: %v", script, e.CPU)
+		}
+	}
+}

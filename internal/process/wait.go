@@ -11,8 +11,11 @@ import (
 // peekExit is how a child has ended; it stays unreaped. Not ended: while a tracer holds it,
 // too.
 func peekExit(pid int, now time.Time) (exit Exit, ended bool) {
-	info, dead := waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
-	return info.exit(now), dead
+	var used unix.Rusage
+	info, dead := waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, &used)
+	exit = info.exit(now)
+	exit.CPU = time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	return exit, dead
 }
 
 // isReapable reports whether pid is a dead child that no tracer holds.
@@ -24,7 +27,7 @@ func isReapable(pid int) bool {
 // reap reaps a child, by pid (unix.P_PID) or pidfd (unix.P_PIDFD, kernel 5.4), if it is
 // dead, and reports whether it was.
 func reap(idType, id int) bool {
-	_, dead := waitid(idType, id, unix.WEXITED|unix.WNOHANG)
+	_, dead := waitid(idType, id, unix.WEXITED|unix.WNOHANG, nil)
 	return dead
 }
 
@@ -36,10 +39,12 @@ func hasLivingChild(idType, id int) bool {
 	return unix.Waitid(idType, id, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil) == nil
 }
 
-// waitid has WNOHANG among its options, so no signal interrupts it.
-func waitid(idType, id, options int) (siginfoChild, bool) {
+// waitid has WNOHANG among its options, so no signal interrupts it. used, if it is not nil,
+// gets what a dead child and those that it has waited for have used (wait_task_zombie in
+// kernel/exit.c).
+func waitid(idType, id, options int, used *unix.Rusage) (siginfoChild, bool) {
 	var info unix.Siginfo
-	err := unix.Waitid(idType, id, &info, options, nil)
+	err := unix.Waitid(idType, id, &info, options, used)
 	child := *(*siginfoChild)(unsafe.Pointer(&info))
 	return child, err == nil && child.pid != 0
 }

@@ -207,18 +207,27 @@ func (s *Set) Reset(slot int) (changed []string, err error) {
 	return changed, err
 }
 
-// Queue counts the connections that wait to be accepted in the slot's sockets.
-// One socket for all slots counts for the first of them alone. known is false where
-// no socket of the slot's own listens.
+// Queue counts the connections that wait to be accepted in the slot's sockets. known is
+// false where no socket of the slot's own listens.
 func (s *Set) Queue(slot int) (waiting int, known bool) {
+	for _, n := range s.Queues(slot) {
+		waiting, known = waiting+n, true
+	}
+	return waiting, known
+}
+
+// Queues is Queue for each listener, by its name; those of which no socket of the slot's
+// own listens are absent. One socket for all slots counts for the first of them alone.
+func (s *Set) Queues(slot int) map[string]int {
+	queues := map[string]int{}
 	for _, b := range s.bound {
 		if m := b.user(slot); m != nil && (m.slot == slot || b.forAll() && slices.Index(b.users, m) == slot) {
 			if n, listens := m.waiting(); listens {
-				waiting, known = waiting+n, true
+				queues[b.listener.Name] += n
 			}
 		}
 	}
-	return waiting, known
+	return queues
 }
 
 // OwnQueue is Queue without the sockets that serve other slots too, and the learned ones

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"math/bits"
 	"syscall"
 	"time"
@@ -47,6 +46,7 @@ type Config struct {
 	MarkMask uint32 // adjoining bits of the socket mark that forkd may use to count connections, for MarkedSlots at most; 0: none
 
 	Metrics      string // HOST:PORT that answers GET /healthz and /metrics; "": none
+	AgentCheck   string // HOST:PORT that answers HAProxy's agent-check; "": none
 	ControlGroup int    // gid that may use the control socket beside the user and root; -1: none
 
 	File     string    // the file that this was read from, "" where there is none
@@ -79,14 +79,6 @@ const (
 // core is what the pool needs of the configuration.
 func (c Config) core() pool.Settings {
 	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain, Health: c.Health}
-}
-
-// Capacity is how many connections the host can hold; nil: not known.
-func (c Config) Capacity() *int64 {
-	if n := cmp.Or(c.Redis.ConnectionLimit, c.Redis.MaxConnections); n > 0 {
-		return &n
-	}
-	return nil
 }
 
 // MarkedSlots is how many slots the bits of a mark tell apart: 0 marks none.

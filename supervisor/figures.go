@@ -32,7 +32,7 @@ func (e *executor) bury(w *worker, exit process.Exit) {
 
 // figures sums up a snapshot that the meter has measured.
 func (s *snapshot) figures(spent map[int]spent) control.Figures {
-	f := control.Figures{App: s.app, Capacity: s.capacity, Counts: s.counts}
+	f := control.Figures{App: s.app, Capacity: s.capacity, Limit: s.limit, Counts: s.counts}
 	live := map[int]*control.Slot{}
 	for i := range s.app.Slots {
 		live[s.app.Slots[i].Slot] = &s.app.Slots[i]

@@ -152,6 +152,7 @@ func reread(cfg Config) (Config, error) {
 		{"pid_file", now.PIDFile == cfg.PIDFile},
 		{"control.group", now.ControlGroup == cfg.ControlGroup},
 		{"metrics.address", now.Metrics == cfg.Metrics},
+		{"agent.address", now.AgentCheck == cfg.AgentCheck},
 		{"log.mode", now.Log.Mode == cfg.Log.Mode},
 	} {
 		if !fixed.same {

@@ -142,7 +142,7 @@ func (e *executor) askStopTime(ctx context.Context, cfg Config) {
 	e.checkStopTime(cfg)
 }
 
-// serveControl answers the control socket and the health check until the function
+// serveControl answers the control socket, the health check and agent checks until the function
 // that it returns is called.
 func (o *opened) serveControl(l *loop) func() {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -152,6 +152,13 @@ func (o *opened) serveControl(l *loop) func() {
 		servers.Go(func() {
 			if err := control.ServeHealth(ctx, o.health, b); err != nil {
 				o.log.Error("the health check has failed", "why", err)
+			}
+		})
+	}
+	if o.balancer != nil {
+		servers.Go(func() {
+			if err := control.ServeAgentCheck(ctx, o.balancer, b); err != nil {
+				o.log.Error("the agent check has failed", "why", err)
 			}
 		})
 	}
@@ -204,6 +211,7 @@ type opened struct {
 	records  *process.Records  // of the workers; nil: none can be kept
 	pidFile  *safefile.PIDFile // nil: none is wanted
 	health   net.Listener      // nil: metrics.address is not set
+	balancer net.Listener      // nil: agent.address is not set
 }
 
 // newOpened takes dir and first over.
@@ -256,6 +264,11 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	if err := e.sockets.MarkBy(cfg.MarkMask); err != nil {
 		return err
 	}
+	if cfg.AgentCheck != "" {
+		if o.balancer, err = net.Listen("tcp", cfg.AgentCheck); err != nil {
+			return fmt.Errorf("cannot answer agent checks on %s: %w: choose another agent.address", cfg.AgentCheck, err)
+		}
+	}
 	first := e.current(1)
 	if len(cfg.Listeners) == 0 {
 		e.imply(first)
@@ -292,8 +305,10 @@ func (o *opened) close() {
 	if o.pidFile != nil {
 		o.pidFile.Remove()
 	}
-	if o.health != nil {
-		o.health.Close()
+	for _, ln := range []net.Listener{o.health, o.balancer} {
+		if ln != nil {
+			ln.Close()
+		}
 	}
 	o.notifier.Close()
 	if o.stdout != nil {

@@ -23,6 +23,7 @@ type snapshot struct {
 	queues   map[int]map[string]int
 	counts   control.Counts
 	capacity *int64
+	limit    *int64
 }
 
 func (e *executor) snapshot(v pool.View) snapshot {
@@ -45,7 +46,7 @@ func (e *executor) snapshot(v pool.View) snapshot {
 	if r := e.current(v.Generation); r != nil {
 		app.Config = r.cfg.File
 		app.Listeners = r.showListeners()
-		s.capacity = r.cfg.Capacity()
+		s.capacity, s.limit = positive(cmp.Or(r.cfg.Redis.ConnectionLimit, r.cfg.Redis.MaxConnections)), positive(r.cfg.Redis.MaxConnections)
 	}
 	if r := v.Roll; r != nil {
 		app.Roll = &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
@@ -64,6 +65,14 @@ func (e *executor) snapshot(v pool.View) snapshot {
 	slices.SortFunc(app.Leftovers, func(a, b control.Leftover) int { return a.PID - b.PID })
 	s.app = app
 	return s
+}
+
+// positive is nil for 0: not known, or no limit.
+func positive(n int64) *int64 {
+	if n <= 0 {
+		return nil
+	}
+	return &n
 }
 
 // address is where a listener is, as the configuration would say it.

@@ -112,6 +112,7 @@ redis.control = false (default)
 redis.connection_limit_per_host = 0 (default)
 redis.max_connections_per_host = 1000 (FILE:11)
 metrics.address =  (default)
+agent.address =  (default)
 control.group =  (default)
 `, "ETC", h.etc)
 	if diff := cmp.Diff(want, got.String()); diff != "" {

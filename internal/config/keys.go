@@ -117,7 +117,8 @@ func keys(d *draft) []key {
 		{"redis.connection_limit_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.ConnectionLimit)},
 		{"redis.max_connections_per_host", "", "", whole(0, math.MaxInt32, &c.Redis.MaxConnections)},
 
-		{"metrics.address", "metrics", "answer GET /healthz and /metrics on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.metrics)},
+		{"metrics.address", "metrics", "answer GET /healthz and /metrics on `ADDRESS`: 127.0.0.1:9640", newField(&c.Metrics, value.tcp)},
+		{"agent.address", "agent", "answer HAProxy's agent-check on `ADDRESS`: :9641", newField(&c.AgentCheck, value.tcp)},
 		{"control.group", "", "", newField(&c.ControlGroup, d.readControlGroup).shown(func() string { return d.controlGroup })},
 	}
 }
@@ -144,7 +145,6 @@ func listenKeys(l *listener) []key {
 func later() []string {
 	return []string{
 		"log.directory", "log.max_size", "log.max_files",
-		"agent.address",
 	}
 }
 

@@ -94,10 +94,15 @@ func maxBacklog() int {
 	return n
 }
 
-// checkOverlaps refuses listeners and a health check with a common port or path: the
-// kernel would let some of them bind.
+// checkOverlaps refuses listeners and the master's own addresses with a common port or
+// path: the kernel would let some of them bind.
 func (d *draft) checkOverlaps() {
-	health, err := sockets.ParseAddress(d.config.Metrics)
+	metrics, noMetrics := sockets.ParseAddress(d.config.Metrics)
+	agent, noAgent := sockets.ParseAddress(d.config.AgentCheck)
+	if shared := sockets.Overlap(metrics, agent, 1); noMetrics == nil && noAgent == nil && shared != "" {
+		d.report(d.origins["agent.address"], fmt.Errorf("it overlaps with metrics.address: both take %s: give it another port", shared))
+		return
+	}
 	for i, l := range d.listeners {
 		for _, earlier := range d.listeners[:i] {
 			if shared := sockets.Overlap(earlier.Listener, l.Listener, d.config.Workers); shared != "" {
@@ -105,9 +110,15 @@ func (d *draft) checkOverlaps() {
 				return
 			}
 		}
-		if shared := sockets.Overlap(health, l.Listener, d.config.Workers); err == nil && shared != "" {
-			d.report(d.origins["metrics.address"], fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
-			return
+		for _, own := range []struct {
+			key string
+			at  sockets.Listener
+			err error
+		}{{"metrics.address", metrics, noMetrics}, {"agent.address", agent, noAgent}} {
+			if shared := sockets.Overlap(own.at, l.Listener, d.config.Workers); own.err == nil && shared != "" {
+				d.report(d.origins[own.key], fmt.Errorf("it overlaps with listener %q: both take %s: give it another port", l.Name, shared))
+				return
+			}
 		}
 	}
 }

@@ -15,7 +15,7 @@ type schema struct {
 	keys   map[string]key
 	names  []string // dotted, those of [[listen]] too, in the contract's order
 	tables []string // with keys that are built, except env and listen
-	later  []string // keys that are not built, and tables of only such keys
+	later  []string // keys that are not built
 }
 
 func newSchema(d *draft) schema {
@@ -30,19 +30,11 @@ func newSchema(d *draft) schema {
 	for _, k := range listenKeys(new(listener)) {
 		s.names = append(s.names, "listen."+k.name)
 	}
-	for _, name := range s.later {
-		if table, _ := split(name); table != "" && !slices.Contains(s.tables, table) && !slices.Contains(s.later, table) {
-			s.later = append(s.later, table)
-		}
-	}
 	return s
 }
 
-// isLater reports whether a key, or its whole table, is not built yet.
-func (s schema) isLater(name string) bool {
-	table, _, _ := strings.Cut(name, ".")
-	return slices.Contains(s.later, name) || slices.Contains(s.later, table)
-}
+// isLater reports whether a key is not built yet.
+func (s schema) isLater(name string) bool { return slices.Contains(s.later, name) }
 
 // split splits a dotted key into table, "" for none, and name.
 func split(key string) (table, name string) {

@@ -107,8 +107,8 @@ func (v value) name() (string, error) {
 	return name, err
 }
 
-// metrics is a TCP address, HOST:PORT; "" for none.
-func (v value) metrics() (string, error) {
+// tcp is a TCP address, HOST:PORT; "" for none.
+func (v value) tcp() (string, error) {
 	address, err := v.textOrNumber() // address = 9640
 	if err != nil || address == "" {
 		return "", err

@@ -19,7 +19,7 @@ type fake struct {
 	send    func(Message) (Sent, error)
 	stop    func(now bool)
 	execute func(Command) error
-	figures func() (Figures, error)
+	figures func(context.Context) (Figures, error)
 
 	mu    sync.Mutex
 	asked int
@@ -92,7 +92,7 @@ func sample() App {
 // Figures is part of Backend.
 func (f *fake) Figures(ctx context.Context) (Figures, error) {
 	if f.figures != nil {
-		return f.figures()
+		return f.figures(ctx)
 	}
 	app, err := f.Status(ctx)
 	return Figures{App: app}, err

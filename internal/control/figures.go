@@ -5,6 +5,7 @@ package control
 type Figures struct {
 	App      App
 	Capacity *int64 // connections that the host can hold; nil: not known
+	Limit    *int64 // connections that its workers take at most, each its share; nil: any number
 	Counts   Counts
 	Slots    []SlotFigures
 }

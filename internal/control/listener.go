@@ -37,16 +37,22 @@ func newListener(ctx context.Context, ln net.Listener, l limits) *listener {
 	return &listener{Listener: ln, done: ctx.Done(), limits: l, slots: make(chan struct{}, l.clients), spare: spare}
 }
 
-// Accept fails when the listener is closed. What else accept(2) reports, a shortage
-// or trouble of the network, does not last.
+// Accept fails when the listener is closed.
 func (l *listener) Accept() (net.Conn, error) {
+	accepted, err := l.next()
+	if err != nil {
+		return nil, err
+	}
+	return l.open(accepted)
+}
+
+// next accepts a connection. What accept(2) reports, a shortage or trouble of the network,
+// does not last.
+func (l *listener) next() (net.Conn, error) {
 	for {
 		accepted, err := l.accept()
-		switch {
-		case err == nil:
-			return l.open(accepted)
-		case errors.Is(err, net.ErrClosed):
-			return nil, err
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return accepted, err
 		}
 		select { // the client waits in the socket's queue
 		case <-time.After(l.limits.finish / 10):

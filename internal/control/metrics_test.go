@@ -137,7 +137,7 @@ func TestMetricsNotKnown(t *testing.T) {
 func TestFiguresAreGotOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := atomic.Int32{}
-		b := &fake{figures: func() (Figures, error) {
+		b := &fake{figures: func(context.Context) (Figures, error) {
 			time.Sleep(10 * time.Millisecond)
 			return Figures{App: App{App: "shop", Generation: int(asked.Add(1))}}, nil
 		}}
@@ -163,7 +163,7 @@ func TestFiguresAreGotOnce(t *testing.T) {
 		if n := asked.Load(); n != 2 {
 			t.Errorf("the app was asked %d times, a second later", n)
 		}
-		b.figures = func() (Figures, error) { return Figures{}, errors.New("it hangs") }
+		b.figures = func(context.Context) (Figures, error) { return Figures{}, errors.New("it hangs") }
 		time.Sleep(time.Second)
 		if f, err := c.get(t.Context(), b, time.Second); err == nil {
 			t.Errorf("%+v, which is old", f)
@@ -179,7 +179,7 @@ func TestFiguresAreGotOnce(t *testing.T) {
 
 // Both formats, on the control socket and on the open address.
 func TestMetricsOverHTTP(t *testing.T) {
-	b := &fake{app: sample(), figures: func() (Figures, error) { return known(), nil }}
+	b := &fake{app: sample(), figures: func(context.Context) (Figures, error) { return known(), nil }}
 	at := serving(t, b, patient(), os.Geteuid())
 	_, header, body := ask(t, at, "GET", "/metrics", "")
 	if kind := header.Get("Content-Type"); kind != openmetrics.Text.ContentType() || strings.Contains(body, "# EOF") {

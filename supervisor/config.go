@@ -145,8 +145,8 @@ type Recycle struct {
 
 // Limits bound one worker. 0: no limit of forkd's.
 type Limits struct {
-	MemoryMax   int64 // bytes; needs a writable cgroup v2
-	TasksMax    int   // the same
+	MemoryMax   int64 // bytes; needs a cgroup v2 that the master may divide up
+	TasksMax    int   // processes and threads; the same
 	NoFile      int   // RLIMIT_NOFILE
 	CPUAffinity bool  // one CPU for each slot
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/adopt"
+	"github.com/forkd/forkd/internal/cgroup"
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
@@ -46,6 +48,8 @@ type executor struct {
 	starts    chan struct{} // one for each worker that is being started
 	watching  atomic.Int32  // starting workers that are looked at
 	oom       process.OOMKills
+	leaves    *cgroup.Leaves // nil: workers are in the master's control group
+	emptying  []*cgroup.Leaf // of workers that are gone, where a process is left
 	closer    closing.Closer // of what workers can fill
 	runtime   runtimeDir
 
@@ -196,6 +200,7 @@ func (e *executor) inspect() []pool.Event {
 	now := time.Now()
 	e.keepRuntimeDir()
 	e.oom.Look(now)
+	e.removeLeaves()
 	e.children.Inspect()
 	e.daemons.pollNow()
 	if e.listenersClosed {
@@ -220,7 +225,7 @@ func (e *executor) start(a pool.Start) {
 	}
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
-		sockets: files, inodes: r.listeners.Inodes(id.Slot), counting: e.sockets.Counting(), listeners: listeners,
+		leaves: e.leaves, sockets: files, inodes: r.listeners.Inodes(id.Slot), counting: e.sockets.Counting(), listeners: listeners,
 		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, output: e.output,
 	}
 	go func() {
@@ -296,16 +301,17 @@ func (e *executor) exited(r exited, now time.Time) pool.Event {
 	if err := e.sockets.Ended(w.id); err != nil {
 		e.log.Error("cannot steer new connections", "why", err)
 	}
-	oom, words := false, exit.String()
-	if exit.Signal == syscall.SIGKILL && !w.killed && e.oom.Took(now) {
-		oom, words = true, "killed by the OOM killer"
+	oom, words := "", exit.String()
+	if exit.Signal == syscall.SIGKILL && !w.killed {
+		oom = e.outOfMemory(w, now)
+		words = cmp.Or(oom, words)
 	}
 	if hint := e.hint(w, exit, r.holder); hint != "" {
 		words += ": " + hint
 	}
 	return pool.Exited{
 		ID:        w.id,
-		Exit:      pool.Exit{Code: exit.Code, Signal: int(exit.Signal), OOM: oom, Words: words},
+		Exit:      pool.Exit{Code: exit.Code, Signal: int(exit.Signal), OOM: oom != "", Words: words},
 		Leftovers: exit.Leftovers,
 	}
 }
@@ -359,6 +365,10 @@ func (e *executor) signalGroup(id pool.ID, sig syscall.Signal) {
 
 // released forgets a worker of which no process lives.
 func (e *executor) released(id pool.ID) {
+	if w := e.workers[id]; w != nil && w.leaf != nil {
+		e.emptying = append(e.emptying, w.leaf)
+		e.removeLeaves()
+	}
 	delete(e.workers, id)
 	delete(e.daemons.left, id)
 	if l := e.leftovers[id]; l != nil {

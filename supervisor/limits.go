@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/cgroup"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/systemd"
 )
 
 // maxStarting is how many workers start at once: until its program runs, each has
@@ -35,6 +39,52 @@ func checkLimits(cfg Config, slots, running int) error {
 		return err
 	}
 	return checkProcesses(cfg, slots, running)
+}
+
+// limited reports whether the workers have control groups of their own.
+func (l Limits) grouped() bool { return l.MemoryMax > 0 || l.TasksMax > 0 }
+
+// divide gets the master a control group beside which its workers' can be made, where the
+// configuration wants that.
+func (e *executor) divide(l Limits) (err error) {
+	if l.grouped() {
+		if e.leaves, err = cgroup.NewLeaves("/", systemd.Subgroup); err != nil {
+			return fmt.Errorf("cannot set limits.memory_max or limits.tasks_max: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkDivided refuses limits that came after the start.
+func (e *executor) checkDivided(l Limits) error {
+	if l.grouped() && e.leaves == nil {
+		return errors.New("limits.memory_max and limits.tasks_max need a control group that the master makes at its start: stop the app and run it again")
+	}
+	return nil
+}
+
+// outOfMemory says that the kernel has killed a worker for want of memory; "": it has not.
+func (e *executor) outOfMemory(w *worker, now time.Time) string {
+	const words = "killed by the OOM killer"
+	if w.leaf == nil {
+		if e.oom.Took(now) {
+			return words
+		}
+		return ""
+	}
+	switch killed, own := w.leaf.OutOfMemory(); {
+	case killed && own:
+		return fmt.Sprintf("%s: it wanted more than limits.memory_max, %d bytes", words, w.cfg.Limits.MemoryMax)
+	case killed:
+		return words
+	}
+	return ""
+}
+
+// removeLeaves removes the control groups of workers that are gone. One with a process that
+// a worker has left stays until that has ended.
+func (e *executor) removeLeaves() {
+	e.emptying = slices.DeleteFunc(e.emptying, func(l *cgroup.Leaf) bool { return l.Remove() == nil })
 }
 
 // checkDescriptors checks the limit on open files: a roll needs descriptors for up to

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -58,7 +59,7 @@ func (e *executor) prepared(p prepared) []pool.Event {
 		err = checkSlots(r.cfg, slots)
 	}
 	if err == nil {
-		err = e.sameUser(r.cfg)
+		err = cmp.Or(e.sameUser(r.cfg), e.checkDivided(r.cfg.Limits))
 	}
 	if err == nil {
 		err = e.sockets.MarkBy(r.cfg.MarkMask)

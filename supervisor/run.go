@@ -245,6 +245,9 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	if e.null, err = openNull(); err != nil {
 		return err
 	}
+	if err := e.divide(cfg.Limits); err != nil {
+		return &UsageError{err.Error()}
+	}
 	passed, err := systemd.ListenFDs()
 	if err != nil {
 		return &UsageError{err.Error()}

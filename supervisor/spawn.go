@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/cgroup"
 	"github.com/forkd/forkd/internal/closing"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
@@ -30,8 +31,9 @@ type spawn struct {
 	slots     int
 	cfg       Config
 	release   *release
-	sockets   []int    // the slot's, copied
-	inodes    []uint64 // of these
+	leaves    *cgroup.Leaves // nil: there are none
+	sockets   []int          // the slot's, copied
+	inodes    []uint64       // of these
 	counting  sockets.Counting
 	listeners []sockets.Listener
 	dir       *control.RuntimeDir
@@ -63,6 +65,10 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 		spec.Files = append(spec.Files, link.Files()...)
 		passed, err = s.outputs(w, &spec)
 	}
+	if l := s.cfg.Limits; err == nil && s.leaves != nil && l.grouped() {
+		w.leaf, err = s.leaves.Make(s.id.Slot, cgroup.Limits{Memory: l.MemoryMax, Tasks: l.TasksMax})
+		spec.Group = w.leaf.Procs()
+	}
 	if err == nil {
 		w.process, err = children.Start(spec)
 	}
@@ -72,6 +78,9 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 	link.Passed()
 	if err != nil {
 		link.Close()
+		if w.leaf != nil {
+			_ = w.leaf.Remove()
+		}
 		return nil, err
 	}
 	return w, nil

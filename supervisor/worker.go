@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/forkd/forkd/internal/cgroup"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
@@ -26,7 +27,8 @@ type worker struct {
 	process *process.Process
 	link    *workerlink.Link
 	output  *output.Tail
-	killed  bool // SIGKILL has been sent
+	leaf    *cgroup.Leaf // its control group; nil: the master's
+	killed  bool         // SIGKILL has been sent
 
 	named    []uint64           // cookies of sockets that it has bound, in an app that learns
 	listened []uint64           // cookies of the slot's sockets on which it has called listen(2)

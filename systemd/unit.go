@@ -64,18 +64,34 @@ func Leftovers() []int {
 	}
 	// cgroup v2, its part of a hybrid hierarchy, and systemd's own of v1.
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
-		text, err := os.ReadFile(filepath.Join(root, ownGroup(), "cgroup.procs"))
-		if err != nil {
-			continue
+		dir := filepath.Join(root, UnitGroup(ownGroup()))
+		leaves, _ := filepath.Glob(filepath.Join(dir, "worker.*"))
+		var all []byte
+		for _, group := range append(leaves, dir, filepath.Join(dir, Subgroup)) {
+			text, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+			all = append(all, text...)
 		}
-		if pids, self := others(string(text), os.Getpid()); self {
+		if pids, self := others(string(all), os.Getpid()); self {
 			return pids
 		}
 	}
 	return nil
 }
 
-// others are the pids of a cgroup.procs file without self, which must be among them:
+// Subgroup is the group of a unit's main process where the workers have groups of their own
+// beside it, worker.*: DelegateSubgroup= of systemd 254.
+const Subgroup = "forkd"
+
+// UnitGroup is the group that a main process or one of its workers is in, without the part
+// that is its own.
+func UnitGroup(group string) string {
+	if dir, last := filepath.Split(group); last == Subgroup || strings.HasPrefix(last, "worker.") {
+		return filepath.Clean(dir)
+	}
+	return group
+}
+
+// others are the pids of cgroup.procs files without self, which must be among them:
 // else it is another group's.
 func others(procs string, self int) (pids []int, found bool) {
 	for line := range strings.Lines(procs) {

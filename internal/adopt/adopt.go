@@ -5,10 +5,10 @@
 package adopt
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -126,7 +126,15 @@ func (s *Leftovers) open(pid int, inUnit, atStart bool) *Leftover {
 func inOwnGroup(pid int) bool {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	group, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	return err == nil && bytes.Equal(group, own)
+	return err == nil && unitGroups(group) == unitGroups(own)
+}
+
+func unitGroups(groups []byte) string {
+	var all []string
+	for line := range strings.Lines(string(groups)) {
+		all = append(all, systemd.UnitGroup(strings.TrimSuffix(line, "\n")))
+	}
+	return strings.Join(all, "\n")
 }
 
 // Owns reports whether the holder of a port is the app's: a leftover, the killed master, a

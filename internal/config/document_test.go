@@ -49,8 +49,6 @@ func TestBadFiles(t *testing.T) {
 		// Not built yet.
 		{"\n[log]\n# where\ndirectory = 'x'", `4:1: "log.directory" is not built yet`},
 		{"log = { directory = 'x' }", `1:9: "log.directory" is not built yet`},
-		{"command = ['x']\nlimits.memory_max = '1GiB'", `2:21: limits.memory_max: a control group for each worker is not built yet: MemoryMax= in the unit limits the whole app`},
-		{"command = ['x']\nlimits.tasks_max = 10", `2:20: limits.tasks_max: a control group for each worker is not built yet: TasksMax= in the unit limits the whole app`},
 		{"[log]\nmax_size = '1MiB'", `2:1: "log.max_size" is not built yet`},
 		{"[[listen]]\naddress = 'udp://:53'", `2:11: listen.address: "udp://:53": udp is not built yet: use tcp://, tcp4://, tcp6:// or unix://`},
 

@@ -220,17 +220,6 @@ func (d *draft) finishRest() {
 	if restart.MaxDelay < restart.Delay {
 		d.report(d.origin("restart.max_delay", "restart.delay"), fmt.Errorf("restart.max_delay (%s) must not be less than restart.delay (%s)", restart.MaxDelay, restart.Delay))
 	}
-	for _, key := range []struct {
-		name, unit string
-		set        bool
-	}{
-		{"limits.memory_max", "MemoryMax", d.config.Limits.MemoryMax != 0},
-		{"limits.tasks_max", "TasksMax", d.config.Limits.TasksMax != 0},
-	} {
-		if key.set {
-			d.report(d.origins[key.name], fmt.Errorf("a control group for each worker is not built yet: %s= in the unit limits the whole app", key.unit))
-		}
-	}
 	if mask := d.config.MarkMask; mask != 0 && d.config.Workers > supervisor.MarkedSlots(mask) {
 		d.report(d.origins["count.mark_mask"], fmt.Errorf("its bits tell %d workers apart, and there are %d: add some", supervisor.MarkedSlots(mask), d.config.Workers))
 	}

@@ -64,6 +64,7 @@ func become(first int) (doing string, err error) {
 		{"reset its OOM score", resetOOMScore},
 		{"drop the master's capabilities", dropInheritable},
 		{"have its calls captured", capture},
+		{"enter its control group", enterGroup},
 		{"limit its open files", limitFiles}, // after the last that opens one
 		{"pin it to a CPU", pin},
 		{changingUser, changeUser},
@@ -94,6 +95,14 @@ func resetOOMScore(*plan) error {
 		_ = os.WriteFile(file, []byte("0"), 0)
 	}
 	return nil
+}
+
+// enterGroup comes late: threads that the shim needs count for pids.max.
+func enterGroup(p *plan) error {
+	if p.Group == "" {
+		return nil
+	}
+	return os.WriteFile(p.Group, []byte("0"), 0)
 }
 
 // limitFiles tells the runtime too, which would restore the limit at the exec.

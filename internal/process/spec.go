@@ -24,8 +24,9 @@ type Spec struct {
 	User  *Credential // nil: the master's
 	Umask int         // -1: the master's
 
-	NoFile int  // RLIMIT_NOFILE (getrlimit(2)), soft and hard; 0: the master's. CheckNoFile says whether it can be had
-	Pin    bool // run on one of the master's CPUs, by Slot
+	Group  string // cgroup.procs of the control group that it enters; "": the master's
+	NoFile int    // RLIMIT_NOFILE (getrlimit(2)), soft and hard; 0: the master's. CheckNoFile says whether it can be had
+	Pin    bool   // run on one of the master's CPUs, by Slot
 
 	ParentDeath syscall.Signal // sent to the leader when Serve's thread ends, so when the master dies; 0: none
 	PIDIn       []string       // names of variables to set to the worker's own pid: LISTEN_PID (sd_listen_fds(3))

@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 		"unmarked":     helpUnmarked,
 		"family":       helpFamilyOfAnother,
 		"inner":        helpInner,
+		"full":         helpFull,
 	}[name]
 	if !known {
 		fmt.Fprintf(os.Stderr, "unknown helper %q\n", name)

@@ -1,7 +1,9 @@
 package sockets
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,9 +48,9 @@ func binding(host string, port int, v6, v6only bool) Program {
 }
 
 // replace puts the slot's socket in the place of the program's, as the caller of Learn does.
-func replace(t *testing.T, a *testApp, slot int, p Program) {
+func replace(t *testing.T, a *testApp, p Program) {
 	t.Helper()
-	check(t, unix.Dup3(a.take(t, slot, p), p.Socket, unix.O_CLOEXEC))
+	check(t, unix.Dup3(a.take(t, 0, p), p.Socket, unix.O_CLOEXEC))
 }
 
 // Every kind of socket that a program can bind, its own user's or another's.
@@ -99,7 +101,7 @@ func learn(t *testing.T, uid, protocol int, p Program, want string, dual bool) {
 	}
 	_, err = a.line.Learn(slots, p)
 	wantError(t, err, "serves it in mode")
-	replace(t, a, 0, p)
+	replace(t, a, p)
 	a.line.Settle()
 	if got := a.line.Sources(); !slices.Equal(got, []string{"learned"}) {
 		t.Errorf("sources %v", got)
@@ -193,7 +195,7 @@ func TestLearnSeveral(t *testing.T) {
 		if want := []string{sprint("%d", port), sprint("%d-2", port), sprint("%d", port+1)}[i]; l.Name != want {
 			t.Errorf("name %q, want %q", l.Name, want)
 		}
-		replace(t, a, 0, p)
+		replace(t, a, p)
 	}
 	files, err := a.files(1)
 	check(t, err)
@@ -267,12 +269,12 @@ func TestLearnUnix(t *testing.T) {
 	if l.Address() != "unix://"+path+"?mode=0620" || l.Name != "my-app.sock" || l.Mode != ModeShared || l.Nonblocking {
 		t.Errorf("learned %+v", l)
 	}
-	info, err := os.Lstat(path)
-	check(t, err)
-	if info.Mode().Perm() != 0o620 || int(statOf(info).Uid) != uid {
-		t.Errorf("the file is %s of %d", info.Mode(), statOf(info).Uid)
+	var stat unix.Stat_t
+	check(t, unix.Lstat(path, &stat))
+	if stat.Mode&0o777 != 0o620 || int(stat.Uid) != uid {
+		t.Errorf("the file is %o of %d", stat.Mode, stat.Uid)
 	}
-	replace(t, a, 0, p)
+	replace(t, a, p)
 	a.line.Settle()
 	wantServed(t, a, path)
 	link := filepath.Join(t.TempDir(), "link")
@@ -302,4 +304,58 @@ func TestLearnUnixOfAnother(t *testing.T) {
 	wantFiles(t, path, "app.sock")
 	_, err = a.line.Learn(1, other)
 	check(t, err)
+}
+
+// What cannot be learned keeps its path.
+func TestLearnUnixFails(t *testing.T) {
+	sameFiles(t)
+	path := socketPath(t)
+	a := open(t, 1)
+	p := bound(t, 0, os.Getuid(), Program{Network: "unix", Path: path})
+	check(t, os.WriteFile(fileAt(path).second, nil, 0o600))
+	_, err := a.line.Learn(1, p)
+	wantError(t, err, "forkd needs the name "+fileAt(path).second)
+	wantFiles(t, path, ".app.sock.forkd", "app.sock")
+	check(t, os.Remove(fileAt(path).second))
+	_, err = a.line.Learn(1, p)
+	check(t, err)
+}
+
+// Nor does one lose it where the file system is full, which is known after the path is free.
+func TestLearnUnixWithoutRoom(t *testing.T) {
+	cmd := helperCommand(t, "full", "DIR="+t.TempDir())
+	cmd.SysProcAttr = namespaces(0)
+	cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNS
+	runHelper(t, cmd)
+}
+
+func helpFull() error {
+	dir := os.Getenv("DIR")
+	if err := unix.Mount("none", dir, "tmpfs", 0, "nr_inodes=2"); err != nil { // the directory and a file
+		return err
+	}
+	s, err := openApp(nil, 1)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	p := Program{Network: "unix", Path: filepath.Join(dir, "app.sock")}
+	if p.Socket, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
+	}
+	defer unix.Close(p.Socket)
+	if err := unix.Bind(p.Socket, &unix.SockaddrUnix{Name: p.Path}); err != nil {
+		return err
+	}
+	if _, err := s.line.Learn(1, p); !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("learned: %w", err)
+	}
+	if err := unix.Listen(p.Socket, 1); err != nil {
+		return err
+	}
+	conn, err := net.Dial("unix", p.Path)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

@@ -34,9 +34,9 @@ func fileAt(path string) socketFile {
 
 func statOf(info os.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
 
-// clear frees both names. A socket file on which nobody listens is removed, and one of
-// workers of this app, own, that a dead master left. Any other is refused, with a
-// *HeldError if somebody listens.
+// clear frees the path: what is there gets the second name, for putBack or keep. A socket
+// file on which nobody listens may be replaced, and one of workers of this app, own, that a
+// dead master left. Any other is refused, with a *HeldError if somebody listens.
 func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Closer) error {
 	for _, name := range []string{f.path, f.second} {
 		info, err := os.Lstat(name)
@@ -57,11 +57,30 @@ func (f *socketFile) clear(l Listener, own func(Holder) bool, closer *closing.Cl
 				return held
 			}
 		}
-		if err := f.change(func() error { return os.Remove(name) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return f.explain(l, err)
+	}
+	err := f.change(func() error {
+		if err := unix.Unlink(f.second); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
 		}
+		return unix.Rename(f.path, f.second) // of two names of one file it would do nothing
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f.explain(l, err)
 	}
 	return nil
+}
+
+// putBack undoes clear, where nothing could be bound.
+func (f *socketFile) putBack() {
+	_ = f.change(func() error {
+		return unix.Renameat2(unix.AT_FDCWD, f.second, unix.AT_FDCWD, f.path, unix.RENAME_NOREPLACE)
+	})
+}
+
+// keep gives the socket's file the second name, in the place of what clear has put there.
+func (f *socketFile) keep() {
+	_ = f.change(func() error { return unix.Unlink(f.second) })
+	_ = f.link(f.path, f.second) // without it another socket is bound when the path is gone
 }
 
 // alive reports whether somebody listens on a socket file; true where it cannot be told.
@@ -98,9 +117,6 @@ func (f *socketFile) bind(fd int, perm fs.FileMode) error {
 	}
 	if err == nil && perm != 0 {
 		err = f.chmod(perm)
-	}
-	if err == nil {
-		_ = f.link(f.path, f.second) // without it another socket is bound when the path is gone
 	}
 	return err
 }
@@ -144,26 +160,33 @@ func (f *socketFile) remove() {
 	f.info = nil
 }
 
-// on acts on the socket's own file, if the name leads to it, by a path of /proc that
-// stays valid whatever becomes of the name. act's errors must not show that path.
-func (f *socketFile) on(name string, act func(path string) error) error {
-	file, err := os.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+// on acts on the socket's own file, if the name leads to it, by a path of /proc that stays
+// valid whatever becomes of the name, and in the directory where that is. act's errors must
+// not show that path.
+func (f *socketFile) on(name string, act func(path string, dir int) error) error {
+	dir, err := unix.Open(filepath.Dir(name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat(dir, filepath.Base(name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	if info, err := file.Stat(); err != nil || !os.SameFile(info, f.info) {
 		return errNotOurs
 	}
-	return act(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	return act(fmt.Sprintf("/proc/self/fd/%d", fd), dir)
 }
 
 func (f *socketFile) chmod(perm fs.FileMode) error {
-	return f.on(f.path, func(path string) error { return unix.Chmod(path, uint32(perm.Perm())) })
+	return f.on(f.path, func(path string, _ int) error { return unix.Chmod(path, uint32(perm.Perm())) })
 }
 
 func (f *socketFile) chown(to Owner) error {
-	return f.on(f.path, func(path string) error {
+	return f.on(f.path, func(path string, _ int) error {
 		if err := unix.Chown(path, int(to.UID), int(to.GID)); err != nil {
 			return fmt.Errorf("chown to uid %d and gid %d: %w", to.UID, to.GID, err)
 		}
@@ -171,11 +194,12 @@ func (f *socketFile) chown(to Owner) error {
 	})
 }
 
+// link gives the file another name beside one that it has, which is where whoever may lead
+// the path elsewhere may make files too. So it needs nobody else's rights; they might not do:
+// a file's owner or root alone may link it (protected_hardlinks, proc_sys_fs(5)).
 func (f *socketFile) link(from, to string) error {
-	return f.on(from, func(path string) error {
-		return f.change(func() error {
-			return unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW) // the link of /proc alone
-		})
+	return f.on(from, func(path string, dir int) error {
+		return unix.Linkat(unix.AT_FDCWD, path, dir, filepath.Base(to), unix.AT_SYMLINK_FOLLOW) // the link of /proc alone
 	})
 }
 
@@ -227,6 +251,9 @@ func (f *socketFile) explain(l Listener, err error) error {
 	case errors.Is(err, unix.EROFS):
 		return fmt.Errorf("cannot listen on %s: %s is read-only: choose a path under /run", l, dir)
 	case errors.Is(err, fs.ErrPermission):
+		if uid, err := safefile.Redirector(dir); err == nil && uid != os.Geteuid() {
+			return fmt.Errorf("cannot listen on %s: another user may have the path lead elsewhere, so that the socket is made with the rights of uid %d alone, which may not make or remove files in %s: give %s to that user, or choose a path whose directories are root's", l, uid, dir, dir)
+		}
 		return fmt.Errorf("cannot listen on %s: no permission to make or remove files in %s: give it to the master's user or choose another path", l, dir)
 	default:
 		return fmt.Errorf("cannot listen on %s: %w", l, err)

@@ -19,26 +19,29 @@ type unixSocket struct {
 // bind sets the file's permissions before anybody can connect.
 func (u *unixSocket) bind(int) (*socket, error) {
 	file := fileAt(u.at.path)
-	if err := file.clear(u.listener, u.set.own, &u.set.closer); err != nil {
-		return nil, err
-	}
 	fd, err := u.listener.socket(unix.AF_UNIX, 0)
 	if err != nil {
 		return nil, file.explain(u.listener, err)
 	}
 	m := newSocket(fd)
 	m.closer = &u.set.closer
+	if err := file.clear(u.listener, u.set.own, m.closer); err != nil {
+		m.close()
+		return nil, err
+	}
 	if err = file.bind(fd, u.listener.Perm); err == nil {
 		err = m.listen(u.listener.Backlog)
 	}
 	if err != nil {
 		file.remove()
+		file.putBack()
 		m.close()
 		return nil, file.explain(u.listener, err)
 	}
+	file.keep()
 	u.file = file
-	if u.listener.Owner != nil {
-		u.warnOf("owner", u.file.chown(u.listener.owner()))
+	if owner := u.listener.owner(); u.listener.Owner != nil || statOf(file.info).Uid != owner.UID {
+		u.warnOf("owner", u.file.chown(owner))
 	}
 	return m, nil
 }

@@ -359,3 +359,19 @@ func helpFull() error {
 	}
 	return conn.Close()
 }
+
+// A wildcard cannot be bound beside another user's sockets, nor they beside it.
+func TestLearnedOfAnother(t *testing.T) {
+	needRoot(t)
+	sameFiles(t)
+	port := freeRange(t, 1)
+	a := open(t, 1)
+	p := bound(t, 0, nobody, binding("127.0.0.1", port, false, false))
+	_, err := a.line.Learn(1, p)
+	check(t, err)
+	replace(t, a, p)
+	_, err = a.Open([]Listener{tcp("http", "", port)}, 1)
+	wantError(t, err, sprint("cannot listen on :%d: the app has learned 127.0.0.1:%d from workers of uid 65534", port, port), "declare that address instead, or stop the app and start it again")
+	_, err = a.Open([]Listener{tcp("http", "127.0.0.1", port)}, 1)
+	check(t, err)
+}

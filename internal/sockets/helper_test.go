@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 		"unmarked":     helpUnmarked,
 		"family":       helpFamilyOfAnother,
 		"inner":        helpInner,
+		"fastopen":     helpFastOpen,
 		"full":         helpFull,
 	}[name]
 	if !known {

@@ -63,6 +63,7 @@ func options() []option {
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", nil},
 		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT", nil},
 		{unix.IPPROTO_TCP, unix.TCP_SAVE_SYN, "TCP_SAVE_SYN", nil},
+		{unix.IPPROTO_TCP, unix.TCP_FASTOPEN, "TCP_FASTOPEN", nil},
 		{unix.IPPROTO_TCP, unix.TCP_CONGESTION, "TCP_CONGESTION", nil},
 	}
 }
@@ -110,12 +111,18 @@ func setOptions(fd int, want, given [][]byte) (changed []string) {
 }
 
 // imitate gives a slot's socket the options and O_NONBLOCK of a program's. Where it gets
-// connections from, and their mark unless the program sets one, is the listener's matter.
+// connections from, and their mark and TCP_FASTOPEN unless the program sets one, is the
+// listener's matter: listen(2) sets the latter where net.ipv4.tcp_fastopen says so.
 func (m *socket) imitate(fd int, p Program) error {
 	theirs := readOptions(p.Socket)
 	for i, o := range options() {
-		if o.level == unix.SOL_SOCKET && (o.name == unix.SO_BINDTOIFINDEX || o.name == unix.SO_MARK && !slices.ContainsFunc(theirs[i], isSet)) {
+		switch o.label {
+		case "SO_BINDTODEVICE":
 			theirs[i] = nil
+		case "SO_MARK", "TCP_FASTOPEN":
+			if !slices.ContainsFunc(theirs[i], isSet) {
+				theirs[i] = nil
+			}
 		}
 	}
 	setOptions(fd, theirs, nil)
@@ -144,6 +151,9 @@ func (b *boundAddress) reset(slot int) (changed []string, err error) {
 			return nil, fmt.Errorf("cannot look at the options of %s: %w", b.describe(m), err)
 		}
 		b.mark(m, fd)
+		if m.fastopen > 0 {
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, m.fastopen)
+		}
 		want = readOptions(fd)
 		unix.Close(fd)
 	}

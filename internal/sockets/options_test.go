@@ -3,6 +3,7 @@ package sockets
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -113,4 +114,69 @@ func TestResetOfPassed(t *testing.T) {
 	if changed, err := s.Reset(0); !slices.Equal(changed, []string{"SO_KEEPALIVE", "TCP_NODELAY"}) || err != nil {
 		t.Errorf("set back %v, %v", changed, err)
 	}
+}
+
+// A program's TCP_FASTOPEN is the slot's socket's, until nobody has that: then it is as
+// listen(2) had set it, by net.ipv4.tcp_fastopen.
+func TestFastOpen(t *testing.T) {
+	for _, setting := range []string{"1", "1027"} {
+		cmd := helperCommand(t, "fastopen", "FASTOPEN="+setting)
+		cmd.SysProcAttr = namespaces(0)
+		runHelper(t, cmd)
+	}
+}
+
+func helpFastOpen() error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte(os.Getenv("FASTOPEN")), 0); err != nil {
+		return err
+	}
+	l := tcp("http", "", 0)
+	s, err := openApp([]Listener{l}, 1)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	files, err := s.files(0)
+	if err != nil {
+		return err
+	}
+	queue := func(fd int) int {
+		n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	fresh := map[string]int{"1": 0, "1027": l.Backlog}[os.Getenv("FASTOPEN")]
+	for _, asked := range []int{0, 5, 0} {
+		own, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(own)
+		if asked > 0 {
+			if err := unix.SetsockoptInt(own, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, asked); err != nil {
+				return err
+			}
+		}
+		want := fresh
+		if asked > 0 {
+			want = asked
+		}
+		p := binding("::", s.port("http"), true, false)
+		p.Socket = own
+		if fd, err := s.line.Take(0, 0, p, "program"); err != nil || fd != files[0] || queue(fd) != want {
+			return fmt.Errorf("asked for %d, took %d with %d, want %d, %w", asked, fd, queue(fd), want, err)
+		}
+		if changed, err := s.Reset(0); len(changed) > 0 || err != nil || queue(files[0]) != fresh {
+			return fmt.Errorf("set back %v to %d, want %d, %w", changed, queue(files[0]), fresh, err)
+		}
+	}
+	if err := unix.SetsockoptInt(files[0], unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 7); err != nil { // by a worker, later
+		return err
+	}
+	if changed, err := s.Reset(0); !slices.Equal(changed, []string{"TCP_FASTOPEN"}) || err != nil || queue(files[0]) != fresh {
+		return fmt.Errorf("set back %v to %d, want %d, %w", changed, queue(files[0]), fresh, err)
+	}
+	return nil
 }

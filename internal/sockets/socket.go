@@ -27,6 +27,7 @@ type socket struct {
 	listener  string          // of LISTENER.SLOT, as it was passed
 	options   [][]byte        // of a socket unit's, as it was passed
 	given     [][]byte        // the options that a program's own socket had, see imitate
+	fastopen  int             // TCP_FASTOPEN as the first listen(2) has set it
 	damaged   bool            // a worker has set what cannot be set back: told
 
 	next    *socket      // of a group: another one for the slot, see group.fileFor
@@ -41,6 +42,9 @@ func newSocket(fd int) *socket { return &socket{fd: fd, cookie: cookie(fd)} }
 func (m *socket) listen(backlog int) error {
 	if err := unix.Listen(m.fd, backlog); err != nil {
 		return os.NewSyscallError("listen", err)
+	}
+	if m.backlog == 0 && !m.isUnix() {
+		m.fastopen, _ = unix.GetsockoptInt(m.fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN)
 	}
 	state, err := m.inspect()
 	if m.isUnix() && err != nil {

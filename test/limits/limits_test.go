@@ -41,13 +41,15 @@ func boot() (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	forkd := filepath.Join(dir, "forkd")
-	build := exec.Command("go", "build", "-o", forkd, "../../cmd/forkd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("cannot build forkd: %w\n%s", err, out)
+	forkd, self := filepath.Join(dir, "forkd"), filepath.Join(dir, "limits.test")
+	for _, args := range [][]string{{"build", "-o", forkd, "../../cmd/forkd"}, {"test", "-c", "-o", self, "."}} { // the race detector does not run in there
+		build := exec.Command("go", args...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("cannot build %s: %w\n%s", args[2], err, out)
+		}
 	}
-	cmd := exec.Command("../with-systemd", append([]string{"--vm"}, os.Args...)...)
+	cmd := exec.Command("../with-systemd", append([]string{"--vm", self}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), binary+"="+forkd, "WITH_SYSTEMD_TIMEOUT=900", "WITH_SYSTEMD_SHARE="+dir)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	err = cmd.Run()

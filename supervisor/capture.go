@@ -159,6 +159,11 @@ func (w *worker) calledListen(listen bool, cookie uint64) []pool.Event {
 func (e *executor) learn(w *worker, r *release, p sockets.Program) (listener int, ok bool) {
 	var l sockets.Listener
 	err := e.mayLearn(r, p.Network, p.Path)
+	for generation, next := range e.releases {
+		if generation > w.id.Generation && next.listeners != nil && next.cfg.User.uid() != r.cfg.User.uid() {
+			err = fmt.Errorf("the workers' user changes from uid %d to uid %d", r.cfg.User.uid(), next.cfg.User.uid())
+		}
+	}
 	if err == nil {
 		l, err = r.listeners.Learn(e.slots, p)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -113,6 +114,14 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 	if a.Result == pool.ResultDone {
 		e.unlearn(e.current(a.Generation))
 	}
+	e.learned = slices.DeleteFunc(e.learned, func(l sockets.Listener) bool {
+		for _, r := range e.releases {
+			if r.listeners != nil && r.listeners.HasLearned(l) {
+				return false
+			}
+		}
+		return true
+	})
 	if e.reloading {
 		e.reloading, e.reloadFailed = false, nil
 		if a.Result != pool.ResultDone {
@@ -125,14 +134,14 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 }
 
 // imply takes over the listeners of the passed sockets. Those that a killed master has
-// learned are learned again, but for what mayLearn would refuse.
+// learned are learned again, but for what mayLearn would refuse, and another user's.
 func (e *executor) imply(r *release) {
 	for _, l := range e.sockets.Implied() {
 		l.Learned = l.Learned && r.pass == ""
 		switch {
 		case !l.Learned:
 			e.implied = append(e.implied, l)
-		case e.mayLearn(r, l.Network, l.Path) == nil:
+		case e.mayLearn(r, l.Network, l.Path) == nil && l.LearnedFrom() == r.cfg.User.uid():
 			e.learned = append(e.learned, l)
 		}
 	}
@@ -140,11 +149,18 @@ func (e *executor) imply(r *release) {
 
 // sameUser refuses another user for the workers of an app that has learned listeners: their
 // sockets are its old user's, and so are the paths, which the master may touch for it alone.
+// Declared ones would be the master's own, and so may its learned ones be declared.
 func (e *executor) sameUser(cfg Config) error {
-	for _, r := range e.releases {
-		if len(cfg.Listeners) == 0 && len(e.learned) > 0 && r.cfg.User.uid() != cfg.User.uid() {
+	uid := cfg.User.uid()
+	for _, l := range e.learned {
+		switch from := l.LearnedFrom(); {
+		case from == uid, from == os.Geteuid() && len(cfg.Listeners) > 0:
+		case from == os.Geteuid():
 			return fmt.Errorf("cannot change the workers' user from uid %d to uid %d: what the app listens on, it has learned from the old user's workers: declare it too (%s), or stop the app and run it again",
-				r.cfg.User.uid(), cfg.User.uid(), declared(e.learned))
+				from, uid, declared(e.learned))
+		default:
+			return fmt.Errorf("cannot change the workers' user from uid %d to uid %d: the sockets of %s are the old user's, as the app has learned it from its workers: stop the app and run it again",
+				from, uid, l.Address())
 		}
 	}
 	return nil

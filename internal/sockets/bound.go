@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // boundAddress is one address that is served in one way. All ListenerSets that want it
@@ -28,6 +26,9 @@ type boundAddress struct {
 
 func (s *Set) newAddress(l Listener, at bindAddr, overlapping bool, given []*socket) *boundAddress {
 	b := &boundAddress{set: s, at: at, listener: l, overlapping: overlapping, learned: l.Learned, uid: os.Geteuid()}
+	if l.Learned {
+		b.uid = l.LearnedFrom()
+	}
 	b.listener.Port = at.end.port
 	b.mode = newMode(b, given)
 	return b
@@ -126,10 +127,6 @@ func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
 func (b *boundAddress) adopt(given []*socket) error {
 	for _, m := range given {
 		b.put(m)
-		var stat unix.Stat_t
-		if b.learned && unix.Fstat(m.fd, &stat) == nil {
-			b.uid = int(stat.Uid)
-		}
 		if m.unitOwned { // systemd has not been asked to
 			if _, err := setNonblocking(m.fd, b.listener.Nonblocking); err != nil {
 				b.set.notice("listener %s: cannot change O_NONBLOCK of its socket: %v", b.listener.Name, err)

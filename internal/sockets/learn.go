@@ -66,6 +66,12 @@ func (l *ListenerSet) Include(from *ListenerSet) {
 	}
 }
 
+// HasLearned reports whether the set has a learned listener still, or one that declares it.
+func (l *ListenerSet) HasLearned(learned Listener) bool {
+	want, err := resolve(learned, 1, true)
+	return err == nil && slices.ContainsFunc(l.served, func(e *served) bool { return e.families[0].learned && e.want.same(want) })
+}
+
 // listener is what would have forkd listen where the program's socket is bound.
 func (p Program) listener() (l Listener, err error) {
 	at, err := localAddr(p.Socket)
@@ -85,12 +91,30 @@ func (p Program) listener() (l Listener, err error) {
 		return l, errors.New("its socket is bound to a device (SO_BINDTODEVICE), which forkd's listeners are not")
 	default:
 		l = at.end.listener()
+		l.Owner = socketOwner(p.Socket)
 		l.Mode, l.Balance = ModeReuseport, BalanceHash
 		freebind, err := unix.GetsockoptInt(p.Socket, unix.IPPROTO_IP, unix.IP_FREEBIND)
 		l.Freebind = err == nil && freebind != 0
 	}
 	l.Backlog, l.Nonblocking = DefaultBacklog, p.Nonblocking
 	return l, nil
+}
+
+// socketOwner is whose a socket is, which tells who may bind others beside it.
+func socketOwner(fd int) *Owner {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return nil
+	}
+	return &Owner{stat.Uid, stat.Gid}
+}
+
+// LearnedFrom is the user whose workers' sockets a learned listener's are.
+func (l Listener) LearnedFrom() (uid int) {
+	if l.Network == "unix" || l.Owner == nil {
+		return os.Geteuid()
+	}
+	return int(l.Owner.UID)
 }
 
 // onDevice reports whether the program serves one network device alone.
@@ -120,11 +144,6 @@ func (l Listener) plainName() string {
 // (socket(7), SO_REUSEPORT): so the kernel refuses what it would refuse to the program, to
 // join another user's sockets above all, and no other user can join these.
 func (b *boundAddress) joinProgram(program, slots int) error {
-	var stat unix.Stat_t
-	if err := unix.Fstat(program, &stat); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	b.uid = int(stat.Uid)
 	was, err := unix.GetsockoptInt(program, unix.SOL_SOCKET, unix.SO_REUSEADDR)
 	if err == nil {
 		err = share(program) // sets both

@@ -275,6 +275,9 @@ func (s *Set) Implied() []Listener {
 			l.Mode, l.Balance = ModeShared, ""
 			plain = strings.TrimSuffix(filepath.Base(l.Path), ".sock")
 		}
+		if l.Learned && !p.isUnix() {
+			l.Owner = socketOwner(p.fd)
+		}
 		if p.unitOwned {
 			l.Name = strings.TrimSuffix(p.passedAs, ".socket")
 		}

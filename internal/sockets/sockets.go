@@ -47,7 +47,7 @@ type Listener struct {
 	Port        int         // 0: one that the kernel picks, the same for all slots; in ModeEach slot 0's
 	Path        string      // unix: absolute
 	Perm        fs.FileMode // unix: the socket file's; 0: what umask leaves
-	Owner       *Owner      // unix: the socket file's; nil: the master's user
+	Owner       *Owner      // unix: the socket file's; of a learned TCP one its sockets'; nil: the master's user
 	Mode        string      // ModeReuseport, ModeShared, ModeEach; "": reuseport, for unix shared
 	Balance     string      // BalanceHash, BalanceSource; ModeReuseport only
 	Backlog     int         // of each socket; the kernel cuts it to net.core.somaxconn
@@ -56,7 +56,7 @@ type Listener struct {
 	Freebind    bool        // TCP: the host may get the address later (IP_FREEBIND, ip(7))
 }
 
-// Owner is the owner of a file.
+// Owner is the owner of a file or a socket.
 type Owner struct{ UID, GID uint32 }
 
 // Passed is a socket that the master was started with (sd_listen_fds(3)).

@@ -175,7 +175,7 @@ func (c *count) recent(out time.Time) bool {
 
 // missing is how many hosts there are too few, for not so long that they won't come back.
 func (c *count) missing() int {
-	if c.m.Differ.IsZero() || c.now.Sub(c.m.Differ) >= c.StartTimeout {
+	if c.m.Fewer.IsZero() || c.now.Sub(c.m.Fewer) >= c.StartTimeout {
 		return 0
 	}
 	return max(0, c.m.Wanted-c.there)

@@ -48,16 +48,19 @@ func (p Policy) Advise(now time.Time, m Memory, hosts []Host) (Memory, Advice) {
 // once they have stayed, whoever has started them: until then they may be the successors
 // of hosts that are about to leave. Fewer are not: hosts that have vanished may be back.
 func (c *count) adopt() {
-	if c.there == c.m.Wanted {
-		c.m.Differ = time.Time{}
-		return
+	since := func(t *time.Time, differs bool) {
+		switch {
+		case !differs:
+			*t = time.Time{}
+		case t.IsZero():
+			*t = c.now
+		}
 	}
-	if c.m.Differ.IsZero() {
-		c.m.Differ = c.now
-	}
+	since(&c.m.Fewer, c.there < c.m.Wanted)
+	since(&c.m.More, c.there > c.m.Wanted)
 	gather := !c.m.Began.IsZero() && c.now.Sub(c.m.Began) < gathering
-	if c.there > c.m.Wanted && (gather || c.now.Sub(c.m.Differ) >= c.StartTimeout) {
-		c.m.Wanted, c.m.Differ = c.bounded(c.there), time.Time{}
+	if c.there > c.m.Wanted && (gather || c.now.Sub(c.m.More) >= c.StartTimeout) {
+		c.m.Wanted, c.m.More = c.bounded(c.there), time.Time{}
 	}
 }
 
@@ -93,7 +96,7 @@ func (c *count) out() string {
 func (c *count) keep() string {
 	why := fmt.Sprintf("utilization %s is from %s to %s: %s", percent(c.utilization(c.peak)), percent(c.under()), percent(c.over()), c.figures(c.peak))
 	few := c.a.Hosts + c.coming
-	if few < c.MinHosts && !c.m.Differ.IsZero() && c.now.Sub(c.m.Differ) >= c.OutCooldown && !c.held(c.OutCooldown, c.m.Out, c.m.In) {
+	if few < c.MinHosts && !c.m.Fewer.IsZero() && c.now.Sub(c.m.Fewer) >= c.OutCooldown && !c.held(c.OutCooldown, c.m.Out, c.m.In) {
 		c.grow(c.MinHosts, few)
 		return fmt.Sprintf("%s there, %s the least: %s", are(few), are(c.MinHosts), c.figures(c.connections))
 	}
@@ -150,7 +153,7 @@ func (c *count) in() string {
 		c.order(s.ID, Order{Boot: s.Boot, Since: c.now})
 		c.a.Drain = append(c.a.Drain, s.ID)
 	}
-	c.m.Wanted, c.m.In, c.m.Differ = c.a.Hosts-len(leave), c.now, time.Time{}
+	c.m.Wanted, c.m.In, c.m.Fewer, c.m.More = c.a.Hosts-len(leave), c.now, time.Time{}, time.Time{}
 	return fmt.Sprintf("%s; with %s it is %s", why, plural(c.m.Wanted, "host"), percent(100*float64(c.peak)/float64(room)))
 }
 

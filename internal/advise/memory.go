@@ -16,7 +16,8 @@ type Memory struct {
 	Out    time.Time            `json:"out,omitzero"`     // the last out
 	In     time.Time            `json:"in,omitzero"`      // the last in
 	Waits  time.Time            `json:"waits,omitzero"`   // since when an out waits for hosts that are coming
-	Differ time.Time            `json:"differ,omitzero"`  // since when another number of hosts is there than is wanted
+	Fewer  time.Time            `json:"fewer,omitzero"`   // since when fewer hosts are there than are wanted
+	More   time.Time            `json:"more,omitzero"`    // since when more are
 	Peak   Peak                 `json:"peak,omitzero"`
 	Orders map[string]Order     `json:"orders,omitempty"` // by the host's id
 	Sheds  map[string]time.Time `json:"sheds,omitempty"`  // by the host's id: what it sheds is elsewhere by then
@@ -62,7 +63,7 @@ func Start(now time.Time) Memory { return Memory{Began: now} }
 // clock was ahead, or of a stranger: they are now.
 func (m Memory) recall(now time.Time) Memory {
 	m.Orders, m.Sheds, m.Told.Remove = maps.Clone(m.Orders), maps.Clone(m.Sheds), slices.Clone(m.Told.Remove)
-	for _, t := range []*time.Time{&m.Began, &m.At, &m.Out, &m.In, &m.Waits, &m.Differ, &m.Peak.Since, &m.Told.At} {
+	for _, t := range []*time.Time{&m.Began, &m.At, &m.Out, &m.In, &m.Waits, &m.Fewer, &m.More, &m.Peak.Since, &m.Told.At} {
 		if t.After(now) {
 			*t = now
 		}
@@ -80,7 +81,7 @@ func (m Memory) recall(now time.Time) Memory {
 	}
 	m.Wanted, m.Asked = min(max(m.Wanted, 0), mostHosts), min(max(m.Asked, 0), mostHosts)
 	if !m.At.IsZero() && now.Sub(m.At) > forgetAfter {
-		m.Wanted, m.Waits, m.Differ, m.Peak = 0, time.Time{}, time.Time{}, Peak{}
+		m.Wanted, m.Waits, m.Fewer, m.More, m.Peak = 0, time.Time{}, time.Time{}, time.Time{}, Peak{}
 		if !m.Began.IsZero() {
 			m.Began = now
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/forkd/forkd/internal/advise"
+	"github.com/forkd/forkd/internal/advise"
 )
 
 const (
@@ -21,7 +21,6 @@ const (
 // machine is a host of a world.
 type machine struct {
 	id          string
-	boot        int
 	state       string
 	connections int
 	ready       time.Time // of one that boots: when it serves
@@ -37,7 +36,7 @@ type shedding struct {
 // the fewest connections. It does what it is advised to, at once or with a delay.
 type world struct {
 	t      testing.TB
-	p      Policy
+	p      advise.Policy
 	rand   *rand.Rand
 	now    time.Time
 	hosts  []*machine
@@ -51,23 +50,25 @@ type world struct {
 	refused  int
 	cut      int // of hosts that were removed
 	moved    int // by shedding
-	m        Memory
-	a        Advice
-	reported []Host
+	m        advise.Memory
+	a        advise.Advice
+	reported []advise.Host
 	outs     []time.Time
 	ins      []time.Time
+	open     []*machine // for place
+	levels   []int
 	broken   map[string]bool // hosts that never become ready
 }
 
-func newWorld(t testing.TB, p Policy, seed uint64, hosts int) *world {
+func newWorld(t testing.TB, p advise.Policy, seed uint64, hosts int) *world {
 	w := &world{
 		t: t, p: p, rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_700_000_000, 0).UTC(),
 		bootIn: 90 * time.Second, limit: limit, returns: make([]int, int(reconnect/step)+1), broken: map[string]bool{},
 	}
 	for range hosts {
-		w.add().state = StateReady
+		w.add().state = advise.StateReady
 	}
-	w.m = Start(w.now)
+	w.m = advise.Start(w.now)
 	w.reported = w.report()
 	return w
 }
@@ -110,10 +111,10 @@ func (w *world) step() {
 	w.now = w.now.Add(step)
 	for _, h := range w.hosts {
 		if h.state == "" && !h.ready.After(w.now.Add(10*time.Second)) {
-			h.state = StateStarting
+			h.state = advise.StateStarting
 		}
-		if h.state == StateStarting && !h.ready.After(w.now) && !w.broken[h.id] {
-			h.state = StateReady
+		if h.state == advise.StateStarting && !h.ready.After(w.now) && !w.broken[h.id] {
+			h.state = advise.StateReady
 		}
 		kept := h.shed[:0]
 		for _, s := range h.shed {
@@ -163,10 +164,12 @@ func (w *world) leave(n int) {
 
 // place sends clients to the hosts that serve, always to the emptiest.
 func (w *world) place(n int) {
-	room := 0
+	w.open, w.levels = w.open[:0], w.levels[:0]
+	room, most := 0, w.most()
 	for _, h := range w.hosts {
 		if h.serves() {
-			room += max(0, w.most()-h.connections)
+			w.open, w.levels = append(w.open, h), append(w.levels, h.connections)
+			room += max(0, most-h.connections)
 		}
 	}
 	if n > room {
@@ -174,14 +177,15 @@ func (w *world) place(n int) {
 		w.comeBack(n-room, reconnect)
 		n = room
 	}
-	low, high := 0, w.most() // the level to which they are filled up
+	if n <= 0 {
+		return
+	}
+	low := slices.Min(w.levels) // the level to which they are filled up
+	high := min(most, low+n)
 	for low < high {
-		level := (low + high) / 2
-		filled := 0
-		for _, h := range w.hosts {
-			if h.serves() {
-				filled += max(0, level-h.connections)
-			}
+		level, filled := (low+high)/2, 0
+		for _, c := range w.levels {
+			filled += max(0, level-c)
 		}
 		if filled >= n {
 			high = level
@@ -189,12 +193,10 @@ func (w *world) place(n int) {
 			low = level + 1
 		}
 	}
-	for _, h := range w.hosts {
-		if h.serves() && n > 0 {
-			more := min(n, max(0, low-h.connections))
-			h.connections += more
-			n -= more
-		}
+	for _, h := range w.open {
+		more := min(n, max(0, low-h.connections))
+		h.connections += more
+		n -= more
 	}
 }
 
@@ -206,13 +208,14 @@ func (w *world) most() int {
 	return w.limit
 }
 
-func (m *machine) serves() bool { return m.state == StateReady && m.dead.IsZero() }
+func (m *machine) serves() bool { return m.state == advise.StateReady && m.dead.IsZero() }
 
 // report is what the hosts say now.
-func (w *world) report() []Host {
-	reports := make([]Host, 0, len(w.hosts))
-	for _, h := range w.hosts {
-		r := Host{ID: h.id, Boot: fmt.Sprint(h.boot), State: h.state, Control: true}
+func (w *world) report() []advise.Host {
+	reports, counts, capacity := make([]advise.Host, 0, len(w.hosts)), make([]int64, len(w.hosts)), new(int64(w.limit))
+	for i, h := range w.hosts {
+		counts[i] = int64(h.connections)
+		r := advise.Host{ID: h.id, Boot: "b", State: h.state, Control: true, Connections: &counts[i], Capacity: capacity}
 		switch {
 		case h.state == "":
 			continue // it does not run forkd yet
@@ -220,14 +223,13 @@ func (w *world) report() []Host {
 			r.Vanished = w.now.Sub(h.dead) >= vanishAfter
 			r.Stale = !r.Vanished && w.now.Sub(h.dead) > 5*time.Second
 		}
-		r.Connections, r.Capacity = new(int64(h.connections)), new(int64(w.limit))
 		reports = append(reports, r)
 	}
 	return reports
 }
 
 // advise asks for the advice on reports, and follows it.
-func (w *world) advise(reports []Host) {
+func (w *world) advise(reports []advise.Host) {
 	m, a := w.p.Advise(w.now, w.m, reports)
 	if m.Out.Equal(w.now) {
 		w.outs = append(w.outs, w.now)
@@ -242,8 +244,8 @@ func (w *world) advise(reports []Host) {
 		m = m.Tell(a)
 	}
 	w.m, w.a = m, a
-	w.each(a.Drain, func(h *machine) { h.state = StateDraining })
-	w.each(a.Resume, func(h *machine) { h.state = StateReady })
+	w.each(a.Drain, func(h *machine) { h.state = advise.StateDraining })
+	w.each(a.Resume, func(h *machine) { h.state = advise.StateReady })
 	w.each(a.Remove, w.remove)
 	for _, s := range a.Shed {
 		w.each([]string{s.Host}, func(h *machine) {

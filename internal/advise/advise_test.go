@@ -82,7 +82,7 @@ func TestMoment(t *testing.T) {
 		"stale, few":     {hosts: with(same(100, 4), 3, func(h *advise.Host) { h.Stale = true }), wanted: 2, direction: advise.In, drain: "h1 h2"},
 		"unknown stays":  {hosts: with(same(0, 3), 0, func(h *advise.Host) { h.Connections = nil }), wanted: 2, direction: advise.In, drain: "h2"},
 		"one vanished":   {hosts: with(same(600, 4), 3, func(h *advise.Host) { h.Vanished = true }), wanted: 3},
-		"one starting":   {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 4, reason: "1 host is coming, which bring it to 67.5%"},
+		"one starting":   {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 4, reason: "1 host is coming: then it is 67.5%"},
 		"starting, over": {hosts: with(same(1700, 3), 2, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 5, add: 2, direction: advise.Out},
 		"starting, in":   {hosts: with(same(100, 4), 3, func(h *advise.Host) { h.State = advise.StateStarting }), wanted: 4, reason: "first 1 host is coming"},
 		// Its connections come back to the others, it serves no new ones.

@@ -82,7 +82,7 @@ func (c *count) out() string {
 		if c.m.Waits.IsZero() {
 			c.m.Waits = c.now
 		}
-		return fmt.Sprintf("%s; %s coming, which bring it to %s", why, are(coming), percent(c.with(coming)))
+		return fmt.Sprintf("%s; %s coming: then it is %s", why, are(coming), percent(c.with(coming)))
 	case target <= there:
 		return fmt.Sprintf("%s; no more than %s allowed", why, are(c.MaxHosts))
 	case c.held(c.OutCooldown, c.m.Out, c.m.In):

@@ -113,7 +113,7 @@ func (p Policy) News(m Memory, a Advice) bool {
 	case slices.ContainsFunc(a.Remove, unheard):
 		return true
 	case t.At.IsZero():
-		return a.Direction != None || a.HostsWanted != a.Hosts+a.Coming
+		return a.Direction != None
 	default:
 		return !m.Out.Equal(t.Out) || !m.In.Equal(t.In) || m.Wanted != t.Wanted
 	}

@@ -221,6 +221,11 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, dup
 		"restarts", a.Totals.Restarts, "started_at", app.StartedAt.UnixMilli(), "interval_ms", s.Every().Milliseconds(),
 		"workers", appendColumns(make([]byte, 0, 512+64*len(a.Slots)), a.Slots),
 	)
+	obeys := 0
+	if s.Control {
+		obeys = 1
+	}
+	f = append(f, "control", obeys)
 	if s.ConnectionLimit > 0 {
 		f = append(f, "capacity", s.ConnectionLimit)
 	}

@@ -43,6 +43,7 @@ type Host struct {
 	Interval    *float64   `json:"interval"` // seconds between heartbeats
 	Seq         *int64     `json:"seq"`      // of the heartbeat
 	Stale       bool       `json:"stale"`    // two heartbeats are missing
+	Control     bool       `json:"control"`  // it says that it obeys commands from Redis
 	Vanished    bool       `json:"vanished"` // its report has expired: it ended without leaving
 	Workers     []Worker   `json:"workers"`  // null: not asked for, or not known
 }
@@ -61,7 +62,7 @@ const (
 type report struct {
 	Host
 
-	ownName                    string
+	ownName, obeys             string
 	interval, started, updated *int64 // ms
 	problems                   []string
 }
@@ -99,6 +100,7 @@ func (r *report) fields() []field {
 		{"updated_at", &r.updated},
 		{"interval_ms", &r.interval},
 		{"seq", &r.Seq},
+		{"control", &r.obeys},
 		{"workers", &r.Workers},
 	}
 }
@@ -159,6 +161,7 @@ func (r *report) read(values []string) {
 	if r.ownName != "" && r.ownName != r.ID {
 		r.bad("calls itself %s", short(r.ownName))
 	}
+	r.Control = r.obeys == "1"
 	switch r.State {
 	case "", control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping:
 	default:

@@ -28,6 +28,8 @@ func (k keys) load() string              { return k.of("load") }
 func (k keys) events() string            { return k.of("events") }
 func (k keys) changed() string           { return k.of("changed") }
 func (k keys) left(id string) string     { return k.of("left:" + id) }
+func (k keys) leader() string            { return k.of("leader") }
+func (k keys) advice() string            { return k.of("advice") }
 func (k keys) commands(id string) string { return k.of("cmd:" + id) }
 
 func (k keys) of(what string) string { return "forkd:{" + k.app + "}:" + what }

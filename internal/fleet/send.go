@@ -26,16 +26,9 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err := cmp.Or(CheckApp(app), redisconfig.CheckHost(host)); err != nil {
 		return err
 	}
-	text, err := json.Marshal(struct {
-		control.Command
-
-		ExpiresAt int64 `json:"expires_at"` // ms since the epoch
-	}{c.Command, c.ExpiresAt.UnixMilli()})
-	if err == nil {
-		_, err = parseCommand(string(text)) // as the host will
-	}
+	text, err := c.text()
 	if err != nil {
-		return fmt.Errorf("the command %w", err)
+		return err
 	}
 	key := keys{app}.commands(host)
 	waiting, err := r.client.LLen(ctx, key).Result()
@@ -43,7 +36,7 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 		return fmt.Errorf("cannot read %s: %w", key, err)
 	}
 	if waiting >= maxWaiting {
-		return fmt.Errorf("%s has %d commands waiting, and takes none: is redis.control = true there?", host, waiting)
+		return tooMany(host, waiting)
 	}
 	now, err := r.clock(ctx, key)
 	if err != nil {
@@ -69,4 +62,24 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 		return fmt.Errorf("cannot write %s: %w", key, err)
 	}
 	return nil
+}
+
+// text is the command as it stands in the list.
+func (c Command) text() (string, error) {
+	text, err := json.Marshal(struct {
+		control.Command
+
+		ExpiresAt int64 `json:"expires_at"` // ms since the epoch
+	}{c.Command, c.ExpiresAt.UnixMilli()})
+	if err == nil {
+		_, err = parseCommand(string(text)) // as the host will
+	}
+	if err != nil {
+		return "", fmt.Errorf("the command %w", err)
+	}
+	return string(text), nil
+}
+
+func tooMany(host string, waiting int64) error {
+	return fmt.Errorf("%s has %d commands waiting, and takes none: is redis.control = true there?", host, waiting)
 }

@@ -1,0 +1,34 @@
+-- Who advises on an app, and what that one must remember. KEYS: the leader, the advice.
+-- ARGV: "hold", "save" or "leave"; the one's id; its token, "" none; for how many ms it leads; for how many ms
+-- the advice is kept; for "save" the memory.
+-- It answers the token, now in ms and for a new leader the memory; or "" and who else leads.
+--
+-- The leader is "TOKEN ID". Each new one gets a greater token than all before, also after Redis has lost all data:
+-- what one whose time has run out still writes is known by its token, and refused.
+local mine = ARGV[3] .. ' ' .. ARGV[2]
+local leader = redis.call('GET', KEYS[1])
+if ARGV[1] == 'leave' then
+  if leader == mine then redis.call('DEL', KEYS[1]) end
+  return {'', ''}
+end
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local answer = {ARGV[3], now}
+if ARGV[1] == 'hold' and not leader then
+  local last = redis.call('HMGET', KEYS[2], 'token', 'memory')
+  local token = tonumber(last[1] or '') or 0
+  if not (token >= 0 and token < 2 ^ 52) then token = 0 end
+  token = string.format('%.0f', math.max(token + 1, tonumber(now)))
+  redis.call('SET', KEYS[1], token .. ' ' .. ARGV[2], 'PX', ARGV[4])
+  redis.call('HSET', KEYS[2], 'token', token, 'leader', ARGV[2])
+  answer = {token, now, last[2] or ''}
+elseif leader ~= mine then
+  return {'', leader or ''}
+else
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+if ARGV[1] == 'save' then
+  redis.call('HSET', KEYS[2], 'token', ARGV[3], 'leader', ARGV[2], 'memory', ARGV[6])
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+return answer

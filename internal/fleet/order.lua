@@ -1,0 +1,17 @@
+-- A command of the one who leads. KEYS: the leader, the list of the host's commands. ARGV: what the leader must
+-- be; the command; when it expires, in ms; how long it is kept after that; how many may wait.
+-- It answers "" if it is done, or why not.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 'leader'
+end
+if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[5]) then
+  return 'full'
+end
+redis.call('RPUSH', KEYS[2], ARGV[2])
+local expires = tonumber(ARGV[3]) + tonumber(ARGV[4])
+local time = redis.call('TIME')
+local left = expires - time[1] * 1000
+if redis.call('PTTL', KEYS[2]) < left then
+  redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', expires))
+end
+return ''

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/forkd/forkd/internal/advise"
 	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/redisconfig"
 )
@@ -20,6 +21,8 @@ type fleetReader interface {
 	Fleet(ctx context.Context, app string, withWorkers bool) (fleet.Fleet, error)
 	Events(ctx context.Context, app, after string, follow bool, each func(fleet.Entry) error) error
 	Send(ctx context.Context, app, host string, c fleet.Command) error
+	Advice(ctx context.Context, app string, p advise.Policy) (fleet.Fleet, advise.Advice, error)
+	Advisor(app, id string, p advise.Policy) *fleet.Advisor
 }
 
 func fleetCommand(std stdio) *cobra.Command {
@@ -35,13 +38,14 @@ redis.control = true.`,
 		Example: `  forkd fleet status                                all apps and their hosts
   forkd fleet status shop --redis redis://10.0.0.5  by the Redis that is named
   forkd fleet events shop -f                        what happens, as it happens
-  forkd fleet roll shop --hosts 10%                 a tenth of the hosts at a time`,
+  forkd fleet roll shop --hosts 10%                 a tenth of the hosts at a time
+  forkd fleet advise shop                           how many hosts it should have`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAgentCommand())
+	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetAgentCommand())
 	cmd.AddCommand(hostCommands(std)...)
-	for _, name := range []string{"serve", "advise", "haproxy"} {
+	for _, name := range []string{"serve", "haproxy"} {
 		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))
 	}
 	return cmd

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/forkd/forkd/internal/advise"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 )
@@ -55,6 +56,14 @@ func (f *fakeFleet) Fleet(_ context.Context, app string, _ bool) (fleet.Fleet, e
 	}
 	return fleet.Fleet{App: app, At: time.Now(), Hosts: slices.Clone(f.hosts), Totals: fleet.Totals{Hosts: len(f.hosts)}}, nil
 }
+
+func (f *fakeFleet) Advice(ctx context.Context, app string, p advise.Policy) (fleet.Fleet, advise.Advice, error) {
+	fl, err := f.Fleet(ctx, app, true)
+	_, a := p.Advise(fl.At, advise.Memory{}, fleet.HostsOf(fl))
+	return fl, a, err
+}
+
+func (*fakeFleet) Advisor(string, string, advise.Policy) *fleet.Advisor { panic("there is no Redis") }
 
 func (f *fakeFleet) Events(ctx context.Context, _, after string, follow bool, each func(fleet.Entry) error) error {
 	f.after <- after

@@ -352,7 +352,7 @@ func TestTold(t *testing.T) {
 	news("out", 2, "")
 	f.look(time.Second, hosts(1500, 1500))
 	news("not told yet", 2, "")
-	f.m = f.m.Tell(f.a)
+	f.m.Told = f.m.Telling(f.a)
 	f.m = reread(t, f.m)
 	f.look(time.Second, hosts(1500, 1500))
 	quiet("told")
@@ -361,28 +361,28 @@ func TestTold(t *testing.T) {
 	}
 	f.look(4*time.Minute, hosts(2500, 2500))
 	news("out again", 3, "") // 7 in all, 4 were told
-	f.m = f.m.Tell(f.a)
+	f.m.Told = f.m.Telling(f.a)
 	f.look(11*time.Minute, hosts(2500, 2500))
 	news("they have not come", 5, "")
-	f.m = f.m.Tell(f.a)
+	f.m.Told = f.m.Telling(f.a)
 	seven := hosts(100, 100, 100, 100, 100, 100, 100)
 	f.look(time.Minute, seven)
 	f.look(11*time.Minute, seven)
 	f.look(4*time.Minute, seven)
 	news("in", 0, "")
-	f.m = f.m.Tell(f.a)
+	f.m.Told = f.m.Telling(f.a)
 	for i := range 6 {
 		seven[i].State = advise.StateDraining
 	}
 	seven[5].Connections = new(int64(0))
 	f.look(time.Minute, seven)
 	news("one is empty", 0, "h6")
-	f.m = f.m.Tell(f.a)
+	f.m.Told = f.m.Telling(f.a)
 	f.look(time.Second, seven)
 	quiet("it is being removed")
 	f.look(10*time.Minute, seven)
 	news("it is still there", 0, "h6")
-	f.m = f.m.Tell(f.a)
+	f.m.Told = f.m.Telling(f.a)
 	f.look(time.Second, append(seven[:5:5], seven[6]))
 	quiet("it is gone")
 }

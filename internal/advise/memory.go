@@ -119,8 +119,7 @@ func (p Policy) News(m Memory, a Advice) bool {
 	}
 }
 
-// Tell returns m after a was told.
-func (m Memory) Tell(a Advice) Memory {
-	m.Told = Told{At: m.At, Wanted: m.Wanted, Asked: m.Asked, Out: m.Out, In: m.In, Remove: slices.Clone(a.Remove)}
-	return m
+// Telling is what to note in m, then or later, once a was told.
+func (m Memory) Telling(a Advice) Told {
+	return Told{At: m.At, Wanted: m.Wanted, Asked: m.Asked, Out: m.Out, In: m.In, Remove: slices.Clone(a.Remove)}
 }

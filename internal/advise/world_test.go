@@ -241,7 +241,7 @@ func (w *world) advise(reports []advise.Host) {
 		for range a.Add {
 			w.add()
 		}
-		m = m.Tell(a)
+		m.Told = m.Telling(a)
 	}
 	w.m, w.a = m, a
 	w.each(a.Drain, func(h *machine) { h.state = advise.StateDraining })

@@ -99,12 +99,19 @@ func (a *Advisor) News(advice advise.Advice) bool {
 	return leads && a.policy.News(a.memory, advice)
 }
 
+// Telling is what Told gets once the one who starts and removes hosts was told of the
+// advice of the last look: there may be others until then.
+func (a *Advisor) Telling(advice advise.Advice) advise.Told { return a.memory.Telling(advice) }
+
 // Told notes that the one who starts and removes hosts was told of an advice.
-func (a *Advisor) Told(ctx context.Context, advice advise.Advice) error {
+// [ErrNotLeader]: another one leads, and will tell it again.
+func (a *Advisor) Told(ctx context.Context, told advise.Told) error {
 	if a.token == "" {
 		return ErrNotLeader
 	}
-	return a.save(ctx, a.memory.Tell(advice))
+	m := a.memory
+	m.Told = told
+	return a.save(ctx, m)
 }
 
 // Leave ends the leadership, so that the next one need not wait for its end. The Reader

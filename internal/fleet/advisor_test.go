@@ -74,10 +74,10 @@ func TestLeader(t *testing.T) {
 	if b.Direction != advise.Out || b.HostsWanted != 3 || two.News(b) || two.Token() != "" || two.Leader() != "one" {
 		t.Errorf("%+v, led by %q", b, two.Leader())
 	}
-	if err := two.Told(bounded(t), b); !errors.Is(err, fleet.ErrNotLeader) {
+	if err := two.Told(bounded(t), two.Telling(b)); !errors.Is(err, fleet.ErrNotLeader) {
 		t.Errorf("told by one who does not lead: %v", err)
 	}
-	if err := one.Told(bounded(t), a); err != nil {
+	if err := one.Told(bounded(t), one.Telling(a)); err != nil {
 		t.Fatal(err)
 	}
 	first, id := s.token(t)
@@ -124,7 +124,7 @@ func TestLeaderFenced(t *testing.T) {
 		t.Errorf("a command is sent: %v", err)
 	}
 	memory := s.do("HGET", "forkd:{shop}:advice", "memory")
-	if err := one.Told(bounded(t), advise.Advice{HostsWanted: 77}); !errors.Is(err, fleet.ErrNotLeader) {
+	if err := one.Told(bounded(t), advise.Told{Wanted: 77}); !errors.Is(err, fleet.ErrNotLeader) {
 		t.Errorf("it is written down: %v", err)
 	}
 	if got := s.do("HGET", "forkd:{shop}:advice", "memory"); got != memory {

@@ -81,7 +81,6 @@ func TestFleetUsage(t *testing.T) {
 		"fleet simulate":                            `unknown command "fleet simulate": see forkd fleet --help`,
 		"fleet statsu":                              `unknown command "fleet statsu": did you mean forkd fleet status?`,
 		"fleet serve --listen :1":                   "fleet serve is not built yet: use forkd fleet status --json",
-		"fleet advise shop":                         "fleet advise is not built yet: use forkd fleet status --json",
 		"fleet haproxy":                             "fleet haproxy is not built yet: use forkd fleet status --json",
 		"fleet status a b":                          "status takes one APP, or none for all: see forkd fleet status --help",
 		"fleet status --json -w":                    "use only one of --json and --watch: see forkd fleet status --help",
@@ -117,7 +116,7 @@ func TestFleetUsage(t *testing.T) {
 
 func TestFleetHelp(t *testing.T) {
 	_, whole, _ := forkd(t, "fleet")
-	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll"} {
+	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll", "advise"} {
 		if !strings.Contains(whole, "\n  "+name+" ") {
 			t.Errorf("%s is not in the help:\n%s", name, whole)
 		}
@@ -131,7 +130,7 @@ func TestFleetHelp(t *testing.T) {
 			}
 		}
 	}
-	if slices.ContainsFunc([]string{"serve", "advise", "haproxy"}, func(name string) bool { return strings.Contains(whole, name) }) {
+	if slices.ContainsFunc([]string{"serve", "haproxy"}, func(name string) bool { return strings.Contains(whole, name) }) {
 		t.Errorf("what is not built is in the help:\n%s", whole)
 	}
 }

@@ -40,7 +40,7 @@ func (r *Reader) Advice(ctx context.Context, app string, p advise.Policy) (Fleet
 	if err != nil {
 		return Fleet{}, advise.Advice{}, err
 	}
-	m, _, err := r.remembered(ctx, app)
+	m, err := r.remembered(ctx, app)
 	if err != nil {
 		return Fleet{}, advise.Advice{}, err
 	}
@@ -48,20 +48,19 @@ func (r *Reader) Advice(ctx context.Context, app string, p advise.Policy) (Fleet
 	return f, a, nil
 }
 
-// remembered reads what the last leader remembers, and who that is. Neither is taken on
-// trust; the zero Memory is one that is not there, or can't be read.
-func (r *Reader) remembered(ctx context.Context, app string) (m advise.Memory, leader string, err error) {
+// remembered reads what the last leader remembers, which is not taken on trust; the zero
+// Memory is one that is not there, or can't be read.
+func (r *Reader) remembered(ctx context.Context, app string) (m advise.Memory, err error) {
 	key := keys{app}.advice()
-	values, err := r.client.HMGet(ctx, key, "memory", "leader").Result()
+	values, err := r.client.HMGet(ctx, key, "memory").Result()
 	if redis.HasErrorPrefix(err, "WRONGTYPE") {
-		return m, "?", nil
+		return m, nil
 	}
-	if err != nil || len(values) != 2 {
-		return m, "", fmt.Errorf("cannot read %s: %w", key, orNotRedis(err))
+	if err != nil || len(values) != 1 {
+		return m, fmt.Errorf("cannot read %s: %w", key, orNotRedis(err))
 	}
 	text, _ := values[0].(string)
-	leader, _ = values[1].(string)
-	return parseMemory(text), printableName(leader), nil
+	return parseMemory(text), nil
 }
 
 func orNotRedis(err error) error {

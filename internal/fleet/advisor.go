@@ -79,7 +79,7 @@ func (a *Advisor) Look(ctx context.Context) (Fleet, advise.Advice, error) {
 	}
 	m := a.memory
 	if a.token == "" {
-		if m, _, err = a.reader.remembered(ctx, a.app); err != nil {
+		if m, err = a.reader.remembered(ctx, a.app); err != nil {
 			return Fleet{}, advise.Advice{}, err
 		}
 	}

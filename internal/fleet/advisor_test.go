@@ -279,7 +279,8 @@ func TestHostsOf(t *testing.T) {
 	got := fleet.HostsOf(f)
 	want := []advise.Host{
 		{ID: "a", State: "ready", Boot: "b", Connections: n, Capacity: n, Stale: true, Vanished: true, Control: true},
-		{ID: "b", State: "ready"}, {ID: "c", State: "ready"},
+		{ID: "b", State: "ready"},
+		{ID: "c", State: "ready"},
 	}
 	for i := range want {
 		if got[i] != want[i] {

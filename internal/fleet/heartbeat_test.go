@@ -267,7 +267,7 @@ func TestBeatIsSmall(t *testing.T) {
 		}
 		size += len(fmt.Sprintf("$%d\r\n%s\r\n", len(text), text))
 	}
-	if size >= 5000 {
+	if size >= 5<<10 {
 		t.Errorf("a beat of 64 workers is %d bytes", size)
 	}
 }

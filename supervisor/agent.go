@@ -70,7 +70,7 @@ type agentProcess struct {
 // startAgent begins to report, until leave. dir is the app's runtime directory.
 func startAgent(cfg Config, dir string, l *loop, e *executor) *fleetAgent {
 	a := &fleetAgent{
-		setup:   redisconfig.Agent{App: cfg.Name, Boot: l.events.Boot(), StartedAt: e.startedAt, Directory: filepath.Dir(dir)},
+		setup:   redisconfig.Agent{App: cfg.Name, Boot: l.events.Boot(), StartedAt: e.startedAt, Metrics: cfg.Metrics, Directory: filepath.Dir(dir)},
 		command: cfg.FleetAgent, children: e.children, log: e.log,
 		settings: make(chan Redis, 1), leaving: make(chan struct{}), done: make(chan struct{}),
 	}

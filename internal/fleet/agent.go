@@ -57,7 +57,7 @@ func RunAgent(ctx context.Context, channel net.Conn, embedded func() (net.Listen
 	defer unfollow()
 	following := sync.WaitGroup{}
 	following.Go(func() { master.follow(followed) })
-	app := App{Name: setup.App, Boot: setup.Boot, StartedAt: setup.StartedAt}
+	app := App{Name: setup.App, Boot: setup.Boot, StartedAt: setup.StartedAt, Metrics: setup.Metrics}
 	r, err := Start(setup.Settings, app, master, slog.New(slog.NewJSONHandler(out, nil)), out.health)
 	if err != nil {
 		out.health(control.Redis{State: control.RedisDown, Since: time.Now(), Error: err.Error(), URL: redisconfig.MaskURL(setup.Settings.URL), Host: setup.Settings.HostID})

@@ -214,7 +214,7 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, dup
 		}
 	}
 	list, _ := json.Marshal(addresses)
-	f := make([]any, 0, 50)
+	f := make([]any, 0, 54)
 	f = append(
 		f, "schema", schema, "host", host, "boot", app.Boot, "seq", seq, "addresses", list,
 		"state", a.State, "version", a.Version, "generation", a.Generation, "wanted", a.Totals.Wanted, "ready", a.Totals.Ready,
@@ -228,6 +228,9 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, dup
 	f = append(f, "control", obeys)
 	if s.ConnectionLimit > 0 {
 		f = append(f, "capacity", s.ConnectionLimit)
+	}
+	if app.Metrics != "" {
+		f = append(f, "metrics", app.Metrics)
 	}
 	for _, of := range []struct {
 		name   string

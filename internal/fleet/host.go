@@ -22,7 +22,8 @@ type Host struct {
 	Boot        string     `json:"boot"`
 	Twin        string     `json:"twin"` // the boot of another that reports by the same id; "" none is known
 	Addresses   []string   `json:"addresses"`
-	State       string     `json:"state"` // "starting", "ready", "draining", "stopping"; "" not known
+	Metrics     string     `json:"metrics"` // HOST:PORT where its master answers /metrics, as it was told; "" nowhere
+	State       string     `json:"state"`   // "starting", "ready", "draining", "stopping"; "" not known
 	Version     string     `json:"version"`
 	Generation  *int64     `json:"generation"`
 	Wanted      *int64     `json:"wanted"`
@@ -34,6 +35,7 @@ type Host struct {
 	Requests    *int64     `json:"requests"`
 	Refused     *int64     `json:"refused"`
 	Restarts    *int64     `json:"restarts"`
+	Moved       *int64     `json:"moved"` // connections that one worker has handed to another
 	Queue       *int64     `json:"queue"`
 	CPUPercent  *float64   `json:"cpu_percent"` // 100 is one core
 	RSSBytes    *int64     `json:"rss_bytes"`
@@ -82,6 +84,7 @@ func (r *report) fields() []field {
 		{"boot", &r.Boot},
 		{"twin", &r.Twin},
 		{"addresses", &r.Addresses},
+		{"metrics", &r.Metrics},
 		{"state", &r.State},
 		{"version", &r.Version},
 		{"generation", &r.Generation},
@@ -93,6 +96,7 @@ func (r *report) fields() []field {
 		{"requests", &r.Requests},
 		{"refused", &r.Refused},
 		{"restarts", &r.Restarts},
+		{"moved", &r.Moved},
 		{"queue", &r.Queue},
 		{"cpu_percent", &r.CPUPercent},
 		{"rss_bytes", &r.RSSBytes},

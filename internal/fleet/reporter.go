@@ -30,6 +30,7 @@ type App struct {
 	Name      string    // [A-Za-z0-9][A-Za-z0-9._-]{0,47}
 	Boot      string    // names this life of the master: letters and digits
 	StartedAt time.Time // of the master
+	Metrics   string    // HOST:PORT that answers /metrics; "": none
 }
 
 // Source is the app that is reported: its master, or a test's. Its methods are

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -30,6 +31,7 @@ type Worker struct {
 	CPUPercent  *float64 `json:"cpu_percent"`
 	RSSBytes    *int64   `json:"rss_bytes"`
 	Restarts    *int64   `json:"restarts"`
+	Stalled     bool     `json:"stalled"` // connections wait for it, and it takes none
 }
 
 // columns are the workers of a host in its hash: a JSON object of equally long lists,
@@ -47,6 +49,7 @@ type columns struct {
 	CPUPercent  []*float64 `json:"cpu_percent"`
 	RSSBytes    []*int64   `json:"rss_bytes"`
 	Restarts    []*int64   `json:"restarts"`
+	Stalled     []bool     `json:"stalled,omitempty"` // only there while one is
 }
 
 // figure is a column of whole numbers, and the field of a worker that is in it.
@@ -76,7 +79,9 @@ func appendColumns(b []byte, slots []control.Slot) []byte {
 	for _, f := range figures {
 		*f.column = []*int64{}
 	}
+	var stalled []bool
 	add := func(w Worker) {
+		stalled = append(stalled, w.Stalled)
 		c.Slot, c.State, c.CPUPercent = append(c.Slot, &w.Slot), append(c.State, w.State), append(c.CPUPercent, w.CPUPercent)
 		for _, f := range figures {
 			*f.column = append(*f.column, *f.of(&w))
@@ -94,9 +99,12 @@ func appendColumns(b []byte, slots []control.Slot) []byte {
 			add(Worker{
 				Slot: slot, PID: new(int64(w.PID)), Generation: new(int64(w.Generation)), State: w.State,
 				Connections: w.Connections, Accepted: w.Accepted, Requests: w.Requests, Queue: w.Queue,
-				CPUPercent: w.CPUPercent, RSSBytes: w.RSSBytes, Restarts: restarts,
+				CPUPercent: w.CPUPercent, RSSBytes: w.RSSBytes, Restarts: restarts, Stalled: w.Stalled,
 			})
 		}
+	}
+	if slices.Contains(stalled, true) {
+		c.Stalled = stalled
 	}
 	text, _ := json.Marshal(c)
 	return append(b, text...)
@@ -124,6 +132,8 @@ func parseWorkers(text string) ([]Worker, error) {
 		return nil, fmt.Errorf("%d rows: at most %d are read", rows, mostRows)
 	case len(c.State) != rows:
 		return nil, fmt.Errorf("column state has %d rows, slot has %d", len(c.State), rows)
+	case c.Stalled != nil && len(c.Stalled) != rows:
+		return nil, fmt.Errorf("column stalled has %d rows, slot has %d", len(c.Stalled), rows)
 	}
 	figures := c.figures()
 	for _, f := range append(figures, figure{name: "slot", column: &c.Slot}) {
@@ -144,6 +154,9 @@ func parseWorkers(text string) ([]Worker, error) {
 			return nil, fmt.Errorf("column slot, row %d: there is none", i)
 		}
 		w.Slot, w.State = *c.Slot[i], state
+		if c.Stalled != nil {
+			w.Stalled = c.Stalled[i]
+		}
 		if c.CPUPercent != nil {
 			w.CPUPercent = c.CPUPercent[i]
 		}

@@ -38,18 +38,22 @@ func TestParseOfReporter(t *testing.T) {
 	slots := []control.Slot{
 		{Slot: 0, State: "ready", Restarts: 2, Workers: []control.Worker{
 			{PID: 10, Generation: 1, State: "draining", Connections: new(int64(3))},
-			{PID: 11, Generation: 2, State: "ready", CPUPercent: new(12.34), RSSBytes: new(int64(4096))},
+			{PID: 11, Generation: 2, State: "ready", Stalled: true, CPUPercent: new(12.34), RSSBytes: new(int64(4096))},
 		}},
 		{Slot: 1, State: "backoff", Restarts: 9},
 	}
 	got, err := parseWorkers(string(appendColumns(nil, slots)))
 	want := []Worker{
 		{Slot: 0, PID: new(int64(10)), Generation: new(int64(1)), State: "draining", Connections: new(int64(3)), Restarts: new(int64(2))},
-		{Slot: 0, PID: new(int64(11)), Generation: new(int64(2)), State: "ready", CPUPercent: new(12.3), RSSBytes: new(int64(4096)), Restarts: new(int64(2))},
+		{Slot: 0, PID: new(int64(11)), Generation: new(int64(2)), State: "ready", Stalled: true, CPUPercent: new(12.3), RSSBytes: new(int64(4096)), Restarts: new(int64(2))},
 		{Slot: 1, State: "backoff", Restarts: new(int64(9))},
 	}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("%v %s", err, d)
+	}
+	slots[0].Workers[1].Stalled = false
+	if text := string(appendColumns(nil, slots)); strings.Contains(text, "stalled") {
+		t.Errorf("none is stalled: %s", text)
 	}
 }
 
@@ -57,15 +61,17 @@ func TestParseWrong(t *testing.T) {
 	t.Parallel()
 	many := strings.TrimSuffix(strings.Repeat("1,", mostRows+1), ",")
 	for text, want := range map[string]string{
-		"":                                                         "no JSON object of columns: unexpected end of JSON input",
-		"[]":                                                       "no JSON object of columns: json: cannot unmarshal array into Go value of type fleet.columns",
-		`{"slot":[0],"state":["ready"]`:                            "no JSON object of columns: unexpected end of JSON input",
-		`{"slot":[0]}x`:                                            "no JSON object of columns: invalid character 'x' after top-level value",
-		`{"slot":[0]}`:                                             "column state has 0 rows, slot has 1",
-		`{"state":["ready"]}`:                                      "column state has 1 rows, slot has 0",
-		`{"pid":[1]}`:                                              "column pid has 1 rows, slot has 0",
-		`{"cpu_percent":[1]}`:                                      "column cpu_percent has 1 rows, slot has 0",
-		`{"slot":[0,1],"state":["a"]}`:                             "column state has 1 rows, slot has 2",
+		"":                              "no JSON object of columns: unexpected end of JSON input",
+		"[]":                            "no JSON object of columns: json: cannot unmarshal array into Go value of type fleet.columns",
+		`{"slot":[0],"state":["ready"]`: "no JSON object of columns: unexpected end of JSON input",
+		`{"slot":[0]}x`:                 "no JSON object of columns: invalid character 'x' after top-level value",
+		`{"slot":[0]}`:                  "column state has 0 rows, slot has 1",
+		`{"state":["ready"]}`:           "column state has 1 rows, slot has 0",
+		`{"pid":[1]}`:                   "column pid has 1 rows, slot has 0",
+		`{"cpu_percent":[1]}`:           "column cpu_percent has 1 rows, slot has 0",
+		`{"slot":[0,1],"state":["a"]}`:  "column state has 1 rows, slot has 2",
+		`{"slot":[0],"state":["a"],"stalled":[]}`:                  "column stalled has 0 rows, slot has 1",
+		`{"slot":[0],"state":["a"],"stalled":[1]}`:                 "column stalled cannot hold this: number",
 		`{"slot":[null],"state":["a"]}`:                            "column slot, row 0: there is none",
 		`{"slot":[0],"state":[1]}`:                                 "column state cannot hold this: number",
 		`{"slot":["0"],"state":["a"]}`:                             "column slot cannot hold this: string",

@@ -210,6 +210,7 @@ type Agent struct {
 	App       string
 	Boot      string // of the master's event log
 	StartedAt time.Time
+	Metrics   string // HOST:PORT that answers /metrics; "": none
 	Directory string // DIR of DIR/APP/control.sock
 	Embedded  bool   // serve a small Redis on AgentListener, which is Settings.URL
 }

@@ -1,0 +1,201 @@
+package fleetserve
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+
+	"github.com/forkd/forkd/internal/fleet"
+)
+
+// lists returns the fleet as JSON, with or without workers; each is encoded once, when
+// it is asked for.
+func (s *state) lists() func(workers bool) []byte {
+	encode := func(workers bool) func() []byte {
+		return sync.OnceValue(func() []byte {
+			f := s.fleet
+			if !workers {
+				f.Hosts = make([]fleet.Host, len(s.fleet.Hosts))
+				for i, h := range s.fleet.Hosts {
+					h.Workers = nil
+					f.Hosts[i] = h
+				}
+			}
+			return encoded(f)
+		})
+	}
+	with, without := encode(true), encode(false)
+	return func(workers bool) []byte {
+		if workers {
+			return with()
+		}
+		return without()
+	}
+}
+
+// fleet answers GET /v1/fleet: a list of the apps with their hosts, or of the one that
+// ?app= names; with ?workers=1 each host has its workers. It has the shape of `forkd
+// fleet status --json`.
+func (s *server) fleet(w http.ResponseWriter, r *http.Request) {
+	var states []*state
+	if r.URL.Query().Has("app") {
+		now := s.stateOf(w, r)
+		if now == nil {
+			return
+		}
+		states = append(states, now)
+	} else {
+		var err error
+		if states, err = s.states(r); err != nil {
+			fail(w, http.StatusServiceUnavailable, "%v", err)
+			return
+		}
+	}
+	var parts [][]byte
+	for _, now := range states {
+		parts = append(parts, now.list(r.URL.Query().Get("workers") == "1"))
+	}
+	answerJSON(w, append(append([]byte("["), bytes.Join(parts, []byte(","))...), ']'))
+}
+
+// states are the newest states of all apps. An error says that one can't be read.
+func (s *server) states(r *http.Request) ([]*state, error) {
+	list := s.watches.first(r.Context())
+	if list.err != nil {
+		return nil, fmt.Errorf("cannot read Redis: %w", list.err)
+	}
+	var states []*state
+	for _, name := range list.names {
+		now := list.watches[name].first(r.Context())
+		if err := now.problem(s.limits); err != nil {
+			return nil, fmt.Errorf("cannot read %s in Redis: %w", name, err)
+		}
+		states = append(states, now)
+	}
+	return states, nil
+}
+
+// scale answers GET /v1/scale for autoscalers: how many hosts an app has, and how many
+// it should have.
+func (s *server) scale(w http.ResponseWriter, r *http.Request) {
+	now := s.stateOf(w, r)
+	if now == nil {
+		return
+	}
+	a := &now.advice
+	answerJSON(w, encoded(struct {
+		App         string   `json:"app"`
+		Hosts       int      `json:"hosts"`
+		HostsWanted int      `json:"hosts_wanted"`
+		Connections int64    `json:"connections"`
+		Capacity    *int64   `json:"capacity"`
+		Utilization *float64 `json:"utilization"`
+		Reason      string   `json:"reason"`
+	}{now.app, a.Hosts, a.HostsWanted, a.Connections, a.Capacity, a.Utilization, a.Reason}))
+}
+
+// targetGroup is an entry of Prometheus's HTTP service discovery (http_sd_config).
+type targetGroup struct {
+	Targets []string          `json:"targets"`
+	Labels  map[string]string `json:"labels"`
+}
+
+// targets answers GET /v1/sd: the addresses at which the hosts' masters answer
+// /metrics, of all apps or of that in ?app=.
+func (s *server) targets(w http.ResponseWriter, r *http.Request) {
+	var states []*state
+	if r.URL.Query().Has("app") {
+		now := s.stateOf(w, r)
+		if now == nil {
+			return
+		}
+		states = append(states, now)
+	} else {
+		var err error
+		if states, err = s.states(r); err != nil {
+			fail(w, http.StatusServiceUnavailable, "%v", err) // Prometheus keeps the targets that it has
+			return
+		}
+	}
+	groups := []targetGroup{}
+	for _, now := range states {
+		for i := range now.fleet.Hosts {
+			h := &now.fleet.Hosts[i]
+			if target := metricsTarget(h); target != "" && !h.Vanished {
+				groups = append(groups, targetGroup{[]string{target}, map[string]string{"app": now.app, "host": h.ID}})
+			}
+		}
+	}
+	answerJSON(w, encoded(groups))
+}
+
+// metricsTarget is where others reach the metrics of a host; "" if nowhere. Where its
+// master listens on all addresses that is one of the addresses that the host reports,
+// else its id, which is the host's name by default.
+func metricsTarget(h *fleet.Host) string {
+	host, port, err := net.SplitHostPort(h.Metrics)
+	if err != nil {
+		return ""
+	}
+	ip, isIP := netip.ParseAddr(host)
+	switch {
+	case host == "localhost" || isIP == nil && ip.IsLoopback():
+		return ""
+	case host != "" && (isIP != nil || !ip.IsUnspecified()):
+		return h.Metrics
+	}
+	for _, address := range h.Addresses {
+		at, err := url.Parse(address)
+		if err != nil || at.Hostname() == "" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(at.Hostname()); err != nil || !ip.IsUnspecified() && !ip.IsLoopback() {
+			return net.JoinHostPort(at.Hostname(), port)
+		}
+	}
+	return net.JoinHostPort(h.ID, port)
+}
+
+// host answers GET /host, for the page: one host with its workers and its history.
+func (s *server) host(w http.ResponseWriter, r *http.Request) {
+	now := s.stateOf(w, r)
+	if now == nil {
+		return
+	}
+	id := r.URL.Query().Get("host")
+	h, ok := now.host(id)
+	if !ok {
+		fail(w, http.StatusNotFound, "no host %.80q reports %s", id, now.app)
+		return
+	}
+	answerJSON(w, encoded(struct {
+		Host    *fleet.Host `json:"host"`
+		History history     `json:"history"`
+	}{h, history{Every: now.history.Every, Connections: now.hosts[id]}}))
+}
+
+func answerJSON(w http.ResponseWriter, text []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(text, '\n')) // a client that does not take it has left
+}
+
+// fail answers with an error: {"error":"one line"}.
+func fail(w http.ResponseWriter, status int, format string, args ...any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(encoded(map[string]string{"error": fmt.Sprintf(format, args...)}), '\n'))
+}
+
+// encoded is a value as JSON. What is encoded here always can be.
+func encoded(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("fleetserve: cannot write %T as JSON: %v", v, err))
+	}
+	return text
+}

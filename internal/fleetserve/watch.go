@@ -1,0 +1,173 @@
+package fleetserve
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/forkd/forkd/internal/advise"
+	"github.com/forkd/forkd/internal/fleet"
+)
+
+const (
+	mostEvents  = 200              // that are kept of an app
+	eventsSince = time.Hour        // that are looked for at the start
+	eventsRetry = 10 * time.Second // after they could not be read
+)
+
+// errNotRead is the error of a state before the first read has ended.
+var errNotRead = errors.New("it has not answered yet")
+
+// watch reads one app again and again. Its goroutine alone makes the states.
+type watch struct {
+	*watches
+
+	app string
+	now atomic.Pointer[state]
+}
+
+// seen is an event, or why none can be read, or with neither, that it is tried again.
+type seen struct {
+	fleet.Entry
+
+	err error
+}
+
+func newWatch(app string, ws *watches) *watch {
+	w := &watch{watches: ws, app: app}
+	w.now.Store(&state{app: app, err: errNotRead, newer: make(chan struct{})})
+	return w
+}
+
+// first is the newest state, after the first read, whether it has worked or not; the
+// one before it if ctx ends.
+func (w *watch) first(ctx context.Context) *state {
+	for {
+		s := w.now.Load()
+		if s.version > 0 {
+			return s
+		}
+		select {
+		case <-s.newer:
+		case <-ctx.Done():
+			return s
+		}
+	}
+}
+
+// run reads and publishes until ctx ends. The last state says that it is the last.
+func (w *watch) run(ctx context.Context) {
+	events, following := make(chan seen), sync.WaitGroup{}
+	defer following.Wait()
+	tick := time.NewTicker(w.limits.period)
+	defer tick.Stop()
+	var news []seen // since the last state
+	for follows := false; ctx.Err() == nil; {
+		w.read(ctx, news)
+		if s := w.now.Load(); !follows && !s.read.IsZero() {
+			after := strconv.FormatInt(s.fleet.At.Add(-eventsSince).UnixMilli(), 10) + "-0"
+			following.Go(func() { w.follow(ctx, after, events) })
+			follows = true
+		}
+		news = nil
+		for waiting := true; waiting; {
+			select {
+			case e := <-events:
+				news = append(news[max(0, len(news)-mostEvents+1):], e)
+			case <-tick.C:
+				waiting = false
+			case <-ctx.Done():
+				waiting = false
+			}
+		}
+	}
+	last := w.now.Load()
+	gone := *last
+	gone.gone, gone.newer = true, make(chan struct{})
+	w.now.Store(&gone)
+	close(last.newer)
+}
+
+// read reads Redis and publishes what follows from that.
+func (w *watch) read(ctx context.Context, news []seen) {
+	timed, cancel := context.WithTimeout(ctx, w.limits.read)
+	defer cancel()
+	f, advice, err := w.config.Source.Advice(timed, w.app, w.config.Policy)
+	if err != nil && ctx.Err() != nil {
+		return
+	}
+	if limit := w.config.Policy.Limit; limit > 0 && err == nil {
+		setCapacity(&f, limit)
+	}
+	last := w.now.Load()
+	w.now.Store(last.next(reading{f, advice, err, time.Now(), news}, w.limits, w.common(w.watches.now.Load())))
+	close(last.newer)
+}
+
+// setCapacity makes every host of a fleet hold as much as the policy says, whatever it
+// reports.
+func setCapacity(f *fleet.Fleet, limit int64) {
+	counted, known, used := int64(0), int64(0), int64(0)
+	for i := range f.Hosts {
+		h := &f.Hosts[i]
+		if h.Capacity, h.Utilization = &limit, nil; h.Connections != nil {
+			h.Utilization = new(100 * float64(*h.Connections) / float64(limit))
+		}
+		if h.Vanished || h.Problem != "" {
+			continue
+		}
+		if counted++; h.Connections != nil {
+			known, used = known+1, used+*h.Connections
+		}
+	}
+	f.Totals.Capacity, f.Totals.Utilization = new(counted*limit), nil
+	if known > 0 {
+		f.Totals.Utilization = new(100 * float64(used) / (float64(known) * float64(limit)))
+	}
+}
+
+// reading is what a watch has found.
+type reading struct {
+	fleet  fleet.Fleet
+	advice advise.Advice
+	err    error // the others are empty
+	at     time.Time
+	news   []seen
+}
+
+// follow sends the app's events until ctx ends.
+func (w *watch) follow(ctx context.Context, after string, to chan<- seen) {
+	send := func(e seen) error {
+		select {
+		case to <- e:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for ctx.Err() == nil {
+		err := w.config.Source.Events(ctx, w.app, after, true, func(e fleet.Entry) error {
+			after = e.ID
+			return send(seen{Entry: e})
+		})
+		if err == nil || send(seen{err: err}) != nil {
+			return
+		}
+		select {
+		case <-time.After(eventsRetry):
+		case <-ctx.Done():
+		}
+		_ = send(seen{})
+	}
+}
+
+// latest appends to a list and keeps the last so many. The list that it is given stays
+// as it is.
+func latest[T any](list []T, most int, more ...T) []T {
+	all := slices.Concat(list, more)
+	return all[max(0, len(all)-most):]
+}

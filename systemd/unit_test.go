@@ -284,6 +284,11 @@ func TestUnitsLoad(t *testing.T) {
 	load(t, template)
 	load(t, write("forkd@.socket", read("forkd@.socket")))
 	load(t, write("shop.service", UnitFile("shop", odd)))
+	serve := write("forkd-fleet.service", strings.Replace(read("forkd-fleet.service"), installed, os.Args[0], 1))
+	load(t, serve)
+	if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=15", serve).CombinedOutput(); err != nil {
+		t.Errorf("forkd-fleet.service: %v\n%s", err, out)
+	}
 
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=30", template).CombinedOutput()
 	if err == nil {

@@ -39,15 +39,14 @@ redis.control = true.`,
   forkd fleet status shop --redis redis://10.0.0.5  by the Redis that is named
   forkd fleet events shop -f                        what happens, as it happens
   forkd fleet roll shop --hosts 10%                 a tenth of the hosts at a time
-  forkd fleet advise shop                           how many hosts it should have`,
+  forkd fleet advise shop                           how many hosts it should have
+  forkd fleet serve                                 all of it as a live page`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetAgentCommand())
+	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetServeCommand(std), fleetAgentCommand())
 	cmd.AddCommand(hostCommands(std)...)
-	for _, name := range []string{"serve", "haproxy"} {
-		cmd.AddCommand(refusal(refused{[]string{name}, "fleet " + name + " is not built yet: use forkd fleet status --json"}))
-	}
+	cmd.AddCommand(refusal(refused{[]string{"haproxy"}, "fleet haproxy is not built yet: use forkd fleet status --json"}))
 	return cmd
 }
 

@@ -77,35 +77,40 @@ func TestFleetUsage(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", t.TempDir())
 	t.Setenv(redisVariable, "redis://127.0.0.1:1")
 	for args, want := range map[string]string{
-		"fleet nonsense":                            `unknown command "fleet nonsense": see forkd fleet --help`,
-		"fleet simulate":                            `unknown command "fleet simulate": see forkd fleet --help`,
-		"fleet statsu":                              `unknown command "fleet statsu": did you mean forkd fleet status?`,
-		"fleet serve --listen :1":                   "fleet serve is not built yet: use forkd fleet status --json",
-		"fleet haproxy":                             "fleet haproxy is not built yet: use forkd fleet status --json",
-		"fleet status a b":                          "status takes one APP, or none for all: see forkd fleet status --help",
-		"fleet status --json -w":                    "use only one of --json and --watch: see forkd fleet status --help",
-		"fleet status a/b":                          `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
-		"fleet events":                              "wrong number of arguments: write forkd fleet events APP",
-		"fleet scale shop":                          "wrong number of arguments: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
-		"fleet scale shop lots web-1":               `"lots" is no number of workers: use 1 to 1024, +N, -N, cpus, cpus-1, cpus*2+1 or 50%`,
-		"fleet scale shop -1":                       "name the hosts, or use --all: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
-		"fleet scale shop -1 web-1 --all":           "name hosts, or use --all: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
-		"fleet scale shop 2 --nonsense":             "unknown flag: --nonsense: see forkd fleet scale --help",
-		"fleet scale shop 2 --within -1":            `invalid argument "-1" for "--within" flag: time: invalid duration "-1": see forkd fleet scale --help`,
-		"fleet drain":                               "name an app and its hosts: write forkd fleet drain APP HOST...|--all",
-		"fleet drain shop":                          "name the hosts, or use --all: write forkd fleet drain APP HOST...|--all",
-		"fleet resume shop w --within 2h":           "--within 2h0m0s: use 1s to 1h",
-		"fleet shed shop":                           "wrong number of arguments: write forkd fleet shed APP COUNT HOST...|--all",
-		"fleet shed shop 0 w":                       `"0" is no number of connections: use 1 or more`,
-		"fleet shed shop 5 w --seconds 0":           "--seconds 0: use 1 to 3600",
-		"fleet roll shop":                           "name the hosts, or use --all: write forkd fleet roll APP HOST...|--all|--hosts N|N%",
-		"fleet roll shop --hosts 0%":                "--hosts 0%: use a number of hosts from 1, or a share: 10%",
-		"fleet status --redis redis://x -c f":       "use only one of --redis and -c",
-		"fleet status --redis http://x":             "--redis is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host",
-		"fleet status --redis embedded":             "--redis: embedded is a Redis of the app's own: leave this out on the host where the app runs",
-		"fleet status --read-from nobody":           `--read-from is "nobody": must be "primary" or "replica"`,
-		"fleet status --password-file /nonexistent": "--password-file: stat /nonexistent: no such file or directory",
-		"fleet status -c /nonexistent":              "/nonexistent: cannot read it: no such file or directory",
+		"fleet nonsense":                                           `unknown command "fleet nonsense": see forkd fleet --help`,
+		"fleet simulate":                                           `unknown command "fleet simulate": see forkd fleet --help`,
+		"fleet statsu":                                             `unknown command "fleet statsu": did you mean forkd fleet status?`,
+		"fleet serve a/b":                                          `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
+		"fleet serve --min-hosts 0":                                "--min-hosts 0: use 1 to 100000",
+		"fleet serve --token-file /none":                           "--token-file: stat /none: no such file or directory",
+		"fleet serve --token-file /dev/null":                       "--token-file: /dev/null is not a plain file",
+		"fleet serve --token-file /etc/hostname":                   "--token-file: the first line of /etc/hostname is no token: use 16 or more letters, digits and signs, without spaces",
+		"fleet serve --token-file /etc/passwd --read-from replica": "use only one of --token-file and --read-from replica: a replica takes no commands",
+		"fleet haproxy":                                            "fleet haproxy is not built yet: use forkd fleet status --json",
+		"fleet status a b":                                         "status takes one APP, or none for all: see forkd fleet status --help",
+		"fleet status --json -w":                                   "use only one of --json and --watch: see forkd fleet status --help",
+		"fleet status a/b":                                         `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
+		"fleet events":                                             "wrong number of arguments: write forkd fleet events APP",
+		"fleet scale shop":                                         "wrong number of arguments: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
+		"fleet scale shop lots web-1":                              `"lots" is no number of workers: use 1 to 1024, +N, -N, cpus, cpus-1, cpus*2+1 or 50%`,
+		"fleet scale shop -1":                                      "name the hosts, or use --all: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
+		"fleet scale shop -1 web-1 --all":                          "name hosts, or use --all: write forkd fleet scale APP N|+N|-N|cpus HOST...|--all",
+		"fleet scale shop 2 --nonsense":                            "unknown flag: --nonsense: see forkd fleet scale --help",
+		"fleet scale shop 2 --within -1":                           `invalid argument "-1" for "--within" flag: time: invalid duration "-1": see forkd fleet scale --help`,
+		"fleet drain":                                              "name an app and its hosts: write forkd fleet drain APP HOST...|--all",
+		"fleet drain shop":                                         "name the hosts, or use --all: write forkd fleet drain APP HOST...|--all",
+		"fleet resume shop w --within 2h":                          "--within 2h0m0s: use 1s to 1h",
+		"fleet shed shop":                                          "wrong number of arguments: write forkd fleet shed APP COUNT HOST...|--all",
+		"fleet shed shop 0 w":                                      `"0" is no number of connections: use 1 or more`,
+		"fleet shed shop 5 w --seconds 0":                          "--seconds 0: use 1 to 3600",
+		"fleet roll shop":                                          "name the hosts, or use --all: write forkd fleet roll APP HOST...|--all|--hosts N|N%",
+		"fleet roll shop --hosts 0%":                               "--hosts 0%: use a number of hosts from 1, or a share: 10%",
+		"fleet status --redis redis://x -c f":                      "use only one of --redis and -c",
+		"fleet status --redis http://x":                            "--redis is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host",
+		"fleet status --redis embedded":                            "--redis: embedded is a Redis of the app's own: leave this out on the host where the app runs",
+		"fleet status --read-from nobody":                          `--read-from is "nobody": must be "primary" or "replica"`,
+		"fleet status --password-file /nonexistent":                "--password-file: stat /nonexistent: no such file or directory",
+		"fleet status -c /nonexistent":                             "/nonexistent: cannot read it: no such file or directory",
 	} {
 		code, out, err := forkd(t, strings.Fields(args)...)
 		if code != exitUsage || out != "" || err != "forkd: "+want+"\n" {
@@ -116,7 +121,7 @@ func TestFleetUsage(t *testing.T) {
 
 func TestFleetHelp(t *testing.T) {
 	_, whole, _ := forkd(t, "fleet")
-	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll", "advise"} {
+	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll", "advise", "serve"} {
 		if !strings.Contains(whole, "\n  "+name+" ") {
 			t.Errorf("%s is not in the help:\n%s", name, whole)
 		}
@@ -130,7 +135,7 @@ func TestFleetHelp(t *testing.T) {
 			}
 		}
 	}
-	if slices.ContainsFunc([]string{"serve", "haproxy"}, func(name string) bool { return strings.Contains(whole, name) }) {
+	if slices.ContainsFunc([]string{"haproxy"}, func(name string) bool { return strings.Contains(whole, name) }) {
 		t.Errorf("what is not built is in the help:\n%s", whole)
 	}
 }

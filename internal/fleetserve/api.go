@@ -106,7 +106,8 @@ type targetGroup struct {
 }
 
 // targets answers GET /v1/sd: the addresses at which the hosts' masters answer
-// /metrics, of all apps or of that in ?app=.
+// /metrics, of all apps or of that in ?app=. The app is a label for relabeling alone, as
+// the figures there have it.
 func (s *server) targets(w http.ResponseWriter, r *http.Request) {
 	var states []*state
 	if r.URL.Query().Has("app") {
@@ -127,7 +128,7 @@ func (s *server) targets(w http.ResponseWriter, r *http.Request) {
 		for i := range now.fleet.Hosts {
 			h := &now.fleet.Hosts[i]
 			if target := metricsTarget(h); target != "" && !h.Vanished {
-				groups = append(groups, targetGroup{[]string{target}, map[string]string{"app": now.app, "host": h.ID}})
+				groups = append(groups, targetGroup{[]string{target}, map[string]string{"__meta_forkd_app": now.app, "host": h.ID}})
 			}
 		}
 	}
@@ -142,23 +143,26 @@ func metricsTarget(h *fleet.Host) string {
 	if err != nil {
 		return ""
 	}
-	ip, isIP := netip.ParseAddr(host)
+	ip, notIP := netip.ParseAddr(host)
 	switch {
-	case host == "localhost" || isIP == nil && ip.IsLoopback():
-		return ""
-	case host != "" && (isIP != nil || !ip.IsUnspecified()):
+	case host != "" && (notIP != nil || !ip.IsUnspecified()):
+		if !reachable(host) {
+			return ""
+		}
 		return h.Metrics
 	}
 	for _, address := range h.Addresses {
-		at, err := url.Parse(address)
-		if err != nil || at.Hostname() == "" {
-			continue
-		}
-		if ip, err := netip.ParseAddr(at.Hostname()); err != nil || !ip.IsUnspecified() && !ip.IsLoopback() {
+		if at, err := url.Parse(address); err == nil && reachable(at.Hostname()) {
 			return net.JoinHostPort(at.Hostname(), port)
 		}
 	}
 	return net.JoinHostPort(h.ID, port)
+}
+
+// reachable reports whether a name or an address may lead others to a host.
+func reachable(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host != "" && host != "localhost" && (err != nil || !ip.IsUnspecified() && !ip.IsLoopback())
 }
 
 // host answers GET /host, for the page: one host with its workers and its history.

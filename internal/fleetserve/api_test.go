@@ -87,7 +87,7 @@ func TestTargets(t *testing.T) {
 		{"metrics.example:9100", nil, "metrics.example:9100"},
 		{":9100", nil, "web-1:9100"},
 		{"0.0.0.0:9100", []string{"tcp://:8080"}, "web-1:9100"},
-		{"[::]:9100", []string{"tcp://0.0.0.0:8080", "unix:///run/x", "http://10.0.0.9:8080"}, "10.0.0.9:9100"},
+		{"[::]:9100", []string{"tcp://0.0.0.0:8080", "http://localhost", "unix:///run/x", "http://10.0.0.9:8080"}, "10.0.0.9:9100"},
 		{":9100", []string{"tcp://127.0.0.1:8080", "http://[fd00::7]/", "http://web"}, "[fd00::7]:9100"},
 		{":9100", []string{"://", "%zz", "x"}, "web-1:9100"},
 		{"127.0.0.1:9100", []string{"http://10.0.0.9"}, ""},
@@ -104,8 +104,8 @@ func TestTargets(t *testing.T) {
 		source.host("web-2", func(h *fleet.Host) { h.Vanished = true })
 		source.host("web-3", func(h *fleet.Host) { h.Metrics = "" })
 		pass(1)
-		expect(t, s, "/v1/sd", 200, `[{"targets":["web-1:9640"],"labels":{"app":"shop","host":"web-1"}}]`)
-		expect(t, s, "/v1/sd?app=shop", 200, `[{"targets":["web-1:9640"],"labels":{"app":"shop","host":"web-1"}}]`)
+		expect(t, s, "/v1/sd", 200, `[{"targets":["web-1:9640"],"labels":{"__meta_forkd_app":"shop","host":"web-1"}}]`)
+		expect(t, s, "/v1/sd?app=shop", 200, `[{"targets":["web-1:9640"],"labels":{"__meta_forkd_app":"shop","host":"web-1"}}]`)
 		source.host("web-1", func(h *fleet.Host) { h.Metrics = "" })
 		pass(1)
 		expect(t, s, "/v1/sd", 200, `[]`)

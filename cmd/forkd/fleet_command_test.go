@@ -1,7 +1,6 @@
 package main
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -77,17 +76,9 @@ func TestFleetUsage(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", t.TempDir())
 	t.Setenv(redisVariable, "redis://127.0.0.1:1")
 	for args, want := range map[string]string{
-		"fleet nonsense": `unknown command "fleet nonsense": see forkd fleet --help`,
-		"fleet simulate": `unknown command "fleet simulate": see forkd fleet --help`,
-		"fleet statsu":   `unknown command "fleet statsu": did you mean forkd fleet status?`,
-
-		"fleet serve a/b":                                          `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
-		"fleet serve --min-hosts 0":                                "--min-hosts 0: use 1 to 100000",
-		"fleet serve --token-file /none":                           "--token-file: stat /none: no such file or directory",
-		"fleet serve --token-file /dev/null":                       "--token-file: /dev/null is not a plain file",
-		"fleet serve --token-file /etc/hostname":                   "--token-file: the first line of /etc/hostname is no token: use 16 or more letters, digits and signs, without spaces",
-		"fleet serve --token-file /etc/passwd --read-from replica": "use only one of --token-file and --read-from replica: a replica takes no commands",
-
+		"fleet nonsense":                            `unknown command "fleet nonsense": see forkd fleet --help`,
+		"fleet simulate":                            `unknown command "fleet simulate": see forkd fleet --help`,
+		"fleet statsu":                              `unknown command "fleet statsu": did you mean forkd fleet status?`,
 		"fleet haproxy":                             "fleet haproxy is not built yet: use forkd fleet status --json",
 		"fleet status a b":                          "status takes one APP, or none for all: see forkd fleet status --help",
 		"fleet status --json -w":                    "use only one of --json and --watch: see forkd fleet status --help",
@@ -137,7 +128,7 @@ func TestFleetHelp(t *testing.T) {
 			}
 		}
 	}
-	if slices.ContainsFunc([]string{"haproxy"}, func(name string) bool { return strings.Contains(whole, name) }) {
+	if strings.Contains(whole, "haproxy") {
 		t.Errorf("what is not built is in the help:\n%s", whole)
 	}
 }

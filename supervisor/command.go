@@ -55,8 +55,8 @@ func (l *loop) dispatch(c control.Command) error {
 		n := l.executor.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
 		l.events.Add(control.Event{Type: control.EventShed, Reason: fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds), Command: c.ID})
 		return nil
-	case control.OpRoll:
-		return l.rollFor(c.ID)
+	case control.OpRoll, control.OpReload:
+		return l.rollFor(c.ID, c.Op == control.OpReload)
 	default:
 		return fmt.Errorf("there is no command %q", c.Op)
 	}
@@ -74,11 +74,12 @@ func (l *loop) attributed(c control.Command, kind, unchanged string, do func() e
 	return err
 }
 
-// rollFor asks for a roll, whose events will carry the id. Where it has to wait for
+// rollFor asks for a roll, with reload of the configuration read anew, whose events will
+// carry the id. Where it has to wait for
 // another roll, or was asked for before, an event says so at once.
-func (l *loop) rollFor(id string) error {
+func (l *loop) rollFor(id string, reload bool) error {
 	busy := l.pool.Summary().Roll != nil
-	l.step(pool.RollRequested{})
+	l.step(pool.RollRequested{Reload: reload})
 	generation := l.pool.Requested()
 	commands := l.events.Waiting
 	if len(commands[generation]) == maxRollWaiters {

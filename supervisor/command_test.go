@@ -13,9 +13,9 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// commanded runs orders as they come from Redis, then waits, and returns the events
+// commanded runs orders as they come from Redis, then waits a minute, and returns the events
 // that answer them: "type generation reason".
-func commanded(t *testing.T, wait time.Duration, batches ...[]control.Command) []string {
+func commanded(t *testing.T, batches ...[]control.Command) []string {
 	t.Helper()
 	var answers []string
 	inBubble(t, &fakeEffects{}, Defaults(), func(l *loop) {
@@ -30,7 +30,7 @@ func commanded(t *testing.T, wait time.Duration, batches ...[]control.Command) [
 				}
 			}
 		}
-		time.Sleep(wait)
+		time.Sleep(time.Minute)
 		page, err := b.Events(context.WithoutCancel(t.Context()), 0)
 		if err != nil {
 			t.Error(err)
@@ -53,7 +53,7 @@ func scaleTo(id, workers string) control.Command {
 }
 
 func TestOrdersInTheirOrder(t *testing.T) {
-	got := commanded(t, time.Minute, []control.Command{
+	got := commanded(t, []control.Command{
 		scaleTo("a", "4"), scaleTo("b", "+1"), scaleTo("c", "2"), scaleTo("d", "2"), scaleTo("e", "-2"), scaleTo("f", "cpus"),
 		{ID: "g", Op: control.OpDrain},
 		{ID: "h", Op: control.OpDrain},
@@ -84,7 +84,7 @@ func TestOrdersInTheirOrder(t *testing.T) {
 // are answered by it, and no more than a few may.
 func TestRollsThatWereOrdered(t *testing.T) {
 	roll := func(id string) control.Command { return control.Command{ID: id, Op: control.OpRoll} }
-	got := commanded(t, time.Minute, []control.Command{roll("a")}, []control.Command{roll("b"), roll("c")})
+	got := commanded(t, []control.Command{roll("a")}, []control.Command{roll("b"), roll("c")})
 	want := []string{
 		"roll_started 3 b: after the roll that is under way, to generation 3",
 		"roll_started 3 c: after the roll that is under way, to generation 3",
@@ -97,11 +97,16 @@ func TestRollsThatWereOrdered(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("answers\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	got = commanded(t, []control.Command{{ID: "r", Op: control.OpReload}})
+	want = []string{"roll_started 2 r: from generation 1, the configuration read anew", "roll_done 2 r: "}
+	if !slices.Equal(got, want) {
+		t.Errorf("answers\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 	var many []control.Command
 	for i := range 100 {
 		many = append(many, roll(fmt.Sprint(i)))
 	}
-	refused := slices.DeleteFunc(commanded(t, time.Minute, many), func(s string) bool { return !strings.HasPrefix(s, control.EventRefused) })
+	refused := slices.DeleteFunc(commanded(t, many), func(s string) bool { return !strings.HasPrefix(s, control.EventRefused) })
 	if len(refused) != 100-1-maxRollWaiters {
 		t.Errorf("%d of 100 orders to roll were refused, want all but one and the %d that wait for the next: %v", len(refused), maxRollWaiters, refused)
 	}

@@ -216,7 +216,7 @@ func (r *adviseRun) command(ctx context.Context, f *fleet.Fleet, a *advise.Advic
 
 // obeys reports whether a host executes commands. One that does not is said once.
 func (r *adviseRun) obeys(h *fleet.Host) bool {
-	if h.Control {
+	if h.Obeys() {
 		delete(r.deaf, h.ID)
 		return true
 	}

@@ -186,7 +186,7 @@ func TestAdviceFirstLookFails(t *testing.T) {
 func TestAdviceIsActedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := func(id string, obeys bool) fleet.Host {
-			return fleet.Host{ID: id, Control: obeys, Interval: new(2.0)}
+			return fleet.Host{ID: id, Control: &obeys, Interval: new(2.0)}
 		}
 		from := &fakeAdviser{
 			hosts: []fleet.Host{host("a", true), host("b", true), host("c", true), host("deaf", false)},

@@ -20,7 +20,7 @@ import (
 // hostCommands are the commands for hosts.
 func hostCommands(std stdio) []*cobra.Command {
 	return []*cobra.Command{
-		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std),
+		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetReloadCommand(std),
 	}
 }
 
@@ -33,6 +33,7 @@ func eventOf(op string) (event, past string) {
 		control.OpResume: {control.EventResumed, "resumed"},
 		control.OpShed:   {control.EventShed, "shedding"},
 		control.OpRoll:   {control.EventRollDone, "rolled"},
+		control.OpReload: {control.EventRollDone, "reloaded"},
 	}[op]
 	return of[0], of[1]
 }
@@ -57,7 +58,8 @@ func (f *commandFlags) command(std stdio, op string, cmd *cobra.Command, own fun
 	cmd.Long += `
 
 It waits until each host has answered, and exits 1 if one has not done it. Hosts
-execute commands only with redis.control = true.`
+execute commands only with redis.control = true, and none from the embedded
+Redis: where one does not, nothing is sent to any.`
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if cmd.DisableFlagParsing {
 			var helped bool
@@ -148,18 +150,39 @@ in Go do that; others take no notice.`,
 }
 
 func fleetRollCommand(std stdio) *cobra.Command {
-	const flag = "hosts"
-	flags := commandFlags{batch: "1"}
-	cmd := flags.command(std, control.OpRoll, &cobra.Command{
+	return hostByHost(std, control.OpRoll, &cobra.Command{
 		Use:   "roll APP HOST...|--all|--hosts N|N%",
 		Short: "replace the workers of an app, host by host",
-		Long: `roll has host after host replace the app's workers, as forkd reload does there.
-With --hosts so many hosts, or such a share of them, roll at a time: of the
-hosts that are named, else of all. It stops at the first host that fails; those
-that roll at the same time go on.`,
+		Long: `roll has host after host replace the app's workers, with the configuration that
+the app has, as forkd reload --keep-config does there: forkd fleet reload reads
+the file.`,
 		Example: `  forkd fleet roll shop web-1
   forkd fleet roll shop --hosts 10%`,
-	}, nil)
+	})
+}
+
+func fleetReloadCommand(std stdio) *cobra.Command {
+	return hostByHost(std, control.OpReload, &cobra.Command{
+		Use:   "reload APP HOST...|--all|--hosts N|N%",
+		Short: "read the configuration and replace the workers, host by host",
+		Long: `reload has host after host read the app's configuration, its own file there, and
+then replace the app's workers, as forkd reload does there. A host whose file is
+no good changes nothing, and fails. forkd fleet roll does not read the file.`,
+		Example: `  forkd fleet reload shop web-1
+  forkd fleet reload shop --hosts 10%`,
+	})
+}
+
+// hostByHost completes a command that rolls.
+func hostByHost(std stdio, op string, cmd *cobra.Command) *cobra.Command {
+	const flag = "hosts"
+	flags := commandFlags{batch: "1"}
+	cmd.Long += `
+
+With --hosts so many hosts, or such a share of them, roll at a time: of the
+hosts that are named, else of all. It stops at the first host that fails; those
+that roll at the same time go on.`
+	cmd = flags.command(std, op, cmd, nil)
 	cmd.Flags().StringVar(&flags.batch, flag, flags.batch, "`MANY` hosts at a time: 3, 10%")
 	cmd.Flags().Lookup(flag).DefValue = "" // the help says it in words
 	return cmd
@@ -234,7 +257,7 @@ func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, erro
 		return &exit{exitFailed, app + ": " + fmt.Sprintf(format, args...)}
 	}
 	var chosen []*hostResult
-	var duplicates []string
+	var duplicates, disobey []string
 	missing := slices.Clone(names)
 	for _, h := range hosts {
 		if h.Vanished || len(names) > 0 && !slices.Contains(names, h.ID) || redisconfig.CheckHost(h.ID) != nil {
@@ -245,6 +268,9 @@ func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, erro
 		if h.Twin != "" {
 			duplicates = append(duplicates, h.ID)
 		}
+		if h.Control != nil && !*h.Control {
+			disobey = append(disobey, h.ID)
+		}
 	}
 	switch {
 	case len(missing) > 0:
@@ -253,6 +279,8 @@ func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, erro
 		return nil, wrong("every host has vanished: see forkd fleet status %s", app)
 	case len(duplicates) > 0:
 		return nil, wrong("two masters report as %s: give each a redis.host_id of its own, or leave it out", few(duplicates))
+	case len(disobey) > 0:
+		return nil, wrong("nothing was sent: no commands are executed by %s: set redis.control = true there; the embedded Redis takes none", few(disobey))
 	}
 	return chosen, nil
 }

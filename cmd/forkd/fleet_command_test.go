@@ -27,6 +27,8 @@ func TestChooseHosts(t *testing.T) {
 		{ID: "b"},
 		{ID: "c", Vanished: true},
 		{ID: "d", Twin: "x"},
+		{ID: "e", Control: new(true)},
+		{ID: "f", Control: new(false)},
 		{ID: "\x1b[2J"},
 	}
 	for _, c := range []struct {
@@ -39,6 +41,8 @@ func TestChooseHosts(t *testing.T) {
 		{hosts, "b c z", "shop: no such host reports: c, z: forkd fleet status shop shows those that do"},
 		{hosts, "\x1b[2J", "shop: no such host reports: \x1b[2J: forkd fleet status shop shows those that do"},
 		{hosts, "", "shop: two masters report as d: give each a redis.host_id of its own, or leave it out"},
+		{hosts, "b e", "b e"},
+		{hosts, "b f e", "shop: nothing was sent: no commands are executed by f: set redis.control = true there; the embedded Redis takes none"},
 		{hosts[2:3], "", "shop: every host has vanished: see forkd fleet status shop"},
 	} {
 		picked, err := choose(c.hosts, "shop", strings.Fields(c.names))
@@ -97,6 +101,7 @@ func TestFleetUsage(t *testing.T) {
 		"fleet shed shop 0 w":                       `"0" is no number of connections: use 1 or more`,
 		"fleet shed shop 5 w --seconds 0":           "--seconds 0: use 1 to 3600",
 		"fleet roll shop":                           "name the hosts, or use --all: write forkd fleet roll APP HOST...|--all|--hosts N|N%",
+		"fleet reload shop":                         "name the hosts, or use --all: write forkd fleet reload APP HOST...|--all|--hosts N|N%",
 		"fleet roll shop --hosts 0%":                "--hosts 0%: use a number of hosts from 1, or a share: 10%",
 		"fleet status --redis redis://x -c f":       "use only one of --redis and -c",
 		"fleet status --redis http://x":             "--redis is no URL of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// and a host",
@@ -114,7 +119,7 @@ func TestFleetUsage(t *testing.T) {
 
 func TestFleetHelp(t *testing.T) {
 	_, whole, _ := forkd(t, "fleet")
-	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll", "advise", "serve"} {
+	for _, name := range []string{"status", "events", "scale", "drain", "resume", "shed", "roll", "reload", "advise", "serve"} {
 		if !strings.Contains(whole, "\n  "+name+" ") {
 			t.Errorf("%s is not in the help:\n%s", name, whole)
 		}

@@ -111,14 +111,18 @@ func (r *commandRun) await(ctx context.Context, events <-chan fleet.Entry, ended
 			}
 			return redisError(r.where, err)
 		case <-late:
-			hint := "is redis.control = true there?"
-			if r.within < r.longest {
-				hint = "hosts look for commands when they report: use --within " + r.longest.String()
-			}
 			for _, h := range r.hosts {
-				if h.result == waiting {
-					r.fail(h, "it has not answered within %s: %s", age(timeout), hint)
+				if h.result != waiting {
+					continue
 				}
+				hint := ""
+				switch {
+				case r.within < r.longest:
+					hint = ": hosts look for commands when they report: use --within " + r.longest.String()
+				case h.Control == nil:
+					hint = ": is redis.control = true there?"
+				}
+				r.fail(h, "it has not answered within %s%s", age(timeout), hint)
 			}
 		case <-tick.C:
 			r.compare(ctx)
@@ -154,7 +158,7 @@ func (r *commandRun) note(e control.Event) {
 	case ended:
 		h.result = done
 	}
-	if e.Generation != nil && r.command.Op == control.OpRoll {
+	if e.Generation != nil && ended == control.EventRollDone {
 		text += fmt.Sprintf(", generation %d", *e.Generation)
 	}
 	r.print(h, text)

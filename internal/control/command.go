@@ -25,7 +25,8 @@ type Args struct {
 // The values of Command.Op.
 const (
 	OpScale  = "scale"
-	OpRoll   = "roll"
+	OpRoll   = "roll"   // with the configuration as it is
+	OpReload = "reload" // reads the configuration, then rolls
 	OpDrain  = "drain"
 	OpResume = "resume"
 	OpShed   = "shed"
@@ -66,9 +67,9 @@ func (c *Command) Check() error {
 			return fmt.Errorf("sheds over %d seconds: 1 to %d", c.Args.Seconds, maxShedSeconds)
 		}
 		rest.Count, rest.Seconds = 0, 0
-	case OpRoll, OpDrain, OpResume:
+	case OpRoll, OpReload, OpDrain, OpResume:
 	default:
-		return fmt.Errorf("has the op %.40q: only scale, roll, drain, resume and shed are known", c.Op)
+		return fmt.Errorf("has the op %.40q: only scale, roll, reload, drain, resume and shed are known", c.Op)
 	}
 	if rest != (Args{}) {
 		return fmt.Errorf("has args that %s does not take", c.Op)

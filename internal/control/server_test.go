@@ -209,7 +209,7 @@ func TestAnswers(t *testing.T) {
 		{"POST", "/v1/command", `{"id":"c1","op":"drain"}`, 200, `{"id":"c1"}`},
 		{"POST", "/v1/command", `{"id":"c1","op":"shed","args":{"count":0}}`, 400, `the command sheds 0 connections`},
 		{"POST", "/v1/command", `{"id":"","op":"drain"}`, 400, `the command has no id`},
-		{"POST", "/v1/command", `{"id":"c1","op":"dance"}`, 400, `only scale, roll, drain`},
+		{"POST", "/v1/command", `{"id":"c1","op":"dance"}`, 400, `only scale, roll, reload, drain`},
 		{"GET", "/v1/command", ``, 405, `takes POST`},
 		{"POST", "/v1/stop", strings.Repeat(" ", 64<<10) + `{"now":true}`, 413, `larger than 65536 bytes`},
 		{"POST", "/v1/stop", `{"now":true}`, 202, `{"state":"stopping"}`},

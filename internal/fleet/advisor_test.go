@@ -245,7 +245,7 @@ func TestReaderAdvice(t *testing.T) {
 	r := open(t, fleet.Settings{URL: url, Username: "forkd-reader", PasswordFile: secret(t)})
 	one := open(t, fleet.Settings{URL: url, Username: "forkd-adviser", PasswordFile: secret(t)}).Advisor("shop", "one", advise.Default())
 	f, a, err := r.Advice(bounded(t), "shop", advise.Default())
-	if err != nil || a.HostsWanted != 3 || len(f.Hosts) != 2 || len(f.Hosts[0].Workers) != 1 || !f.Hosts[0].Control || f.Hosts[1].Control {
+	if err != nil || a.HostsWanted != 3 || len(f.Hosts) != 2 || len(f.Hosts[0].Workers) != 1 || !*f.Hosts[0].Control || *f.Hosts[1].Control {
 		t.Errorf("%v %+v %+v", err, a, f)
 	}
 	seen(t, one)
@@ -272,7 +272,7 @@ func TestHostsOf(t *testing.T) {
 	t.Parallel()
 	n := new(int64(7))
 	f := fleet.Fleet{Hosts: []fleet.Host{
-		{ID: "a", State: "ready", Boot: "b", Connections: n, Capacity: n, Stale: true, Vanished: true, Control: true},
+		{ID: "a", State: "ready", Boot: "b", Connections: n, Capacity: n, Stale: true, Vanished: true, Control: new(true)},
 		{ID: "b", State: "ready", Connections: n, Capacity: n, Twin: "c"},
 		{ID: "c", State: "ready", Connections: n, Capacity: n, Problem: "seq: it is none"},
 	}}

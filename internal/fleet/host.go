@@ -44,11 +44,14 @@ type Host struct {
 	Age         *float64   `json:"age"`      // seconds since UpdatedAt
 	Interval    *float64   `json:"interval"` // seconds between heartbeats
 	Seq         *int64     `json:"seq"`      // of the heartbeat
+	Control     *bool      `json:"control"`  // it executes commands from Redis; null: it does not say
 	Stale       bool       `json:"stale"`    // two heartbeats are missing
-	Control     bool       `json:"control"`  // it says that it obeys commands from Redis
 	Vanished    bool       `json:"vanished"` // its report has expired: it ended without leaving
 	Workers     []Worker   `json:"workers"`  // null: not asked for, or not known
 }
+
+// Obeys reports whether a host has said that it executes commands from Redis.
+func (h *Host) Obeys() bool { return h.Control != nil && *h.Control }
 
 // The bounds of the fields of a hash.
 const (
@@ -64,13 +67,13 @@ const (
 type report struct {
 	Host
 
-	ownName, obeys             string
+	ownName                    string
 	interval, started, updated *int64 // ms
 	problems                   []string
 }
 
 // field is a field of a hash or an event, and where its value goes: a *string, **int,
-// **int64, **float64, *[]string or *[]Worker.
+// **int64, **float64, **bool, *[]string or *[]Worker.
 type field struct {
 	name string
 	to   any
@@ -104,7 +107,7 @@ func (r *report) fields() []field {
 		{"updated_at", &r.updated},
 		{"interval_ms", &r.interval},
 		{"seq", &r.Seq},
-		{"control", &r.obeys},
+		{"control", &r.Control},
 		{"workers", &r.Workers},
 	}
 }
@@ -165,7 +168,6 @@ func (r *report) read(values []string) {
 	if r.ownName != "" && r.ownName != r.ID {
 		r.bad("calls itself %s", short(r.ownName))
 	}
-	r.Control = r.obeys == "1"
 	switch r.State {
 	case "", control.StateReady, control.StateStarting, control.StateDraining, control.StateStopping:
 	default:
@@ -191,6 +193,11 @@ func set(to any, value string) (err error) {
 			return fmt.Errorf("%s is no share of a processor", short(value))
 		}
 		*to = &f
+	case **bool:
+		if value != "0" && value != "1" {
+			return fmt.Errorf("%s is not 0 or 1", short(value))
+		}
+		*to = new(value == "1")
 	case *[]string:
 		*to, err = parseAddresses(value)
 	case *[]Worker:

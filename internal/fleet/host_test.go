@@ -36,10 +36,10 @@ func TestHost(t *testing.T) {
 	t.Parallel()
 	n := func(v int64) *int64 { return &v }
 	want := Host{
-		ID: "web-1", Boot: "b1", Addresses: []string{"tcp://:80"}, Metrics: ":9640", Control: true, Moved: n(12), State: "ready", Version: "v1", Generation: n(3), Wanted: n(2), Ready: n(1),
+		ID: "web-1", Boot: "b1", Addresses: []string{"tcp://:80"}, Metrics: ":9640", Moved: n(12), State: "ready", Version: "v1", Generation: n(3), Wanted: n(2), Ready: n(1),
 		Connections: n(30), Capacity: n(40), Utilization: new(75.0), Accepted: n(500), Requests: n(600), Refused: n(0), Restarts: n(7), Queue: n(1),
 		CPUPercent: new(12.5), RSSBytes: n(4096), StartedAt: new(noon().Add(-time.Hour)), UpdatedAt: new(noon().Add(-time.Second)),
-		Age: new(1.0), Interval: new(2.0), Seq: n(9), Workers: []Worker{{Slot: 0, PID: n(5), State: "ready"}},
+		Age: new(1.0), Interval: new(2.0), Seq: n(9), Control: new(true), Workers: []Worker{{Slot: 0, PID: n(5), State: "ready"}},
 	}
 	if d := cmp.Diff(want, parseHost("web-1", fields(nil), noon(), noon().Add(time.Second))); d != "" {
 		t.Error(d)
@@ -60,8 +60,9 @@ func TestHost(t *testing.T) {
 		"updated a year ago":           {map[string]string{"updated_at": fmt.Sprint(noon().AddDate(-1, 0, 0).UnixMilli())}, func(h Host) bool { return h.Stale && *h.Age == 365*86400 }},
 		"started by a clock far ahead": {map[string]string{"started_at": fmt.Sprint(noon().AddDate(1, 0, 0).UnixMilli())}, func(h Host) bool { return h.StartedAt == nil }},
 		"started at no time":           {map[string]string{"started_at": fmt.Sprint(int64(1) << 53)}, func(h Host) bool { return h.StartedAt == nil }},
-		"a host without commands":      {map[string]string{"control": "0"}, func(h Host) bool { return !h.Control }},
-		"an older forkd":               {map[string]string{"control": "", "metrics": "", "moved": ""}, func(h Host) bool { return !h.Control && h.Metrics == "" && h.Moved == nil }},
+		"no commands":                  {map[string]string{"control": "0"}, func(h Host) bool { return h.Control != nil && !*h.Control }},
+		"commands not known":           {map[string]string{"control": ""}, func(h Host) bool { return h.Control == nil }},
+		"an older forkd":               {map[string]string{"control": "", "metrics": "", "moved": ""}, func(h Host) bool { return h.Control == nil && h.Metrics == "" && h.Moved == nil }},
 		"no interval":                  {map[string]string{"interval_ms": ""}, func(h Host) bool { return h.Interval == nil && !h.Stale }},
 	} {
 		h := parseHost("web-1", fields(c.changed), noon(), noon().Add(time.Second))
@@ -105,6 +106,7 @@ func TestHostWrong(t *testing.T) {
 		{"connections", strings.Repeat("9", 1000), `connections: "` + strings.Repeat("9", 40) + `"... (1000 bytes) is not a whole number from 0 to 2^53`},
 		{"metrics", "\x1b[2J", `metrics: "\x1b[2J" cannot be shown`},
 		{"moved", "-1", `moved: "-1" is not a whole number from 0 to 2^53`},
+		{"control", "true", `control: "true" is not 0 or 1`},
 		{"cpu_percent", "NaN", `cpu_percent: "NaN" is no share of a processor`},
 		{"cpu_percent", "-1", `cpu_percent: "-1" is no share of a processor`},
 		{"cpu_percent", "1e300", `cpu_percent: "1e300" is no share of a processor`},

@@ -80,7 +80,7 @@ func (s *server) command(w http.ResponseWriter, r *http.Request) {
 	case h.Twin != "":
 		fail(w, http.StatusConflict, "two masters report as %s: give each a redis.host_id of its own", h.ID)
 		return
-	case !h.Control:
+	case !h.Obeys():
 		fail(w, http.StatusConflict, "%s takes no commands: set redis.control = true there", h.ID)
 		return
 	}

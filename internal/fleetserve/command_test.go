@@ -28,7 +28,7 @@ func sendOrder(s *server, body string, headers ...string) (int, string) {
 func TestCommand(t *testing.T) {
 	t.Parallel()
 	bubble(t, withToken, func(t *testing.T, s *server, source *synthetic) {
-		source.host("web-2", func(h *fleet.Host) { h.Control = false })
+		source.host("web-2", func(h *fleet.Host) { h.Control = new(false) })
 		source.host("web-3", func(h *fleet.Host) { h.Vanished = true })
 		pass(1)
 		for _, c := range []struct {

@@ -151,7 +151,7 @@ func appendRow(b []byte, h *fleet.Host, cells int) []byte {
 		b = appendText(append(b, `,"p":`...), h.Problem)
 	}
 	flags := int64(0)
-	for i, is := range [...]bool{h.Stale, h.Vanished, h.Twin != "", h.Control} {
+	for i, is := range [...]bool{h.Stale, h.Vanished, h.Twin != "", h.Obeys()} {
 		if is {
 			flags |= 1 << i
 		}

@@ -42,7 +42,7 @@ func newSynthetic(hosts, workers int) *synthetic {
 			Wanted: new(int64(workers)), Ready: new(int64(workers)), Capacity: new(int64(perHost)), Connections: new(int64), Queue: new(int64),
 			Accepted: new(int64(90_000)), Requests: new(int64(2_400_000)), Refused: new(int64), Moved: new(int64), Restarts: new(int64),
 			CPUPercent: new(120.0), RSSBytes: new(int64(400 << 20)), StartedAt: new(time.Now().Add(-26 * time.Hour)), Age: new(0.4), Interval: new(2.0),
-			Metrics: ":9640", Addresses: []string{"tcp://:8080"}, Control: true,
+			Metrics: ":9640", Addresses: []string{"tcp://:8080"}, Control: new(true),
 		}
 		for slot := range workers {
 			h.Workers = append(h.Workers, fleet.Worker{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -375,5 +376,40 @@ func TestHookVariables(t *testing.T) {
 	got := joined(names)
 	if len(got) > mostVariable || len(got) < mostVariable-200 || strings.Trim(strings.ReplaceAll(got, names[0], ""), " ") != "" {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// The script of docs/scaling.md does what it says.
+func TestDocumentHook(t *testing.T) {
+	text, err := os.ReadFile("../../docs/scaling.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "<!-- hosts.sh:")
+	_, after, _ = strings.Cut(after, "```sh\n")
+	script, _, found := strings.Cut(after, "```")
+	if !found {
+		t.Fatal("docs/scaling.md has no hosts.sh")
+	}
+	dir := t.TempDir()
+	for name, content := range map[string]string{"hosts.sh": script, "hcloud": "#!/bin/sh\necho \"$*\"\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil { //nolint:gosec // to be executed
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	var out strings.Builder
+	h := hook{command: "exec hosts.sh", within: time.Minute, out: &out}
+	v := &adviceView{App: "shop", Token: "7", Advice: advise.Advice{Add: 2, Remove: []string{"web-1", "web-2"}}}
+	if err := h.run(t.Context(), v); err != nil {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	want := regexp.MustCompile(`^forkd: --exec: server create --name shop-7-\d+-0 --type cx22 --image shop --label app=shop
+forkd: --exec: server create --name shop-7-\d+-1 --type cx22 --image shop --label app=shop
+forkd: --exec: server delete web-1
+forkd: --exec: server delete web-2
+$`)
+	if !want.MatchString(out.String()) {
+		t.Errorf("%s", out.String())
 	}
 }

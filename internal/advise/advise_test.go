@@ -75,14 +75,17 @@ func TestMoment(t *testing.T) {
 		"a large one goes not": {
 			hosts: with(hosts(300, 800, 800), 0, func(h *advise.Host) { *h.Capacity = 7000 }), wanted: 3, reason: "fewer could not hold them",
 		},
-		"nothing known":  {hosts: with(with(same(0, 2), 0, func(h *advise.Host) { h.Connections = nil }), 1, func(h *advise.Host) { h.Connections = nil }), wanted: 2, reason: "h1, h2"},
-		"nothing there":  {hosts: nil, wanted: 1},
-		"one not known":  {hosts: with(same(900, 4), 0, func(h *advise.Host) { h.Connections = nil }), wanted: 5, add: 1, direction: advise.Out, reason: "1 host takes no part, as connections or capacity are not known: h1"},
-		"one stale":      {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.Stale = true }), wanted: 5, add: 1, direction: advise.Out, reason: "no part, as connections or capacity are not known: h4"},
-		"stale, few":     {hosts: with(same(100, 4), 3, func(h *advise.Host) { h.Stale = true }), wanted: 2, direction: advise.In, drain: "h1 h2"},
-		"unknown stays":  {hosts: with(same(0, 3), 0, func(h *advise.Host) { h.Connections = nil }), wanted: 2, direction: advise.In, drain: "h2"},
-		"one vanished":   {hosts: with(same(600, 4), 3, func(h *advise.Host) { h.Vanished = true }), wanted: 3},
-		"one starting":   {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 4, reason: "1 host is coming: then it is 67.5%"},
+		"nothing known": {hosts: with(with(same(0, 2), 0, func(h *advise.Host) { h.Connections = nil }), 1, func(h *advise.Host) { h.Connections = nil }), wanted: 2, reason: "h1, h2"},
+		"nothing there": {hosts: nil, wanted: 1},
+		"one not known": {hosts: with(same(900, 4), 0, func(h *advise.Host) { h.Connections = nil }), wanted: 5, add: 1, direction: advise.Out, reason: "1 host takes no part, as connections or capacity are not known: h1"},
+		"one stale":     {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.Stale = true }), wanted: 5, add: 1, direction: advise.Out, reason: "no part, as connections or capacity are not known: h4"},
+		"stale, few":    {hosts: with(same(100, 4), 3, func(h *advise.Host) { h.Stale = true }), wanted: 2, direction: advise.In, drain: "h1 h2"},
+		"unknown stays": {hosts: with(same(0, 3), 0, func(h *advise.Host) { h.Connections = nil }), wanted: 2, direction: advise.In, drain: "h2"},
+		"one vanished":  {hosts: with(same(600, 4), 3, func(h *advise.Host) { h.Vanished = true }), wanted: 3},
+		"one starting":  {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 4, reason: "1 host is coming: then it is 67.5%"},
+		"starting, stale": {
+			hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, h.Stale = advise.StateStarting, true }), wanted: 5, add: 1, direction: advise.Out, reason: "not known: h4",
+		},
 		"starting, over": {hosts: with(same(1700, 3), 2, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 5, add: 2, direction: advise.Out},
 		"starting, in":   {hosts: with(same(100, 4), 3, func(h *advise.Host) { h.State = advise.StateStarting }), wanted: 4, reason: "first 1 host is coming"},
 		// Its connections come back to the others, it serves no new ones.
@@ -153,6 +156,29 @@ func TestCooldowns(t *testing.T) {
 	f.expect(t, 2, advise.None, "3 hosts are needed, held back")
 	f.look(time.Minute, rest)
 	f.expect(t, 3, advise.Out, "with 3 hosts")
+}
+
+// An out to the most hosts is not repeated while they are coming; after an in no host that
+// an out asked for is.
+func TestAsked(t *testing.T) {
+	t.Parallel()
+	f := begin()
+	f.p.MaxHosts, f.p.InCooldown = 4, time.Minute
+	f.look(time.Minute, hosts(1500, 1500, 1500))
+	f.expect(t, 4, advise.Out, "with 4 hosts")
+	out := f.m.Out
+	f.look(4*time.Minute, hosts(1500, 1500, 1500))
+	f.expect(t, 4, advise.Out, "no more than 4 hosts are allowed")
+	if !f.m.Out.Equal(out) {
+		t.Errorf("another out")
+	}
+	f.look(time.Minute, hosts(100, 100, 100, 100))
+	f.look(2*time.Minute, hosts(100, 100, 100, 100))
+	f.expect(t, 1, advise.In, "with 1 host")
+	f.look(time.Second, hosts(100, 100, 100, 100)[3:])
+	if f.a.Coming != 0 || f.a.HostsWanted != 1 {
+		t.Errorf("%+v", f.a)
+	}
 }
 
 // One who begins to watch a fleet does not begin with an in.
@@ -270,6 +296,17 @@ func TestResumeFirst(t *testing.T) {
 	}
 	f.look(time.Second, fleet(0, 100, 900, 900, advise.StateDraining, advise.StateReady, advise.StateReady))
 	if len(f.a.Resume) > 0 || f.a.Hosts != 3 || f.a.Coming != 0 {
+		t.Errorf("%+v", f.a)
+	}
+}
+
+// A host that does not report cannot be resumed.
+func TestResumeStale(t *testing.T) {
+	t.Parallel()
+	f := begin()
+	f.look(15*time.Minute, hosts(100, 200))
+	f.look(4*time.Minute, with(hosts(100, 900), 0, func(h *advise.Host) { h.State, h.Stale = advise.StateDraining, true }))
+	if len(f.a.Resume) > 0 || f.a.Add != 1 {
 		t.Errorf("%+v", f.a)
 	}
 }
@@ -410,6 +447,10 @@ func TestMemory(t *testing.T) {
 	}
 	f = begin()
 	f.m = evil
+	f.look(time.Minute, hosts(850, 850, 850))
+	if o := f.m.Orders["h1"]; o.Since.After(f.now) || len(f.m.Sheds) > 0 {
+		t.Errorf("%+v", f.m)
+	}
 	for range 100 {
 		f.look(time.Minute, hosts(850, 850, 850))
 	}
@@ -479,6 +520,21 @@ func TestShed(t *testing.T) {
 				t.Errorf("sheds %v, not %v: %s", got, of.want, a.Reason)
 			}
 		})
+	}
+}
+
+// Hosts that shed the same don't do it in step.
+func TestShedJitter(t *testing.T) {
+	t.Parallel()
+	p := advise.Default()
+	p.ShedPerSecond = 10
+	_, a := p.Advise(at, advise.Memory{}, hosts(700, 700, 700, 700, 100, 100, 100, 100))
+	took := map[int]bool{}
+	for _, s := range a.Shed {
+		took[s.Seconds] = true
+	}
+	if len(a.Shed) != 4 || len(took) < 2 {
+		t.Errorf("%+v", a.Shed)
 	}
 }
 

@@ -178,10 +178,13 @@ func (a *Advisor) save(ctx context.Context, m advise.Memory) error {
 // run runs the leader's script, and notes who leads.
 func (a *Advisor) run(ctx context.Context, what string, more ...any) ([]string, error) {
 	asked := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
 	args := append([]any{what, a.id, a.token, leaderTTL.Milliseconds(), memoryKept.Milliseconds()}, more...)
 	answer, err := a.leader.Run(ctx, a.reader.client, a.keys(), args...).StringSlice()
 	switch {
 	case err != nil:
+		a.reader.reload(ctx)
 		return nil, fmt.Errorf("cannot write %s: %w", keys{a.app}.leader(), err)
 	case len(answer) < 2:
 		return nil, errNotRedis

@@ -233,13 +233,22 @@ func TestLeaderHostile(t *testing.T) {
 	}
 }
 
+// adviserRights are those of docs/fleet.md, without the password.
+func adviserRights(t testing.TB) string {
+	t.Helper()
+	_, rights, found := strings.Cut(fleetDocument(t), "    user forkd-adviser ")
+	if !found {
+		t.Fatal("docs/fleet.md has no rights of an adviser")
+	}
+	rights, _, _ = strings.Cut(rights, "\n")
+	return "user forkd-adviser " + rights
+}
+
 // Those who only read get the advice with what the leader remembers.
 func TestReaderAdvice(t *testing.T) {
 	t.Parallel()
 	_, rights := leastPrivilege(t)
-	_, adviserRights, _ := strings.Cut(fleetDocument(t), "    user forkd-adviser ")
-	adviserRights, _, _ = strings.Cut(adviserRights, "\n")
-	s := start(t, options{config: []string{allowed(rights, ""), allowed("user forkd-adviser "+adviserRights, "")}})
+	s := start(t, options{config: []string{allowed(rights, ""), allowed(adviserRights(t), "")}})
 	load(t, s, 900, 900)
 	url := "redis://" + s.address
 	r := open(t, fleet.Settings{URL: url, Username: "forkd-reader", PasswordFile: secret(t)})

@@ -22,7 +22,7 @@ const (
 	pageReads = 3       // pages that are read at the same time
 	maxField  = 1 << 20 // bytes of a field
 
-	nodeTimeout = 2 * time.Second // for the time of a node of a Cluster
+	nodeTimeout = 2 * time.Second // for the time of a node of a Cluster, and for who leads
 )
 
 // Reader reads the reports of hosts, and sends commands to hosts. It is safe for
@@ -111,11 +111,18 @@ func (r *Reader) clock(ctx context.Context, key string) (time.Time, error) {
 		defer cancel()
 		now, err := node.Time(timed).Result()
 		if err != nil {
-			c.ReloadState(ctx) // to find a failover; the client reloads once a minute only
+			r.reload(ctx)
 		}
 		return now, err
 	}
 	return r.client.Time(ctx).Result()
+}
+
+// reload has a Cluster's client find a failover: by itself it looks once a minute only.
+func (r *Reader) reload(ctx context.Context) {
+	if c, ok := r.client.(*redis.ClusterClient); ok {
+		c.ReloadState(ctx)
+	}
 }
 
 // query is one query of a fleet.

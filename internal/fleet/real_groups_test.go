@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/forkd/forkd/internal/advise"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 	"github.com/forkd/forkd/internal/redisconfig"
@@ -200,7 +201,7 @@ func TestRealClusterFailover(t *testing.T) {
 	rights, reading := leastPrivilege(t)
 	_, more, _ := strings.Cut(strings.ReplaceAll(fleetDocument(t), "\n", " "), "With a Cluster add `")
 	more, _, _ = strings.Cut(more, "`")
-	g := startSix(t, allowed(rights, more), allowed(reading, more))
+	g := startSix(t, allowed(rights, more), allowed(reading, more), allowed(adviserRights(t), more))
 	a := newApp("b1", 8)
 	r := startReport(t, a, fleet.Settings{URL: g.url(), Username: "forkd", PasswordFile: secret(t)})
 	const key = "forkd:{shop}:hosts"
@@ -224,6 +225,8 @@ func TestRealClusterFailover(t *testing.T) {
 	})
 	reader := open(t, fleet.Settings{URL: g.url(), Username: "forkd-reader", PasswordFile: secret(t), ReadFrom: redisconfig.FromReplica})
 	shows(t, reader, a)
+	adviser := open(t, fleet.Settings{URL: g.url(), Username: "forkd-adviser", PasswordFile: secret(t)}).Advisor("shop", "one", advise.Default())
+	seen(t, adviser)
 	rest := busy(t, a)
 	defer rest()
 	first.pause()
@@ -239,6 +242,12 @@ func TestRealClusterFailover(t *testing.T) {
 	rest()
 	goesOn(t, r, func() *server { return next })
 	shows(t, reader, a)
+	until(t, "an adviser that leads", func() error {
+		if _, advice, err := adviser.Look(bounded(t)); err != nil || advice.Hosts != 1 || adviser.Token() == "" {
+			return fmt.Errorf("%v, led by %q, %+v", err, adviser.Leader(), advice)
+		}
+		return nil
+	})
 	first.resume()
 	until(t, "a node that knows its place", func() error {
 		if role := first.info("replication", "role"); role != "slave" {

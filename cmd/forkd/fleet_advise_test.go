@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -72,6 +74,7 @@ func TestPolicyFlags(t *testing.T) {
 
 // fakeAdviser is a leader without a Redis.
 type fakeAdviser struct {
+	mu     sync.Mutex
 	err    error
 	advice advise.Advice
 	news   bool
@@ -84,7 +87,16 @@ type fakeAdviser struct {
 	left bool
 }
 
+// with calls use while nobody else uses the fake.
+func (f *fakeAdviser) with(use func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	use()
+}
+
 func (f *fakeAdviser) Look(context.Context) (fleet.Fleet, advise.Advice, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.err == nil {
 		f.until = time.Now().Add(10 * time.Second)
 	}
@@ -92,23 +104,41 @@ func (f *fakeAdviser) Look(context.Context) (fleet.Fleet, advise.Advice, error) 
 }
 
 func (f *fakeAdviser) Leads() (time.Time, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.until, !f.follow && time.Now().Before(f.until)
 }
 
-func (f *fakeAdviser) Leader() string { return map[bool]string{true: "other", false: "me"}[f.follow] }
+func (f *fakeAdviser) Leader() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return map[bool]string{true: "other", false: "me"}[f.follow]
+}
 
-func (f *fakeAdviser) Token() string { return map[bool]string{false: "7"}[f.follow] }
+func (f *fakeAdviser) Token() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return map[bool]string{false: "7"}[f.follow]
+}
 
-func (f *fakeAdviser) News(advise.Advice) bool { return f.news }
+func (f *fakeAdviser) News(advise.Advice) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.news
+}
 
-func (f *fakeAdviser) Telling(a advise.Advice) advise.Told { return advise.Told{Wanted: a.HostsWanted} }
+func (*fakeAdviser) Telling(a advise.Advice) advise.Told { return advise.Told{Wanted: a.HostsWanted} }
 
 func (f *fakeAdviser) Told(_ context.Context, told advise.Told) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.told, f.news = append(f.told, told), false
 	return nil
 }
 
 func (f *fakeAdviser) Send(_ context.Context, host string, c fleet.Command) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.sent = append(f.sent, c.Op+" "+host)
 	if c.Check() != nil || c.CheckID() != nil || !c.ExpiresAt.After(time.Now()) {
 		return errors.New("that is no command")
@@ -117,6 +147,8 @@ func (f *fakeAdviser) Send(_ context.Context, host string, c fleet.Command) erro
 }
 
 func (f *fakeAdviser) Leave(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.left = true
 	return nil
 }
@@ -153,13 +185,13 @@ func TestAdviceIsPrintedWhenItChanges(t *testing.T) {
 		from := &fakeAdviser{advice: advise.Advice{Hosts: 2, HostsWanted: 2, Reason: "all is well"}}
 		printed, end := following(t, from, &adviseRun{})
 		pass(time.Minute)
-		from.advice.Reason = "all is well still"
+		from.with(func() { from.advice.Reason = "all is well still" })
 		pass(time.Minute)
-		from.err = errors.New("connection refused")
+		from.with(func() { from.err = errors.New("connection refused") })
 		pass(time.Minute)
-		from.err, from.advice.HostsWanted, from.advice.Reason = nil, 3, "more is wanted"
+		from.with(func() { from.err, from.advice.HostsWanted, from.advice.Reason = nil, 3, "more is wanted" })
 		pass(time.Minute)
-		from.follow = true
+		from.with(func() { from.follow = true })
 		pass(time.Minute)
 		end()
 		clock := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Local()
@@ -196,21 +228,23 @@ func TestAdviceIsActedOn(t *testing.T) {
 			},
 		}
 		printed, end := following(t, from, &adviseRun{act: true})
-		from.advice.Shed = nil
+		from.with(func() { from.advice.Shed = nil })
 		pass(29 * time.Second)
-		if got := strings.Join(from.sent, ", "); got != "resume b, drain a, shed c" {
-			t.Errorf("sent %s", got)
+		sent := func(want string) {
+			t.Helper()
+			from.with(func() {
+				if got := strings.Join(from.sent, ", "); got != want {
+					t.Errorf("sent %s", got)
+				}
+			})
 		}
-		from.advice.Drain = from.advice.Drain[1:]
+		sent("resume b, drain a, shed c")
+		from.with(func() { from.advice.Drain = from.advice.Drain[1:] })
 		pass(4 * time.Second)
-		if got := strings.Join(from.sent[3:], ", "); got != "resume b" {
-			t.Errorf("sent %s", got)
-		}
-		from.follow = true
+		sent("resume b, drain a, shed c, resume b")
+		from.with(func() { from.follow = true })
 		pass(time.Minute)
-		if len(from.sent) != 4 {
-			t.Errorf("one who does not lead sends %v", from.sent[4:])
-		}
+		sent("resume b, drain a, shed c, resume b") // one who does not lead sends nothing
 		end()
 		if got := printed(); strings.Count(got, "deaf does not obey: set redis.control = true there") != 1 {
 			t.Errorf("%s", got)
@@ -225,33 +259,40 @@ func TestHookIsRunAgain(t *testing.T) {
 		from := &fakeAdviser{news: true, advice: advise.Advice{HostsWanted: 3}}
 		var began []time.Duration
 		start := time.Now()
-		fail := true
+		var fail atomic.Bool
+		fail.Store(true)
 		printed, end := following(t, from, &adviseRun{hook: func(context.Context, *adviceView) error {
-			began = append(began, time.Since(start))
+			from.with(func() { began = append(began, time.Since(start)) })
 			time.Sleep(3 * time.Second)
-			if fail {
+			if fail.Load() {
 				return errors.New("exit status 1")
 			}
 			return nil
 		}})
 		pass(time.Second)
-		from.advice.HostsWanted = 4
+		from.with(func() { from.advice.HostsWanted = 4 })
 		pass(59 * time.Second)
-		if got := fmt.Sprint(began); got != "[0s 8s 22s 46s]" {
-			t.Errorf("began %v", got)
-		}
-		fail = false
+		from.with(func() {
+			if got := fmt.Sprint(began); got != "[0s 8s 22s 46s]" {
+				t.Errorf("began %v", got)
+			}
+		})
+		fail.Store(false)
 		pass(time.Minute)
-		if len(from.told) != 1 || from.told[0].Wanted != 4 || len(began) != 5 {
-			t.Errorf("told %v, %d runs", from.told, len(began))
-		}
-		from.news = true
+		from.with(func() {
+			if len(from.told) != 1 || from.told[0].Wanted != 4 || len(began) != 5 {
+				t.Errorf("told %v, %d runs", from.told, len(began))
+			}
+			from.news = true
+		})
 		pass(2 * time.Second)
-		from.advice.HostsWanted = 5
+		from.with(func() { from.advice.HostsWanted = 5 })
 		pass(10 * time.Second)
-		if len(from.told) != 2 || from.told[1].Wanted != 4 {
-			t.Errorf("told %v", from.told)
-		}
+		from.with(func() {
+			if len(from.told) != 2 || from.told[1].Wanted != 4 {
+				t.Errorf("told %v", from.told)
+			}
+		})
 		end()
 		if got := printed(); strings.Count(got, "forkd: --exec: exit status 1: it is run again in ") != 4 || !strings.Contains(got, "again in 40s") {
 			t.Errorf("%s", got)
@@ -268,26 +309,25 @@ func TestHookEndsWithTheLeadership(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			from := &fakeAdviser{news: true}
-			var ended time.Duration
-			start := time.Now()
+			var ended atomic.Bool
 			printed, end := following(t, from, &adviseRun{hook: func(ctx context.Context, _ *adviceView) error {
 				<-ctx.Done()
-				ended = time.Since(start)
+				ended.Store(true)
 				return ctx.Err()
 			}})
 			pass(20 * time.Second)
-			if ended != 0 {
-				t.Fatalf("%s: ended after %s", name, ended)
+			if ended.Load() {
+				t.Fatalf("%s: it has ended", name)
 			}
 			if lose != nil {
-				lose(from)
+				from.with(func() { lose(from) })
 				pass(11 * time.Second)
-				if ended == 0 {
+				if !ended.Load() {
 					t.Errorf("%s: it goes on", name)
 				}
 			}
 			end()
-			if ended == 0 || len(from.told) > 0 || !strings.Contains(printed(), "forkd: --exec was killed") {
+			if !ended.Load() || len(from.told) > 0 || !strings.Contains(printed(), "forkd: --exec was killed") {
 				t.Errorf("%s: %s", name, printed())
 			}
 		})
@@ -338,17 +378,25 @@ func TestHook(t *testing.T) {
 			}
 		})
 	}
-	hung, left := pidIn(t, filepath.Join(dir, "hung")), pidIn(t, filepath.Join(dir, "left"))
-	for deadline := time.Now().Add(20 * time.Second); alive(hung); {
-		if time.Now().After(deadline) {
-			t.Fatalf("what a hung hook has started lives on")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	reap(t, pidIn(t, filepath.Join(dir, "hung")))
+	left := pidIn(t, filepath.Join(dir, "left"))
 	if !alive(left) {
 		t.Errorf("what a hook has left behind was killed")
 	}
 	_ = syscall.Kill(left, syscall.SIGKILL)
+	reap(t, left)
+}
+
+// reap waits for the end of a process that has lost its parent: this process is the parent
+// then, or one that reaps.
+func reap(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(scriptTimeout); alive(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d lives on", pid)
+		}
+	}
+	_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 }
 
 func pidIn(t *testing.T, file string) int {

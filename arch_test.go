@@ -57,6 +57,7 @@ func rules() []rule {
 		{from: "internal/redisconfig", to: []string{"..."}, why: leaf},
 		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/advise", "internal/control", "internal/closing", "internal/redisconfig"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
 		{from: "internal/fleetserve", to: []string{"..."}, except: []string{"internal/advise", "internal/control", "internal/fleet", "internal/openmetrics"}, why: "it shows what the fleet's reader has read, and decides nothing"},
+		{from: "internal/haproxy", to: []string{"..."}, except: []string{"internal/control", "internal/fleet"}, why: "it compares what the fleet's reader has read with what HAProxy has"},
 		{from: "internal/sockets", to: []string{"..."}, except: []string{"internal/closing", "internal/procfs", "internal/safefile"}, why: "it knows sockets, not who serves them"},
 		{from: "internal/cgroup", to: []string{"..."}, why: leaf},
 		{from: "internal/process", to: []string{"..."}, except: []string{"ipc", "internal/cgroup", "internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
@@ -88,7 +89,7 @@ func rules() []rule {
 		{
 			from:   "cmd/forkd",
 			to:     []string{"..."},
-			except: []string{"supervisor", "internal/advise", "internal/config", "internal/control", "internal/fleet", "internal/fleetserve", "internal/redisconfig", "internal/process", "systemd"},
+			except: []string{"supervisor", "internal/advise", "internal/config", "internal/control", "internal/fleet", "internal/fleetserve", "internal/haproxy", "internal/redisconfig", "internal/process", "systemd"},
 			why:    "a command reads its arguments and calls one of these",
 		},
 		{from: "examples/...", to: []string{"..."}, except: []string{"worker/...", "examples/websocket/chat"}, why: "an example shows what a user of the module can do, and users see no more than this"},

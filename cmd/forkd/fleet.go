@@ -40,13 +40,13 @@ redis.control = true.`,
   forkd fleet events shop -f                        what happens, as it happens
   forkd fleet roll shop --hosts 10%                 a tenth of the hosts at a time
   forkd fleet advise shop                           how many hosts it should have
+  forkd fleet haproxy shop --socket /run/haproxy/admin.sock --backend shop
   forkd fleet serve                                 all of it as a live page`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetServeCommand(std), fleetAgentCommand())
+	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetServeCommand(std), fleetHAProxyCommand(std), fleetAgentCommand())
 	cmd.AddCommand(hostCommands(std)...)
-	cmd.AddCommand(refusal(refused{[]string{"haproxy"}, "fleet haproxy is not built yet: use forkd fleet status --json"}))
 	return cmd
 }
 

@@ -91,10 +91,7 @@ func (s *agentServer) letGo() {
 	}
 }
 
-// agentLine is what HAProxy is told. The weight is the share of the host's whole capacity
-// that its ready workers have free; without a capacity, or with unknown connections, the
-// share of workers that are ready. It is 1 % at least while one is: whether a full host gets
-// nobody new is for maxconn to say.
+// agentLine is what HAProxy is told.
 func agentLine(f *Figures) string {
 	t := f.App.Totals
 	switch {
@@ -103,10 +100,9 @@ func agentLine(f *Figures) string {
 	case t.Ready == 0 || t.Wanted == 0 || f.App.State == StateStarting:
 		return "down # no worker is ready"
 	}
-	ready := min(1, float64(t.Ready)/float64(t.Wanted))
 	most := f.Capacity
 	if f.Limit != nil { // of this the workers that are not ready have their shares
-		most = new(max(1, int64(ready*float64(*f.Limit))))
+		most = new(max(1, int64(share(int64(t.Ready), int64(t.Wanted))*float64(*f.Limit))))
 	}
 	maxconn := ""
 	if most != nil {
@@ -115,9 +111,20 @@ func agentLine(f *Figures) string {
 	if f.App.State == StateDraining {
 		return "up drain 0%" + maxconn
 	}
-	free := ready
-	if f.Capacity != nil && t.Connections != nil {
-		free -= float64(*t.Connections) / float64(*f.Capacity)
-	}
-	return fmt.Sprintf("up ready %d%%%s", max(1, int(100*free+0.5)), maxconn)
+	return fmt.Sprintf("up ready %d%%%s", Weight(int64(t.Ready), int64(t.Wanted), t.Connections, f.Capacity), maxconn)
 }
+
+// Weight is the share of a host's whole capacity that its ready workers have free, in
+// percent; without a capacity, or with unknown connections, the share of workers that are
+// ready. wanted is more than 0. It is 1 at least: whether a full host gets nobody new is for
+// a limit of connections to say.
+func Weight(ready, wanted int64, connections, capacity *int64) int {
+	free := share(ready, wanted)
+	if capacity != nil && connections != nil {
+		free -= float64(*connections) / float64(*capacity)
+	}
+	return max(1, int(100*free+0.5))
+}
+
+// share of workers that are ready. More are than are wanted while a slot leaves.
+func share(ready, wanted int64) float64 { return min(1, float64(ready)/float64(wanted)) }

@@ -38,8 +38,8 @@ func fleetHAProxyCommand(std stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "haproxy APP --socket PATH|HOST:PORT --backend NAME",
 		Short: "keep a backend of HAProxy in step with the hosts of an app",
-		Long: `haproxy gives the hosts that report an app to the servers of a backend of HAProxy,
-without a reload, through the runtime API of its stats socket (level admin). The
+		Long: `haproxy gives the hosts that report an app to the servers of a backend, without
+a reload, through the runtime API of HAProxy's stats socket (level admin). The
 backend has servers to fill:
 
   server-template forkd 100 0.0.0.0:1 check weight 100 disabled
@@ -54,7 +54,7 @@ taken away.
 The address is the first IP:PORT that a host reports: see redis.advertise. Run
 one of these for each HAProxy, and no agent-check for these servers.`,
 		Example: `  forkd fleet haproxy shop --socket /run/haproxy/admin.sock --backend shop
-  forkd fleet haproxy shop --socket 127.0.0.1:9999 --backend shop --network 10.0.0.0/8`,
+  forkd fleet haproxy shop --socket :9999 --backend shop --network 10.0.0.0/8`,
 		Args:              exactly(1),
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		"in-terminal":     inTerminal,
 		"load":            loadHTTP,
 		"stranger":        stranger,
+		"talk":            talkWebSocket,
 		"without-seccomp": withoutSeccomp,
 		"worker-all":      workerAll,
 		"worker-binds":    workerBinds,
@@ -61,6 +62,7 @@ func TestMain(m *testing.M) {
 //	freeport VAR...               sets VAR to a port that nobody listens on; VAR+N: nor on the N after it
 //	memory APP MIB                the master has never used more memory than that
 //	pids APP VAR...               sets VARs to the pids of the slots' newest workers
+//	recipe FILE NAME OLD NEW...   writes a recipe of docs/balancers.md
 //	signal APP[/SLOT] SIGNAL      signals the master, or the slot's newest worker
 //	storm APP N SIGNAL...         signals the master N times, by turns, at once
 //	tinyfs DIR OPTION...          makes DIR a tmpfs with mount options (size=, nr_inodes=)
@@ -98,6 +100,7 @@ func TestScript(t *testing.T) {
 			"freeport":  h.freeport,
 			"memory":    memory,
 			"pids":      pids,
+			"recipe":    recipe,
 			"signal":    h.signal,
 			"storm":     storm,
 			"tinyfs":    tinyFS,

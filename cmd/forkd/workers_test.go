@@ -17,7 +17,7 @@ import (
 
 // workerHTTP is a well-behaved worker: GET / answers with its pid, its slot and
 // its generation, GET /slow after the time in ?for=, or when the file ?until= is
-// there; it makes the file ?began= first.
+// there; it makes the file ?began= first. /echo is a WebSocket.
 func workerHTTP() {
 	w := worker.New()
 	ln, err := w.Listen("http", "127.0.0.1:0")
@@ -47,6 +47,7 @@ func answers() *http.ServeMux {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { answer(rw) })
+	mux.HandleFunc("GET /echo", echo)
 	mux.HandleFunc("GET /slow", func(rw http.ResponseWriter, r *http.Request) {
 		if path := r.FormValue("began"); path != "" {
 			if err := os.WriteFile(path, nil, 0o600); err != nil {

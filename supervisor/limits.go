@@ -41,25 +41,20 @@ func checkLimits(cfg Config, slots, running int) error {
 	return checkProcesses(cfg, slots, running)
 }
 
-// limited reports whether the workers have control groups of their own.
+// grouped reports whether the workers have control groups of their own.
 func (l Limits) grouped() bool { return l.MemoryMax > 0 || l.TasksMax > 0 }
 
 // divide gets the master a control group beside which its workers' can be made, where the
-// configuration wants that.
+// configuration wants that and it has none yet. At a reload this fails where the workers
+// that there are share the master's.
 func (e *executor) divide(l Limits) (err error) {
-	if l.grouped() {
-		if e.leaves, err = cgroup.NewLeaves("/", systemd.Subgroup); err != nil {
-			return fmt.Errorf("cannot set limits.memory_max or limits.tasks_max: %w", err)
-		}
+	if !l.grouped() || e.leaves != nil {
+		return nil
 	}
-	return nil
-}
-
-// checkDivided refuses limits that came after the start.
-func (e *executor) checkDivided(l Limits) error {
-	if l.grouped() && e.leaves == nil {
-		return errors.New("limits.memory_max and limits.tasks_max need a control group that the master makes at its start: stop the app and run it again")
+	if e.leaves, err = cgroup.NewLeaves("/", systemd.Subgroup); err != nil {
+		return fmt.Errorf("cannot set limits.memory_max or limits.tasks_max: %w", err)
 	}
+	e.emptying = append(e.emptying, e.leaves.Old...)
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -60,7 +59,12 @@ func (e *executor) prepared(p prepared) []pool.Event {
 		err = checkSlots(r.cfg, slots)
 	}
 	if err == nil {
-		err = cmp.Or(e.sameUser(r.cfg), e.checkDivided(r.cfg.Limits))
+		err = e.sameUser(r.cfg)
+	}
+	if err == nil {
+		if err = e.divide(r.cfg.Limits); err != nil {
+			err = fmt.Errorf("%w; then stop the app and run it again", err)
+		}
 	}
 	if err == nil {
 		err = e.sockets.MarkBy(r.cfg.MarkMask)

@@ -13,7 +13,10 @@ import (
 // Leaves makes groups of v2 for workers, with limits of their own. A group with controllers
 // for those below it has no processes itself (cgroups(7), "no internal processes"): this
 // process is in one beside them.
-type Leaves struct{ dir string }
+type Leaves struct {
+	Old []*Leaf // of an earlier process
+	dir string
+}
 
 // Limits are those of a leaf. 0: none.
 type Limits struct {
@@ -21,37 +24,40 @@ type Limits struct {
 	Tasks  int   // processes and threads: pids.max
 }
 
-const advice = ": in a unit Delegate=yes and DelegateSubgroup=forkd give it (forkd@.service.d/limits.conf); else systemd-run --scope -p Delegate=yes forkd run ... does"
+const advice = ": in a unit Delegate=yes gives it (forkd@.service.d/limits.conf); else systemd-run --scope -p Delegate=yes forkd run ... does"
 
 // NewLeaves moves this process into the subgroup of its group of v2, unless it is there
-// already, and removes the leaves of an earlier one that are empty. An error says what to
-// do; then nothing has changed. root is "/", except in tests.
+// already. An error says what to do. root is "/", except in tests.
 func NewLeaves(root, subgroup string) (l *Leaves, err error) {
 	own := slices.DeleteFunc(Own(root, "memory"), func(g Group) bool { return !g.V2 })
 	if len(own) == 0 {
 		return nil, errors.New("there is no cgroup v2 here")
 	}
 	l = &Leaves{dir: own[0].Dir}
-	if filepath.Base(l.dir) == subgroup {
+	there := filepath.Base(l.dir) == subgroup
+	if there {
 		l.dir = filepath.Dir(l.dir)
-	} else if err := l.move(subgroup); err != nil {
-		return nil, err
 	}
 	had, err := l.words("cgroup.controllers")
-	if err == nil {
-		for _, controller := range []string{"memory", "pids"} {
-			if !slices.Contains(had, controller) {
-				return nil, fmt.Errorf("the control group %s has no controller %s%s", l.dir, controller, advice)
-			}
+	for _, controller := range []string{"memory", "pids"} {
+		if err == nil && !slices.Contains(had, controller) {
+			return nil, fmt.Errorf("the control group %s has no controller %s%s", l.dir, controller, advice)
 		}
+	}
+	if err == nil && !there {
+		if err := l.move(subgroup); err != nil {
+			return nil, err
+		}
+	}
+	if err == nil {
 		err = os.WriteFile(filepath.Join(l.dir, "cgroup.subtree_control"), []byte("+memory +pids"), 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make control groups below %s: %w%s", l.dir, err, advice)
 	}
 	old, _ := filepath.Glob(filepath.Join(l.dir, "worker.*"))
-	for _, leaf := range old {
-		_ = os.Remove(leaf) // fails for one with processes
+	for _, dir := range old {
+		l.Old = append(l.Old, &Leaf{dir})
 	}
 	return l, nil
 }

@@ -57,8 +57,8 @@ func TestLeaves(t *testing.T) {
 	if !strings.HasPrefix(leaf.Procs(), filepath.Join(group, "worker.3.")) {
 		t.Errorf("its processes are in %s", leaf.Procs())
 	}
-	if _, err := os.Stat(filepath.Join(group, "worker.0.1")); !os.IsNotExist(err) {
-		t.Errorf("an old leaf: %v", err)
+	if len(l.Old) != 1 || l.Old[0].dir != filepath.Join(group, "worker.0.1") {
+		t.Errorf("old leaves: %v", l.Old)
 	}
 	for text, want := range map[string][2]bool{"": {}, "oom 0\noom_kill 0\n": {}, "oom 0\noom_kill 1\n": {true, false}, "max 4\noom 1\noom_kill 2\n": {true, true}} {
 		if err := os.WriteFile(filepath.Join(leaf.dir, "memory.events"), []byte(text), 0o600); err != nil {
@@ -73,9 +73,10 @@ func TestLeaves(t *testing.T) {
 func TestNoLeaves(t *testing.T) {
 	self := fmt.Sprintln(os.Getpid())
 	for want, files := range map[string]map[string]string{
-		"has other processes than this (1, 2)": {"cgroup.procs": "1\n2\n" + self},
+		"has other processes than this (1, 2)": {"cgroup.procs": "1\n2\n" + self, "cgroup.controllers": "memory pids\n"},
 		"has no controller pids":               {"cgroup.procs": self, "cgroup.controllers": "memory\n"},
-		"cannot enter a control group":         {},
+		"cannot enter a control group":         {"cgroup.controllers": "memory pids\n"},
+		"cannot make control groups":           {},
 	} {
 		root, _ := host(t, files)
 		if _, err := NewLeaves(root, "forkd"); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "Delegate=yes") {

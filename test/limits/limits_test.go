@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,9 +65,10 @@ func boot() (code int, err error) {
 	return 0, fmt.Errorf("cannot run with-systemd: %w", err)
 }
 
-// program is a worker that does, at SIGUSR2, what the file "do" in its directory says.
+// program is a worker that greets who connects, does, at SIGUSR2, what the file "do" in its
+// directory says, and outlives SIGTERM where there is a file "linger".
 const program = `
-import os, signal, socket, time
+import os, select, signal, socket, time
 def do(what):
     if what == "memory":
         waste = []
@@ -89,12 +92,32 @@ def look(*_):
     with open("do") as f:
         what = f.read()
     do(what)
+ending = False
+def end(*_):
+    global ending
+    ending = not os.path.exists("linger")
+woken, wake = socket.socketpair()
+wake.setblocking(False)
+signal.set_wakeup_fd(wake.fileno())
 signal.signal(signal.SIGUSR2, look)
+signal.signal(signal.SIGTERM, end)
 to = os.environ["NOTIFY_SOCKET"]
 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", to.replace("@", "\0", 1) if to[0] == "@" else to)
-while True:
-    signal.pause()
+listener = socket.socket(fileno=3)
+listener.setblocking(False)
+while not ending:
+    if woken in select.select([woken, listener], [], [])[0]:
+        woken.recv(100)
+        continue
+    try:
+        client = listener.accept()[0]
+    except BlockingIOError:
+        continue
+    client.sendall(b"hello")
+    client.close()
 `
+
+const address = "127.0.0.1:8123"
 
 type app struct {
 	t    *testing.T
@@ -131,7 +154,7 @@ func newApp(t *testing.T, limits string) *app {
 }
 
 func (a *app) configure(limits string) {
-	a.write("shop.toml", "command = ['/usr/bin/python3', 'worker.py']\nworkers = 2\nready.mode = 'notify'\nready.timeout = '2m'\nupdate.monitor = '100ms'\n"+limits)
+	a.write("shop.toml", "command = ['/usr/bin/python3', 'worker.py']\nworkers = 2\nready.mode = 'notify'\nready.timeout = '2m'\ndrain.timeout = '2m'\nupdate.monitor = '100ms'\n"+limits+"[[listen]]\naddress = 'tcp://"+address+"'\n")
 }
 
 func (a *app) write(name, text string) {
@@ -159,7 +182,10 @@ func (a *app) must(name string, args ...string) string {
 	return out
 }
 
-const unit = "forkd-shop.service"
+const (
+	unit    = "forkd-shop.service"
+	shipped = "forkd@shop.service"
+)
 
 // start runs the app as a service that may divide its group up.
 func (a *app) start(properties ...string) {
@@ -172,6 +198,43 @@ func (a *app) start(properties ...string) {
 		args = append(args, "-p", p)
 	}
 	a.must("systemd-run", append(args, os.Getenv(binary), "run", "-c", a.file)...)
+	a.stopAtEnd(unit)
+}
+
+// startShipped runs the app in the shipped unit, with limits.conf as a systemd sees it
+// that knows DelegateSubgroup=, or does not.
+func (a *app) startShipped(subgroup bool) {
+	a.t.Helper()
+	install := func(from, to string) {
+		text, err := os.ReadFile("../../systemd/" + from)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(to), 0o755)
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		out := strings.NewReplacer("/usr/bin/forkd", os.Getenv(binary), "/etc/forkd/%i.toml", a.file).Replace(string(text))
+		if !subgroup {
+			out = strings.Replace(out, "\nDelegateSubgroup=", "\n#", 1)
+		}
+		if err := os.WriteFile(to, []byte(out), 0o644); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	const dir = "/etc/systemd/system/forkd@.service"
+	install("forkd@.service", dir)
+	install("forkd@.service.d/limits.conf", dir+".d/limits.conf")
+	install("forkd@.service.d/hardened.conf", dir+".d/hardened.conf")
+	if err := os.WriteFile(dir+".d/test.conf", []byte("[Service]\nUser=\nGroup=\nProtectHome=no\nPrivateTmp=no\nReadWritePaths="+a.dir+"\nStandardOutput=append:"+filepath.Join(a.dir, "log")+"\nStandardError=inherit\n"), 0o644); err != nil {
+		a.t.Fatal(err)
+	}
+	a.must("systemctl", "daemon-reload")
+	a.must("systemctl", "start", shipped)
+	a.stopAtEnd(shipped)
+}
+
+func (a *app) stopAtEnd(unit string) {
+	a.t.Helper()
 	a.t.Cleanup(func() {
 		if out, err := a.run("systemctl", "stop", unit); err != nil && !strings.Contains(out, "not loaded") {
 			a.t.Error(out, err)
@@ -244,6 +307,34 @@ func (a *app) does(pid int, what string) {
 	a.must("kill", "-USR2", fmt.Sprint(pid))
 }
 
+// greet connects until it is over. It sends how often it has been greeted, once at first and
+// at the end.
+func greet(t *testing.T, over <-chan struct{}, clients chan<- int) {
+	for n := 1; ; n++ {
+		client, err := net.DialTimeout("tcp", address, deadline)
+		if err == nil {
+			_ = client.SetDeadline(time.Now().Add(deadline))
+			var said []byte
+			if said, err = io.ReadAll(client); err == nil && string(said) != "hello" {
+				err = fmt.Errorf("said %q", said)
+			}
+			client.Close()
+		}
+		if err != nil {
+			t.Errorf("client %d: %v", n, err)
+		}
+		if n == 1 {
+			clients <- n
+		}
+		select {
+		case <-over:
+			clients <- n
+			return
+		default:
+		}
+	}
+}
+
 const limits = "limits.memory_max = '48MiB'\nlimits.tasks_max = 12\n"
 
 // A worker that wants more memory than it may is killed, alone, and said to be; one that
@@ -277,9 +368,16 @@ func TestLimits(t *testing.T) {
 	if now[1] != workers[1] {
 		t.Errorf("workers %v, before %v", now, workers)
 	}
-	// A roll, with other limits.
+	// A roll, with other limits, which no client sees.
 	a.configure("limits.memory_max = '64MiB'\n")
+	over, clients := make(chan struct{}), make(chan int)
+	go greet(t, over, clients)
+	before := <-clients
 	a.must(os.Getenv(binary), "reload", "shop")
+	close(over)
+	if n := <-clients; n <= before {
+		t.Error("nobody connected during the roll")
+	}
 	_, now = a.ready(0)
 	leaf = groupOf(t, now[0])
 	if memory, tasks := value(t, leaf, "memory.max"), value(t, leaf, "pids.max"); memory != fmt.Sprint(64<<20) || tasks != "max" {
@@ -300,6 +398,50 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// In the shipped unit a killed master's successor starts beside the workers that it has
+// left, though processes are in groups below the unit's. A reload sets the first limits
+// where the service manager has started the master in a group below the unit's.
+func TestShippedUnit(t *testing.T) {
+	for _, subgroup := range []bool{true, false} {
+		t.Run(fmt.Sprintf("DelegateSubgroup=%t", subgroup), func(t *testing.T) {
+			a := newApp(t, limits)
+			if subgroup {
+				a.configure("")
+			}
+			a.startShipped(subgroup)
+			if subgroup {
+				a.configure(limits)
+			}
+			a.must("systemctl", "reload", shipped)
+			master, workers := a.ready(0)
+			unitGroup := filepath.Dir(groupOf(t, master))
+			for _, pid := range workers {
+				if leaf := groupOf(t, pid); filepath.Dir(leaf) != unitGroup || value(t, leaf, "pids.max") != "12" {
+					t.Errorf("a worker is in %s, the master below %s", leaf, unitGroup)
+				}
+			}
+			a.write("linger", "")
+			a.must("kill", "-KILL", fmt.Sprint(master))
+			_, now := a.ready(master)
+			s := a.wait("leftovers", func(s status) bool { return len(s[0].Leftovers) == 2 })
+			for _, l := range s[0].Leftovers {
+				a.must("kill", "-KILL", fmt.Sprint(l.PID))
+			}
+			if err := os.Remove(filepath.Join(a.dir, "linger")); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(deadline); len(leaves(unitGroup)) != 2; time.Sleep(100 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("leaves %v, workers %v", leaves(unitGroup), now)
+				}
+			}
+			if got := value(t, groupOf(t, now[0]), "memory.max"); got != fmt.Sprint(48<<20) {
+				t.Errorf("memory.max %s", got)
+			}
+		})
+	}
+}
+
 // Where the group can't be divided up, the start says why, and so does a reload that comes
 // too late.
 func TestNoGroup(t *testing.T) {
@@ -317,7 +459,7 @@ func TestNoGroup(t *testing.T) {
 	a.ready(0)
 	a.configure(limits)
 	out, err = a.run(os.Getenv(binary), "reload", "shop")
-	if want := "need a control group that the master makes at its start: stop the app and run it again"; err == nil || !strings.Contains(out, want) {
+	if want := "; then stop the app and run it again"; err == nil || !strings.Contains(out, want) {
 		t.Errorf("%v: %s, want %q", err, out, want)
 	}
 }

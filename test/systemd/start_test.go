@@ -95,7 +95,7 @@ func TestUnitOfForkdUnit(t *testing.T) {
 // TestUnitsLoadOnNewerSystemd is TestUnitsLoad of package systemd, with the
 // systemd that runs here and the drop-in that it alone understands.
 func TestUnitsLoadOnNewerSystemd(t *testing.T) {
-	for _, dropIn := range []string{"", "notify-reload.conf", "hardened.conf"} {
+	for _, dropIn := range []string{"", "notify-reload.conf", "hardened.conf", "limits.conf"} {
 		a := newApp(t, settings{})
 		if dropIn != "" {
 			a.shipped(dropIn)

@@ -186,3 +186,12 @@ func (e *executor) endClaims(ended func(*claim) bool) {
 		e.called(c) // a bind(2): no event follows
 	}
 }
+
+// endOldClaims ends the claims of workers that have been ready for a while: on an address
+// that they did not need for that, others no longer wait for them.
+func (e *executor) endOldClaims(now time.Time) {
+	e.endClaims(func(c *claim) bool {
+		w := e.workers[c.worker]
+		return w != nil && w.care.ready && now.Sub(w.care.readyAt) > claimGrace
+	})
+}

@@ -207,6 +207,7 @@ func (e *executor) inspect() []pool.Event {
 		return nil
 	}
 	e.inspectSockets()
+	e.endOldClaims(now)
 	e.lookAtTaken(now)
 	e.lookAtMemory(now)
 	return append(e.ailing(now), e.stalls(now)...)

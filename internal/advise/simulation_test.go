@@ -184,7 +184,7 @@ func TestPowerCut(t *testing.T) {
 func TestThousandHosts(t *testing.T) {
 	w, took := thousandHosts(t)
 	w.checkCooldowns()
-	if most := time.Minute; took > most { // 10 s on a machine that does nothing else
+	if most := 5 * time.Minute; took > most { // 10 s on a machine that does nothing else
 		t.Errorf("it took %s, at most %s", took, most)
 	}
 	t.Logf("%s: %d hosts made, %d outs, %d ins, %d refused, %d cut", took, w.made, len(w.outs), len(w.ins), w.refused, w.cut)

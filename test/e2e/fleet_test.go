@@ -70,10 +70,13 @@ control = true
 
 [metrics]
 address = "0.0.0.0:9640"
+
+[agent]
+address = "0.0.0.0:9641"
 `
 
-// haproxyConfig takes connections for the hosts that are there. Where one goes, its
-// clients' connections are ended, so that they do not wait for a ping that never comes.
+// haproxyConfig takes connections for the hosts that are there. The second %s is one of the
+// constants below.
 const haproxyConfig = `
 global
   maxconn 8000
@@ -90,12 +93,21 @@ frontend ws
   default_backend chat
 backend chat
   balance leastconn
-  default-server check port 9640 inter 300ms fastinter 100ms fall 2 rise 1 on-marked-down shutdown-sessions
+  default-server weight 100 check port 9640 inter 300ms fastinter 100ms fall 2 rise 1 %s
 %s`
 
+// What HAProxy does beside its checks: it ends the connections of a host that goes, so that
+// nobody waits for a ping that never comes; it leaves them to the host, which closes them as
+// it stops; it also asks the hosts' agents, and sends nobody to one that drains.
+const (
+	cut    = "on-marked-down shutdown-sessions"
+	leave  = ""
+	agents = "agent-check agent-port 9641 agent-inter 300ms"
+)
+
 // newFleet starts Redis and HAProxy, and no host yet. settings are lines of the table
-// redis of every host.
-func newFleet(t *testing.T, settings string) *fleet {
+// redis of every host, down is cut, leave or agents.
+func newFleet(t *testing.T, settings, down string) *fleet {
 	t.Helper()
 	f := &fleet{world: newWorld(t), hosts: map[string]*host{}}
 	f.bin = filepath.Join(f.dir, "bin")
@@ -122,7 +134,7 @@ func newFleet(t *testing.T, settings string) *fleet {
 		fmt.Fprintf(&servers, "  server h%d 10.77.0.%d:8080\n", i+1, firstHost+i)
 	}
 	haproxy := filepath.Join(f.dir, "haproxy.cfg")
-	f.write(haproxy, fmt.Sprintf(haproxyConfig, f.dir, servers.String()))
+	f.write(haproxy, fmt.Sprintf(haproxyConfig, f.dir, down, servers.String()))
 	f.front.start(nil, "haproxy", "-db", "-f", haproxy)
 	until(t, "HAProxy", func() error { _, err := os.Stat(filepath.Join(f.dir, "haproxy.sock")); return err })
 	return f
@@ -170,15 +182,7 @@ func (f *fleet) up() map[string]bool {
 func (f *fleet) powerOn(numbers ...int) {
 	f.t.Helper()
 	for _, i := range numbers {
-		name := fmt.Sprintf("h%d", i)
-		h := &host{node: f.plug(name, firstHost+i-1)}
-		f.hosts[name] = h
-		// Its files outlive a power cut, as a disk does.
-		state := filepath.Join(f.dir, name)
-		h.master = h.start([]string{
-			"REDIS=" + f.redis, "WS_REDIS_URL=" + f.redis, "WS_HOST=" + name,
-			"FORKD_RUNTIME_DIR=" + filepath.Join(state, "run"), "FORKD_STATE_DIR=" + filepath.Join(state, "state"),
-		}, filepath.Join(f.bin, "forkd"), "run", "-c", f.config)
+		f.begin(i)
 	}
 	until(f.t, "hosts that serve", func() error {
 		reported, up := f.status(), f.up()
@@ -190,6 +194,24 @@ func (f *fleet) powerOn(numbers ...int) {
 		}
 		return nil
 	})
+}
+
+// begin starts a host, and does not wait.
+func (f *fleet) begin(i int) {
+	f.t.Helper()
+	name := fmt.Sprintf("h%d", i)
+	h := &host{node: f.plug(name, firstHost+i-1)}
+	f.hosts[name] = h
+	h.master = h.start(f.env(name), filepath.Join(f.bin, "forkd"), "run", "-c", f.config)
+}
+
+// env is a host's environment. Its files outlive a power cut, as a disk does.
+func (f *fleet) env(name string) []string {
+	state := filepath.Join(f.dir, name)
+	return []string{
+		"REDIS=" + f.redis, "WS_REDIS_URL=" + f.redis, "WS_HOST=" + name,
+		"FORKD_RUNTIME_DIR=" + filepath.Join(state, "run"), "FORKD_STATE_DIR=" + filepath.Join(state, "state"),
+	}
 }
 
 // hostStatus is what the tests read of forkd fleet status --json.

@@ -10,7 +10,7 @@ import (
 // expires. It comes back, and takes new ones.
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, "")
+	f := newFleet(t, "", cut)
 	f.powerOn(1, 2, 3, 4)
 	const users, backoff = 800, 4
 	c := f.crowd("A host loses power", "-users", fmt.Sprint(users), "-rate", "200", "-say", "50", "-backoff", fmt.Sprint(backoff, "s"))

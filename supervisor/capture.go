@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -125,9 +126,7 @@ func (e *executor) called(c called) []pool.Event {
 		c.answer <- capture.Answer{}
 		return nil
 	}
-	if r.learns {
-		w.takes(fd, c.call)
-	}
+	w.takes(fd, c.call)
 	w.watches(r.listeners, e.sockets.Counting())
 	own, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	c.answer <- capture.Answer{Handled: true, Socket: fd}
@@ -138,7 +137,7 @@ func (e *executor) called(c called) []pool.Event {
 func (w *worker) takes(fd int, c capture.Call) {
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err == nil {
-		w.taken[uint32(stat.Ino)] = takenAt{c.PID, c.FD}
+		w.taken[uint32(stat.Ino)] = &takenAt{c.PID, c.FD, time.Now()}
 	}
 }
 

@@ -127,6 +127,9 @@ func (e *executor) perform(actions []pool.Action) {
 			if w := e.workers[a.ID]; w != nil {
 				w.becomes(a.To)
 				e.warnUncounted(w)
+				if a.To == pool.StateDraining {
+					e.takesNoMore(w)
+				}
 			}
 			if r := e.releases[a.ID.Generation]; a.To == pool.StateReady && r != nil && r.listeners != nil {
 				r.listeners.Settle()
@@ -299,9 +302,7 @@ func (e *executor) exited(r exited, now time.Time) pool.Event {
 	w.link.Close()
 	e.endClaims(func(c *claim) bool { return c.worker == w.id })
 	e.orphanDaemons(w, now)
-	if err := e.sockets.Ended(w.id); err != nil {
-		e.log.Error("cannot steer new connections", "why", err)
-	}
+	e.takesNoMore(w)
 	oom, words := "", exit.String()
 	if exit.Signal == syscall.SIGKILL && !w.killed {
 		oom = e.outOfMemory(w, now)

@@ -118,10 +118,10 @@ type (
 		at    time.Time
 		took  time.Duration
 	}
-	// closedFound is the learned sockets that workers have taken and have no more, by inode,
-	// by executor.lookAtTaken.
+	// closedFound is the learned sockets that workers have taken and have no more, by
+	// executor.lookAtTaken.
 	closedFound struct {
-		closed map[pool.ID][]uint32
+		closed map[*worker]awaited
 		took   time.Duration
 	}
 	// said is an application's message from a worker to all others.

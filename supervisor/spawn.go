@@ -55,7 +55,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 	}
 	w := &worker{
 		id: s.id, cfg: s.cfg, release: s.release, link: link, output: new(output.Tail),
-		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()), taken: map[uint32]takenAt{},
+		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()), taken: awaited{},
 	}
 	w.inodes.Store(&s.inodes)
 	w.counting.Store(&s.counting)

@@ -81,7 +81,7 @@ func (s *stall) confirm(at time.Time, after time.Duration) {
 func (e *executor) stalls(now time.Time) (events []pool.Event) {
 	var asked []*worker
 	for _, w := range e.workers {
-		queue, known := e.sockets.OwnQueue(w.id.Slot, w.id)
+		queue, known := e.sockets.OwnQueue(w.id.Slot, w.release.listeners, w.id)
 		if !known || !w.care.ready || w.cfg.Health.Stall <= 0 {
 			w.stall = stall{}
 			continue

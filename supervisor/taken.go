@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
 )
@@ -15,70 +14,93 @@ import (
 // it in its slot did.
 const takenGrace = 2 * time.Second
 
-// takenAt is where a worker's process has got a socket of its slot's.
-type takenAt struct{ pid, fd int }
+// takenAt is where a worker's process has got a socket of its slot's, and when. Each time it
+// is another one.
+type takenAt struct {
+	pid, fd int
+	at      time.Time
+}
 
 // has reports whether the socket is still there.
-func (at takenAt) has(inode uint32) bool {
+func (at *takenAt) has(inode uint32) bool {
+	if at == nil {
+		return false
+	}
 	link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", at.pid, at.fd))
 	return err == nil && link == fmt.Sprintf("socket:[%d]", inode)
 }
 
-// awaited is a worker's learned sockets on which connections wait, by inode.
-type awaited map[uint32]takenAt
+// awaited is a worker's sockets on which connections wait, by inode.
+type awaited map[uint32]*takenAt
 
 // lookAtTaken finds out whether workers still listen on what they have told of: a worker may
 // close a port, and its successor may not open it. Connections there would wait in vain.
 func (e *executor) lookAtTaken(now time.Time) {
-	if len(e.learned) == 0 {
-		return
-	}
 	asked := map[*worker]awaited{}
 	for _, w := range e.workers {
 		if !w.care.ready {
 			continue
 		}
 		if now.Sub(w.care.readyAt) > takenGrace {
-			gone, err := e.sockets.Passed(w.id.Slot)
+			gone, err := e.sockets.Passed(w.id.Slot, w.release.listeners)
 			e.notTaken(gone, err)
 		}
 		for _, inode := range e.sockets.Awaited(w.id) {
+			at := w.taken[inode]
+			if at != nil && now.Sub(at.at) < inspectInterval {
+				continue // it may not have got it yet
+			}
 			if asked[w] == nil {
 				asked[w] = awaited{}
 			}
-			asked[w][inode] = w.taken[inode]
+			asked[w][inode] = at
 		}
 	}
 	if len(asked) > 0 && !e.takenAsked && !now.Before(e.takenDue) {
 		e.takenAsked = true
-		go func() { e.inbox.postReport(findClosed(asked)) }()
+		var leaders []int
+		for _, w := range e.workers {
+			leaders = append(leaders, w.process.PID())
+		}
+		go func() { e.inbox.postReport(findClosed(asked, leaders)) }()
 	}
 }
 
-// findClosed looks for the sockets in the workers' processes.
-func findClosed(asked map[*worker]awaited) closedFound {
+// takesNoMore leaves the addresses of a worker that has ended, or is about to accept
+// no more, to the next one in its slot.
+func (e *executor) takesNoMore(w *worker) {
+	if err := e.sockets.Ended(w.id); err != nil {
+		e.log.Error("cannot steer new connections", "why", err)
+	}
+}
+
+// findClosed looks for the sockets in the workers' processes, and in those that no worker
+// leads. leaders are all workers.
+func findClosed(asked map[*worker]awaited, leaders []int) closedFound {
 	began := time.Now()
-	found := closedFound{closed: map[pool.ID][]uint32{}}
+	found := closedFound{closed: map[*worker]awaited{}}
 	for w, on := range asked {
-		maps.DeleteFunc(on, func(inode uint32, at takenAt) bool { return at.has(inode) })
+		maps.DeleteFunc(on, func(inode uint32, at *takenAt) bool { return at.has(inode) })
 		leader := w.process.PID()
-		for inode := range on { // another process may have it, or under another number
-			if held, known := process.Held([]int{leader}, []uint32{inode})[leader]; known && len(held) == 0 {
-				found.closed[w.id] = append(found.closed[w.id], inode)
-			}
-		}
+		maps.DeleteFunc(on, func(inode uint32, _ *takenAt) bool { // another process may have it, or under another number
+			held, known := process.Held([]int{leader}, []uint32{inode})[leader]
+			return !known || len(held) > 0 || process.HeldOutside(leaders, inode)
+		})
+		found.closed[w] = on
 	}
 	found.took = time.Since(began)
 	return found
 }
 
-// noteClosed steers round the workers that have closed a learned socket.
+// noteClosed steers round the workers that have closed a socket.
 func (e *executor) noteClosed(f closedFound, now time.Time) {
 	e.takenAsked, e.takenDue = false, now.Add(counterShare*f.took)
-	for id, all := range f.closed {
-		for _, inode := range all {
-			gone, err := e.sockets.Closed(id, inode)
-			e.notTaken(gone, err)
+	for w, all := range f.closed {
+		for inode, at := range all {
+			if w.taken[inode] == at { // else it has taken it again meanwhile
+				gone, err := e.sockets.Closed(w.id, inode)
+				e.notTaken(gone, err)
+			}
 		}
 	}
 }

@@ -30,9 +30,9 @@ type worker struct {
 	leaf    *cgroup.Leaf // its control group; nil: the master's
 	killed  bool         // SIGKILL has been sent
 
-	named    []uint64           // cookies of sockets that it has bound, in an app that learns
-	listened []uint64           // cookies of the slot's sockets on which it has called listen(2)
-	taken    map[uint32]takenAt // in such an app: the slot's sockets that it has got, by inode
+	named    []uint64 // cookies of sockets that it has bound, in an app that learns
+	listened []uint64 // cookies of the slot's sockets on which it has called listen(2)
+	taken    awaited  // in such an app: the slot's sockets that it has got, by inode
 
 	care  care
 	stall stall

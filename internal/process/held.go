@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,22 @@ func Held(leaders []int, sockets []uint32) map[int][]uint32 {
 		}
 	}
 	return held
+}
+
+// HeldOutside reports whether a process in none of the leaders' sessions has the socket, this
+// one aside and as far as can be seen: su(1) and the like have theirs. It looks at the
+// descriptors of all processes.
+func HeldOutside(leaders []int, socket uint32) bool {
+	for _, pid := range procfs.PIDs() {
+		session, err := unix.Getsid(pid)
+		if err != nil || pid == os.Getpid() || slices.Contains(leaders, session) || slices.Contains(leaders, pid) {
+			continue
+		}
+		if found, _ := heldBy([]int{pid}, []uint32{socket}, maxDescriptors); len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // heldBy looks at so many descriptors at most.

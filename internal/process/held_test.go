@@ -65,6 +65,27 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// A process in a session of its own has a socket that its leader has closed.
+func TestHeldOutside(t *testing.T) {
+	workers := startAll(t, map[string]string{
+		"a child in another session": "if os.fork(): s.close(); os.wait()\nos.setsid(); up(); stay()",
+		"nobody":                     "s.close(); up(); stay()",
+	})
+	var leaders []int
+	for _, w := range workers {
+		leaders = append(leaders, w.PID())
+	}
+	for name, w := range workers {
+		eventually(t, name+": the leader has closed it", func() bool {
+			held, known := Held([]int{w.PID()}, []uint32{uint32(w.inode)})[w.PID()]
+			return known && len(held) == 0
+		})
+		if has := HeldOutside(leaders, uint32(w.inode)); has != (name != "nobody") {
+			t.Errorf("%s: has it: %t", name, has)
+		}
+	}
+}
+
 // A worker that has more descriptors than are looked at has no figure, and costs no more.
 func TestHeldByTooMany(t *testing.T) {
 	fd, _ := listenTCP(t)

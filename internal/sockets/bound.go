@@ -21,7 +21,7 @@ type boundAddress struct {
 	learned     bool // a program's bind(2) has told of it
 	uid         int  // whose the sockets are: the master's, or, of a learned one, the program's
 
-	takers takers // of a learned one
+	takers takers
 }
 
 func (s *Set) newAddress(l Listener, at bindAddr, overlapping bool, given []*socket) *boundAddress {

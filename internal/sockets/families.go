@@ -112,7 +112,8 @@ func (l *ListenerSet) Take(slot, listener int, p Program, by any) (int, error) {
 		}
 	}
 	e.take(b)
-	if b.learned && b.takers.add(by, taker{slot, l}) {
+	s.busy[slot] = true // Files is not called where listeners are learned
+	if b.takers.add(by, taker{slot, l}) {
 		if err := b.mode.steer(); err != nil {
 			return -1, err
 		}
@@ -250,17 +251,23 @@ func (l *ListenerSet) Unlearn() (unused []Listener) {
 	return l.dropLearned(func(f family) bool { return f.taken })
 }
 
+// dropLearned drops the addresses of learned listeners that are not kept, and returns the
+// listeners that have none left.
 func (l *ListenerSet) dropLearned(keep func(family) bool) (unused []Listener) {
 	var dropped []*boundAddress
 	l.served = filter(l.served, func(e *served) bool {
-		if !e.asked.Learned || keep(e.families[0]) {
+		if !e.asked.Learned {
 			return true
 		}
-		unused = append(unused, e.asked)
 		for _, f := range e.families {
-			dropped = append(dropped, f.boundAddress)
+			if !keep(f) {
+				dropped = append(dropped, f.boundAddress)
+			}
 		}
-		return false
+		if e.families = filter(e.families, keep); len(e.families) == 0 {
+			unused = append(unused, e.asked)
+		}
+		return len(e.families) > 0
 	})
 	l.drop(dropped, false)
 	return unused

@@ -151,6 +151,11 @@ func (l *ListenerSet) bind(e *served, slots int) error {
 		if err := b.openAll(slots); err != nil {
 			return err
 		}
+		for slot := range slots {
+			if e.asked.Learned { // a killed master's workers had it
+				b.takers.leave(slot, l)
+			}
+		}
 		e.at.end.port = b.at.end.port
 		b.explainUnits(e, g.sockets, slots)
 		if err := b.mode.steer(); err != nil {

@@ -230,11 +230,11 @@ func (s *Set) Queues(slot int) map[string]int {
 	return queues
 }
 
-// OwnQueue is Queue without the sockets that serve other slots too, and the learned ones
-// that the slot's program (Take's by) has not taken.
-func (s *Set) OwnQueue(slot int, by any) (waiting int, known bool) {
+// OwnQueue is Queue without the sockets that serve other slots too, and those that the slot's
+// program (Take's by) has not taken: learned ones, and where others of its set have.
+func (s *Set) OwnQueue(slot int, l *ListenerSet, by any) (waiting int, known bool) {
 	for _, b := range s.bound {
-		if _, taken := b.takers.living[by]; b.listener.Learned && !taken {
+		if _, taken := b.takers.living[by]; !taken && (b.listener.Learned || b.takers.of(l)) {
 			continue
 		}
 		if m := b.user(slot); m != nil && len(b.usersOf(m)) == 1 {

@@ -226,8 +226,8 @@ func (g *group) accepting() []bool {
 		listening[slot] = true
 	}
 	serves := func(slot int) bool { return g.set.serves(slot, g.boundAddress) }
-	taken := func(slot int) bool { return g.takers.lives(of(slot)) }
-	left := func(slot int) bool { return g.takers.hasLeft(of(slot)) }
+	taken := func(slot int) bool { return g.takers.lives(in(slot)) }
+	left := func(slot int) bool { return g.takers.left[slot] != nil }
 	open := func(int) bool { return true }
 	for _, may := range []func(slot int) bool{serves, taken, left, open} {
 		for slot, m := range g.users {
@@ -242,8 +242,8 @@ func (g *group) accepting() []bool {
 	return listening
 }
 
-// serves reports whether the slot's workers have the address; all do before Steer, but of a
-// learned one those alone that have taken it.
+// serves reports whether the slot's workers have the address; all do before Steer. Where
+// programs of their set have taken it, and of a learned one always, it is those that have.
 func (s *Set) serves(slot int, b *boundAddress) bool {
 	if s.serving == nil {
 		return true
@@ -253,5 +253,5 @@ func (s *Set) serves(slot int, b *boundAddress) bool {
 	}
 	set := s.serving[slot]
 	e := set.listenerAt(b)
-	return e != nil && (!e.asked.Learned || b.takers.lives(func(t taker) bool { return t == taker{slot, set} }))
+	return e != nil && (b.takers.lives(func(t taker) bool { return t == taker{slot, set} }) || !e.asked.Learned && !b.takers.of(set))
 }

@@ -1,13 +1,17 @@
 package sockets
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
-// takers are the programs that have taken a learned address: each for its own slot, and for
-// as long as it lives. The other slots get no connections there, as nobody would accept
-// them.
+// takers are the programs that have taken an address: each for its own slot, and for as long
+// as it lives. Where programs of a set have, its other slots get no connections there, as
+// nobody would accept them; of a learned one never.
 type takers struct {
 	living map[any]taker        // by Take's by
 	left   map[int]*ListenerSet // slots whose taker has ended; their next program may take it again
+	known  bool                 // somebody has had it
 }
 
 type taker struct {
@@ -15,8 +19,8 @@ type taker struct {
 	set  *ListenerSet
 }
 
-// any reports whether one lives, or has left its slot to the next, that fits.
-func (t *takers) any(fits func(taker) bool) bool { return t.lives(fits) || t.hasLeft(fits) }
+// deserted reports whether it has been taken, and nobody has it any more.
+func (t *takers) deserted() bool { return t.known && len(t.living)+len(t.left) == 0 }
 
 func (t *takers) lives(fits func(taker) bool) bool {
 	for _, one := range t.living {
@@ -27,16 +31,17 @@ func (t *takers) lives(fits func(taker) bool) bool {
 	return false
 }
 
-func (t *takers) hasLeft(fits func(taker) bool) bool {
-	for slot, set := range t.left {
-		if fits(taker{slot, set}) {
+// of reports whether a program of the set has it, or has left its slot to the next.
+func (t *takers) of(set *ListenerSet) bool {
+	for _, left := range t.left {
+		if left == set {
 			return true
 		}
 	}
-	return false
+	return t.lives(func(one taker) bool { return one.set == set })
 }
 
-func of(slot int) func(taker) bool { return func(t taker) bool { return t.slot == slot } }
+func in(slot int) func(taker) bool { return func(t taker) bool { return t.slot == slot } }
 
 // add reports whether the program has not taken it yet.
 func (t *takers) add(by any, one taker) bool {
@@ -44,11 +49,19 @@ func (t *takers) add(by any, one taker) bool {
 		return false
 	}
 	if t.living == nil {
-		t.living, t.left = map[any]taker{}, map[int]*ListenerSet{}
+		t.living = map[any]taker{}
 	}
-	t.living[by] = one
+	t.living[by], t.known = one, true
 	delete(t.left, one.slot)
 	return true
+}
+
+// leave leaves it to the next program of a slot.
+func (t *takers) leave(slot int, set *ListenerSet) {
+	if t.left == nil {
+		t.left = map[int]*ListenerSet{}
+	}
+	t.left[slot], t.known = set, true
 }
 
 // closeSlot forgets who has taken a slot's socket that is closed.
@@ -61,8 +74,8 @@ func (t *takers) closeSlot(slot int) {
 	}
 }
 
-// Ended says that a program which has taken sockets (Take's by) has ended. What waits in
-// their queues waits for the slot's next program, until Passed.
+// Ended says that a program which has taken sockets (Take's by) has ended, or accepts no
+// more. What waits in their queues waits for the slot's next program, until Passed.
 func (s *Set) Ended(by any) (err error) {
 	for _, b := range s.bound {
 		one, ok := b.takers.living[by]
@@ -70,21 +83,27 @@ func (s *Set) Ended(by any) (err error) {
 			continue
 		}
 		delete(b.takers.living, by)
-		if !b.takers.lives(of(one.slot)) {
-			b.takers.left[one.slot] = one.set
+		if !b.takers.lives(in(one.slot)) {
+			b.takers.leave(one.slot, one.set)
 		}
 		err = cmp.Or(err, b.mode.steer())
 	}
 	return err
 }
 
-// Passed says that a slot's program has had its time to take what the one before it had
-// taken. Where it has not, what waits there is reset: nobody would accept it. It returns the
-// listeners that have gone, as no program has them any more.
-func (s *Set) Passed(slot int) (gone []Listener, err error) {
+// Passed says that a slot's program, of a set, has had its time to take what the one before
+// it, or another slot's, has taken. Where it has not, what waits there is reset: nobody would
+// accept it. It returns the listeners that have gone, as no program has them any more.
+func (s *Set) Passed(slot int, l *ListenerSet) (gone []Listener, err error) {
 	for _, b := range s.bound {
-		if _, left := b.takers.left[slot]; left {
-			delete(b.takers.left, slot)
+		e, m := l.listenerAt(b), b.user(slot)
+		if m == nil || !b.takers.known || b.takers.lives(in(slot)) {
+			continue
+		}
+		takes := e == nil || e.asked.Learned || b.takers.of(l) // else it may have been passed the socket
+		_, left := b.takers.left[slot]
+		delete(b.takers.left, slot)
+		if n, listens := m.waiting(); takes && (left || listens && n > 0) {
 			err = cmp.Or(err, b.reject(slot))
 		}
 	}
@@ -119,30 +138,64 @@ func (s *Set) Closed(by any, socket uint32) (gone []Listener, err error) {
 			continue
 		}
 		delete(b.takers.living, by)
-		if !b.takers.lives(of(one.slot)) {
+		if !b.takers.lives(in(one.slot)) {
 			err = cmp.Or(err, b.reject(one.slot))
 		}
 	}
 	return s.abandoned(), err
 }
 
-// reject resets what waits in a slot's own queue, and steers round it.
+// reject resets what waits in a slot's own queue of TCP, and steers round it.
 func (b *boundAddress) reject(slot int) error {
 	m := b.user(slot)
-	if m == nil || len(b.usersOf(m)) > 1 {
+	if m == nil || m.isUnix() || len(b.usersOf(m)) > 1 {
 		return nil
 	}
 	err := b.mode.steer() // first: no more come
 	return cmp.Or(err, b.mode.flush(m), b.mode.steer())
 }
 
-// abandoned drops the learned listeners of each set that its programs had taken, and none
-// has any more.
+// abandoned drops what programs had taken and none has any more from all sets: the address
+// of a learned listener that no set declares, and returns the listeners that have none left;
+// and a family of a declared one of which they have another.
 func (s *Set) abandoned() (gone []Listener) {
+	deserted := filter(s.bound, func(b *boundAddress) bool {
+		return b.takers.deserted() && !slices.ContainsFunc(s.sets, func(l *ListenerSet) bool { return l.declares(b) })
+	})
 	for _, l := range s.sets {
-		gone = append(gone, l.dropLearned(func(f family) bool {
-			return !f.taken || f.takers.any(func(t taker) bool { return t.set == l })
-		})...)
+		gone = append(gone, l.dropLearned(func(f family) bool { return !slices.Contains(deserted, f.boundAddress) })...)
+		l.forsake()
 	}
-	return gone
+	var names []string // one that several sets had is told of once
+	return filter(gone, func(l Listener) bool {
+		told := slices.Contains(names, l.Name)
+		names = append(names, l.Name)
+		return !told && !slices.ContainsFunc(s.sets, func(other *ListenerSet) bool { return other.HasLearned(l) })
+	})
+}
+
+func (l *ListenerSet) declares(b *boundAddress) bool {
+	e := l.listenerAt(b)
+	return e != nil && !e.asked.Learned
+}
+
+// forsake ends the families of its listeners that programs had taken and none has any more,
+// where one has another.
+func (l *ListenerSet) forsake() {
+	var dropped []*boundAddress
+	for _, e := range l.served {
+		kept := filter(e.families, func(f family) bool { return !f.taken || !f.takers.deserted() })
+		first := slices.IndexFunc(kept, func(f family) bool { return f.taken })
+		if first < 0 || len(kept) == len(e.families) {
+			continue
+		}
+		for _, f := range e.families {
+			if f.taken && f.takers.deserted() {
+				dropped = append(dropped, f.boundAddress)
+			}
+		}
+		kept[0], kept[first] = kept[first], kept[0]
+		e.families = kept
+	}
+	l.drop(dropped, true)
 }

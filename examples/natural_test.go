@@ -53,12 +53,30 @@ func TestNaturalCommands(t *testing.T) {
 	})
 }
 
+// text is a buffer that is read while it is written to.
+type text struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (t *text) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.Write(p)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
+}
+
 // A master is one forkd run, and the sessions of the workers that it was seen to have.
 type master struct {
 	bin, name string
 	cmd       *exec.Cmd
 	ended     chan error
-	said      bytes.Buffer // to be read when it has ended
+	said      text
 	sessions  []string
 }
 

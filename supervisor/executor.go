@@ -367,7 +367,11 @@ func (e *executor) signalGroup(id pool.ID, sig syscall.Signal) {
 
 // released forgets a worker of which no process lives.
 func (e *executor) released(id pool.ID) {
-	if w := e.workers[id]; w != nil && w.leaf != nil {
+	w := e.workers[id]
+	if w != nil {
+		e.takesNoMore(w) // what it has left may have bound since
+	}
+	if w != nil && w.leaf != nil {
 		e.emptying = append(e.emptying, w.leaf)
 		e.removeLeaves()
 	}

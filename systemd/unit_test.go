@@ -284,10 +284,12 @@ func TestUnitsLoad(t *testing.T) {
 	load(t, template)
 	load(t, write("forkd@.socket", read("forkd@.socket")))
 	load(t, write("shop.service", UnitFile("shop", odd)))
-	serve := write("forkd-fleet.service", strings.Replace(read("forkd-fleet.service"), installed, os.Args[0], 1))
-	load(t, serve)
-	if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=15", serve).CombinedOutput(); err != nil {
-		t.Errorf("forkd-fleet.service: %v\n%s", err, out)
+	for _, name := range []string{"forkd-fleet.service", "forkd-advise@.service"} {
+		unit := write(name, strings.Replace(read(name), installed, os.Args[0], 1))
+		load(t, unit)
+		if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=15", unit).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
 
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=30", template).CombinedOutput()

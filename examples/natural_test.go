@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // natural is an example that knows nothing of forkd, with the command that its users
@@ -168,7 +170,7 @@ func (m *master) stop(t *testing.T) {
 // under starts an example, asks both workers, rolls them under requests, kills one and
 // stops them.
 func (n natural) under(t *testing.T, bin string) {
-	port := freePort(t)
+	port := strconv.Itoa(ports.Free(t, 1))
 	replaced := func(words []string) []string {
 		words = slices.Clone(words)
 		for i, word := range words {
@@ -293,18 +295,4 @@ func underJobs(t *testing.T, bin string) {
 	if done, lost := count("done/*"), count("of-*/*"); done+lost != jobs || lost > 1 {
 		t.Errorf("%d jobs done and %d with the killed worker, of %d", done, lost, jobs)
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/gobwas/ws/wsutil"
 
 	"github.com/forkd/forkd/examples/websocket/chat"
+	"github.com/forkd/forkd/test/ports"
 )
 
 // chatApp is examples/websocket under forkd, by its forkd.toml, with two workers.
@@ -46,7 +48,7 @@ func startChat(t *testing.T, replaced ...string) *chatApp {
 		t.Fatal(err)
 	}
 	r := startRedis(t)
-	c := &chatApp{redis: r, address: "127.0.0.1:" + freePort(t)}
+	c := &chatApp{redis: r, address: "127.0.0.1:" + strconv.Itoa(ports.Free(t, 1))}
 	c.master = run(t, bin, "chat", bin, []string{
 		"WS_REDIS_URL=" + r.url, "FORKD_REDIS_URL=" + r.url, "CHAT_LISTEN=" + c.address, "WS_HOST=here",
 	}, "-c", file, "--workers", "2")

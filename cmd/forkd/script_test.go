@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/test/ports"
 )
 
 // TestMain makes the test binary forkd itself, the exec shim, and the programs
@@ -120,10 +120,6 @@ type harness struct {
 	apps   atomic.Int32 // names given out
 	failed atomic.Bool  // a script has
 
-	// ports given out, below the range from which the kernel takes those of
-	// outgoing connections (32768 and up), so that none is taken by one.
-	ports atomic.Int32
-
 	// orphans are the processes of masters that a script has killed, by the
 	// script's directory: nobody else is there to reap them.
 	mu      sync.Mutex
@@ -172,41 +168,14 @@ func (h *harness) freeport(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: freeport VAR...")
 	}
-	const first, ports = 10000, 20000
 	for _, arg := range args {
 		name, count, _ := strings.Cut(arg, "+")
 		n, _ := strconv.Atoi(count) // 0 without one
-		port := 0
-		for range ports {
-			last := int(h.ports.Add(int32(n + 1)))
-			try := first + (os.Getpid()*37+last-n)%ports // and the n after it, which nobody else is given
-			if !slices.ContainsFunc(portsFrom(try, n), isTaken) {
-				port = try
-				break
-			}
-		}
-		if port == 0 {
-			ts.Fatalf("no port is free")
-		}
+		port, release, err := ports.Take(n + 1)
+		ts.Check(err)
+		ts.Defer(release)
 		ts.Setenv(name, strconv.Itoa(port))
 	}
-}
-
-// portsFrom lists a port and the n after it.
-func portsFrom(first, n int) []int {
-	var ports []int
-	for i := range n + 1 {
-		ports = append(ports, first+i)
-	}
-	return ports
-}
-
-func isTaken(port int) bool {
-	ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-	if err == nil {
-		ln.Close()
-	}
-	return err != nil
 }
 
 // found connects to a script's app.

@@ -15,13 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/internal/closing/closingtest"
+	"github.com/forkd/forkd/test/ports"
 )
 
 // Whatever the memory becomes meanwhile, the program gets what one of its contents brings.
 func TestRacedMemory(t *testing.T) {
 	c := children(t)
 	fd, ours := listen(t, "tcp4", "127.0.0.1:0")
-	other := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freePort(t))
+	other := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(ports.Free(t, 1)))
 	for _, test := range []struct {
 		families string
 		allowed  []string
@@ -47,19 +48,9 @@ func TestRacedMemory(t *testing.T) {
 	}
 }
 
-// freePort is one that was free a moment ago.
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	check(t, err)
-	defer unix.Close(fd)
-	check(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	return portOf(fd)
-}
-
 func TestManyAddresses(t *testing.T) {
 	c := children(t)
-	port := freePort(t)
+	port := ports.Free(t, 1)
 	w := start(t, c, program(t, "many", fmt.Sprint(port)), leave)
 	expect(t, "failed", w.line(t), "0")
 	addresses := map[netip.AddrPort]bool{}
@@ -250,7 +241,7 @@ func TestI386(t *testing.T) {
 	}
 	i386 := compiled(t, "i386.c")
 	c := children(t)
-	spec := command(i386, fmt.Sprint(freePort(t)))
+	spec := command(i386, fmt.Sprint(ports.Free(t, 1)))
 	alone := start(t, c, spec, nil).rest(t)
 	expect(t, "alone", alone, "0 0\n0 0")
 	w := start(t, c, spec, leave)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/forkd/forkd/internal/capture"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/test/ports"
 )
 
 // captured runs a helper whose bind(2) and listen(2) are answered from the set, as a
@@ -156,7 +157,7 @@ func TestUnderAnother(t *testing.T) {
 func TestLearnCaptured(t *testing.T) {
 	needRoot(t)
 	sameFiles(t)
-	port := freeRange(t, 1)
+	port := ports.Free(t, 1)
 	a := open(t, 3)
 	said, end := captured(t, a, nobody, "inner", "INNER_HOST=127.0.0.1", sprint("INNER_PORT=%d", port), "INNER_SLOTS=1")
 	defer end()

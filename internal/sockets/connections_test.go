@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -10,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // acceptAt accepts a connection of a slot's i-th listener and keeps it until the test ends.
@@ -40,19 +41,8 @@ func TestConnections(t *testing.T) {
 	other := open(t, 1, tcp("other", "127.0.0.1", 0), unixAt(path+"2"))
 	dial(t, loopback(other.port("other")), 1)
 	acceptAt(t, other, 0, 0)
-	var s *testApp
-	for { // four ports in a row may be taken
-		var err error
-		if each.Port, err = (endpoint{addr: ipv4Loopback}).freePort(each); err != nil {
-			t.Fatal(err)
-		}
-		if s, err = openApp([]Listener{tcp("one", "", 0), each, unixAt(path)}, 3); err == nil {
-			break
-		} else if held := (*HeldError)(nil); !errors.As(err, &held) {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(s.Close)
+	each.Port = ports.Free(t, 3)
+	s := open(t, 3, tcp("one", "", 0), each, unixAt(path))
 	check(t, s.steer(true, false, false))
 	counting := s.Counting()
 	seen := func() []uint64 {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // asking is a program with a socket that it is about to bind.
@@ -72,7 +74,7 @@ func v6loopback(port int) string { return joinPort("::1", port) }
 func TestMatch(t *testing.T) {
 	sameFiles(t)
 	path := socketPath(t)
-	port := freeRange(t, 4)
+	port := ports.Free(t, 4)
 	at := func(network, host, mode string) Listener {
 		return Listener{Name: "http", Network: network, Host: host, Port: port, Mode: mode, Backlog: 9, Nonblocking: true}
 	}
@@ -227,7 +229,7 @@ func TestOneFamily(t *testing.T) {
 func TestFamiliesByMode(t *testing.T) {
 	sameFiles(t)
 	for _, mode := range []string{ModeShared, ModeEach} {
-		port := freeRange(t, 3)
+		port := ports.Free(t, 3)
 		keeper := newStore(t)
 		a := openGiven(t, nil, keeper, 2, inMode(mode, tcp("http", "", port)))
 		for slot := range 2 {

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // damage has a worker of the slot drop all its connections for good. It returns the
@@ -120,7 +122,7 @@ func TestReplacedInVain(t *testing.T) {
 func TestReplacedWhenVacant(t *testing.T) {
 	sameFiles(t)
 	for _, mode := range []string{ModeReuseport, ModeEach} {
-		l := inMode(mode, tcp("http", "127.0.0.1", freeRange(t, 3)))
+		l := inMode(mode, tcp("http", "127.0.0.1", ports.Free(t, 3)))
 		a := open(t, 3, l)
 		check(t, a.steer(true, true, true))
 		unix.Close(damage(t, a, 1))

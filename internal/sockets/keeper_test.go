@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // store is a fd store: it has copies of its own, as systemd has.
@@ -110,11 +112,13 @@ func bindNth(at endpoint, n int) (int, error) {
 	if n > 0 {
 		how = joining
 	}
-	var err error
 	if at.port == 0 {
-		if at.port, err = at.freePort(Listener{}); err != nil {
+		port, release, err := ports.Take(1)
+		if err != nil {
 			return -1, err
 		}
+		defer release()
+		at.port = port
 	}
 	return at.bind(Listener{Nonblocking: true}, how)
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 const nobody = 65534
@@ -85,7 +87,7 @@ func learn(t *testing.T, uid, protocol int, p Program, want string, dual bool) {
 	t.Helper()
 	const slots = 3
 	keeper := newStore(t)
-	port := freeRange(t, 1)
+	port := ports.Free(t, 1)
 	p.Address = netip.AddrPortFrom(p.Address.Addr(), uint16(port))
 	p = bound(t, protocol, uid, p)
 	p.Nonblocking = true
@@ -183,7 +185,7 @@ func learn(t *testing.T, uid, protocol int, p Program, want string, dual bool) {
 // A program that listens on two ports, and on one in both families.
 func TestLearnSeveral(t *testing.T) {
 	sameFiles(t)
-	port := freeRange(t, 2)
+	port := ports.Free(t, 2)
 	a := open(t, 2)
 	for i, want := range []Program{binding("0.0.0.0", port, false, false), binding("::", port, true, true), binding("127.0.0.1", port+1, false, false)} {
 		p := bound(t, 0, os.Getuid(), want)
@@ -211,7 +213,7 @@ func TestLearnSeveral(t *testing.T) {
 // What cannot be learned leaves the program's socket as it is.
 func TestLearnFails(t *testing.T) {
 	sameFiles(t)
-	port := freeRange(t, 1)
+	port := ports.Free(t, 1)
 	a := open(t, 2)
 	_, err := a.line.Learn(2, askingV4(t, port))
 	wantError(t, err, "cannot learn where a program listens: its socket is not bound")
@@ -223,7 +225,7 @@ func TestLearnFails(t *testing.T) {
 
 	// Another program of the user has the address without SO_REUSEPORT, but with
 	// SO_REUSEADDR, and listens by now.
-	port = freeRange(t, 1)
+	port = ports.Free(t, 1)
 	var sockets [2]int
 	for i := range sockets { // the first one's SO_REUSEADDR goes again
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -364,7 +366,7 @@ func helpFull() error {
 func TestLearnedOfAnother(t *testing.T) {
 	needRoot(t)
 	sameFiles(t)
-	port := freeRange(t, 1)
+	port := ports.Free(t, 1)
 	a := open(t, 1)
 	p := bound(t, 0, nobody, binding("127.0.0.1", port, false, false))
 	_, err := a.line.Learn(1, p)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // Two configurations in a roll: one listener stays, one goes, one comes.
@@ -103,8 +105,8 @@ func TestReleaseOfTheLatest(t *testing.T) {
 func TestSetMovesPort(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
-	a := openGiven(t, nil, keeper, 1, tcp("http", "127.0.0.1", freeRange(t, 1)))
-	next, err := a.Open([]Listener{tcp("http", "127.0.0.1", freeRange(t, 1))}, 1)
+	a := openGiven(t, nil, keeper, 1, tcp("http", "127.0.0.1", ports.Free(t, 1)))
+	next, err := a.Open([]Listener{tcp("http", "127.0.0.1", ports.Free(t, 1))}, 1)
 	check(t, err)
 	if n := len(keeper.fds["http.0"]); n != 2 {
 		t.Errorf("%d sockets stored", n)
@@ -186,7 +188,7 @@ func TestSetRefusesAnotherMode(t *testing.T) {
 func TestSetRefusesAnotherNonblocking(t *testing.T) {
 	sameFiles(t)
 	path := socketPath(t)
-	base := freeRange(t, 2)
+	base := ports.Free(t, 2)
 	ls := []Listener{tcp("http", "127.0.0.1", 0), inMode(ModeShared, tcp("admin", "127.0.0.1", 0)), inMode(ModeEach, tcp("own", "127.0.0.1", base)), unixAt(path)}
 	a := open(t, 2, ls...)
 	for i := range ls {

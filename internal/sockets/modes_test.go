@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 func inMode(mode string, l Listener) Listener {
@@ -91,33 +93,9 @@ func TestSharedIsRestored(t *testing.T) {
 	wantArrivals(t, s, []int{20, 0})
 }
 
-// freeRange finds ports that are free beside each other.
-func freeRange(t *testing.T, n int) int {
-	t.Helper()
-	for range 50 {
-		probe, err := endpoint{addr: ipv4Loopback}.bind(Listener{}, probing)
-		check(t, err)
-		base, err := boundPort(probe)
-		check(t, err)
-		unix.Close(probe)
-		ok := base+n < 65536
-		for port := base; ok && port < base+n; port++ {
-			ln, err := net.Listen("tcp4", loopback(port))
-			if ok = err == nil; ok {
-				ln.Close()
-			}
-		}
-		if ok {
-			return base
-		}
-	}
-	t.Fatal("no free ports beside each other")
-	return 0
-}
-
 func TestEach(t *testing.T) {
 	sameFiles(t)
-	base := freeRange(t, 5) + 1
+	base := ports.Free(t, 5) + 1
 	s := open(t, 3, inMode(ModeEach, tcp("http", "127.0.0.1", base)))
 	reach := func(want ...int) {
 		t.Helper()
@@ -212,7 +190,7 @@ func sprint(format string, args ...any) string { return fmt.Sprintf(format, args
 // What could not be is known before anything is changed.
 func TestFits(t *testing.T) {
 	sameFiles(t)
-	base := freeRange(t, 6) + 1
+	base := ports.Free(t, 6) + 1
 	a := open(t, 2, inMode(ModeEach, tcp("own", "127.0.0.1", base)), tcp("near", "127.0.0.1", base+3), unixAt(socketPath(t)))
 	for slots := 1; slots <= 3; slots++ {
 		check(t, a.line.Fits(slots))

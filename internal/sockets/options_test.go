@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // harmOptions gives a socket another value for each option that it has, and says
@@ -49,7 +51,7 @@ func TestReset(t *testing.T) {
 		"IPv4":   tcp("http", "127.0.0.1", 0),
 		"dual":   tcp("http", "", 0),
 		"shared": inMode(ModeShared, tcp("http", "127.0.0.1", 0)),
-		"each":   inMode(ModeEach, tcp("http", "127.0.0.1", freeRange(t, 2))),
+		"each":   inMode(ModeEach, tcp("http", "127.0.0.1", ports.Free(t, 2))),
 		"unix":   unixAt(socketPath(t)),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 func v4(port int) endpoint { return endpoint{addr: ipv4Loopback, port: port} }
@@ -63,7 +65,7 @@ func TestPassedElsewhere(t *testing.T) {
 	sameFiles(t)
 	given, _ := unitSockets(t, "http", 1, v4(0))
 	port := portOf(t, given[0])
-	other := freeRange(t, 1)
+	other := ports.Free(t, 1)
 	l := tcp("http", "127.0.0.1", other)
 	s := openGiven(t, given, nil, 1, l)
 	wantNotices(t, s.Set, sprint("listener http is served on tcp4://127.0.0.1:%d, which systemd passed, and not on 127.0.0.1:%d", port, other))
@@ -414,7 +416,7 @@ func TestPassedShared(t *testing.T) {
 
 func TestPassedEach(t *testing.T) {
 	sameFiles(t)
-	base := freeRange(t, 3)
+	base := ports.Free(t, 3)
 	second, _ := unitSockets(t, "shop.socket", 1, v4(base+1))
 	first, _ := unitSockets(t, "shop.socket", 1, v4(base))
 	s := openGiven(t, append(second, first...), nil, 3, inMode(ModeEach, tcp("http", "127.0.0.1", base)))

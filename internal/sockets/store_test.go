@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // A killed master: its successor has every socket again, in the kernel's order,
@@ -17,7 +19,7 @@ func TestStored(t *testing.T) {
 	sameFiles(t)
 	keeper := newStore(t)
 	path := socketPath(t)
-	each := freeRange(t, 4)
+	each := ports.Free(t, 4)
 	ls := []Listener{
 		tcp("http", "", 0), unixAt(path), inMode(ModeShared, tcp("admin", "127.0.0.1", 0)), inMode(ModeEach, tcp("own", "127.0.0.1", each)),
 	}

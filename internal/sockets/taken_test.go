@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // learnOwn is an app of two slots whose program in slot 0, "first", has a port.
 func learnOwn(t *testing.T) (a *testApp, p Program, address string) {
 	t.Helper()
-	port := freeRange(t, 1)
+	port := ports.Free(t, 1)
 	a = open(t, 2)
 	p = bound(t, 0, os.Getuid(), binding("127.0.0.1", port, false, false))
 	_, err := a.line.Learn(2, p)
@@ -162,7 +164,7 @@ func TestTakersOfDeclared(t *testing.T) {
 // with it alone.
 func TestTakersOfFamilies(t *testing.T) {
 	sameFiles(t)
-	port := freeRange(t, 1)
+	port := ports.Free(t, 1)
 	a := open(t, 2)
 	dual, v4 := bound(t, 0, os.Getuid(), binding("::", port, true, false)), askingV4(t, port)
 	_, err := a.line.Learn(2, dual)
@@ -301,7 +303,7 @@ func TestTakersForsakeAFamily(t *testing.T) {
 // A killed master's learned listener ends where no worker of its successor's has it.
 func TestNobodyTakesWhatWasStored(t *testing.T) {
 	keeper := newStore(t)
-	p := bound(t, 0, os.Getuid(), binding("127.0.0.1", freeRange(t, 1), false, false))
+	p := bound(t, 0, os.Getuid(), binding("127.0.0.1", ports.Free(t, 1), false, false))
 	a := openGiven(t, nil, keeper, 2)
 	_, err := a.line.Learn(2, p)
 	check(t, err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 const howCapture = "A net/http server that knows nothing of forkd, with one worker under `sockets = \"auto\"`, whose bind(2) and listen(2) are answered with its slot's socket, " +
@@ -21,10 +23,11 @@ func (b *bench) capture(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer captured.stop()
-	port, err := freePort()
+	port, release, err := ports.Take(1)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	bare, err := launch(port, nil, self, plainFlag, strconv.Itoa(port))
 	if err != nil {
 		return nil, err

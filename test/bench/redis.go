@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/forkd/forkd/test/load"
+	"github.com/forkd/forkd/test/ports"
 )
 
 const howRedis = "The 32 clients of the rolls on 8 workers that are reported to a real redis-server every 2 s. Redis is stopped (SIGSTOP: hung), killed (refused), " +
@@ -33,10 +34,11 @@ func (b *bench) startRedis(ctx context.Context) (*redisServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: test/install installs it", err)
 	}
-	port, err := freePort()
+	port, release, err := ports.Take(1)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	r := &redisServer{port: port, dir: b.dir}
 	return r, r.start(ctx, program)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/test/load"
+	"github.com/forkd/forkd/test/ports"
 )
 
 // startTime bounds how long any server may take to answer.
@@ -119,10 +120,11 @@ type app struct {
 // runApp starts command under forkd with n workers and returns when all are
 // ready. settings is TOML, after the keys that every app of the benchmark has.
 func (b *bench) runApp(ctx context.Context, name string, n int, command []string, settings string) (*app, error) {
-	port, err := freePort()
+	port, release, err := ports.Take(1)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	file := filepath.Join(b.dir, name+".toml")
 	quoted := make([]string, len(command))
 	for i, word := range command {
@@ -198,14 +200,4 @@ func (a *app) rolls(ctx context.Context) (n int, err error) {
 		n++
 	}
 	return n, nil
-}
-
-// freePort finds a port that nobody holds now.
-func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	return port, ln.Close()
 }

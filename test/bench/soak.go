@@ -17,6 +17,7 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/test/load"
+	"github.com/forkd/forkd/test/ports"
 )
 
 const (
@@ -82,9 +83,12 @@ func (b *bench) soakOnce(ctx context.Context, d time.Duration, seed uint64, out 
 // soak runs for d, at least one fault, and returns an error that says what broke.
 func (b *bench) soak(ctx context.Context, d time.Duration, seed uint64, out io.Writer) (err error) {
 	s := &soak{bench: b, dice: rand.New(rand.NewPCG(seed, 1)), slots: 4, base: map[int]int{}, run: filepath.Join(b.dir, "run")}
-	if s.port, err = freePort(); err != nil {
+	port, release, err := ports.Take(1)
+	if err != nil {
 		return err
 	}
+	defer release()
+	s.port = port
 	if err := os.Mkdir(s.run, 0o700); err != nil {
 		return err
 	}

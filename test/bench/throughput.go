@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/test/load"
+	"github.com/forkd/forkd/test/ports"
 )
 
 const howThroughput = "The fasthttp example under forkd and fasthttp's `prefork` with `Reuseport` and the same handler, one process per core, " +
@@ -104,10 +105,11 @@ func (b *bench) press(ctx context.Context, address *net.TCPAddr, habits []load.H
 }
 
 func (b *bench) runPeer(ctx context.Context) (*server, error) {
-	port, err := freePort()
+	port, release, err := ports.Take(1)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	peer, err := launch(port, nil, b.program("bench-peer"), "-listen", ":"+strconv.Itoa(port))
 	if err != nil {
 		return nil, err

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -116,14 +118,7 @@ func TestFailuresAreSorted(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().(*net.TCPAddr)
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: ports.Free(t, 1)}
 	_, failed := NewClient(address).Ask(false)
 	if failed == nil || failed.Kind != Refused || failed.Port != 0 {
 		t.Errorf("got %+v, want refused, and no port", failed)

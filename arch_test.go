@@ -55,6 +55,7 @@ func rules() []rule {
 		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/openmetrics", "internal/procfs"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
 		{from: "internal/usage", to: []string{"..."}, except: []string{"internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{from: "internal/redisconfig", to: []string{"..."}, why: leaf},
+		{from: "internal/doctor", to: []string{"..."}, except: []string{"internal/capture", "internal/cgroup", "internal/control", "internal/process", "internal/sockets"}, why: "it asks what a master asks, and knows none"},
 		{from: "internal/fleet", to: []string{"..."}, except: []string{"internal/advise", "internal/control", "internal/closing", "internal/redisconfig"}, why: "it reports the shape of a status and of events, and knows nothing of what makes them"},
 		{from: "internal/fleetserve", to: []string{"..."}, except: []string{"internal/advise", "internal/control", "internal/fleet", "internal/openmetrics"}, why: "it shows what the fleet's reader has read, and decides nothing"},
 		{from: "internal/haproxy", to: []string{"..."}, except: []string{"internal/control", "internal/fleet"}, why: "it compares what the fleet's reader has read with what HAProxy has"},
@@ -89,7 +90,7 @@ func rules() []rule {
 		{
 			from:   "cmd/forkd",
 			to:     []string{"..."},
-			except: []string{"supervisor", "internal/advise", "internal/config", "internal/control", "internal/fleet", "internal/fleetserve", "internal/haproxy", "internal/redisconfig", "internal/process", "systemd"},
+			except: []string{"supervisor", "internal/advise", "internal/config", "internal/control", "internal/doctor", "internal/fleet", "internal/fleetserve", "internal/haproxy", "internal/redisconfig", "internal/process", "systemd"},
 			why:    "a command reads its arguments and calls one of these",
 		},
 		{from: "examples/...", to: []string{"..."}, except: []string{"worker/...", "examples/websocket/chat"}, why: "an example shows what a user of the module can do, and users see no more than this"},

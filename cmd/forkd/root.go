@@ -78,7 +78,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 	root.AddCommand(
 		runCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
 		drainCommand(std), resumeCommand(std), describeCommand(std), eventsCommand(std), sendCommand(std),
-		pidCommand(std), checkCommand(std), unitCommand(std), fleet, completionCommand(std), versionCommand(std), presetsTopic(),
+		pidCommand(std), checkCommand(std), doctorCommand(std), unitCommand(std), fleet, completionCommand(std), versionCommand(std), presetsTopic(),
 	)
 	root.AddCommand(refusals()...)
 	root.InitDefaultHelpCmd()

@@ -44,6 +44,9 @@ func own() []string {
 	return append(dirs, private())
 }
 
+// Dir is the directory in which a new master makes its own.
+func Dir() string { return own()[0] }
+
 // private is the last resort. Anybody may make it first, so it counts only while it
 // is ours and closed to others.
 func private() string { return "/tmp/forkd-" + strconv.Itoa(os.Geteuid()) }

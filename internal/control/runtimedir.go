@@ -65,7 +65,7 @@ func isTaken(err error) bool {
 // The control socket is for the members of a group too, unless that is -1. The
 // errors are for users; a *TakenError says that the name is taken. What it made
 // is removed again when it fails.
-func Create(app string, group int) (*RuntimeDir, error) { return createIn(own()[0], app, group) }
+func Create(app string, group int) (*RuntimeDir, error) { return createIn(Dir(), app, group) }
 
 func createIn(base, app string, group int) (*RuntimeDir, error) {
 	if !ValidName(app) {

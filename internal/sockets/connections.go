@@ -3,10 +3,8 @@ package sockets
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/bits"
-	"os"
 	"slices"
 	"strings"
 
@@ -154,16 +152,7 @@ func Mark(mask uint32, slot int) uint32 {
 // none. The error says what to do.
 func (s *Set) MarkBy(mask uint32) error {
 	if mask != 0 {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return os.NewSyscallError("socket", err)
-		}
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mask))
-		unix.Close(fd)
-		if errors.Is(err, unix.EPERM) {
-			err = errors.New("CAP_NET_ADMIN is missing: grant it (AmbientCapabilities= in a systemd unit, --cap-add NET_ADMIN in Docker)")
-		}
-		if err != nil {
+		if err := CanMark(); err != nil {
 			return fmt.Errorf("cannot mark sockets by count.mark_mask: %w", err)
 		}
 	}

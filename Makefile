@@ -8,9 +8,11 @@ BUILD       := CGO_ENABLED=0 go build -trimpath -o
 TESTS        = go test -race -count=1 -p $$((3 * $$(nproc))) -parallel $$((4 * $$(nproc)))
 GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
+PREFIX      ?= /usr/local
+
 .DEFAULT_GOAL := build
 
-.PHONY: help build run test test-busy e2e check bench compat soak fuzz fmt sizes clean
+.PHONY: help build install deb run test test-busy e2e check bench compat soak fuzz fmt sizes clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -23,6 +25,14 @@ build: ## build forkd and the examples into bin/
 	$(BUILD) bin/example-websocket ./examples/websocket
 	$(BUILD) bin/example-wsload ./examples/wsload
 	$(BUILD) bin/example-consumers ./examples/consumers
+
+install: ## install forkd with its units, man pages and completions below PREFIX=/usr/local
+	$(BUILD) bin/forkd ./cmd/forkd
+	@packaging/install '$(DESTDIR)' '$(PREFIX)'
+
+deb: ## make bin/forkd.deb, the Debian package of what install installs
+	$(BUILD) bin/forkd ./cmd/forkd
+	@packaging/deb bin/forkd.deb
 
 run: build ## run the fasthttp example under forkd on :8080, one worker per CPU
 	@printf '%s\n' 'Try in another terminal:' \

@@ -35,6 +35,8 @@ const (
 	red    style = "31"
 	green  style = "32"
 	yellow style = "33"
+
+	inverse style = "7"
 )
 
 func (s screen) paint(p style, text string) string {

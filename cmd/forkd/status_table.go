@@ -23,14 +23,14 @@ func statusColumns(now time.Time, queue bool) []column[statusRow] {
 	columns := []column[statusRow]{
 		figureColumn("SLOT", func(r statusRow) string { return number(r.slot) }),
 		figureColumn("PID", func(r statusRow) string { return known(r.worker.PID) }),
-		figureColumn("GEN", func(r statusRow) string { return known(r.worker.Generation) }),
+		figureColumn("GEN", func(r statusRow) string { return known(r.worker.Generation) }).dropped(5),
 		stateColumn(func(r statusRow) string { return stateOf(&r.worker) }),
-		figureColumn("UPTIME", func(r statusRow) string { return since(r.worker.StartedAt, now) }),
-		figureColumn("↺", func(r statusRow) string { return number(r.restarts) }),
+		figureColumn("UPTIME", func(r statusRow) string { return since(r.worker.StartedAt, now) }).dropped(6),
+		figureColumn("↺", func(r statusRow) string { return number(r.restarts) }).dropped(4),
 		figureColumn("CONNS", func(r statusRow) string { return count(r.worker.Connections) }),
-		figureColumn("REQ/S", func(r statusRow) string { return rate(r.worker.RequestsPerSecond) }),
-		figureColumn("CPU", func(r statusRow) string { return percent(r.worker.CPUPercent) }),
-		figureColumn("MEM", func(r statusRow) string { return size(r.worker.RSSBytes) }),
+		figureColumn("REQ/S", func(r statusRow) string { return rate(r.worker.RequestsPerSecond) }).dropped(2),
+		figureColumn("CPU", func(r statusRow) string { return percent(r.worker.CPUPercent) }).dropped(1),
+		figureColumn("MEM", func(r statusRow) string { return size(r.worker.RSSBytes) }).dropped(3),
 	}
 	if queue {
 		cpu := len(columns) - 2

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +12,7 @@ type column[T any] struct {
 	align align
 	cell  func(row T) string
 	style func(cell string) style // nil: plain
+	drop  int                     // of those that do not fit, the highest is left out first; 0: stays
 }
 
 type align bool
@@ -30,16 +32,23 @@ func figureColumn[T any](title string, cell func(T) string) column[T] {
 	return column[T]{title: title, align: right, cell: cell}
 }
 
+// dropped gives a column its place in the order of those that are left out.
+func (c column[T]) dropped(drop int) column[T] {
+	c.drop = drop
+	return c
+}
+
 // stateColumn is the column of states, in their colours.
 func stateColumn[T any](cell func(T) string) column[T] {
 	return column[T]{title: "STATE", align: left, cell: cell, style: stateStyle}
 }
 
 // drawTable draws the titles and the rows, each column as wide as its widest cell.
-// Where that is wider than the screen, the first column is cut. notes are lines
-// below a row.
+// Where that is wider than the screen, columns are left out, then the first is cut.
+// notes are lines below a row.
 func drawTable[T any](s screen, columns []column[T], rows []T, notes func(row T, indent string) []string) []string {
 	const gap, least = "  ", 8 // least: columns of the screen
+	columns = fitting(s, columns, rows, len(gap))
 	grid := make([][]string, 1+len(rows))
 	widths := make([]int, len(columns))
 	total := len(gap) * (len(columns) - 1)
@@ -74,6 +83,34 @@ func drawTable[T any](s screen, columns []column[T], rows []T, notes func(row T,
 		lines = append(lines, notes(rows[i-1], strings.Repeat(" ", widths[0])+gap)...)
 	}
 	return lines
+}
+
+// fitting leaves out columns until the rest fits the screen, with a gap between them.
+func fitting[T any](s screen, columns []column[T], rows []T, gap int) []column[T] {
+	total := -gap
+	widths := make([]int, len(columns))
+	for k, c := range columns {
+		widths[k] = columnsOf(c.title)
+		for _, row := range rows {
+			widths[k] = max(widths[k], columnsOf(c.cell(row)))
+		}
+		total += widths[k] + gap
+	}
+	columns = slices.Clone(columns)
+	for s.width > 0 && total > s.width {
+		worst := 0
+		for k := range columns {
+			if columns[k].drop > columns[worst].drop {
+				worst = k
+			}
+		}
+		if columns[worst].drop == 0 {
+			break
+		}
+		total -= widths[worst] + gap
+		columns, widths = slices.Delete(columns, worst, worst+1), slices.Delete(widths, worst, worst+1)
+	}
+	return columns
 }
 
 // pad fills text up to width.

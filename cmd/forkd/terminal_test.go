@@ -59,6 +59,7 @@ func openTerminal() (terminal, tty *os.File) {
 	orDie(err)
 	number := 0
 	orDie(raw.Control(func(fd uintptr) {
+		orDie(unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}))
 		orDie(unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0))
 		number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
 		orDie(err)

@@ -15,7 +15,6 @@ func refusals() []*cobra.Command {
 	for _, r := range []refused{
 		{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
 		{[]string{"logs"}, "logs is not built yet: the workers' output is on the stdout of forkd run"},
-		{[]string{"top", "monit"}, "top is not built yet: use forkd status --watch"},
 		{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
 		{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which replaces the workers one by one"},
 		{[]string{"delete"}, "delete is a command of pm2: use forkd stop APP; an app that does not run leaves nothing behind"},

@@ -192,6 +192,11 @@ func TestLeaderFlushed(t *testing.T) {
 	if second, _ := s.token(t); second != 4_000_000_000_000_001 {
 		t.Errorf("the token is %d", second)
 	}
+	s.do("FLUSHALL")
+	seen(t, one)
+	if third, _ := s.token(t); third != 4_000_000_000_000_002 {
+		t.Errorf("then it is %d", third)
+	}
 }
 
 // Nobody who may write to Redis can do more harm than with a command.

@@ -16,9 +16,12 @@ local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local answer = {ARGV[3], now}
 if ARGV[1] == 'hold' and not leader then
   local last = redis.call('HMGET', KEYS[2], 'token', 'memory')
-  local token = tonumber(last[1] or '') or 0
-  if not (token >= 0 and token < 2 ^ 52) then token = 0 end
-  token = string.format('%.0f', math.max(token + 1, tonumber(now)))
+  local token = tonumber(now)
+  for _, text in ipairs({last[1] or '', ARGV[3]}) do
+    local before = tonumber(text) or 0
+    if before >= 0 and before < 2 ^ 52 then token = math.max(token, before + 1) end
+  end
+  token = string.format('%.0f', token)
   redis.call('SET', KEYS[1], token .. ' ' .. ARGV[2], 'PX', ARGV[4])
   redis.call('HSET', KEYS[2], 'token', token, 'leader', ARGV[2])
   answer = {token, now, last[2] or ''}

@@ -105,26 +105,39 @@ func hold(t *testing.T, m *servetest.Master, w *worker.Worker, n int) {
 	m.WaitFor(ipc.Counters{Attached: true, Open: uint64(n), Accepts: uint64(n)})
 }
 
-// The program is told in portions. Connections that only it can close are cut if it
-// does not.
+// told is what the program is asked to shed. Portions that come late come together.
+type told chan int
+
+func (asked told) next(t *testing.T) (n int) {
+	t.Helper()
+	select {
+	case n = <-asked:
+	case <-time.After(servetest.Timeout):
+		t.Fatal("not asked to shed")
+	}
+	return n
+}
+
+// wait waits until it has been asked for so many more in all.
+func (asked told) wait(t *testing.T, want int) {
+	t.Helper()
+	for left := want; left > 0; {
+		if left -= asked.next(t); left < 0 {
+			t.Fatalf("asked to shed %d more than %d", -left, want)
+		}
+	}
+}
+
+// The program is told. Connections that only it can close are cut if it does not.
 func TestShed(t *testing.T) {
 	m := servetest.NewMaster(t)
 	w := m.Worker()
-	asked := make(chan int, 10)
+	asked := make(told, 10)
 	w.OnShed(func(n int) { asked <- n })
 	hold(t, m, w, 6)
 	m.Send(ipc.Shed{Count: 0, Over: time.Hour})
 	m.Send(ipc.Shed{Count: 5, Over: 2 * time.Second})
-	for total := 0; total < 5; {
-		select {
-		case n := <-asked:
-			if total += n; n < 2 || n > 3 || total > 5 {
-				t.Errorf("asked to shed %d, %d in all, of 5", n, total)
-			}
-		case <-time.After(servetest.Timeout):
-			t.Fatal("not asked to shed")
-		}
-	}
+	asked.wait(t, 5)
 	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 6})
 }
 
@@ -133,34 +146,25 @@ func TestShed(t *testing.T) {
 func TestShedDuringADrain(t *testing.T) {
 	m := servetest.NewMaster(t)
 	w := m.Worker()
-	asked := make(chan int, 10)
+	asked := make(told, 20)
 	w.OnShed(func(n int) { asked <- n })
-	next := func(want int) {
-		t.Helper()
-		select {
-		case n := <-asked:
-			if n != want {
-				t.Errorf("asked to shed %d, want %d", n, want)
-			}
-		case <-time.After(servetest.Timeout):
-			t.Fatal("not asked to shed")
-		}
-	}
 	hold(t, m, w, 200)
-	m.Send(ipc.Shed{Count: 200, Over: 2 * time.Second})
-	next(100)
+	m.Send(ipc.Shed{Count: 200, Over: 20 * time.Second})
+	asked.next(t)
 	m.Drain(ipc.ReasonScale, time.Hour, 0)
-	m.Send(ipc.Shed{Count: 30, Over: 3 * time.Second})
-	for range 3 { // the other hundred would come between them
-		next(10)
+	<-w.Draining()
+	for len(asked) > 0 { // what had come before the drain
+		<-asked
 	}
+	m.Send(ipc.Shed{Count: 30, Over: 3 * time.Second})
+	asked.wait(t, 30) // the other portions would come between
 	m.Send(ipc.Shed{Count: 7})
-	next(7)
+	asked.wait(t, 7)
 	// A second drain message does not end it.
 	m.Send(ipc.Shed{Count: 4, Over: 2 * time.Second})
-	next(2)
+	first := asked.next(t)
 	m.Drain(ipc.ReasonStop, time.Hour, time.Hour)
-	next(2)
+	asked.wait(t, 4-first)
 	select {
 	case n := <-asked:
 		t.Errorf("asked to shed %d more", n)

@@ -69,7 +69,7 @@ func openFiles(t *testing.T) int {
 // quick are limits that a test can wait for.
 func quick() limits {
 	l := standard()
-	l.read, l.write, l.finish = 500*time.Millisecond, time.Second, 200*time.Millisecond
+	l.read, l.write, l.finish = 2*time.Second, 2*time.Second, 200*time.Millisecond
 	return l
 }
 

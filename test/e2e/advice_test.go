@@ -71,24 +71,24 @@ func (a *autoscaler) carryOut() {
 	}
 }
 
-// More users come at once than a host may have: the others are refused and try again, hosts
-// are added, and in the end all are there.
+// More users come at once than a host may have: the others are refused, by the host or, with
+// the agent's maxconn, by HAProxy, and try again, hosts are added, and in the end all are there.
 func TestRamp(t *testing.T) {
-	f := newFleet(t, limits, leave)
+	f := newFleet(t, limits, agents)
 	f.powerOn(1)
 	const users = 500
 	c := f.crowd("Users come at once", "-users", fmt.Sprint(users), "-rate", "150", "-say", "20", "-backoff", "300ms", "-backoff-max", "3s")
 	a := f.advised(c, "--out-cooldown", "2s", "--in-cooldown", "1h", "--start-timeout", "20s")
 	c.until("refusals", a.meanwhile(func(r report) error {
-		if r.Refused == 0 {
+		if r.Refused+r.Failed == 0 {
 			return fmt.Errorf("none yet: %+v", r)
 		}
 		return nil
 	}))
 	refused, since := 0, 0.
 	c.until("everybody, and no refusals for 3 s", a.meanwhile(func(r report) error {
-		if r.Refused != refused {
-			refused, since = r.Refused, r.Seconds
+		if n := r.Refused + r.Failed; n != refused {
+			refused, since = n, r.Seconds
 		}
 		if r.Seconds-since < 3 {
 			return fmt.Errorf("refused until %v", since)
@@ -99,7 +99,7 @@ func TestRamp(t *testing.T) {
 	if len(f.hosts) < 3 || r.Lost+r.Restarted+r.Shed > 0 {
 		t.Errorf("%d hosts, %+v", len(f.hosts), r)
 	}
-	t.Logf("%d users on %d hosts of 200: %d refused, the last after %.0f s", users, len(f.hosts), refused, since)
+	t.Logf("%d users on %d hosts of 200: %d refused, %d of them by HAProxy, the last after %.0f s", users, len(f.hosts), refused, r.Failed, since)
 }
 
 // Users come one by one: hosts are added before any is full, and nobody is refused.

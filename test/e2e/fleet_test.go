@@ -76,7 +76,7 @@ address = "0.0.0.0:9641"
 `
 
 // haproxyConfig takes connections for the hosts that are there. The second %s is one of the
-// constants below.
+// constants below. For timeout queue see docs/monitoring.md.
 const haproxyConfig = `
 global
   maxconn 8000
@@ -84,6 +84,7 @@ global
 defaults
   mode tcp
   timeout connect 2s
+  timeout queue 1ms
   timeout client 1h
   timeout server 1h
   retries 2

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -456,7 +457,21 @@ func TestMetricsAddress(t *testing.T) {
 			t.Errorf("beside %s: %v", listen, err)
 		}
 	}
-	if _, _, err := loadFile(t, "command = ['/bin/true']\nmetrics.address = 'unix:///run/m'\n"); err == nil {
-		t.Error("a unix socket was taken")
+	const tcp = `write ":8080", "127.0.0.1:8080" or "tcp://[::1]:8080"`
+	for address, want := range map[string]string{
+		"unix:///x": "it must be a TCP address, not a unix socket: " + tcp,
+		"unix:x":    "it must be a TCP address, not a unix socket: " + tcp,
+		"/run/x":    "it must be a TCP address, not a unix socket: " + tcp,
+		"http://:1": `"http" is no scheme: use tcp://, tcp4:// or tcp6://`,
+		"udp://:1":  "udp is not built yet: use tcp://, tcp4:// or tcp6://",
+		"x":         "the port is missing: " + tcp,
+		"::1:80":    "not an address: " + tcp,
+	} {
+		for _, key := range []string{"metrics.address", "agent.address"} {
+			_, _, err := loadFile(t, "command = ['/bin/true']\n"+key+" = '"+address+"'\n")
+			if err == nil || !strings.HasSuffix(err.Error(), fmt.Sprintf("%s: %q: %s", key, address, want)) {
+				t.Errorf("%s %s: %v", key, address, err)
+			}
+		}
 	}
 }

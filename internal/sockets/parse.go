@@ -15,7 +15,7 @@ import (
 // AddressForms says how an address can be written.
 const (
 	AddressForms = `write ":8080", "127.0.0.1:8080", "tcp://[::1]:8080" or "unix:///run/shop.sock"`
-	schemes      = "use tcp://, tcp4://, tcp6:// or unix://"
+	tcpForms     = `write ":8080", "127.0.0.1:8080" or "tcp://[::1]:8080"`
 )
 
 // DefaultBacklog is what a listener of a configuration starts from; the kernel cuts
@@ -45,7 +45,7 @@ func ParseAddress(address string) (l Listener, err error) {
 	if isUnix {
 		l, err = parseUnix(path)
 	} else {
-		l, err = ParseTCP(address)
+		l, err = parseTCP(address, AddressForms, "use tcp://, tcp4://, tcp6:// or unix://")
 	}
 	if err != nil {
 		return Listener{}, fmt.Errorf("%q: %w", address, err)
@@ -96,8 +96,16 @@ func parseQuery(query string) (fs.FileMode, error) {
 	return fs.FileMode(mode), nil
 }
 
-// ParseTCP reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT.
-func ParseTCP(address string) (l Listener, err error) {
+// ParseTCP reads [tcp://|tcp4://|tcp6://]HOST:PORT, :PORT or PORT, where no unix socket can be.
+func ParseTCP(address string) (Listener, error) {
+	if strings.HasPrefix(address, "unix:") || strings.Contains(address, "/") && !strings.Contains(address, "://") {
+		return Listener{}, errors.New("it must be a TCP address, not a unix socket: " + tcpForms)
+	}
+	return parseTCP(address, tcpForms, "use tcp://, tcp4:// or tcp6://")
+}
+
+// parseTCP is [ParseTCP]. forms and schemes say in errors what could stand there.
+func parseTCP(address, forms, schemes string) (l Listener, err error) {
 	network, rest, schemed := strings.Cut(address, "://")
 	if !schemed {
 		network, rest = "tcp", address
@@ -112,15 +120,15 @@ func ParseTCP(address string) (l Listener, err error) {
 	if !strings.Contains(rest, ":") {
 		if _, err := strconv.Atoi(rest); err != nil {
 			if strings.Contains(rest, "/") {
-				return l, errors.New(`a unix socket's path begins with "/" or "./": ` + AddressForms)
+				return l, errors.New(`a unix socket's path begins with "/" or "./": ` + forms)
 			}
-			return l, errors.New("the port is missing: " + AddressForms)
+			return l, errors.New("the port is missing: " + forms)
 		}
 		rest = ":" + rest
 	}
 	host, digits, err := net.SplitHostPort(rest)
 	if err != nil {
-		return l, errors.New("not an address: " + AddressForms)
+		return l, errors.New("not an address: " + forms)
 	}
 	port, err := strconv.ParseUint(digits, 10, 16)
 	if err != nil {

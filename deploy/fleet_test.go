@@ -55,7 +55,7 @@ func command(t *testing.T, bin, config string, args, env []string) {
 		args = append(args, "--help") // flags are parsed before
 	}
 	cmd := exec.CommandContext(t.Context(), bin, args...)
-	cmd.Env = append(env, "FORKD_RUNTIME_DIR="+t.TempDir())
+	cmd.Env = append(env, "FORKD_RUNTIME_DIR="+t.TempDir(), "FORKD_STATE_DIR="+t.TempDir())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("forkd %s: %v\n%s", strings.Join(args, " "), err, out)
 	}

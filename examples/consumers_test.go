@@ -29,6 +29,7 @@ func install(t *testing.T, bin, example string) string {
 // nothing for others to take over.
 func TestConsumers(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv("FORKD_STATE_DIR", filepath.Join(t.TempDir(), "state"))
 	bin := build(t, "../cmd/forkd", "./consumers")
 	file := install(t, bin, "consumers")
 	r := startRedis(t)
@@ -125,6 +126,7 @@ func pendingJobs(t *testing.T, r *redisServer) int64 {
 // group again.
 func TestConsumersInTrouble(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv("FORKD_STATE_DIR", filepath.Join(t.TempDir(), "state"))
 	bin := build(t, "../cmd/forkd", "./consumers")
 	file := install(t, bin, "consumers")
 	r := startRedis(t)
@@ -179,6 +181,7 @@ func TestConsumersInTrouble(t *testing.T) {
 // Jobs that take longer than -idle are begun twice, by another worker, and count once.
 func TestConsumersTooSlow(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv("FORKD_STATE_DIR", filepath.Join(t.TempDir(), "state"))
 	bin := build(t, "../cmd/forkd", "./consumers")
 	file := install(t, bin, "consumers")
 	r := startRedis(t)

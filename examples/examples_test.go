@@ -71,6 +71,7 @@ func status(t *testing.T, bin, name string) (app, error) {
 
 func TestExamplesUnderForkd(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv("FORKD_STATE_DIR", filepath.Join(t.TempDir(), "state"))
 	bin := build(t, "../cmd/forkd", "./fasthttp", "./nethttp")
 	for _, example := range []string{"fasthttp", "nethttp"} {
 		t.Run(example, func(t *testing.T) { under(t, bin, example) })

@@ -34,6 +34,7 @@ type natural struct {
 // node-express, whose module is npm's, is run by make compat.
 func TestNaturalCommands(t *testing.T) {
 	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv("FORKD_STATE_DIR", filepath.Join(t.TempDir(), "state"))
 	bin := build(t, "../cmd/forkd", "./go-static")
 	for _, n := range []natural{
 		{name: "python-gunicorn", command: []string{"gunicorn", "-b", "127.0.0.1:$PORT", "app:app"}, drains: true},

@@ -33,6 +33,7 @@ type chatApp struct {
 func startChat(t *testing.T, replaced ...string) *chatApp {
 	t.Helper()
 	t.Setenv("FORKD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv("FORKD_STATE_DIR", filepath.Join(t.TempDir(), "state"))
 	bin := build(t, "../cmd/forkd", "./websocket", "./wsload")
 	file := install(t, bin, "websocket")
 	text, err := os.ReadFile(file)

@@ -22,6 +22,7 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/internal/state"
 )
 
 // executor performs the pool's actions on this machine. Only the loop's goroutine
@@ -53,6 +54,8 @@ type executor struct {
 	closer    closing.Closer // of what workers can fill
 	runtime   runtimeDir
 
+	state        *state.State     // nil: nothing outlives the master
+	kept         state.Kept       // in it
 	slots        int              // that are wanted
 	stopWithin   time.Duration    // what the service manager allows a stop; 0: not known
 	reloading    bool             // the roll under way is a reload
@@ -123,6 +126,7 @@ func (e *executor) perform(actions []pool.Action) {
 		case pool.Scaled:
 			e.slots = a.To
 			e.shareAgain()
+			e.keepScaled()
 		case pool.StateChanged:
 			if w := e.workers[a.ID]; w != nil {
 				w.becomes(a.To)
@@ -409,4 +413,13 @@ func (e *executor) close() {
 	if e.null >= 0 {
 		unix.Close(e.null)
 	}
+}
+
+// keepScaled keeps a number of slots that differs from the file's.
+func (e *executor) keepScaled() {
+	e.kept.Scaled = nil
+	if r := e.current(e.pool.Summary().Generation); r != nil && r.cfg.Workers != e.slots {
+		e.kept.Scaled = &state.Scaled{Workers: e.slots, Of: r.cfg.Workers}
+	}
+	e.state.Keep(e.kept)
 }

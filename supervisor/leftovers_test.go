@@ -61,7 +61,7 @@ func TestDaemons(t *testing.T) {
 			dead := &worker{id: pool.ID{Slot: 0, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "dead"}
 			alive := &worker{id: pool.ID{Slot: 1, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "alive"}
 			h := &executor{
-				log: slog.New(slog.DiscardHandler), events: eventlog.New(epoch), slots: 2, listenersClosed: c.stopping, daemons: newDaemons(),
+				log: slog.New(slog.DiscardHandler), events: eventlog.New(epoch, nil), slots: 2, listenersClosed: c.stopping, daemons: newDaemons(),
 				releases: map[int]*release{1: {cfg: cfg}}, workers: map[pool.ID]*worker{alive.id: alive},
 			}
 			oldest := cmp.Or(c.oldest, 200)

@@ -31,6 +31,7 @@ func lonely(t *testing.T) *syscall.Credential {
 		t.Fatal(err)
 	}
 	t.Setenv("FORKD_RUNTIME_DIR", dir)
+	t.Setenv("FORKD_STATE_DIR", t.TempDir())
 	if os.Geteuid() != 0 {
 		return nil
 	}

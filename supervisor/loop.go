@@ -12,6 +12,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/state"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -72,9 +73,9 @@ type loop struct {
 	dropAt    time.Time // when to drop the program's pages once more; zero: not again
 }
 
-func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time) *loop {
+func newLoop(p *pool.Pool, log *slog.Logger, startedAt time.Time, kept *state.State) *loop {
 	return &loop{
-		inbox: newInbox(), pool: p, log: log, events: eventlog.New(startedAt),
+		inbox: newInbox(), pool: p, log: log, events: eventlog.New(startedAt, kept),
 		rolls: map[int]*rollWaiter{}, replaced: map[pool.ID]*rollWaiter{}, trimmedAt: startedAt,
 	}
 }

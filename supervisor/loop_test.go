@@ -95,7 +95,7 @@ func (r *recorder) Tell(state string) { *r = append(*r, state) }
 
 // newFakeLoop is a loop of two slots.
 func newFakeLoop(e *fakeEffects, cfg Config) *loop {
-	l := newLoop(pool.New(cfg.core(), 2, 2), slog.New(slog.DiscardHandler), time.Now())
+	l := newLoop(pool.New(cfg.core(), 2, 2), slog.New(slog.DiscardHandler), time.Now(), nil)
 	l.manager.notifier = new(recorder)
 	e.executor = &executor{inbox: l.inbox}
 	l.executor = e

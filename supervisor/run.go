@@ -18,6 +18,7 @@ import (
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/safefile"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/internal/state"
 	"github.com/forkd/forkd/internal/usage"
 	"github.com/forkd/forkd/internal/workerlink"
 	"github.com/forkd/forkd/systemd"
@@ -77,7 +78,7 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	}
 	e.children = process.New()
 	e.children.Remember(o.records)
-	l := newLoop(pool.New(first.settings(), e.slots, cfg.Workers), o.log, e.startedAt)
+	l := newLoop(pool.New(first.settings(), e.slots, cfg.Workers), o.log, e.startedAt, e.state)
 	l.executor, e.events, e.inbox, e.pool = e, l.events, l.inbox, l.pool
 	l.signals = o.signals
 	l.manager = manager{notifier: o.notifier, alive: o.notifier.Watchdog()}
@@ -172,6 +173,9 @@ func (o *opened) serveControl(l *loop) func() {
 		servers.Wait()
 	}
 }
+
+// stateTimeout is how long the last of the history may take to be written.
+const stateTimeout = 2 * time.Second
 
 // adoptedTimeout is how long processes that had left their worker's group have to end
 // after the app: they hold nobody's connections.
@@ -276,10 +280,7 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	if len(cfg.Listeners) == 0 {
 		e.imply(first)
 	}
-	// A number of slots that was set by hand holds over the master's death.
-	if n := min(e.sockets.StoredSlots(), MaxWorkers); n > cfg.Workers && checkLimits(cfg, n, 0) == nil && checkSlots(cfg, n) == nil {
-		e.slots = n
-	}
+	o.openState()
 	if cfg.Metrics != "" {
 		if o.health, err = net.Listen("tcp", cfg.Metrics); err != nil {
 			return fmt.Errorf("cannot answer /healthz and /metrics on %s: %w: choose another metrics.address", cfg.Metrics, err)
@@ -302,9 +303,40 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	return nil
 }
 
+// openState opens the state directory. A number of slots that was set by hand, when the file
+// had the number that it has now, holds over the master's end; without a state over its death
+// under systemd.
+func (o *opened) openState() {
+	cfg, e := o.cfg, o.executor
+	lost := func(why error) {
+		o.log.Warn("what happens is not kept for later: forkd events and describe know it while this master lives", "why", why)
+	}
+	kept, bad, err := state.Kept{}, error(nil), errNoState
+	if root := state.Root(); root != "" {
+		e.state, kept, bad, err = state.Open(root, cfg.Name, lost)
+	}
+	if err != nil {
+		lost(err)
+	}
+	if bad != nil {
+		o.log.Warn("what the last master kept is not used", "file", e.state.Path(), "why", bad)
+	}
+	n := max(cfg.Workers, min(e.sockets.StoredSlots(), MaxWorkers))
+	if s := kept.Scaled; s != nil && s.Of == cfg.Workers {
+		n = max(1, min(s.Workers, MaxWorkers))
+	}
+	if n != cfg.Workers && checkLimits(cfg, n, 0) == nil && checkSlots(cfg, n) == nil {
+		e.slots, e.kept.Scaled = n, &state.Scaled{Workers: n, Of: cfg.Workers}
+		o.log.Info("the number of workers was set by hand, and holds until the file has another", "workers", n, "file", cfg.Workers)
+	}
+}
+
+var errNoState = errors.New("there is no state directory: set FORKD_STATE_DIR, or HOME")
+
 // close gives everything back. The workers are gone.
 func (o *opened) close() {
 	o.executor.close()
+	o.executor.state.Close(stateTimeout)
 	if o.pidFile != nil {
 		o.pidFile.Remove()
 	}

@@ -234,6 +234,7 @@ func config(t *testing.T, how string, args ...string) supervisor.Config {
 func start(t *testing.T, cfg supervisor.Config, env ...string) *app {
 	t.Helper()
 	t.Setenv("FORKD_RUNTIME_DIR", t.TempDir())
+	t.Setenv("FORKD_STATE_DIR", t.TempDir())
 	return startAs(t, cfg, nil, env...)
 }
 

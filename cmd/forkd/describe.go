@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/state"
 )
 
 func describeCommand(std stdio) *cobra.Command {
@@ -32,8 +33,18 @@ its rolls, and how its workers ended, with the last that they printed.`,
 				}
 				slot, args = int(k), args[:1]
 			}
-			return withApp(cmd, args, func(client *control.Client) error {
+			err := withApp(cmd, args, func(client *control.Client) error {
 				return describe(cmd.Context(), std, client, slot, asJSON)
+			})
+			return withoutMaster(std, err, func(h state.History) error {
+				d := stoppedDescription(args[0], h)
+				if slot != allSlots {
+					d.History = slices.DeleteFunc(d.History, func(e control.Exit) bool { return e.Slot != slot })
+				}
+				return output{to: std.out, what: "description", json: asJSON}.print(d, func(s screen) []string {
+					now := time.Now()
+					return s.pastOf(s.wrapIndent("", "  ", sanitize(args[0]+": "+lastWords(h, now))), &d, slot, now)
+				})
 			})
 		},
 	}
@@ -49,6 +60,10 @@ func describe(ctx context.Context, std stdio, client *control.Client, slot int, 
 	d, err := client.Describe(ctx)
 	if err != nil {
 		return err
+	}
+	if !client.Foreign() {
+		h, _ := keptOf(std, name) // none: then this is all
+		addEarlier(&d, h, d.StartedAt)
 	}
 	if slot != allSlots {
 		if err := keepSlot(&d, slot); err != nil {

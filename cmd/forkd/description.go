@@ -20,21 +20,31 @@ const (
 // description draws everything about an app, or about one slot of it.
 func description(s screen, title string, d *control.Description, slot int, now time.Time) []string {
 	lines := statusTable(s, title, &d.App, now)
-	section := func(heading string, body []string) {
-		if len(body) > 0 {
-			lines = append(append(lines, "", s.paint(bold, heading)), body...)
-		}
-	}
+	section := func(heading string, body []string) { lines = s.section(lines, heading, body) }
 	if slot == allSlots {
 		section("release", s.keyValues(release(d)))
 		section("master", s.keyValues(master(d, now)))
 		section("environment", s.keyValues([][2]string{{"names", strings.Join(d.Env, " ")}}))
 		section("settings", s.settings(d.Settings))
 		section("learned listeners, as a file would declare them", learned(d.Listeners))
-		section("rolls", s.rolls(d.Rolls, now))
 	}
-	section("exits", s.exits(d.History, slot, now))
-	return lines
+	return s.pastOf(lines, d, slot, now)
+}
+
+// pastOf adds rolls and exits to lines.
+func (s screen) pastOf(lines []string, d *control.Description, slot int, now time.Time) []string {
+	if slot == allSlots {
+		lines = s.section(lines, "rolls", s.rolls(d.Rolls, now))
+	}
+	return s.section(lines, "exits", s.exits(d.History, slot, now))
+}
+
+// section adds a heading and its lines, if there are any.
+func (s screen) section(lines []string, heading string, body []string) []string {
+	if len(body) == 0 {
+		return lines
+	}
+	return append(append(lines, "", s.paint(bold, heading)), body...)
 }
 
 func release(d *control.Description) [][2]string {

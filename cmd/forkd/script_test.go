@@ -89,6 +89,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			dir := filepath.Join(env.WorkDir, "run")
 			env.Setenv("FORKD_RUNTIME_DIR", dir)
+			env.Setenv("FORKD_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second to end
 			env.Setenv("APP", fmt.Sprintf("t%d-%d", os.Getpid(), h.apps.Add(1)))
 			env.Defer(func() { h.leftBehind(env, dir) })

@@ -31,7 +31,7 @@ func (d *draft) setVariable(name string, v value) {
 // checkVariable refuses invalid names, and those that forkd sets for each worker.
 func checkVariable(name string) error {
 	switch name {
-	case "FORKD_RUNTIME_DIR", "FORKD_REDIS_URL":
+	case "FORKD_RUNTIME_DIR", "FORKD_STATE_DIR", "FORKD_REDIS_URL":
 		return nil
 	case ipc.EnvListenFDs, ipc.EnvListenPID, ipc.EnvListenFDNames, ipc.EnvNotifySocket, ipc.EnvWatchdogUsec, ipc.EnvWatchdogPID:
 		return fmt.Errorf("forkd sets %s for each worker itself", name)

@@ -13,6 +13,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/state"
 )
 
 // How much is kept.
@@ -36,6 +37,7 @@ type Log struct {
 	exits  []exit
 	rolls  []control.RollRecord
 	counts control.Counts
+	state  *state.State // nil: nothing outlives the master
 
 	Waiting map[int][]string // commands that asked for a generation, by their ids
 
@@ -45,14 +47,16 @@ type Log struct {
 	rollFrom time.Time // when it began
 }
 
-// New returns an empty Log of a master that started then.
-func New(startedAt time.Time) *Log {
+// New returns an empty Log of a master that started then. What it records is also
+// appended to the state; nil: to none.
+func New(startedAt time.Time, kept *state.State) *Log {
 	host, _ := os.Hostname() // "" where it has none
 	return &Log{
 		boot:    strconv.FormatInt(startedAt.UnixMicro(), 36),
 		host:    host,
 		more:    make(chan struct{}),
 		counts:  newCounts(),
+		state:   kept,
 		readyAt: map[pool.ID]time.Time{},
 		Waiting: map[int][]string{},
 	}
@@ -81,6 +85,7 @@ func (l *Log) Add(e control.Event) {
 	e.Seq, e.Time, e.Host = l.seq, time.Now(), l.host
 	e.Reason = control.Cut(e.Reason, MaxReason)
 	l.events = push(l.events, e, maxEvents)
+	l.state.Append(state.Record{Boot: l.boot, Event: &e})
 	close(l.more)
 	l.more = make(chan struct{})
 }

@@ -17,7 +17,7 @@ import (
 
 // The newest events are kept, and what has been missed is counted.
 func TestAfter(t *testing.T) {
-	l := New(time.Now())
+	l := New(time.Now(), nil)
 	more := l.After(0).More
 	for range maxEvents + 10 {
 		l.Add(control.Event{Type: control.EventReady})
@@ -40,7 +40,7 @@ func TestAfter(t *testing.T) {
 // An exit has what its worker was and wrote, and how long it was ready.
 func TestExits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := New(time.Now())
+		l := New(time.Now(), nil)
 		tail := new(output.Tail)
 		id := pool.ID{Slot: 2, Generation: 3}
 		worker := func(got pool.ID) WorkerInfo {
@@ -70,7 +70,7 @@ func TestExits(t *testing.T) {
 
 // All events that are kept fit into one answer, whatever their reasons.
 func TestReasonsAreBounded(t *testing.T) {
-	l := New(time.Now())
+	l := New(time.Now(), nil)
 	l.Add(control.Event{Type: control.EventRefused, Reason: strings.Repeat("ä", MaxReason)})
 	if n := len(l.After(0).Events[0].Reason); n > MaxReason+len("...") {
 		t.Errorf("%d bytes", n)
@@ -79,7 +79,7 @@ func TestReasonsAreBounded(t *testing.T) {
 
 // What becomes of a stalled worker is said of that worker, overload of the whole app.
 func TestStalls(t *testing.T) {
-	l := New(time.Now())
+	l := New(time.Now(), nil)
 	id := pool.ID{Slot: 2, Generation: 3, Attempt: 4}
 	l.Record([]pool.Action{
 		pool.WorkerStalled{ID: id, Stalled: true, Why: "none accepted"},
@@ -108,7 +108,7 @@ func TestStalls(t *testing.T) {
 // Every kind is counted from 0, and a roll or a replacement that came to nothing is no
 // success.
 func TestCounts(t *testing.T) {
-	l := New(time.Now())
+	l := New(time.Now(), nil)
 	if c := l.Counts(); len(c.Restarts) != len(pool.Causes()) || len(c.Rolls) != 5 || c.Restarts["oom"] != 0 {
 		t.Errorf("at the start: %+v", c)
 	}

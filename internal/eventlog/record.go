@@ -11,6 +11,7 @@ import (
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/internal/state"
 )
 
 // WorkerInfo is what is known of a worker beside its ID.
@@ -111,6 +112,7 @@ func (l *Log) exited(a pool.StateChanged, info WorkerInfo) {
 		delete(l.readyAt, a.ID)
 	}
 	l.exits = push(l.exits, exit{e, info.Output}, maxExits)
+	l.state.Append(state.Record{Boot: l.boot, Exit: &e, Output: info.Output.Lines})
 }
 
 // LastExit is the shape of an exit in a status; nil where there was none.
@@ -164,8 +166,10 @@ func (l *Log) rollEnded(a pool.RollEnded) {
 	for _, id := range ids {
 		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why, Command: id})
 	}
-	l.rolls = push(l.rolls, control.RollRecord{
+	ended := control.RollRecord{
 		Generation: a.Generation, Result: string(a.Result), Error: a.Why,
 		StartedAt: l.rollFrom, EndedAt: time.Now(),
-	}, maxRolls)
+	}
+	l.rolls = push(l.rolls, ended, maxRolls)
+	l.state.Append(state.Record{Boot: l.boot, Roll: &ended})
 }

@@ -8,9 +8,9 @@ import (
 
 // What is kept for describe.
 const (
-	tailLines = 20
-	tailBytes = 8 << 10 // of all lines together
-	tailLine  = 1 << 10 // of one, beyond which it is cut
+	tailLines = 200
+	tailBytes = 32 << 10 // of all lines together
+	tailLine  = 1 << 10  // of one, beyond which it is cut
 )
 
 // A Tail keeps the last lines of a worker's output, escape sequences and broken UTF-8

@@ -24,10 +24,10 @@ func TestTail(t *testing.T) {
 		t.Error(diff)
 	}
 	var want []string
-	for i := range 100 {
+	for i := range 300 {
 		line := fmt.Sprint("line ", i)
 		last.add([]byte(line))
-		if i >= 80 {
+		if i >= 300-tailLines {
 			want = append(want, line)
 		}
 	}

@@ -135,7 +135,7 @@ func (b *bench) runApp(ctx context.Context, name string, n int, command []string
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	a := &app{forkd: b.program("forkd"), name: name, env: []string{"FORKD_RUNTIME_DIR=" + b.dir}}
+	a := &app{forkd: b.program("forkd"), name: name, env: []string{"FORKD_RUNTIME_DIR=" + b.dir, "FORKD_STATE_DIR=" + filepath.Join(b.dir, "state")}}
 	if a.server, err = launch(port, a.env, a.forkd, "run", "-c", file); err != nil {
 		return nil, err
 	}

@@ -227,7 +227,7 @@ func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // start runs the master and waits until all its workers are ready.
 func (s *soak) start(ctx context.Context) (err error) {
-	s.app = &app{forkd: s.bench.program("forkd"), name: "soak", env: []string{"FORKD_RUNTIME_DIR=" + s.run}}
+	s.app = &app{forkd: s.bench.program("forkd"), name: "soak", env: []string{"FORKD_RUNTIME_DIR=" + s.run, "FORKD_STATE_DIR=" + filepath.Join(s.run, "state")}}
 	if s.app.server, err = launch(s.port, s.app.env, s.app.forkd, "run", "-c", s.shop); err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func newStage(ctx context.Context, p program) (s *stage, err error) {
 	}
 	s.words = strings.NewReplacer("$PORT", strconv.Itoa(s.port), "$FRONT", strconv.Itoa(ports[1]), "$DIR", s.dir,
 		"$EXAMPLES", filepath.Join(root, "examples"), "$PROGRAMS", filepath.Join(root, "test/compat/programs"), "$BIN", filepath.Join(root, "bin"))
-	s.env = append(os.Environ(), "FORKD_RUNTIME_DIR="+s.dir+"/run", "PM2_HOME="+s.dir+"/pm2")
+	s.env = append(os.Environ(), "FORKD_RUNTIME_DIR="+s.dir+"/run", "FORKD_STATE_DIR="+s.dir+"/state", "PM2_HOME="+s.dir+"/pm2")
 	if err := s.furnish(root); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,128 @@
+package state
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxRecord is the longest line that is read, in bytes: an exit with its output takes less.
+const maxRecord = 1 << 20
+
+// History is what was kept of an app.
+type History struct {
+	Path    string   // STATE/APP
+	Records []Record // the oldest first
+	Notes   []string // what could not be read, and why: for a person
+}
+
+// Read reads an app's history in the first of the directories that has one of this user, or,
+// for root, of any. It returns os.ErrNotExist where there is none, and os.ErrPermission where
+// there is one of somebody else.
+func Read(app string) (History, error) {
+	missing := fmt.Errorf("nothing is kept of %q: %w", app, os.ErrNotExist)
+	for _, root := range Roots() {
+		path := filepath.Join(root, app)
+		dir, err := openDir(path, false)
+		if errors.Is(err, os.ErrPermission) {
+			missing = fmt.Errorf("%w: be that user, or root", err)
+		}
+		if err != nil {
+			continue
+		}
+		h := History{Path: path}
+		for _, name := range []string{olderName, historyName} {
+			if err := h.read(dir, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+				h.Notes = append(h.Notes, err.Error())
+			}
+		}
+		dir.Close()
+		if len(h.Records)+len(h.Notes) > 0 {
+			return h, nil
+		}
+	}
+	return History{}, missing
+}
+
+// open opens a regular file of at most so many bytes for reading.
+func open(dir *os.Root, name string, most int64) (*os.File, error) {
+	file, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is no regular file", name)
+	case info.Size() > most:
+		err = fmt.Errorf("%s has %d bytes, more than forkd writes", name, info.Size())
+	default:
+		return file, nil
+	}
+	file.Close()
+	return nil, err
+}
+
+// read adds a file's records. Lines that are torn or of a later forkd are counted.
+func (h *History) read(dir *os.Root, name string) error {
+	file, err := open(dir, name, 2*maxHistory)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	torn, later := 0, 0
+	lines := bufio.NewScanner(io.LimitReader(file, 2*maxHistory))
+	lines.Buffer(nil, maxRecord)
+	for lines.Scan() {
+		line := bytes.TrimSpace(lines.Bytes())
+		var r Record
+		switch err := json.Unmarshal(line, &r); {
+		case len(line) == 0:
+		case err != nil || r.Schema == 0 || r.Event == nil && r.Exit == nil && r.Roll == nil && r.Schema <= schema:
+			torn++
+		case r.Schema > schema:
+			later++
+		default:
+			h.Records = append(h.Records, r)
+		}
+	}
+	if lines.Err() != nil {
+		torn++
+	}
+	if torn > 0 {
+		h.Notes = append(h.Notes, fmt.Sprintf("%s: %d lines are torn or no records", name, torn))
+	}
+	if later > 0 {
+		h.Notes = append(h.Notes, fmt.Sprintf("%s: %d lines are of a later forkd: use that one to see them", name, later))
+	}
+	return nil
+}
+
+// readKept reads what the last master kept. An error is what is wrong with it, not that
+// there is none.
+func readKept(dir *os.Root) (Kept, error) {
+	file, err := open(dir, keptName, maxKept)
+	if errors.Is(err, os.ErrNotExist) {
+		return Kept{}, nil
+	}
+	if err != nil {
+		return Kept{}, err
+	}
+	defer file.Close()
+	var k Kept
+	if err := json.NewDecoder(io.LimitReader(file, maxKept)).Decode(&k); err != nil {
+		return Kept{}, fmt.Errorf("%s is torn: %w", keptName, err)
+	}
+	if k.Schema != schema {
+		return Kept{}, fmt.Errorf("%s has schema %d, and this forkd reads %d", keptName, k.Schema, schema)
+	}
+	return k, nil
+}

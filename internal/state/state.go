@@ -1,0 +1,298 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/control"
+)
+
+// The files in STATE/APP.
+const (
+	historyName = "history.jsonl" // the newest; a JSON Record per line
+	olderName   = "history.1.jsonl"
+	keptName    = "state.json"
+	lockName    = "lock"
+)
+
+const (
+	schema     = 1       // of both files
+	maxHistory = 4 << 20 // bytes of a history file
+	maxKept    = 1 << 20 // bytes of state.json
+	maxWaiting = 1024    // records that wait to be written; one more is dropped
+
+	// gatherTime is how long records are gathered: one write and one fsync for many, and
+	// the last lines of a worker that has just ended have come.
+	gatherTime = 200 * time.Millisecond
+)
+
+// Record is a line of the history: one of the three is set.
+type Record struct {
+	Schema  int                 `json:"schema"`
+	Boot    string              `json:"boot"`              // names the master's life
+	Dropped int                 `json:"dropped,omitempty"` // records before this one that could not be written
+	Event   *control.Event      `json:"event,omitempty"`
+	Exit    *control.Exit       `json:"exit,omitempty"`
+	Roll    *control.RollRecord `json:"roll,omitempty"`
+
+	// Output gives the exit's last lines when the record is written. Any goroutine calls it.
+	Output func() []string `json:"-"`
+}
+
+// Kept is what the next master starts from.
+type Kept struct {
+	Schema  int      `json:"schema"`
+	Scaled  *Scaled  `json:"scaled,omitempty"`
+	Good    *Release `json:"good,omitempty"`    // the last that served
+	Refused *Release `json:"refused,omitempty"` // the last that did not
+}
+
+// Scaled is a number of slots that was set by hand, and the file's own then.
+type Scaled struct {
+	Workers int `json:"workers"`
+	Of      int `json:"of"`
+}
+
+// Release is what a generation ran.
+type Release struct {
+	Directory     string          `json:"directory"` // resolved
+	Executable    string          `json:"executable"`
+	Configuration json.RawMessage `json:"configuration,omitempty"` // as who keeps it writes it
+	At            time.Time       `json:"at"`
+}
+
+// State is a master's state directory. Its methods do not block, but for Close.
+type State struct {
+	dir  *os.Root
+	lock *os.File
+	path string
+
+	mu      sync.Mutex
+	waiting []Record
+	dropped int
+	kept    *Kept // to be written; nil: it is there
+	wake    chan struct{}
+
+	closing chan struct{}
+	closed  chan struct{}
+	failed  func(error) // called by the writer, for the first error in a row
+	torn    bool        // the last line was not written whole
+}
+
+// HeldError says that another master has the state directory.
+type HeldError struct{ Path string }
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("another master writes to %s: set FORKD_STATE_DIR for one of them", e.Path)
+}
+
+// Open opens an app's state directory, for the only master that writes to it, and reads
+// what the last one kept. failed is told, from another goroutine, why nothing can be
+// written, once until it can again. The error is a *HeldError where another master has it;
+// bad is what was wrong with the file that was kept: nothing of it counts.
+func Open(root, app string, failed func(error)) (s *State, kept Kept, bad, err error) {
+	s = &State{path: filepath.Join(root, app), failed: failed, wake: make(chan struct{}, 1), closing: make(chan struct{}), closed: make(chan struct{})}
+	if s.dir, err = openDir(s.path, true); err != nil {
+		return nil, Kept{}, nil, err
+	}
+	s.lock, err = s.dir.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err == nil {
+		err = unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
+		s.shut()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = &HeldError{s.path}
+		}
+		return nil, Kept{}, nil, err
+	}
+	kept, bad = readKept(s.dir)
+	s.torn = true // a line end first: the last master may have been killed in a line
+	go s.write()
+	return s, kept, bad, nil
+}
+
+// Path returns STATE/APP; "" of nil.
+func (s *State) Path() string {
+	if s == nil {
+		return ""
+	}
+	return s.path
+}
+
+// Append adds a record to the history. nil keeps nothing.
+func (s *State) Append(r Record) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) >= maxWaiting {
+		s.dropped++
+		return
+	}
+	r.Schema, r.Dropped = schema, s.dropped
+	s.dropped = 0
+	s.waiting = append(s.waiting, r)
+	s.wakeUp()
+}
+
+// Keep replaces what the next master starts from. nil keeps nothing.
+func (s *State) Keep(k Kept) {
+	if s == nil {
+		return
+	}
+	k.Schema = schema
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = &k
+	s.wakeUp()
+}
+
+func (s *State) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close writes what waits, for at most so long, and closes the directory.
+func (s *State) Close(timeout time.Duration) {
+	if s == nil {
+		return
+	}
+	close(s.closing)
+	select {
+	case <-s.closed:
+	case <-time.After(timeout): // a disk that hangs: its descriptors go with the process
+	}
+}
+
+func (s *State) shut() {
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	s.dir.Close()
+}
+
+// write is the goroutine that writes.
+func (s *State) write() {
+	defer close(s.closed)
+	defer s.shut()
+	fine := true
+	for last := false; !last; {
+		select {
+		case <-s.wake:
+			select {
+			case <-time.After(gatherTime):
+			case <-s.closing:
+			}
+		case <-s.closing:
+			last = true
+		}
+		s.mu.Lock()
+		records, kept := s.waiting, s.kept
+		s.waiting, s.kept = nil, nil
+		s.mu.Unlock()
+		err := s.flush(records, kept)
+		if err != nil && fine {
+			s.failed(err)
+		}
+		fine = err == nil
+	}
+}
+
+// flush writes records, then what is kept, each with an fsync. Records that can't be written
+// count as dropped.
+func (s *State) flush(records []Record, kept *Kept) error {
+	var failures []error
+	if err := s.appendAll(records); err != nil {
+		failures = append(failures, err)
+		s.mu.Lock()
+		s.dropped += len(records)
+		s.mu.Unlock()
+	}
+	if kept != nil {
+		if err := s.replaceKept(kept); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func (s *State) appendAll(records []Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	if s.torn {
+		text.WriteByte('\n')
+	}
+	for _, r := range records {
+		if r.Output != nil && r.Exit != nil {
+			exit := *r.Exit
+			exit.Output, r.Exit = r.Output(), &exit
+		}
+		line, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		text.Write(line)
+		text.WriteByte('\n')
+	}
+	file, err := s.dir.OpenFile(historyName, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file", filepath.Join(s.path, historyName))
+	} else if info.Size() > maxHistory {
+		if err := s.dir.Rename(historyName, olderName); err != nil {
+			return err
+		}
+		file.Close()
+		if file, err = s.dir.OpenFile(historyName, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			return err
+		}
+		defer file.Close()
+	}
+	s.torn = true
+	if _, err := io.WriteString(file, text.String()); err != nil {
+		return err
+	}
+	s.torn = false
+	return file.Sync()
+}
+
+func (s *State) replaceKept(k *Kept) error {
+	text, err := json.MarshalIndent(k, "", "  ")
+	if err != nil {
+		return err
+	}
+	temporary := keptName + ".new"
+	if err := s.dir.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	file, err := s.dir.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(text, '\n'))
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = s.dir.Rename(temporary, keptName)
+	}
+	return err
+}

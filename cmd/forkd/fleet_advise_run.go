@@ -66,7 +66,7 @@ func (r *adviseRun) run(ctx context.Context) error {
 		case is[*exit](err) || err != nil && first:
 			return err
 		case err != nil:
-			r.say("%s: it is tried again", redisError(r.where, err))
+			r.say("%s; it is tried again", redisError(r.where, err))
 			pause = min(2*pause, adviseSlowest)
 		default:
 			r.failed, pause = "", adviseEvery

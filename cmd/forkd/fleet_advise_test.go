@@ -196,7 +196,7 @@ func TestAdviceIsPrintedWhenItChanges(t *testing.T) {
 		end()
 		clock := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Local()
 		want := "forkd: this one leads: me\n" + clock.Format(time.TimeOnly) + " shop: 2 hosts, 2 wanted\n  all is well\n" +
-			"forkd: redis://x: connection refused: is Redis running there?: it is tried again\n"
+			"forkd: redis://x: connection refused: is Redis running there?; it is tried again\n"
 		got := printed()
 		rest, ok := strings.CutPrefix(got, want)
 		if !ok || !strings.HasSuffix(rest, " shop: 2 hosts, 3 wanted\n  more is wanted\nforkd: another one leads: other\n") || strings.Count(rest, "\n") != 3 {

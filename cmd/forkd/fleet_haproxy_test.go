@@ -16,7 +16,7 @@ func TestFleetHAProxyUsage(t *testing.T) {
 		"--socket /x --backend ;":                `--backend ";" is no name to HAProxy: use letters, digits, and _ - . : between them`,
 		"--socket /x --backend b --prefix a/b":   `--prefix "a/b" is no name to HAProxy: use letters, digits, and _ - . : between them`,
 		"--socket /x --backend b --network 10/8": `--network "10/8": use CIDR, such as 10.0.0.0/8`,
-		"--socket /x --backend b --port 65536":   `invalid argument "65536" for "--port" flag: strconv.ParseUint: parsing "65536": value out of range: see forkd fleet haproxy --help`,
+		"--socket /x --backend b --port 65536":   `--port "65536": use a whole number, 0 to 65535: see forkd fleet haproxy --help`,
 	} {
 		code, out, err := forkd(t, append([]string{"fleet", "haproxy", "shop"}, strings.Fields(args)...)...)
 		if code != exitUsage || out != "" || err != "forkd: "+want+"\n" {

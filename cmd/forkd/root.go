@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -72,7 +74,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		if before := cmd.Flags().Args(); cmd.HasSubCommands() && len(before) > 0 {
 			return noSuchCommand(cmd, before)
 		}
-		return usage("%v: see %s --help", err, cmd.CommandPath())
+		return usage("%s: see %s --help", flagError(err), cmd.CommandPath())
 	})
 	fleet := fleetCommand(std)
 	root.AddCommand(
@@ -112,10 +114,40 @@ func noSuchCommand(parent *cobra.Command, args []string) error {
 	}
 	parent.SuggestionsMinimumDistance = 2
 	path := strings.TrimPrefix(parent.CommandPath()+" "+args[0], "forkd ")
+	for _, group := range parent.Commands() {
+		for _, cmd := range group.Commands() {
+			if cmd.Name() == args[0] && cmd.IsAvailableCommand() {
+				return usage("unknown command %q: did you mean %s?", path, cmd.CommandPath())
+			}
+		}
+	}
 	if near := parent.SuggestionsFor(args[0]); len(near) > 0 {
 		return usage("unknown command %q: did you mean %s %s?", path, parent.CommandPath(), near[0])
 	}
 	return usage("unknown command %q: see %s --help", path, parent.CommandPath())
+}
+
+// flagError says what is wrong with a flag. pflag quotes what strconv and time say of a
+// value, which names functions of Go.
+func flagError(err error) string {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err.Error()
+	}
+	use := ""
+	switch invalid.GetFlag().Value.Type() {
+	case "duration":
+		use = "a time, such as 90s, 5m or 1h"
+	case "int", "int64":
+		use = "a whole number"
+	case "uint16":
+		use = "a whole number, 0 to 65535"
+	case "float64":
+		use = "a number"
+	default:
+		return err.Error()
+	}
+	return fmt.Sprintf("--%s %q: use %s", invalid.GetFlag().Name, invalid.GetValue(), use)
 }
 
 // helpOn is `forkd help COMMAND`. Cobra's own exits 0 for a command that there is not.

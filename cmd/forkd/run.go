@@ -106,7 +106,7 @@ func loads(cmd *cobra.Command, flags *config.Flags) {
 func load(cmd *cobra.Command, flags *config.Flags, args []string) (supervisor.Config, error) {
 	app, command, err := target(cmd.Flags(), args)
 	if err != nil {
-		return supervisor.Config{}, usage("%v: see %s --help", err, cmd.CommandPath())
+		return supervisor.Config{}, usage("%s: see %s --help", flagError(err), cmd.CommandPath())
 	}
 	if help, _ := cmd.Flags().GetBool("help"); help {
 		return supervisor.Config{}, pflag.ErrHelp // cobra prints it

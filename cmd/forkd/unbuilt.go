@@ -16,6 +16,7 @@ func refusals() []*cobra.Command {
 		{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
 		{[]string{"logs"}, "logs is not built yet: the workers' output is on the stdout of forkd run"},
 		{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
+		{[]string{"roll"}, "roll is forkd reload --keep-config APP on this host, and forkd fleet roll APP on all"},
 		{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which replaces the workers one by one"},
 		{[]string{"delete"}, "delete is a command of pm2: use forkd stop APP; an app that does not run leaves nothing behind"},
 		{[]string{"save"}, "save is a command of pm2: an app's settings are its file, /etc/forkd/APP.toml"},

@@ -11,7 +11,8 @@
 //
 // # What it prints
 //
-// A line each second, and a last one at the end; with -json an object (see Report).
+// A line each second, and a last one at the end, of what is not 0; with -json an object (see
+// Report). While attempts fail a second line says why the last of them did.
 //
 //	open       connections that were welcomed and have not ended
 //	lost       ended without a close frame, or silent for -silence: nobody should see one
@@ -45,6 +46,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
@@ -84,6 +86,10 @@ func main() {
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("wsload", flag.ContinueOnError)
 	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprintln(stderr, "wsload [flags] ws://HOST:PORT/ [ws://...]")
+		f.PrintDefaults()
+	}
 	f.IntVar(&o.users, "users", 100, "users at the beginning")
 	f.Float64Var(&o.rate, "rate", 500, "new users a second")
 	f.IntVar(&o.batch, "batch", 50, "new users at a time")
@@ -102,6 +108,11 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	}
 	if o.urls = f.Args(); len(o.urls) == 0 {
 		return o, errors.New("which server? wsload [flags] ws://HOST:PORT/")
+	}
+	for _, text := range o.urls {
+		if to, err := url.Parse(text); err != nil || to.Host == "" || to.Scheme != "ws" && to.Scheme != "wss" {
+			return o, fmt.Errorf("%q is no URL of a WebSocket server: write ws://HOST:PORT/", text)
+		}
 	}
 	if o.rate <= 0 || o.batch <= 0 || o.users < 0 || o.roomSize < 0 || o.say < 0 || o.backoff <= 0 || o.backoffMax < o.backoff {
 		return o, errors.New("-rate, -batch and -backoff must be positive, -backoff-max not less than -backoff, others not negative")
@@ -162,18 +173,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	go c.sayAll(ctx)
 	go c.grow(ctx)
 	began := time.Now()
-	show := func(final bool) error {
-		r := c.report(time.Since(began))
-		r.Final = final
-		return r.print(stdout, o.json)
-	}
+	failed := int64(0)
 	for tick := time.NewTicker(time.Second); ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			if err := show(false); err != nil {
+			r := c.report(time.Since(began))
+			if err := r.print(stdout, o.json, r.Failed > failed); err != nil {
 				return err
 			}
+			failed = r.Failed
 		}
 	}
 	open := c.report(time.Since(began))
@@ -182,7 +191,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	// What was open in the end says more than that nothing is now.
 	r := c.report(time.Since(began))
 	r.Final, r.Users, r.Open, r.Hosts = true, open.Users, open.Open, open.Hosts
-	return r.print(stdout, o.json)
+	return r.print(stdout, o.json, true)
 }
 
 // obey follows an order.

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,18 +109,39 @@ func (c *crowd) report(since time.Duration) Report {
 	return r
 }
 
-func (r Report) print(w io.Writer, asJSON bool) error {
+// print writes a line of what is not 0, and with withError another of the last error.
+func (r Report) print(w io.Writer, asJSON, withError bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
-	when := fmt.Sprintf("%.0fs", r.Seconds)
+	line := fmt.Sprintf("%4.0fs", r.Seconds)
 	if r.Final {
-		when = "end"
+		line = "  end"
 	}
-	_, err := fmt.Fprintf(w, "%5s users %d open %d lost %d restarted %d shed %d refused %d failed %d closed %d back %d (p50 %.2fs p99 %.2fs max %.2fs) said %d received %d missed %d doubled %d resets %d forgotten %d hosts %v\n",
-		when, r.Users, r.Open, r.Lost, r.Restarted, r.Shed, r.Refused, r.Failed, r.Closed, r.Back.Count, r.Back.P50, r.Back.P99, r.Back.Max,
-		r.Said, r.Received, r.Missed, r.Doubled, r.Resets, r.Forgotten, r.Hosts)
-	if err == nil && r.Final && r.LastError != "" {
+	line += fmt.Sprintf(" users %d open %d", r.Users, r.Open)
+	for _, f := range []struct {
+		name  string
+		count int64
+	}{
+		{"lost", r.Lost}, {"restarted", r.Restarted}, {"shed", r.Shed}, {"refused", r.Refused}, {"failed", r.Failed}, {"closed", r.Closed},
+		{"back", r.Back.Count}, {"said", r.Said}, {"received", r.Received}, {"missed", r.Missed}, {"doubled", r.Doubled},
+		{"resets", r.Resets}, {"forgotten", r.Forgotten},
+	} {
+		if f.count == 0 {
+			continue
+		}
+		line += fmt.Sprintf(" %s %d", f.name, f.count)
+		if f.name == "back" {
+			line += fmt.Sprintf(" (p50 %.2fs p99 %.2fs max %.2fs)", r.Back.P50, r.Back.P99, r.Back.Max)
+		}
+	}
+	before := " on"
+	for _, host := range slices.Sorted(maps.Keys(r.Hosts)) {
+		line += fmt.Sprintf("%s %s %d", before, host, r.Hosts[host])
+		before = ","
+	}
+	_, err := fmt.Fprintln(w, line)
+	if err == nil && withError && r.LastError != "" {
 		_, err = fmt.Fprintln(w, "      the last error:", r.LastError)
 	}
 	return err

@@ -223,6 +223,7 @@ func TestArguments(t *testing.T) {
 	for _, bad := range []string{
 		"", "-users -1 ws://x", "-rate 0 ws://x", "-backoff 2s -backoff-max 1s ws://x", "-sources x ws://x",
 		"-sources 127.0.0.2-127.0.0.1 ws://x", "-sources 127.0.0.1-::1 ws://x", "-sources 127.0.0.1-127.1.0.0 ws://x",
+		"http://x", "127.0.0.1:8080", "ws:///room", "ws://x http://x",
 	} {
 		if _, err := parse(strings.Fields(bad), io.Discard); err == nil {
 			t.Errorf("%q is taken", bad)
@@ -232,6 +233,47 @@ func TestArguments(t *testing.T) {
 	if err != nil || len(o.sources) != 251 {
 		t.Errorf("%d sources, %v", len(o.sources), err)
 	}
+}
+
+// A line says what is not 0, and why attempts fail.
+func TestPrint(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	r := Report{Seconds: 3, Users: 30, Open: 20, Failed: 2, Back: Times{Count: 1, P50: 0.25, P99: 0.5, Max: 1},
+		Said: 5, Hosts: map[string]int{"web-2": 5, "web-1": 15}, LastError: "no route"}
+	for _, withError := range []bool{false, true} {
+		if err := r.print(&text, false, withError); err != nil {
+			t.Fatal(err)
+		}
+	}
+	line := "   3s users 30 open 20 failed 2 back 1 (p50 0.25s p99 0.50s max 1.00s) said 5 on web-1 15, web-2 5\n"
+	if want := line + line + "      the last error: no route\n"; text.String() != want {
+		t.Errorf("printed\n%swant\n%s", text.String(), want)
+	}
+}
+
+// Who can't reach the server is told why each second, not only at the end.
+func TestErrorsAreShown(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() { // a web server that knows no WebSockets
+		_ = http.Serve(ln, http.NotFoundHandler())
+	}()
+	out, in := io.Pipe()
+	go func() {
+		in.CloseWithError(run(t.Context(), []string{"-users", "1", "-duration", timeout.String(), "ws://" + ln.Addr().String()}, strings.NewReader(""), in, io.Discard))
+	}()
+	defer out.Close()
+	for lines := bufio.NewScanner(out); lines.Scan() && !strings.Contains(lines.Text(), " end "); {
+		if strings.Contains(lines.Text(), "the last error: ") && strings.Contains(lines.Text(), "404") {
+			return
+		}
+	}
+	t.Error("no error is shown")
 }
 
 func TestHistogram(t *testing.T) {

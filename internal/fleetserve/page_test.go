@@ -214,7 +214,9 @@ func TestPageCommandsByKeyboard(t *testing.T) {
 	b.press("Enter")
 	b.until(`document.querySelector("#details").open && !document.querySelector("#drain").disabled`)
 
-	b.eval(`document.querySelector("#token").focus()`)
+	b.eval(`document.querySelector("#drain").focus()`)
+	b.press("Enter")
+	b.until(`document.querySelector("#result").textContent === "drain: type the token first" && document.activeElement.id === "token"`)
 	b.write("wrong")
 	b.eval(`document.querySelector("#drain").focus()`)
 	b.press("Enter")

@@ -117,8 +117,8 @@ func TestAddress(t *testing.T) {
 		strings.Repeat("1", 1<<20):  "",
 		"10.0.0.1:80 10.0.0.2:8080": "",
 	} {
-		got, ok := new(Sync).address([]string{text})
-		if ok != (want != "") || ok && got.String() != want {
+		got, outside := new(Sync).address([]string{text})
+		if got.IsValid() != (want != "") || got.IsValid() && got.String() != want || outside.IsValid() {
 			t.Errorf("%q: %s, want %s", text, got, want)
 		}
 	}
@@ -129,9 +129,14 @@ func TestAddress(t *testing.T) {
 		"192.168.0.1:80": {Port: 80, Networks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}},
 		"192.168.0.1:9":  {Port: 9},
 	} {
-		if got, ok := s.address(several); !ok || got.String() != want {
+		if got, _ := s.address(several); got.String() != want {
 			t.Errorf("%v: want %s", got, want)
 		}
+	}
+	elsewhere := Sync{Networks: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12")}}
+	_, wrong := elsewhere.wants(&fleet.Fleet{Hosts: []fleet.Host{{ID: "a", Addresses: several}}})
+	if want := "a reports 10.0.0.1:81, which is in no --network"; len(wrong) != 1 || wrong[0] != want {
+		t.Errorf("%q, want %q", wrong, want)
 	}
 }
 

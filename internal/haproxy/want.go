@@ -30,9 +30,13 @@ func (s *Sync) wants(f *fleet.Fleet) (map[netip.AddrPort]want, []string) {
 		if h.Vanished {
 			continue
 		}
-		addr, ok := s.address(h.Addresses)
-		if !ok {
-			if h.Problem == "" {
+		addr, outside := s.address(h.Addresses)
+		if !addr.IsValid() {
+			switch {
+			case h.Problem != "":
+			case outside.IsValid():
+				wrong = append(wrong, fmt.Sprintf("%s reports %s, which is in no --network", h.ID, outside))
+			default:
 				wrong = append(wrong, fmt.Sprintf("%s reports no address that can be used: set redis.advertise = [\"IP:PORT\"] there", h.ID))
 			}
 			continue
@@ -83,27 +87,32 @@ func wantOf(h *fleet.Host) want {
 
 // address returns the first of a host's addresses that a server can have. What Redis says
 // is not taken on trust: it must be an IP address and a port, without a zone, of one host.
-func (s *Sync) address(addresses []string) (netip.AddrPort, bool) {
+// Where there is none, outside is the first that only Networks forbid, if any.
+func (s *Sync) address(addresses []string) (addr, outside netip.AddrPort) {
 	for _, text := range addresses {
 		if scheme, rest, ok := strings.Cut(text, "://"); ok && slices.Contains([]string{"tcp", "tcp4", "tcp6"}, scheme) {
 			text = rest
 		}
-		addr, err := netip.ParseAddrPort(text)
+		to, err := netip.ParseAddrPort(text)
 		if err != nil {
 			ip, err := netip.ParseAddr(text)
 			if err != nil || s.Port == 0 {
 				continue
 			}
-			addr = netip.AddrPortFrom(ip, s.Port)
+			to = netip.AddrPortFrom(ip, s.Port)
 		}
-		ip := addr.Addr().Unmap()
+		ip := to.Addr().Unmap()
+		to = netip.AddrPortFrom(ip, to.Port())
 		switch {
-		case addr.Port() == 0 || s.Port != 0 && addr.Port() != s.Port:
+		case to.Port() == 0 || s.Port != 0 && to.Port() != s.Port:
 		case ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		case len(s.Networks) > 0 && !slices.ContainsFunc(s.Networks, func(n netip.Prefix) bool { return n.Contains(ip) }):
+			if !outside.IsValid() {
+				outside = to
+			}
 		default:
-			return netip.AddrPortFrom(ip, addr.Port()), true
+			return to, outside
 		}
 	}
-	return netip.AddrPort{}, false
+	return addr, outside
 }

@@ -92,6 +92,11 @@ export class Details {
 
   // command sends a command. The token stays in its field: nothing stores it.
   async command(op) {
+    const token = $("token").value;
+    if (token === "") {
+      $("token").focus();
+      return this.say(`${op}: type the token first`, true);
+    }
     const host = this.host;
     const order = { app: this.app, host, op };
     if (op === "shed") Object.assign(order, { count: $("shed-count").valueAsNumber || 0, seconds: $("shed-seconds").valueAsNumber || 0 });
@@ -99,7 +104,7 @@ export class Details {
     try {
       const answer = await fetch("command", {
         method: "POST",
-        headers: { "Content-Type": "application/json", Authorization: `Bearer ${$("token").value}` },
+        headers: { "Content-Type": "application/json", Authorization: `Bearer ${token}` },
         body: JSON.stringify(order),
         signal: AbortSignal.timeout(15_000),
       });

@@ -123,9 +123,19 @@ func (r Report) print(w io.Writer, asJSON, withError bool) error {
 		name  string
 		count int64
 	}{
-		{"lost", r.Lost}, {"restarted", r.Restarted}, {"shed", r.Shed}, {"refused", r.Refused}, {"failed", r.Failed}, {"closed", r.Closed},
-		{"back", r.Back.Count}, {"said", r.Said}, {"received", r.Received}, {"missed", r.Missed}, {"doubled", r.Doubled},
-		{"resets", r.Resets}, {"forgotten", r.Forgotten},
+		{"lost", r.Lost},
+		{"restarted", r.Restarted},
+		{"shed", r.Shed},
+		{"refused", r.Refused},
+		{"failed", r.Failed},
+		{"closed", r.Closed},
+		{"back", r.Back.Count},
+		{"said", r.Said},
+		{"received", r.Received},
+		{"missed", r.Missed},
+		{"doubled", r.Doubled},
+		{"resets", r.Resets},
+		{"forgotten", r.Forgotten},
 	} {
 		if f.count == 0 {
 			continue

@@ -239,8 +239,10 @@ func TestArguments(t *testing.T) {
 func TestPrint(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
-	r := Report{Seconds: 3, Users: 30, Open: 20, Failed: 2, Back: Times{Count: 1, P50: 0.25, P99: 0.5, Max: 1},
-		Said: 5, Hosts: map[string]int{"web-2": 5, "web-1": 15}, LastError: "no route"}
+	r := Report{
+		Seconds: 3, Users: 30, Open: 20, Failed: 2, Back: Times{Count: 1, P50: 0.25, P99: 0.5, Max: 1},
+		Said: 5, Hosts: map[string]int{"web-2": 5, "web-1": 15}, LastError: "no route",
+	}
 	for _, withError := range []bool{false, true} {
 		if err := r.print(&text, false, withError); err != nil {
 			t.Fatal(err)

@@ -91,7 +91,7 @@ func redisError(where string, err error) error {
 	for _, of := range [][2]string{
 		{"NOAUTH", "give the password by --password-file, or in the URL"},
 		{"WRONGPASS", "see the user in the URL, and --password-file"},
-		{"NOPERM", "see what Redis allows this user: ACL LIST"},
+		{"NOPERM", "the rights that each command needs are in docs/fleet.md, Rights"},
 		{"connection refused", "is Redis running there?"},
 		{"i/o timeout", "Redis does not answer in time: is it stopped, or busy?"},
 		{"protocol", "is it the right port?"},

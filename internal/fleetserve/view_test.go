@@ -2,9 +2,11 @@ package fleetserve
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -316,5 +318,37 @@ func TestThousandViewers(t *testing.T) {
 	left()
 	reading.Wait()
 	for ctx.Err() == nil && get("events?app=shop") != http.StatusOK {
+	}
+}
+
+// That Redis can't be read is logged once, by the apps or, where there are none, by who looks for them.
+func TestRedisAwayIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	configure := func() Config {
+		c := few()
+		source := c.Source.(*synthetic)
+		source.err = errors.New("no password")
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
+		return c
+	}
+	bubble(t, configure, func(t *testing.T, _ *server, source *synthetic) {
+		for _, err := range []error{nil, errors.New("refused"), nil} {
+			pass(20)
+			source.change(func() { source.err = err })
+		}
+		pass(20)
+	})
+	want := `level=WARN msg="Redis can't be read: it is tried again" why="no password"
+level=INFO msg="Redis can be read again"
+level=WARN msg="Redis can't be read: it is tried again" app=shop why=refused
+level=INFO msg="Redis can be read again" app=shop
+`
+	if log.String() != want {
+		t.Errorf("logged\n%swant\n%s", log.String(), want)
 	}
 }

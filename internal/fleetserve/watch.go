@@ -104,6 +104,11 @@ func (w *watch) read(ctx context.Context, news []seen) {
 		setCapacity(&f, limit)
 	}
 	last := w.now.Load()
+	before := last.err
+	if last.version == 0 {
+		before = nil
+	}
+	w.note(before, err, "app", w.app)
 	w.now.Store(last.next(reading{f, advice, err, time.Now(), news}, w.limits, w.common(w.watches.now.Load())))
 	close(last.newer)
 }

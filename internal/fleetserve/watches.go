@@ -71,6 +71,9 @@ func (ws *watches) run(ctx context.Context) {
 		}
 		if len(ws.config.Apps) == 0 {
 			next.names, next.err = ws.reported(ctx, last.names)
+			if len(last.names) == 0 && ctx.Err() == nil { // else the apps' watches say it
+				ws.note(last.err, next.err)
+			}
 			if len(next.names) > maxApps {
 				if !said {
 					ws.config.Log.Warn("more apps are reported than are watched: name those to watch", "apps", len(next.names), "watched", maxApps)
@@ -105,6 +108,16 @@ func (ws *watches) run(ctx context.Context) {
 			}
 			return
 		}
+	}
+}
+
+// note logs that Redis can no longer be read, or can again.
+func (ws *watches) note(before, now error, of ...any) {
+	switch {
+	case before == nil && now != nil:
+		ws.config.Log.Warn("Redis can't be read: it is tried again", append(of, "why", now)...)
+	case before != nil && now == nil:
+		ws.config.Log.Info("Redis can be read again", of...)
 	}
 }
 

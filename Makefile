@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 LINT        := go tool -modfile=tools.mod golangci-lint
 BUILD       := CGO_ENABLED=0 go build -trimpath -o
 # Most tests wait for processes more than they compute: more at a time than there are CPUs.
-TESTS        = go test -race -count=1 -p $$((3 * $$(nproc))) -parallel $$((4 * $$(nproc)))
+TESTS        = go test -race -count=1 -timeout 30m -p $$((3 * $$(nproc))) -parallel $$((4 * $$(nproc)))
 GENERATED    = git ls-files -z | xargs -0 sha256sum 2>/dev/null | sha256sum
 
 PREFIX      ?= /usr/local

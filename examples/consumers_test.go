@@ -34,18 +34,23 @@ func TestConsumers(t *testing.T) {
 	file := install(t, bin, "consumers")
 	r := startRedis(t)
 	m := run(t, bin, "consumers", bin, []string{"JOBS_REDIS_URL=" + r.url}, "-c", file, "--workers", "3", "--",
-		"./consumers", "-idle", "2s", "-work", "5ms")
+		"./consumers", "-idle", "10s", "-work", "5ms")
 	m.ready(t)
 
 	wanted := map[string]bool{}
-	add := func(n int) {
+	add := func(n int) { // at once: one by one they may be done as fast as they come
 		t.Helper()
-		for range n {
-			id, err := r.client.XAdd(t.Context(), &redis.XAddArgs{Stream: "{jobs}", Values: []any{"n", len(wanted)}}).Result()
-			if err != nil {
-				t.Fatal(err)
+		added, err := r.client.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for i := range n {
+				p.XAdd(t.Context(), &redis.XAddArgs{Stream: "{jobs}", Values: []any{"n", len(wanted) + i}})
 			}
-			wanted[id] = true
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, job := range added {
+			wanted[job.(*redis.StringCmd).Val()] = true
 		}
 	}
 	done := func() int {
@@ -60,9 +65,12 @@ func TestConsumers(t *testing.T) {
 			t.Error("a roll without work")
 		}
 	}
-	if pending := pendingJobs(t, r); pending > 3 {
-		t.Errorf("%d jobs in work by 3 workers", pending)
-	}
+	waitFor(t, "the end of what the last roll found in work", func() error {
+		if pending := pendingJobs(t, r); pending > 3 {
+			return fmt.Errorf("%d jobs in work by 3 workers", pending)
+		}
+		return nil
+	})
 	add(500)
 	// Until one of slot 0 is in work: that one is left by the kill.
 	waitFor(t, "a job of slot 0", func() error {

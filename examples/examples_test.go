@@ -21,6 +21,9 @@ import (
 	"time"
 )
 
+// patience bounds every wait. It is reached only by what hangs.
+const patience = 5 * time.Minute
+
 // build compiles packages of the module into a directory, once for all tests.
 func build(t *testing.T, packages ...string) (dir string) {
 	t.Helper()
@@ -112,9 +115,12 @@ func under(t *testing.T, bin, example string) {
 	}
 	after := ready(t, bin, example)
 	for _, old := range up.Slots {
-		if err := syscall.Kill(old.Workers[0].PID, 0); err == nil {
-			t.Errorf("worker %d is still there after three rolls", old.Workers[0].PID)
-		}
+		waitFor(t, "the end of a worker that was rolled", func() error {
+			if err := syscall.Kill(old.Workers[0].PID, 0); err == nil {
+				return fmt.Errorf("%d is there", old.Workers[0].PID)
+			}
+			return nil
+		})
 	}
 	for i, s := range after.Slots {
 		if s.Workers[0].Requests == nil {
@@ -140,7 +146,7 @@ func under(t *testing.T, bin, example string) {
 
 func ready(t *testing.T, bin, name string) app {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		a, err := status(t, bin, name)
 		if err == nil && a.State == "ready" && a.Totals.Ready == a.Totals.Wanted {
 			return a
@@ -169,15 +175,15 @@ func ask(address string, stop <-chan struct{}) error {
 
 // converse asks on one connection until an answer closes it or it is to stop.
 func converse(c net.Conn, stop <-chan struct{}) (stopped bool, err error) {
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return false, err
-	}
 	in := bufio.NewReader(c)
 	for {
 		select {
 		case <-stop:
 			return true, nil
 		default:
+		}
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			return false, err
 		}
 		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			return false, err

@@ -136,7 +136,7 @@ func (m *master) kill(t *testing.T) {
 	if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); m.ready(t)[0] == killed; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); m.ready(t)[0] == killed; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the killed worker has no successor")
 		}
@@ -227,7 +227,7 @@ func (n natural) under(t *testing.T, bin string) {
 func both(t *testing.T, address string) {
 	t.Helper()
 	pids := map[string]bool{}
-	for deadline := time.Now().Add(time.Minute); len(pids) < 2; {
+	for deadline := time.Now().Add(patience); len(pids) < 2; {
 		pid, err := askOnce(address)
 		if err != nil {
 			t.Fatalf("ready, and %v", err)
@@ -246,7 +246,7 @@ func askOnce(address string) (pid string, err error) {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
@@ -287,7 +287,7 @@ func underJobs(t *testing.T, bin string) {
 		files, _ := filepath.Glob(filepath.Join(dir, pattern))
 		return len(files)
 	}
-	for deadline := time.Now().Add(time.Minute); count("new/*") > 0; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); count("new/*") > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d jobs are left", count("new/*"))
 		}

@@ -60,7 +60,7 @@ func (r *redisServer) stop() {
 // waitFor waits until check returns nil.
 func waitFor(t *testing.T, what string, check func() error) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

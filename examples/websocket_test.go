@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -72,12 +73,12 @@ func (c closedWith) Error() string { return fmt.Sprintf("closed with %d", uint16
 
 func (c *chatApp) connect(t *testing.T, path string) (*talker, error) {
 	t.Helper()
-	conn, early, _, err := ws.Dialer{Timeout: time.Minute}.Dial(t.Context(), "ws://"+c.address+path)
+	conn, early, _, err := ws.Dialer{Timeout: patience}.Dial(t.Context(), "ws://"+c.address+path)
 	if err != nil {
 		return nil, err
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	k := &talker{conn: conn, in: conn}
@@ -106,7 +107,7 @@ func (c *chatApp) join(t *testing.T, path string) *talker {
 // onSlot connects until it meets a worker.
 func (c *chatApp) onSlot(t *testing.T, slot, path string) *talker {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		k := c.join(t, path)
 		if k.welcome.Slot == slot {
 			return k
@@ -334,13 +335,28 @@ func TestWebSocketShed(t *testing.T) {
 		}
 		return err
 	})
-	ended := map[string]int{}
-	oldestOpen := map[string]bool{} // slots of which one has stayed
+	// All read to their end. Of those that stay it comes when the others' has come.
+	ends, left := make([]error, len(all)), make(chan struct{}, len(all))
+	var readers sync.WaitGroup
+	for i, k := range all {
+		readers.Go(func() {
+			_, ends[i] = k.event(chat.Message)
+			left <- struct{}{}
+		})
+	}
+	for range 6 {
+		<-left
+	}
 	for _, k := range all {
-		if err := k.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		if err := k.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
 			t.Fatal(err)
 		}
-		_, err := k.event(chat.Message)
+	}
+	readers.Wait()
+	ended := map[string]int{}
+	oldestOpen := map[string]bool{} // slots of which one has stayed
+	for i, k := range all {
+		err := ends[i]
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			ended["open"]++
@@ -417,7 +433,7 @@ func (c *chatApp) load(t *testing.T, users int) *loader {
 // report returns the first report that is as it should be.
 func (l *loader) report(t *testing.T, what string, good func(loadReport) bool) (r loadReport) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		r = loadReport{}
 		if err := l.reports.Decode(&r); err != nil {
 			t.Fatalf("no report of %s: %v", what, err)

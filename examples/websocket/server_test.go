@@ -20,7 +20,7 @@ import (
 	"github.com/forkd/forkd/examples/websocket/chat"
 )
 
-const timeout = time.Minute
+const timeout = 5 * time.Minute
 
 // serve starts a server without forkd and Redis, and returns its address.
 func serve(t *testing.T, change func(*server)) string {
@@ -395,7 +395,7 @@ func TestSlowReader(t *testing.T) {
 // A silent client is pinged. One that answers stays, one that does not is cut off.
 func TestSilentClient(t *testing.T) {
 	t.Parallel()
-	address := serve(t, func(s *server) { s.ping = 100 * time.Millisecond })
+	address := serve(t, func(s *server) { s.ping = 2 * time.Second })
 	_, dead, err := dial(t, address, "/", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -404,12 +404,13 @@ func TestSilentClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 10 {
+	for pings := 0; pings < 3; {
 		op, _, err := frame(in)
 		if err != nil {
 			t.Fatalf("one that answers: %v", err)
 		}
 		if op == ws.OpPing {
+			pings++
 			if _, err := alive.Write(masked(ws.OpPong, true, "")); err != nil {
 				t.Fatal(err)
 			}

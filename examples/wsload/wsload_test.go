@@ -17,7 +17,7 @@ import (
 	"github.com/forkd/forkd/examples/websocket/chat"
 )
 
-const timeout = time.Minute
+const timeout = 5 * time.Minute
 
 // bad is a server that treats each connection as its plan says. When the plan is over,
 // connections stay open.

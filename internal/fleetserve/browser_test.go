@@ -2,7 +2,6 @@ package fleetserve
 
 import (
 	"bufio"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -18,8 +17,8 @@ import (
 	"time"
 )
 
-// patience is for a test that hangs.
-const patience = 60 * time.Second
+// patience bounds every wait. It is reached only by what hangs.
+const patience = 3 * time.Minute
 
 // browser is a headless Chromium with one page, which obeys the DevTools protocol
 // (chromedevtools.github.io/devtools-protocol) on two pipes: JSON, each message ended by
@@ -28,7 +27,6 @@ type browser struct {
 	t       *testing.T
 	to      io.WriteCloser
 	session string
-	ctx     context.Context
 
 	mu      sync.Mutex
 	id      int
@@ -82,15 +80,13 @@ func startBrowser(t *testing.T) *browser {
 	commands.Close()
 	answers.Close()
 	log.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-	b := &browser{t: t, to: to, ctx: ctx, waiting: map[int]chan message{}}
+	b := &browser{t: t, to: to, waiting: map[int]chan message{}}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		b.read(from)
 	}()
 	t.Cleanup(func() {
-		cancel()
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // its own process group: all that it has started
 		_ = cmd.Wait()
 		to.Close()
@@ -174,7 +170,7 @@ func (b *browser) call(method string, params, result any) {
 	}
 	select {
 	case m = <-answer:
-	case <-b.ctx.Done():
+	case <-time.After(patience):
 		b.t.Fatalf("%s: no answer: %v", method, b.complaints())
 	}
 	if m.Error != nil {
@@ -216,7 +212,7 @@ func (b *browser) try(expression string) (any, error) {
 // until waits until an expression is true in the page.
 func (b *browser) until(expression string) {
 	b.t.Helper()
-	for late := time.Now().Add(patience / 2); ; {
+	for late := time.Now().Add(patience); ; {
 		// A page that is being left has no answer.
 		if value, err := b.try(fmt.Sprintf(`new Promise(resolve => {
 			const began = performance.now();

@@ -219,7 +219,7 @@ func TestBounds(t *testing.T) {
 func TestViewerNeverReads(t *testing.T) {
 	t.Parallel()
 	l := standard()
-	l.period, l.frame = 20*time.Millisecond, 300*time.Millisecond
+	l.period, l.frame = 20*time.Millisecond, 2*time.Second
 	c := config(newSynthetic(300, 8))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -268,6 +268,7 @@ func TestThousandViewers(t *testing.T) {
 	t.Parallel()
 	l := standard()
 	l.period = 200 * time.Millisecond
+	l.request, l.frame = patience, patience // a thousand clients are as slow as the machine
 	url := serveWithin(t, config(newSynthetic(10, 8)), l)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

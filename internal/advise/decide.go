@@ -208,7 +208,7 @@ func (c *count) conclude(reason string) {
 		notes = append(notes, fmt.Sprintf("%d of %s missing", lost, plural(c.m.Wanted, "host")))
 	}
 	if n := len(a.Unknown); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s no part, as connections or capacity are not known: %s", takes(n), few(a.Unknown)))
+		notes = append(notes, fmt.Sprintf("%s no part, as figures are missing, old or of two hosts: %s", takes(n), few(a.Unknown)))
 	}
 	if c.drained > 0 {
 		notes = append(notes, are(c.drained)+" drained by somebody else")

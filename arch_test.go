@@ -52,7 +52,7 @@ func rules() []rule {
 		{from: "internal/eventlog", to: []string{"..."}, except: []string{"internal/pool", "internal/control", "internal/output", "internal/state"}, why: "it turns what the core says into the shape that clients see, and knows nobody who acts"},
 		{from: "internal/workerlink", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/pace", "internal/process"}, why: "it carries the words of one worker, whatever they mean for the app"},
 		{from: "internal/adopt", to: []string{"..."}, except: []string{"internal/control", "internal/pool", "internal/process", "internal/procfs", "internal/sockets", "systemd"}, why: "it finds processes, what becomes of them is the loop's"},
-		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/openmetrics", "internal/procfs"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
+		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/openmetrics", "internal/output", "internal/procfs"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
 		{from: "internal/usage", to: []string{"..."}, except: []string{"internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{from: "internal/redisconfig", to: []string{"..."}, why: leaf},
 		{from: "internal/doctor", to: []string{"..."}, except: []string{"internal/capture", "internal/cgroup", "internal/control", "internal/process", "internal/sockets"}, why: "it asks what a master asks, and knows none"},
@@ -91,7 +91,7 @@ func rules() []rule {
 		{
 			from:   "cmd/forkd",
 			to:     []string{"..."},
-			except: []string{"supervisor", "internal/advise", "internal/config", "internal/control", "internal/doctor", "internal/fleet", "internal/fleetserve", "internal/haproxy", "internal/redisconfig", "internal/process", "internal/state", "systemd"},
+			except: []string{"supervisor", "internal/advise", "internal/config", "internal/control", "internal/doctor", "internal/fleet", "internal/fleetserve", "internal/haproxy", "internal/output", "internal/redisconfig", "internal/process", "internal/state", "systemd"},
 			why:    "a command reads its arguments and calls one of these",
 		},
 		{from: "examples/...", to: []string{"..."}, except: []string{"worker/...", "examples/websocket/chat"}, why: "an example shows what a user of the module can do, and users see no more than this"},

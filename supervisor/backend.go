@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
 )
 
 // backend is the control API's way to the loop: it implements control.Backend.
 type backend struct {
-	loop *loop
+	loop      *loop
+	logged    *output.Log
+	elsewhere string // where the workers write to; "": to the log
 
 	mu    sync.Mutex // one sample at a time: the meter compares with the one before
 	meter meter
@@ -79,6 +82,14 @@ func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, 
 	default:
 		return page, err
 	}
+}
+
+// Logs has nothing to do with the loop.
+func (b *backend) Logs(_ context.Context, q output.Query) (control.Logs, error) {
+	if b.elsewhere != "" {
+		return control.Logs{}, &control.Error{Code: http.StatusConflict, Text: b.elsewhere}
+	}
+	return control.Logs{Directory: b.logged.Directory(), Page: b.logged.Read(q)}, nil
 }
 
 func (b *backend) Scale(ctx context.Context, s control.Scale) (control.Scaled, error) {

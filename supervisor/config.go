@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/redisconfig"
 	"github.com/forkd/forkd/internal/sockets"
@@ -156,8 +157,20 @@ type Redis = redisconfig.Settings
 
 // Log is what becomes of the workers' output.
 type Log struct {
-	Mode string // "capture", "inherit"
+	Mode      string // "capture", "inherit"
+	Directory string // of files; "": none
+	MaxSize   int64  // of a file, in bytes
+	MaxFiles  int    // the newest among them
 }
+
+// Bounds of Log.
+const (
+	MaxLogFiles = output.MaxFiles
+	MinLogSize  = output.MinSize
+)
+
+// Captured reports whether forkd reads the output of workers.
+func (l Log) Captured() bool { return l.Mode != "inherit" }
 
 // Defaults returns the Config of an empty file, without Name, Command, Directory and
 // Workers: their defaults depend on the file and the machine.
@@ -176,7 +189,7 @@ func Defaults() Config {
 		Health:       core.Health,
 		Recycle:      Recycle{Jitter: 0.1},
 		Sockets:      SocketsAuto,
-		Log:          Log{Mode: "capture"},
+		Log:          Log{Mode: "capture", MaxSize: 10 << 20, MaxFiles: 5},
 		Redis:        Redis{Interval: redisconfig.DefaultInterval, ReadFrom: redisconfig.FromPrimary},
 	}
 }

@@ -37,7 +37,7 @@ type executor struct {
 	pool      *pool.Pool // to look things up; the loop steps it
 	agent     *fleetAgent
 	children  *process.Children
-	output    *output.Writer // nil: workers inherit the master's own
+	logged    *output.Log
 	logFiles  []output.LogFile
 	null      int // /dev/null
 
@@ -234,7 +234,7 @@ func (e *executor) start(a pool.Start) {
 	s := spawn{
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
 		leaves: e.leaves, sockets: files, inodes: r.listeners.Inodes(id.Slot), counting: e.sockets.Counting(), listeners: listeners,
-		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, output: e.output,
+		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, logged: e.logged,
 	}
 	go func() {
 		var w *worker
@@ -387,7 +387,7 @@ func (e *executor) released(id pool.ID) {
 	}
 }
 
-func (e *executor) reopenLogs() { go output.Reopen(e.logFiles, e.log) }
+func (e *executor) reopenLogs() { go output.Reopen(e.logFiles, e.logged, e.log) }
 
 // hasTerminal reports whether this process has a controlling terminal (tty(4)).
 func (e *executor) hasTerminal() bool {

@@ -164,7 +164,7 @@ func (e *executor) noteDaemons(r daemonsFound, now time.Time) (events []pool.Eve
 // worker's output pipe; nil: not known.
 func (e *executor) originOf(o *process.Orphan) *worker {
 	is := func(w *worker) bool {
-		return o.Session == w.process.PID() || w.pipe != "" && slices.Contains(o.Outputs[:], w.pipe)
+		return o.Session == w.process.PID() || slices.ContainsFunc(w.pipes, func(pipe string) bool { return slices.Contains(o.Outputs[:], pipe) })
 	}
 	for _, w := range e.workers {
 		if is(w) {
@@ -300,8 +300,8 @@ func (e *executor) listDaemons() (all []control.Leftover) {
 // would cost the master a descriptor for ever. Writers get no SIGPIPE (output.NewPipe).
 func (e *executor) orphanDaemons(w *worker, now time.Time) {
 	w.endedAt = now
-	if w.stdout != nil {
-		_ = w.stdout.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutputTimeout)) // it may be closed already
+	for _, pipe := range w.readers {
+		_ = pipe.SetReadDeadline(now.Add(w.cfg.Drain.Timeout + lastOutputTimeout)) // it may be closed already
 	}
 	e.daemons.pollNow()
 	e.daemons.past = slices.DeleteFunc(append(e.daemons.past, w), func(w *worker) bool {

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"cmp"
-	"io"
 	"log/slog"
 	"os"
 	"testing"
@@ -58,8 +57,8 @@ func TestDaemons(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := Config{Drain: Drain{Timeout: timeout}}
-			dead := &worker{id: pool.ID{Slot: 0, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "dead"}
-			alive := &worker{id: pool.ID{Slot: 1, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipe: "alive"}
+			dead := &worker{id: pool.ID{Slot: 0, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipes: []string{"dead"}}
+			alive := &worker{id: pool.ID{Slot: 1, Generation: 1, Attempt: 1}, cfg: cfg, process: &process.Process{}, pipes: []string{"alive"}}
 			h := &executor{
 				log: slog.New(slog.DiscardHandler), events: eventlog.New(epoch, nil), slots: 2, listenersClosed: c.stopping, daemons: newDaemons(),
 				releases: map[int]*release{1: {cfg: cfg}}, workers: map[pool.ID]*worker{alive.id: alive},
@@ -113,14 +112,12 @@ func TestOutputOfTheDead(t *testing.T) {
 	holder := os.NewFile(uintptr(write), "write")
 	defer holder.Close()
 	done := make(chan struct{})
-	out := output.New(io.Discard)
-	defer out.Close()
 	go func() {
 		defer close(done)
-		output.Capture(read, out, "", nil)
+		new(output.Log).Capture(read, output.Source{}, nil)
 	}()
 	h := &executor{}
-	h.orphanDaemons(&worker{stdout: read, cfg: Config{Drain: Drain{Timeout: -lastOutputTimeout}}}, time.Now())
+	h.orphanDaemons(&worker{readers: []*os.File{read}, cfg: Config{Drain: Drain{Timeout: -lastOutputTimeout}}}, time.Now())
 	select {
 	case <-done:
 	case <-time.After(time.Minute):

@@ -2,30 +2,134 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
-	"os"
+	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/forkd/forkd/internal/eventlog"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 )
 
-// newLog writes the master's own log, one logfmt line a fact. systemd's journal
-// adds the time itself.
-func newLog(w io.Writer) *slog.Logger {
-	journal := os.Getenv("JOURNAL_STREAM") != ""
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				if journal {
-					return slog.Attr{}
-				}
-				a.Value = slog.StringValue(a.Value.Time().Format("15:04:05.000"))
-			}
-			return a
-		},
-	}))
+// logHandler is the master's own log: each line goes to the app's, and to stderr unless that
+// is the journal, which gets the app's.
+type logHandler struct {
+	kept   *output.Log
+	stderr slog.Handler // nil: the journal
+	attrs  []slog.Attr  // of With
 }
+
+// newLog returns the log of a master that writes to stderr: for people in a terminal, else one
+// logfmt line a fact; nil: the journal has what the app's log gets.
+func newLog(kept *output.Log, stderr io.Writer, terminal bool) *slog.Logger {
+	h := &logHandler{kept: kept}
+	switch {
+	case stderr == nil:
+	case terminal:
+		h.stderr = &terminalHandler{to: stderr}
+	default:
+		h.stderr = slog.NewTextHandler(stderr, &slog.HandlerOptions{
+			ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+				if len(groups) == 0 && a.Key == slog.TimeKey {
+					a.Value = slog.StringValue(a.Value.Time().Format("2006-01-02T15:04:05.000Z07:00"))
+				}
+				return a
+			},
+		})
+	}
+	return slog.New(h)
+}
+
+func (h *logHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo
+}
+
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	source, text := plainLine(r, h.attrs)
+	h.kept.Add(source, []byte(text))
+	if h.stderr == nil {
+		return nil
+	}
+	return h.stderr.Handle(ctx, r)
+}
+
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	with := &logHandler{kept: h.kept, attrs: slices.Concat(h.attrs, attrs)}
+	if h.stderr != nil {
+		with.stderr = h.stderr.WithAttrs(attrs)
+	}
+	return with
+}
+
+func (h *logHandler) WithGroup(string) slog.Handler { return h } // none is used
+
+// plainLine is a fact in words, "gone slot 1 generation 2 pid 77 from=ready: exit status 1",
+// and whom it is about.
+func plainLine(r slog.Record, attrs []slog.Attr) (output.Source, string) {
+	of := output.Source{Slot: -1, Generation: -1, PID: -1, Stream: output.LevelInfo}
+	switch {
+	case r.Level >= slog.LevelError:
+		of.Stream = output.LevelError
+	case r.Level >= slog.LevelWarn:
+		of.Stream = output.LevelWarning
+	}
+	var whom, rest, why string
+	each := func(a slog.Attr) bool {
+		for key, number := range map[string]*int{"slot": &of.Slot, "generation": &of.Generation, "pid": &of.PID} {
+			if a.Key == key && a.Value.Kind() == slog.KindInt64 {
+				*number = int(a.Value.Int64())
+				whom += fmt.Sprintf(" %s %d", key, *number)
+				return true
+			}
+		}
+		if a.Key == "why" {
+			why = ": " + a.Value.String()
+		} else {
+			rest += fmt.Sprintf(" %s=%s", a.Key, a.Value)
+		}
+		return true
+	}
+	for _, a := range attrs {
+		each(a)
+	}
+	r.Attrs(each)
+	return of, strings.Map(printable, r.Message+whom+rest+why)
+}
+
+// printable makes a space of what a terminal obeys: a reason may quote a worker.
+func printable(c rune) rune {
+	if unicode.IsControl(c) || unicode.Is(unicode.Cf, c) {
+		return ' '
+	}
+	return c
+}
+
+// terminalHandler writes for people: "15:04:05.000 ready slot 1 generation 2 pid 77".
+type terminalHandler struct {
+	to    io.Writer
+	attrs []slog.Attr
+}
+
+func (h *terminalHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
+	of, text := plainLine(r, h.attrs)
+	line := r.Time.AppendFormat(nil, "15:04:05.000 ")
+	if of.Stream != output.LevelInfo {
+		line = append(append(line, of.Stream...), ": "...)
+	}
+	_, err := h.to.Write(append(append(line, text...), '\n'))
+	return err
+}
+
+func (h *terminalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &terminalHandler{h.to, slices.Concat(h.attrs, attrs)}
+}
+
+func (h *terminalHandler) WithGroup(string) slog.Handler { return h } // none is used
 
 // logActions logs what the pool has decided. worker looks a worker up.
 func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) eventlog.WorkerInfo) {
@@ -82,7 +186,8 @@ func logState(log *slog.Logger, a pool.StateChanged, pid int) {
 		level = slog.LevelWarn
 	}
 	var attrs []slog.Attr
-	if a.From != pool.StateLive {
+	usual := a.To == pool.StateReady || a.To == pool.StateDraining && a.From == pool.StateReady
+	if a.From != pool.StateLive && !usual {
 		attrs = append(attrs, slog.String("from", string(a.From)))
 	}
 	if a.To == pool.StateBackoff {

@@ -153,7 +153,7 @@ func reread(cfg Config) (Config, error) {
 		{"control.group", now.ControlGroup == cfg.ControlGroup},
 		{"metrics.address", now.Metrics == cfg.Metrics},
 		{"agent.address", now.AgentCheck == cfg.AgentCheck},
-		{"log.mode", now.Log.Mode == cfg.Log.Mode},
+		{"log", now.Log == cfg.Log},
 	} {
 		if !fixed.same {
 			return Config{}, fmt.Errorf("%s can't change while the app runs: set it back, or stop the app and run it again", fixed.key)

@@ -7,9 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/term"
 
 	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
@@ -147,7 +151,10 @@ func (e *executor) askStopTime(ctx context.Context, cfg Config) {
 // that it returns is called.
 func (o *opened) serveControl(l *loop) func() {
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &backend{loop: l, meter: meter{usage: usage.Sample}}
+	b := &backend{loop: l, meter: meter{usage: usage.Sample}, logged: o.logged}
+	if !o.cfg.Log.Captured() {
+		b.elsewhere = elsewhere()
+	}
 	var servers sync.WaitGroup
 	if o.health != nil {
 		servers.Go(func() {
@@ -204,9 +211,9 @@ func (e *executor) endAdopted(sig syscall.Signal) {
 type opened struct {
 	cfg      Config
 	dir      *control.RuntimeDir
-	keepDir  bool // its records name processes that live, for the next master
-	stderr   *output.Writer
-	stdout   *output.Writer // nil: workers inherit it
+	keepDir  bool           // its records name processes that live, for the next master
+	stderr   *output.Writer // nil: it is the journal, which logged writes to
+	logged   *output.Log
 	log      *slog.Logger
 	notifier *systemd.Notifier
 	signals  <-chan os.Signal
@@ -220,18 +227,61 @@ type opened struct {
 
 // newOpened takes dir and first over.
 func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) *opened {
-	o := &opened{cfg: cfg, dir: dir, stderr: output.New(out.Stderr), notifier: systemd.NewNotifier()}
-	o.log = newLog(o.stderr)
-	if cfg.Log.Mode != "inherit" {
-		o.stdout = output.New(out.Stdout)
-	}
+	o := &opened{cfg: cfg, dir: dir, notifier: systemd.NewNotifier()}
+	o.openLog(out)
 	o.executor = &executor{
-		app: cfg.Name, startedAt: time.Now(), log: o.log, output: o.stdout, logFiles: output.LogFiles(out.Stdout, out.Stderr), null: -1,
+		app: cfg.Name, startedAt: time.Now(), log: o.log, logged: o.logged, logFiles: output.LogFiles(out.Stdout, out.Stderr), null: -1,
 		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, past: map[int]past{}, leftovers: map[pool.ID]*adopt.Leftover{},
 		daemons: newDaemons(), starts: make(chan struct{}, maxStarting), oom: process.NewOOMKills("/"), runtime: runtimeDir{dir: dir, inspect: make(chan []*workerlink.Link)},
 		slots: cfg.Workers, leaving: map[int]int{}, others: map[uint64]string{},
 	}
 	return o
+}
+
+// openLog opens where the workers' lines go, and the master's own.
+func (o *opened) openLog(out Output) {
+	o.logged = new(output.Log)
+	journal, err := openJournal(out.Stderr, o.cfg.Name)
+	if journal != nil {
+		o.logged.JournalTo(journal)
+		o.log = newLog(o.logged, nil, false)
+	} else {
+		o.stderr = output.New(out.Stderr)
+		o.log = newLog(o.logged, o.stderr, term.IsTerminal(int(out.Stderr.Fd())))
+		if o.cfg.Log.Captured() {
+			o.logged.ForwardTo(out.Stdout, o.cfg.Name)
+		}
+	}
+	if err != nil {
+		o.log.Warn("the journal gets plain lines, without priorities", "why", err)
+	}
+	if l := o.cfg.Log; l.Directory != "" {
+		o.logged.KeepIn(output.NewFiles(l.Directory, o.cfg.Name, l.MaxSize, l.MaxFiles, o.log))
+	}
+}
+
+// elsewhere says where workers write that have the master's own outputs.
+func elsewhere() string {
+	var where []string
+	for fd := 1; fd <= 2; fd++ {
+		name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err == nil && !slices.Contains(where, name) {
+			where = append(where, name)
+		}
+	}
+	text := `log.mode is "inherit": the workers write to what the master was given, ` + strings.Join(where, " and ")
+	if unit, managed := systemd.Unit(); managed && systemd.IsJournal(os.Stderr) {
+		text += ": see journalctl -u " + unit
+	}
+	return text
+}
+
+// openJournal connects to the journal; nil: stderr is not it, or it can't.
+func openJournal(stderr *os.File, app string) (*output.Journal, error) {
+	if !systemd.IsJournal(stderr) {
+		return nil, nil
+	}
+	return output.NewJournal(output.JournalSocket, app)
 }
 
 // open takes what the workers will be given: the sockets above all. Leftovers of a
@@ -346,10 +396,10 @@ func (o *opened) close() {
 		}
 	}
 	o.notifier.Close()
-	if o.stdout != nil {
-		o.stdout.Close()
+	o.logged.Close()
+	if o.stderr != nil {
+		o.stderr.Close()
 	}
-	o.stderr.Close()
 	if !o.keepDir {
 		o.dir.Remove()
 	}

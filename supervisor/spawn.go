@@ -40,7 +40,7 @@ type spawn struct {
 	closer    *closing.Closer // of what the worker can fill
 	log       *slog.Logger
 	null      int
-	output    *output.Writer // nil: the worker inherits the master's own
+	logged    *output.Log
 }
 
 // run makes what the worker gets and starts it. It blocks.
@@ -77,19 +77,26 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 	}
 	link.Passed()
 	if err != nil {
+		for _, pipe := range w.readers {
+			pipe.Close()
+		}
 		link.Close()
 		if w.leaf != nil {
 			_ = w.leaf.Remove()
 		}
 		return nil, err
 	}
+	for i, pipe := range w.readers { // each reader ends with the last holder of the other end
+		from := output.Source{Slot: s.id.Slot, Generation: s.id.Generation, PID: w.process.PID(), Stream: [...]string{output.Stdout, output.Stderr}[i]}
+		go s.logged.Capture(pipe, from, w.output)
+	}
 	return w, nil
 }
 
-// outputs gives the worker its standard output and error: a pipe, or the master's
-// own. The caller closes passed.
+// outputs gives the worker its standard output and error: two pipes, or the master's
+// own. The caller closes passed, and where there is an error what is in w.
 func (s spawn) outputs(w *worker, spec *process.Spec) (passed []int, err error) {
-	if s.output == nil {
+	if !s.cfg.Log.Captured() {
 		for _, fd := range []int{1, 2} {
 			if terminal, err := openTerminal(fd); err == nil {
 				passed = append(passed, terminal)
@@ -98,16 +105,19 @@ func (s spawn) outputs(w *worker, spec *process.Spec) (passed []int, err error) 
 		}
 		return passed, nil
 	}
-	read, write, err := output.NewPipe(s.cfg.User.ids())
-	if err != nil {
-		return nil, err
+	for _, fd := range []int{1, 2} {
+		read, write, err := output.NewPipe(s.cfg.User.ids())
+		if err != nil {
+			return passed, err
+		}
+		passed = append(passed, write)
+		spec.Files[fd] = write
+		w.readers = append(w.readers, read)
+		if name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write)); err == nil {
+			w.pipes = append(w.pipes, name)
+		}
 	}
-	spec.Files[1], spec.Files[2] = write, write
-	w.stdout = read
-	w.pipe, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", write))
-	// It ends with the last holder of the other end, at once if no worker starts.
-	go output.Capture(read, s.output, fmt.Sprintf("%s.%d | ", s.cfg.Name, s.id.Slot), w.output)
-	return []int{write}, nil
+	return passed, nil
 }
 
 // spec is the process without its output and link.

@@ -46,9 +46,9 @@ type worker struct {
 	look     chan struct{}                    // holds one: watch looks now
 	gone     chan struct{}                    // closed when it has ended
 
-	stdout  *os.File  // the reading end of its output; nil: it has the master's own
-	pipe    string    // what /proc/PID/fd shows for the other end; "": not known
-	endedAt time.Time // zero: it lives
+	readers []*os.File // the reading ends of its stdout and stderr; none: it has the master's own
+	pipes   []string   // what /proc/PID/fd shows for the other ends, as far as known
+	endedAt time.Time  // zero: it lives
 }
 
 // listen starts the readers of a running worker.

@@ -26,7 +26,7 @@ Signals:
   HUP               read the configuration, then replace the workers one by one
   USR2              replace them without reading it
   TERM, INT, QUIT   let the workers finish, then end; a second one ends at once
-  USR1              open the files again that forkd's output goes to
+  USR1              open the log files again
   TTIN, TTOU        one worker more, one fewer
   WINCH             drain all workers until HUP or USR2; not in a terminal`,
 		Example: `  forkd run --listen :8080 -- ./server

@@ -14,7 +14,6 @@ func refusals() []*cobra.Command {
 	var commands []*cobra.Command
 	for _, r := range []refused{
 		{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
-		{[]string{"logs"}, "logs is not built yet: the workers' output is on the stdout of forkd run"},
 		{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
 		{[]string{"roll"}, "roll is forkd reload --keep-config APP on this host, and forkd fleet roll APP on all"},
 		{[]string{"restart"}, "restart is a command of pm2: use forkd reload APP, which replaces the workers one by one"},
@@ -22,7 +21,7 @@ func refusals() []*cobra.Command {
 		{[]string{"save"}, "save is a command of pm2: an app's settings are its file, /etc/forkd/APP.toml"},
 		{[]string{"startup"}, "startup is a command of pm2: use forkd unit APP, which prints a systemd unit"},
 		{[]string{"jlist"}, "jlist is a command of pm2: use forkd status --json"},
-		{[]string{"flush"}, "flush is a command of pm2: forkd keeps no log files; use those of whoever reads its output"},
+		{[]string{"flush"}, "flush is a command of pm2: forkd's log files are bounded, by log.max_size and log.max_files"},
 	} {
 		commands = append(commands, refusal(r))
 	}

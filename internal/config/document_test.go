@@ -46,10 +46,9 @@ func TestBadFiles(t *testing.T) {
 		{"qqqqqq = 1", `1:1: unknown key "qqqqqq": there are name, command, directory, workers, workers_max, user, group, umask, env_file, preset, stop_signal, channel, protocols, sockets, pid_file, and the tables env, listen, ready, restart, update, drain, recycle, health, limits, count, log, redis, metrics, agent, control`},
 		{"\"ready.mode\" = 'auto'", `1:1: unknown key "\"ready.mode\"": did you mean "ready.mode"?`},
 
-		// Not built yet.
-		{"\n[log]\n# where\ndirectory = 'x'", `4:1: "log.directory" is not built yet`},
-		{"log = { directory = 'x' }", `1:9: "log.directory" is not built yet`},
-		{"[log]\nmax_size = '1MiB'", `2:1: "log.max_size" is not built yet`},
+		{"\n[log]\n# where\nmode = 'inherit'\ndirectory = 'x'", `5:13: log.directory: needs log.mode = "capture": forkd does not see what workers write`},
+		{"log = { max_size = '63KiB' }", `1:20: log.max_size: must be at least 64KiB`},
+		{"[log]\nmax_files = 0", `2:13: log.max_files: must be a number from 1 to 1000, not 0`},
 		{"[[listen]]\naddress = 'udp://:53'", `2:11: listen.address: "udp://:53": udp is not built yet: use tcp://, tcp4://, tcp6:// or unix://`},
 
 		// A table for a value, and the other way round.

@@ -223,6 +223,13 @@ func (d *draft) finishRest() {
 	if mask := d.config.MarkMask; mask != 0 && d.config.Workers > supervisor.MarkedSlots(mask) {
 		d.report(d.origins["count.mark_mask"], fmt.Errorf("its bits tell %d workers apart, and there are %d: add some", supervisor.MarkedSlots(mask), d.config.Workers))
 	}
+	log := d.config.Log
+	if log.Directory != "" && !log.Captured() {
+		d.report(d.origin("log.directory"), fmt.Errorf(`needs log.mode = "capture": forkd does not see what workers write`))
+	}
+	if log.MaxSize < supervisor.MinLogSize {
+		d.report(d.origin("log.max_size"), fmt.Errorf("must be at least %dKiB", supervisor.MinLogSize>>10))
+	}
 	if _, given := d.origins["protocols"]; !given {
 		words := slices.AppendSeq(slices.Clone(d.config.Command), maps.Values(d.config.Env))
 		if slices.ContainsFunc(words, placeholder.HasFD) {

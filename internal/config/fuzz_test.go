@@ -44,7 +44,9 @@ func FuzzTOML(f *testing.F) {
 			return
 		}
 		d := newDraft(&start{host: h, file: "f", path: "/f"})
-		d.acceptAll(settings)
+		for _, s := range settings {
+			d.accept(s)
+		}
 		delete(d.origins, "directory")
 		d.user, d.group = "", ""
 		d.config.Redis.PasswordFile, d.config.Redis.CAFile, d.envFiles = "", "", nil

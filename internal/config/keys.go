@@ -100,6 +100,9 @@ func keys(d *draft) []key {
 		{"count.mark_mask", "", "", mask(&c.MarkMask)},
 
 		{"log.mode", "log", "the workers' output: `MODE` is capture or inherit", choice(&c.Log.Mode, "", "capture", "inherit")},
+		{"log.directory", "log-directory", "keep the log in files in `DIR` too", d.path(&c.Log.Directory)},
+		{"log.max_size", "", "", size(&c.Log.MaxSize)},
+		{"log.max_files", "", "", whole(1, supervisor.MaxLogFiles, &c.Log.MaxFiles)},
 
 		{
 			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
@@ -138,13 +141,6 @@ func listenKeys(l *listener) []key {
 		{name: "backlog", field: whole(1, 1<<31-1, &l.Backlog)},
 		{name: "nonblocking", field: newField(&l.Nonblocking, value.boolean)},
 		{name: "freebind", field: newField(&l.Freebind, value.boolean)},
-	}
-}
-
-// later lists keys of the contract that are not built yet.
-func later() []string {
-	return []string{
-		"log.directory", "log.max_size", "log.max_files",
 	}
 }
 

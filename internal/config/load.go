@@ -75,7 +75,9 @@ func (s *start) read(table string) (*draft, error) {
 		return nil, err
 	}
 	d := newDraft(s)
-	d.acceptAll(slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0] != table }))
+	for _, s := range slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0] != table }) {
+		d.accept(s)
+	}
 	d.readFlags()
 	return d, nil
 }
@@ -97,17 +99,6 @@ func (s *start) settings() (settings []setting, err error) {
 		return nil, &Error{File: s.file, Text: fmt.Sprintf("cannot read it: %s", err)}
 	}
 	return parse(s.file, data)
-}
-
-// acceptAll puts the file's settings into the draft. For a table that is not built
-// yet, the error is that of its first key, or of the header if it is empty.
-func (d *draft) acceptAll(settings []setting) {
-	for i, s := range settings {
-		followed := i+1 < len(settings) && settings[i+1].path[0] == s.name
-		if s.form == unstable.KeyValue || !followed || !d.isLater(s.name) {
-			d.accept(s)
-		}
-	}
 }
 
 func (d *draft) accept(s setting) {
@@ -139,8 +130,6 @@ func (d *draft) accept(s setting) {
 		d.report(at, fmt.Errorf("must be text, not a table"))
 	case s.form == unstable.Table && (name == "env" || slices.Contains(d.tables, name)):
 		// Its settings follow.
-	case d.isLater(name):
-		d.report(at, fmt.Errorf("%q is not built yet", name))
 	case len(d.failures) == 0: // one is enough
 		d.report(at, d.refuse(s))
 	}

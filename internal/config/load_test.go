@@ -150,6 +150,8 @@ mark_mask = "0x0000ff00"
 
 [log]
 mode = "inherit"
+max_size = "1MiB"
+max_files = 3
 
 [redis]
 url = "rediss://10.0.0.5:6380/1"
@@ -205,7 +207,7 @@ func TestEveryKey(t *testing.T) {
 		Health:  supervisor.Health{Abort: true, Watchdog: 30 * time.Second},
 		Sockets: "capture", Preset: supervisor.Preset{Name: "uwsgi"}, MarkMask: 0xff00,
 		Limits: supervisor.Limits{NoFile: 65_536, CPUAffinity: true},
-		Log:    supervisor.Log{Mode: "inherit"},
+		Log:    supervisor.Log{Mode: "inherit", MaxSize: 1 << 20, MaxFiles: 3},
 		Redis: redisconfig.Settings{
 			URL: "rediss://10.0.0.5:6380/1", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),
@@ -266,7 +268,7 @@ func TestFlagsWin(t *testing.T) {
 		"--stop-signal=int", "--channel=forkd", "--protocols=none", "--pid-file=p", "--ready=auto", "--ready-delay=3s",
 		"--ready-timeout=4s", "--restart=none", "--max-attempts=010", "--parallelism=0", "--update-delay=5s",
 		"--order=start-first", "--monitor=6s", "--failure-action=rollback", "--drain-timeout=7s", "--drain-idle=0", "--drain-delay=8s",
-		"--log=capture", "--sockets=pass", "--preset=none", "--stall=20s", "--nofile=1000", "--user=0", "--group=0", "--redis=rediss://other")
+		"--log=capture", "--log-directory=log", "--sockets=pass", "--preset=none", "--stall=20s", "--nofile=1000", "--user=0", "--group=0", "--redis=rediss://other")
 	got, err := h.load(f, "", []string{"./bin/server", "{slot}"})
 	if err == nil || err.Error() != `--listen: listeners "8081" and "8081-2" overlap: both take port 8081 of an address` {
 		t.Errorf("of overlapping listeners: %v", err)
@@ -297,7 +299,7 @@ func TestFlagsWin(t *testing.T) {
 		Health:  supervisor.Health{Stall: 20 * time.Second, Abort: true, Watchdog: 30 * time.Second},
 		Sockets: "pass", Preset: supervisor.Preset{}, MarkMask: 0xff00,
 		Limits: supervisor.Limits{NoFile: 1000, CPUAffinity: true},
-		Log:    supervisor.Log{Mode: "capture"},
+		Log:    supervisor.Log{Mode: "capture", Directory: filepath.Join(h.directory, "log"), MaxSize: 1 << 20, MaxFiles: 3},
 		Redis: redisconfig.Settings{
 			URL: "rediss://other", Username: "reporter",
 			PasswordFile: filepath.Join(h.etc, "redis.password"), CAFile: filepath.Join(h.etc, "ca.pem"),

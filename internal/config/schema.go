@@ -10,16 +10,15 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// schema holds the known keys, those that are not built yet too.
+// schema holds the known keys.
 type schema struct {
 	keys   map[string]key
 	names  []string // dotted, those of [[listen]] too, in the contract's order
-	tables []string // with keys that are built, except env and listen
-	later  []string // keys that are not built
+	tables []string // except env and listen
 }
 
 func newSchema(d *draft) schema {
-	s := schema{keys: map[string]key{}, later: later()}
+	s := schema{keys: map[string]key{}}
 	for _, k := range keys(d) {
 		s.keys[k.name] = k
 		s.names = append(s.names, k.name)
@@ -32,9 +31,6 @@ func newSchema(d *draft) schema {
 	}
 	return s
 }
-
-// isLater reports whether a key is not built yet.
-func (s schema) isLater(name string) bool { return slices.Contains(s.later, name) }
 
 // split splits a dotted key into table, "" for none, and name.
 func split(key string) (table, name string) {
@@ -98,7 +94,7 @@ func (s schema) likely(wrong string) []string {
 	table, word := split(plain)
 	var best []string
 	least := control.MaxName
-	for _, key := range slices.Concat([]string{"env", "listen"}, s.names, s.tables, s.later) {
+	for _, key := range slices.Concat([]string{"env", "listen"}, s.names, s.tables) {
 		of, name := split(key)
 		if distance(word, name) > tolerance(word) {
 			continue

@@ -9,7 +9,11 @@
 // a [Backend], answers come from it.
 package control
 
-import "context"
+import (
+	"context"
+
+	"github.com/forkd/forkd/internal/output"
+)
 
 // Backend is the app behind a control socket: the supervisor. Its methods are
 // called from many goroutines at once; ctx ends when the client leaves or the
@@ -25,6 +29,9 @@ type Backend interface {
 	// first; 0 is before all. It works until Serve has returned, so that "down"
 	// reaches those who follow.
 	Events(ctx context.Context, after uint64) (EventPage, error)
+	// Logs returns the newest lines of the log that are kept in memory. It works until
+	// Serve has returned.
+	Logs(ctx context.Context, q output.Query) (Logs, error)
 	// Reload starts a roll; with Wait it returns when that has ended, and a
 	// roll that did not succeed, or a configuration that can't be used, is no
 	// error but a Result.

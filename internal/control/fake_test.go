@@ -5,12 +5,15 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/forkd/forkd/internal/output"
 )
 
 // fake is a Backend with answers made up beforehand. What is nil answers with
 // nothing in particular.
 type fake struct {
 	ring
+	log output.Log
 
 	app     App
 	reload  func(context.Context, Reload) (Rolled, error)
@@ -87,6 +90,11 @@ func (f *fake) Stop(_ context.Context, now bool) error {
 
 func sample() App {
 	return App{App: "shop", PID: os.Getpid(), State: StateReady, Generation: 1, Listeners: []Listener{}, Slots: []Slot{}}
+}
+
+// Logs is part of Backend.
+func (f *fake) Logs(_ context.Context, q output.Query) (Logs, error) {
+	return Logs{Directory: "/var/log/shop", Page: f.log.Read(q)}, nil
 }
 
 // Figures is part of Backend.

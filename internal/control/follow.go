@@ -24,20 +24,18 @@ const maxEventLine = 1 << 20
 // which is its last event and no error, or f returns an error, which it returns.
 // A master that vanishes or falls silent is a *NoAnswerError.
 func (c *Client) Events(ctx context.Context, after string, follow bool, f func(id string, e Event) error) error {
-	path, accept := "/v1/events?follow=0", "application/json"
 	if follow {
-		path, accept = "/v1/events?follow=1", "text/event-stream"
+		return c.follow(ctx, "/v1/events?follow=1", after, func(id, _ string, data []byte) (bool, error) {
+			var e Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				return false, c.translateError(fmt.Errorf("its event is not understood: %v", err))
+			}
+			return e.Type == EventDown, f(id, e)
+		})
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+path, nil)
+	request, err := newStreamRequest(ctx, "/v1/events?follow=0", "application/json", after)
 	if err != nil {
 		return err
-	}
-	request.Header.Set("Accept", accept)
-	if after != "" {
-		request.Header.Set(lastEventID, after)
-	}
-	if follow {
-		return c.follow(request, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
@@ -55,12 +53,28 @@ func (c *Client) Events(ctx context.Context, after string, follow bool, f func(i
 	return nil
 }
 
+func newStreamRequest(ctx context.Context, path, accept, after string) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", accept)
+	if after != "" {
+		request.Header.Set(lastEventID, after)
+	}
+	return request, nil
+}
+
 var errSilent = errors.New("it has fallen silent")
 
-// follow reads server-sent events until they end.
-func (c *Client) follow(request *http.Request, f func(id string, e Event) error) error {
-	ctx, cancel := context.WithCancelCause(request.Context())
+// follow reads server-sent events until they end. f says which was the last.
+func (c *Client) follow(ctx context.Context, path, after string, f func(id, kind string, data []byte) (last bool, err error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	request, err := newStreamRequest(ctx, path, "text/event-stream", after)
+	if err != nil {
+		return err
+	}
 	timeout := time.AfterFunc(c.wait, func() { cancel(errSilent) })
 	defer timeout.Stop()
 	failed := func(err error) error {
@@ -69,7 +83,7 @@ func (c *Client) follow(request *http.Request, f func(id string, e Event) error)
 		}
 		return c.translateError(err)
 	}
-	response, err := c.transport.RoundTrip(request.WithContext(ctx))
+	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		return failed(err)
 	}
@@ -79,25 +93,22 @@ func (c *Client) follow(request *http.Request, f func(id string, e Event) error)
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEventLine)
-	id, down := "", false
+	id, kind, last := "", "", false
 	for timeout.Reset(silence); lines.Scan(); timeout.Reset(silence) {
 		field, value, _ := bytes.Cut(lines.Bytes(), []byte(": "))
 		switch string(field) {
 		case "id":
 			id = string(value)
+		case "event":
+			kind = string(value)
 		case "data":
-			var e Event
-			if err := json.Unmarshal(value, &e); err != nil {
-				return c.translateError(fmt.Errorf("its event is not understood: %v", err))
-			}
-			if err := f(id, e); err != nil {
+			if last, err = f(id, kind, value); err != nil {
 				return err
 			}
-			down = e.Type == EventDown
 		}
 	}
 	switch err := cmp.Or(lines.Err(), io.EOF); {
-	case down:
+	case last:
 		return nil
 	case errors.Is(err, bufio.ErrTooLong):
 		return c.translateError(fmt.Errorf("it has sent a line of more than %d bytes", maxEventLine))

@@ -77,6 +77,7 @@ func master(dir, app string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &fake{app: sample(), stop: func(bool) { cancel() }}
 	b.happen("up", "")
+	b.say(0, "up")
 	l := newListener(ctx, &place.listener, patient())
 	if os.Getenv(fullVariable) != "" {
 		err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64})

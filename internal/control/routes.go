@@ -35,7 +35,7 @@ func (a *api) allRoutes() map[string]route {
 		"/v1/stop":     post(Stop{}, a.stop),
 		"/v1/command":  post(Command{}, a.command),
 		"/v1/send":     send,
-		"/v1/logs":     {handle: notBuilt},
+		"/v1/logs":     {method: http.MethodGet, handle: a.logs},
 		"/v1/upgrade":  {handle: notBuilt},
 		"/metrics":     {method: http.MethodGet, handle: a.metrics},
 	}

@@ -155,11 +155,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	out, isText := answer.(text)
 	if !isText {
-		data, err := json.Marshal(answer)
-		if err != nil {
-			panic(fmt.Sprintf("control: cannot write %T as JSON: %v", answer, err))
-		}
-		out = text{"application/json", append(data, '\n')}
+		out = text{"application/json", append(mustMarshal(answer), '\n')}
 	}
 	w.Header().Set("Content-Type", out.kind)
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -20,28 +21,21 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ []byte) (int, any
 	if err != nil {
 		return 0, nil, err
 	}
-	seen, page, err := a.since(r)
+	seen, kept, err := a.since(r)
 	if err != nil {
 		return 0, nil, err
 	}
 	if !follow {
-		if n := len(page.Events); n > 0 {
-			w.Header().Set(lastEventID, position{page.Boot, page.Events[n-1].Seq}.String())
+		if last := kept.last(); last > 0 {
+			w.Header().Set(lastEventID, position{kept.Boot, last}.String())
 		}
-		return http.StatusOK, append([]Event{}, page.Events...), nil // [], never null
+		return http.StatusOK, append([]Event{}, kept.Events...), nil // [], never null
 	}
-	if !acquire(a.streams) {
-		return 0, nil, &Error{http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow the events already: ask for those that are kept, with ?follow=0", a.limits.streams)}
-	}
-	defer func() { <-a.streams }()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Transfer-Encoding", "identity") // as long as the connection lasts: lines without chunks between
-	w.WriteHeader(http.StatusOK)
-	if r.Method != http.MethodHead {
-		_ = a.follow(w, r, seen, page) // a client that does not take it has left, and the status is sent already
-	}
-	return 0, nil, nil
+	return 0, nil, a.stream(w, r, kept, func(ctx context.Context) (page, error) {
+		seen = max(seen, kept.last())
+		kept, err = a.backend.Events(ctx, seen)
+		return kept, err
+	})
 }
 
 // follows reports whether a request wants a stream.
@@ -74,50 +68,88 @@ func (a *api) since(r *http.Request) (seen uint64, page EventPage, err error) {
 	return at.seq, page, err
 }
 
-// follow writes a page, then those that come after it, until the client leaves
-// or the server is closed; what has happened by then is still written.
-func (a *api) follow(w http.ResponseWriter, r *http.Request, at uint64, page EventPage) error {
+// page is what a stream writes at once.
+type page interface {
+	write(to io.Writer)
+	more() <-chan struct{} // closed when there is another
+}
+
+// stream writes a page, then those that come after it, until the client leaves or the
+// server is closed; what has happened by then is still written. Once it has begun there is
+// no error.
+func (a *api) stream(w http.ResponseWriter, r *http.Request, first page, next func(context.Context) (page, error)) error {
+	if !acquire(a.streams) {
+		return &Error{http.StatusServiceUnavailable, fmt.Sprintf("%d readers follow already: ask for what is kept, with ?follow=0", a.limits.streams)}
+	}
+	defer func() { <-a.streams }()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Transfer-Encoding", "identity") // as long as the connection lasts: lines without chunks between
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		_ = a.follow(w, r, first, next) // a client that does not take it has left, and the status is sent already
+	}
+	return nil
+}
+
+func (a *api) follow(w http.ResponseWriter, r *http.Request, now page, next func(context.Context) (page, error)) error {
 	stream := http.NewResponseController(w)
 	alive := time.NewTicker(a.limits.heartbeat)
 	defer alive.Stop()
 	for ctx := r.Context(); ; {
 		_ = stream.SetWriteDeadline(time.Now().Add(a.limits.write))
-		at = max(at, write(w, page))
+		now.write(w)
 		if err := stream.Flush(); err != nil || ctx != r.Context() {
 			return err
 		}
 		select {
-		case <-page.More:
+		case <-now.more():
 		case <-alive.C:
-			fmt.Fprint(w, ":\n\n")
-			page.Events, page.Missed = nil, 0
+			now = heartbeat{now.more()}
 			continue
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.limits.finish)
 			defer cancel()
 			ctx = last
 		}
-		next, err := a.backend.Events(ctx, at)
+		following, err := next(ctx)
 		if err != nil {
 			return err
 		}
-		page = next
+		now = following
 	}
 }
 
-// write writes a page as server-sent events, and returns the last number.
-func write(w http.ResponseWriter, page EventPage) uint64 {
-	if page.Missed > 0 {
-		fmt.Fprintf(w, ": %d events missed\n\n", page.Missed)
+// heartbeat is a comment, until there is another page.
+type heartbeat struct{ until <-chan struct{} }
+
+func (heartbeat) write(to io.Writer)      { fmt.Fprint(to, ":\n\n") }
+func (h heartbeat) more() <-chan struct{} { return h.until }
+
+func (p EventPage) more() <-chan struct{} { return p.More }
+
+func (p EventPage) write(to io.Writer) {
+	if p.Missed > 0 {
+		fmt.Fprintf(to, ": %d events missed\n\n", p.Missed)
 	}
-	last := uint64(0)
-	for _, e := range page.Events {
-		data, err := json.Marshal(e)
-		if err != nil {
-			panic(fmt.Sprintf("control: cannot write an event as JSON: %v", err))
-		}
-		fmt.Fprintf(w, "id: %s\nevent: %s\ndata: %s\n\n", position{page.Boot, e.Seq}, e.Type, data)
-		last = e.Seq
+	for _, e := range p.Events {
+		fmt.Fprintf(to, "id: %s\nevent: %s\ndata: %s\n\n", position{p.Boot, e.Seq}, e.Type, mustMarshal(e))
 	}
-	return last
+}
+
+// last is the number of its last event, 0 where it has none.
+func (p EventPage) last() uint64 {
+	if len(p.Events) == 0 {
+		return 0
+	}
+	return p.Events[len(p.Events)-1].Seq
+}
+
+// mustMarshal is for types that can be JSON.
+func mustMarshal(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("control: cannot write %T as JSON: %v", v, err))
+	}
+	return data
 }

@@ -173,7 +173,7 @@ func TestStreamsAreCounted(t *testing.T) {
 		all = append(all, s)
 	}
 	code, _, text := ask(t, at, "GET", "/v1/events", "")
-	if code != 503 || text != `{"error":"32 readers follow the events already: ask for those that are kept, with ?follow=0"}` {
+	if code != 503 || text != `{"error":"32 readers follow already: ask for what is kept, with ?follow=0"}` {
 		t.Errorf("the 33rd: %d %s", code, text)
 	}
 	if code, _, _ := ask(t, at, "GET", "/v1/events?follow=0", ""); code != 200 {

@@ -55,9 +55,7 @@ func TestExits(t *testing.T) {
 			pool.StateChanged{ID: id, From: pool.StateReady, To: pool.StateGone, Exit: pool.Exit{Code: 3}, Why: "exit status 3"},
 			pool.Released{ID: id},
 		}, worker)
-		to := output.New(io.Discard)
-		output.Capture(io.NopCloser(strings.NewReader("oh no\n")), to, "", tail)
-		to.Close()
+		new(output.Log).Capture(io.NopCloser(strings.NewReader("oh no\n")), output.Source{}, tail)
 		want := []control.Exit{{Slot: 2, Generation: 3, PID: 77, LastExit: control.LastExit{At: time.Now(), Code: new(3), Reason: "exit status 3"}, ReadyFor: new(5.0), Output: []string{"oh no"}}}
 		if diff := cmp.Diff(want, l.Exits()); diff != "" {
 			t.Error(diff)

@@ -31,13 +31,21 @@ func (t *Tail) Trace() {
 	t.trace = []string{}
 }
 
-// add takes a line, without its newline, and keeps a copy.
-func (t *Tail) add(line []byte) {
+// add takes lines, and keeps a copy of them.
+func (t *Tail) add(text []byte) {
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for len(text) > 0 {
+		line, rest, _ := bytes.Cut(text, []byte{'\n'})
+		t.addLine(line)
+		text = rest
+	}
+}
+
+func (t *Tail) addLine(line []byte) {
 	if t.trace != nil {
 		if t.size += len(line); t.size <= tailBytes && len(line) > 0 {
 			t.trace = append(t.trace, string(line[:min(len(line), tailLine)]))

@@ -1,6 +1,7 @@
-// Package output writes the master's own outputs and reads those of its workers. A slow
-// reader delays nobody: lines are dropped, counted, and the count is written. It must not
-// know workers or the loop.
+// Package output is an app's log: it reads the output of workers, keeps the newest lines,
+// and writes them, and the master's own, to the master's outputs, to the journal and to
+// files. A slow reader delays nobody: lines are dropped, counted, and the count is written.
+// It must not know workers or the loop.
 package output
 
 import (
@@ -11,8 +12,10 @@ import (
 )
 
 const (
-	// maxPending bounds what waits to be written, in bytes.
+	// maxPending bounds what waits to be written, in bytes, and maxShare what one worker's
+	// stream has of it, so that one that floods leaves room for the others.
 	maxPending = 1 << 20
+	maxShare   = 128 << 10
 	// roomTimeout is how long a worker's output waits for room. Then lines are dropped
 	// until there is room: a stuck terminal must not stop a server.
 	roomTimeout = time.Second
@@ -20,45 +23,74 @@ const (
 	maxSpare = 32 << 10
 )
 
-// A Writer writes whole lines to one of the master's outputs, in a goroutine. It ignores
-// write errors (EIO, EPIPE).
+// A Writer writes whole lines to one output, in a goroutine. It ignores write errors (EIO,
+// EPIPE).
 type Writer struct {
-	to io.Writer
+	to   io.Writer
+	note func(dropped int) []byte // the line that says so
 
 	mu      sync.Mutex
 	pending []byte
+	turn    uint64 // grows when pending is taken
 	dropped int
 	stuck   bool // a line has timed out: none waits until there is room
 	closed  bool
 	work    chan struct{} // holds one: there is something to do
-	room    chan struct{} // holds one: pending has been taken
+	taken   chan struct{} // closed when pending is taken
 	done    chan struct{}
 }
 
 // New returns a Writer to an output, which it does not close.
 func New(to io.Writer) *Writer {
-	w := &Writer{to: to, work: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{})}
+	return newWriter(to, func(dropped int) []byte {
+		return fmt.Appendf(nil, "forkd: %d lines dropped: this output was stuck\n", dropped)
+	})
+}
+
+func newWriter(to io.Writer, note func(dropped int) []byte) *Writer {
+	w := &Writer{to: to, note: note, work: make(chan struct{}, 1), taken: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
 
+// A share is what a worker's stream has of a Writer's pending bytes.
+type share struct {
+	turn uint64
+	size int
+}
+
 // Write takes one line, or drops it if too much waits. It never blocks and never fails.
 func (w *Writer) Write(line []byte) (int, error) {
-	w.put(line, false)
+	w.put(line, 1)
 	return len(line), nil
 }
 
-// WriteWait waits up to roomTimeout for room before it drops the line.
-func (w *Writer) WriteWait(line []byte) {
+// put takes lines, or drops them.
+func (w *Writer) put(text []byte, lines int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.pending)+len(text) > maxPending {
+		w.dropped += lines
+	} else {
+		w.append(text)
+	}
+}
+
+// wait waits up to roomTimeout for room in a share. false: what it is for is to be dropped.
+func (w *Writer) wait(s *share, size int) bool {
 	var timeout <-chan time.Time
-	for !w.put(line, true) {
+	for {
+		ok, taken := w.room(s, size)
+		if taken == nil {
+			return ok
+		}
 		if timeout == nil {
 			timeout = time.After(roomTimeout)
 		}
 		select {
-		case <-w.room:
+		case <-taken:
 		case <-w.done:
-			return
+			return false
 		case <-timeout:
 			w.mu.Lock()
 			w.stuck = true
@@ -67,20 +99,40 @@ func (w *Writer) WriteWait(line []byte) {
 	}
 }
 
-// put keeps or drops a line; false: it should wait for room.
-func (w *Writer) put(line []byte, wait bool) bool {
+// room reports whether there is room, or for which channel to wait.
+func (w *Writer) room(s *share, size int) (ok bool, wait <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case len(w.pending)+len(line) <= maxPending:
-		w.pending = append(w.pending, line...)
-		poke(w.work)
-	case wait && !w.stuck:
-		return false
-	default:
-		w.dropped++
+	if s.turn != w.turn {
+		*s = share{turn: w.turn}
 	}
-	return true
+	switch {
+	case len(w.pending) < maxPending && (s.size == 0 || s.size+size <= maxShare):
+		return true, nil
+	case w.stuck:
+		return false, nil
+	}
+	return false, w.taken
+}
+
+// putShare takes lines for which there was room, or with drop counts them as dropped.
+func (w *Writer) putShare(s *share, text []byte, lines int, drop bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if drop {
+		w.dropped += lines
+		return
+	}
+	if s.turn != w.turn {
+		*s = share{turn: w.turn}
+	}
+	s.size += len(text)
+	w.append(text)
+}
+
+func (w *Writer) append(text []byte) {
+	w.pending = append(w.pending, text...)
+	poke(w.work)
 }
 
 func (w *Writer) run() {
@@ -90,12 +142,16 @@ func (w *Writer) run() {
 		w.mu.Lock()
 		batch, dropped, closed := w.pending, w.dropped, w.closed
 		w.pending, w.dropped, w.stuck = spare[:0], 0, false
+		w.turn++
+		close(w.taken)
+		w.taken = make(chan struct{})
 		w.mu.Unlock()
-		poke(w.room)
 		if dropped > 0 {
-			batch = fmt.Appendf(batch, "forkd: %d lines dropped: this output was stuck\n", dropped)
+			batch = append(batch, w.note(dropped)...)
 		}
-		_, _ = w.to.Write(batch)
+		if len(batch) > 0 {
+			_, _ = w.to.Write(batch)
+		}
 		if spare = batch; cap(spare) > maxSpare {
 			spare = nil // a burst: its memory is not kept
 		}

@@ -78,21 +78,22 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	o := New(&got)
-	last := new(Tail)
+	l, last := new(Log), new(Tail)
+	l.ForwardTo(&got, "shop")
 	captured := make(chan struct{})
 	go func() {
 		defer close(captured)
-		Capture(read, o, "shop.1 | ", last)
+		l.Capture(read, Source{1, 2, 77, Stdout}, last)
 	}()
 	long := strings.Repeat("y", maxLine+10)
-	if _, err := unix.Write(write, []byte("one\n"+long+"\nlast without a newline")); err != nil {
+	if _, err := unix.Write(write, []byte("one\n\n"+long+"\nlast without a newline")); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(write)
 	<-captured
-	o.Close()
-	want := "shop.1 | one\nshop.1 | " + long[:maxLine] + "\nshop.1 | " + long[maxLine:] + "\nshop.1 | last without a newline\n"
+	l.Add(Source{-1, -1, -1, LevelError}, []byte("not the workers' own"))
+	l.Close()
+	want := "shop.1 | one\nshop.1 | \nshop.1 | " + long[:maxLine] + "\nshop.1 | " + long[maxLine:] + "\nshop.1 | last without a newline\n"
 	if got.String() != want {
 		t.Errorf("got %.200q..., want %.200q...", got.String(), want)
 	}
@@ -132,14 +133,15 @@ func TestCaptureIsPaced(t *testing.T) {
 		{"y\n", 2 * linesPerSecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			o := New(io.Discard)
-			defer o.Close()
+			l := new(Log)
+			l.ForwardTo(io.Discard, "shop")
+			defer l.Close()
 			f := &endless{text: test.text}
 			f.most.Store(10 * int64(test.most))
 			captured := make(chan struct{})
 			go func() {
 				defer close(captured)
-				Capture(f, o, "shop.1 | ", nil)
+				l.Capture(f, Source{1, 1, 77, Stdout}, nil)
 			}()
 			synctest.Wait() // no time has passed
 			if n := int(f.taken.Load()); n < test.most {
@@ -163,12 +165,12 @@ func TestOutputKeepsNoBurst(t *testing.T) {
 		o := New(s)
 		defer o.Close()
 		for range maxPending / 1024 {
-			o.WriteWait(bytes.Repeat([]byte("x"), 1024))
+			_, _ = o.Write(bytes.Repeat([]byte("x"), 1024))
 			synctest.Wait()
 		}
 		close(s.free)
 		synctest.Wait()
-		o.WriteWait([]byte("x")) // whose buffer is not the one of the burst
+		_, _ = o.Write([]byte("x")) // whose buffer is not the one of the burst
 		synctest.Wait()
 		o.mu.Lock()
 		defer o.mu.Unlock()

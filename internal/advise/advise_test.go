@@ -84,7 +84,7 @@ func TestMoment(t *testing.T) {
 		"one vanished":  {hosts: with(same(600, 4), 3, func(h *advise.Host) { h.Vanished = true }), wanted: 3},
 		"one starting":  {hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 4, reason: "1 host is coming: then it is 67.5%"},
 		"starting, stale": {
-			hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, h.Stale = advise.StateStarting, true }), wanted: 5, add: 1, direction: advise.Out, reason: "not known: h4",
+			hosts: with(same(900, 4), 3, func(h *advise.Host) { h.State, h.Stale = advise.StateStarting, true }), wanted: 5, add: 1, direction: advise.Out, reason: "old or of two hosts: h4",
 		},
 		"starting, over": {hosts: with(same(1700, 3), 2, func(h *advise.Host) { h.State, *h.Connections = advise.StateStarting, 0 }), wanted: 5, add: 2, direction: advise.Out},
 		"starting, in":   {hosts: with(same(100, 4), 3, func(h *advise.Host) { h.State = advise.StateStarting }), wanted: 4, reason: "first 1 host is coming"},

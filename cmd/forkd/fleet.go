@@ -22,6 +22,7 @@ type fleetReader interface {
 	Events(ctx context.Context, app, after string, follow bool, each func(fleet.Entry) error) error
 	Send(ctx context.Context, app, host string, c fleet.Command) error
 	Advice(ctx context.Context, app string, p advise.Policy) (fleet.Fleet, advise.Advice, error)
+	Scale(ctx context.Context, app string, p advise.Policy, m *advise.Memory) (fleet.Fleet, advise.Advice, error)
 	Advisor(app, id string, p advise.Policy) *fleet.Advisor
 }
 

@@ -63,6 +63,10 @@ func (f *fakeFleet) Advice(ctx context.Context, app string, p advise.Policy) (fl
 	return fl, a, err
 }
 
+func (f *fakeFleet) Scale(ctx context.Context, app string, p advise.Policy, _ *advise.Memory) (fleet.Fleet, advise.Advice, error) {
+	return f.Advice(ctx, app, p)
+}
+
 func (*fakeFleet) Advisor(string, string, advise.Policy) *fleet.Advisor { panic("there is no Redis") }
 
 func (f *fakeFleet) Events(ctx context.Context, _, after string, follow bool, each func(fleet.Entry) error) error {

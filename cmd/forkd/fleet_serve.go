@@ -44,6 +44,9 @@ named:
   /v1/sd                where the hosts answer /metrics (http_sd of Prometheus)
   /metrics              the fleet's figures, for Prometheus
 
+Where a forkd fleet advise -f leads, the advice is that one's. Where none does the
+reason says so, and the flags of the policy count.
+
 It is read-only, and shows everything to whoever can reach it. With --token-file
 it sends hosts the commands drain, resume and shed that come with the token of
 that file, from the page too. It has no TLS: put a server that has between it

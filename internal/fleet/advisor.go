@@ -79,13 +79,13 @@ func (a *Advisor) Look(ctx context.Context) (Fleet, advise.Advice, error) {
 	}
 	m := a.memory
 	if a.token == "" {
-		if m, err = a.reader.remembered(ctx, a.app); err != nil {
+		if m, _, err = a.reader.remembered(ctx, a.app); err != nil {
 			return Fleet{}, advise.Advice{}, err
 		}
 	}
 	m, advice := a.policy.Advise(f.At, m, HostsOf(f))
 	if a.token != "" {
-		if err := a.save(ctx, m); err != nil && !errors.Is(err, ErrNotLeader) {
+		if err := a.save(ctx, m, &advice); err != nil && !errors.Is(err, ErrNotLeader) {
 			return Fleet{}, advise.Advice{}, err
 		}
 	}
@@ -111,7 +111,7 @@ func (a *Advisor) Told(ctx context.Context, told advise.Told) error {
 	}
 	m := a.memory
 	m.Told = told
-	return a.save(ctx, m)
+	return a.save(ctx, m, nil)
 }
 
 // Leave ends the leadership, so that the next one need not wait for its end. The Reader
@@ -156,8 +156,9 @@ func (a *Advisor) hold(ctx context.Context) error {
 	return nil
 }
 
-// save writes down what is to be remembered. [ErrNotLeader]: another one leads.
-func (a *Advisor) save(ctx context.Context, m advise.Memory) error {
+// save writes down what is to be remembered, and if it is not nil, what is advised, for
+// [Reader.Scale]. [ErrNotLeader]: another one leads.
+func (a *Advisor) save(ctx context.Context, m advise.Memory, advice *advise.Advice) error {
 	text, err := json.Marshal(m)
 	if err == nil && len(text) > mostMemory {
 		err = fmt.Errorf("%d bytes, at most %d", len(text), mostMemory)
@@ -165,7 +166,15 @@ func (a *Advisor) save(ctx context.Context, m advise.Memory) error {
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", keys{a.app}.advice(), err)
 	}
-	if _, err := a.run(ctx, "save", text); err != nil {
+	more := []any{text}
+	if advice != nil {
+		shown, err := json.Marshal(published(*advice))
+		if err != nil {
+			return fmt.Errorf("cannot write %s: %w", keys{a.app}.advice(), err)
+		}
+		more = append(more, shown)
+	}
+	if _, err := a.run(ctx, "save", more...); err != nil {
 		return err
 	}
 	if a.token == "" {

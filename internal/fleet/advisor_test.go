@@ -281,6 +281,88 @@ func TestReaderAdvice(t *testing.T) {
 	refusedNothing(t, []*server{s})
 }
 
+// Autoscalers are told what the leader says, by its policy, and where nobody leads what
+// follows from the last leader's memory and their own.
+func TestScale(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	load(t, s, 500, 500)
+	r := open(t, fleet.Settings{URL: "redis://" + s.address})
+	var m advise.Memory
+	scale := func(p advise.Policy) advise.Advice {
+		t.Helper()
+		f, a, err := r.Scale(bounded(t), "shop", p, &m)
+		if err != nil || len(f.Hosts) == 0 || len(f.Hosts[0].Workers) != 1 {
+			t.Fatalf("%v %+v", err, f)
+		}
+		return a
+	}
+	leaderless := func(a advise.Advice) bool { return strings.HasSuffix(a.Reason, fleet.Leaderless) }
+
+	// Nobody has ever led: what is asked for is remembered, and nothing is taken away at once.
+	if a := scale(advise.Default()); a.HostsWanted != 2 || !leaderless(a) {
+		t.Errorf("nobody leads: %+v", a)
+	}
+	load(t, s, 900, 900)
+	if a := scale(advise.Default()); a.HostsWanted != 3 || !leaderless(a) {
+		t.Errorf("out: %+v", a)
+	}
+	load(t, s, 2500, 2500)
+	if a := scale(advise.Default()); a.HostsWanted != 3 || a.Until == nil {
+		t.Errorf("no cooldown: %+v", a)
+	}
+	load(t, s, 10, 10)
+	if a := scale(advise.Default()); a.HostsWanted != 3 || a.Direction == advise.In {
+		t.Errorf("in within a cooldown: %+v", a)
+	}
+
+	// Another policy than the leader's.
+	load(t, s, 500, 500)
+	roomy := advise.Default()
+	roomy.MaxUtilization, roomy.MinUtilization = 40, 20
+	one := open(t, fleet.Settings{URL: "redis://" + s.address}).Advisor("shop", "one", roomy)
+	said := seen(t, one)
+	load(t, s, 2900, 2900) // the leader has not looked yet
+	if a := scale(advise.Default()); a.HostsWanted != 3 || said.HostsWanted != 3 || a.Reason != said.Reason || a.Drain == nil {
+		t.Errorf("%+v, not the leader's %+v", a, said)
+	}
+	if err := one.Told(bounded(t), one.Telling(said)); err != nil {
+		t.Fatal(err)
+	}
+	if a := scale(advise.Default()); a.Reason != said.Reason {
+		t.Errorf("%+v, once the hook was told", a)
+	}
+
+	// What a stranger writes is no advice, and no times are to come.
+	const key = "forkd:{shop}:advice"
+	good := s.do("HGET", key, "advice").(string)
+	for _, evil := range []string{
+		"", "{", "null", `{"hosts_wanted":-1}`, `{"hosts_wanted":1e9}`, `{"hosts_wanted":1.5}`, `{"reason":"` + strings.Repeat("x", 5000) + `"}`,
+		strings.Repeat(" ", 5<<20),
+	} {
+		s.do("HSET", key, "advice", evil)
+		if a := scale(advise.Default()); !leaderless(a) || a.HostsWanted < 1 || a.HostsWanted > 100 {
+			t.Errorf("%.40q: %+v", evil, a)
+		}
+	}
+	s.do("HSET", key, "advice", `{"hosts_wanted":7,"drain":["a\u001bb","web-1"],"unknown":["web-2"`+strings.Repeat(`,"web-2"`, 5000)+`]}`)
+	if a := scale(advise.Default()); a.HostsWanted != 7 || len(a.Drain) != 1 || len(a.Unknown) != 1000 {
+		t.Errorf("%+v", a)
+	}
+	load(t, s, 500, 500)
+	for ms, want := range map[int64]int{3600_000: 2, -11_000: 5} {
+		text, err := json.Marshal(advise.Memory{At: time.UnixMilli(s.now() + ms).UTC(), Wanted: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.do("HSET", key, "memory", string(text), "advice", good)
+		m = advise.Memory{}
+		if a := scale(advise.Default()); !leaderless(a) || a.HostsWanted != want {
+			t.Errorf("%d ms from now: %+v", ms, a)
+		}
+	}
+}
+
 // What is not sure is not known.
 func TestHostsOf(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,6 @@
 -- Who advises on an app, and what that one must remember. KEYS: the leader, the advice.
 -- ARGV: "hold", "save" or "leave"; the one's id; its token, "" none; for how many ms it leads; for how many ms
--- the advice is kept; for "save" the memory.
+-- the advice is kept; for "save" the memory, and if it is a new one, the advice.
 -- It answers the token, now in ms and for a new leader the memory; or "" and who else leads.
 --
 -- The leader is "TOKEN ID". Each new one gets a greater token than all before, also after Redis has lost all data:
@@ -32,6 +32,7 @@ else
 end
 if ARGV[1] == 'save' then
   redis.call('HSET', KEYS[2], 'token', ARGV[3], 'leader', ARGV[2], 'memory', ARGV[6])
+  if ARGV[7] then redis.call('HSET', KEYS[2], 'advice', ARGV[7]) end
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 return answer

@@ -29,6 +29,10 @@ func TestScale(t *testing.T) {
 		expect(t, s, "/v1/scale?app=shop", 200, good)
 		expect(t, s, "/v1/scale", 200, good)
 		expect(t, s, "/v1/scale?app=other", 404, `{"error":"no host reports an app \"other\""}`)
+		pass(3)
+		if source.remembered != 4 {
+			t.Errorf("of 4 reads %d are remembered", source.remembered)
+		}
 
 		source.change(func() { source.err = errors.New("connection refused") })
 		pass(1)

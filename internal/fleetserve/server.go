@@ -28,7 +28,7 @@ import (
 // concurrent use.
 type Source interface {
 	Apps(ctx context.Context) ([]string, error)
-	Advice(ctx context.Context, app string, p advise.Policy) (fleet.Fleet, advise.Advice, error)
+	Scale(ctx context.Context, app string, p advise.Policy, m *advise.Memory) (fleet.Fleet, advise.Advice, error)
 	Events(ctx context.Context, app, after string, follow bool, each func(fleet.Entry) error) error
 	Send(ctx context.Context, app, host string, c fleet.Command) error
 }

@@ -29,6 +29,8 @@ type synthetic struct {
 	sent   []string // "HOST OP"
 	events []fleet.Entry
 	more   chan struct{} // closed when there is another event
+
+	remembered int // reads, as the memory counts them
 }
 
 const perHost = 10_000 // connections that a host can hold
@@ -73,7 +75,7 @@ func (s *synthetic) Apps(context.Context) ([]string, error) {
 	return slices.Clone(s.apps), s.err
 }
 
-func (s *synthetic) Advice(ctx context.Context, app string, p advise.Policy) (fleet.Fleet, advise.Advice, error) {
+func (s *synthetic) Scale(ctx context.Context, app string, p advise.Policy, m *advise.Memory) (fleet.Fleet, advise.Advice, error) {
 	s.mu.Lock()
 	hung := s.hung
 	s.mu.Unlock()
@@ -86,6 +88,8 @@ func (s *synthetic) Advice(ctx context.Context, app string, p advise.Policy) (fl
 	if s.err != nil {
 		return fleet.Fleet{}, advise.Advice{}, s.err
 	}
+	m.Asked++
+	s.remembered = m.Asked
 	f := fleet.Fleet{App: app, At: time.Now().UTC()}
 	if slices.Contains(s.apps, app) {
 		f.Hosts = make([]fleet.Host, len(s.hosts))

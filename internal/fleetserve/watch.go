@@ -26,8 +26,9 @@ var errNotRead = errors.New("it has not answered yet")
 type watch struct {
 	*watches
 
-	app string
-	now atomic.Pointer[state]
+	app    string
+	now    atomic.Pointer[state]
+	memory advise.Memory // where nobody leads
 }
 
 // seen is an event, or why none can be read, or with neither, that it is tried again.
@@ -96,7 +97,7 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) read(ctx context.Context, news []seen) {
 	timed, cancel := context.WithTimeout(ctx, w.limits.read)
 	defer cancel()
-	f, advice, err := w.config.Source.Advice(timed, w.app, w.config.Policy)
+	f, advice, err := w.config.Source.Scale(timed, w.app, w.config.Policy, &w.memory)
 	if err != nil && ctx.Err() != nil {
 		return
 	}

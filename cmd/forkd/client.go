@@ -22,7 +22,7 @@ func withApp(cmd *cobra.Command, args []string, f func(*control.Client) error) e
 	if len(args) != 1 {
 		return usage("name one app: write %s", cmd.UseLine())
 	}
-	at, err := control.Find(args[0])
+	at, err := findApp(args[0])
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func query(ctx context.Context, name string) ([]appStatus, error) {
 	if name == "" {
 		found = control.List()
 	} else {
-		at, err := control.Find(name)
+		at, err := findApp(name)
 		if err != nil {
 			return nil, err
 		}

@@ -70,12 +70,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		}
 		return cmd.Help()
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if before := cmd.Flags().Args(); cmd.HasSubCommands() && len(before) > 0 {
-			return noSuchCommand(cmd, before)
-		}
-		return usage("%s: see %s --help", flagError(err), cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	fleet := fleetCommand(std)
 	root.AddCommand(
 		runCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
@@ -106,30 +101,9 @@ func versionLine() string {
 	return "forkd " + control.Version() + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
-// noSuchCommand is the error of a first argument that is the name of no command
-// below parent. Cobra's own has several lines.
-func noSuchCommand(parent *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	parent.SuggestionsMinimumDistance = 2
-	path := strings.TrimPrefix(parent.CommandPath()+" "+args[0], "forkd ")
-	for _, group := range parent.Commands() {
-		for _, cmd := range group.Commands() {
-			if cmd.Name() == args[0] && cmd.IsAvailableCommand() {
-				return usage("unknown command %q: did you mean %s?", path, cmd.CommandPath())
-			}
-		}
-	}
-	if near := parent.SuggestionsFor(args[0]); len(near) > 0 {
-		return usage("unknown command %q: did you mean %s %s?", path, parent.CommandPath(), near[0])
-	}
-	return usage("unknown command %q: see %s --help", path, parent.CommandPath())
-}
-
-// flagError says what is wrong with a flag. pflag quotes what strconv and time say of a
+// flagText says what is wrong with a flag. pflag quotes what strconv and time say of a
 // value, which names functions of Go.
-func flagError(err error) string {
+func flagText(err error) string {
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {
 		return err.Error()

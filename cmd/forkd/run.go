@@ -106,7 +106,7 @@ func loads(cmd *cobra.Command, flags *config.Flags) {
 func load(cmd *cobra.Command, flags *config.Flags, args []string) (supervisor.Config, error) {
 	app, command, err := target(cmd.Flags(), args)
 	if err != nil {
-		return supervisor.Config{}, usage("%s: see %s --help", flagError(err), cmd.CommandPath())
+		return supervisor.Config{}, flagError(cmd, err)
 	}
 	if help, _ := cmd.Flags().GetBool("help"); help {
 		return supervisor.Config{}, pflag.ErrHelp // cobra prints it
@@ -114,17 +114,25 @@ func load(cmd *cobra.Command, flags *config.Flags, args []string) (supervisor.Co
 	return config.Load(flags, app, command)
 }
 
-// target tells the name of an app from a command. A name holds no slash, so
-// that `forkd run ./server --verbose` needs no "--"; behind a name there may be
-// more flags.
+// target tells the name of an app from a command, and from a file that belongs behind
+// -c. A name holds no slash, so that `forkd run ./server --verbose` needs no "--"; behind
+// a name there may be more flags.
 func target(flags *pflag.FlagSet, args []string) (app string, command []string, err error) {
 	switch {
 	case flags.ArgsLenAtDash() == 0 || len(args) == 0:
 		return "", args, nil
+	case strings.HasSuffix(args[0], ".toml") && flags.Changed("config"):
+		return "", nil, fmt.Errorf("two files, that of -c and %s: name one", args[0])
+	case strings.HasSuffix(args[0], ".toml"):
+		err = flags.Set("config", args[0])
 	case strings.Contains(args[0], "/"):
 		return "", args, nil
+	default:
+		app = args[0]
 	}
-	app = args[0]
+	if err != nil {
+		return "", nil, err
+	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return "", nil, err
 	}

@@ -67,7 +67,7 @@ func parseNegative(cmd *cobra.Command, args []string) (words []string, helped bo
 	}
 	cmd.DisableFlagParsing = false
 	if err := cmd.ParseFlags(args); err != nil {
-		return nil, false, usage("%s: see %s --help", strings.ReplaceAll(flagError(err), `\x00`, ""), cmd.CommandPath())
+		return nil, false, flagError(cmd, err)
 	}
 	if help, _ := cmd.Flags().GetBool("help"); help {
 		return nil, true, cmd.Help()

@@ -50,7 +50,7 @@ comes after --. It exits 1 when no worker took it.`,
 		},
 	}
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%s: see %s --help; a JSON that begins with - comes after --, as in forkd send APP -- -1", flagError(err), cmd.CommandPath())
+		return usage("%s: see %s --help; a JSON that begins with - comes after --, as in forkd send APP -- -1", flagText(err), cmd.CommandPath())
 	})
 	cmd.Flags().IntVar(&slot, "slot", 0, "only to the worker of slot `K`")
 	return cmd

@@ -69,7 +69,13 @@ func (h host) find(named, app string, more bool) (string, error) {
 			return "", &Error{File: path, Text: "cannot look for it: " + cause(err).Error()}
 		}
 	}
-	if app != "" && !more {
+	switch info, err := os.Stat(filepath.Join(h.directory, app)); {
+	case app == "" || more:
+	case Interpreter(app) != "":
+		return "", &Error{Text: fmt.Sprintf("%q is a script, not an app: write forkd run -- %s %s", app, Interpreter(app), app)}
+	case err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0:
+		return "", &Error{Text: fmt.Sprintf("there is no configuration of %q, and a program of that name here: forkd run ./%s runs it", app, app)}
+	default:
 		return "", &Error{Text: fmt.Sprintf("there is no configuration of %q: looked for %s: write one, or say what to run: forkd run %s --listen :8080 -- ./server",
 			app, strings.Join(candidates, ", "), app)}
 	}

@@ -120,6 +120,14 @@ func withoutExtension(file string) string {
 	return file
 }
 
+// Interpreter is what runs a script, by the name of its file; "": it has none.
+func Interpreter(file string) string {
+	return map[string]string{
+		".js": "node", ".mjs": "node", ".cjs": "node", ".ts": "node", ".mts": "node", ".py": "python3", ".rb": "ruby", ".php": "php",
+		".pl": "perl", ".sh": "sh", ".jar": "java -jar", ".dll": "dotnet", ".lua": "lua", ".R": "Rscript",
+	}[filepath.Ext(file)]
+}
+
 // inName reports whether a name may contain r after its first character.
 func inName(r rune) bool { return control.ValidName("a" + string(r)) }
 

@@ -129,8 +129,11 @@ func synonyms() map[string]string {
 
 func tolerance(word string) int { return max(1, len(word)/3) }
 
-// nearest is the word that wrong may be a misspelling of, "" for none.
-func nearest(wrong string, words []string) string {
+// Nearest is the word that wrong may be a misspelling of, "" for none.
+func Nearest(wrong string, words []string) string {
+	if len(words) == 0 {
+		return ""
+	}
 	best := slices.MinFunc(words, func(a, b string) int { return cmp.Compare(distance(wrong, a), distance(wrong, b)) })
 	if distance(wrong, best) > tolerance(wrong) {
 		return ""

@@ -153,7 +153,7 @@ func (v value) choice(built []string, later string) (string, error) {
 	case has(later, word):
 		return "", fmt.Errorf("%s is not built yet: use %s", v, valid)
 	default:
-		if likely := nearest(word, built); likely != "" {
+		if likely := Nearest(word, built); likely != "" {
 			return "", fmt.Errorf("%s is not valid: did you mean %q? valid: %s", v, likely, valid)
 		}
 	}

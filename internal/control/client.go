@@ -279,7 +279,7 @@ func (c *Client) translateError(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
-		return &NoAppError{c.at.Name}
+		return &NoAppError{Name: c.at.Name}
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("nothing within %v", c.wait)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE),

@@ -40,9 +40,15 @@ func (l Location) Path() string { return filepath.Join(l.Dir, l.Name) }
 func (l Location) socket() string { return filepath.Join(l.Dir, l.Name, socketName) }
 
 // NoAppError says that no live app has the name.
-type NoAppError struct{ Name string }
+type NoAppError struct {
+	Name string
+	Near string // the name probably meant; "": not known
+}
 
 func (e *NoAppError) Error() string {
+	if e.Near != "" {
+		return fmt.Sprintf("no app %q is running: did you mean %s?", e.Name, e.Near)
+	}
 	return fmt.Sprintf("no app %q is running: forkd status shows those that are", e.Name)
 }
 
@@ -77,7 +83,7 @@ func Find(name string) (Location, error) {
 	case forbidden != "":
 		return Location{}, fmt.Errorf("cannot control %s: it is another user's: be that user, or root, or in its control.group", forbidden)
 	default:
-		return Location{}, &NoAppError{name}
+		return Location{}, &NoAppError{Name: name}
 	}
 }
 

@@ -29,8 +29,8 @@ type hook struct {
 }
 
 // run runs the command with an advice in its environment and on its stdin, in a process
-// group of its own, which is killed when the time is over or ctx ends. The error says how
-// it failed.
+// group of its own, which is killed when the time is over, ctx ends, or this process is
+// killed: another one leads then, and runs its own. The error says how it failed.
 func (h *hook) run(ctx context.Context, v *adviceView) error {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -38,12 +38,17 @@ func (h *hook) run(ctx context.Context, v *adviceView) error {
 	}
 	timed, cancel := context.WithTimeout(ctx, h.within)
 	defer cancel()
+	group, release, err := ownGroup()
+	if err != nil {
+		return err
+	}
+	defer release()
 	var said tail
 	cmd := exec.CommandContext(timed, "/bin/sh", "-c", h.command)
 	cmd.Env = append(os.Environ(), v.variables()...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(append(text, '\n')), &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: group}
+	cmd.Cancel = func() error { return syscall.Kill(-group, syscall.SIGKILL) }
 	cmd.WaitDelay = hookGrace // for what it has started and left behind with its output
 	err = cmd.Run()
 	said.show(h.out)
@@ -57,6 +62,26 @@ func (h *hook) run(ctx context.Context, v *adviceView) error {
 	default:
 		return err
 	}
+}
+
+// ownGroup makes a process group that is killed with this process, however that ends: its
+// leader waits for the end of a pipe that only this process holds. release ends the leader
+// alone.
+func ownGroup() (group int, release func(), err error) {
+	leader := exec.Command("/bin/sh", "-c", "read -r _; kill -9 0") //nolint:noctx // it ends by release
+	leader.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	held, err := leader.StdinPipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := leader.Start(); err != nil {
+		return 0, nil, err
+	}
+	return leader.Process.Pid, func() {
+		_ = leader.Process.Kill() // first: it must not see the end of the pipe
+		_ = leader.Wait()
+		_ = held.Close()
+	}, nil
 }
 
 // variables are the environment of a hook. What is not known is empty.

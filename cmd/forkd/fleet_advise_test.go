@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -416,6 +418,40 @@ func pidIn(t *testing.T, file string) int {
 func alive(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(text), ") Z ")
+}
+
+// What a hook runs ends with an adviser that is killed: the next one runs its own.
+func TestHookOfKilled(t *testing.T) {
+	const within = "FORKD_TEST_HOOK_DIR"
+	if dir := os.Getenv(within); dir != "" { // the adviser
+		h := hook{command: "cd " + dir + " && { sleep 600 & echo $! >child; echo $$ >started; mv started shell; wait; }", within: time.Hour, out: io.Discard}
+		t.Fatal(h.run(t.Context(), &adviceView{App: "shop"}))
+	}
+	dir := t.TempDir()
+	adviser := exec.Command(os.Args[0], "-test.run=^TestHookOfKilled$")
+	adviser.Env = append(os.Environ(), within+"="+dir)
+	if err := adviser.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(scriptTimeout); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(dir, "shell")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the hook does not start")
+		}
+	}
+	shell, child := pidIn(t, filepath.Join(dir, "shell")), pidIn(t, filepath.Join(dir, "child"))
+	group, err := syscall.Getpgid(shell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = adviser.Process.Kill()
+	_ = adviser.Wait()
+	defer func() { _ = syscall.Kill(-group, syscall.SIGKILL) }() // what is left when this fails
+	for _, pid := range []int{shell, child, group} {
+		reap(t, pid)
+	}
 }
 
 // A list that is too long for a variable is cut between two names.

@@ -162,9 +162,14 @@ func TestTotals(t *testing.T) {
 		t.Error(d)
 	}
 	huge := good
-	huge.Connections = n(mostNumber)
-	if got := totals(slices.Repeat([]Host{huge}, 5000)); *got.Connections != mostNumber {
-		t.Error(*got.Connections)
+	huge.Connections, huge.Capacity, huge.Wanted, huge.Ready = n(mostNumber), n(mostNumber/2), n(mostNumber), n(mostNumber)
+	got = totals(slices.Repeat([]Host{huge}, 5000))
+	want = Totals{
+		Hosts: 5000, Serving: 5000, Wanted: mostNumber, Ready: mostNumber,
+		Connections: n(mostNumber), Capacity: n(mostNumber), Utilization: new(200.0), Generations: []int64{2},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,6 +22,7 @@ const (
 	pageHosts = 500     // hosts of one round trip
 	pageReads = 3       // pages that are read at the same time
 	maxField  = 1 << 20 // bytes of a field
+	maxRows   = 1 << 20 // workers of all hosts: a row is 4 bytes in Redis, and 150 here and in JSON
 
 	nodeTimeout = 2 * time.Second // for the time of a node of a Cluster, and for who leads
 )
@@ -68,7 +70,7 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	if err := CheckApp(app); err != nil {
 		return Fleet{}, err
 	}
-	q := query{client: r.client, keys: keys{app}}
+	q := query{client: r.client, keys: keys{app}, workers: withWorkers}
 	for _, name := range fieldNames(withWorkers) {
 		q.fields = append(q.fields, name)
 	}
@@ -94,6 +96,9 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 	f.Hosts, err = q.all(ctx, listed.Val())
 	if err != nil {
 		return Fleet{}, fmt.Errorf("cannot read the hosts of %s: %w", app, err)
+	}
+	if q.unread.Load() && f.Problem == "" {
+		f.Problem = fmt.Sprintf("its hosts report more than %d workers: those of some hosts are not read", maxRows)
 	}
 	slices.SortFunc(f.Hosts, func(a, b Host) int { return strings.Compare(a.ID, b.ID) })
 	f.Totals = totals(f.Hosts)
@@ -127,10 +132,13 @@ func (r *Reader) reload(ctx context.Context) {
 
 // query is one query of a fleet.
 type query struct {
-	client redis.UniversalClient
-	keys   keys
-	fields []any // of each host
-	now    time.Time
+	client  redis.UniversalClient
+	keys    keys
+	workers bool  // they are the last of the fields
+	fields  []any // of each host
+	now     time.Time
+	rows    atomic.Int64 // workers that were read
+	unread  atomic.Bool  // there are more
 }
 
 // all reads the listed hosts, some pages in parallel. The first failure cancels the
@@ -245,7 +253,12 @@ func (q *query) ask(ctx context.Context, listed []redis.Z) ([]Host, error) {
 			return nil, errNotRedis
 		default:
 			expires := time.UnixMilli(int64(min(max(z.Score, 0), 1<<47)))
+			if last := &values[len(values)-1]; q.workers && *last != "" && q.rows.Load() >= maxRows {
+				*last = ""
+				q.unread.Store(true)
+			}
 			hosts[i] = parseHost(id, values, q.now, expires)
+			q.rows.Add(int64(len(hosts[i].Workers)))
 		}
 		replies[i] = nil
 	}

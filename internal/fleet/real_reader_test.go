@@ -282,3 +282,32 @@ func TestRealFollowing(t *testing.T) {
 		t.Errorf("it ended with %v", err)
 	}
 }
+
+// Rows of workers take far more memory than in Redis: of all hosts together, so many are
+// read.
+func TestRealManyRows(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	const hosts, rows = 300, 4096
+	workers := `{"slot":[` + strings.Repeat("0,", rows-1) + `0],"state":[` + strings.Repeat(`"",`, rows-1) + `""]}`
+	now := fmt.Sprint(s.now())
+	for i := range hosts {
+		id := fmt.Sprint("web-", i)
+		s.do("ZADD", "forkd:{shop}:hosts", "inf", id)
+		s.do("HSET", "forkd:{shop}:host:"+id, "schema", "1", "host", id, "state", "ready", "updated_at", now, "workers", workers)
+	}
+	f := look(t, open(t, fleet.Settings{URL: "redis://" + s.address}))
+	total, none := 0, 0
+	for _, h := range f.Hosts {
+		if total += len(h.Workers); h.Workers == nil {
+			none++
+		}
+		if h.Problem != "" || h.State != "ready" {
+			t.Fatalf("%+v", h)
+		}
+	}
+	const most = 1 << 20
+	if total < most || total > most+8*rows || none != hosts-total/rows || f.Problem != "its hosts report more than 1048576 workers: those of some hosts are not read" {
+		t.Errorf("%d hosts, %d of them without workers, %d workers: %q", len(f.Hosts), none, total, f.Problem)
+	}
+}

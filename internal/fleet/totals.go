@@ -37,7 +37,7 @@ type Totals struct {
 func totals(hosts []Host) Totals {
 	t := Totals{Hosts: len(hosts), Generations: []int64{}}
 	var counted []*Host
-	used, room := int64(0), int64(0)
+	used, room := 0.0, 0.0
 	for i := range hosts {
 		h := &hosts[i]
 		if h.Vanished {
@@ -58,11 +58,11 @@ func totals(hosts []Host) Totals {
 		if h.Twin != "" {
 			t.Twins++
 		}
-		t.Wanted += valueOr0(h.Wanted)
-		t.Ready += valueOr0(h.Ready)
+		t.Wanted = Sum(t.Wanted, valueOr0(h.Wanted))
+		t.Ready = Sum(t.Ready, valueOr0(h.Ready))
 		counted = append(counted, h)
 		if h.Connections != nil && h.Capacity != nil {
-			used, room = used+*h.Connections, room+*h.Capacity
+			used, room = used+float64(*h.Connections), room+float64(*h.Capacity)
 		}
 		if h.Generation != nil {
 			t.Generations = append(t.Generations, *h.Generation)
@@ -73,7 +73,7 @@ func totals(hosts []Host) Totals {
 	t.Connections = total(counted, func(h *Host) *int64 { return h.Connections })
 	t.Capacity = total(counted, func(h *Host) *int64 { return h.Capacity })
 	if room > 0 {
-		t.Utilization = new(100 * float64(used) / float64(room))
+		t.Utilization = new(100 * used / room)
 	}
 	return t
 }
@@ -85,15 +85,19 @@ func valueOr0(n *int64) int64 {
 	return *n
 }
 
-// total sums up a figure of hosts, up to the largest number that JSON carries. It is
-// nil if a host that is not starting does not know it, or none does.
+// Sum is a + b, two figures of reports, at most the largest number that JSON carries: 1,024
+// reports of strangers would make an int64 negative.
+func Sum(a, b int64) int64 { return min(a+b, mostNumber) }
+
+// total sums up a figure of hosts. It is nil if a host that is not starting does not know
+// it, or none does.
 func total(hosts []*Host, figure func(*Host) *int64) *int64 {
 	var sum int64
 	known := false
 	for _, h := range hosts {
 		switch part := figure(h); {
 		case part != nil:
-			sum, known = min(sum+*part, mostNumber), true
+			sum, known = Sum(sum, *part), true
 		case h.State != control.StateStarting:
 			return nil
 		}

@@ -1,9 +1,9 @@
 package fleetserve
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -56,11 +56,8 @@ func (s *server) fleet(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	var parts [][]byte
-	for _, now := range states {
-		parts = append(parts, now.list(r.URL.Query().Get("workers") == "1"))
-	}
-	answerJSON(w, append(append([]byte("["), bytes.Join(parts, []byte(","))...), ']'))
+	workers := r.URL.Query().Get("workers") == "1"
+	answerList(w, states, func(now *state) []byte { return now.list(workers) })
 }
 
 // states are the newest states of all apps. An error says that one can't be read.
@@ -123,16 +120,23 @@ func (s *server) targets(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	groups := []targetGroup{}
-	for _, now := range states {
-		for i := range now.fleet.Hosts {
-			h := &now.fleet.Hosts[i]
+	answerList(w, states, func(now *state) []byte { return now.targets() })
+}
+
+// groups returns the elements of /v1/sd, with commas between; they are encoded once, when
+// they are asked for.
+func (s *state) groups() func() []byte {
+	return sync.OnceValue(func() []byte {
+		groups := []targetGroup{}
+		for i := range s.fleet.Hosts {
+			h := &s.fleet.Hosts[i]
 			if target := metricsTarget(h); target != "" && !h.Vanished {
-				groups = append(groups, targetGroup{[]string{target}, map[string]string{"__meta_forkd_app": now.app, "host": h.ID}})
+				groups = append(groups, targetGroup{[]string{target}, map[string]string{"__meta_forkd_app": s.app, "host": h.ID}})
 			}
 		}
-	}
-	answerJSON(w, encoded(groups))
+		text := encoded(groups)
+		return text[1 : len(text)-1]
+	})
 }
 
 // metricsTarget is where others reach the metrics of a host; "" if nowhere. Where its
@@ -181,6 +185,28 @@ func (s *server) host(w http.ResponseWriter, r *http.Request) {
 		Host    *fleet.Host `json:"host"`
 		History history     `json:"history"`
 	}{h, history{Every: now.history.Every, Connections: now.hosts[id]}}))
+}
+
+// answerList answers with a JSON list of what there is of each state: some elements, or
+// none. They may be megabytes, and a client may take them slowly or not at all, so they are
+// written as they are: there is no copy for each client.
+func answerList(w http.ResponseWriter, states []*state, of func(*state) []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	before := []byte("[")
+	for _, now := range states {
+		text := of(now)
+		if len(text) == 0 {
+			continue
+		}
+		_, _ = w.Write(before) // a client that does not take it has left
+		_, _ = w.Write(text)
+		before = []byte(",")
+	}
+	end := "]\n"
+	if before[0] == '[' {
+		end = "[]\n"
+	}
+	_, _ = io.WriteString(w, end)
 }
 
 func answerJSON(w http.ResponseWriter, text []byte) {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +79,38 @@ func TestFleet(t *testing.T) {
 		pass(1)
 		expect(t, s, "/v1/fleet", 503, `{"error":"cannot read shop in Redis: LOADING"}`)
 		expect(t, s, "/v1/fleet?app=shop", 503, `{"error":"cannot read Redis: LOADING"}`)
+	})
+}
+
+// given notes what it is given to write, not a copy.
+type given struct {
+	http.ResponseWriter
+
+	parts [][]byte
+}
+
+func (g *given) Write(p []byte) (int, error) {
+	g.parts = append(g.parts, p)
+	return len(p), nil
+}
+
+// Lists may be megabytes, and clients may not read: all are written the same bytes.
+func TestListsAreShared(t *testing.T) {
+	t.Parallel()
+	bubble(t, still, func(t *testing.T, s *server, _ *synthetic) {
+		for _, path := range []string{"/v1/fleet", "/v1/fleet?workers=1", "/v1/sd"} {
+			one, two := given{ResponseWriter: httptest.NewRecorder()}, given{ResponseWriter: httptest.NewRecorder()}
+			for _, w := range []http.ResponseWriter{&one, &two} {
+				r := httptest.NewRequest(http.MethodGet, path, nil)
+				r.Host = "localhost"
+				s.handler().ServeHTTP(w, r)
+			}
+			longest := func(a, b []byte) int { return len(a) - len(b) }
+			a, b := slices.MaxFunc(one.parts, longest), slices.MaxFunc(two.parts, longest)
+			if len(a) < 50 || &a[0] != &b[0] {
+				t.Errorf("%s: each client has its own %d bytes", path, len(a))
+			}
+		}
 	})
 }
 

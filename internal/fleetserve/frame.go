@@ -122,7 +122,7 @@ func (s *state) encode(f frame) []byte {
 func sumUp(hosts []fleet.Host) (all sums) {
 	add := func(to **int64, part *int64) {
 		if part != nil {
-			*to = new(valueOr(*to, 0) + *part)
+			*to = new(fleet.Sum(valueOr(*to, 0), *part))
 		}
 	}
 	for i := range hosts {

@@ -42,7 +42,9 @@ type state struct {
 
 	delta []byte                    // an SSE frame with what is new since the version before
 	full  func() []byte             // an SSE frame with everything
-	list  func(workers bool) []byte // the answer of /v1/fleet
+	list  func(workers bool) []byte // an element of /v1/fleet
+
+	targets func() []byte // elements of /v1/sd
 
 	newer chan struct{} // closed when there is a newer state
 	gone  bool          // the app is not watched any more
@@ -93,7 +95,7 @@ func (s *state) next(r reading, limits limits, c common) *state {
 	n.full = sync.OnceValue(func() []byte {
 		return n.encode(frame{common: c, full: true, events: n.events, rows: n.rows})
 	})
-	n.list = n.lists()
+	n.list, n.targets = n.lists(), n.groups()
 	return n
 }
 

@@ -215,6 +215,16 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Figures of strangers, however large, make no sum negative.
+func TestHugeSums(t *testing.T) {
+	t.Parallel()
+	n := int64(1) << 53
+	all := sumUp(slices.Repeat([]fleet.Host{{Queue: &n, Refused: &n, Moved: &n}}, 1100))
+	if *all.Queue != n || *all.Refused != n || *all.Moved != n {
+		t.Errorf("%d %d %d", *all.Queue, *all.Refused, *all.Moved)
+	}
+}
+
 // A viewer who does not read is disconnected; the others see no difference.
 func TestViewerNeverReads(t *testing.T) {
 	t.Parallel()

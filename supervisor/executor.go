@@ -21,6 +21,7 @@ import (
 	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/procfs"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/state"
 )
@@ -389,8 +390,14 @@ func (e *executor) released(id pool.ID) {
 
 func (e *executor) reopenLogs() { go output.Reopen(e.logFiles, e.logged, e.log) }
 
-// hasTerminal reports whether this process has a controlling terminal (tty(4)).
+// hasTerminal reports whether this process has a controlling terminal (tty(4)), and keeps
+// it: the session loses it just after its leader's end has sent SIGHUP (setsid(2)).
 func (e *executor) hasTerminal() bool {
+	leader, _ := unix.Getsid(0) // 0: of another pid namespace
+	fields, err := procfs.Stat(leader)
+	if leader > 0 && (err == nil && procfs.Exits(fields) || errors.Is(unix.Kill(leader, 0), unix.ESRCH)) {
+		return false
+	}
 	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false

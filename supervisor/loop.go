@@ -64,8 +64,8 @@ type loop struct {
 	commands commandIDs // of the fleet, that were executed
 	quit     *pool.AppExited
 
-	hadTerminal bool      // at the start
-	hungUpAt    time.Time // the last SIGHUP
+	hadTerminal bool      // at the start, and it has not closed
+	hungUpAt    time.Time // when that was noticed; zero: it has not
 	stoppingAt  time.Time // when the stop was asked for; zero: it has not been
 
 	busyAt    time.Time // when a message came last; zero: trimmed since
@@ -109,6 +109,7 @@ func (l *loop) run() pool.AppExited {
 			for _, ev := range l.executor.inspect() {
 				l.step(ev)
 			}
+			l.seeTerminal(time.Now())
 			l.trim(time.Now())
 		case <-watchdog:
 			l.manager.notifier.Tell("WATCHDOG=1") // from here: it is this loop that must not hang

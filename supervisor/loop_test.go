@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
 )
@@ -330,28 +331,46 @@ func TestScaleWithinBounds(t *testing.T) {
 	})
 }
 
-// A terminal that closes sends SIGHUP by the kernel and by the shell: that is one
-// reload. Elsewhere two are two.
-func TestHangupIsOneReload(t *testing.T) {
+// A terminal that closes reloads nothing, though the kernel and the shell send SIGHUP for it,
+// soon after or before the loss is noticed. Later ones are somebody's, as are all elsewhere.
+func TestHangUp(t *testing.T) {
 	for _, c := range []struct {
 		before, after bool // there is a terminal
-		apart         time.Duration
+		late, apart   time.Duration
 		rolls         int
 	}{
-		{true, false, 0, 1}, {true, false, sameRequest, 2}, {true, true, 0, 2}, {false, false, 0, 2},
+		{true, false, 0, 0, 0},
+		{true, false, 0, hangUpTime / 2, 0},
+		{true, false, inspectInterval, inspectInterval / 2, 0},
+		{true, false, 0, hangUpTime, 1},
+		{true, false, hangUpTime + inspectInterval, 0, 2}, // disown: nobody has sent one
+		{true, true, 0, 0, 2},
+		{false, false, 0, 0, 2},
 	} {
 		e := &fakeEffects{drain: time.Second}
 		e.terminal.Store(c.before)
+		var said int
 		inBubble(t, e, Defaults(), func(l *loop) {
 			time.Sleep(time.Minute)
 			e.terminal.Store(c.after)
+			time.Sleep(c.late)
 			e.signals <- syscall.SIGHUP
 			time.Sleep(c.apart)
 			e.signals <- syscall.SIGHUP
 			time.Sleep(time.Minute)
+			synctest.Wait()
+			for _, ev := range l.events.After(0).Events {
+				if ev.Type == control.EventTerminalClosed {
+					said++
+				}
+			}
 		})
-		if len(e.prepared) != c.rolls {
-			t.Errorf("%+v: %d reloads", c, len(e.prepared))
+		want := 0
+		if c.before && !c.after {
+			want = 1
+		}
+		if len(e.prepared) != c.rolls || said != want {
+			t.Errorf("%+v: %d reloads, said %d times", c, len(e.prepared), said)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/pool"
 )
 
@@ -22,9 +23,12 @@ func listenForSignals() <-chan os.Signal {
 }
 
 // sameRequest is how long after a signal another one is the same request. A launcher
-// that forwards ^C (npx, uv, timeout) sends what the terminal has sent already; when a
-// terminal closes, the kernel and the shell both send SIGHUP.
+// that forwards ^C (npx, uv, timeout) sends what the terminal has sent already.
 const sameRequest = 500 * time.Millisecond
+
+// hangUpTime is how long after the end of the terminal SIGHUP is about that: the kernel
+// sends it to the session's leader and the foreground group, a shell to its jobs.
+const hangUpTime = 2 * time.Second
 
 // signal acts on a signal to the master.
 func (l *loop) signal(sig os.Signal) {
@@ -54,10 +58,9 @@ func (l *loop) signal(sig os.Signal) {
 			l.step(pool.StandbyRequested{})
 		}
 	case syscall.SIGHUP:
-		again := l.hadTerminal && time.Since(l.hungUpAt) < sameRequest && !l.executor.hasTerminal()
-		l.hungUpAt = time.Now()
-		if again {
-			l.log.Info("reloading already: the terminal has closed", "by", name)
+		l.seeTerminal(time.Now())
+		if !l.hungUpAt.IsZero() && time.Since(l.hungUpAt) < hangUpTime {
+			l.log.Info("nothing is reloaded: the terminal has closed", "by", name)
 			return
 		}
 		l.log.Info("reload requested", "by", name)
@@ -75,4 +78,15 @@ func (l *loop) scaleBy(n int, name string) {
 	if err := l.scale(l.pool.Wanted() + n); err != nil {
 		l.log.Warn("nothing has changed", "by", name, "why", err)
 	}
+}
+
+// seeTerminal notices that the terminal of the start has closed.
+func (l *loop) seeTerminal(now time.Time) {
+	if !l.hadTerminal || l.executor.hasTerminal() {
+		return
+	}
+	l.hadTerminal, l.hungUpAt = false, now
+	const text = `the terminal has closed: the app goes on; what it writes is in forkd logs, and nowhere with log.mode = "inherit"`
+	l.log.Warn(text)
+	l.events.Add(control.Event{Type: control.EventTerminalClosed, Reason: text})
 }

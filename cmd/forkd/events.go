@@ -118,7 +118,7 @@ func eventStyle(kind string) style {
 	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack, control.EventOverloaded:
 		return red
 	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventStalled, control.EventReplaceFailed,
-		control.EventListeningAgain, control.EventSocketSpoilt, control.EventPortShared, fleet.EventUnreadable:
+		control.EventListeningAgain, control.EventSocketSpoilt, control.EventPortShared, control.EventTerminalClosed, fleet.EventUnreadable:
 		return yellow
 	case control.EventReady, control.EventRollDone, control.EventUp, control.EventResumed, control.EventRecovered:
 		return green

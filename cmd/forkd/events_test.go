@@ -10,7 +10,7 @@ import (
 func TestEventColors(t *testing.T) {
 	for kind, want := range map[string]style{
 		control.EventCrashed: red, control.EventFailed: red, control.EventRollFailed: red, control.EventRolledBack: red,
-		control.EventBackoff: yellow, control.EventDraining: yellow, control.EventLeftover: yellow, control.EventListeningAgain: yellow,
+		control.EventBackoff: yellow, control.EventDraining: yellow, control.EventLeftover: yellow, control.EventListeningAgain: yellow, control.EventTerminalClosed: yellow,
 		control.EventOverloaded: red, control.EventStalled: yellow, control.EventReplaceFailed: yellow, control.EventRecovered: green,
 		control.EventReady: green, control.EventRollDone: green, control.EventUp: green, control.EventResumed: green,
 		control.EventExited: plain, control.EventReplaced: plain, control.EventScaled: plain, control.EventDown: plain, control.EventRollStarted: plain,

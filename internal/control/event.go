@@ -50,7 +50,8 @@ const (
 	EventRuntimeLost     = "runtime_lost"     // files of the app's directory have been removed and can't be made again
 	EventRuntimeRestored = "runtime_restored" // they are there again
 	EventLeftover        = "leftover"
-	EventDown            = "down" // the last of an app's
+	EventTerminalClosed  = "terminal_closed" // the one that the master was started in
+	EventDown            = "down"            // the last of an app's
 )
 
 // EventPage holds the events after a sequence number.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -102,13 +101,5 @@ func ends(pid int) bool {
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
 	}
-	const flags, pending = 9 - 3, 31 - 3 // the state is field 3
-	if len(fields) <= pending {
-		return false
-	}
-	const exiting = 0x4 // PF_EXITING in include/linux/sched.h
-	flag, _ := strconv.ParseUint(string(fields[flags]), 10, 64)
-	signals, _ := strconv.ParseUint(string(fields[pending]), 10, 64)
-	state := fields[0][0]
-	return state == 'Z' || state == 'X' || flag&exiting != 0 || signals&(1<<(unix.SIGKILL-1)) != 0
+	return procfs.Exits(fields)
 }

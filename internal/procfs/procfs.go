@@ -66,6 +66,20 @@ func Stat(pid int) (fields [][]byte, err error) {
 	return bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:]), nil
 }
 
+// Exits reports whether a process with these fields of Stat has ended or is about to: it
+// has been sent SIGKILL, or is exiting.
+func Exits(fields [][]byte) bool {
+	const flags, pending = 9 - 3, 31 - 3 // the state is field 3
+	if len(fields) <= pending {
+		return false
+	}
+	const exiting = 0x4 // PF_EXITING in include/linux/sched.h
+	flag, _ := strconv.ParseUint(string(fields[flags]), 10, 64)
+	signals, _ := strconv.ParseUint(string(fields[pending]), 10, 64)
+	state := fields[0][0]
+	return state == 'Z' || state == 'X' || flag&exiting != 0 || signals&(1<<(unix.SIGKILL-1)) != 0
+}
+
 // Files returns the targets of a process's descriptors.
 func Files(pid int) (files []string) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)

@@ -52,6 +52,14 @@ func of(dir string) []process {
 	return found
 }
 
+// adopt has the test reap the masters that forkd start has left running.
+func (h *harness) adopt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: adopt")
+	}
+	h.noteOrphans(ts.Getenv("FORKD_RUNTIME_DIR"))
+}
+
 // noteOrphans notes every process of a script whose master is about to be killed.
 func (h *harness) noteOrphans(dir string) {
 	h.mu.Lock()

@@ -73,7 +73,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 	root.SetFlagErrorFunc(flagError)
 	fleet := fleetCommand(std)
 	root.AddCommand(
-		runCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
+		runCommand(std), startCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
 		drainCommand(std), resumeCommand(std), describeCommand(std), logsCommand(std), eventsCommand(std), topCommand(std), sendCommand(std),
 		pidCommand(std), checkCommand(std), doctorCommand(std), unitCommand(std), fleet, completionCommand(std), versionCommand(std), presetsTopic(),
 	)

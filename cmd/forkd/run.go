@@ -104,14 +104,22 @@ func loads(cmd *cobra.Command, flags *config.Flags) {
 
 // load reads the settings that the rest of the command line asks for.
 func load(cmd *cobra.Command, flags *config.Flags, args []string) (supervisor.Config, error) {
-	app, command, err := target(cmd.Flags(), args)
+	app, command, err := named(cmd, args)
 	if err != nil {
-		return supervisor.Config{}, flagError(cmd, err)
-	}
-	if help, _ := cmd.Flags().GetBool("help"); help {
-		return supervisor.Config{}, pflag.ErrHelp // cobra prints it
+		return supervisor.Config{}, err
 	}
 	return config.Load(flags, app, command)
+}
+
+// named is target for a command. It may be called once: it parses the flags behind a name.
+func named(cmd *cobra.Command, args []string) (app string, command []string, err error) {
+	if app, command, err = target(cmd.Flags(), args); err != nil {
+		return "", nil, flagError(cmd, err)
+	}
+	if help, _ := cmd.Flags().GetBool("help"); help {
+		return "", nil, pflag.ErrHelp // cobra prints it
+	}
+	return app, command, nil
 }
 
 // target tells the name of an app from a command, and from a file that belongs behind

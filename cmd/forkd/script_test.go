@@ -58,6 +58,7 @@ func TestMain(m *testing.M) {
 // TestScript runs testdata/script/*.txtar, one behaviour each. Beside
 // testscript's own commands a script has
 //
+//	adopt                         the test reaps the masters that forkd start has left running
 //	expand FILE TEMPLATE          writes the template with the script's variables replaced
 //	freeport VAR...               sets VAR to a port that nobody listens on; VAR+N: nor on the N after it
 //	memory APP MIB                the master has never used more memory than that
@@ -96,6 +97,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"adopt":     h.adopt,
 			"expand":    expand,
 			"fakehosts": fakeHosts,
 			"freeport":  h.freeport,

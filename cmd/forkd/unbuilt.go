@@ -12,7 +12,6 @@ type refused struct {
 func refusals() []*cobra.Command {
 	var commands []*cobra.Command
 	for _, r := range []refused{
-		{[]string{"start"}, "start is not built yet: use forkd run, under systemd or with &"},
 		{[]string{"upgrade"}, "upgrade is not built yet: stop the app and run it again"},
 		{[]string{"roll"}, "roll is forkd reload --keep-config APP on this host, and forkd fleet roll APP on all"},
 	} {

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
 const maxFile = 1 << 20
@@ -129,4 +132,23 @@ func cause(err error) error {
 		return failed.Err
 	}
 	return err
+}
+
+// Names returns the apps that have a file of their own, /etc/forkd/APP.toml or
+// ~/.config/forkd/APP.toml, in their order, each once.
+func Names() ([]string, error) {
+	h, err := thisHost()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, directory := range []string{h.etc, h.home} {
+		entries, _ := os.ReadDir(directory) // without one there are none
+		for _, e := range entries {
+			if name, ok := strings.CutSuffix(e.Name(), ".toml"); ok && control.ValidName(name) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names, nil
 }

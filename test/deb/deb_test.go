@@ -20,7 +20,7 @@ func TestPackage(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("it needs root to boot a systemd")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	made := exec.CommandContext(ctx, "make", "-C", "../..", "deb")
 	if out, err := made.CombinedOutput(); err != nil {
@@ -31,7 +31,7 @@ func TestPackage(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := exec.CommandContext(ctx, "../with-systemd", "bash", "testdata/lifecycle.sh", file)
-	used.Env = append(os.Environ(), "WITH_SYSTEMD_NET=private", "WITH_SYSTEMD_TIMEOUT=300")
+	used.Env = append(os.Environ(), "WITH_SYSTEMD_NET=private", "WITH_SYSTEMD_TIMEOUT=900")
 	var said bytes.Buffer
 	used.Stdout, used.Stderr = &said, &said
 	err = used.Run()

@@ -34,6 +34,21 @@ answers
 forkd reload shop
 first=$(pid)
 
+# In the background, without systemd: kept in a file of its own, and started by that.
+cd /var/tmp/shop
+forkd start --write other --workers 2 -- python3 -m http.server 8091
+grep -q '^command = \["python3", "-m", "http.server", "8091"\]$' /etc/forkd/other.toml
+forkd status -q other
+forkd start --write other -- python3 -m http.server 8092 && exit 1
+forkd stop other
+forkd start --all
+forkd status -q other
+curl -sf --max-time 60 localhost:8091/ >/dev/null
+forkd start --all | grep -q '^nothing to start'
+forkd stop other
+rm /etc/forkd/other.toml
+cd /
+
 # Upgraded: what runs goes on.
 dpkg -i "$deb"
 test "$(pid)" = "$first"

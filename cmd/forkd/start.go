@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/forkd/forkd/internal/config"
+	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/state"
+	"github.com/forkd/forkd/supervisor"
+)
+
+func startCommand(std stdio) *cobra.Command {
+	var flags config.Flags
+	var all, write bool
+	cmd := &cobra.Command{
+		Use:   "start [flags] [APP] [-- COMMAND ARGS...]",
+		Short: "run an app in the background",
+		Long: `start is run, in the background: it waits until the workers are ready, showing
+how far they are, then prints the table. If none gets ready it prints the last
+lines of one that failed, stops what it has started, and exits 1. What the app
+writes goes to its state directory: forkd logs.
+
+With --write it keeps flags and command in the app's file too: /etc/forkd/APP.toml
+of root, ~/.config/forkd/APP.toml of others. With --all it starts every app that
+has a file there and does not run. At boot systemd does it: forkd unit.`,
+		Example: `  forkd start -- node server.js
+  forkd start --write shop --listen :8080 -- ./server
+  forkd start shop
+  forkd start --all`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case all && (len(args) > 0 || len(flags.Args()) > 0 || write):
+				return usage("--all starts every app that has a file: it takes no other argument")
+			case all:
+				return startAll(cmd.Context(), std)
+			case flags.FromStdin():
+				return usage("start can't read the settings from standard input: put them into a file")
+			}
+			app, command, err := named(cmd, args)
+			if err != nil {
+				return err
+			}
+			cfg, err := config.Load(&flags, app, command)
+			if err != nil {
+				return err
+			}
+			if write {
+				if len(command) == 0 {
+					return usage("--write keeps a command: write forkd start --write %s -- ./server", app)
+				}
+				path, err := config.Write(&flags, cfg.Name, command)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(std.out, "%s: written to %s\n", cfg.Name, path)
+				return start(cmd.Context(), std, cfg, []string{cfg.Name})
+			}
+			words := flags.Args()
+			if app != "" {
+				words = append(words, app)
+			}
+			if len(command) > 0 {
+				words = append(append(words, "--"), command...)
+			}
+			return start(cmd.Context(), std, cfg, words)
+		},
+	}
+	loads(cmd, &flags)
+	cmd.Flags().BoolVar(&all, "all", false, "every app that has a file and does not run")
+	cmd.Flags().BoolVar(&write, "write", false, "keep the settings in the app's file too")
+	return cmd
+}
+
+// startAll goes on after a failure and returns the first.
+func startAll(ctx context.Context, std stdio) error {
+	names, err := config.Names()
+	if err != nil {
+		return err
+	}
+	var first error
+	started := 0
+	for _, name := range names {
+		if _, err := control.Find(name); !is[*control.NoAppError](err) {
+			continue
+		}
+		started++
+		cfg, err := config.Load(new(config.Flags), name, nil)
+		if err == nil {
+			err = start(ctx, std, cfg, []string{name})
+		}
+		if err != nil {
+			_, text := exitCode(err)
+			fmt.Fprintln(std.err, "forkd: "+sanitize(text))
+			if first == nil {
+				first = &exit{exitFailed, ""}
+			}
+		}
+	}
+	if started == 0 {
+		fmt.Fprintln(std.out, "nothing to start: every app that has a file runs")
+	}
+	return first
+}
+
+// start runs a master with these words, apart from this process and its terminal, and
+// waits until its workers are ready.
+func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string) error {
+	if at, err := control.Find(cfg.Name); err == nil {
+		return fmt.Errorf("%s runs already: forkd reload %s reads its settings again", at.Name, at.Name)
+	} else if !is[*control.NoAppError](err) {
+		return err
+	}
+	if cfg.Log.Directory == "" && cfg.Log.Mode != "inherit" {
+		root := state.Root()
+		if root == "" {
+			return errors.New("there is no state directory to keep the log in: set FORKD_STATE_DIR, or HOME")
+		}
+		words = append([]string{"--log-directory=" + filepath.Join(root, cfg.Name, "log")}, words...)
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	m, err := launch(words)
+	if err != nil {
+		return err
+	}
+	return m.await(ctx, std, cfg.Name)
+}
+
+// launched is a master in a session of its own.
+type launched struct {
+	cmd   *exec.Cmd
+	ended chan error // its end, once
+
+	mu   sync.Mutex
+	said []string // the last lines on its stderr
+}
+
+const linesSaid = 20
+
+// launch starts `forkd run`. What it writes is read while this process lives; its own log
+// goes to files.
+func launch(words []string) (*launched, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("cannot find forkd: %w", err)
+	}
+	m := &launched{cmd: exec.Command(self, append([]string{"run"}, words...)...), ended: make(chan error, 1)}
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a pipe: %w", err)
+	}
+	m.cmd.Stderr = write
+	err = m.cmd.Start()
+	write.Close()
+	if err != nil {
+		read.Close()
+		return nil, fmt.Errorf("cannot run forkd: %w", err)
+	}
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		m.read(read)
+	}()
+	go func() {
+		err := m.cmd.Wait()
+		<-copied
+		m.ended <- err
+	}()
+	return m, nil
+}
+
+// read keeps the last lines.
+func (m *launched) read(from io.Reader) {
+	lines := bufio.NewReader(from)
+	for {
+		line, err := lines.ReadString('\n')
+		if line = strings.TrimSpace(line); line != "" {
+			m.mu.Lock()
+			m.said = append(m.said[max(0, len(m.said)+1-linesSaid):], line)
+			m.mu.Unlock()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// A start in which no worker has been ready after so many ends is given up.
+const hopeless = 6
+
+// await shows progress until the workers are ready. A start that comes to nothing is undone.
+func (m *launched) await(ctx context.Context, std stdio, name string) error {
+	began := time.Now()
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	shown := ""
+	var failed []string // the last known of a worker that failed
+	for {
+		select {
+		case err := <-m.ended:
+			return m.gone(std, name, failed, err)
+		case <-ctx.Done():
+			return m.undo(std, name, failed, "interrupted")
+		case <-poll.C:
+		}
+		client, app := m.ask(name)
+		if client == nil {
+			continue
+		}
+		if lines := lastFailure(ctx, client, &app); lines != nil {
+			failed = lines
+		}
+		client.Close()
+		t := &app.Totals
+		switch text := fmt.Sprintf("%s: %d of %d ready", name, t.Ready, t.Wanted); {
+		case app.State != control.StateStarting && app.AllReady():
+			fmt.Fprintf(std.out, "%s: ready, after %.1fs\n", name, time.Since(began).Seconds())
+			return printStatus(ctx, std, name, false)
+		case app.State == control.StateReady: // after ready.timeout, with some
+			_ = printStatus(ctx, std, name, false)
+			return fmt.Errorf("%s serves with %d of %d workers: forkd describe %s says why", name, t.Ready, t.Wanted, name)
+		case t.Ready == 0 && t.Restarts >= hopeless-1 && failed != nil:
+			return m.undo(std, name, failed, "no worker gets ready")
+		case text != shown:
+			fmt.Fprintln(std.out, text)
+			shown = text
+		}
+	}
+}
+
+// ask returns a client of this master, and its status; nil while it does not answer.
+func (m *launched) ask(name string) (*control.Client, control.App) {
+	at, err := control.Find(name)
+	if err != nil {
+		return nil, control.App{}
+	}
+	client, err := control.Connect(at)
+	if err != nil {
+		return nil, control.App{}
+	}
+	if app, err := client.Status(context.Background()); err == nil && app.PID == m.cmd.Process.Pid { // it has a timeout of its own
+		return client, app
+	}
+	client.Close()
+	return nil, control.App{}
+}
+
+// lastFailure is how the last worker ended, with its last lines; nil if none has.
+func lastFailure(ctx context.Context, client *control.Client, app *control.App) []string {
+	if app.Totals.Restarts == 0 && app.Totals.Ready > 0 {
+		return nil
+	}
+	d, err := client.Describe(ctx)
+	if err != nil || len(d.History) == 0 {
+		return nil
+	}
+	last := d.History[len(d.History)-1]
+	lines := []string{fmt.Sprintf("slot %d, pid %d: %s", last.Slot, last.PID, last.Reason)}
+	for _, line := range last.Output[max(0, len(last.Output)-linesSaid):] {
+		lines = append(lines, "  | "+line)
+	}
+	return lines
+}
+
+// undo ends a master that has come to nothing.
+func (m *launched) undo(std stdio, name string, failed []string, why string) error {
+	_ = m.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-m.ended:
+	case <-time.After(time.Second):
+		_ = m.cmd.Process.Signal(syscall.SIGTERM) // once more: at once
+		<-m.ended
+	}
+	return m.failure(std, name, failed, why)
+}
+
+// gone is a master that has ended by itself, with what it said last.
+func (m *launched) gone(std stdio, name string, failed []string, ended error) error {
+	m.mu.Lock()
+	said := ""
+	if len(m.said) > 0 {
+		said = m.said[len(m.said)-1]
+	}
+	m.mu.Unlock()
+	text, ours := strings.CutPrefix(said, "forkd: ")
+	if status, ok := errors.AsType[*exec.ExitError](ended); ours && ok && status.ExitCode() == exitUsage {
+		return &exit{exitUsage, text}
+	}
+	if !ours {
+		text = "its master has ended"
+	}
+	return m.failure(std, name, failed, text)
+}
+
+// failure prints the lines of a worker, and returns the error.
+func (m *launched) failure(std stdio, name string, failed []string, why string) error {
+	s := screenOf(std.err)
+	for _, line := range failed {
+		fmt.Fprintln(std.err, s.cut(sanitize(line)))
+	}
+	if !strings.HasPrefix(why, name+":") {
+		why = name + " is not started: " + why
+	}
+	return &exit{exitFailed, why + ": forkd events " + name + " says what happened"}
+}

@@ -120,7 +120,7 @@ func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled,
 	}
 	select {
 	case <-w.ended:
-		return control.Rolled{Generation: w.result.Generation, Result: string(w.result.Result), Error: w.result.Why}, nil
+		return rolled(w.result), nil
 	case <-ctx.Done():
 		return control.Rolled{}, ctx.Err()
 	}

@@ -145,7 +145,11 @@ func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) ev
 			if a.Result != pool.ResultDone {
 				level = slog.LevelError
 			}
-			logWhy(log, level, "roll ended", a.Why, slog.Int("generation", a.Generation), slog.String("result", string(a.Result)))
+			text := "roll ended"
+			if a.Fault == pool.FaultConfiguration {
+				text = "roll refused"
+			}
+			logWhy(log, level, text, a.Why, slog.Int("generation", a.Generation), slog.String("result", string(a.Result)))
 		case pool.WorkerStalled:
 			level, text := slog.LevelWarn, "stalled"
 			if !a.Stalled {

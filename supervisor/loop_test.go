@@ -416,7 +416,7 @@ func TestSystemdIsToldOfAReload(t *testing.T) {
 	if !slices.Equal(order, want) {
 		t.Errorf("told %q, want the order %q", told, want)
 	}
-	failed := "STATUS=ready: 2/2 workers ready, generation 2; the last reload failed, rolled back: shop.toml:3: unknown key; nothing has been changed"
+	failed := "STATUS=ready: 2/2 workers ready, generation 2; the last reload failed, refused: shop.toml:3: unknown key; nothing has been changed"
 	if !slices.ContainsFunc(told, func(s string) bool { return s == "READY=1\n"+failed }) {
 		t.Errorf("told %q, want %q among it", told, failed)
 	}

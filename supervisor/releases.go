@@ -128,8 +128,8 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 	})
 	if e.reloading {
 		e.reloading, e.reloadFailed = false, nil
-		if a.Result != pool.ResultDone {
-			e.reloadFailed = &control.Failure{At: time.Now(), Error: a.String()}
+		if a.Fault == pool.FaultConfiguration {
+			e.reloadFailed = &control.Failure{At: time.Now(), Error: a.Why}
 		}
 	}
 	if r := e.current(e.pool.Summary().Generation); r != nil && e.agent != nil {

@@ -52,7 +52,7 @@ func (e *executor) snapshot(v pool.View) snapshot {
 		app.Roll = &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
 	}
 	if r := v.LastRoll; r != nil {
-		app.LastRoll = &control.Rolled{Generation: r.Generation, Result: string(r.Result), Error: r.Why}
+		app.LastRoll = new(rolled(*r))
 	}
 	for _, slot := range v.Slots {
 		queues := e.sockets.Queues(slot.Index)
@@ -244,4 +244,13 @@ func (r *release) wayOfSockets() string {
 		return passed + "; a worker's own bind(2) and listen(2) are not answered: " + why
 	}
 	return passed + "; and a worker's own bind(2) and listen(2) are answered with its slot's sockets"
+}
+
+// rolled is the shape of a roll that has ended.
+func rolled(r pool.RollEnded) control.Rolled {
+	out := control.Rolled{Generation: r.Generation, Result: string(r.Result), Error: r.Why, Fault: string(r.Fault)}
+	if r.Fault == pool.FaultProgram || r.Fault == pool.FaultReadiness {
+		out.Slot = &r.Slot
+	}
+	return out
 }

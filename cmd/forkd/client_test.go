@@ -135,11 +135,11 @@ func TestRollThatFailsIsExit1(t *testing.T) {
 		reload: func(context.Context) (control.Rolled, error) {
 			<-looks
 			<-looks // the first picture has been shown, then
-			return control.Rolled{Generation: 4, Result: "rolled_back", Error: "slot 0: exit status 3"}, nil
+			return control.Rolled{Generation: 4, Result: "rolled_back", Error: "slot 0: exit status 3", Fault: "program"}, nil
 		},
 	})
 	code, out, err := forkd(t, "reload", "--keep-config", "shop")
-	if code != exitFailed || out != "shop: roll to 4: rolling 0/1\n" || err != "forkd: shop: roll to generation 4: rolled back: slot 0: exit status 3\n" {
+	if code != exitFailed || out != "shop: roll to 4: rolling 0/1\n" || err != "forkd: shop: the new program has failed: slot 0: exit status 3; rolled back: generation 3 serves\n" {
 		t.Errorf("exit %d, %q, %q", code, out, err)
 	}
 }

@@ -12,23 +12,33 @@ import (
 
 // What a description shows of long histories; --json has all of them.
 const (
-	exitsShown  = 10
+	exitsShown  = 5
 	rollsShown  = 5
-	outputShown = 5 // lines of each exit; all of them for one slot
+	outputShown = 8 // lines of each exit; all of them for one slot
 )
 
 // description draws everything about an app, or about one slot of it.
 func description(s screen, title string, d *control.Description, slot int, now time.Time) []string {
-	lines := statusTable(s, title, &d.App, now)
+	lines := s.pastOf(statusTable(s, title, &d.App, now), d, slot, now)
 	section := func(heading string, body []string) { lines = s.section(lines, heading, body) }
 	if slot == allSlots {
 		section("release", s.keyValues(release(d)))
 		section("master", s.keyValues(master(d, now)))
 		section("environment", s.keyValues([][2]string{{"names", strings.Join(d.Env, " ")}}))
-		section("settings", s.settings(d.Settings))
 		section("learned listeners, as a file would declare them", learned(d.Listeners))
+		var set []control.Setting
+		var defaults [][2]string
+		for _, setting := range d.Settings {
+			if setting.Source == "default" {
+				defaults = append(defaults, [2]string{setting.Key, setting.Value})
+			} else {
+				set = append(set, setting)
+			}
+		}
+		section("settings", s.settings(set))
+		section("settings that nobody has changed", s.keyValues(defaults))
 	}
-	return s.pastOf(lines, d, slot, now)
+	return lines
 }
 
 // pastOf adds rolls and exits to lines.
@@ -119,7 +129,7 @@ func (s screen) settings(all []control.Setting) []string {
 func (s screen) rolls(all []control.RollRecord, now time.Time) []string {
 	lines, all := latest(s, all, rollsShown)
 	for _, r := range all {
-		result := control.Rolled{Generation: r.Generation, Result: r.Result, Error: r.Error}
+		result := control.Rolled{Generation: r.Generation, Result: r.Result, Error: r.Error, Fault: r.Fault}
 		text := fmt.Sprintf("%s to generation %d, %s: %s", clock(r.EndedAt, now), r.Generation, brief(r.EndedAt.Sub(r.StartedAt)), resultText(result))
 		lines = append(lines, s.wrap(sanitize(text))...)
 	}
@@ -137,8 +147,8 @@ func (s screen) exits(all []control.Exit, slot int, now time.Time) []string {
 		}
 		lines = append(lines, s.wrap(sanitize(text))...)
 		output := e.Output
-		if slot == allSlots && len(output) > outputShown {
-			output = output[len(output)-outputShown:]
+		if slot == allSlots {
+			output = tellingLines(output, outputShown)
 		}
 		for _, line := range output {
 			lines = append(lines, s.paint(dim, s.cut("    | "+sanitize(line))))

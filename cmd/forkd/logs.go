@@ -220,9 +220,12 @@ func newLogPrinter(std stdio, asJSON bool) *logPrinter {
 		out:      output{to: std.out, what: "log", json: asJSON, compact: true},
 		screen:   s,
 		terminal: s.height > 0,
-		escapes:  regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`), // CSI of ECMA-48: colours
+		escapes:  controlSequences(),
 	}
 }
+
+// controlSequences matches control sequences of ECMA-48 (CSI): colours.
+func controlSequences() *regexp.Regexp { return regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`) }
 
 func (p *logPrinter) print(l applog.Line) error {
 	return p.out.print(l, func(screen) []string { return []string{p.line(l)} })

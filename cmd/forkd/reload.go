@@ -63,6 +63,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	if err != nil {
 		return err
 	}
+	failed := failedRoll{client: client, before: &before, began: began}
 	var rolled control.Rolled
 	ended := make(chan error, 1)
 	go func() {
@@ -80,12 +81,16 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 			case err != nil:
 				return err
 			case rolled.Result != control.ResultDone && r.Slot != nil:
-				return fmt.Errorf("%s: slot %d keeps its worker: %s", name, *r.Slot, rolled.Error)
+				failed.show(ctx, std, *r.Slot)
+				return fmt.Errorf("%s: slot %d keeps its worker: %s%s", name, *r.Slot, rolled.Error, failed.more(r.Slot))
 			case r.Slot != nil:
 				fmt.Fprintf(std.out, "%s: slot %d has a new worker, after %.1fs\n", name, *r.Slot, time.Since(began).Seconds())
 				return nil
 			case rolled.Result != control.ResultDone:
-				return fmt.Errorf("%s: roll to generation %d: %s", name, rolled.Generation, resultText(rolled))
+				if rolled.Slot != nil {
+					failed.show(ctx, std, *rolled.Slot)
+				}
+				return fmt.Errorf("%s: %s%s", name, failed.words(rolled), failed.more(rolled.Slot))
 			}
 			fmt.Fprintf(std.out, "%s: generation %d serves, after %.1fs\n", name, rolled.Generation, time.Since(began).Seconds())
 			return awaitScale(ctx, std, client, before.Totals.Wanted)

@@ -116,6 +116,9 @@ func rollText(r *control.Roll) string {
 
 // resultText is the result of a roll, in words.
 func resultText(r control.Rolled) string {
+	if r.Fault == control.FaultConfiguration {
+		return "refused: " + r.Error
+	}
 	return withReason(strings.ReplaceAll(r.Result, "_", " "), r.Error)
 }
 

@@ -61,7 +61,15 @@ type Rolled struct {
 	Generation int    `json:"generation"`
 	Result     string `json:"result,omitempty"` // "done", "rolled_back", "paused", ...; "" when not waited for
 	Error      string `json:"error,omitempty"`  // why it is not "done"
+	Fault      string `json:"fault,omitempty"`  // what failed: "configuration", "program", "readiness"; "": nothing did
+	Slot       *int   `json:"slot,omitempty"`   // where, of the last two
 }
+
+// The faults that a worker is to blame for, or not.
+const (
+	FaultConfiguration = "configuration"
+	FaultReadiness     = "readiness"
+)
 
 // ResultDone is the Result of a roll that replaced every worker.
 const ResultDone = "done"

@@ -187,6 +187,7 @@ type RollRecord struct {
 	Generation int       `json:"generation"`
 	Result     string    `json:"result"`
 	Error      string    `json:"error"`
+	Fault      string    `json:"fault"` // as in Rolled
 	StartedAt  time.Time `json:"started_at"`
 	EndedAt    time.Time `json:"ended_at"`
 }

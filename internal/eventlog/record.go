@@ -167,7 +167,7 @@ func (l *Log) rollEnded(a pool.RollEnded) {
 		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why, Command: id})
 	}
 	ended := control.RollRecord{
-		Generation: a.Generation, Result: string(a.Result), Error: a.Why,
+		Generation: a.Generation, Result: string(a.Result), Error: a.Why, Fault: string(a.Fault),
 		StartedAt: l.rollFrom, EndedAt: time.Now(),
 	}
 	l.rolls = push(l.rolls, ended, maxRolls)

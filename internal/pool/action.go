@@ -110,6 +110,8 @@ type (
 		Generation int
 		Result     Result
 		Why        string
+		Fault      Fault // "" where nothing has failed
+		Slot       int   // whose worker has failed, with FaultProgram and FaultReadiness
 	}
 	// AppUp reports that the app is up: all slots are ready, or some were when
 	// ready.timeout was over.
@@ -162,6 +164,8 @@ func (e RollEnded) String() string {
 	switch {
 	case e.Why == "":
 		return string(e.Result)
+	case e.Fault == FaultConfiguration:
+		return "refused: " + e.Why
 	case e.Result == ResultRolledBack:
 		return "rolled back: " + e.Why
 	default:

@@ -30,6 +30,16 @@ const (
 	ResultCanceled   Result = "canceled"
 )
 
+// Fault is what failed a roll.
+type Fault string
+
+// The faults.
+const (
+	FaultConfiguration Fault = "configuration" // it could not begin: the file is no good, or what it names can't be had
+	FaultProgram       Fault = "program"       // a worker ended, or could not be started
+	FaultReadiness     Fault = "readiness"     // a worker was not ready within ready.timeout
+)
+
 // roll is a change of generation in progress. It only sets the Generation of slots
 // (reach); converge starts and retires their workers.
 type roll struct {
@@ -44,6 +54,8 @@ type roll struct {
 	waitBy   time.Time   // deadline of the wait for older generations to drain
 	until    time.Time   // end of monitoring
 	why      string      // why it failed
+	fault    Fault       // what did
+	slot     int         // and where
 	checks   []int       // generations whose release is being checked
 	reported RollProgress
 }
@@ -98,6 +110,7 @@ func (p *Pool) rollNotPrepared(generation int, reason string) {
 	if r := p.roll; r == nil || r.to != generation || r.phase != RollPreparing {
 		return
 	}
+	p.roll.fault = FaultConfiguration
 	p.endRoll(ResultRolledBack, reason+"; nothing has been changed")
 	if !p.requested {
 		p.last--
@@ -196,7 +209,10 @@ func (p *Pool) rollFailed(s *Slot, w *Worker, exit Exit) bool {
 		if !reached {
 			return false
 		}
-		r.why = cause(s, w, exit, p.now)
+		r.why, r.slot, r.fault = cause(s, w, exit, p.now), s.Index, FaultProgram
+		if w.Running && exit.Code < 0 && exit.Signal == 0 { // notReady: it lives
+			r.fault = FaultReadiness
+		}
 		p.abandonStep(r)
 		if p.of(r.to).Update.FailureAction == Pause {
 			p.endRoll(ResultPaused, r.why)
@@ -325,7 +341,7 @@ func (p *Pool) endRoll(result Result, why string) {
 	if result == ResultDone || result == ResultFailed {
 		p.current = r.to
 	}
-	p.reportEnded(RollEnded{Generation: r.to, Result: result, Why: why})
+	p.reportEnded(RollEnded{Generation: r.to, Result: result, Why: why, Fault: r.fault, Slot: r.slot})
 }
 
 func (p *Pool) reportEnded(e RollEnded) {

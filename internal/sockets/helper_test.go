@@ -9,12 +9,15 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 var ipv4Loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1}) //nolint:gochecknoglobals // a constant, as it were
@@ -91,7 +94,8 @@ type holder struct {
 // startHolder starts one with the given environment; it ends with the test.
 func startHolder(t *testing.T, env ...string) holder {
 	t.Helper()
-	cmd := helperCommand(t, "hold", env...)
+	h := holder{port: ports.Free(t, 1)}
+	cmd := helperCommand(t, "hold", append(env, fmt.Sprint("HOLD_PORT=", h.port))...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	check(t, err)
@@ -104,11 +108,9 @@ func startHolder(t *testing.T, env ...string) holder {
 			t.Errorf("holder: %v", err)
 		}
 	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
+	_, err = bufio.NewReader(stdout).ReadString('\n')
 	check(t, err)
-	h := holder{pid: cmd.Process.Pid}
-	_, err = fmt.Sscan(line, &h.port)
-	check(t, err)
+	h.pid = cmd.Process.Pid
 	return h
 }
 
@@ -125,7 +127,11 @@ func helpHold() error {
 			return err
 		}
 	}
-	l := tcp("held", "127.0.0.1", 0)
+	port, err := strconv.Atoi(os.Getenv("HOLD_PORT"))
+	if err != nil {
+		return err
+	}
+	l := tcp("held", "127.0.0.1", port)
 	if path := os.Getenv("HOLD_PATH"); path != "" {
 		l = unixAt(path)
 	}
@@ -134,7 +140,7 @@ func helpHold() error {
 		return err
 	}
 	defer s.Close()
-	fmt.Println(s.port("held"))
+	fmt.Println("listening")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
@@ -175,8 +181,15 @@ func openOwn(own func(Holder) bool, passed []Passed, keeper Keeper, ls []Listene
 	return &testApp{s, line, slots}, nil
 }
 
+// open has each TCP listener without a port take one that nobody else has in any family,
+// not even in TIME_WAIT: whoever is to bind it too can.
 func open(t *testing.T, slots int, ls ...Listener) *testApp {
 	t.Helper()
+	for i := range ls {
+		if ls[i].Network != "unix" && ls[i].Port == 0 {
+			ls[i].Port = ports.Free(t, 1)
+		}
+	}
 	s, err := openApp(ls, slots)
 	check(t, err)
 	t.Cleanup(s.Close)

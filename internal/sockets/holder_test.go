@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/test/ports"
 )
 
 // heldError opens a listener on a port that is held.
@@ -90,7 +92,7 @@ func TestHeldByOneWithAPipe(t *testing.T) {
 func TestHeldByOurOwnDraining(t *testing.T) {
 	sameFiles(t)
 	h := startHolder(t)
-	s, err := openOwn(workerAt(h.pid), nil, nil, []Listener{tcp("http", "127.0.0.1", 0)}, 1)
+	s, err := openOwn(workerAt(h.pid), nil, nil, []Listener{tcp("http", "127.0.0.1", ports.Free(t, 1))}, 1)
 	check(t, err)
 	t.Cleanup(s.Close)
 	_, err = s.Open([]Listener{tcp("http", "127.0.0.1", s.port("http")), tcp("again", "127.0.0.1", h.port)}, 1)

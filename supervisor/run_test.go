@@ -423,7 +423,6 @@ func TestReplacedExecutableIsRolledBack(t *testing.T) {
 	}
 	install(good)
 	cfg.Command[0] = program
-	cfg.Ready.Timeout = 3 * time.Second
 	a := start(t, cfg)
 	first := a.ready(2)
 

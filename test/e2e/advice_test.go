@@ -107,8 +107,8 @@ func TestGrowth(t *testing.T) {
 	f := newFleet(t, limits, leave)
 	f.powerOn(1)
 	const users = 480
-	c := f.crowd("Users come one by one", "-users", fmt.Sprint(users), "-rate", "12", "-batch", "6", "-say", "20")
-	a := f.advised(c, "--out-cooldown", "2s", "--in-cooldown", "1h", "--start-timeout", "20s", "--max-utilization-percent", "60")
+	c := f.crowd("Users come one by one", "-users", fmt.Sprint(users), "-rate", "8", "-batch", "4", "-say", "20")
+	a := f.advised(c, "--out-cooldown", "2s", "--in-cooldown", "1h", "--start-timeout", "20s", "--max-utilization-percent", "50")
 	c.until("everybody", a.meanwhile(all(users)))
 	r := c.quit("scaling-growth.svg")
 	if len(f.hosts) < 3 || r.Refused+r.Lost+r.Restarted+r.Shed+r.Failed > 0 {

@@ -65,6 +65,7 @@ timeout = "20s"
 url = "${REDIS}"
 host_id = "${WS_HOST}"
 interval = "500ms"
+ttl = "6s"
 control = true
 %s
 

@@ -37,7 +37,7 @@ type world struct {
 }
 
 // limit bounds every wait.
-const limit = time.Minute
+const limit = 5 * time.Minute
 
 func newWorld(t *testing.T) *world {
 	t.Helper()

@@ -273,7 +273,7 @@ func (a *app) ready(old int) status {
 func (a *app) eventually(what string, look func() (ok bool, seen string)) {
 	a.t.Helper()
 	seen := ""
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		ok := false
 		if ok, seen = look(); ok {
 			return

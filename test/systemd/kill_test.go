@@ -37,7 +37,6 @@ func killMaster(t *testing.T, a *app) {
 	if n := a.show("NFileDescriptorStore"); n != "3" {
 		t.Errorf("%s descriptors are in the store, want one for each slot and the record of their order", n)
 	}
-	l := newLoad(t, a.port, 8)
 	type answer struct {
 		body string
 		err  error
@@ -47,6 +46,8 @@ func killMaster(t *testing.T, a *app) {
 		body, err := a.get("/slow?for=3s")
 		slow <- answer{body, err}
 	}()
+	a.eventually("the request is under way", func() (bool, string) { return connected(t, a.port) > 0, "no connection" })
+	l := newLoad(t, a.port, 8)
 	for range 3 { // one after the other: each successor is a victim
 		old, err := a.status()
 		if err != nil {
@@ -90,7 +91,7 @@ func kill(t *testing.T, pid int) {
 
 // What ignores its signal is shown as draining, and ended when its time is over.
 func TestStubbornLeftovers(t *testing.T) {
-	const drain = 6 * time.Second
+	const drain = 20 * time.Second // more than the successor needs
 	a := newApp(t, settings{flags: "-stubborn", drain: drain.String()})
 	a.start()
 	before := a.ready(0)
@@ -143,12 +144,12 @@ func TestLeftoversOfLeftovers(t *testing.T) {
 // A hung master is killed by systemd's watchdog; its workers serve meanwhile.
 func TestWatchdog(t *testing.T) {
 	a := newApp(t, settings{})
-	a.dropIn("[Service]\nWatchdogSec=4\n")
+	a.dropIn("[Service]\nWatchdogSec=10\n")
 	a.start()
 	before := a.ready(0)
 	l := newLoad(t, a.port, 4)
 	// It lives for more than the watchdog's time while it is well.
-	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+	for until := time.Now().Add(12 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 		if pid := a.pid(); pid != before.PID {
 			t.Fatalf("the master was restarted: %d is %d", before.PID, pid)
 		}

@@ -34,7 +34,7 @@ func stopsInTime(t *testing.T, stop func(*app)) {
 	a.expectJournal(`TimeoutStopSec`)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := a.get("/slow?for=5s")
+		_, err := a.get("/slow?for=10s")
 		failed <- err
 	}()
 	a.eventually("the request is under way", func() (bool, string) { return connected(t, a.port) > 0, "no connection" })

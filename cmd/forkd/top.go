@@ -22,9 +22,10 @@ func topCommand(std stdio) *cobra.Command {
 		Short:   "watch all apps of this host, live",
 		Long: `top shows all apps of this host, or one, and their workers, again each second.
 
-  up, down, k, j   select a worker      enter   its exits and what it printed
-  s                sort by the next     r       in reverse
-  /                filter by app        q       quit`,
+  up, down, k, j   select a worker      enter   its exits
+  s                sort by the next     l       its newest lines: forkd logs
+  r                in reverse           /       filter by app
+  q                quit`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -43,6 +44,9 @@ func topCommand(std stdio) *cobra.Command {
 				detail: func(at control.Location, slot int) ([]string, error) {
 					return describeSlot(cmd.Context(), at, slot)
 				},
+				logs: func(at control.Location, slot int) ([]string, error) {
+					return logsOfSlot(cmd.Context(), at, slot)
+				},
 			}
 			_, err := tea.NewProgram(m, tea.WithContext(cmd.Context()), tea.WithInput(std.in), tea.WithOutput(std.out), tea.WithFPS(topFPS)).Run()
 			if err == nil || errors.Is(err, tea.ErrInterrupted) {
@@ -57,6 +61,7 @@ const (
 	topInterval = time.Second
 	topFPS      = 20 // frames a second at most: keys are answered at this pace
 	topHistory  = 60 // samples of a sparkline
+	topLines    = 200
 )
 
 // describeSlot is `forkd describe APP SLOT` in lines.
@@ -72,10 +77,24 @@ func describeSlot(ctx context.Context, at control.Location, slot int) (lines []s
 	return lines, err
 }
 
+// logsOfSlot is `forkd logs APP --slot K` in lines, as far as the master remembers.
+func logsOfSlot(ctx context.Context, at control.Location, slot int) (lines []string, err error) {
+	printer := logPrinter{terminal: true, escapes: controlSequences()}
+	err = connected(at, func(client *control.Client) error {
+		_, found, err := client.Logs(ctx, control.LogRequest{N: topLines, Slot: &slot})
+		for _, l := range found {
+			lines = append(lines, printer.line(l))
+		}
+		return err
+	})
+	return lines, err
+}
+
 // top is the model of bubbletea: what is known, and what is shown of it.
 type top struct {
 	look   func() ([]appStatus, error)
 	detail func(at control.Location, slot int) ([]string, error)
+	logs   func(at control.Location, slot int) ([]string, error)
 
 	width, height int
 	color         bool
@@ -220,17 +239,28 @@ func (m top) press(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 	case "/":
 		m.typing, m.filter, m.open = true, "", nil
 	case "enter":
-		if m.open != nil {
-			m.open = nil
-			break
-		}
-		for _, r := range m.all() {
-			if r.key == m.selected && r.key.slot >= 0 {
-				at, slot := m.apps[r.app].at, r.key.slot
-				return m, func() tea.Msg {
-					lines, err := m.detail(at, slot)
-					return described{lines, err}
+		return m.show(m.detail)
+	case "l":
+		return m.show(m.logs)
+	}
+	return m, nil
+}
+
+// show asks for lines about the selected slot, or closes those that are open.
+func (m top) show(what func(at control.Location, slot int) ([]string, error)) (tea.Model, tea.Cmd) {
+	if m.open != nil {
+		m.open = nil
+		return m, nil
+	}
+	for _, r := range m.all() {
+		if r.key == m.selected && r.key.slot >= 0 {
+			at, slot := m.apps[r.app].at, r.key.slot
+			return m, func() tea.Msg {
+				lines, err := what(at, slot)
+				if len(lines) == 0 {
+					lines = []string{"nothing"}
 				}
+				return described{lines, err}
 			}
 		}
 	}

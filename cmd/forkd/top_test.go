@@ -121,6 +121,13 @@ func TestTopSelectsAndSorts(t *testing.T) {
 	if m = typed(t, m, "enter"); m.open != nil {
 		t.Error("still open")
 	}
+	m.logs = func(at control.Location, slot int) ([]string, error) { return nil, errors.New("gone") }
+	if m = typed(t, m, "l"); len(m.open) != 1 || m.open[0] != "gone" {
+		t.Errorf("logs %q", m.open)
+	}
+	if m = typed(t, m, "esc"); m.open != nil {
+		t.Error("still open")
+	}
 	if _, then := m.Update(tea.KeyPressMsg{Text: "q", Code: 'q'}); then == nil || then() != tea.Quit() {
 		t.Error("q does not end it")
 	}

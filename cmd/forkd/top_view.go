@@ -30,7 +30,7 @@ func (m top) draw(s screen) []string {
 		for _, line := range body[:min(len(body), m.rows())] {
 			lines = append(lines, s.cut(sanitize(line)))
 		}
-		return append(lines, s.paint(dim, s.cut("enter back  ↑↓ scroll  q quit")))
+		return append(lines, s.paint(dim, s.cut("esc back  ↑↓ scroll  q quit")))
 	}
 	titles, body, at := m.table(s)
 	lines = append(lines, titles)
@@ -65,9 +65,9 @@ func (m top) footer() string {
 	case m.typing:
 		return "filter: " + m.filter + "█  enter keep  esc clear"
 	case m.filter != "":
-		return "q quit  ↑↓ select  enter details  s sort: " + order + "  esc clear filter: " + m.filter
+		return "q quit  ↑↓ select  enter exits  l logs  s sort: " + order + "  esc clear filter: " + m.filter
 	}
-	return "q quit  ↑↓ select  enter details  s sort: " + order + "  r reverse  / filter"
+	return "q quit  ↑↓ select  enter exits  l logs  s sort: " + order + "  / filter"
 }
 
 // table is the titles, then all lines, and which of these is the selected row; -1: none.

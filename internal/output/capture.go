@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,35 @@ func NewPipe(uid, gid int) (read *os.File, write int, err error) {
 	return os.NewFile(uintptr(fds[0]), "output"), write, nil
 }
 
+// AdoptPipe opens a process's output again, descriptor 1 or 2, where that is a pipe of
+// NewPipe's whose reader was another master: without a name, and open for reading too, which
+// nothing else's is. Its inode tells whether another process has the same.
+func AdoptPipe(pid, fd int) (read *os.File, inode uint64, err error) {
+	path := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
+	name, err := os.Readlink(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+	if err != nil {
+		return nil, 0, err
+	}
+	var position, flags int64
+	if n, _ := fmt.Sscanf(string(info), "pos:\t%d\nflags:\t%o", &position, &flags); n != 2 || flags&unix.O_ACCMODE != unix.O_RDWR || !strings.HasPrefix(name, "pipe:") {
+		return nil, 0, fmt.Errorf("%s is no output of a worker's", path)
+	}
+	raw, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(raw, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		unix.Close(raw)
+		return nil, 0, fmt.Errorf("%s is another file now", path)
+	}
+	return os.NewFile(uintptr(raw), "output"), stat.Ino, nil
+}
+
 // What is read of one stream of a worker per second. A flood then costs the master a few
 // percent of a CPU.
 const (
@@ -46,11 +76,34 @@ const (
 )
 
 // readsPerSecond bounds how often it is read for a few lines: then they are read many at a
-// time, each readRest, as a reading costs more than a line.
+// time, as a reading costs more than a line. It rests for readRest at most, and for less where
+// more than halfPipe has come meanwhile, so that the worker does not wait.
 const (
-	readsPerSecond = 100
-	readRest       = 10 * time.Millisecond
+	readsPerSecond = 50
+	readRest       = 20 * time.Millisecond
+	minReadRest    = 2 * time.Millisecond
+	halfPipe       = 32 << 10 // of 64 KiB, pipe(7)
 )
+
+// A rester rests between two readings.
+type rester struct {
+	reads pace.Bucket
+	rest  time.Duration
+	size  int // read since
+}
+
+// read notes a reading, and rests if there are too many. All streams rest until the same
+// moment, so that a thread wakes up for all of them.
+func (r *rester) read(size int) {
+	r.size += size
+	now := time.Now()
+	if size >= maxLine/4 || r.reads.Take(1, now) == 0 {
+		return
+	}
+	r.rest = min(max(r.rest*halfPipe/time.Duration(max(r.size, 1)), minReadRest), readRest)
+	r.size = 0
+	time.Sleep(now.Truncate(r.rest).Add(r.rest).Sub(now))
+}
 
 // captured is a stream of a worker, and what has to be known to add its lines.
 type captured struct {
@@ -67,7 +120,7 @@ func (l *Log) Capture(from io.ReadCloser, s Source, last *Tail) {
 	defer from.Close()
 	c := &captured{slot: s.Slot, header: s.header(), shares: make([]share, len(l.writers)), dropping: make([]bool, len(l.writers))}
 	in := pace.NewReader(from, outputPerSecond, linesPerSecond, nil)
-	reads := pace.New(readsPerSecond, time.Now())
+	rest := rester{reads: pace.New(readsPerSecond, time.Now()), rest: readRest}
 	text, held := make([]byte, maxLine), 0
 	for {
 		n, err := in.Read(text[held:])
@@ -81,11 +134,9 @@ func (l *Log) Capture(from io.ReadCloser, s Source, last *Tail) {
 			l.add(c, text[:whole])
 			held = copy(text, text[whole:held])
 		}
-		switch {
-		case err != nil:
+		if err != nil {
 			return
-		case n < maxLine/4 && reads.Take(1, time.Now()) > 0:
-			time.Sleep(readRest)
 		}
+		rest.read(n)
 	}
 }

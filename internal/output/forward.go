@@ -29,13 +29,13 @@ func (f *forward) Write(records []byte) (int, error) {
 		default:
 			text = append(append(append(append(text, f.prefix...), r.slot...), " | "...), r.text...)
 		}
+		if len(text) >= maxBatch {
+			_, _ = f.to.Write(text)
+			text = text[:0]
+		}
 	}
-	if f.text = text; cap(text) > maxSpare {
-		f.text = nil
+	if f.text = text; len(text) > 0 {
+		_, _ = f.to.Write(text)
 	}
-	if len(text) == 0 {
-		return len(records), nil
-	}
-	_, err := f.to.Write(text)
-	return len(records), err
+	return len(records), nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"regexp"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // write captures text as a worker's output.
@@ -177,4 +179,43 @@ func TestFloodTakesNoRoomOfOthers(t *testing.T) {
 			t.Errorf("%d of its 1000 lines are written", n)
 		}
 	})
+}
+
+// Every line of four workers that write as fast as they are read is in the files, in its
+// worker's order.
+func TestEveryLineIsKept(t *testing.T) {
+	const workers, lines = 4, 10_000
+	dir := t.TempDir()
+	l := new(Log)
+	l.KeepIn(NewFiles(dir, "shop", 1<<20, MaxFiles, slog.New(slog.DiscardHandler)))
+	var all sync.WaitGroup
+	for slot := range workers {
+		read, write, err := NewPipe(-1, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() { l.Capture(read, Source{slot, 1, 70 + slot, Stdout}, nil) })
+		all.Go(func() {
+			defer unix.Close(write)
+			for i := range lines {
+				if _, err := unix.Write(write, fmt.Appendf(nil, "%d of %d %s\n", i, slot, strings.Repeat("x", 80))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	l.Close()
+	for slot := range workers {
+		kept, err := ReadFiles(dir, "shop", Query{N: All, Slot: &slot})
+		if err != nil || len(kept) != lines {
+			t.Errorf("%d lines of slot %d, %v", len(kept), slot, err)
+		}
+		for i, line := range kept {
+			if want := fmt.Sprintf("%d of %d x", i, slot); !strings.HasPrefix(line.Line, want) {
+				t.Fatalf("%q, want %q", line.Line, want)
+			}
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,7 @@ func ReadFiles(dir, app string, q Query) ([]Line, error) {
 	found := 0
 	for _, f := range files {
 		info, err := f.Stat()
-		if err == nil && (q.N == All || found < q.N) && info.ModTime().After(q.Since) {
+		if err == nil && (q.N == All || found < q.N) && info.ModTime().Add(mtimeLag).After(q.Since) {
 			lines := readLines(f, q)
 			found += len(lines)
 			all = append(all, lines)
@@ -44,6 +45,10 @@ const (
 	MaxFiles = 1000
 	MinSize  = 64 << 10
 )
+
+// mtimeLag is more than a file's time may be behind that of a line in it, which file systems
+// take from a coarser clock.
+const mtimeLag = time.Second
 
 // openFiles opens an app's files, the newest first. One that is rotated meanwhile is there
 // once.

@@ -152,11 +152,17 @@ func (w *Writer) run() {
 		if len(batch) > 0 {
 			_, _ = w.to.Write(batch)
 		}
-		if spare = batch; cap(spare) > maxSpare {
-			spare = nil // a burst: its memory is not kept
-		}
+		spare = batch
 		if closed {
 			return
+		}
+		select {
+		case <-w.work:
+			poke(w.work)
+		default:
+			if cap(spare) > maxSpare {
+				spare = nil // a burst is over: its memory is not kept
+			}
 		}
 	}
 }

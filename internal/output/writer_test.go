@@ -1,10 +1,12 @@
 package output
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -190,5 +192,49 @@ func TestPipeSurvivesItsReader(t *testing.T) {
 	read.Close()
 	if _, err := unix.Write(write, []byte("still here\n")); err != nil {
 		t.Errorf("a write after the reader is gone: %v", err)
+	}
+}
+
+// The next master reads what a killed one has left, and no other program's pipe.
+func TestAdoptPipe(t *testing.T) {
+	read, write, err := NewPipe(-1, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shells, ends, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shells.Close()
+	holder := exec.Command("sleep", "1000")
+	holder.Stdout, holder.Stderr = os.NewFile(uintptr(write), "write"), ends
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = holder.Process.Kill()
+		_ = holder.Wait()
+	}()
+	ends.Close()
+	read.Close()
+	if _, err := holder.Stdout.(*os.File).WriteString("still here\n"); err != nil {
+		t.Fatal(err)
+	}
+	again, inode, err := AdoptPipe(holder.Process.Pid, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if line, err := bufio.NewReader(again).ReadString('\n'); line != "still here\n" || err != nil || inode == 0 {
+		t.Errorf("%q, %v, inode %d", line, err, inode)
+	}
+	for fd, what := range []string{"/dev/null", 2: "a shell's pipe", 5: "nothing"} {
+		if what == "" {
+			continue
+		}
+		if pipe, _, err := AdoptPipe(holder.Process.Pid, fd); err == nil {
+			t.Errorf("%s is taken", what)
+			pipe.Close()
+		}
 	}
 }

@@ -45,7 +45,8 @@ type executor struct {
 	releases  map[int]*release // by generation
 	workers   map[pool.ID]*worker
 	leftovers map[pool.ID]*adopt.Leftover
-	past      map[int]past // by slot
+	heard     map[uint64]bool // output pipes of these, by inode
+	past      map[int]past    // by slot
 	daemons   daemons
 	starts    chan struct{} // one for each worker that is being started
 	watching  atomic.Int32  // starting workers that are looked at

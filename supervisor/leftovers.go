@@ -12,6 +12,7 @@ import (
 
 	"github.com/forkd/forkd/internal/adopt"
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/output"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
@@ -20,7 +21,7 @@ import (
 // watchLeftovers reports what a killed master has left, until none of it lives. It
 // blocks.
 func (e *executor) watchLeftovers(left *adopt.Leftovers) {
-	if n := left.Len(); n > 0 {
+	if n := len(left.Found()); n > 0 {
 		e.log.Warn("a killed master has left workers: they may finish what they have", "processes", n, "for", max(0, time.Until(left.KillAt)).Round(time.Second))
 	}
 	err := left.Watch(func(found, ended []*adopt.Leftover) bool {
@@ -33,6 +34,7 @@ func (e *executor) watchLeftovers(left *adopt.Leftovers) {
 
 // noteLeftovers has the pool decide about new ones, and tells it of ends.
 func (e *executor) noteLeftovers(r leftoversFound) (events []pool.Event) {
+	e.hear(r.found)
 	for _, l := range r.found {
 		e.leftovers[l.ID] = l
 		e.events.Add(control.Event{Type: control.EventLeftover, Slot: l.Slot, PID: &l.PID, Reason: "left by a killed master, draining"})
@@ -42,6 +44,30 @@ func (e *executor) noteLeftovers(r leftoversFound) (events []pool.Event) {
 		events = append(events, pool.GroupEnded{ID: l.ID})
 	}
 	return events
+}
+
+// hear reads the output of what a killed master has left, until shortly after its end: else
+// who writes more than a pipe holds would wait, and not finish. Some are found twice.
+func (e *executor) hear(found []*adopt.Leftover) {
+	for _, l := range found {
+		for fd, stream := range map[int]string{1: output.Stdout, 2: output.Stderr} {
+			pipe, inode, err := output.AdoptPipe(l.PID, fd)
+			if err != nil {
+				continue // it has none, or has ended
+			}
+			if e.heard[inode] || l.Signal(0) != nil { // then this may be another process's
+				pipe.Close()
+				continue
+			}
+			e.heard[inode] = true
+			of := output.Source{Slot: -1, Generation: -1, PID: l.PID, Stream: stream}
+			if l.Slot != nil {
+				of.Slot = *l.Slot
+			}
+			_ = pipe.SetReadDeadline(l.KillAt.Add(lastOutputTimeout))
+			go e.logged.Capture(pipe, of, nil)
+		}
+	}
 }
 
 // besideLeftovers lets a bind(2) go on beside the sockets of what a killed master has left,

@@ -231,7 +231,7 @@ func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) 
 	o.openLog(out)
 	o.executor = &executor{
 		app: cfg.Name, startedAt: time.Now(), log: o.log, logged: o.logged, logFiles: output.LogFiles(out.Stdout, out.Stderr), null: -1,
-		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, past: map[int]past{}, leftovers: map[pool.ID]*adopt.Leftover{},
+		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, past: map[int]past{}, leftovers: map[pool.ID]*adopt.Leftover{}, heard: map[uint64]bool{},
 		daemons: newDaemons(), starts: make(chan struct{}, maxStarting), oom: process.NewOOMKills("/"), runtime: runtimeDir{dir: dir, inspect: make(chan []*workerlink.Link)},
 		slots: cfg.Workers, leaving: map[int]int{}, others: map[uint64]string{},
 	}
@@ -294,6 +294,7 @@ func (o *opened) open(ctx context.Context, killAt time.Time) (err error) {
 	if o.left, o.records, err = adopt.Find(o.dir, killAt); err != nil {
 		o.log.Warn("cannot record the workers: should this master be killed, the next one will not know them", "why", err)
 	}
+	e.hear(o.left.Found())
 	defer func() { o.keepDir = err != nil && o.left.Alive() }()
 	o.signals = listenForSignals()
 	if e.null, err = openNull(); err != nil {

@@ -157,8 +157,8 @@ func (s *Leftovers) kill() {
 	}
 }
 
-// Len is how many Find found.
-func (s *Leftovers) Len() int { return len(s.found) }
+// Found returns what Find has found.
+func (s *Leftovers) Found() []*Leftover { return s.found }
 
 // pollInterval is how often Watch looks for new processes, in milliseconds.
 const pollInterval = 1000

@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -171,11 +172,14 @@ func (p *Pool) boot() {
 		p.bootBy = time.Time{}
 		p.do(AppUp{Ready: ready, Wanted: p.wanted})
 	case due(p.bootBy, p.now):
+		within := p.of(p.current).Ready.Timeout
 		why := p.anyFailure()
 		if why == "" {
 			why = p.noneReady()
 		}
-		p.fail(1, fmt.Sprintf("no worker became ready within %s: %s", p.of(p.current).Ready.Timeout, why))
+		// A look that comes late finds that the workers' time is over too.
+		why = strings.TrimPrefix(why, fmt.Sprintf("not ready within %s: ", within))
+		p.fail(1, fmt.Sprintf("no worker became ready within %s: %s", within, why))
 	}
 }
 

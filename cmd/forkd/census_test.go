@@ -16,9 +16,9 @@ import (
 
 // process is one line of the census.
 type process struct {
-	pid, parent int
-	name        string
-	zombie      bool
+	pid, parent     int
+	name            string
+	zombie, stopped bool
 }
 
 // census reads /proc/*/stat (proc(5)); what ends meanwhile is left out.
@@ -34,7 +34,7 @@ func census() []process {
 		fields := strings.Fields(string(data[end+1:]))
 		pid, _ := strconv.Atoi(string(bytes.TrimSpace(data[:open])))
 		parent, _ := strconv.Atoi(fields[1])
-		all = append(all, process{pid: pid, parent: parent, name: string(data[open+1 : end]), zombie: fields[0] == "Z"})
+		all = append(all, process{pid: pid, parent: parent, name: string(data[open+1 : end]), zombie: fields[0] == "Z", stopped: fields[0] == "T"})
 	}
 	return all
 }
@@ -57,14 +57,19 @@ func (h *harness) adopt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: adopt")
 	}
-	h.noteOrphans(ts.Getenv("FORKD_RUNTIME_DIR"))
+	h.noteOrphans(ts, func([]process) bool { return true })
 }
 
-// noteOrphans notes every process of a script whose master is about to be killed.
-func (h *harness) noteOrphans(dir string) {
+// noteOrphans notes every process of a script, as soon as they are all that there will be.
+func (h *harness) noteOrphans(ts *testscript.TestScript, are func([]process) bool) {
+	dir := filepath.Join(ts.Getenv("WORK"), "run")
+	all := of(dir)
+	for end := time.Now().Add(scriptTimeout); !are(all) && time.Now().Before(end); {
+		all = of(dir)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, p := range of(dir) {
+	for _, p := range all {
 		h.orphans[p.pid] = dir
 	}
 }

@@ -224,12 +224,15 @@ func (h *harness) signal(ts *testscript.TestScript, neg bool, args []string) {
 		workers := status.Slots[k].Workers
 		pid = workers[len(workers)-1].PID
 	}
-	if sig == unix.SIGKILL && !ofWorker {
-		h.noteOrphans(ts.Getenv("FORKD_RUNTIME_DIR"))
-	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	ts.Check(err)
 	defer unix.Close(pidfd)
+	if sig == unix.SIGKILL && !ofWorker {
+		ts.Check(unix.PidfdSendSignal(pidfd, unix.SIGSTOP, nil, 0)) // it starts nobody any more
+		h.noteOrphans(ts, func(all []process) bool {
+			return slices.ContainsFunc(all, func(p process) bool { return p.pid == pid && p.stopped })
+		})
+	}
 	ts.Check(unix.PidfdSendSignal(pidfd, sig, nil, 0))
 }
 

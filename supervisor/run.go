@@ -249,7 +249,7 @@ func (o *opened) openLog(out Output) {
 		o.stderr = output.New(out.Stderr)
 		o.log = newLog(o.logged, o.stderr, term.IsTerminal(int(out.Stderr.Fd())))
 		if o.cfg.Log.Captured() {
-			o.logged.ForwardTo(out.Stdout, o.cfg.Name)
+			o.logged.ForwardTo(out.Stdout, o.cfg.Name, term.IsTerminal(int(out.Stdout.Fd())))
 		}
 	}
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 func BenchmarkLine(b *testing.B) {
 	for name, to := range map[string]func(l *Log){
 		"memory": func(*Log) {},
-		"stdout": func(l *Log) { l.ForwardTo(io.Discard, "shop") },
+		"stdout": func(l *Log) { l.ForwardTo(io.Discard, "shop", false) },
 		"files":  func(l *Log) { l.KeepIn(NewFiles(b.TempDir(), "shop", 10<<20, 2, slog.New(slog.DiscardHandler))) },
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -118,6 +118,7 @@ type captured struct {
 // the other end.
 func (l *Log) Capture(from io.ReadCloser, s Source, last *Tail) {
 	defer from.Close()
+	defer l.begin(from)()
 	c := &captured{slot: s.Slot, header: s.header(), shares: make([]share, len(l.writers)), dropping: make([]bool, len(l.writers))}
 	in := pace.NewReader(from, outputPerSecond, linesPerSecond, nil)
 	rest := rester{reads: pace.New(readsPerSecond, time.Now()), rest: readRest}

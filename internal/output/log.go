@@ -30,11 +30,23 @@ type Log struct {
 	rings map[int]*ring // by slot, -1 for what is of none
 	more  chan struct{} // closed with the next line; nil: nobody waits
 	batch []byte        // of add, empty
+
+	captures sync.WaitGroup
+	pipes    map[deadliner]bool // that are captured
 }
 
+// deadliner is a file whose Read can be ended.
+type deadliner interface{ SetReadDeadline(at time.Time) error }
+
+// lastRead is how long Close waits for what the last workers have written, where somebody
+// holds their pipes.
+const lastRead = 100 * time.Millisecond
+
 // ForwardTo has the workers' lines written to one of the master's outputs, each as
-// "APP.SLOT | TEXT".
-func (l *Log) ForwardTo(to io.Writer, app string) { l.writeTo(newForward(to, app)) }
+// "APP.SLOT | TEXT". A terminal gets nothing that it obeys, but colours.
+func (l *Log) ForwardTo(to io.Writer, app string, terminal bool) {
+	l.writeTo(&forward{to: to, prefix: app + ".", terminal: terminal})
+}
 
 // JournalTo has all lines sent to systemd's journal.
 func (l *Log) JournalTo(j *Journal) { l.own = append(l.own, l.writeTo(j)) }
@@ -203,8 +215,36 @@ func (l *Log) Directory() string {
 	return l.files.dir
 }
 
-// Close writes what is left, for roomTimeout at most.
+// begin notes that a pipe is captured, until the function that it returns is called.
+func (l *Log) begin(from io.ReadCloser) func() {
+	pipe, ok := from.(deadliner)
+	if !ok {
+		return func() {}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pipes == nil {
+		l.pipes = map[deadliner]bool{}
+	}
+	l.pipes[pipe] = true
+	l.captures.Add(1)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.pipes, pipe)
+		l.captures.Done()
+	}
+}
+
+// Close takes what dead workers have written last, ends the captures and writes what is
+// left, for about roomTimeout at most. No capture may begin then.
 func (l *Log) Close() {
+	l.mu.Lock()
+	for pipe := range l.pipes {
+		_ = pipe.SetReadDeadline(time.Now().Add(lastRead)) // what is there is read before that
+	}
+	l.mu.Unlock()
+	l.captures.Wait()
 	for _, w := range l.writers {
 		w.Close()
 	}

@@ -160,7 +160,7 @@ func TestFloodTakesNoRoomOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := &stuck{free: make(chan struct{})}
 		l := new(Log)
-		l.ForwardTo(slow, "shop")
+		l.ForwardTo(slow, "shop", false)
 		flood := &endless{text: strings.Repeat("x", 99) + "\n"}
 		flood.most.Store(1 << 40)
 		var all sync.WaitGroup
@@ -179,6 +179,30 @@ func TestFloodTakesNoRoomOfOthers(t *testing.T) {
 			t.Errorf("%d of its 1000 lines are written", n)
 		}
 	})
+}
+
+// At the end what the last workers have written is still taken, whoever holds their pipes.
+func TestLogEndsWithTheLastLines(t *testing.T) {
+	read, write, err := NewPipe(-1, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(write)
+	var got bytes.Buffer
+	l := new(Log)
+	l.ForwardTo(&got, "shop", false)
+	done := l.begin(read) // as Capture does
+	if _, err := unix.Write(write, []byte("last words\n")); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer done()
+		l.Capture(read, Source{0, 1, 77, Stdout}, nil)
+	}()
+	l.Close()
+	if got.String() != "shop.0 | last words\n" {
+		t.Errorf("got %q", got.String())
+	}
 }
 
 // Every line of four workers that write as fast as they are read is in the files, in its

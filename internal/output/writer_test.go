@@ -81,7 +81,7 @@ func TestCaptureCutsAndPrefixesLines(t *testing.T) {
 	}
 	var got bytes.Buffer
 	l, last := new(Log), new(Tail)
-	l.ForwardTo(&got, "shop")
+	l.ForwardTo(&got, "shop", false)
 	captured := make(chan struct{})
 	go func() {
 		defer close(captured)
@@ -136,7 +136,7 @@ func TestCaptureIsPaced(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := new(Log)
-			l.ForwardTo(io.Discard, "shop")
+			l.ForwardTo(io.Discard, "shop", false)
 			defer l.Close()
 			f := &endless{text: test.text}
 			f.most.Store(10 * int64(test.most))

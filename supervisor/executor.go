@@ -56,8 +56,9 @@ type executor struct {
 	closer    closing.Closer // of what workers can fill
 	runtime   runtimeDir
 
-	state        *state.State     // nil: nothing outlives the master
-	kept         state.Kept       // in it
+	state        *state.State // nil: nothing outlives the master
+	kept         state.Kept   // in it
+	fallback     fallback
 	slots        int              // that are wanted
 	stopWithin   time.Duration    // what the service manager allows a stop; 0: not known
 	reloading    bool             // the roll under way is a reload
@@ -129,6 +130,8 @@ func (e *executor) perform(actions []pool.Action) {
 			e.slots = a.To
 			e.shareAgain()
 			e.keepScaled()
+		case pool.FellBack:
+			e.fellBack(a)
 		case pool.StateChanged:
 			if w := e.workers[a.ID]; w != nil {
 				w.becomes(a.To)
@@ -190,6 +193,8 @@ func (e *executor) note(r report) []pool.Event {
 		return e.noteDaemons(r, now)
 	case leftoversFound:
 		return e.noteLeftovers(r)
+	case directoryFound:
+		e.noteDirectory(r)
 	case runtimeChecked:
 		e.noteRuntime(r)
 	}
@@ -212,6 +217,7 @@ func (e *executor) inspect() []pool.Event {
 	e.removeLeaves()
 	e.children.Inspect()
 	e.daemons.pollNow()
+	e.noteServing(now)
 	if e.listenersClosed {
 		return nil
 	}

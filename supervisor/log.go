@@ -175,7 +175,7 @@ func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) ev
 				log.Info("the host no longer drains", "why", a.Why)
 			}
 		case pool.Prepare, pool.CheckRelease, pool.Forget, pool.Start, pool.Restore, pool.Retire, pool.StopGroup, pool.Kill,
-			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners, pool.Restarted, pool.AppExited:
+			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners, pool.Restarted, pool.FellBack, pool.AppExited:
 			// The executor logs what goes wrong.
 		}
 	}

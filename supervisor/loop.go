@@ -27,6 +27,8 @@ type effects interface {
 	afford(generation, slots int) error // nil, or why there can't be so many slots
 	stopTime() time.Duration            // how long a stop may take, all in all
 	hasTerminal() bool                  // somebody may be typing ^C
+	hasFallback() bool                  // another release served last, and could be run
+	notice() string                     // for the service manager; "": none
 	reopenLogs()
 
 	summary(v pool.View) control.Summary
@@ -94,7 +96,7 @@ func (l *loop) run() pool.AppExited {
 		watchdog = ticker.C
 	}
 	l.hadTerminal = l.executor.hasTerminal()
-	l.step(pool.Began{})
+	l.step(pool.Began{Fallback: l.executor.hasFallback()})
 	for l.quit == nil {
 		setAlarm(alarm, l.pool.Next())
 		select {
@@ -187,7 +189,7 @@ func (l *loop) step(ev pool.Event) {
 	if l.stoppingAt.IsZero() && l.pool.Stopping() {
 		l.stoppingAt = time.Now()
 	}
-	l.manager.see(l.pool.Summary(), l.executor.stopTime())
+	l.manager.see(l.pool.Summary(), l.executor.stopTime(), l.executor.notice())
 }
 
 // trim gives the memory of a burst (a start, a roll, many questions) back to the

@@ -41,6 +41,7 @@ func (e *fakeEffects) worker(pool.ID) (none eventlog.WorkerInfo) { return none }
 func (e *fakeEffects) cpus(int) int                              { return 4 }
 func (e *fakeEffects) stopTime() time.Duration                   { return 0 }
 func (e *fakeEffects) hasTerminal() bool                         { return e.terminal.Load() }
+func (e *fakeEffects) hasFallback() bool                         { return false }
 func (e *fakeEffects) shed(int, time.Duration) int               { return 0 }
 
 func (e *fakeEffects) afford(_, slots int) error {

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/forkd/forkd/internal/pool"
@@ -25,7 +26,7 @@ type manager struct {
 // see sends what has changed: READY=1 once the app is up and after each reload,
 // STOPPING=1 with how long that may take. A failed reload has no message but the
 // status.
-func (m *manager) see(v pool.View, stopTime time.Duration) {
+func (m *manager) see(v pool.View, stopTime time.Duration, notice string) {
 	if reloading := v.Roll != nil && v.Roll.Reload; reloading && !m.reloading {
 		m.notifier.Tell(systemd.Reloading())
 	} else if m.reloading && !reloading {
@@ -37,6 +38,9 @@ func (m *manager) see(v pool.View, stopTime time.Duration) {
 	m.reloading = v.Roll != nil && v.Roll.Reload
 
 	state := "STATUS=" + m.status(v)
+	if notice != "" && !v.Stopping {
+		state += "; " + strings.Join(strings.Fields(notice), " ") // one line
+	}
 	switch {
 	case v.Stopping:
 		state = "STOPPING=1\n" + state

@@ -158,6 +158,12 @@ type (
 	leftoversFound struct {
 		found, ended []*adopt.Leftover
 	}
+	// directoryFound is where the configured directory leads, by executor.lookAtDirectory;
+	// "": nowhere.
+	directoryFound struct {
+		release   *release
+		directory string
+	}
 	// runtimeChecked is what was made again in the runtime directory, by
 	// executor.keepRuntimeDir. failed is set when something can't be, for the first
 	// time.
@@ -181,6 +187,7 @@ func (pathUnlinked) report()   {}
 func (holdersFound) report()   {}
 func (daemonsFound) report()   {}
 func (leftoversFound) report() {}
+func (directoryFound) report() {}
 func (runtimeChecked) report() {}
 
 // inbox is where messages go.

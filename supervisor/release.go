@@ -26,6 +26,7 @@ type release struct {
 	learns    bool                 // its listeners are what its workers listen on
 	uncounted bool                 // said: nobody counts its requests
 	seen      pool.Seen
+	instead   *Config // whose place it has taken, where it is the release that served last
 }
 
 // see finds out what can be seen of the release's workers on this kernel and with these

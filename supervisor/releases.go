@@ -22,10 +22,17 @@ func (e *executor) cpus(generation int) int { return e.current(generation).cfg.C
 
 // prepare gets a generation's configuration and program on a goroutine.
 func (e *executor) prepare(a pool.Prepare) {
-	cfg := e.releases[a.From].cfg
-	before := cfg.Workers
+	from := e.releases[a.From]
+	cfg := from.cfg
+	if from.instead != nil {
+		cfg = *from.instead
+	}
+	before, present := cfg.Workers, cfg
+	var err error
+	if a.Fallback {
+		cfg, err = e.fallbackConfig(cfg)
+	}
 	go func() {
-		var err error
 		if a.Reload {
 			cfg, err = reread(cfg)
 			warn(e.log, cfg)
@@ -33,6 +40,9 @@ func (e *executor) prepare(a pool.Prepare) {
 		var r *release
 		if err == nil {
 			r, err = prepareRelease(cfg)
+		}
+		if err == nil && a.Fallback {
+			r.instead = &present
 		}
 		if err != nil {
 			e.inbox.postFact(pool.PrepareFailed{Generation: a.Generation, Reason: control.Cut(err.Error(), eventlog.MaxReason)})
@@ -115,8 +125,13 @@ func (e *executor) rollEnded(a pool.RollEnded) {
 			e.closeListeners(r)
 		}
 	}
-	if a.Result == pool.ResultDone {
-		e.unlearn(e.current(a.Generation))
+	switch r := e.current(a.Generation); {
+	case a.Result == pool.ResultDone:
+		e.unlearn(r)
+		e.fallback.settled()
+		e.keepGood(a.Generation)
+	case r != nil && a.Result != pool.ResultCanceled:
+		e.keepRefused(r)
 	}
 	e.learned = slices.DeleteFunc(e.learned, func(l sockets.Listener) bool {
 		for _, r := range e.releases {

@@ -53,9 +53,11 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	if err := process.CheckProc(); err != nil {
 		return err
 	}
-	first, err := prepareRelease(cfg)
-	if err != nil {
-		return asUsage(err)
+	first, why := prepareRelease(cfg)
+	if why != nil {
+		if first = lastGood(cfg); first == nil {
+			return asUsage(why)
+		}
 	}
 	if err := checkLimits(cfg, cfg.Workers, 0); err != nil {
 		first.close()
@@ -68,6 +70,9 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 		return err
 	}
 	o := newOpened(cfg, dir, first, out)
+	if why != nil {
+		o.executor.beginsWithLastGood(first, why)
+	}
 	defer o.close()
 	if err := o.open(ctx, killAt); errors.Is(err, adopt.ErrStopped) {
 		o.log.Info("stopped while waiting for the workers of a killed master: they finish what they have")
@@ -376,6 +381,8 @@ func (o *opened) openState() {
 	if s := kept.Scaled; s != nil && s.Of == cfg.Workers {
 		n = max(1, min(s.Workers, MaxWorkers))
 	}
+	e.kept = kept
+	e.kept.Scaled = nil
 	if n != cfg.Workers && checkLimits(cfg, n, 0) == nil && checkSlots(cfg, n) == nil {
 		e.slots, e.kept.Scaled = n, &state.Scaled{Workers: n, Of: cfg.Workers}
 		o.log.Info("the number of workers was set by hand, and holds until the file has another", "workers", n, "file", cfg.Workers)

@@ -36,6 +36,8 @@ func (e *executor) snapshot(v pool.View) snapshot {
 		State:        v.State,
 		HostDraining: v.Draining,
 		ReloadError:  e.reloadFailed,
+		Fallback:     e.fallback.from,
+		DirectoryNow: e.fallback.moved,
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
 		Leftovers:    append([]control.Leftover{}, e.listDaemons()...),
 	}

@@ -115,7 +115,7 @@ func formatEvent(s screen, e control.Event, prefix string) string {
 
 func eventStyle(kind string) style {
 	switch kind {
-	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack, control.EventOverloaded:
+	case control.EventCrashed, control.EventFailed, control.EventRollFailed, control.EventRolledBack, control.EventFellBack, control.EventOverloaded:
 		return red
 	case control.EventBackoff, control.EventDraining, control.EventLeftover, control.EventStalled, control.EventReplaceFailed,
 		control.EventListeningAgain, control.EventSocketSpoilt, control.EventPortShared, control.EventTerminalClosed, fleet.EventUnreadable:

@@ -94,6 +94,14 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 	}
 	lines := s.list(parts)
 	lines[0] = strings.Replace(lines[0], sanitize(app.State), s.paint(appStyle(app), sanitize(app.State)), 1)
+	if f := app.Fallback; f != nil {
+		text := fmt.Sprintf("runs the release that served last, %s, since %s, not %s, of which no worker became ready: %s; forkd reload tries again",
+			f.Directory, clock(f.At, now), f.Instead, f.Error)
+		lines = append(lines, s.warning(s.wrap(sanitize(text)))...)
+	}
+	if app.DirectoryNow != "" {
+		lines = append(lines, s.warning(s.wrap(sanitize("the directory is "+app.DirectoryNow+" now: forkd reload "+app.App+" takes it")))...)
+	}
 	switch last := app.LastRoll; {
 	case app.ReloadError != nil:
 		text := "configuration not taken, " + age(now.Sub(app.ReloadError.At)) + " ago: " + app.ReloadError.Error

@@ -3,6 +3,8 @@ package config
 import (
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -77,6 +79,7 @@ func keys(d *draft) []key {
 			"update.failure_action", "failure-action", "after a failed roll: `ACTION` is rollback or pause",
 			choice(&c.Update.FailureAction, "", pool.Rollback, pool.Pause),
 		},
+		{"update.fallback", "no-fallback", "when no worker becomes ready at the start, do not run the release that served last", newField(&c.Update.Fallback, value.boolean)},
 
 		{"drain.timeout", "drain-timeout", "kill a worker that has not finished after `TIME`", duration(0, &c.Drain.Timeout)},
 		{"drain.idle", "drain-idle", "close idle connections `TIME` after a stop began", duration(0, &c.Drain.Idle)},
@@ -162,7 +165,14 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 		})
 	}
 	for _, k := range flagKeys(new(draft)) {
-		declare(k.name, k.flag, k.usage)
+		if !strings.HasPrefix(k.flag, "no-") {
+			declare(k.name, k.flag, k.usage)
+			continue
+		}
+		fs.BoolFunc(k.flag, k.usage, func(word string) error {
+			f.given[k.name] = []value{{kind: typed, text: strconv.FormatBool(word == "false"), at: origin{label: "--" + k.flag}}}
+			return nil
+		})
 	}
 	declare("listen", "listen", "take connections on `ADDRESS`: 8080, tcp6://[::1]:8080, unix:///run/shop.sock (repeatable)")
 	declare("env", "env", "set `NAME=VALUE` for the workers (repeatable)")

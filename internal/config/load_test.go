@@ -121,6 +121,7 @@ delay = "3s"
 order = "stop-first"
 monitor = "0s"
 failure_action = "pause"
+fallback = false
 
 [drain]
 timeout = "45s"

@@ -31,6 +31,7 @@ const (
 	EventRollDone        = "roll_done"
 	EventRolledBack      = "rolled_back"
 	EventRollFailed      = "roll_failed"
+	EventFellBack        = "fell_back" // no worker became ready at the start: the release that served last runs
 	EventStalled         = "stalled"   // connections wait for a worker, and it takes none
 	EventRecovered       = "recovered" // a stalled one takes them again
 	EventOverloaded      = "overloaded"

@@ -18,10 +18,12 @@ type App struct {
 	HostDraining bool       `json:"host_draining"`
 	Config       string     `json:"config"` // the file; "" without one
 	Listeners    []Listener `json:"listeners"`
-	Roll         *Roll      `json:"roll"`         // null: none under way
-	LastRoll     *Rolled    `json:"last_roll"`    // null: none has ended yet
-	ReloadError  *Failure   `json:"reload_error"` // null: the configuration was good when it was last read
-	Redis        *Redis     `json:"redis"`        // null: not configured
+	Roll         *Roll      `json:"roll"`          // null: none under way
+	LastRoll     *Rolled    `json:"last_roll"`     // null: none has ended yet
+	ReloadError  *Failure   `json:"reload_error"`  // null: the configuration was good when it was last read
+	Fallback     *Fallback  `json:"fallback"`      // null: the app runs its present release
+	DirectoryNow string     `json:"directory_now"` // where the configured directory leads now, while workers of another fail; "": they do not, or there
+	Redis        *Redis     `json:"redis"`         // null: not configured
 	Slots        []Slot     `json:"slots"`
 	Leftovers    []Leftover `json:"leftovers"` // processes in no worker's session
 	Totals       Totals     `json:"totals"`
@@ -48,6 +50,15 @@ type Listener struct {
 type Failure struct {
 	At    time.Time `json:"at"`
 	Error string    `json:"error"`
+}
+
+// Fallback is the release that served last, run because no worker of the present one became
+// ready at the start.
+type Fallback struct {
+	At        time.Time `json:"at"`
+	Directory string    `json:"directory"` // that runs
+	Instead   string    `json:"instead"`   // the present release's
+	Error     string    `json:"error"`     // why that does not run
 }
 
 // Roll is a change of generation under way.

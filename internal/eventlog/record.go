@@ -66,7 +66,7 @@ func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
 		case pool.AppExited:
 			l.Add(control.Event{Type: control.EventDown, Reason: a.Why})
 		case pool.Prepare, pool.CheckRelease, pool.Forget, pool.Start, pool.Restore, pool.Retire, pool.StopGroup, pool.Kill,
-			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners:
+			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners, pool.FellBack:
 		}
 	}
 }

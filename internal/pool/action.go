@@ -11,10 +11,11 @@ type Action interface{ action() }
 type (
 	// Prepare a generation: resolve its directory, find its program and keep it open,
 	// open its listeners. Its configuration is that of the generation From; with
-	// Reload it is read again. Answer: Prepared or PrepareFailed.
+	// Reload it is read again, with Fallback it is that of the release that served last.
+	// Answer: Prepared or PrepareFailed.
 	Prepare struct {
 		Generation, From int
-		Reload           bool
+		Reload, Fallback bool
 	}
 	// CheckRelease asks whether a generation can still be started as it was.
 	// Answer: ReleaseChecked.
@@ -113,6 +114,12 @@ type (
 		Fault      Fault // "" where nothing has failed
 		Slot       int   // whose worker has failed, with FaultProgram and FaultReadiness
 	}
+	// FellBack reports that the app goes on with the release that served last, as no worker
+	// of the present one became ready, and Why; with Err, why it can't.
+	FellBack struct {
+		From, To int
+		Why, Err string
+	}
 	// AppUp reports that the app is up: all slots are ready, or some were when
 	// ready.timeout was over.
 	AppUp struct{ Ready, Wanted int }
@@ -135,6 +142,7 @@ type (
 )
 
 func (Leave) action()            {}
+func (FellBack) action()         {}
 func (AppUp) action()            {}
 func (Scaled) action()           {}
 func (HostDrainChanged) action() {}

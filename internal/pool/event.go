@@ -9,8 +9,9 @@ type Event interface{ event() }
 //sumtype:decl
 
 type (
-	// Began is the first event: the sockets are bound, no worker runs yet.
-	Began struct{}
+	// Began is the first event: the sockets are bound, no worker runs yet. Fallback: there
+	// is another release, which served before, to run if no worker becomes ready.
+	Began struct{ Fallback bool }
 	// Ticked says that the time returned by Next has come. Step checks every deadline
 	// after every event.
 	Ticked struct{}

@@ -69,7 +69,7 @@ func (p *Pool) advanceRoll() {
 	}
 	for p.roll != nil && p.advance(p.roll) {
 	}
-	if p.roll == nil && p.requested {
+	if p.roll == nil && p.requested && p.fallback.to == 0 {
 		p.beginRoll()
 	}
 }

@@ -176,7 +176,7 @@ func (p *player) event(words []string) Event {
 	number := func(key string) int { n, _ := strconv.Atoi(values[key]); return n }
 	switch words[0] {
 	case "began":
-		return Began{}
+		return Began{Fallback: values["fallback"] == "yes"}
 	case "ticked":
 		return Ticked{}
 	case "prepared":
@@ -261,6 +261,9 @@ func (p *player) ticks(until time.Duration) {
 func describe(a Action) string {
 	switch a := a.(type) {
 	case Prepare:
+		if a.Fallback {
+			return fmt.Sprintf("prepare gen=%d, the fallback", a.Generation)
+		}
 		if a.Reload {
 			return fmt.Sprintf("prepare gen=%d from the file", a.Generation)
 		}
@@ -300,6 +303,8 @@ func describe(a Action) string {
 		return fmt.Sprintf("steer to [%s]", strings.Join(slots, " "))
 	case Leave:
 		return fmt.Sprintf("leave slot=%d turn=%d", a.Slot, a.Turn)
+	case FellBack:
+		return strings.TrimSuffix(fmt.Sprintf("fell back %d -> %d: %s; lost: %s", a.From, a.To, a.Why, a.Err), "; lost: ")
 	case AppUp:
 		return fmt.Sprintf("app-up %d/%d", a.Ready, a.Wanted)
 	case Scaled:

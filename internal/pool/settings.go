@@ -25,7 +25,7 @@ func Defaults() Settings {
 			Window:      5 * time.Second,
 			CleanResets: true,
 		},
-		Update: Update{Parallelism: 1, Order: StartFirst, Monitor: 5 * time.Second, FailureAction: Rollback},
+		Update: Update{Parallelism: 1, Order: StartFirst, Monitor: 5 * time.Second, FailureAction: Rollback, Fallback: true},
 		Drain:  Drain{Timeout: 30 * time.Second, Idle: time.Second},
 		Health: Health{Stall: 10 * time.Second},
 	}
@@ -98,6 +98,7 @@ type Update struct {
 	Order         Order
 	Monitor       time.Duration
 	FailureAction FailureAction
+	Fallback      bool // a start that finds no worker ready runs the last release that served
 }
 
 // Drain bounds how long a worker may take to finish.

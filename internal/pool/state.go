@@ -177,6 +177,8 @@ type Pool struct {
 	began       bool
 	bootBy      time.Time // deadline for the first ready worker; zero once the app is up
 	up          bool
+	upAt        time.Time
+	fallback    fallback
 	ran         bool   // a worker has run
 	failure     string // why the app stops by itself
 	failureCode int

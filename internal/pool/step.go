@@ -62,12 +62,20 @@ func (p *Pool) Next() time.Time {
 func (p *Pool) note(ev Event) {
 	switch ev := ev.(type) {
 	case Began:
-		p.begin()
+		p.begin(ev.Fallback)
 	case Ticked:
 	case Prepared:
-		p.rollPrepared(ev)
+		if ev.Generation == p.fallback.to {
+			p.fallbackPrepared(ev)
+		} else {
+			p.rollPrepared(ev)
+		}
 	case PrepareFailed:
-		p.rollNotPrepared(ev.Generation, ev.Reason)
+		if ev.Generation == p.fallback.to {
+			p.fallbackLost(ev.Reason)
+		} else {
+			p.rollNotPrepared(ev.Generation, ev.Reason)
+		}
 	case Started:
 		p.onWorker(ev.ID, func(_ *Slot, w *Worker) { p.started(w) })
 	case StartFailed:
@@ -119,11 +127,12 @@ func (p *Pool) onWorker(id ID, f func(*Slot, *Worker)) {
 }
 
 // begin starts the first generation. The executor has prepared it.
-func (p *Pool) begin() {
+func (p *Pool) begin(fallback bool) {
 	if p.began {
 		return
 	}
 	p.began = true
+	p.fallback.ready = fallback
 	p.bootBy = p.now.Add(p.of(1).Ready.Timeout)
 	p.last, p.current = 1, 1
 	p.kept = []int{1}
@@ -145,6 +154,7 @@ func (p *Pool) expire() {
 			p.doKill(l.id)
 		}
 	}
+	p.fallBack()
 	p.boot()
 }
 
@@ -168,7 +178,7 @@ func (p *Pool) boot() {
 	}
 	switch {
 	case ready > 0 && ready == running, ready > 0 && due(p.bootBy, p.now):
-		p.up = true
+		p.up, p.upAt = true, p.now
 		p.bootBy = time.Time{}
 		p.do(AppUp{Ready: ready, Wanted: p.wanted})
 	case due(p.bootBy, p.now):

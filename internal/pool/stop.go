@@ -39,6 +39,7 @@ func (p *Pool) beginStop() {
 		p.do(CloseListeners{})
 	}
 	p.stop = max(p.stop, stopGraceful)
+	p.fallback = fallback{}
 	p.bootBy = time.Time{}
 }
 
@@ -65,7 +66,7 @@ func (p *Pool) finish() {
 		p.exit(p.failureCode, p.failure)
 	case p.stop != stopNone:
 		p.exit(0, "stopped")
-	case p.roll != nil || p.requested || p.standby:
+	case p.roll != nil || p.requested || p.standby || p.fallback.to != 0:
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return s.State != StateExited }):
 		p.exit(0, "all workers have ended cleanly")
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return !s.over() }):
@@ -116,7 +117,7 @@ func (p *Pool) forget() {
 // by a roll or a rollback, or because a live worker of it is kept when its successor
 // fails (keepServing).
 func (p *Pool) needs(generation int) bool {
-	if generation == p.current {
+	if generation == p.current || generation == p.fallback.to {
 		return true
 	}
 	if r := p.roll; r != nil {

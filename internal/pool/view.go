@@ -83,9 +83,9 @@ func (p *Pool) Requested() int {
 	}
 }
 
-// Preparing reports whether a roll waits for Prepared of the generation.
+// Preparing reports whether a roll, or the fallback, waits for Prepared of the generation.
 func (p *Pool) Preparing(generation int) bool {
-	return p.roll != nil && p.roll.to == generation && p.roll.phase == RollPreparing
+	return p.roll != nil && p.roll.to == generation && p.roll.phase == RollPreparing || generation == p.fallback.to
 }
 
 // Serving returns the generations whose listeners must stay open: those that slots

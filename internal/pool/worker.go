@@ -239,7 +239,11 @@ func (p *Pool) groupEnded(id ID) {
 // startFailed records a failed start. If no worker has run and trying again would not
 // help, the app ends, with the exit code of a command that is not found.
 func (p *Pool) startFailed(s *Slot, w *Worker, ev StartFailed) {
-	if ev.Final && !p.ran && p.stop == stopNone {
+	switch {
+	case !ev.Final || p.ran || p.stop != stopNone:
+	case p.fallback.ready:
+		s.inRow = fallbackAfter
+	default:
 		p.fail(exitUsage, ev.Reason)
 	}
 	p.ended(s, w, Exit{Code: -1, Words: ev.Reason}, false)

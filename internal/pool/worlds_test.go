@@ -144,7 +144,7 @@ func (w *world) live() {
 		w.later(w.within(stop), Inherited{ID: ID{0, 0, 1}, Deadline: epoch.Add(w.within(stop)), Stop: w.chance(50)})
 	}
 	w.later(stop, StopRequested{Now: w.chance(20)})
-	w.step(Began{})
+	w.step(Began{Fallback: w.chance(30)})
 	for steps := 0; !w.quit; steps++ {
 		if steps > 5000 || w.now.Sub(epoch) > 10*time.Minute {
 			w.t.Fatalf("no end in sight: %d steps, %s", steps, w.now.Sub(epoch))

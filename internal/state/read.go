@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,6 +105,24 @@ func (h *History) read(dir *os.Root, name string) error {
 		h.Notes = append(h.Notes, fmt.Sprintf("%s: %d lines are of a later forkd: use that one to see them", name, later))
 	}
 	return nil
+}
+
+// Load reads what the last master kept, without a lock: of an app that can't be started as it
+// is. The directory must be this user's. There is none, or it can't be used: nothing is kept.
+func Load(root, app string) Kept {
+	dir, err := openDir(filepath.Join(root, app), false)
+	if err != nil {
+		return Kept{}
+	}
+	defer dir.Close()
+	if info, err := dir.Stat("."); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return Kept{}
+	}
+	k, err := readKept(dir)
+	if err != nil {
+		return Kept{}
+	}
+	return k
 }
 
 // readKept reads what the last master kept. An error is what is wrong with it, not that

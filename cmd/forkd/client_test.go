@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func (m made) Reload(ctx context.Context, _ control.Reload) (control.Rolled, err
 func (m made) Stop(context.Context, bool) error { return nil }
 
 // pretend serves an app that there is not, in a directory, until the test ends.
-func pretend(t *testing.T, dir, name string, b control.Backend) {
+func pretend(t testing.TB, dir, name string, b control.Backend) {
 	t.Helper()
 	t.Setenv("FORKD_RUNTIME_DIR", dir)
 	place, err := control.Create(name, -1)
@@ -54,7 +55,7 @@ func pretend(t *testing.T, dir, name string, b control.Backend) {
 }
 
 // forkd runs a command in this process.
-func forkd(t *testing.T, args ...string) (code int, stdout, stderr string) {
+func forkd(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	dir := t.TempDir()
 	open := func(name string) *os.File {
@@ -152,5 +153,22 @@ func TestNothingRuns(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	if code, out, err := forkd(t, "status", "--json"); code != exitDone || out != "[]\n" || err != "" {
 		t.Errorf("exit %d, %q, %q", code, out, err)
+	}
+}
+
+// `forkd status` of a whole host, but for the start of its process: 20 apps of 8 workers.
+func BenchmarkStatus(b *testing.B) {
+	dir := b.TempDir()
+	var slots []control.Slot
+	for i := range 8 {
+		slots = append(slots, slot(i, busy(812+i, 1, control.StateReady, time.Minute)))
+	}
+	for i := range 20 {
+		pretend(b, dir, fmt.Sprint("shop-", i), made{app: shop(slots...)})
+	}
+	for b.Loop() {
+		if code, out, err := forkd(b, "status"); code != exitDone || strings.Count(out, "\n") != 20*(8+3)-1 {
+			b.Fatalf("exit %d, %s\n%s", code, err, out)
+		}
 	}
 }

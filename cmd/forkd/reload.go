@@ -29,7 +29,7 @@ changes nothing. The roll goes on if reload is interrupted.`,
   forkd reload shop --slot 1`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withApps(cmd, args, all, func(client *control.Client) error {
+			return withApps(cmd, args, all, false, func(client *control.Client) error {
 				r := control.Reload{KeepConfig: keep, Wait: !noWait}
 				if cmd.Flags().Changed("slot") {
 					r.Slot = &slot

@@ -87,13 +87,14 @@ has a file there and does not run. At boot systemd does it: forkd unit.`,
 
 // startAll goes on after a failure and returns the first.
 func startAll(ctx context.Context, std stdio) error {
-	names, err := config.Names()
+	apps, err := config.Apps()
 	if err != nil {
 		return err
 	}
 	var first error
 	started := 0
-	for _, name := range names {
+	for _, app := range apps {
+		name := app.Name
 		if _, err := control.Find(name); !is[*control.NoAppError](err) {
 			continue
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -20,7 +22,9 @@ func statusCommand(std stdio) *cobra.Command {
 		Short:   "show an app, or all of this host",
 		Long: `status shows the app's workers, one a row, a draining predecessor on its own.
 CONNS are open connections, CPU is a share of one core, and - is a figure that
-is not known. Where two apps have one name, write DIR/APP.
+is not known. Where two apps have one name, write DIR/APP. Apps that have a file,
+/etc/forkd/APP.toml or ~/.config/forkd/APP.toml, and do not run are listed as
+stopped; for one that is asked for by its name the exit code is 3.
 
 With -q it prints nothing, and exits 0 when all wanted workers are ready, else
 1; 3 when there is no such app.`,
@@ -49,47 +53,78 @@ With -q it prints nothing, and exits 0 when all wanted workers are ready, else
 	return cmd
 }
 
-// printStatus prints once. Apps that answer are shown even if another does not.
+// printStatus prints once. Apps that answer are shown even if another does not, and without
+// waiting for it.
 func printStatus(ctx context.Context, std stdio, name string, asJSON bool) error {
-	apps, err := query(ctx, name)
-	if err != nil {
-		return err
-	}
-	list := []control.App{}
-	for i := range apps {
-		if apps[i].err == nil {
-			list = append(list, apps[i].app)
+	out := output{to: std.out, what: "status", json: asJSON}
+	show := func(apps []appStatus) error {
+		list := []control.App{}
+		for i := range apps {
+			if apps[i].err == nil {
+				list = append(list, apps[i].app)
+			}
 		}
+		return out.print(list, func(s screen) []string { return render(s, apps, time.Now()) })
 	}
-	err = output{to: std.out, what: "status", json: asJSON}.print(list, func(s screen) []string { return render(s, apps, time.Now()) })
+	s, err := ask(ctx, name)
 	if err != nil {
+		if is[*control.NoAppError](err) {
+			if apps := stoppedApps(control.Look(), name); len(apps) > 0 {
+				return errors.Join(show(apps), &exit{code: exitNoApp})
+			}
+		}
 		return err
 	}
-	return firstError(apps)
+	defer s.end()
+	apps := s.wait(lateAfter)
+	if late := s.late(); len(late) > 0 {
+		if len(apps) > 0 && !asJSON {
+			if err := show(apps); err != nil {
+				return err
+			}
+			fmt.Fprintln(std.out)
+			apps = nil
+		}
+		fmt.Fprintln(std.err, "forkd: waiting for "+sanitize(strings.Join(late, ", "))+": no answer yet")
+		apps = append(apps, s.wait(queryTimeout)...)
+	}
+	failed := firstError(apps)
+	if s.all {
+		apps = append(apps, stoppedApps(s.there, "")...)
+	}
+	if others := s.there.Others; len(others) > 0 {
+		if len(apps) == 0 && !asJSON {
+			fmt.Fprintln(std.out, nothingOfYours+": "+sanitize(othersText(others)))
+			return failed
+		}
+		defer fmt.Fprintln(std.err, "forkd: "+sanitize(othersText(others)))
+	}
+	if err := show(apps); err != nil {
+		return err
+	}
+	return failed
 }
 
-// render draws the apps. Where two have one name, they are called by their paths.
+// render draws the apps.
 func render(s screen, apps []appStatus, now time.Time) []string {
 	if len(apps) == 0 {
 		return []string{s.cut(nothingRuns)}
 	}
-	named := map[string]int{}
-	for i := range apps {
-		named[apps[i].at.Name]++
-	}
 	var lines []string
 	for i := range apps {
-		title := apps[i].at.Name
-		if named[title] > 1 {
-			title = apps[i].at.Path()
-		}
-		if i > 0 {
+		a := &apps[i]
+		if i > 0 && (a.stopped == "" || apps[i-1].stopped == "" || len(a.app.Leftovers) > 0) {
 			lines = append(lines, "")
 		}
-		if err := apps[i].err; err != nil {
-			lines = append(lines, s.paint(red, s.cut(sanitize(title+": "+err.Error()))))
-		} else {
-			lines = append(lines, statusTable(s, title, &apps[i].app, now)...)
+		switch {
+		case is[*control.NoAnswerError](a.err) && a.title == a.at.Name: // it has the name
+			lines = append(lines, s.paint(red, s.cut(sanitize(a.err.Error()))))
+		case a.err != nil:
+			lines = append(lines, s.paint(red, s.cut(sanitize(a.title+": "+a.err.Error()))))
+		case a.stopped != "":
+			lines = append(lines, s.stoppedLines(a, now)...)
+		default:
+			lines = append(lines, statusTable(s, a.title, &a.app, now)...)
 		}
 	}
 	return lines
@@ -120,9 +155,12 @@ func watchStatus(ctx context.Context, std stdio, name string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return watch(ctx, std, func(s screen) ([]string, error) {
-		apps, err := query(ctx, name)
+		apps, there, err := glance(ctx, name)
 		if err != nil {
 			return []string{s.cut(sanitize(err.Error()))}, err
+		}
+		if name == "" {
+			apps = append(apps, stoppedApps(there, "")...)
 		}
 		return render(s, apps, time.Now()), nil
 	})

@@ -33,11 +33,11 @@ func ending(std stdio, now bool, cmd *cobra.Command) *cobra.Command {
 	var all bool
 	cmd.ValidArgsFunction = appNames
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return withApps(cmd, args, all, func(client *control.Client) error {
+		return withApps(cmd, args, all, true, func(client *control.Client) error {
 			return end(cmd.Context(), std, client, now)
 		})
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "every app that runs, one after the other")
+	cmd.Flags().BoolVar(&all, "all", false, "every app that runs, at the same time")
 	return cmd
 }
 

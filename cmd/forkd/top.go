@@ -40,7 +40,10 @@ func topCommand(std stdio) *cobra.Command {
 			}
 			m := top{
 				color: screenOf(std.out).color,
-				look:  func() ([]appStatus, error) { return query(cmd.Context(), name) },
+				look: func() ([]appStatus, error) {
+					apps, _, err := glance(cmd.Context(), name)
+					return apps, err
+				},
 				detail: func(at control.Location, slot int) ([]string, error) {
 					return describeSlot(cmd.Context(), at, slot)
 				},

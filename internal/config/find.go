@@ -134,21 +134,29 @@ func cause(err error) error {
 	return err
 }
 
-// Names returns the apps that have a file of their own, /etc/forkd/APP.toml or
-// ~/.config/forkd/APP.toml, in their order, each once.
-func Names() ([]string, error) {
+// App is an app that has a file of its own.
+type App struct{ Name, File string }
+
+// Apps returns those that have /etc/forkd/APP.toml or ~/.config/forkd/APP.toml, in the order
+// of the directories, each once.
+func Apps() ([]App, error) {
 	h, err := thisHost()
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	return h.apps(), nil
+}
+
+func (h host) apps() (apps []App) {
 	for _, directory := range []string{h.etc, h.home} {
 		entries, _ := os.ReadDir(directory) // without one there are none
 		for _, e := range entries {
-			if name, ok := strings.CutSuffix(e.Name(), ".toml"); ok && control.ValidName(name) && !slices.Contains(names, name) {
-				names = append(names, name)
+			name, ok := strings.CutSuffix(e.Name(), ".toml")
+			same := func(a App) bool { return a.Name == name }
+			if ok && control.ValidName(name) && !slices.ContainsFunc(apps, same) {
+				apps = append(apps, App{name, filepath.Join(directory, e.Name())})
 			}
 		}
 	}
-	return names, nil
+	return apps
 }

@@ -64,3 +64,14 @@ func TestArgs(t *testing.T) {
 		t.Errorf("%q %s", got, diff)
 	}
 }
+
+// Apps finds files as Load does: those of the system first.
+func TestApps(t *testing.T) {
+	h := newHost(t)
+	for _, path := range []string{h.home + "/shop.toml", h.home + "/blog.toml", h.etc + "/shop.toml", h.etc + "/notes.txt", h.etc + "/-x.toml"} {
+		write(t, path, "")
+	}
+	if diff := cmp.Diff([]App{{"shop", h.etc + "/shop.toml"}, {"blog", h.home + "/blog.toml"}}, h.apps()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -87,11 +87,16 @@ func Find(name string) (Location, error) {
 	}
 }
 
-// List returns every live app that this user may control, in the order of the
-// directories, then of the names.
-func List() []Location {
+// Survey is what there is in the directories, in their order, then that of the names.
+type Survey struct {
+	Live   []Location // this user may control them
+	Others []Location // of other users, who do not let this one
+	Dead   []Location // their masters have ended and left their files
+}
+
+// Look looks for apps in every directory.
+func Look() (s Survey) {
 	const maxApps = 1024 // in a directory: it may be another user's
-	var live []Location
 	for _, dir := range searchDirs() {
 		file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 		if err != nil {
@@ -102,12 +107,55 @@ func List() []Location {
 		slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 		for _, e := range entries {
 			l := Location{Name: e.Name(), Dir: dir}
-			if e.IsDir() && ValidName(e.Name()) && alive(l) == nil {
-				live = append(live, l)
+			if !e.IsDir() || !ValidName(e.Name()) {
+				continue
+			}
+			switch err := alive(l); {
+			case err == nil:
+				s.Live = append(s.Live, l)
+			case !errors.Is(err, syscall.EACCES):
+				s.Dead = append(s.Dead, l)
+			case locked(l):
+				s.Others = append(s.Others, l)
 			}
 		}
 	}
-	return live
+	return s
+}
+
+// List returns every live app that this user may control, in Look's order.
+func List() []Location { return Look().Live }
+
+// OpenLock opens the file in which a master has recorded its workers. Whoever owns the
+// directory decides what it says.
+func (l Location) OpenLock() (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(l.Path(), lockName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		file.Close()
+		return nil, fmt.Errorf("%s is no regular file", file.Name())
+	}
+	return file, nil
+}
+
+// locked reports whether a live process has the name of another user's app, as far as can be
+// seen from this network namespace: a socket that this user may not use tells nothing.
+func locked(l Location) bool {
+	info, err := os.Stat(l.Path())
+	if err != nil {
+		return false
+	}
+	name, err := lockAddress(l.Dir, l.Name, owner(info))
+	if err != nil {
+		return false
+	}
+	conn, err := dial(name)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil || errors.Is(err, unix.EAGAIN)
 }
 
 // alive returns nil when a master listens there. One with a full queue is alive, and

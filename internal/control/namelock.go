@@ -20,7 +20,7 @@ import (
 // a file, and dies with its master. It is the same for all who see this directory by
 // this path. Containers that share a network have others, for theirs is on another file
 // system.
-func lockAddress(dir, app string) (string, error) {
+func lockAddress(dir, app string, uid int) (string, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return "", err
@@ -29,7 +29,7 @@ func lockAddress(dir, app string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s\x00%d", info.Sys().(*syscall.Stat_t).Dev, dir, app, os.Geteuid()))
+	key := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s\x00%d", info.Sys().(*syscall.Stat_t).Dev, dir, app, uid))
 	return fmt.Sprintf("@forkd/lock/%x", key[:16]), nil
 }
 
@@ -40,7 +40,7 @@ func (d *RuntimeDir) takeName() error {
 	if d.nameLock != nil {
 		return nil
 	}
-	name, err := lockAddress(filepath.Dir(d.Dir), d.App)
+	name, err := lockAddress(filepath.Dir(d.Dir), d.App, os.Geteuid())
 	if err != nil {
 		return err
 	}

@@ -469,7 +469,7 @@ func TestNameIsTakenWithoutFiles(t *testing.T) {
 // starting, and the master takes it when it is free.
 func TestNameIsSquatted(t *testing.T) {
 	dir := t.TempDir()
-	name, err := lockAddress(dir, "shop")
+	name, err := lockAddress(dir, "shop", os.Geteuid())
 	if err != nil {
 		t.Fatal(err)
 	}

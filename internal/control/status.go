@@ -10,11 +10,11 @@ import (
 // in JSON, never 0. Fields are added, never renamed (docs/contract.md, Command line).
 type App struct {
 	App          string     `json:"app"`
-	PID          int        `json:"pid"` // the master's
+	PID          int        `json:"pid,omitzero"` // the master's
 	Version      string     `json:"version"`
-	StartedAt    time.Time  `json:"started_at"`
+	StartedAt    time.Time  `json:"started_at,omitzero"`
 	Generation   int        `json:"generation"`
-	State        string     `json:"state"` // "starting", "ready", "draining", "stopping"
+	State        string     `json:"state"` // "starting", "ready", "draining", "stopping"; for clients "stopped": no master
 	HostDraining bool       `json:"host_draining"`
 	Config       string     `json:"config"` // the file; "" without one
 	Listeners    []Listener `json:"listeners"`

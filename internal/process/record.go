@@ -233,6 +233,18 @@ func (r Record) has(pid int, s stat, inUnit bool) bool {
 	return inUnit || haveCommon(r.Sockets, procfs.Sockets(procfs.Files(pid)))
 }
 
+// Alive returns the records of the workers that live.
+func (p *Predecessor) Alive() (workers []Record) {
+	for _, r := range p.Workers {
+		s, known := readStat(r.PID)
+		fields, err := procfs.Stat(r.PID)
+		if r.PID > 0 && known && s.start == r.Start && err == nil && !procfs.Exits(fields) {
+			workers = append(workers, r)
+		}
+	}
+	return workers
+}
+
 // Add records a process that is the predecessor's because it is in the unit's cgroup, and
 // its session and process group: later members belong to the predecessor too.
 func (p *Predecessor) Add(pid int) (worker Record, added bool) {

@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// endSize is what ReadEnd reads, in bytes.
+const endSize = 256 << 10
+
 // maxRecord is the longest line that is read, in bytes: an exit with its output takes less.
 const maxRecord = 1 << 20
 
@@ -27,7 +30,12 @@ type History struct {
 // Read reads an app's history in the first of the directories that has one of this user, or,
 // for root, of any. It returns os.ErrNotExist where there is none, and os.ErrPermission where
 // there is one of somebody else.
-func Read(app string) (History, error) {
+func Read(app string) (History, error) { return readHistory(app, false) }
+
+// ReadEnd is Read of the newest records alone, at little cost.
+func ReadEnd(app string) (History, error) { return readHistory(app, true) }
+
+func readHistory(app string, end bool) (History, error) {
 	missing := fmt.Errorf("nothing is kept of %q: %w", app, os.ErrNotExist)
 	for _, root := range Roots() {
 		path := filepath.Join(root, app)
@@ -39,8 +47,12 @@ func Read(app string) (History, error) {
 			continue
 		}
 		h := History{Path: path}
-		for _, name := range []string{olderName, historyName} {
-			if err := h.read(dir, name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		names, most := []string{olderName, historyName}, int64(2*maxHistory)
+		if end {
+			names, most = names[1:], endSize
+		}
+		for _, name := range names {
+			if err := h.read(dir, name, most); err != nil && !errors.Is(err, os.ErrNotExist) {
 				h.Notes = append(h.Notes, err.Error())
 			}
 		}
@@ -72,16 +84,21 @@ func open(dir *os.Root, name string, most int64) (*os.File, error) {
 	return nil, err
 }
 
-// read adds a file's records. Lines that are torn or of a later forkd are counted.
-func (h *History) read(dir *os.Root, name string) error {
+// read adds the records in the last so many bytes of a file. Lines that are torn or of a
+// later forkd are counted.
+func (h *History) read(dir *os.Root, name string, most int64) error {
 	file, err := open(dir, name, 2*maxHistory)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	torn, later := 0, 0
+	at, err := file.Seek(-most, io.SeekEnd)
 	lines := bufio.NewScanner(io.LimitReader(file, 2*maxHistory))
 	lines.Buffer(nil, maxRecord)
+	if err == nil && at > 0 {
+		lines.Scan() // the end of a line
+	}
 	for lines.Scan() {
 		line := bytes.TrimSpace(lines.Bytes())
 		var r Record

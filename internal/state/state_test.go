@@ -110,6 +110,10 @@ func TestBounded(t *testing.T) {
 	if size > 3*maxHistory {
 		t.Errorf("%d bytes", size)
 	}
+	end, err := ReadEnd("shop")
+	if last := reasons(end); err != nil || len(last) == 0 || len(last) > 4 || !strings.HasPrefix(last[len(last)-1], "199 ") || len(end.Notes) > 0 {
+		t.Errorf("the end: %d events, %v, %v", len(last), end.Notes, err)
+	}
 	got := reasons(read(t))
 	if len(got) < 60 || !strings.HasPrefix(got[len(got)-1], "199 ") {
 		t.Errorf("%d events, the last %.10s", len(got), got[len(got)-1])

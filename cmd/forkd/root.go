@@ -121,7 +121,7 @@ func flagText(err error) string {
 	default:
 		return err.Error()
 	}
-	return fmt.Sprintf("--%s %q: use %s", invalid.GetFlag().Name, invalid.GetValue(), use)
+	return fmt.Sprintf("--%s %q: use %s", invalid.GetFlag().Name, strings.TrimPrefix(invalid.GetValue(), negativeMark), use)
 }
 
 // helpOn is `forkd help COMMAND`. Cobra's own exits 0 for a command that there is not.

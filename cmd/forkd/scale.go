@@ -51,10 +51,12 @@ The number holds until a reload reads a file whose workers has changed.`,
 	}
 }
 
+// negativeMark hides from pflag that an argument begins with a hyphen.
+const negativeMark = "\x00"
+
 // parseNegative parses the flags of a command with DisableFlagParsing, where -1 is
 // an argument and not a flag. helped says that help was asked for, and is printed.
 func parseNegative(cmd *cobra.Command, args []string) (words []string, helped bool, err error) {
-	const mark = "\x00"
 	negative := regexp.MustCompile(`^-[0-9]+$`)
 	args = slices.Clone(args)
 	for i, arg := range args {
@@ -62,7 +64,7 @@ func parseNegative(cmd *cobra.Command, args []string) (words []string, helped bo
 			break
 		}
 		if negative.MatchString(arg) {
-			args[i] = mark + arg
+			args[i] = negativeMark + arg
 		}
 	}
 	cmd.DisableFlagParsing = false
@@ -73,7 +75,7 @@ func parseNegative(cmd *cobra.Command, args []string) (words []string, helped bo
 		return nil, true, cmd.Help()
 	}
 	for _, word := range cmd.Flags().Args() {
-		words = append(words, strings.TrimPrefix(word, mark))
+		words = append(words, strings.TrimPrefix(word, negativeMark))
 	}
 	return words, false, nil
 }

@@ -119,7 +119,7 @@ func TestCommandsAskAndSay(t *testing.T) {
 		{line: "scale shop 100000", code: exitUsage, err: "forkd: \"100000\" is no number of workers: use 1 to 1024"},
 		{line: "scale shop", code: exitUsage, err: "forkd: wrong number of arguments: write forkd scale APP N|+N|-N|cpus\n"},
 		{line: "scale shop 1 2", code: exitUsage, err: "forkd: wrong number of arguments"},
-		{line: "scale shop 1 --now", code: exitUsage, err: "forkd: unknown flag: --now: see forkd scale --help\n"},
+		{line: "scale shop 1 --now", code: exitUsage, err: "forkd: unknown flag: --now: forkd kill APP ends it at once\n"},
 		{line: "scale --help", out: "scale changes how many workers"},
 		{line: "scale nosuch 1", code: exitNoApp, err: "forkd: no app \"nosuch\""},
 		{line: "drain shop", out: "shop: this host drains", said: "drain"},

@@ -90,6 +90,7 @@ func (h *harness) leftBehind(env *testscript.Env, dir string) {
 			return
 		}
 	}
+	h.failed.Store(true)
 	for _, p := range of(dir) {
 		_ = unix.Kill(p.pid, unix.SIGKILL)
 	}

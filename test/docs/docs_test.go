@@ -37,7 +37,7 @@ var (
 	fence  = regexp.MustCompile("^```([a-z]*) ?(.*)$")
 	status = regexp.MustCompile(` # exit ([0-9]+)$`)
 	number = regexp.MustCompile(`[0-9][0-9.,:TZ+-]*`)
-	figure = regexp.MustCompile(`^(-|N(ms|s|m|h|d|%|k|M|B|[KMG]iB))$`)
+	figure = regexp.MustCompile(`^(-|(N(ms|s|m|h|d|%|k|M|B|[KMG]iB))+)$`)
 	marker = regexp.MustCompile(`^@@(\d+) exit (\d+)$`)
 )
 
@@ -226,6 +226,7 @@ func TestSame(t *testing.T) {
 		{"a\n...\nc", "a\nc", true},
 		{"a\n...\nc", "a\nb\nd", false},
 		{"a 0s 5% - 18MiB", "a 1m  0%  7  2GiB", true},
+		{"after 5s", "after 1m2s", true},
 		{"12:00:01 up", "2026-11-28T09:00:00Z up", true},
 	} {
 		if got := same(strings.Split(c.want, "\n"), strings.Split(c.got, "\n")); got != c.same {

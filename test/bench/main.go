@@ -30,6 +30,12 @@ func main() {
 		case plainFlag:
 			fmt.Fprintln(os.Stderr, "bench:", plain(os.Args[2], os.Args[3:]))
 			os.Exit(1)
+		case chatterFlag:
+			if err := chatter(os.Args[2]); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				os.Exit(1)
+			}
+			return
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -69,6 +75,7 @@ func figures() []figure {
 		{"latency", "Latency during rolls", howLatency, (*bench).latency},
 		{"kills", "Workers killed under load", howKills, (*bench).kills},
 		{"master", "What the master costs", howMaster, (*bench).master},
+		{"logs", "Workers that write", howLogs, (*bench).logs},
 		{"many", "200 workers", howMany, (*bench).many},
 		{"commands", "The command line", howCommands, (*bench).commands},
 		{"redis", "Redis hung, refused, flapping", howRedis, (*bench).redis},

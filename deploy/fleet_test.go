@@ -51,6 +51,9 @@ func command(t *testing.T, bin, config string, args, env []string) {
 		if err := os.WriteFile(args[at], []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if !slices.Contains(args, "--") {
+			args = append(args, "--", "sh") // the program of the deployment is not here
+		}
 	} else {
 		args = append(args, "--help") // flags are parsed before
 	}

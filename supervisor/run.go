@@ -126,6 +126,20 @@ func Run(ctx context.Context, cfg Config, out Output) error {
 	return errors.New(quit.Why)
 }
 
+// Check says what Run would refuse before it starts anything: a program that can't be run,
+// a directory, limits. It does not bind addresses or make control groups.
+func Check(cfg Config) error {
+	r, err := prepareRelease(cfg)
+	if err != nil {
+		return asUsage(err)
+	}
+	r.close()
+	if err := checkLimits(cfg, cfg.Workers, 0); err != nil {
+		return err
+	}
+	return checkSlots(cfg, cfg.Workers)
+}
+
 // asUsage makes a UsageError of a command or directory that is not there.
 func asUsage(err error) error {
 	var command *process.CommandError

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/forkd/forkd/internal/config"
 	"github.com/forkd/forkd/internal/control"
 )
 
@@ -24,11 +25,34 @@ type stdio struct{ in, out, err *os.File }
 func run(ctx context.Context, args []string, std stdio) int {
 	root := newRoot(std)
 	root.SetArgs(args)
-	code, text := exitCode(root.ExecuteContext(ctx))
-	if text != "" {
+	cmd, err := root.ExecuteContextC(ctx)
+	code, text := exitCode(err)
+	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		printErrors(std, wrong, cmd.Name() == "check")
+	} else if text != "" {
 		fmt.Fprintln(std.err, "forkd: "+sanitize(text))
 	}
 	return code
+}
+
+// printErrors prints all errors of a configuration; to a terminal, and if asked to, each
+// with its line and a mark below.
+func printErrors(std stdio, first *config.Error, source bool) {
+	s := screenOf(std.err)
+	for _, e := range append([]*config.Error{first}, first.Others...) {
+		fmt.Fprintln(std.err, "forkd: "+sanitize(e.OneLine()))
+		if e.Source == "" || !source && s.height == 0 {
+			continue
+		}
+		const widest = 64 // of what is shown, so that all fits 80 columns
+		line, at := []rune(e.Source), e.Column-1
+		if from := at - widest/2; len(line) > widest && from > 0 {
+			line, at = append([]rune("…"), line[from:]...), at-from+1
+		}
+		number := fmt.Sprintf("%6d | ", e.Line)
+		fmt.Fprintln(std.err, s.paint(dim, number)+string(line[:min(len(line), widest)]))
+		fmt.Fprintln(std.err, s.paint(dim, "       | ")+strings.Repeat(" ", at)+s.paint(red, "^"))
+	}
 }
 
 func newRoot(std stdio) *cobra.Command {

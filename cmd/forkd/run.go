@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime/debug"
 	"strings"
 
@@ -55,12 +56,24 @@ const masterGC = 50
 
 func checkCommand(std stdio) *cobra.Command {
 	var flags config.Flags
+	var defaults bool
 	cmd := &cobra.Command{
 		Use:   "check [-c FILE] [APP] [-- COMMAND ARGS...]",
 		Short: "say whether a configuration is good",
-		Long:  "check reads what run would read, with the same flags, and starts nothing.",
+		Long: `check reads what run would read, with the same flags, and looks at what that
+names, the program above all. It starts nothing, and binds nothing. All errors
+of a file are shown, each with its line; values that may be secrets are not.`,
+		Example: `  forkd check shop.toml
+  forkd check --defaults > shop.toml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if defaults {
+				_, err := io.WriteString(std.out, config.DefaultsFile())
+				return err
+			}
 			cfg, err := load(cmd, &flags, args)
+			if err == nil {
+				err = supervisor.Check(cfg)
+			}
 			if err != nil {
 				return err
 			}
@@ -72,6 +85,7 @@ func checkCommand(std stdio) *cobra.Command {
 		},
 	}
 	loads(cmd, &flags)
+	cmd.Flags().BoolVar(&defaults, "defaults", false, "print a file with every setting and its default, commented out")
 	return cmd
 }
 

@@ -21,6 +21,7 @@ type setting struct {
 	item      int           // index of the [[table]] of path[0] that it belongs to, -1: none
 	form      unstable.Kind // KeyValue, Table (an inline one too), ArrayTable
 	value     value
+	twice     *Error // it was written before
 }
 
 // document reads the settings of a TOML file, in their order, from go-toml's syntax
@@ -32,7 +33,8 @@ type document struct {
 	settings []setting
 	seen     map[string]origin // by form, item and name
 	items    map[string]int    // table array -> elements so far
-	failed   *Error            // the first
+	twice    bool              // some setting is
+	failed   *Error            // what ends it
 }
 
 // parse returns the settings of a file called name, or an *Error with the line at
@@ -94,7 +96,7 @@ func (d *document) read() {
 func (d *document) check(syntax error) {
 	var all map[string]any
 	err := toml.Unmarshal(d.data, &all)
-	if err == nil {
+	if err == nil || d.twice { // go-toml would tell that again
 		err = syntax
 	}
 	if err == nil {
@@ -175,7 +177,8 @@ func (d *document) add(s setting) {
 	id := fmt.Sprint(s.form, s.item, s.name)
 	if before, twice := d.seen[id]; twice && s.form != unstable.ArrayTable {
 		line, _ := before.position()
-		d.fail(s.at, "%q is written twice: it is in line %d already", s.name, line)
+		s.twice = s.at.errorf("%q is written twice: it is in line %d already", s.name, line)
+		d.twice = true
 	}
 	d.seen[id] = s.at
 	d.settings = append(d.settings, s)

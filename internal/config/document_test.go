@@ -154,8 +154,8 @@ func TestBadFiles(t *testing.T) {
 		{"restart.prevent = [78, 256]", `1:24: restart.prevent: must be a number from 0 to 255, not 256`},
 		{"drain.shed_per_second = -1", `1:25: drain.shed_per_second: must be a number from 0 to 1000000, not -1`},
 
-		// The first of several is told.
-		{"user = 'nosuch'\nworkers = 0\nfoo = 1", `1:8: user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them)`},
+		// The first of several is told, and how many there are.
+		{"user = 'nosuch'\nworkers = 0\nfoo = 1", `1:8: user: there is no user "nosuch": use a name or a number of /etc/passwd (getent passwd lists them) (and 2 more errors: forkd check shows them)`},
 	} {
 		_, h, err := loadFile(t, test.content)
 		separator := ":"

@@ -16,14 +16,15 @@ import (
 
 // draft is an unfinished Config. The settings of the file, then those of the flags are
 // put into it, each by its setter. finish does what needs several settings. An error
-// does not end it, so that the first of the file is reported.
+// does not end it, so that all of the file are reported.
 type draft struct {
 	*start
 	config  supervisor.Config
 	origins // of the keys
 	schema
 	failures []*Error
-	expanded int // bytes that variables have been replaced with
+	refused  map[string]bool // tables
+	expanded int             // bytes that variables have been replaced with
 
 	workers      string // as written, as are the next
 	user, group  string
@@ -40,6 +41,7 @@ func newDraft(s *start) *draft {
 		start:   s,
 		config:  supervisor.Defaults(),
 		origins: origins{},
+		refused: map[string]bool{},
 		env:     map[string]string{},
 		preset:  presetAuto,
 	}
@@ -108,7 +110,7 @@ func (d *draft) finish() (supervisor.Config, error) {
 	d.finishRest()
 	switch {
 	case len(d.failures) > 0:
-		return supervisor.Config{}, first(d.failures)
+		return supervisor.Config{}, together(d.failures)
 	case len(d.config.Command) == 0:
 		return supervisor.Config{}, d.noCommand()
 	}

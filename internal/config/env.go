@@ -53,8 +53,10 @@ func (d *draft) setEnvFile(v value) error {
 	}
 	for _, file := range d.envFiles {
 		if name, err := file.string(); err != nil {
+			d.envFiles = nil
 			return file.at.wrap(err)
 		} else if name == "-" {
+			d.envFiles = nil
 			return file.at.errorf("- is no file: write -NAME for one that may be missing")
 		}
 	}

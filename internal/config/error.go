@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -16,10 +18,24 @@ type Error struct {
 	File         string // as the user would name it; "" for a flag
 	Line, Column int    // from 1, columns in characters; 0: no line is at fault
 	Text         string
+	Source       string   // the line at fault, values that may be secrets masked; "" without one
+	Others       []*Error // what else is wrong, in the order of the file
 }
 
-// Error is "forkd.toml:12:1: ...", or "--workers: ..." for a flag.
+// Error is OneLine, and how many others there are.
 func (e *Error) Error() string {
+	switch n := len(e.Others); n {
+	case 0:
+		return e.OneLine()
+	case 1:
+		return e.OneLine() + " (and 1 more error: forkd check shows it)"
+	default:
+		return fmt.Sprintf("%s (and %d more errors: forkd check shows them)", e.OneLine(), n)
+	}
+}
+
+// OneLine is this error alone: "forkd.toml:12:1: ...", or "--workers: ..." for a flag.
+func (e *Error) OneLine() string {
 	switch {
 	case e.File == "":
 		return e.Text
@@ -57,7 +73,50 @@ func (o origin) errorf(format string, args ...any) *Error {
 		text = o.label + ": " + text
 	}
 	line, column := o.position()
-	return &Error{File: o.file, Line: line, Column: column, Text: text}
+	return &Error{File: o.file, Line: line, Column: column, Text: text, Source: o.source()}
+}
+
+// source is the line, without what may be a secret: only the value of one key of a known,
+// open kind is shown. The text of the others keeps its width.
+func (o origin) source() string {
+	if o.text == nil {
+		return ""
+	}
+	start := bytes.LastIndexByte(o.text[:o.offset], '\n') + 1
+	line, _, _ := strings.Cut(string(o.text[start:]), "\n")
+	line = strings.TrimSuffix(line, "\r")
+	if len(line) > maxSource {
+		return ""
+	}
+	before := strings.ToValidUTF8(line[:o.offset-start], "?")
+	value := regexp.MustCompile(`^\s*([A-Za-z0-9_.-]+\s*=\s*)?$`)
+	secret := o.label == "" || strings.HasPrefix(o.label, "env") || strings.HasPrefix(o.label, "redis.") || o.label == "command"
+	if !secret && o.label != "listen" && value.MatchString(before) {
+		literal := regexp.MustCompile(`^("[^"]*"|'[^']*'|[^\s#"']*)`).FindString(line[o.offset-start:])
+		return printable(before + literal)
+	}
+	header := regexp.MustCompile(`^\s*\[\[?[A-Za-z0-9_.-]+\]?\]?`)
+	key := regexp.MustCompile(`^\s*[A-Za-z0-9_.-]+\s*=`)
+	open := cmp.Or(header.FindString(line), key.FindString(line))
+	return printable(open + strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return '*'
+		}
+		return r
+	}, line[len(open):]))
+}
+
+// maxSource is the most bytes of a line that is shown.
+const maxSource = 400
+
+// printable has one column for each character.
+func printable(line string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(line, "?"))
 }
 
 // wrap gives err the position o, unless it has one.
@@ -68,15 +127,22 @@ func (o origin) wrap(err error) *Error {
 	return o.errorf("%s", err)
 }
 
-// first picks the error to report: the first of the file, then those of flags.
-func first(failures []*Error) *Error {
-	return slices.MinFunc(failures, func(a, b *Error) int {
+// maxFailures bounds the errors that are told of a file.
+const maxFailures = 20
+
+// together is all errors as one: those of the file in its order, then those of flags.
+func together(failures []*Error) *Error {
+	failures = slices.Clone(failures)
+	slices.SortStableFunc(failures, func(a, b *Error) int {
 		return cmp.Or(
 			cmp.Compare(uint(a.Line-1), uint(b.Line-1)), // none is last
 			cmp.Compare(b.File, a.File),
 			cmp.Compare(a.Column, b.Column),
 		)
 	})
+	all := *failures[0]
+	all.Others = failures[1:min(len(failures), maxFailures)]
+	return &all
 }
 
 // either lists what is valid: `"a", "b" or "c"`.

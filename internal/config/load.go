@@ -102,6 +102,21 @@ func (s *start) settings() (settings []setting, err error) {
 }
 
 func (d *draft) accept(s setting) {
+	if s.twice != nil {
+		d.failures = append(d.failures, s.twice)
+		return
+	}
+	for n := range s.path { // what is below a table that is none says nothing more
+		if d.refused[strings.Join(s.path[:n], ".")] {
+			return
+		}
+	}
+	failed := len(d.failures)
+	defer func() {
+		if len(d.failures) > failed && s.form != unstable.KeyValue {
+			d.refused[strings.Join(s.path, ".")] = true
+		}
+	}()
 	name, at := s.name, s.at
 	table, leaf := s.path[0], s.form == unstable.KeyValue
 	if leaf {
@@ -130,7 +145,7 @@ func (d *draft) accept(s setting) {
 		d.report(at, fmt.Errorf("must be text, not a table"))
 	case s.form == unstable.Table && (name == "env" || slices.Contains(d.tables, name)):
 		// Its settings follow.
-	case len(d.failures) == 0: // one is enough
+	case len(d.failures) < maxFailures: // each is compared with all keys
 		d.report(at, d.refuse(s))
 	}
 }

@@ -68,7 +68,7 @@ func (h host) loadRedis(file string) (redisconfig.Settings, error) {
 	case err != nil:
 		return redisconfig.Settings{}, err
 	case len(d.failures) > 0:
-		return redisconfig.Settings{}, first(d.failures)
+		return redisconfig.Settings{}, together(d.failures)
 	}
 	return d.config.Redis, nil
 }

@@ -12,7 +12,7 @@ PREFIX      ?= /usr/local
 
 .DEFAULT_GOAL := build
 
-.PHONY: help build install deb run test test-busy e2e check bench compat soak fuzz fmt sizes clean
+.PHONY: help build install deb run test test-busy e2e check bench bench-peers compat soak fuzz fmt sizes clean
 
 help: ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -67,6 +67,12 @@ bench: build ## measure everything that README promises (10 minutes), and write 
 	@$(BUILD) bin/bench ./test/bench
 	@$(BUILD) bin/bench-peer ./test/bench/peer
 	@bin/bench $(BENCH)
+
+bench-peers: build ## measure forkd beside nginx, prefork, cluster, pm2, gunicorn, puma and uWSGI, and write docs/peers.md; PEERS=-only=forkd,pm2: some
+	@test/compat/install
+	@$(BUILD) bin/compat ./test/compat
+	@$(BUILD) bin/bench-peer ./test/bench/peer
+	@bin/compat -peers $(PEERS)
 
 compat: build ## run 30 programs by their natural commands (20 minutes), and write docs/compatibility.md; COMPAT=-only=node,puma: some
 	@test/compat/install

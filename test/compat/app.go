@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,12 +129,7 @@ func (a *app) killOne(ctx context.Context) error {
 		return err
 	}
 	pid := status.Slots[0].Workers[0].PID
-	process, err := os.FindProcess(pid) // a pidfd: never a stranger's
-	if err != nil {
-		return err
-	}
-	defer func() { _ = process.Release() }()
-	if err := process.Signal(syscall.SIGKILL); err != nil {
+	if err := send(pid, syscall.SIGKILL); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, replaceTime)

@@ -221,11 +221,14 @@ func writeDocument(file string, rows []row) error {
 	if missed := shortfalls(rows); len(missed) > 0 {
 		fmt.Fprintf(&text, "\n## What fell short\n\n- %s\n", strings.Join(missed, "\n- "))
 	}
-	temporary := file + ".new"
-	if err := os.WriteFile(temporary, text.Bytes(), 0o644); err != nil {
+	return replaceFile(file, text.Bytes())
+}
+
+func replaceFile(file string, text []byte) error {
+	if err := os.WriteFile(file+".new", text, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(temporary, file)
+	return os.Rename(file+".new", file)
 }
 
 // machine says what matters for the figures, and nothing that names the machine.

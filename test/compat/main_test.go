@@ -39,7 +39,11 @@ func TestChoose(t *testing.T) {
 // Every file that a program names is there, and none is there that nobody names.
 func TestFilesOfPrograms(t *testing.T) {
 	used := map[string]bool{"npm-start": true}
-	for _, p := range programs() {
+	known := programs()
+	for _, c := range contenders() {
+		known = append(known, c.program)
+	}
+	for _, p := range known {
 		for _, file := range p.files {
 			used[file] = true
 		}

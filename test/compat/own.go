@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/forkd/forkd/test/load"
@@ -35,7 +37,7 @@ func (s *stage) measureOwn(ctx context.Context) (costs [len(habits)]cost) {
 	for i, habit := range habits {
 		costs[i] = s.disturb(ctx, habit, func() error {
 			for range rolls {
-				if err := s.reloadOwn(ctx, p); err != nil {
+				if _, err := s.reloadOwn(ctx, p.cmd.Process.Pid); err != nil {
 					return err
 				}
 			}
@@ -59,28 +61,50 @@ func (s *stage) firstAnswer(ctx context.Context) error {
 	return fmt.Errorf("does not answer by itself: %s", s.lastLine())
 }
 
-// reloadOwn reloads once, and waits until none is left of the workers that were there.
-func (s *stage) reloadOwn(ctx context.Context, p *process) error {
+// reloadOwn reloads once, and waits until none is left of the workers that its master
+// had, which is what it took, and until the command has returned. A daemon is not known
+// to the compatibility table: its command waits.
+func (s *stage) reloadOwn(ctx context.Context, master int) (took time.Duration, err error) {
+	before, start := children(master), time.Now()
+	returned := make(chan error, 1)
 	if by := s.program.own.by; by != nil {
-		said, err := s.do(ctx, by)
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, said)
-		}
-		return nil
+		go func() {
+			said, err := s.do(ctx, by)
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, said)
+			}
+			returned <- err
+		}()
+	} else {
+		returned <- send(master, s.program.own.reload)
 	}
-	pid := p.cmd.Process.Pid
-	before := children(pid)
-	if err := p.cmd.Process.Signal(s.program.own.reload); err != nil {
-		return err
-	}
+	err = waitFor(ctx, "old workers stay", func() bool {
+		now := children(master)
+		return len(now) >= len(before) && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+	})
+	took = time.Since(start)
+	return took, cmp.Or(<-returned, err)
+}
+
+// waitFor waits until something is so, or says after startTime that it is not.
+func waitFor(ctx context.Context, not string, is func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	for ctx.Err() == nil {
-		now := children(pid)
-		if len(now) >= len(before) && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) }) {
-			return nil
+	for !is() {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s over %v", not, startTime)
 		}
 		load.Pause(ctx, 10*time.Millisecond)
 	}
-	return errors.New("old workers stay over " + startTime.String())
+	return nil
+}
+
+// send signals a process by its pidfd: never a stranger's.
+func send(pid int, s syscall.Signal) error {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = process.Release() }()
+	return process.Signal(s)
 }

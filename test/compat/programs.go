@@ -24,6 +24,8 @@ type program struct {
 	keeps    bool // a roll is to cost its keep-alive clients nothing
 }
 
+func (p program) label() string { return p.name }
+
 // slow is what differs where a program takes 3 s to boot.
 type slow struct {
 	command []string

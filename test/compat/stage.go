@@ -175,6 +175,11 @@ func (p *process) endsIn(d time.Duration) bool {
 	case <-p.ended:
 		return true
 	case <-timer.C:
+	}
+	select {
+	case <-p.ended: // with both at once, either was taken
+		return true
+	default:
 		return false
 	}
 }

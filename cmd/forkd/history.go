@@ -83,6 +83,9 @@ func lastWords(h state.History, now time.Time) string {
 		switch e := r.Event; {
 		case e == nil:
 		case e.Type == control.EventDown:
+			if e.Reason == stoppedState {
+				e.Reason = ""
+			}
 			return withReason("stopped "+clock(e.Time, now), e.Reason)
 		default:
 			return "its master has ended without a word after " + clock(e.Time, now) + ": killed, or the machine stopped"

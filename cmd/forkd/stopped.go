@@ -88,7 +88,7 @@ func (s screen) stoppedLines(a *appStatus, now time.Time) []string {
 		text = fmt.Sprintf("%s: its master was killed, and %s still drain", a.title, plural(n, "worker"))
 	}
 	if a.app.Config != "" {
-		text += ": forkd start " + a.at.Name + " runs it again"
+		text += "; forkd start " + a.at.Name + " runs it again"
 	}
 	lines := s.warning(s.wrapIndent("", "  ", sanitize(text)))
 	if len(a.app.Leftovers) == 0 {

@@ -2,10 +2,12 @@ package output
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,6 +107,20 @@ func (r *rester) read(size int) {
 	time.Sleep(now.Truncate(r.rest).Add(r.rest).Sub(now))
 }
 
+// readNow reads what is there already, whatever the deadline.
+func readNow(from io.ReadCloser, text []byte) (n int) {
+	file, ok := from.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.Read(int(fd), text) })
+	return max(n, 0)
+}
+
 // captured is a stream of a worker, and what has to be known to add its lines.
 type captured struct {
 	slot     int
@@ -123,8 +139,13 @@ func (l *Log) Capture(from io.ReadCloser, s Source, last *Tail) {
 	in := pace.NewReader(from, outputPerSecond, linesPerSecond, nil)
 	rest := rester{reads: pace.New(readsPerSecond, time.Now()), rest: readRest}
 	text, held := make([]byte, maxLine), 0
-	for {
+	for late := 0; ; {
 		n, err := in.Read(text[held:])
+		if errors.Is(err, os.ErrDeadlineExceeded) && late < 2*halfPipe {
+			if n = readNow(from, text[held:]); n > 0 { // it came before, and has not been read in time
+				late, err = late+n, nil
+			}
+		}
 		held += n
 		whole := bytes.LastIndexByte(text[:held], '\n') + 1
 		if whole == 0 && held == len(text) || err != nil {

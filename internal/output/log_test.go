@@ -181,27 +181,38 @@ func TestFloodTakesNoRoomOfOthers(t *testing.T) {
 	})
 }
 
-// At the end what the last workers have written is still taken, whoever holds their pipes.
+// At the end what the last workers have written is still taken, whoever holds their pipes,
+// also by a capture that comes late.
 func TestLogEndsWithTheLastLines(t *testing.T) {
-	read, write, err := NewPipe(-1, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(write)
-	var got bytes.Buffer
-	l := new(Log)
-	l.ForwardTo(&got, "shop", false)
-	done := l.begin(read) // as Capture does
-	if _, err := unix.Write(write, []byte("last words\n")); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer done()
-		l.Capture(read, Source{0, 1, 77, Stdout}, nil)
-	}()
-	l.Close()
-	if got.String() != "shop.0 | last words\n" {
-		t.Errorf("got %q", got.String())
+	for _, late := range []bool{false, true} {
+		read, write, err := NewPipe(-1, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(write)
+		var got bytes.Buffer
+		l := new(Log)
+		l.ForwardTo(&got, "shop", false)
+		if _, err := unix.Write(write, []byte("last words\n")); err != nil {
+			t.Fatal(err)
+		}
+		done := l.begin(read) // as Capture does
+		capture := func() {
+			defer done()
+			l.Capture(read, Source{0, 1, 77, Stdout}, nil)
+		}
+		if late {
+			if err := read.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			capture()
+		} else {
+			go capture()
+		}
+		l.Close()
+		if got.String() != "shop.0 | last words\n" {
+			t.Errorf("late %v: got %q", late, got.String())
+		}
 	}
 }
 

@@ -35,7 +35,11 @@ func withApp(cmd *cobra.Command, args []string, f func(*control.Client) error) e
 func withApps(cmd *cobra.Command, args []string, all, together bool, f func(*control.Client) error) error {
 	switch {
 	case !all && len(args) == 1:
-		return withApp(cmd, args, f)
+		err := withApp(cmd, args, f)
+		if none, ok := errors.AsType[*control.NoAppError](err); ok && args[0] == "all" { // as pm2 and supervisorctl call them
+			none.Near = "--all"
+		}
+		return err
 	case !all || len(args) > 0:
 		return usage("name one app, or use --all: write %s", cmd.UseLine())
 	}

@@ -28,15 +28,16 @@ func theirCommands() []theirs {
 		systemctl   = "systemctl"
 		swarm       = "Docker"
 		logs        = "use forkd logs APP, with -f to follow them"
+		gone        = "use forkd stop APP, then take its file away, /etc/forkd/APP.toml; its history stays in the state directory"
 	)
 	return []theirs{
-		{"restart", "pm2", "use forkd reload APP, which replaces the workers one by one"},
+		{"restart", "pm2, " + supervisord + " and " + systemctl, "use forkd reload APP, which replaces the workers one by one"},
 		{"gracefulReload startOrReload startOrRestart startOrGracefulReload", "pm2", "use forkd reload APP"},
-		{"delete del", "pm2", "use forkd stop APP; an app that does not run leaves nothing behind"},
-		{"save dump resurrect", "pm2", "an app's settings are its file, /etc/forkd/APP.toml, and systemd starts it: forkd unit APP"},
-		{"startup unstartup", "pm2", "use forkd unit APP, which prints a systemd unit"},
+		{"delete del", "pm2", gone},
+		{"save dump resurrect cleardump", "pm2", "an app's settings are its file, /etc/forkd/APP.toml, which forkd start --write writes, and systemd starts it: systemctl enable forkd@APP"},
+		{"startup unstartup", "pm2", "use systemctl enable forkd@APP; where that unit is not installed, forkd unit APP prints one"},
 		{"jlist prettylist", "pm2", "use forkd status --json"},
-		{"flush reloadLogs", "pm2", "forkd's log files are bounded, by log.max_size and log.max_files; SIGUSR1 to the master opens them again"},
+		{"flush reloadLogs clear", "pm2 and " + supervisord, "forkd's log files are bounded, by log.max_size and log.max_files; SIGUSR1 to the master opens them again"},
 		{"init ecosystem", "pm2", "use forkd check --defaults, which prints a file with every setting"},
 		{"env", "pm2", "use forkd describe APP, which has the names of the variables; no output has their values"},
 		{"id", "pm2", "use forkd pid APP, or forkd status"},
@@ -47,9 +48,9 @@ func theirCommands() []theirs {
 		{"log", "docker and pm2", logs},
 		{"tail maintail", supervisord, logs},
 		{"reread", supervisord, "use forkd check -c FILE; forkd reload APP takes the file"},
-		{"add avail", supervisord, "an app is a file; forkd run APP starts it, forkd status shows all"},
-		{"update", supervisord + " and " + swarm, "change the file, then use forkd reload APP"},
-		{"remove rm clear", supervisord + " and " + swarm, "use forkd stop APP; an app that does not run leaves nothing behind"},
+		{"add avail", supervisord, "an app is a file, /etc/forkd/APP.toml: forkd start APP starts it, forkd start --all every one that does not run"},
+		{"update", "pm2, " + supervisord + " and " + swarm, "change the file, then use forkd reload APP"},
+		{"remove rm", supervisord + " and " + swarm, gone},
 		{"shutdown quit exit", supervisord + " and nginx", "use forkd stop APP"},
 		{"signal", supervisord + " and nginx", "use kill -SIGNAL $(forkd pid APP): forkd run --help lists the signals"},
 		{"reopen", "nginx", "use kill -USR1 $(forkd pid APP)"},
@@ -100,7 +101,8 @@ func theirFlags() []theirs {
 		{"watch", "config", "forkd does not watch files: forkd reload APP takes a new release"},
 		{"timeout", "stall", "use --stall TIME for a worker that accepts nothing, --drain-timeout TIME for one that does not end"},
 		{"log-file error-logfile access-logfile output error", "config", "set [log] directory in the file"},
-		{"update-env", "config", "the variables are the file's: change it, then forkd reload APP"},
+		{"update-env", "", "the variables are the file's: change it, then forkd reload APP"},
+		{"nostream", "follow", "forkd logs shows what there is and ends; -f goes on"},
 		{"now", "", "forkd kill APP ends it at once"},
 	}
 }

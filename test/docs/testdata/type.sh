@@ -1,5 +1,5 @@
 # type.sh DIR: installs DIR/forkd and its units, as the package does, and runs each
-# document's script in DIR, in a directory and a login session of its own.
+# document's script in DIR, in a directory of its own, with no app of the others left.
 set -eu
 dir=$1
 install -m 755 "$dir/forkd" /usr/bin/forkd
@@ -12,4 +12,5 @@ for script in "$dir"/*.sh; do
   rm -f /etc/forkd/*.toml
   bash "$script" >"$dir/${name%.sh}.out" </dev/null || :
   forkd kill --all >/dev/null 2>&1 || :
+  rm -rf /var/lib/forkd /var/www/* # an app of the next one may have the same name
 done

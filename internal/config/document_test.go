@@ -183,7 +183,7 @@ func TestHostileFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
 			_, _, err := loadFile(t, content)
-			if took := time.Since(began); took > 30*time.Second {
+			if took := time.Since(began); took > 5*time.Minute { // a second or two on a machine that does nothing else
 				t.Errorf("took %s", took)
 			}
 			if wrong, ok := errors.AsType[*Error](err); !ok || wrong.Line < 1 {

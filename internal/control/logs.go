@@ -60,7 +60,7 @@ func (a *api) logs(w http.ResponseWriter, r *http.Request, _ []byte) (int, any, 
 	return 0, nil, a.stream(w, r, kept, func(ctx context.Context) (page, error) {
 		select {
 		case <-time.After(logPause):
-		case <-ctx.Done():
+		case <-r.Context().Done():
 		}
 		query.Since, query.Seen = kept.Last, kept.Count
 		kept, err = a.backend.Logs(ctx, query)

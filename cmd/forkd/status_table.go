@@ -170,6 +170,9 @@ func leftoverRow(l *control.Leftover, now time.Time) statusRow {
 	return r
 }
 
+// endsOften is after how many restarts a program that ends cleanly may be no server.
+const endsOften = 3
+
 // vacancy says why a slot has no worker, and when it gets one.
 func vacancy(slot *control.Slot, now time.Time) string {
 	var parts []string
@@ -178,6 +181,9 @@ func vacancy(slot *control.Slot, now time.Time) string {
 	}
 	if slot.NextStartAt != nil {
 		parts = append(parts, "starts again "+until(slot.NextStartAt.Sub(now)))
+		if last := slot.LastExit; last != nil && last.Code != nil && *last.Code == 0 && slot.Restarts >= endsOften {
+			parts = append(parts, `if it is meant to end: restart.condition = "on-failure" (--restart)`)
+		}
 	}
 	return strings.Join(parts, "; ")
 }

@@ -125,3 +125,18 @@ func TestCropLeavesRoomForTheLastLine(t *testing.T) {
 		}
 	}
 }
+
+// A program that ends cleanly again and again may be no server: what to do is said.
+func TestOneShot(t *testing.T) {
+	const hint = `if it is meant to end: restart.condition = "on-failure"`
+	next := noon.Add(time.Second)
+	for _, test := range []struct {
+		restarts, code int
+		want           bool
+	}{{endsOften, 0, true}, {endsOften - 1, 0, false}, {endsOften, 3, false}} {
+		slot := control.Slot{State: "backoff", Restarts: test.restarts, NextStartAt: &next, LastExit: &control.LastExit{Code: &test.code, Reason: "exit status"}}
+		if got := vacancy(&slot, noon); strings.Contains(got, hint) != test.want {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+}

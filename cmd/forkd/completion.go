@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -8,7 +10,7 @@ import (
 
 func completionCommand(std stdio) *cobra.Command {
 	scripts := map[string]func(root *cobra.Command, w io.Writer) error{
-		"bash": func(root *cobra.Command, w io.Writer) error { return root.GenBashCompletionV2(w, true) },
+		"bash": bashCompletion,
 		"zsh":  func(root *cobra.Command, w io.Writer) error { return root.GenZshCompletion(w) },
 		"fish": func(root *cobra.Command, w io.Writer) error { return root.GenFishCompletion(w, true) },
 	}
@@ -30,4 +32,36 @@ of running apps.`,
 			return script(cmd.Root(), std.out)
 		},
 	}
+}
+
+// bashCompletion writes cobra's script. That needs a function of the package bash-completion
+// where it finds none: here bash's own words do, split at spaces alone.
+func bashCompletion(root *cobra.Command, w io.Writer) error {
+	var script bytes.Buffer
+	if err := root.GenBashCompletionV2(&script, true); err != nil {
+		return err
+	}
+	const theirs = `    _get_comp_words_by_ref "$@" cur prev words cword
+`
+	const ours = `    if declare -F _get_comp_words_by_ref >/dev/null 2>&1; then
+        _get_comp_words_by_ref "$@" cur prev words cword
+        return
+    fi
+    local line="${COMP_LINE:0:COMP_POINT}"
+    read -ra words <<<"$line"
+    if [[ -z $line || $line == *[[:space:]] ]]; then
+        words+=("")
+    fi
+    cword=$((${#words[@]} - 1))
+    cur="${words[cword]}"
+    prev=""
+    if ((cword > 0)); then
+        prev="${words[cword-1]}"
+    fi
+`
+	if !bytes.Contains(script.Bytes(), []byte(theirs)) {
+		return errors.New("cannot write the script for bash: cobra's is another one")
+	}
+	_, err := w.Write(bytes.Replace(script.Bytes(), []byte(theirs), []byte(ours), 1))
+	return err
 }

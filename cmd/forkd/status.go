@@ -26,8 +26,9 @@ is not known. Where two apps have one name, write DIR/APP. Apps that have a file
 /etc/forkd/APP.toml or ~/.config/forkd/APP.toml, and do not run are listed as
 stopped; for one that is asked for by its name the exit code is 3.
 
-With -q it prints nothing, and exits 0 when all wanted workers are ready, else
-1; 3 when there is no such app.`,
+With -q it prints nothing, and exits 0 when the app is ready, as GET /healthz
+means it (it has come up, does not stop, and the host does not drain), and all
+wanted workers are ready too; else 1; 3 when there is no such app.`,
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -130,7 +131,8 @@ func render(s screen, apps []appStatus, now time.Time) []string {
 	return lines
 }
 
-// allReady is `status -q`: only an exit code.
+// allReady is `status -q`: only an exit code. It wants the state that /healthz wants, in which
+// the app has come up and the host does not drain, and all workers.
 func allReady(ctx context.Context, name string) error {
 	apps, err := query(ctx, name)
 	if err == nil {
@@ -144,7 +146,7 @@ func allReady(ctx context.Context, name string) error {
 		return &exit{code: exitNoApp}
 	}
 	for i := range apps {
-		if !apps[i].app.AllReady() {
+		if apps[i].app.State != control.StateReady || !apps[i].app.AllReady() {
 			return &exit{code: exitFailed}
 		}
 	}

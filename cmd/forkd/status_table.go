@@ -69,7 +69,7 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 		fmt.Sprintf("generation %d", app.Generation),
 	}
 	for _, l := range app.Listeners {
-		parts = append(parts, l.Name+" "+l.Address)
+		parts = append(parts, listenerText(l))
 	}
 	if t.Connections != nil {
 		parts = append(parts, plural(int(*t.Connections), "connection"))
@@ -111,6 +111,15 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 		lines = append(lines, s.warning(s.wrap(sanitize(text)))...)
 	}
 	return lines
+}
+
+// listenerText is a listener's name and address; a name that comes of the address, as those
+// that nobody gave, is left out.
+func listenerText(l control.Listener) string {
+	if strings.HasSuffix(l.Address, ":"+l.Name) || strings.HasSuffix(l.Address, "/"+l.Name) {
+		return l.Address
+	}
+	return l.Name + " " + l.Address
 }
 
 // rollText is a roll with its step, in words.

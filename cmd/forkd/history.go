@@ -69,7 +69,7 @@ func addEarlier(d *control.Description, h state.History, before time.Time) {
 
 // stoppedDescription is of an app that does not run: what was kept of it.
 func stoppedDescription(app string, h state.History) control.Description {
-	d := control.Description{App: control.App{App: app, State: stoppedState}}
+	d := control.Description{App: control.App{Schema: control.StatusSchema, App: app, State: stoppedState}}
 	addEarlier(&d, h, time.Now())
 	return d
 }

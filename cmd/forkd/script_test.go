@@ -61,6 +61,7 @@ func TestMain(m *testing.M) {
 //	adopt                         the test reaps the masters that forkd start has left running
 //	expand FILE TEMPLATE          writes the template with the script's variables replaced
 //	freeport VAR...               sets VAR to a port that nobody listens on; VAR+N: nor on the N after it
+//	keepsto FILE [DEFINITION]     the file's JSON keeps to docs/status.schema.json, or to a definition there
 //	memory APP MIB                the master has never used more memory than that
 //	pids APP VAR...               sets VARs to the pids of the slots' newest workers
 //	recipe FILE NAME OLD NEW...   writes a recipe of docs/balancers.md
@@ -101,6 +102,7 @@ func TestScript(t *testing.T) {
 			"expand":    expand,
 			"fakehosts": fakeHosts,
 			"freeport":  h.freeport,
+			"keepsto":   keepsTo,
 			"memory":    memory,
 			"pids":      pids,
 			"recipe":    recipe,

@@ -9,6 +9,7 @@ import (
 // RFC 3339 with fractions, sizes bytes; a figure that is not known is nil, null
 // in JSON, never 0. Fields are added, never renamed (docs/contract.md, Command line).
 type App struct {
+	Schema       int        `json:"schema"` // StatusSchema
 	App          string     `json:"app"`
 	PID          int        `json:"pid,omitzero"` // the master's
 	Version      string     `json:"version"`
@@ -28,6 +29,10 @@ type App struct {
 	Leftovers    []Leftover `json:"leftovers"` // processes in no worker's session
 	Totals       Totals     `json:"totals"`
 }
+
+// StatusSchema is the number of docs/status.schema.json: another one when a field goes or
+// means something else.
+const StatusSchema = 1
 
 // The states of an app. Only StateReady is healthy.
 const (
@@ -277,6 +282,7 @@ func (a *App) AllReady() bool {
 
 // whole makes lists of what is nil: JSON has no null for them.
 func (a App) whole() App {
+	a.Schema = StatusSchema
 	a.Listeners = append([]Listener{}, a.Listeners...)
 	a.Slots = append([]Slot{}, a.Slots...)
 	a.Leftovers = append([]Leftover{}, a.Leftovers...)

@@ -27,7 +27,7 @@ func TestStatusJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"app":"shop","pid":7,"version":"v1","started_at":"2026-11-21T06:50:00.25Z","generation":2,"state":"ready","host_draining":false,"config":"",` +
+	want := `{"schema":0,"app":"shop","pid":7,"version":"v1","started_at":"2026-11-21T06:50:00.25Z","generation":2,"state":"ready","host_draining":false,"config":"",` +
 		`"listeners":[{"name":"http","address":"tcp://:8080","mode":"reuseport","balance":"hash","source":"bound"}],` +
 		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"reload_error":null,"fallback":null,"directory_now":"","redis":{"state":"up","since":"2026-11-21T06:50:00.25Z","error":"","url":"redis://h","host":"web-1","twin":false},"slots":[` +
 		`{"slot":0,"state":"ready","restarts":0,"next_start_at":null,"reason":"","last_exit":null,"workers":[` +

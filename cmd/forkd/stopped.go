@@ -35,7 +35,7 @@ func stoppedApps(there control.Survey, name string) (apps []appStatus) {
 			return
 		}
 		apps = append(apps, appStatus{at: at, title: at.Name, stopped: lastWords(history, time.Now()), app: control.App{
-			App: at.Name, State: stoppedState, Config: file, Listeners: []control.Listener{}, Slots: []control.Slot{}, Leftovers: append([]control.Leftover{}, left...),
+			Schema: control.StatusSchema, App: at.Name, State: stoppedState, Config: file, Listeners: []control.Listener{}, Slots: []control.Slot{}, Leftovers: append([]control.Leftover{}, left...),
 		}})
 	}
 	fileOf := func(app string) string {

@@ -133,7 +133,7 @@ func TestCommandsAskAndSay(t *testing.T) {
 		{line: `send shop {"cmd":"FORKD_DRAIN"}`, code: exitUsage, err: "forkd: cannot send the message: its cmd is forkd's own: cmd must not begin with FORKD_ or NODE_\n"},
 		{line: `send nosuch 1`, code: exitNoApp, err: "forkd: no app"},
 		{line: "describe shop", out: "shop: ready 1/1, generation 3"},
-		{line: "show shop 0 --json", out: "{\n  \"app\": \"shop\","},
+		{line: "show shop 0 --json", out: "{\n  \"schema\": 1,\n  \"app\": \"shop\","},
 		{line: "info shop 1", code: exitFailed, err: "forkd: shop: there is no slot 1: it has 1 slot, from 0\n"},
 		{line: "describe shop x", code: exitUsage, err: "forkd: \"x\" is no slot: use its number in forkd status shop\n"},
 		{line: "describe shop 0 1", code: exitUsage, err: "forkd: name one app"},

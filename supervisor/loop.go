@@ -128,6 +128,7 @@ func (l *loop) run() pool.AppExited {
 
 // handle does what a message asks for.
 func (l *loop) handle(m message) {
+	defer func() { l.events.By = "" }()
 	switch m := m.(type) {
 	case fact:
 		l.step(m.event)
@@ -148,6 +149,7 @@ func (l *loop) handle(m message) {
 	case eventsRequest:
 		m.answer(func() (control.EventPage, error) { return l.events.After(m.after), nil })
 	case rollRequest:
+		l.events.By = control.Caller(m.ctx)
 		m.answer(func() (*rollWaiter, error) {
 			if m.slot != nil {
 				return l.requestReplacement(*m.slot)
@@ -155,8 +157,10 @@ func (l *loop) handle(m message) {
 			return l.requestRoll(m.reload), nil
 		})
 	case scaleRequest:
+		l.events.By = control.Caller(m.ctx)
 		m.answer(func() (control.Scaled, error) { return l.scaleTo(m.scale) })
 	case drainRequest:
+		l.events.By = control.Caller(m.ctx)
 		m.answer(func() (nothing, error) { return nothing{}, l.drain(m.draining) })
 	case sendRequest:
 		m.answer(func() (control.Sent, error) {
@@ -166,6 +170,7 @@ func (l *loop) handle(m message) {
 	case commandRequest:
 		m.answer(func() (nothing, error) { return nothing{}, l.execute(m.command) })
 	case stopRequest:
+		l.events.By = control.Caller(m.ctx)
 		m.answer(func() (nothing, error) { l.step(pool.StopRequested{Now: m.now}); return nothing{}, nil })
 	}
 }
@@ -188,6 +193,7 @@ func (l *loop) step(ev pool.Event) {
 	}
 	if l.stoppingAt.IsZero() && l.pool.Stopping() {
 		l.stoppingAt = time.Now()
+		l.events.Stopped = l.events.By
 	}
 	l.manager.see(l.pool.Summary(), l.executor.stopTime(), l.executor.notice())
 }
@@ -236,6 +242,7 @@ func (l *loop) requestRoll(reload bool) *rollWaiter {
 	if w == nil {
 		w = &rollWaiter{generation: generation, ended: make(chan struct{})}
 		l.rolls[generation] = w
+		l.events.Asked[generation] = l.events.By
 	}
 	return w
 }

@@ -33,6 +33,8 @@ const hangUpTime = 2 * time.Second
 // signal acts on a signal to the master.
 func (l *loop) signal(sig os.Signal) {
 	name := unix.SignalName(sig.(syscall.Signal))
+	l.events.By = name // os/signal does not tell whose it is
+	defer func() { l.events.By = "" }()
 	switch sig {
 	case syscall.SIGUSR2:
 		l.log.Info("roll requested", "by", name)

@@ -41,12 +41,21 @@ func description(s screen, title string, d *control.Description, slot int, now t
 	return lines
 }
 
-// pastOf adds rolls and exits to lines.
+// pastOf adds rolls and exits to lines, crashes before drains.
 func (s screen) pastOf(lines []string, d *control.Description, slot int, now time.Time) []string {
 	if slot == allSlots {
 		lines = s.section(lines, "rolls", s.rolls(d.Rolls, now))
 	}
-	return s.section(lines, "exits", s.exits(d.History, slot, now))
+	var crashes, exits []control.Exit
+	for _, e := range d.History {
+		if e.Crashed {
+			crashes = append(crashes, e)
+		} else {
+			exits = append(exits, e)
+		}
+	}
+	lines = s.section(lines, "crashes", s.exits(crashes, slot, now))
+	return s.section(lines, "exits", s.exits(exits, slot, now))
 }
 
 // section adds a heading and its lines, if there are any.
@@ -130,7 +139,11 @@ func (s screen) rolls(all []control.RollRecord, now time.Time) []string {
 	lines, all := latest(s, all, rollsShown)
 	for _, r := range all {
 		result := control.Rolled{Generation: r.Generation, Result: r.Result, Error: r.Error, Fault: r.Fault}
-		text := fmt.Sprintf("%s to generation %d, %s: %s", clock(r.EndedAt, now), r.Generation, brief(r.EndedAt.Sub(r.StartedAt)), resultText(result))
+		by := ""
+		if r.By != "" {
+			by = ", by " + r.By
+		}
+		text := fmt.Sprintf("%s to generation %d%s, %s: %s", clock(r.EndedAt, now), r.Generation, by, brief(r.EndedAt.Sub(r.StartedAt)), resultText(result))
 		lines = append(lines, s.wrap(sanitize(text))...)
 	}
 	return lines

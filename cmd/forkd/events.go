@@ -107,6 +107,9 @@ func formatEvent(s screen, e control.Event, prefix string) string {
 	if e.Command != "" {
 		text.WriteString(": command " + sanitize(e.Command))
 	}
+	if e.By != "" {
+		text.WriteString(" by " + sanitize(e.By))
+	}
 	if e.Reason != "" {
 		text.WriteString(": " + sanitize(e.Reason))
 	}

@@ -177,7 +177,7 @@ func TestEventsFollowToTheEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasSuffix(string(data), " down: stopped\n") {
+		if strings.HasSuffix(string(data), ": stopped\n") {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -17,6 +17,7 @@ type peer struct {
 	unix.Ucred
 
 	groups []uint32 // supplementary
+	caller string   // see Caller; "" until it has asked for a change
 }
 
 // access says who may ask.

@@ -17,6 +17,7 @@ type Event struct {
 	PID        *int      `json:"pid"`
 	Reason     string    `json:"reason"`
 	Command    string    `json:"command,omitempty"` // the id of the command that caused it
+	By         string    `json:"by,omitempty"`      // who asked for it: "alice (pid 4711)", "SIGHUP"
 }
 
 // The types of events (docs/contract.md, Control socket).

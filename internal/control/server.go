@@ -213,6 +213,9 @@ func (a *api) handle(w http.ResponseWriter, r *http.Request) (code int, answer a
 	if err == nil {
 		err = a.access.authorize(c.peer)
 	}
+	if err == nil && c.peer != nil && r.Method == http.MethodPost {
+		c.peer.name()
+	}
 	if err != nil {
 		return 0, nil, err
 	}

@@ -194,6 +194,7 @@ type Exit struct {
 	PID        int `json:"pid"`
 	LastExit
 
+	Crashed  bool     `json:"crashed"`   // it was not asked to end, and its status was not 0
 	ReadyFor *float64 `json:"ready_for"` // seconds; null: it was never ready
 	Output   []string `json:"output"`    // its last lines
 }
@@ -203,7 +204,8 @@ type RollRecord struct {
 	Generation int       `json:"generation"`
 	Result     string    `json:"result"`
 	Error      string    `json:"error"`
-	Fault      string    `json:"fault"` // as in Rolled
+	Fault      string    `json:"fault"`        // as in Rolled
+	By         string    `json:"by,omitempty"` // as in Event
 	StartedAt  time.Time `json:"started_at"`
 	EndedAt    time.Time `json:"ended_at"`
 }

@@ -4,6 +4,7 @@
 package eventlog
 
 import (
+	"cmp"
 	"maps"
 	"os"
 	"slices"
@@ -40,6 +41,9 @@ type Log struct {
 	state  *state.State // nil: nothing outlives the master
 
 	Waiting map[int][]string // commands that asked for a generation, by their ids
+	By      string           // who asks, while the loop does what was asked for
+	Asked   map[int]string   // who asked first for a generation
+	Stopped string           // who asked first for the stop
 
 	readyAt  map[pool.ID]time.Time
 	rolling  int       // the generation of the roll under way
@@ -59,6 +63,7 @@ func New(startedAt time.Time, kept *state.State) *Log {
 		state:   kept,
 		readyAt: map[pool.ID]time.Time{},
 		Waiting: map[int][]string{},
+		Asked:   map[int]string{},
 	}
 }
 
@@ -83,6 +88,7 @@ func (l *Log) After(seq uint64) control.EventPage {
 func (l *Log) Add(e control.Event) {
 	l.seq++
 	e.Seq, e.Time, e.Host = l.seq, time.Now(), l.host
+	e.By = cmp.Or(e.By, l.By)
 	e.Reason = control.Cut(e.Reason, MaxReason)
 	l.events = push(l.events, e, maxEvents)
 	l.state.Append(state.Record{Boot: l.boot, Event: &e})

@@ -56,7 +56,7 @@ func TestExits(t *testing.T) {
 			pool.Released{ID: id},
 		}, worker)
 		new(output.Log).Capture(io.NopCloser(strings.NewReader("oh no\n")), output.Source{}, tail)
-		want := []control.Exit{{Slot: 2, Generation: 3, PID: 77, LastExit: control.LastExit{At: time.Now(), Code: new(3), Reason: "exit status 3"}, ReadyFor: new(5.0), Output: []string{"oh no"}}}
+		want := []control.Exit{{Slot: 2, Generation: 3, PID: 77, LastExit: control.LastExit{At: time.Now(), Code: new(3), Reason: "exit status 3"}, Crashed: true, ReadyFor: new(5.0), Output: []string{"oh no"}}}
 		if diff := cmp.Diff(want, l.Exits()); diff != "" {
 			t.Error(diff)
 		}

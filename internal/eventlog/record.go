@@ -64,7 +64,7 @@ func (l *Log) Record(actions []pool.Action, worker func(pool.ID) WorkerInfo) {
 			}
 			l.Add(control.Event{Type: kind, Reason: a.Why})
 		case pool.AppExited:
-			l.Add(control.Event{Type: control.EventDown, Reason: a.Why})
+			l.Add(control.Event{Type: control.EventDown, Reason: a.Why, By: l.Stopped})
 		case pool.Prepare, pool.CheckRelease, pool.Forget, pool.Start, pool.Restore, pool.Retire, pool.StopGroup, pool.Kill,
 			pool.Released, pool.Steer, pool.Leave, pool.CloseSlot, pool.CloseListeners, pool.FellBack:
 		}
@@ -79,10 +79,11 @@ func (l *Log) stateChanged(a pool.StateChanged, info WorkerInfo) {
 		l.readyAt[a.ID] = time.Now()
 	case a.To == pool.StateGone:
 		kind = control.EventExited
-		if a.From != pool.StateDraining && !a.Exit.Clean() {
+		crashed := a.From != pool.StateDraining && !a.Exit.Clean()
+		if crashed {
 			kind = control.EventCrashed
 		}
-		l.exited(a, info)
+		l.exited(a, info, crashed)
 	case a.To == pool.StateBackoff && a.Wait > 0:
 		kind = control.EventBackoff
 		a.Why = "starts again in " + a.Wait.String() + ": " + a.Why
@@ -104,9 +105,9 @@ func workerEvent(kind string, id pool.ID, info WorkerInfo, why string) control.E
 }
 
 // exited adds to the list of exits.
-func (l *Log) exited(a pool.StateChanged, info WorkerInfo) {
+func (l *Log) exited(a pool.StateChanged, info WorkerInfo, crashed bool) {
 	how := LastExit(pool.LastExit{At: time.Now(), Exit: a.Exit, Why: a.Why})
-	e := control.Exit{Slot: a.ID.Slot, Generation: a.ID.Generation, PID: info.PID, LastExit: *how}
+	e := control.Exit{Slot: a.ID.Slot, Generation: a.ID.Generation, PID: info.PID, LastExit: *how, Crashed: crashed}
 	if at, ready := l.readyAt[a.ID]; ready {
 		e.ReadyFor = new(time.Since(at).Seconds())
 		delete(l.readyAt, a.ID)
@@ -140,7 +141,7 @@ func (l *Log) rollProgress(a pool.RollProgress) {
 		if a.Reload {
 			why += ", the configuration read anew"
 		}
-		e := control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why}
+		e := control.Event{Type: control.EventRollStarted, Generation: new(a.To), Reason: why, By: l.Asked[a.To]}
 		if ids := l.Waiting[a.To]; len(ids) > 0 {
 			e.Command = ids[0]
 		}
@@ -159,15 +160,17 @@ func (l *Log) rollEnded(a pool.RollEnded) {
 	}
 	l.counts.Rolls[counted(a.Result)]++
 	ids := l.Waiting[a.Generation]
+	by := l.Asked[a.Generation]
 	delete(l.Waiting, a.Generation)
+	delete(l.Asked, a.Generation)
 	if len(ids) == 0 {
 		ids = []string{""}
 	}
 	for _, id := range ids {
-		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why, Command: id})
+		l.Add(control.Event{Type: kind, Generation: new(a.Generation), Reason: why, Command: id, By: by})
 	}
 	ended := control.RollRecord{
-		Generation: a.Generation, Result: string(a.Result), Error: a.Why, Fault: string(a.Fault),
+		Generation: a.Generation, Result: string(a.Result), Error: a.Why, By: by, Fault: string(a.Fault),
 		StartedAt: l.rollFrom, EndedAt: time.Now(),
 	}
 	l.rolls = push(l.rolls, ended, maxRolls)

@@ -106,7 +106,7 @@ func Open(root, app string, failed func(error)) (s *State, kept Kept, bad, err e
 	}
 	s.lock, err = s.dir.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err == nil {
-		err = unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err = flock(int(s.lock.Fd()))
 	}
 	if err != nil {
 		s.shut()
@@ -119,6 +119,18 @@ func Open(root, app string, failed func(error)) (s *State, kept Kept, bad, err e
 	s.torn = true // a line end first: the last master may have been killed in a line
 	go s.write()
 	return s, kept, bad, nil
+}
+
+// flock locks, and waits a little for a master that is about to end, or for a child of a killed
+// one that has not called execve(2) yet.
+func flock(fd int) (err error) {
+	const patience, interval = time.Second, 10 * time.Millisecond
+	for began := time.Now(); ; time.Sleep(interval) {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Since(began) > patience {
+			return err
+		}
+	}
 }
 
 // Path returns STATE/APP; "" of nil.

@@ -14,8 +14,7 @@ import (
 )
 
 // A list of too many hosts is read as far as it makes sense, and said to be one.
-func TestReaderTooMany(t *testing.T) {
-	t.Parallel()
+func TestReaderTooMany(t *testing.T) { // not beside others: it is most of a slow machine
 	s, at := filled(t, 3, 2)
 	for i := range 6 { // each takes a moment, on a slow machine too
 		s.do("EVAL", `for i = 1, 20000 do redis.call('ZADD', KEYS[1], i, 'fake-' .. ARGV[1] .. '-' .. i) end`, "1", "forkd:{shop}:hosts", fmt.Sprint(i))
@@ -31,8 +30,7 @@ func TestReaderTooMany(t *testing.T) {
 
 // What is too large for one answer is read in several; what is too large for a
 // host is said of it.
-func TestReaderLarge(t *testing.T) {
-	t.Parallel()
+func TestReaderLarge(t *testing.T) { // not beside others: it is most of a slow machine
 	s, at := filled(t, 2, 1)
 	add := func(id string, bytes int) { // Redis makes the filler: it need not be sent
 		s.do("EVAL", `redis.call('ZADD', KEYS[1], '9e12', ARGV[1])

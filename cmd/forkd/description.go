@@ -1,12 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/forkd/forkd/internal/config"
 	"github.com/forkd/forkd/internal/control"
 )
 
@@ -103,17 +103,11 @@ func master(d *control.Description, now time.Time) [][2]string {
 	return append(pairs, [2]string{"messages", fmt.Sprintf("%d sent, %d dropped", d.Messages.Sent, d.Messages.Dropped)})
 }
 
-// toml is a string as a file would have it: a basic string of TOML has JSON's escapes.
-func toml(text string) string {
-	quoted, _ := json.Marshal(text) // of a string it does not fail
-	return string(quoted)
-}
-
 // learned is the [[listen]] for each listener that the app has learned.
 func learned(all []control.Listener) (lines []string) {
 	for _, l := range all {
 		if l.Source == "learned" {
-			lines = append(lines, "  [[listen]]", "  name = "+toml(l.Name), "  address = "+toml(l.Address))
+			lines = append(lines, "  [[listen]]", "  name = "+config.BasicString(l.Name), "  address = "+config.BasicString(l.Address))
 		}
 	}
 	return lines
@@ -163,9 +157,18 @@ func (s screen) exits(all []control.Exit, slot int, now time.Time) []string {
 		if slot == allSlots {
 			output = tellingLines(output, outputShown)
 		}
-		for _, line := range output {
-			lines = append(lines, s.paint(dim, s.cut("    | "+sanitize(line))))
+		for _, line := range quoted("    ", output) {
+			lines = append(lines, s.paint(dim, s.cut(line)))
 		}
+	}
+	return lines
+}
+
+// quoted are lines that a worker has written, behind an indent.
+func quoted(indent string, output []string) []string {
+	lines := make([]string, len(output))
+	for i, line := range output {
+		lines[i] = indent + "| " + sanitize(line)
 	}
 	return lines
 }

@@ -147,6 +147,9 @@ func listenKeys(l *listener) []key {
 	}
 }
 
+// negated reports whether a key's flag turns it off.
+func negated(k key) bool { return strings.HasPrefix(k.flag, "no-") }
+
 // Flags holds the settings of the command line by key, without flags that were not
 // given. The zero value can be registered, or loaded without flags.
 type Flags struct {
@@ -165,7 +168,7 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 		})
 	}
 	for _, k := range flagKeys(new(draft)) {
-		if !strings.HasPrefix(k.flag, "no-") {
+		if !negated(k) {
 			declare(k.name, k.flag, k.usage)
 			continue
 		}

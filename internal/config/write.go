@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/forkd/forkd/internal/control"
@@ -19,7 +20,11 @@ func (f *Flags) Args() (words []string) {
 	}
 	for _, k := range append(flagKeys(new(draft)), key{name: "listen"}, key{name: "env"}) {
 		for _, v := range f.given[k.name] {
-			words = append(words, v.at.label+"="+v.text)
+			text := v.text
+			if negated(k) {
+				text = strconv.FormatBool(text == "false")
+			}
+			words = append(words, v.at.label+"="+text)
 		}
 	}
 	return words
@@ -54,15 +59,8 @@ func (h host) write(f *Flags, app string, command []string) (path string, err er
 	}
 	path = filepath.Join(dir, app+".toml")
 	text := h.document(f, command)
-	settings, err := parse(path, []byte(text))
-	if err != nil {
-		return "", err
-	}
-	d := newDraft(&start{host: h, file: path, path: path, flags: new(Flags), app: app})
-	for _, s := range settings {
-		d.accept(s)
-	}
-	if _, err := d.finish(); err != nil {
+	written := &start{host: h, file: path, path: path, stdin: []byte(text), flags: new(Flags), app: app}
+	if _, err := written.load(""); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -88,11 +86,11 @@ func (h host) document(f *Flags, command []string) string {
 	var text strings.Builder
 	quoted := make([]string, len(command))
 	for i, word := range command {
-		quoted[i] = basicString(word)
+		quoted[i] = BasicString(word)
 	}
 	fmt.Fprintf(&text, "command = [%s]\n", strings.Join(quoted, ", "))
 	if len(f.given["directory"]) == 0 {
-		fmt.Fprintf(&text, "directory = %s\n", basicString(h.directory))
+		fmt.Fprintf(&text, "directory = %s\n", BasicString(h.directory))
 	}
 	last := ""
 	for _, k := range flagKeys(new(draft)) {
@@ -119,7 +117,7 @@ func (h host) document(f *Flags, command []string) string {
 	}
 	for _, v := range f.given["env"] {
 		name, value, _ := strings.Cut(v.text, "=")
-		fmt.Fprintf(&text, "%s = %s\n", basicString(name), basicString(value))
+		fmt.Fprintf(&text, "%s = %s\n", BasicString(name), BasicString(value))
 	}
 	return text.String()
 }
@@ -129,11 +127,11 @@ func bare(text string) string {
 	if regexp.MustCompile(`^(true|false|0|-?[1-9][0-9]*)$`).MatchString(text) {
 		return text
 	}
-	return basicString(text)
+	return BasicString(text)
 }
 
-// basicString is a basic string of TOML, which has JSON's escapes.
-func basicString(text string) string {
+// BasicString is a basic string of TOML, which has JSON's escapes.
+func BasicString(text string) string {
 	var out strings.Builder
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)

@@ -58,10 +58,10 @@ func TestWrite(t *testing.T) {
 
 // Args gives the flags again.
 func TestArgs(t *testing.T) {
-	words := []string{"--config=x.toml", "--workers=3", "--drain-timeout=5s", "--listen=8080", "--listen=8081", "--env=A=1"}
+	words := []string{"--config=x.toml", "--workers=3", "--no-fallback=true", "--drain-timeout=5s", "--listen=8080", "--listen=8081", "--env=A=1"}
 	got := typedFlags(t, words...).Args()
-	if diff := cmp.Diff(words, typedFlags(t, got...).Args()); diff != "" || len(got) != len(words) {
-		t.Errorf("%q %s", got, diff)
+	if diff := cmp.Diff(words, got) + cmp.Diff(words, typedFlags(t, got...).Args()); diff != "" {
+		t.Error(diff)
 	}
 }
 

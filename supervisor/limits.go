@@ -19,10 +19,10 @@ import (
 const maxStarting = 4
 
 // perWorker is the number of descriptors that the master has for one worker, without
-// the slot's sockets: pidfd, notify socket, channel, page, output, seccomp listener.
+// the slot's sockets: pidfd, notify socket, channel, page, two outputs, seccomp listener.
 // ownFiles is the number for the master itself.
 const (
-	perWorker = 6
+	perWorker = 7
 	ownFiles  = 32
 )
 

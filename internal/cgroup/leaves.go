@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Leaves makes groups of v2 for workers, with limits of their own. A group with controllers
@@ -29,37 +31,66 @@ const advice = ": in a unit Delegate=yes gives it (forkd@.service.d/limits.conf)
 // NewLeaves moves this process into the subgroup of its group of v2, unless it is there
 // already. An error says what to do. root is "/", except in tests.
 func NewLeaves(root, subgroup string) (l *Leaves, err error) {
-	own := slices.DeleteFunc(Own(root, "memory"), func(g Group) bool { return !g.V2 })
-	if len(own) == 0 {
-		return nil, errors.New("there is no cgroup v2 here")
+	l, there, err := ownLeaves(root, subgroup)
+	if err != nil {
+		return nil, err
 	}
-	l = &Leaves{dir: own[0].Dir}
-	there := filepath.Base(l.dir) == subgroup
-	if there {
-		l.dir = filepath.Dir(l.dir)
-	}
-	had, err := l.words("cgroup.controllers")
-	for _, controller := range []string{"memory", "pids"} {
-		if err == nil && !slices.Contains(had, controller) {
-			return nil, fmt.Errorf("the control group %s has no controller %s%s", l.dir, controller, advice)
-		}
-	}
-	if err == nil && !there {
+	if !there {
 		if err := l.move(subgroup); err != nil {
 			return nil, err
 		}
 	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(l.dir, "cgroup.subtree_control"), []byte("+memory +pids"), 0)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot make control groups below %s: %w%s", l.dir, err, advice)
+	if err := os.WriteFile(filepath.Join(l.dir, controlFile), []byte("+memory +pids"), 0); err != nil {
+		return nil, l.failed(err)
 	}
 	old, _ := filepath.Glob(filepath.Join(l.dir, "worker.*"))
 	for _, dir := range old {
 		l.Old = append(l.Old, &Leaf{dir})
 	}
 	return l, nil
+}
+
+// Check says why NewLeaves would fail, as far as can be seen without changing anything, and
+// what to do.
+func Check(root string) error {
+	l, _, err := ownLeaves(root, "")
+	if err != nil {
+		return err
+	}
+	if err := unix.Access(filepath.Join(l.dir, controlFile), unix.W_OK); err != nil {
+		return l.failed(err)
+	}
+	return nil
+}
+
+// controlFile has the controllers of the groups below.
+const controlFile = "cgroup.subtree_control"
+
+// ownLeaves finds this process's group of v2, or the one above if it is there already, and
+// whether its controllers can be had.
+func ownLeaves(root, subgroup string) (l *Leaves, there bool, err error) {
+	own := slices.DeleteFunc(Own(root, "memory"), func(g Group) bool { return !g.V2 })
+	if len(own) == 0 {
+		return nil, false, errors.New("there is no cgroup v2 here")
+	}
+	l = &Leaves{dir: own[0].Dir}
+	if there = filepath.Base(l.dir) == subgroup; there {
+		l.dir = filepath.Dir(l.dir)
+	}
+	had, err := l.words("cgroup.controllers")
+	if err != nil {
+		return nil, false, l.failed(err)
+	}
+	for _, controller := range []string{"memory", "pids"} {
+		if !slices.Contains(had, controller) {
+			return nil, false, fmt.Errorf("the control group %s has no controller %s%s", l.dir, controller, advice)
+		}
+	}
+	return l, there, nil
+}
+
+func (l *Leaves) failed(err error) error {
+	return fmt.Errorf("cannot make control groups below %s: %w%s", l.dir, err, advice)
 }
 
 // move moves this process, which must be alone in its group, into a subgroup.

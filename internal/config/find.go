@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/sockets"
 )
 
 const maxFile = 1 << 20
@@ -41,7 +42,7 @@ func thisHost() (host, error) {
 		stdin:     os.Stdin,
 		env:       os.LookupEnv,
 		cpus:      availableCPUs,
-		backlog:   maxBacklog,
+		backlog:   sockets.MaxBacklog,
 	}
 	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
 		h.home = filepath.Join(home, ".config/forkd")

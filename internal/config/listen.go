@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/sockets"
@@ -85,13 +83,6 @@ func (d *draft) finishListeners() {
 		d.checkOverlaps()
 	}
 	d.checkBalance()
-}
-
-// maxBacklog reads net.core.somaxconn of the network namespace; 0: unknown.
-func maxBacklog() int {
-	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
-	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	return n
 }
 
 // checkOverlaps refuses listeners and the master's own addresses with a common port or

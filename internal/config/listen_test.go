@@ -80,7 +80,7 @@ func TestBacklogCut(t *testing.T) {
 			t.Errorf("with %d: %s", most, diff)
 		}
 	}
-	if maxBacklog() < 1 {
+	if sockets.MaxBacklog() < 1 {
 		t.Error("net.core.somaxconn cannot be read")
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/forkd/forkd/internal/cgroup"
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/process"
+	"github.com/forkd/forkd/internal/procfs"
 	"github.com/forkd/forkd/internal/sockets"
 )
 
@@ -125,7 +126,7 @@ func ports() Finding {
 		from = 1024
 	}
 	why := ""
-	if from > 0 && !holds(unix.CAP_NET_BIND_SERVICE) {
+	if from > 0 && !procfs.Holds(unix.CAP_NET_BIND_SERVICE) {
 		why = "CAP_NET_BIND_SERVICE is missing: AmbientCapabilities= in a unit, setcap cap_net_bind_service+ep on forkd, a socket unit, or sysctl net.ipv4.ip_unprivileged_port_start"
 	}
 	return found("ports", "every port can be bound", why, Missing, fmt.Sprintf("ports below %d can't be bound", from))
@@ -139,41 +140,16 @@ func users() Finding {
 	return found("users", "workers can run as another user", why, Missing, "user and group are refused: workers run as the master does")
 }
 
-// holds reports whether this thread has a capability (capabilities(7)).
-func holds(capability int) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var held [2]unix.CapUserData
-	return unix.Capget(&header, &held[0]) == nil && held[capability/32].Effective&(1<<(capability%32)) != 0
-}
-
 // limits looks whether the own control group could be divided among workers. Of a group
 // that systemd manages and has not delegated it can't tell.
 func limits() Finding {
-	const unit = ": in a unit Delegate=yes (forkd@.service.d/limits.conf), else systemd-run --scope -p Delegate=yes forkd run ..."
-	why := ""
-	own := slices.DeleteFunc(cgroup.Own("/", "memory"), func(g cgroup.Group) bool { return !g.V2 })
-	if len(own) == 0 {
-		why = "there is no cgroup v2 here"
-	} else {
-		text, err := os.ReadFile(filepath.Join(own[0].Dir, "cgroup.controllers"))
-		had := strings.Fields(string(text))
-		switch {
-		case err != nil:
-			why = err.Error()
-		case !slices.Contains(had, "memory") || !slices.Contains(had, "pids"):
-			why = "the control group " + own[0].Dir + " lacks the controllers memory and pids" + unit
-		case unix.Access(filepath.Join(own[0].Dir, "cgroup.subtree_control"), unix.W_OK) != nil:
-			why = "the control group " + own[0].Dir + " can't be written" + unit
-		}
-	}
-	return found("limits", "limits.memory_max and tasks_max, where the master is alone in its control group", why, Missing, "limits.memory_max and limits.tasks_max are refused")
+	return found("limits", "limits.memory_max and tasks_max, where the master is alone in its control group", said(cgroup.Check("/")),
+		Missing, "limits.memory_max and limits.tasks_max are refused")
 }
 
 func backlog() Finding {
-	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
-	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	why := ""
-	if err == nil && most < sockets.DefaultBacklog {
+	most, why := sockets.MaxBacklog(), ""
+	if most > 0 && most < sockets.DefaultBacklog {
 		why = fmt.Sprintf("sysctl -w net.core.somaxconn=%d", sockets.DefaultBacklog)
 	}
 	return found("backlog", fmt.Sprintf("%d connections can wait in a slot's queue", sockets.DefaultBacklog), why,
@@ -188,7 +164,7 @@ func files() Finding {
 		return found("files", "", said(err), Missing, "the limit of open files can't be read")
 	}
 	why := ""
-	if limit.Max < enough && !holds(unix.CAP_SYS_RESOURCE) {
+	if limit.Max < enough && !procfs.Holds(unix.CAP_SYS_RESOURCE) {
 		why = "LimitNOFILE= in a unit, nofile in /etc/security/limits.conf, --ulimit in Docker"
 	}
 	return found("files", fmt.Sprintf("limits.nofile can be raised beyond %d open files per worker", limit.Max), why,

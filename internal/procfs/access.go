@@ -12,7 +12,7 @@ import (
 // that user, nor what they wait for, and what to grant; "": it may.
 func NoAccess(uid int) string {
 	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope") // without yama there is none
-	return AccessRule(uid, os.Geteuid(), maySeeAll(), strings.TrimSpace(string(scope)))
+	return AccessRule(uid, os.Geteuid(), Holds(unix.CAP_SYS_PTRACE), strings.TrimSpace(string(scope)))
 }
 
 // AccessRule says why a process of one user, with CAP_SYS_PTRACE if all is set, may not
@@ -33,9 +33,9 @@ func AccessRule(of, by int, all bool, scope string) string {
 	return ""
 }
 
-// maySeeAll reports whether this thread has CAP_SYS_PTRACE.
-func maySeeAll() bool {
+// Holds reports whether this thread has a capability in effect (capabilities(7)).
+func Holds(capability int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var held [2]unix.CapUserData
-	return unix.Capget(&header, &held[0]) == nil && held[0].Effective&(1<<unix.CAP_SYS_PTRACE) != 0
+	return unix.Capget(&header, &held[0]) == nil && held[capability/32].Effective&(1<<(capability%32)) != 0
 }

@@ -3,6 +3,8 @@ package sockets
 import (
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -33,6 +35,14 @@ func CanMark() error {
 		}
 		return os.NewSyscallError("setsockopt SO_MARK", err)
 	})
+}
+
+// MaxBacklog returns net.core.somaxconn of the network namespace, to which the kernel cuts a
+// backlog (listen(2)); 0: unknown.
+func MaxBacklog() int {
+	text, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
 }
 
 // try calls f with a TCP socket that is bound nowhere.

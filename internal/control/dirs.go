@@ -31,9 +31,8 @@ func own() []string {
 		}
 		dirs = append(dirs, dir)
 	}
-	// systemd.exec(5): a list with colons when the unit names several.
-	if first, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(first) {
-		dirs = append(dirs, filepath.Dir(filepath.Clean(first)))
+	if dir := AboveUnits("RUNTIME_DIRECTORY"); dir != "" {
+		dirs = append(dirs, dir)
 	}
 	if os.Geteuid() == 0 {
 		dirs = append(dirs, "/run/forkd")
@@ -42,6 +41,17 @@ func own() []string {
 		dirs = append(dirs, filepath.Join(dir, "forkd"))
 	}
 	return append(dirs, private())
+}
+
+// AboveUnits is the directory above that which systemd has made for this unit and named in a
+// variable (systemd.exec(5), RuntimeDirectory=); "" without one. A unit may name several,
+// separated by colons: the first counts.
+func AboveUnits(variable string) string {
+	first, _, _ := strings.Cut(os.Getenv(variable), ":")
+	if !filepath.IsAbs(first) {
+		return ""
+	}
+	return filepath.Dir(filepath.Clean(first))
 }
 
 // Dir is the directory in which a new master makes its own.

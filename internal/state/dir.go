@@ -13,10 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/safefile"
 )
 
@@ -43,10 +43,7 @@ func Roots() []string {
 			add(abs)
 		}
 	}
-	// systemd.exec(5): a list with colons when the unit names several.
-	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); filepath.IsAbs(first) {
-		add(filepath.Dir(filepath.Clean(first)))
-	}
+	add(control.AboveUnits("STATE_DIRECTORY"))
 	if os.Geteuid() == 0 {
 		add("/var/lib/forkd")
 	}

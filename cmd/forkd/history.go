@@ -83,10 +83,11 @@ func lastWords(h state.History, now time.Time) string {
 		switch e := r.Event; {
 		case e == nil:
 		case e.Type == control.EventDown:
-			if e.Reason == stoppedState {
-				e.Reason = ""
+			reason := e.Reason
+			if reason == stoppedState {
+				reason = ""
 			}
-			return withReason("stopped "+clock(e.Time, now), e.Reason)
+			return withReason("stopped "+clock(e.Time, now), reason)
 		default:
 			return "its master has ended without a word after " + clock(e.Time, now) + ": killed, or the machine stopped"
 		}

@@ -10,8 +10,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -145,12 +145,11 @@ func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string
 type launched struct {
 	cmd   *exec.Cmd
 	ended chan error // its end, once
+	said  string     // the last line on its stderr, not to be read before
 
-	mu   sync.Mutex
-	said []string // the last lines on its stderr
+	failed   []string  // how the last worker ended, with its last lines; nil: none has
+	failedAt time.Time // when that was
 }
-
-const linesSaid = 20
 
 // launch starts `forkd run`. What it writes is read while this process lives; its own log
 // goes to files.
@@ -185,15 +184,13 @@ func launch(words []string) (*launched, error) {
 	return m, nil
 }
 
-// read keeps the last lines.
+// read keeps the last line.
 func (m *launched) read(from io.Reader) {
 	lines := bufio.NewReader(from)
 	for {
 		line, err := lines.ReadString('\n')
 		if line = strings.TrimSpace(line); line != "" {
-			m.mu.Lock()
-			m.said = append(m.said[max(0, len(m.said)+1-linesSaid):], line)
-			m.mu.Unlock()
+			m.said = line
 		}
 		if err != nil {
 			return
@@ -210,22 +207,19 @@ func (m *launched) await(ctx context.Context, std stdio, name string) error {
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
 	shown := ""
-	var failed []string // the last known of a worker that failed
 	for {
 		select {
 		case err := <-m.ended:
-			return m.gone(std, name, failed, err)
+			return m.gone(std, name, err)
 		case <-ctx.Done():
-			return m.undo(std, name, failed, "interrupted")
+			return m.undo(std, name, "interrupted")
 		case <-poll.C:
 		}
 		client, app := m.ask(name)
 		if client == nil {
 			continue
 		}
-		if lines := lastFailure(ctx, client, &app); lines != nil {
-			failed = lines
-		}
+		m.noteFailure(ctx, client, &app)
 		client.Close()
 		t := &app.Totals
 		switch text := fmt.Sprintf("%s: %d of %d ready", name, t.Ready, t.Wanted); {
@@ -235,8 +229,8 @@ func (m *launched) await(ctx context.Context, std stdio, name string) error {
 		case app.State == control.StateReady: // after ready.timeout, with some
 			_ = printStatus(ctx, std, name, false)
 			return fmt.Errorf("%s serves with %d of %d workers: forkd describe %s says why", name, t.Ready, t.Wanted, name)
-		case t.Ready == 0 && t.Restarts >= hopeless-1 && failed != nil:
-			return m.undo(std, name, failed, "no worker gets ready")
+		case t.Ready == 0 && t.Restarts >= hopeless-1 && m.failed != nil:
+			return m.undo(std, name, "no worker gets ready")
 		case text != shown:
 			fmt.Fprintln(std.out, text)
 			shown = text
@@ -261,25 +255,33 @@ func (m *launched) ask(name string) (*control.Client, control.App) {
 	return nil, control.App{}
 }
 
-// lastFailure is how the last worker ended, with its last lines; nil if none has.
-func lastFailure(ctx context.Context, client *control.Client, app *control.App) []string {
-	if app.Totals.Restarts == 0 && app.Totals.Ready > 0 {
-		return nil
+// linesShown is how many lines of a worker that failed are shown.
+const linesShown = 20
+
+// noteFailure asks how the last worker that wrote something ended, if one has ended since.
+func (m *launched) noteFailure(ctx context.Context, client *control.Client, app *control.App) {
+	newer := func(s control.Slot) bool { return s.LastExit != nil && s.LastExit.At.After(m.failedAt) }
+	if !slices.ContainsFunc(app.Slots, newer) {
+		return
 	}
 	d, err := client.Describe(ctx)
 	if err != nil || len(d.History) == 0 {
-		return nil
+		return
 	}
 	last := d.History[len(d.History)-1]
-	lines := []string{fmt.Sprintf("slot %d, pid %d: %s", last.Slot, last.PID, last.Reason)}
-	for _, line := range last.Output[max(0, len(last.Output)-linesSaid):] {
-		lines = append(lines, "  | "+line)
+	for _, e := range slices.Backward(d.History) { // its lines may come after its end: then it is asked again
+		if len(e.Output) > 0 {
+			last = e
+			break
+		}
 	}
-	return lines
+	m.failedAt = last.At
+	m.failed = append([]string{sanitize(fmt.Sprintf("slot %d, pid %d: %s", last.Slot, last.PID, last.Reason))},
+		quoted("  ", last.Output[max(0, len(last.Output)-linesShown):])...)
 }
 
 // undo ends a master that has come to nothing.
-func (m *launched) undo(std stdio, name string, failed []string, why string) error {
+func (m *launched) undo(std stdio, name, why string) error {
 	_ = m.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-m.ended:
@@ -287,32 +289,26 @@ func (m *launched) undo(std stdio, name string, failed []string, why string) err
 		_ = m.cmd.Process.Signal(syscall.SIGTERM) // once more: at once
 		<-m.ended
 	}
-	return m.failure(std, name, failed, why)
+	return m.failure(std, name, why)
 }
 
 // gone is a master that has ended by itself, with what it said last.
-func (m *launched) gone(std stdio, name string, failed []string, ended error) error {
-	m.mu.Lock()
-	said := ""
-	if len(m.said) > 0 {
-		said = m.said[len(m.said)-1]
-	}
-	m.mu.Unlock()
-	text, ours := strings.CutPrefix(said, "forkd: ")
+func (m *launched) gone(std stdio, name string, ended error) error {
+	text, ours := strings.CutPrefix(m.said, "forkd: ")
 	if status, ok := errors.AsType[*exec.ExitError](ended); ours && ok && status.ExitCode() == exitUsage {
 		return &exit{exitUsage, text}
 	}
 	if !ours {
 		text = "its master has ended"
 	}
-	return m.failure(std, name, failed, text)
+	return m.failure(std, name, text)
 }
 
 // failure prints the lines of a worker, and returns the error.
-func (m *launched) failure(std stdio, name string, failed []string, why string) error {
+func (m *launched) failure(std stdio, name, why string) error {
 	s := screenOf(std.err)
-	for _, line := range failed {
-		fmt.Fprintln(std.err, s.cut(sanitize(line)))
+	for _, line := range m.failed {
+		fmt.Fprintln(std.err, s.cut(line))
 	}
 	if !strings.HasPrefix(why, name+":") {
 		why = name + " is not started: " + why

@@ -76,18 +76,16 @@ func plainLine(r slog.Record, attrs []slog.Attr) (output.Source, string) {
 	case r.Level >= slog.LevelWarn:
 		of.Stream = output.LevelWarning
 	}
+	numbers := map[string]*int{"slot": &of.Slot, "generation": &of.Generation, "pid": &of.PID}
 	var whom, rest, why string
 	each := func(a slog.Attr) bool {
-		for key, number := range map[string]*int{"slot": &of.Slot, "generation": &of.Generation, "pid": &of.PID} {
-			if a.Key == key && a.Value.Kind() == slog.KindInt64 {
-				*number = int(a.Value.Int64())
-				whom += fmt.Sprintf(" %s %d", key, *number)
-				return true
-			}
-		}
-		if a.Key == "why" {
+		switch number := numbers[a.Key]; {
+		case number != nil && a.Value.Kind() == slog.KindInt64:
+			*number = int(a.Value.Int64())
+			whom += fmt.Sprintf(" %s %d", a.Key, *number)
+		case a.Key == "why":
 			why = ": " + a.Value.String()
-		} else {
+		default:
 			rest += fmt.Sprintf(" %s=%s", a.Key, a.Value)
 		}
 		return true

@@ -9,9 +9,6 @@
 package docs_test
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,7 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/forkd/forkd/test/machine"
 )
 
 // step is a command of a document, or a file.
@@ -170,18 +168,12 @@ func documents(t *testing.T) map[string][]step {
 }
 
 func TestDocuments(t *testing.T) {
-	const noSystemd = 125 // with-systemd could not boot one
-	if os.Geteuid() != 0 {
-		t.Skip("it needs root to boot a systemd")
-	}
 	all := documents(t)
 	if len(all) == 0 {
 		t.Fatal("no document has a console block")
 	}
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
-	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "forkd"), "../../cmd/forkd")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "forkd"), "../../cmd/forkd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -191,25 +183,12 @@ func TestDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(ctx, "../with-systemd", "bash", "testdata/type.sh", dir)
-	cmd.Env = append(os.Environ(), "WITH_SYSTEMD_NET=private", "WITH_SYSTEMD_TIMEOUT=1200", "WITH_SYSTEMD_SHARE="+dir)
-	for _, name := range []string{"FORKD_RUNTIME_DIR", "FORKD_STATE_DIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"} {
-		cmd.Env = append(cmd.Env, name+"=")
-	}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
-	if ended, ok := errors.AsType[*exec.ExitError](err); ok && ended.ExitCode() == noSystemd {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		t.Skip(lines[len(lines)-1])
-	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
-	}
+	env := []string{"WITH_SYSTEMD_SHARE=" + dir, "FORKD_RUNTIME_DIR=", "FORKD_STATE_DIR=", "XDG_RUNTIME_DIR=", "XDG_STATE_HOME="}
+	said := machine.Run(t, env, "testdata/type.sh", dir)
 	for document, steps := range all {
 		output, err := os.ReadFile(filepath.Join(dir, document+".out"))
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", document, err, said.String())
+			t.Fatalf("%s: %v\n%s", document, err, said)
 		}
 		judge(t, document, steps, string(output))
 	}

@@ -213,6 +213,7 @@ func (e *executor) worker(id pool.ID) (info eventlog.WorkerInfo) {
 func (e *executor) inspect() []pool.Event {
 	now := time.Now()
 	e.keepRuntimeDir()
+	e.state.Inspect()
 	e.oom.Look(now)
 	e.removeLeaves()
 	e.children.Inspect()

@@ -381,9 +381,12 @@ func (o *opened) openState() {
 	lost := func(why error) {
 		o.log.Warn("what happens is not kept for later: forkd events and describe know it while this master lives", "why", why)
 	}
+	restored := func() {
+		o.log.Warn("somebody has removed the state directory: made again, without what happened before", "directory", e.state.Path())
+	}
 	kept, bad, err := state.Kept{}, error(nil), errNoState
 	if root := state.Root(); root != "" {
-		e.state, kept, bad, err = state.Open(root, cfg.Name, lost)
+		e.state, kept, bad, err = state.Open(root, cfg.Name, lost, restored)
 	}
 	if err != nil {
 		lost(err)

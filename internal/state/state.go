@@ -81,11 +81,15 @@ type State struct {
 	dropped int
 	kept    *Kept // to be written; nil: it is there
 	wake    chan struct{}
+	look    chan struct{} // whether the directory is still there
 
-	closing chan struct{}
-	closed  chan struct{}
-	failed  func(error) // called by the writer, for the first error in a row
-	torn    bool        // the last line was not written whole
+	closing  chan struct{}
+	closed   chan struct{}
+	failed   func(error) // called by the writer, for the first error in a row
+	restored func()      // called by the writer
+	torn     bool        // the last line was not written whole
+	last     *Kept       // what was kept last; the writer's. nil: nothing
+	unkept   bool        // and it is not written
 }
 
 // HeldError says that another master has the state directory.
@@ -96,29 +100,58 @@ func (e *HeldError) Error() string {
 }
 
 // Open opens an app's state directory, for the only master that writes to it, and reads
-// what the last one kept. failed is told, from another goroutine, why nothing can be
-// written, once until it can again. The error is a *HeldError where another master has it;
-// bad is what was wrong with the file that was kept: nothing of it counts.
-func Open(root, app string, failed func(error)) (s *State, kept Kept, bad, err error) {
-	s = &State{path: filepath.Join(root, app), failed: failed, wake: make(chan struct{}, 1), closing: make(chan struct{}), closed: make(chan struct{})}
-	if s.dir, err = openDir(s.path, true); err != nil {
+// what the last one kept. The error is a *HeldError where another master has it; bad is what
+// was wrong with the file that was kept: nothing of it counts. From another goroutine, failed
+// is told why nothing can be written, once until it can again, and restored that somebody has
+// removed the directory, and it was made again.
+func Open(root, app string, failed func(error), restored func()) (s *State, kept Kept, bad, err error) {
+	s = &State{
+		path: filepath.Join(root, app), failed: failed, restored: restored, wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		closing: make(chan struct{}), closed: make(chan struct{}),
+	}
+	if err := s.open(); err != nil {
 		return nil, Kept{}, nil, err
 	}
-	s.lock, err = s.dir.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if kept, bad = readKept(s.dir); bad == nil && kept.Schema != 0 {
+		s.last = &kept
+	}
+	go s.write()
+	return s, kept, bad, nil
+}
+
+// open makes what is missing of the directory, and locks it.
+func (s *State) open() error {
+	dir, err := openDir(s.path, true)
+	if err != nil {
+		return err
+	}
+	lock, err := dir.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err == nil {
-		err = flock(int(s.lock.Fd()))
+		if err = flock(int(lock.Fd())); err != nil {
+			lock.Close()
+		}
 	}
 	if err != nil {
-		s.shut()
+		dir.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = &HeldError{s.path}
 		}
-		return nil, Kept{}, nil, err
+		return err
 	}
-	kept, bad = readKept(s.dir)
+	s.shut()
+	s.dir, s.lock = dir, lock
 	s.torn = true // a line end first: the last master may have been killed in a line
-	go s.write()
-	return s, kept, bad, nil
+	return nil
+}
+
+// gone reports whether the path leads to the open directory no more.
+func (s *State) gone() bool {
+	named, err := os.Stat(s.path)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	opened, err := s.dir.Stat(".")
+	return err == nil && !os.SameFile(named, opened)
 }
 
 // flock locks, and waits a little for a master that is about to end, or for a child of a killed
@@ -177,6 +210,17 @@ func (s *State) wakeUp() {
 	}
 }
 
+// Inspect has the directory made again if somebody has removed it.
+func (s *State) Inspect() {
+	if s == nil {
+		return
+	}
+	select {
+	case s.look <- struct{}{}:
+	default:
+	}
+}
+
 // Close writes what waits, for at most so long, and closes the directory.
 func (s *State) Close(timeout time.Duration) {
 	if s == nil {
@@ -190,10 +234,10 @@ func (s *State) Close(timeout time.Duration) {
 }
 
 func (s *State) shut() {
-	if s.lock != nil {
+	if s.dir != nil {
 		s.lock.Close()
+		s.dir.Close()
 	}
-	s.dir.Close()
 }
 
 // write is the goroutine that writes.
@@ -204,12 +248,18 @@ func (s *State) write() {
 	for last := false; !last; {
 		select {
 		case <-s.wake:
+		case <-s.look:
+			if !s.gone() {
+				continue
+			}
+		case <-s.closing:
+			last = true
+		}
+		if !last {
 			select {
 			case <-time.After(gatherTime):
 			case <-s.closing:
 			}
-		case <-s.closing:
-			last = true
 		}
 		s.mu.Lock()
 		records, kept := s.waiting, s.kept
@@ -224,17 +274,29 @@ func (s *State) write() {
 }
 
 // flush writes records, then what is kept, each with an fsync. Records that can't be written
-// count as dropped.
+// count as dropped; what is kept is tried again.
 func (s *State) flush(records []Record, kept *Kept) error {
+	if kept != nil {
+		s.last, s.unkept = kept, true
+	}
 	var failures []error
+	if s.gone() {
+		if err := s.open(); err != nil {
+			failures = append(failures, err)
+		} else {
+			s.unkept = s.last != nil
+			s.restored()
+		}
+	}
 	if err := s.appendAll(records); err != nil {
 		failures = append(failures, err)
 		s.mu.Lock()
 		s.dropped += len(records)
 		s.mu.Unlock()
 	}
-	if kept != nil {
-		if err := s.replaceKept(kept); err != nil {
+	if s.unkept {
+		err := s.replaceKept(s.last)
+		if s.unkept = err != nil; s.unkept {
 			failures = append(failures, err)
 		}
 	}

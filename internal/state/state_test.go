@@ -19,7 +19,7 @@ const patience = time.Minute
 // opened opens the state of an app that must be there.
 func opened(t *testing.T, root string) (*State, Kept) {
 	t.Helper()
-	s, kept, bad, err := Open(root, "shop", func(err error) { t.Error(err) })
+	s, kept, bad, err := Open(root, "shop", func(err error) { t.Error(err) }, func() { t.Error("made again") })
 	if err := errors.Join(bad, err); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestBadKept(t *testing.T) {
 			if err := errors.Join(os.Mkdir(root+"/shop", 0o700), make(filepath.Join(root, "shop", keptName))); err != nil {
 				t.Fatal(err)
 			}
-			s, kept, bad, err := Open(root, "shop", func(error) {})
+			s, kept, bad, err := Open(root, "shop", func(error) {}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +179,7 @@ func TestBadKept(t *testing.T) {
 func TestHeld(t *testing.T) {
 	root := t.TempDir()
 	s, _ := opened(t, root)
-	_, _, _, err := Open(root, "shop", func(error) {})
+	_, _, _, err := Open(root, "shop", func(error) {}, nil)
 	if held := (*HeldError)(nil); !errors.As(err, &held) {
 		t.Errorf("%v", err)
 	}
@@ -193,7 +193,7 @@ func TestLost(t *testing.T) {
 	root := t.TempDir()
 	t.Setenv("FORKD_STATE_DIR", root)
 	said := make(chan error, 10)
-	s, _, _, err := Open(root, "shop", func(err error) { said <- err })
+	s, _, _, err := Open(root, "shop", func(err error) { said <- err }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +228,60 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// A directory that somebody removes, or moves away, while the master lives is made again, with
+// what the next master starts from, at the latest at the next look.
+func TestRemoved(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("FORKD_STATE_DIR", root)
+	made := make(chan struct{}, 10)
+	failed := func(err error) { t.Error(err) }
+	s, _, _, err := Open(root, "shop", failed, func() { made <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitMade := func() {
+		t.Helper()
+		select {
+		case <-made:
+		case <-time.After(patience):
+			t.Fatal("it is not made again")
+		}
+	}
+	s.Keep(Kept{Scaled: &Scaled{Workers: 5, Of: 2}})
+	s.Close(patience)
+	if s, _, _, err = Open(root, "shop", failed, func() { made <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(root); err != nil { // its parent too
+		t.Fatal(err)
+	}
+	s.Inspect()
+	awaitMade()
+	s.Append(event(1, "one"))
+	s.Keep(Kept{Scaled: &Scaled{Workers: 6, Of: 2}})
+	s.Close(patience)
+	if s, _, _, err = Open(root, "shop", failed, func() { made <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(root+"/shop", root+"/old"); err != nil {
+		t.Fatal(err)
+	}
+	s.Append(event(2, "two"))
+	awaitMade()
+	if _, _, _, err := Open(root, "shop", failed, nil); !errors.As(err, new(*HeldError)) {
+		t.Errorf("what was made again is not locked: %v", err)
+	}
+	s.Close(patience)
+	s, kept := opened(t, root)
+	s.Close(patience)
+	if diff := cmp.Diff(&Scaled{Workers: 6, Of: 2}, kept.Scaled); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"two"}, reasons(read(t))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Another user's directory, or a link that another user has made, is not used.
 func TestForeign(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -241,7 +295,7 @@ func TestForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, app := range []string{"shop", "led"} {
-		if _, _, _, err := Open(root, app, func(error) {}); err == nil {
+		if _, _, _, err := Open(root, app, func(error) {}, nil); err == nil {
 			t.Errorf("%s is opened", app)
 		}
 	}

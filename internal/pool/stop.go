@@ -70,7 +70,8 @@ func (p *Pool) finish() {
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return s.State != StateExited }):
 		p.exit(0, "all workers have ended cleanly")
 	case !slices.ContainsFunc(p.slots, func(s *Slot) bool { return !s.over() }):
-		p.exit(1, "all workers have ended for good: "+p.firstFailed())
+		i := slices.IndexFunc(p.slots, func(s *Slot) bool { return s.State == StateFailed })
+		p.exit(1, fmt.Sprintf("all workers have ended for good: slot %d: %s", i, p.slots[i].Why))
 	}
 }
 
@@ -89,11 +90,6 @@ func (p *Pool) giveUpAt() time.Time {
 		return time.Time{}
 	}
 	return p.killedAt.Add(killTimeout)
-}
-
-func (p *Pool) firstFailed() string {
-	i := slices.IndexFunc(p.slots, func(s *Slot) bool { return s.State == StateFailed })
-	return fmt.Sprintf("slot %d: %s", i, p.slots[i].Why)
 }
 
 func (p *Pool) exit(code int, why string) {

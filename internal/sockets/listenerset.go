@@ -137,9 +137,11 @@ func (l *ListenerSet) bind(e *served, slots int) error {
 	if err != nil {
 		return err
 	}
-	if other := s.ofAnother(e.at); other != nil {
-		return fmt.Errorf("cannot listen on %s: the app has learned %s from workers of uid %d, whose sockets no other user's can be beside: declare that address instead, or stop the app and start it again",
-			e.asked, other.at.end, other.uid)
+	for _, other := range s.bound { // within the address, or around it
+		if other.uid != os.Geteuid() && other.takes(1).overlap(e.at) != "" {
+			return fmt.Errorf("cannot listen on %s: the app has learned %s from workers of uid %d, whose sockets no other user's can be beside: declare that address instead, or stop the app and start it again",
+				e.asked, other.at.end, other.uid)
+		}
 	}
 	for _, g := range found {
 		s.passed = filter(s.passed, func(p *socket) bool { return !slices.Contains(g.sockets, p) })
@@ -327,17 +329,6 @@ func (s *Set) overlaps(l Listener, want bindAddr) (overlapping bool, err error) 
 		overlapping = true
 	}
 	return overlapping, nil
-}
-
-// ofAnother finds an address of another user's sockets which is within a wanted one or around
-// it, nil: there is none.
-func (s *Set) ofAnother(want bindAddr) *boundAddress {
-	for _, b := range s.bound {
-		if b.uid != os.Geteuid() && b.takes(1).overlap(want) != "" {
-			return b
-		}
-	}
-	return nil
 }
 
 // setNonblocking sets O_NONBLOCK for every holder of a socket. changed: it was different.

@@ -120,7 +120,7 @@ func (m *socket) imitate(fd int, p Program) error {
 		case "SO_BINDTODEVICE":
 			theirs[i] = nil
 		case "SO_MARK", "TCP_FASTOPEN":
-			if !slices.ContainsFunc(theirs[i], isSet) {
+			if !bytes.ContainsFunc(theirs[i], func(r rune) bool { return r != 0 }) {
 				theirs[i] = nil
 			}
 		}
@@ -130,8 +130,6 @@ func (m *socket) imitate(fd int, p Program) error {
 	_, err := setNonblocking(fd, p.Nonblocking)
 	return os.NewSyscallError("fcntl", err)
 }
-
-func isSet(b byte) bool { return b != 0 }
 
 // reset sets the options and O_NONBLOCK of the slot's socket as a new one has them, or as
 // systemd had set them, if no slot that uses it has a worker. A slot's socket on which one

@@ -55,7 +55,7 @@ func (s *Set) take(given []Passed) error {
 	for _, g := range given {
 		p := newSocket(g.FD)
 		p.passedAs = g.Name
-		if listener, slot, ok := storedName(g.Name); ok && s.record.proves(p.cookie) {
+		if listener, slot, ok := storedName(g.Name); ok && p.cookie != 0 && slices.Contains(s.record.read.Stored, p.cookie) {
 			p.stored, p.listener, p.slot = g.Name, listener, slot
 		} else {
 			p.unitOwned, p.options = true, readOptions(g.FD)

@@ -64,10 +64,6 @@ func parseRecord(text io.Reader) (r storeRecord) {
 	return r
 }
 
-func (o *recordFile) proves(cookie uint64) bool {
-	return cookie != 0 && slices.Contains(o.read.Stored, cookie)
-}
-
 // cookie is the kernel's name for a socket, never used again; 0: unknown.
 func cookie(fd int) uint64 {
 	value, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)

@@ -160,7 +160,10 @@ func (b *boundAddress) reject(slot int) error {
 // and a family of a declared one of which they have another.
 func (s *Set) abandoned() (gone []Listener) {
 	deserted := filter(s.bound, func(b *boundAddress) bool {
-		return b.takers.deserted() && !slices.ContainsFunc(s.sets, func(l *ListenerSet) bool { return l.declares(b) })
+		return b.takers.deserted() && !slices.ContainsFunc(s.sets, func(l *ListenerSet) bool {
+			e := l.listenerAt(b)
+			return e != nil && !e.asked.Learned
+		})
 	})
 	for _, l := range s.sets {
 		gone = append(gone, l.dropLearned(func(f family) bool { return !slices.Contains(deserted, f.boundAddress) })...)
@@ -172,11 +175,6 @@ func (s *Set) abandoned() (gone []Listener) {
 		names = append(names, l.Name)
 		return !told && !slices.ContainsFunc(s.sets, func(other *ListenerSet) bool { return other.HasLearned(l) })
 	})
-}
-
-func (l *ListenerSet) declares(b *boundAddress) bool {
-	e := l.listenerAt(b)
-	return e != nil && !e.asked.Learned
 }
 
 // forsake ends the families of its listeners that programs had taken and none has any more,

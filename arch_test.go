@@ -53,7 +53,6 @@ func rules() []rule {
 		{from: "internal/workerlink", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/pace", "internal/process"}, why: "it carries the words of one worker, whatever they mean for the app"},
 		{from: "internal/adopt", to: []string{"..."}, except: []string{"internal/control", "internal/pool", "internal/process", "internal/procfs", "internal/sockets", "systemd"}, why: "it finds processes, what becomes of them is the loop's"},
 		{from: "internal/control", to: []string{"..."}, except: []string{"ipc", "internal/closing", "internal/openmetrics", "internal/output", "internal/procfs"}, why: "it checks messages by the contract with workers, and knows nothing else of them or of the loop"},
-		{from: "internal/usage", to: []string{"..."}, except: []string{"internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{from: "internal/redisconfig", to: []string{"..."}, why: leaf},
 		{from: "internal/doctor", to: []string{"..."}, except: []string{"internal/capture", "internal/cgroup", "internal/control", "internal/process", "internal/procfs", "internal/sockets"}, why: "it asks what a master asks, and knows none"},
 		{from: "internal/state", to: []string{"..."}, except: []string{"internal/control", "internal/safefile"}, why: "it keeps the shapes that clients see, and knows nobody who acts"},
@@ -65,7 +64,7 @@ func rules() []rule {
 		{from: "internal/process", to: []string{"..."}, except: []string{"ipc", "internal/cgroup", "internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{
 			from: "internal/process", to: []string{"net/..."}, linked: true,
-			why: "the shim waits for the initialization of all that this package imports: usage figures are in a package of their own",
+			why: "the shim waits for the initialization of all that this package imports",
 		},
 		{
 			from: "internal/pool",

@@ -51,7 +51,7 @@ type fleetAgent struct {
 
 	listener *os.File // of the embedded Redis, kept for one address; nil: none
 	address  string
-	status   atomic.Pointer[control.Redis]
+	status   atomic.Pointer[control.Redis] // how the report fares; nil: no Redis is set
 }
 
 // agentProcess is a running agent.
@@ -79,9 +79,6 @@ func startAgent(cfg Config, dir string, l *loop, e *executor) *fleetAgent {
 	go a.run()
 	return a
 }
-
-// health is how the report fares; nil where no Redis is set.
-func (a *fleetAgent) health() *control.Redis { return a.status.Load() }
 
 // follow sets the settings to report by. Only the loop's goroutine calls it, and
 // whoever starts it.
@@ -173,21 +170,16 @@ func (a *fleetAgent) run() {
 				a.log.Error("the fleet agent uses too much memory: it is replaced", "bytes", used, "max", agentMemoryMax)
 				_ = p.Signal(syscall.SIGKILL)
 			}
-			if p.isSilent() {
+			p.silent++
+			if n := p.lines.Load(); n != p.checked {
+				p.checked, p.silent = n, 0
+			}
+			if p.silent >= agentSilentChecks {
 				a.log.Error("the fleet agent hangs: it is replaced")
 				_ = p.Signal(syscall.SIGKILL)
 			}
 		}
 	}
-}
-
-// isSilent reports whether many checks in a row have seen no line of the agent.
-func (p *agentProcess) isSilent() bool {
-	p.silent++
-	if n := p.lines.Load(); n != p.checked {
-		p.checked, p.silent = n, 0
-	}
-	return p.silent >= agentSilentChecks
 }
 
 // down puts an error into the status, until an agent reports.

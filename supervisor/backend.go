@@ -10,6 +10,8 @@ import (
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/output"
+	"github.com/forkd/forkd/internal/pool"
+	"github.com/forkd/forkd/ipc"
 )
 
 // backend is the control API's way to the loop: it implements control.Backend.
@@ -43,7 +45,7 @@ func (b *backend) Status(ctx context.Context) (control.App, error) {
 func (b *backend) Figures(ctx context.Context) (control.Figures, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s, err := ask(ctx, b.loop.inbox, func(r reply[snapshot]) message { return statusRequest{r} })
+	s, err := ask(ctx, b.loop, func() (snapshot, error) { return b.loop.executor.snapshot(b.loop.pool.View()), nil })
 	if err != nil {
 		return control.Figures{}, err
 	}
@@ -53,7 +55,11 @@ func (b *backend) Figures(ctx context.Context) (control.Figures, error) {
 }
 
 func (b *backend) Summary(ctx context.Context) (control.Summary, error) {
-	s, err := ask(ctx, b.loop.inbox, func(r reply[control.Summary]) message { return summaryRequest{r} })
+	s, err := ask(ctx, b.loop, func() (control.Summary, error) {
+		s := b.loop.executor.summary(b.loop.pool.Summary())
+		s.EventSeq = b.loop.events.Seq()
+		return s, nil
+	})
 	if s.Connections == nil {
 		s.Connections = b.connections.Load()
 	}
@@ -65,14 +71,14 @@ func (b *backend) Describe(ctx context.Context) (control.Description, error) {
 	if err != nil {
 		return control.Description{}, err
 	}
-	d, err := ask(ctx, b.loop.inbox, func(r reply[control.Description]) message { return describeRequest{r} })
+	d, err := ask(ctx, b.loop, func() (control.Description, error) { return b.loop.executor.description(b.loop.pool.View()), nil })
 	d.App = app
 	return d, err
 }
 
 // Events reads what the loop has left after its end: nobody writes there any more.
 func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, error) {
-	page, err := ask(ctx, b.loop.inbox, func(r reply[control.EventPage]) message { return eventsRequest{r, after} })
+	page, err := ask(ctx, b.loop, func() (control.EventPage, error) { return b.loop.events.After(after), nil })
 	if err == nil {
 		return page, nil
 	}
@@ -93,25 +99,36 @@ func (b *backend) Logs(_ context.Context, q output.Query) (control.Logs, error) 
 }
 
 func (b *backend) Scale(ctx context.Context, s control.Scale) (control.Scaled, error) {
-	return ask(ctx, b.loop.inbox, func(r reply[control.Scaled]) message { return scaleRequest{r, s} })
+	return ask(ctx, b.loop, func() (control.Scaled, error) { return b.loop.scaleTo(s) })
 }
 
 func (b *backend) DrainHost(ctx context.Context, draining bool) error {
-	_, err := ask(ctx, b.loop.inbox, func(r reply[nothing]) message { return drainRequest{r, draining} })
+	_, err := ask(ctx, b.loop, func() (nothing, error) { return nothing{}, b.loop.drain(draining) })
 	return err
 }
 
 func (b *backend) Send(ctx context.Context, m control.Message) (control.Sent, error) {
-	return ask(ctx, b.loop.inbox, func(r reply[control.Sent]) message { return sendRequest{r, m} })
+	return ask(ctx, b.loop, func() (control.Sent, error) {
+		n, err := b.loop.executor.send(m.Slot, ipc.App(m.Message))
+		return control.Sent{Workers: n}, err
+	})
 }
 
 func (b *backend) Execute(ctx context.Context, c control.Command) error {
-	_, err := ask(ctx, b.loop.inbox, func(r reply[nothing]) message { return commandRequest{r, c} })
+	_, err := ask(ctx, b.loop, func() (nothing, error) {
+		b.loop.events.By = "" // the command's id says it
+		return nothing{}, b.loop.execute(c)
+	})
 	return err
 }
 
 func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled, error) {
-	w, err := ask(ctx, b.loop.inbox, func(to reply[*rollWaiter]) message { return rollRequest{to, !r.KeepConfig, r.Slot} })
+	w, err := ask(ctx, b.loop, func() (*rollWaiter, error) {
+		if r.Slot != nil {
+			return b.loop.requestReplacement(*r.Slot)
+		}
+		return b.loop.requestRoll(!r.KeepConfig), nil
+	})
 	switch {
 	case err != nil:
 		return control.Rolled{}, err
@@ -127,7 +144,7 @@ func (b *backend) Reload(ctx context.Context, r control.Reload) (control.Rolled,
 }
 
 func (b *backend) Stop(ctx context.Context, now bool) error {
-	_, err := ask(ctx, b.loop.inbox, func(r reply[nothing]) message { return stopRequest{r, now} })
+	_, err := ask(ctx, b.loop, func() (nothing, error) { b.loop.step(pool.StopRequested{Now: now}); return nothing{}, nil })
 	if errors.Is(err, errStopped) || ctx.Err() != nil {
 		return nil // the app ended before this could be answered, or nobody waits for the answer
 	}

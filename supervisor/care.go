@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/pool"
-	"github.com/forkd/forkd/internal/usage"
+	"github.com/forkd/forkd/internal/process"
 )
 
 const (
@@ -105,7 +105,7 @@ func (e *executor) lookAtMemory(now time.Time) {
 		return
 	}
 	e.usageAt = now
-	go func() { e.inbox.postReport(memoryFound{usage.Sample(leaders)}) }()
+	go func() { e.inbox.postReport(memoryFound{process.Sample(leaders)}) }()
 }
 
 // noteMemory asks for the replacement of workers that are too big.

@@ -97,21 +97,16 @@ func (l *loop) rollFor(id string, reload bool) error {
 
 // commandIDs remembers the last ids that it was given.
 type commandIDs struct {
-	ids  map[string]struct{}
 	ring [1024]string
 	next int // in ring: the oldest
 }
 
 // add reports whether id is new.
 func (s *commandIDs) add(id string) bool {
-	if _, known := s.ids[id]; known {
+	if slices.Contains(s.ring[:], id) {
 		return false
 	}
-	if s.ids == nil {
-		s.ids = map[string]struct{}{}
-	}
-	delete(s.ids, s.ring[s.next])
-	s.ids[id], s.ring[s.next] = struct{}{}, id
+	s.ring[s.next] = id
 	s.next = (s.next + 1) % len(s.ring)
 	return true
 }

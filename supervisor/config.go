@@ -97,23 +97,22 @@ type User struct {
 	Home   string
 }
 
-// Listener is a listening address, its mode and options.
-type Listener = sockets.Listener
-
-// Ready is when a worker counts as ready.
-type Ready = pool.Ready
-
-// Restart is what follows when a worker ends by itself.
-type Restart = pool.Restart
-
-// Update is how a roll proceeds.
-type Update = pool.Update
-
-// Drain is how long workers have to finish what they have.
-type Drain = pool.Drain
-
-// Health is when a worker that runs is ill.
-type Health = pool.Health
+type (
+	// Listener is a listening address, its mode and options.
+	Listener = sockets.Listener
+	// Ready is when a worker counts as ready.
+	Ready = pool.Ready
+	// Restart is what follows when a worker ends by itself.
+	Restart = pool.Restart
+	// Update is how a roll proceeds.
+	Update = pool.Update
+	// Drain is how long workers have to finish what they have.
+	Drain = pool.Drain
+	// Health is when a worker that runs is ill.
+	Health = pool.Health
+	// Redis is how the app is reported.
+	Redis = redisconfig.Settings
+)
 
 // The values of Config.Sockets (docs/contract.md, Data path).
 const (
@@ -151,9 +150,6 @@ type Limits struct {
 	NoFile      int   // RLIMIT_NOFILE
 	CPUAffinity bool  // one CPU for each slot
 }
-
-// Redis is how the app is reported.
-type Redis = redisconfig.Settings
 
 // Log is what becomes of the workers' output.
 type Log struct {

@@ -57,7 +57,13 @@ func (c *counter) measure(app *control.App, where sockets.Counting, now time.Tim
 	}
 	if c.pending == nil && !now.Before(c.due) {
 		c.pending, c.began = make(chan map[int]count, 1), now
-		go sampleCounts(slices.Clone(all), where, c.pending)
+		go func(to chan<- map[int]count, all []countable) {
+			if connections, err := where.Connections(); err != nil {
+				to <- nil // they can't be seen
+			} else {
+				to <- counts(connections, where, all, process.Held)
+			}
+		}(c.pending, slices.Clone(all))
 	}
 	if c.pending != nil {
 		select {
@@ -72,16 +78,6 @@ func (c *counter) measure(app *control.App, where sockets.Counting, now time.Tim
 			w.Counted, w.Connections = seen.by, new(seen.connections)
 		}
 	}
-}
-
-// sampleCounts takes a sample; nil: the connections can't be seen.
-func sampleCounts(all []countable, where sockets.Counting, to chan<- map[int]count) {
-	connections, err := where.Connections()
-	if err != nil {
-		to <- nil
-		return
-	}
-	to <- counts(connections, where, all, process.Held)
 }
 
 // counts divides connections up. One with a mark is the slot's worker's, if that is alone;

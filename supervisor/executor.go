@@ -24,6 +24,7 @@ import (
 	"github.com/forkd/forkd/internal/procfs"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/state"
+	"github.com/forkd/forkd/ipc"
 )
 
 // executor performs the pool's actions on this machine. Only the loop's goroutine
@@ -128,7 +129,9 @@ func (e *executor) perform(actions []pool.Action) {
 			e.replaced(a, time.Now())
 		case pool.Scaled:
 			e.slots = a.To
-			e.shareAgain()
+			for _, w := range e.workers {
+				w.share(e.slots)
+			}
 			e.keepScaled()
 		case pool.FellBack:
 			e.fellBack(a)
@@ -179,7 +182,9 @@ func (e *executor) note(r report) []pool.Event {
 	case closedFound:
 		e.noteClosed(r, now)
 	case said:
-		e.relay(r.from, r.line)
+		if line, err := ipc.Encode(r.line); err == nil { // a Reader gave it: it is one
+			e.deliver(line, func(w *worker) bool { return w.id != r.from })
+		}
 	case queuePolled:
 		return e.queuePolled(r)
 	case pathUnlinked:
@@ -402,8 +407,8 @@ func (e *executor) reopenLogs() { go output.Reopen(e.logFiles, e.logged, e.log) 
 // it: the session loses it just after its leader's end has sent SIGHUP (setsid(2)).
 func (e *executor) hasTerminal() bool {
 	leader, _ := unix.Getsid(0) // 0: of another pid namespace
-	fields, err := procfs.Stat(leader)
-	if leader > 0 && (err == nil && procfs.Exits(fields) || errors.Is(unix.Kill(leader, 0), unix.ESRCH)) {
+	stat, err := procfs.ReadStat(leader)
+	if leader > 0 && (err == nil && stat.Exits || errors.Is(unix.Kill(leader, 0), unix.ESRCH)) {
 		return false
 	}
 	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)

@@ -129,14 +129,6 @@ func (e *executor) hasFallback() bool {
 	return err == nil && info.IsDir()
 }
 
-// fallbackConfig is the configuration of the release that served last.
-func (e *executor) fallbackConfig(present Config) (Config, error) {
-	if e.kept.Good == nil {
-		return present, errors.New("no release is kept")
-	}
-	return configOf(present, e.kept.Good)
-}
-
 // fellBack notes that the app runs the release that served last, or can't.
 func (e *executor) fellBack(a pool.FellBack) {
 	from, to := e.current(a.From), e.current(a.To)

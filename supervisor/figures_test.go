@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/usage"
+	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -72,11 +72,11 @@ type clock struct {
 	last float64
 }
 
-func (c *clock) Sample(pids []int) map[int]usage.Figures {
-	figures := map[int]usage.Figures{}
+func (c *clock) Sample(pids []int) map[int]process.Figures {
+	figures := map[int]process.Figures{}
 	for _, pid := range pids {
 		if cpu, there := c.used[pid]; there {
-			figures[pid] = usage.Figures{At: c.now, CPU: cpu}
+			figures[pid] = process.Figures{At: c.now, CPU: cpu}
 		}
 	}
 	return figures

@@ -17,9 +17,10 @@ import (
 // logHandler is the master's own log: each line goes to the app's, and to stderr unless that
 // is the journal, which gets the app's.
 type logHandler struct {
-	kept   *output.Log
-	stderr slog.Handler // nil: the journal
-	attrs  []slog.Attr  // of With
+	kept     *output.Log
+	terminal io.Writer    // for people; nil: stderr is none
+	logfmt   slog.Handler // nil: nor anything else but the journal
+	attrs    []slog.Attr  // of With
 }
 
 // newLog returns the log of a master that writes to stderr: for people in a terminal, else one
@@ -29,9 +30,9 @@ func newLog(kept *output.Log, stderr io.Writer, terminal bool) *slog.Logger {
 	switch {
 	case stderr == nil:
 	case terminal:
-		h.stderr = &terminalHandler{to: stderr}
+		h.terminal = stderr
 	default:
-		h.stderr = slog.NewTextHandler(stderr, &slog.HandlerOptions{
+		h.logfmt = slog.NewTextHandler(stderr, &slog.HandlerOptions{
 			ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 				if len(groups) == 0 && a.Key == slog.TimeKey {
 					a.Value = slog.StringValue(a.Value.Time().Format("2006-01-02T15:04:05.000Z07:00"))
@@ -47,21 +48,30 @@ func (h *logHandler) Enabled(_ context.Context, level slog.Level) bool {
 	return level >= slog.LevelInfo
 }
 
-func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
-	source, text := plainLine(r, h.attrs)
-	h.kept.Add(source, []byte(text))
-	if h.stderr == nil {
-		return nil
+// Handle shows people "15:04:05.000 ready slot 1 generation 2 pid 77".
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) (err error) {
+	of, text := plainLine(r, h.attrs)
+	h.kept.Add(of, []byte(text))
+	switch {
+	case h.terminal != nil:
+		line := r.Time.AppendFormat(nil, "15:04:05.000 ")
+		if of.Stream != output.LevelInfo {
+			line = append(append(line, of.Stream...), ": "...)
+		}
+		_, err = h.terminal.Write(append(append(line, text...), '\n'))
+	case h.logfmt != nil:
+		err = h.logfmt.Handle(ctx, r)
 	}
-	return h.stderr.Handle(ctx, r)
+	return err
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	with := &logHandler{kept: h.kept, attrs: slices.Concat(h.attrs, attrs)}
-	if h.stderr != nil {
-		with.stderr = h.stderr.WithAttrs(attrs)
+	with := *h
+	with.attrs = slices.Concat(h.attrs, attrs)
+	if h.logfmt != nil {
+		with.logfmt = h.logfmt.WithAttrs(attrs)
 	}
-	return with
+	return &with
 }
 
 func (h *logHandler) WithGroup(string) slog.Handler { return h } // none is used
@@ -104,30 +114,6 @@ func printable(c rune) rune {
 	}
 	return c
 }
-
-// terminalHandler writes for people: "15:04:05.000 ready slot 1 generation 2 pid 77".
-type terminalHandler struct {
-	to    io.Writer
-	attrs []slog.Attr
-}
-
-func (h *terminalHandler) Enabled(context.Context, slog.Level) bool { return true }
-
-func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
-	of, text := plainLine(r, h.attrs)
-	line := r.Time.AppendFormat(nil, "15:04:05.000 ")
-	if of.Stream != output.LevelInfo {
-		line = append(append(line, of.Stream...), ": "...)
-	}
-	_, err := h.to.Write(append(append(line, text...), '\n'))
-	return err
-}
-
-func (h *terminalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &terminalHandler{h.to, slices.Concat(h.attrs, attrs)}
-}
-
-func (h *terminalHandler) WithGroup(string) slog.Handler { return h } // none is used
 
 // logActions logs what the pool has decided. worker looks a worker up.
 func logActions(log *slog.Logger, actions []pool.Action, worker func(pool.ID) eventlog.WorkerInfo) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -98,7 +99,10 @@ func (l *loop) run() pool.AppExited {
 	l.hadTerminal = l.executor.hasTerminal()
 	l.step(pool.Began{Fallback: l.executor.hasFallback()})
 	for l.quit == nil {
-		setAlarm(alarm, l.pool.Next())
+		alarm.Stop()
+		if next := l.pool.Next(); !next.IsZero() {
+			alarm.Reset(time.Until(next))
+		}
 		select {
 		case m := <-l.posts:
 			l.busyAt = time.Now()
@@ -136,42 +140,8 @@ func (l *loop) handle(m message) {
 		for _, ev := range l.executor.note(m.report) {
 			l.step(ev)
 		}
-	case statusRequest:
-		m.answer(func() (snapshot, error) { return l.executor.snapshot(l.pool.View()), nil })
-	case summaryRequest:
-		m.answer(func() (control.Summary, error) {
-			s := l.executor.summary(l.pool.Summary())
-			s.EventSeq = l.events.Seq()
-			return s, nil
-		})
-	case describeRequest:
-		m.answer(func() (control.Description, error) { return l.executor.description(l.pool.View()), nil })
-	case eventsRequest:
-		m.answer(func() (control.EventPage, error) { return l.events.After(m.after), nil })
-	case rollRequest:
-		l.events.By = control.Caller(m.ctx)
-		m.answer(func() (*rollWaiter, error) {
-			if m.slot != nil {
-				return l.requestReplacement(*m.slot)
-			}
-			return l.requestRoll(m.reload), nil
-		})
-	case scaleRequest:
-		l.events.By = control.Caller(m.ctx)
-		m.answer(func() (control.Scaled, error) { return l.scaleTo(m.scale) })
-	case drainRequest:
-		l.events.By = control.Caller(m.ctx)
-		m.answer(func() (nothing, error) { return nothing{}, l.drain(m.draining) })
-	case sendRequest:
-		m.answer(func() (control.Sent, error) {
-			n, err := l.executor.send(m.text.Slot, ipc.App(m.text.Message))
-			return control.Sent{Workers: n}, err
-		})
-	case commandRequest:
-		m.answer(func() (nothing, error) { return nothing{}, l.execute(m.command) })
-	case stopRequest:
-		l.events.By = control.Caller(m.ctx)
-		m.answer(func() (nothing, error) { l.step(pool.StopRequested{Now: m.now}); return nothing{}, nil })
+	case request:
+		m.do()
 	}
 }
 
@@ -207,20 +177,14 @@ func (l *loop) trim(now time.Time) {
 	switch {
 	case !l.busyAt.IsZero() && idle || late:
 		l.busyAt, l.trimmedAt, l.dropAt = time.Time{}, now, now.Add(inspectInterval+inspectInterval/2)
-		go trimMemory()
+		go func() {
+			debug.FreeOSMemory()
+			dropFilePages()
+		}()
 	case !l.dropAt.IsZero() && now.After(l.dropAt):
 		l.dropAt = time.Time{}
 		dropFilePages() // here: a goroutine that ends reads such tables too
 	}
-}
-
-// setAlarm rings at a time, never for the zero time.
-func setAlarm(alarm *time.Timer, at time.Time) {
-	if at.IsZero() {
-		alarm.Stop()
-		return
-	}
-	alarm.Reset(time.Until(at))
 }
 
 // canceled is the end of a roll that a stop has forestalled.

@@ -121,9 +121,9 @@ func inBubble(t *testing.T, e *fakeEffects, cfg Config, f func(l *loop)) (quit p
 	return quit
 }
 
-// request asks for a roll from outside of the loop.
-func request(l *loop) *rollWaiter {
-	w, err := ask(context.Background(), l.inbox, func(r reply[*rollWaiter]) message { return rollRequest{r, false, nil} })
+// roll asks for a roll from outside of the loop.
+func roll(l *loop) *rollWaiter {
+	w, err := ask(context.Background(), l, func() (*rollWaiter, error) { return l.requestRoll(false), nil })
 	if err != nil {
 		panic(err)
 	}
@@ -157,7 +157,7 @@ func TestRequestsDuringARollBecomeOne(t *testing.T) {
 		time.Sleep(time.Minute)
 		var ends []*rollWaiter
 		for range 50 {
-			ends = append(ends, request(l))
+			ends = append(ends, roll(l))
 		}
 		for i, end := range ends {
 			o := end.end()
@@ -179,7 +179,7 @@ func TestStopAnswersWhoWaitsForARoll(t *testing.T) {
 	e := &fakeEffects{drain: time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
-		first, second := request(l), request(l)
+		first, second := roll(l), roll(l)
 		l.postFact(pool.StopRequested{})
 		for _, w := range []*rollWaiter{first, second} {
 			if o := w.end(); o.Result != pool.ResultCanceled {
@@ -195,14 +195,14 @@ func TestWithdrawalAnswersWhoWaitsForARoll(t *testing.T) {
 	e := &fakeEffects{drain: time.Second}
 	inBubble(t, e, Defaults(), func(l *loop) {
 		time.Sleep(time.Minute)
-		first, second := request(l), request(l)
+		first, second := roll(l), roll(l)
 		e.signals <- syscall.SIGWINCH
 		for _, w := range []*rollWaiter{first, second} {
 			if o := w.end(); o.Result != pool.ResultCanceled || o.Generation != w.generation {
 				t.Errorf("got %+v, want generation %d canceled", o, w.generation)
 			}
 		}
-		if o := request(l).end(); o.Result != pool.ResultDone || o.Generation != 4 {
+		if o := roll(l).end(); o.Result != pool.ResultDone || o.Generation != 4 {
 			t.Errorf("got %+v, want generation 4 done", o)
 		}
 	})

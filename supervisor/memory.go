@@ -3,18 +3,10 @@ package supervisor
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// trimMemory returns the memory of a burst to the system: what the heap no longer
-// needs, and the program's pages.
-func trimMemory() {
-	debug.FreeOSMemory()
-	dropFilePages()
-}
 
 // dropFilePages returns the pages of the program's own file. A master sits still for days,
 // on a few of them; those come back from the page cache when they are wanted, each with

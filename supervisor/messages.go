@@ -10,7 +10,6 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
-	"github.com/forkd/forkd/internal/usage"
 	"github.com/forkd/forkd/ipc"
 )
 
@@ -33,46 +32,14 @@ type (
 	// reported brings a report to the executor.
 	reported struct{ report }
 
-	// The requests of the control API; see control.Backend.
-	statusRequest   struct{ reply[snapshot] }
-	summaryRequest  struct{ reply[control.Summary] }
-	describeRequest struct{ reply[control.Description] }
-	eventsRequest   struct {
-		reply[control.EventPage]
-		after uint64
-	}
-	// rollRequest is answered when the roll, or the replacement, is asked for; its end is
-	// the rollWaiter's.
-	rollRequest struct {
-		reply[*rollWaiter]
-		reload bool
-		slot   *int // replace this slot's worker alone; nil: roll
-	}
-	scaleRequest struct {
-		reply[control.Scaled]
-		scale control.Scale
-	}
-	drainRequest struct {
-		reply[nothing]
-		draining bool
-	}
-	sendRequest struct {
-		reply[control.Sent]
-		text control.Message
-	}
-	commandRequest struct {
-		reply[nothing]
-		command control.Command
-	}
-	stopRequest struct {
-		reply[nothing]
-		now bool
-	}
+	// request is what a client of the control API asks for, by ask: each method of backend
+	// (control.Backend) says what it does.
+	request struct{ do func() }
 )
 
 func (fact) message()     {}
 func (reported) message() {}
-func (reply[T]) message() {} // all requests
+func (request) message()  {}
 
 type (
 	// prepared is a generation's release, by executor.prepare; before is how many
@@ -109,7 +76,7 @@ type (
 	// unclaimed is a claim whose socket will not listen, by executor.waitFor.
 	unclaimed struct{ claim *claim }
 	// memoryFound is what workers use, by executor.lookAtMemory.
-	memoryFound struct{ figures map[int]usage.Figures }
+	memoryFound struct{ figures map[int]process.Figures }
 	// stallsFound is which connections workers have that seem to be stalled, by
 	// executor.stalls.
 	stallsFound struct {
@@ -215,35 +182,26 @@ func (b *inbox) postFact(ev pool.Event) { b.post(fact{ev}) }
 // postReport posts a report to the executor.
 func (b *inbox) postReport(r report) bool { return b.post(reported{r}) }
 
-// reply is where the answer to a request goes.
-type reply[T any] struct {
-	ctx context.Context
-	to  chan<- result[T]
-}
-
-type result[T any] struct {
-	value T
-	err   error
-}
-
 type nothing struct{}
 
-// answer runs f for a client that still waits.
-func (r reply[T]) answer(f func() (T, error)) {
-	if r.ctx.Err() == nil {
-		value, err := f()
-		r.to <- result[T]{value, err}
+// ask has the loop call f, for a client that still waits, and returns the answer.
+func ask[T any](ctx context.Context, l *loop, f func() (T, error)) (none T, err error) {
+	type result struct {
+		value T
+		err   error
 	}
-}
-
-// ask posts a request and returns its answer.
-func ask[T any](ctx context.Context, to *inbox, request func(reply[T]) message) (none T, err error) {
-	answer := make(chan result[T], 1)
-	go to.post(request(reply[T]{ctx, answer}))
+	answer := make(chan result, 1)
+	go l.post(request{func() {
+		if ctx.Err() == nil {
+			l.events.By = control.Caller(ctx)
+			value, err := f()
+			answer <- result{value, err}
+		}
+	}})
 	select {
 	case r := <-answer:
 		return r.value, r.err
-	case <-to.done:
+	case <-l.done:
 		return none, errStopped
 	case <-ctx.Done():
 		return none, ctx.Err()

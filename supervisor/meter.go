@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/usage"
+	"github.com/forkd/forkd/internal/process"
 )
 
 const (
@@ -21,7 +21,7 @@ const (
 // counted from outside. It samples only while somebody asks, and is not for more than one
 // goroutine.
 type meter struct {
-	usage   func(leaders []int) map[int]usage.Figures
+	usage   func(leaders []int) map[int]process.Figures
 	last    map[int]sample // by pid
 	counter counter
 	spent   map[int]spent // by slot
@@ -32,7 +32,7 @@ type sample struct {
 	at        time.Time
 	startedAt time.Time // of the worker: pids are reused
 	slot      int
-	figures   usage.Figures
+	figures   process.Figures
 	requests  int64
 	cpu       float64 // seconds, since the worker's start; never falls
 
@@ -132,7 +132,7 @@ func workers(app *control.App) iter.Seq[*control.Worker] {
 }
 
 // next is the sample after last, which may be nobody's or another worker's.
-func next(last sample, w *control.Worker, f usage.Figures) sample {
+func next(last sample, w *control.Worker, f process.Figures) sample {
 	seen := sample{at: f.At, startedAt: w.StartedAt, figures: f}
 	if w.Requests != nil {
 		seen.requests = *w.Requests

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
-	"github.com/forkd/forkd/internal/usage"
+	"github.com/forkd/forkd/internal/process"
 )
 
 // fakeUsage says how often each process was sampled.
@@ -14,12 +14,12 @@ type fakeUsage struct {
 	sampled map[int]int
 }
 
-func (u *fakeUsage) Sample(pids []int) map[int]usage.Figures {
-	figures := map[int]usage.Figures{}
+func (u *fakeUsage) Sample(pids []int) map[int]process.Figures {
+	figures := map[int]process.Figures{}
 	for _, pid := range pids {
 		if pid != 13 { // which has ended
 			u.sampled[pid]++
-			figures[pid] = usage.Figures{RSS: 7, At: u.now, CPU: float64(u.now.Unix()) / 2}
+			figures[pid] = process.Figures{RSS: 7, At: u.now, CPU: float64(u.now.Unix()) / 2}
 		}
 	}
 	return figures

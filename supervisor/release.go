@@ -78,7 +78,11 @@ func prepareRelease(cfg Config) (*release, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("cannot enter the directory %s: it is not one", directory)
 	}
-	path, err := process.Resolve(cfg.Command[0], directory, searchPath(cfg))
+	search, own := cfg.Env["PATH"] // that the worker will have
+	if !own {
+		search = os.Getenv("PATH")
+	}
+	path, err := process.Resolve(cfg.Command[0], directory, search)
 	if err != nil {
 		return nil, err
 	}
@@ -98,14 +102,6 @@ func prepareRelease(cfg Config) (*release, error) {
 		return nil, err
 	}
 	return r, nil
-}
-
-// searchPath is the PATH that the worker will have.
-func searchPath(cfg Config) string {
-	if path, ok := cfg.Env["PATH"]; ok {
-		return path
-	}
-	return os.Getenv("PATH")
 }
 
 // lost says why this release can't be started again as it was; "": it can.

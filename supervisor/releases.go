@@ -30,7 +30,7 @@ func (e *executor) prepare(a pool.Prepare) {
 	before, present := cfg.Workers, cfg
 	var err error
 	if a.Fallback {
-		cfg, err = e.fallbackConfig(cfg)
+		cfg, err = configOf(cfg, e.kept.Good)
 	}
 	go func() {
 		if a.Reload {

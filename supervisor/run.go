@@ -23,7 +23,6 @@ import (
 	"github.com/forkd/forkd/internal/safefile"
 	"github.com/forkd/forkd/internal/sockets"
 	"github.com/forkd/forkd/internal/state"
-	"github.com/forkd/forkd/internal/usage"
 	"github.com/forkd/forkd/internal/workerlink"
 	"github.com/forkd/forkd/systemd"
 )
@@ -170,7 +169,7 @@ func (e *executor) askStopTime(ctx context.Context, cfg Config) {
 // that it returns is called.
 func (o *opened) serveControl(l *loop) func() {
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &backend{loop: l, meter: meter{usage: usage.Sample}, logged: o.logged}
+	b := &backend{loop: l, meter: meter{usage: process.Sample}, logged: o.logged}
 	if !o.cfg.Log.Captured() {
 		b.elsewhere = elsewhere()
 	}
@@ -260,7 +259,11 @@ func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) 
 // openLog opens where the workers' lines go, and the master's own.
 func (o *opened) openLog(out Output) {
 	o.logged = new(output.Log)
-	journal, err := openJournal(out.Stderr, o.cfg.Name)
+	var journal *output.Journal
+	var err error
+	if systemd.IsJournal(out.Stderr) {
+		journal, err = output.NewJournal(output.JournalSocket, o.cfg.Name)
+	}
 	if journal != nil {
 		o.logged.JournalTo(journal)
 		o.log = newLog(o.logged, nil, false)
@@ -293,14 +296,6 @@ func elsewhere() string {
 		text += ": see journalctl -u " + unit
 	}
 	return text
-}
-
-// openJournal connects to the journal; nil: stderr is not it, or it can't.
-func openJournal(stderr *os.File, app string) (*output.Journal, error) {
-	if !systemd.IsJournal(stderr) {
-		return nil, nil
-	}
-	return output.NewJournal(output.JournalSocket, app)
 }
 
 // open takes what the workers will be given: the sockets above all. Leftovers of a

@@ -43,7 +43,7 @@ func (e *executor) snapshot(v pool.View) snapshot {
 	}
 	s := snapshot{counting: e.sockets.Counting(), past: maps.Clone(e.past), queues: map[int]map[string]int{}, counts: e.events.Counts()}
 	if e.agent != nil {
-		app.Redis = e.agent.health()
+		app.Redis = e.agent.status.Load()
 	}
 	if r := e.current(v.Generation); r != nil {
 		app.Config = r.cfg.File

@@ -6,7 +6,6 @@ import (
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/sockets"
-	"github.com/forkd/forkd/internal/usage"
 )
 
 // How often a starting worker is looked at from outside: closely at first, and again once it
@@ -53,8 +52,7 @@ func (w *worker) watch(e *executor) {
 	for interval := watchClosely; !w.begun.Load(); {
 		began := time.Now()
 		if inodes := *w.inodes.Load(); len(inodes) > 0 {
-			waits, known := process.Waits(w.process.PID(), inodes)
-			accepts := waits && known
+			accepts := process.Waits(w.process.PID(), inodes)
 			if !accepts && began.After(held) {
 				asked := time.Now()
 				accepts = w.serves()
@@ -101,7 +99,7 @@ func (i *idleness) since(leader int, now time.Time) bool {
 	if !i.at.IsZero() && past < idleFor {
 		return false
 	}
-	demand, known := usage.Demand(leader)
+	demand, known := process.Demand(leader)
 	wanted := demand - i.demand // less than 0: threads have ended, which did something
 	idle := known && !i.at.IsZero() && wanted >= 0 && wanted.Seconds() < idleShare*past.Seconds()
 	i.at, i.demand = now, demand

@@ -123,13 +123,6 @@ func (w *worker) share(slots int) {
 	}
 }
 
-// shareAgain gives the workers their shares when the number of slots has changed.
-func (e *executor) shareAgain() {
-	for _, w := range e.workers {
-		w.share(e.slots)
-	}
-}
-
 // share is a slot's share of the host's connections: the first slots take the
 // remainder. It is at least 1, as 0 would be no limit.
 func share(connections int64, slot, slots int) int64 {
@@ -159,13 +152,6 @@ func (e *executor) send(slot *int, message ipc.App) (workers int, err error) {
 		return 0, &control.Error{Code: http.StatusConflict, Text: text}
 	}
 	return workers, nil
-}
-
-// relay hands a worker's message to all others.
-func (e *executor) relay(from pool.ID, message ipc.App) {
-	if line, err := ipc.Encode(message); err == nil { // a Reader gave it: it is one
-		e.deliver(line, func(w *worker) bool { return w.id != from })
-	}
 }
 
 // deliver gives a line to every wanted worker with a channel. It counts those that

@@ -108,7 +108,7 @@ func (s *Leftovers) open(pid int, inUnit, atStart bool) *Leftover {
 	if !found && inUnit && atStart {
 		l.record, found = s.before.Add(pid)
 	}
-	found = found || inUnit && s.before.Had(procfs.Sockets(procfs.Files(pid)))
+	found = found || inUnit && s.before.Had(procfs.Sockets(pid))
 	if !found || l.ended() {
 		l.Close()
 		return nil

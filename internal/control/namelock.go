@@ -97,9 +97,9 @@ func ends(pid int) bool {
 	if pid <= 0 {
 		return false // not known
 	}
-	fields, err := procfs.Stat(pid)
+	stat, err := procfs.ReadStat(pid)
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
 	}
-	return procfs.Exits(fields)
+	return stat.Exits
 }

@@ -20,7 +20,7 @@ func checkExecutable(path string, who *Credential) error {
 	if who == nil {
 		who = &Credential{UID: uint32(os.Geteuid())}
 	}
-	if err := checkDirectories(path, who); err != nil {
+	if err := CheckReach(path, who); err != nil {
 		return err
 	}
 	info, err := os.Stat(path)
@@ -50,16 +50,12 @@ func checkExecutable(path string, who *Credential) error {
 	return nil
 }
 
-// CheckReach says why a user (nil: this process's) can't reach the file at path.
+// CheckReach says which directory of path, symlinks followed, a user (nil: this process's)
+// may not enter.
 func CheckReach(path string, who *Credential) error {
 	if who == nil {
 		return nil
 	}
-	return checkDirectories(path, who)
-}
-
-// checkDirectories says which directory of path, symlinks followed, a user may not enter.
-func checkDirectories(path string, who *Credential) error {
 	real, _ := filepath.EvalSymlinks(path) // "" if it does not exist
 	for _, path := range []string{path, real} {
 		for i, c := range path {

@@ -61,7 +61,7 @@ func (c *Children) recordOrphan(o *Orphan) {
 	}
 	c.recording.RLock()
 	defer c.recording.RUnlock()
-	line, _ := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: procfs.Sockets(procfs.Files(o.PID))})
+	line, _ := c.takeLine(Record{PID: o.PID, Start: o.Start, Slot: -1, Sockets: procfs.Sockets(o.PID)})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if o.gone {
@@ -99,8 +99,8 @@ func (o *Orphan) look() {
 	if !procfs.IsOwn() {
 		return
 	}
-	if s, known := readStat(o.PID); known {
-		o.Start = s.start
+	if s, err := procfs.ReadStat(o.PID); err == nil {
+		o.Start = s.Start
 	}
 	for i := range o.Outputs {
 		// Reading the link does not ask a file system, which might hang.

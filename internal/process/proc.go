@@ -3,7 +3,6 @@ package process
 import (
 	"iter"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,15 +12,15 @@ import (
 
 // ancestors yields a process, its parent and so on, at most 64 and not PID 1. None if
 // /proc shows another pid namespace.
-func ancestors(pid int) iter.Seq2[int, stat] {
-	return func(yield func(int, stat) bool) {
+func ancestors(pid int) iter.Seq2[int, procfs.Stat] {
+	return func(yield func(int, procfs.Stat) bool) {
 		const most = 64
 		for n := 0; n < most && pid > 1 && (n > 0 || procfs.IsOwn()); n++ {
-			s, known := readStat(pid)
-			if !known || !yield(pid, s) {
+			s, err := procfs.ReadStat(pid)
+			if err != nil || !yield(pid, s) {
 				return
 			}
-			pid = s.parent
+			pid = s.Parent
 		}
 	}
 }
@@ -30,7 +29,7 @@ func ancestors(pid int) iter.Seq2[int, stat] {
 // if unknown. (A subreaper keeps orphans below it.)
 func Descends(pid, ancestor int) bool {
 	for p, s := range ancestors(pid) {
-		if p == ancestor || s.parent == ancestor {
+		if p == ancestor || s.Parent == ancestor {
 			return true
 		}
 	}
@@ -52,52 +51,22 @@ func MaySpeakFor(pid, worker int, leads func(pid int) bool) bool {
 	}
 	for _, s := range ancestors(pid) {
 		switch {
-		case s.session == worker || s.parent == os.Getpid():
+		case s.Session == worker || s.Parent == os.Getpid():
 			return true
-		case leads(s.session) || s.parent <= 1:
+		case leads(s.Session) || s.Parent <= 1:
 			return false
 		}
 	}
 	return true
 }
 
-// stat is a part of /proc/PID/stat (proc_pid_stat(5)).
-type stat struct {
-	parent, group, session int
-	start                  uint64 // clock ticks after boot
-}
-
-// clockTicks is USER_HZ, which is 100 on all platforms of Go on Linux.
-const clockTicks = 100
-
-func readStat(pid int) (s stat, known bool) {
-	fields, err := procfs.Stat(pid)
-	if err != nil {
-		return s, false
-	}
-	const parent, group, session, starttime = 1, 2, 3, 19
-	if len(fields) <= starttime {
-		return s, false
-	}
-	var numbers [starttime + 1]uint64
-	for _, i := range []int{parent, group, session, starttime} {
-		if numbers[i], err = strconv.ParseUint(string(fields[i]), 10, 64); err != nil {
-			return s, false
-		}
-	}
-	return stat{
-		parent: int(numbers[parent]), group: int(numbers[group]), session: int(numbers[session]),
-		start: numbers[starttime],
-	}, true
-}
-
 // StartedAt is when a process began; zero if unknown.
 func StartedAt(pid int) time.Time {
-	s, known := readStat(pid)
-	if !known {
+	s, err := procfs.ReadStat(pid)
+	if err != nil {
 		return time.Time{}
 	}
-	return timeOf(s.start)
+	return timeOf(s.Start)
 }
 
 // timeOf converts clock ticks after boot; zero if they are in the future.
@@ -106,7 +75,7 @@ func timeOf(ticks uint64) time.Time {
 	if ticks > now {
 		return time.Time{}
 	}
-	return time.Now().Add(-time.Duration(now-ticks) * time.Second / clockTicks)
+	return time.Now().Add(-time.Duration(now-ticks) * time.Second / procfs.ClockTicks)
 }
 
 // ticksNow is the time since boot in clock ticks.
@@ -115,5 +84,5 @@ func ticksNow() uint64 {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0
 	}
-	return uint64(t.Sec)*clockTicks + uint64(t.Nsec)/(uint64(time.Second)/clockTicks)
+	return uint64(t.Sec)*procfs.ClockTicks + uint64(t.Nsec)/(uint64(time.Second)/procfs.ClockTicks)
 }

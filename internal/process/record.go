@@ -46,8 +46,8 @@ const (
 // NewRecords starts new records in file, with keep: the predecessor's workers that live.
 func NewRecords(file *os.File, keep []Record) (*Records, error) {
 	boot, err := bootID()
-	self, _ := readStat(os.Getpid())
-	text := line(os.Getpid(), self.start, boot)
+	self, _ := procfs.ReadStat(os.Getpid())
+	text := line(os.Getpid(), self.Start, boot)
 	for _, k := range keep {
 		text = append(text, k.line()...)
 	}
@@ -160,9 +160,9 @@ func (c *Children) freeLine(line int) {
 // record adds pid and start time to the line; called in the shim. If the master has died,
 // the file may be its successor's and is left alone.
 func (p *plan) record() {
-	self, known := readStat(os.Getpid())
-	if p.Line > 0 && known && procfs.IsOwn() && unix.Getppid() == p.Parent {
-		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.start), int64(p.Line)*recordSize)
+	self, err := procfs.ReadStat(os.Getpid())
+	if p.Line > 0 && err == nil && procfs.IsOwn() && unix.Getppid() == p.Parent {
+		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.Start), int64(p.Line)*recordSize)
 	}
 }
 
@@ -220,25 +220,23 @@ func (p *Predecessor) Find(pid int, inUnit bool) (worker Record, found bool) {
 	return Record{}, false
 }
 
-func (r Record) has(pid int, s stat, inUnit bool) bool {
+func (r Record) has(pid int, s procfs.Stat, inUnit bool) bool {
 	switch {
 	case r.PID == pid:
-		return r.Start == s.start
-	case r.PID != s.session && r.PID != s.group:
+		return r.Start == s.Start
+	case r.PID != s.Session && r.PID != s.Group:
 		return false
 	}
-	if leader, lives := readStat(r.PID); lives {
-		return leader.start == r.Start
+	if leader, err := procfs.ReadStat(r.PID); err == nil {
+		return leader.Start == r.Start
 	}
-	return inUnit || haveCommon(r.Sockets, procfs.Sockets(procfs.Files(pid)))
+	return inUnit || haveCommon(r.Sockets, procfs.Sockets(pid))
 }
 
 // Alive returns the records of the workers that live.
 func (p *Predecessor) Alive() (workers []Record) {
 	for _, r := range p.Workers {
-		s, known := readStat(r.PID)
-		fields, err := procfs.Stat(r.PID)
-		if r.PID > 0 && known && s.start == r.Start && err == nil && !procfs.Exits(fields) {
+		if s, err := procfs.ReadStat(r.PID); r.PID > 0 && err == nil && s.Start == r.Start && !s.Exits {
 			workers = append(workers, r)
 		}
 	}
@@ -248,13 +246,13 @@ func (p *Predecessor) Alive() (workers []Record) {
 // Add records a process that is the predecessor's because it is in the unit's cgroup, and
 // its session and process group: later members belong to the predecessor too.
 func (p *Predecessor) Add(pid int) (worker Record, added bool) {
-	s, known := readStat(pid)
-	if !known {
+	s, err := procfs.ReadStat(pid)
+	if err != nil {
 		return Record{}, false
 	}
-	worker = Record{PID: pid, Start: s.start, Slot: -1, Sockets: procfs.Sockets(procfs.Files(pid))}
+	worker = Record{PID: pid, Start: s.Start, Slot: -1, Sockets: procfs.Sockets(pid)}
 	p.Workers = append(p.Workers, worker)
-	for _, leader := range []int{s.group, s.session} {
+	for _, leader := range []int{s.Group, s.Session} {
 		if leader != pid && leader > 0 {
 			p.Workers = append(p.Workers, Record{PID: leader, Slot: -1}) // it has ended, or is found by itself
 		}
@@ -279,8 +277,8 @@ func (p *Predecessor) Members() (pids []int) {
 
 // IsMaster reports whether a process is the predecessor itself, about to end.
 func (p *Predecessor) IsMaster(pid int) bool {
-	s, known := readStat(pid)
-	return known && procfs.IsOwn() && pid == p.Master.PID && s.start == p.Master.Start
+	s, err := procfs.ReadStat(pid)
+	return err == nil && procfs.IsOwn() && pid == p.Master.PID && s.Start == p.Master.Start
 }
 
 // Had reports whether one of the sockets was a worker's. Its holder has it from the

@@ -65,13 +65,13 @@ func TestRecord(t *testing.T) {
 	child, moved := w.pidLine(t), w.pidLine(t)
 
 	p := ReadPredecessor(file)
-	self, _ := readStat(os.Getpid())
-	if !p.IsMaster(os.Getpid()) || p.Master.Start != self.start {
+	self, _ := procfs.ReadStat(os.Getpid())
+	if !p.IsMaster(os.Getpid()) || p.Master.Start != self.Start {
 		t.Errorf("the master is %+v", p.Master)
 	}
-	s, _ := readStat(w.PID())
-	if len(p.Workers) != 1 || p.Workers[0].PID != w.PID() || p.Workers[0].Start != s.start || p.Workers[0].Slot != 5 || !slices.Equal(p.Workers[0].Sockets, []uint64{inode}) {
-		t.Fatalf("recorded %+v, want pid %d, start %d, socket %d", p.Workers, w.PID(), s.start, inode)
+	s, _ := procfs.ReadStat(w.PID())
+	if len(p.Workers) != 1 || p.Workers[0].PID != w.PID() || p.Workers[0].Start != s.Start || p.Workers[0].Slot != 5 || !slices.Equal(p.Workers[0].Sockets, []uint64{inode}) {
+		t.Fatalf("recorded %+v, want pid %d, start %d, socket %d", p.Workers, w.PID(), s.Start, inode)
 	}
 	wantKnown(t, p, "the worker", w.PID(), w.PID())
 	wantKnown(t, p, "its child", child, w.PID())
@@ -121,7 +121,7 @@ func TestRecordByPlace(t *testing.T) {
 		t.Errorf("recorded %+v", r)
 	}
 	wantKnown(t, p, "one that was added", o.pid, o.pid)
-	if !slices.Contains(p.Members(), o.pid) || !p.Had(procfs.Sockets(procfs.Files(o.pid))) {
+	if !slices.Contains(p.Members(), o.pid) || !p.Had(procfs.Sockets(o.pid)) {
 		t.Errorf("recorded %+v", p.Workers)
 	}
 }
@@ -190,8 +190,8 @@ func TestRecordBeforeTheFork(t *testing.T) {
 // Records from before a reboot and invalid ones are ignored.
 func TestRecordsOfNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	self, _ := readStat(os.Getpid())
-	own := line(os.Getpid(), self.start, "0 77")
+	self, _ := procfs.ReadStat(os.Getpid())
+	own := line(os.Getpid(), self.Start, "0 77")
 	boot, err := bootID()
 	if err != nil {
 		t.Fatal(err)

@@ -50,14 +50,14 @@ func readNumber(path string) (int, error) {
 }
 
 // UserRoom is a user's Room by RLIMIT_NPROC (getrlimit(2)), counting the processes that
-// /proc shows. The limit does not apply to root, nor to a privileged process, except at
+// /proc shows. The limit does not apply to root, nor to a process with these capabilities, except at
 // an exec after a change of user.
 func UserRoom(uid uint32) Room {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil || limit.Cur > math.MaxInt32 || uid == 0 {
 		return unlimited()
 	}
-	if int(uid) == unix.Geteuid() && mayExceed() {
+	if int(uid) == unix.Geteuid() && (procfs.Holds(unix.CAP_SYS_RESOURCE) || procfs.Holds(unix.CAP_SYS_ADMIN)) {
 		return unlimited()
 	}
 	used := 0
@@ -69,12 +69,6 @@ func UserRoom(uid uint32) Room {
 	return Room{Free: int(limit.Cur) - used, Limit: int(limit.Cur), Of: "the limit on processes of uid " + strconv.Itoa(int(uid))}
 }
 
-// mayExceed reports whether this process may exceed RLIMIT_NPROC (capabilities(7)).
-func mayExceed() bool {
-	held, err := capabilities()
-	return err == nil && held[0].Effective&(1<<unix.CAP_SYS_RESOURCE|1<<unix.CAP_SYS_ADMIN) != 0
-}
-
 // CheckNoFile says why a worker can't have RLIMIT_NOFILE n: only CAP_SYS_RESOURCE may raise
 // the hard limit, to fs.nr_open at most (getrlimit(2)).
 func CheckNoFile(n int) error {
@@ -82,12 +76,10 @@ func CheckNoFile(n int) error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("cannot read the limit on open files: %w", err)
 	}
-	held, err := capabilities()
-	privileged := err == nil && held[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 	if most, err := readNumber("/proc/sys/fs/nr_open"); err == nil && n > most {
 		return fmt.Errorf("cannot let a worker have %d open files: the system allows %d: raise it (sysctl -w fs.nr_open=%d)", n, most, n)
 	}
-	if uint64(n) > limit.Max && !privileged {
+	if uint64(n) > limit.Max && !procfs.Holds(unix.CAP_SYS_RESOURCE) {
 		return fmt.Errorf("cannot let a worker have %d open files: the master's hard limit is %d: raise it to %d (LimitNOFILE= in a unit, ulimit -Hn)", n, limit.Max, n)
 	}
 	return nil

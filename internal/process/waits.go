@@ -3,7 +3,6 @@ package process
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -28,31 +27,22 @@ const (
 // accept, poll or select with it, in epoll_wait with a set that it is in (events that it is
 // not registered for do not count), or in io_uring_enter with an accept under way. It may
 // not have seen all of a worker with more than 64 processes or 512 threads: the next call
-// sees others. known is false where it can't be seen (see CanSee).
+// sees others. CanSee says whether it can be seen at all; of a 32-bit program it can't.
 //
 // A thread that runs at the time of the look is not seen to wait. A program may wait before
 // it accepts: Go's runtime does as soon as it has listened. It takes 0.1 to 1 ms, and reads
 // proc_pid_syscall(5) and proc_pid_fdinfo(5).
-func Waits(leader int, inodes []uint64) (waits, known bool) {
-	if len(inodes) == 0 {
-		return false, true
-	}
-	if !procfs.IsOwn() {
-		return false, false
+func Waits(leader int, inodes []uint64) bool {
+	if len(inodes) == 0 || !procfs.IsOwn() {
+		return false
 	}
 	l := look{inodes: inodes, threads: maxThreads, polled: maxPolled, setText: maxSetText}
-	if l.tree([]int{leader}) {
-		return true, true
-	}
-	// Those whose parent has ended: this process is their subreaper. A list of all processes
-	// would take longer than the rest.
-	if l.tree(slices.DeleteFunc(childrenOfMain(), func(pid int) bool {
+	// The others are those whose parent has ended: this process is their subreaper. A list of
+	// all processes would take longer than the rest.
+	return l.tree([]int{leader}) || l.tree(slices.DeleteFunc(childrenOfMain(), func(pid int) bool {
 		session, err := unix.Getsid(pid)
 		return err != nil || session != leader
-	})) {
-		return true, true
-	}
-	return false, !l.blind
+	}))
 }
 
 // look is one look at the processes of a worker.
@@ -60,10 +50,9 @@ type look struct {
 	inodes                   []uint64
 	threads, polled, setText int // that may still be looked at
 
-	seen  []int    // processes
-	sets  []string // epoll sets without the sockets: "PID/fdinfo/FD"
-	blind bool     // what would show whether one waits can't be read
-	text  []byte   // of a file
+	seen []int    // processes
+	sets []string // epoll sets without the sockets: "PID/fdinfo/FD"
+	text []byte   // of a file
 }
 
 // process is one that is looked at.
@@ -117,9 +106,7 @@ func (p process) waits() (children []int, waits bool) {
 			break
 		}
 		thread := string(name)
-		if p.text, err = procfs.Read(tasks, thread+"/syscall", 256, p.text[:0]); err != nil {
-			p.failed(err)
-		} else if p.waitsIn(p.text) {
+		if p.text, err = procfs.Read(tasks, thread+"/syscall", 256, p.text[:0]); err == nil && p.waitsIn(p.text) {
 			return nil, true
 		}
 		p.text, _ = procfs.Read(tasks, thread+"/children", 4096, p.text[:0])
@@ -129,15 +116,7 @@ func (p process) waits() (children []int, waits bool) {
 			}
 		}
 	}
-	if p.is32bit() && p.holds() { // its calls have other numbers
-		p.blind = true
-	}
 	return children, false
-}
-
-// failed takes note of what can't be read, unless its process has ended.
-func (l *look) failed(err error) {
-	l.blind = l.blind || !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT)
 }
 
 // waitsIn reports whether a thread waits for a connection, by its /proc/TID/syscall: the
@@ -174,13 +153,10 @@ func (p process) waitsIn(text []byte) bool {
 	return false
 }
 
-// target is what a descriptor of the process is.
+// target is what a descriptor of the process is; nil: there is none.
 func (p process) target(fd int) []byte {
 	name := append(strconv.AppendInt([]byte("fd/"), int64(fd), 10), 0)
-	target, err := procfs.Link(p.dir, name[:len(name)-1], make([]byte, 32))
-	if err != nil {
-		p.failed(err)
-	}
+	target, _ := procfs.Link(p.dir, name[:len(name)-1], make([]byte, 32))
 	return target
 }
 
@@ -208,10 +184,7 @@ func (p process) hasInSet(fd int) bool {
 		return false
 	}
 	p.sets = append(p.sets, set)
-	text, err := procfs.Read(p.dir, name, p.setText, p.text[:0])
-	if err != nil {
-		p.failed(err)
-	}
+	text, _ := procfs.Read(p.dir, name, p.setText, p.text[:0])
 	p.text, p.setText = text, p.setText-len(text)
 	for line := range bytes.Lines(text) {
 		// tfd:        6 events:       19 data:                6  pos:0 ino:3f3ec41 sdev:9
@@ -275,9 +248,6 @@ func (p process) memory(at, size uint64) []byte {
 	memory := make([]byte, size)
 	n, err := unix.ProcessVMReadv(p.pid, []unix.Iovec{{Base: &memory[0], Len: size}}, []unix.RemoteIovec{{Base: uintptr(at), Len: int(size)}}, 0)
 	if err != nil {
-		if !errors.Is(err, unix.EFAULT) {
-			p.failed(err)
-		}
 		return nil
 	}
 	return memory[:n]
@@ -286,36 +256,18 @@ func (p process) memory(at, size uint64) []byte {
 // accepts reports whether an accept is under way in an io_uring. Its fdinfo has the
 // operations that wait for a file, not which file that is.
 func (p process) accepts(ring int) bool {
-	text, err := procfs.Read(p.dir, "fdinfo/"+strconv.Itoa(ring), 64<<10, p.text[:0])
-	p.text = text
-	_, waiting, listed := bytes.Cut(text, []byte("PollList:"))
-	switch {
-	case !p.holds():
-		return false
-	case err != nil:
-		p.failed(err)
-	case !listed:
-		p.blind = true
-	}
-	return bytes.Contains(waiting, []byte("op=13,")) // IORING_OP_ACCEPT
+	p.text, _ = procfs.Read(p.dir, "fdinfo/"+strconv.Itoa(ring), 64<<10, p.text[:0])
+	_, waiting, _ := bytes.Cut(p.text, []byte("PollList:"))
+	return bytes.Contains(waiting, []byte("op=13,")) && p.holds() // IORING_OP_ACCEPT
 }
 
 // holds reports whether the process has one of the sockets.
 func (p process) holds() bool {
 	budget := maxPolled
 	for inode, err := range procfs.SocketsOf(p.pid, &budget) {
-		if err != nil {
-			p.failed(err)
-		} else if slices.Contains(p.inodes, inode) {
+		if err == nil && slices.Contains(p.inodes, inode) {
 			return true
 		}
 	}
 	return false
-}
-
-// is32bit reports whether the process runs a 32-bit program (elf(5)).
-func (p process) is32bit() bool {
-	const class, class32 = 4, 1 // EI_CLASS, ELFCLASS32
-	text, err := procfs.Read(p.dir, "exe", 16, nil)
-	return err == nil && len(text) > class && text[class] == class32
 }

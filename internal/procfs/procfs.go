@@ -4,6 +4,7 @@ package procfs
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,28 +57,41 @@ func Sessions(leaders []int) map[int][]int {
 	return members
 }
 
-// Stat returns the fields of /proc/PID/stat that follow the name, which may contain
-// anything: the first is field 3, the state.
-func Stat(pid int) (fields [][]byte, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil, err
-	}
-	return bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:]), nil
+// Stat is what /proc/PID/stat says of a process (proc_pid_stat(5)).
+type Stat struct {
+	State                  byte // 'T': stopped by a signal
+	Parent, Group, Session int
+	Start                  uint64 // clock ticks after boot
+	CPU                    uint64 // clock ticks, with those of children that it has waited for
+	RSS                    uint64 // pages
+	Exits                  bool   // it has ended or is about to: it has been sent SIGKILL, or is exiting
 }
 
-// Exits reports whether a process with these fields of Stat has ended or is about to: it
-// has been sent SIGKILL, or is exiting.
-func Exits(fields [][]byte) bool {
-	const flags, pending = 9 - 3, 31 - 3 // the state is field 3
-	if len(fields) <= pending {
-		return false
+// ClockTicks is USER_HZ, which is 100 on all platforms of Go on Linux.
+const ClockTicks = 100
+
+// ReadStat reads it. An error: the process has ended, or is hidden (hidepid of proc(5)).
+func ReadStat(pid int) (s Stat, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:]) // after the name, which may contain anything
+	const first, last = 3, 31                                       // the numbers of the fields there, as far as they are read
+	if err == nil && len(fields) <= last-first {
+		err = unix.ESRCH
+	}
+	if err != nil {
+		return s, err
+	}
+	var n [last + 1]uint64
+	for i := first + 1; i <= last; i++ {
+		n[i], _ = strconv.ParseUint(string(fields[i-first]), 10, 64) // a terminal's may be negative
 	}
 	const exiting = 0x4 // PF_EXITING in include/linux/sched.h
-	flag, _ := strconv.ParseUint(string(fields[flags]), 10, 64)
-	signals, _ := strconv.ParseUint(string(fields[pending]), 10, 64)
 	state := fields[0][0]
-	return state == 'Z' || state == 'X' || flag&exiting != 0 || signals&(1<<(unix.SIGKILL-1)) != 0
+	return Stat{
+		State: state, Parent: int(n[4]), Group: int(n[5]), Session: int(n[6]),
+		Start: n[22], CPU: n[14] + n[15] + n[16] + n[17], RSS: n[24],
+		Exits: state == 'Z' || state == 'X' || n[9]&exiting != 0 || n[31]&(1<<(unix.SIGKILL-1)) != 0,
+	}, nil
 }
 
 // Files returns the targets of a process's descriptors.
@@ -92,10 +106,11 @@ func Files(pid int) (files []string) {
 	return files
 }
 
-// Sockets returns the inodes of the sockets among such targets.
-func Sockets(files []string) (inodes []uint64) {
-	for _, file := range files {
-		if inode, isSocket := SocketInode([]byte(file)); isSocket {
+// Sockets returns the inodes of the sockets among a process's descriptors.
+func Sockets(pid int) (inodes []uint64) {
+	budget := math.MaxInt
+	for inode, err := range SocketsOf(pid, &budget) {
+		if err == nil {
 			inodes = append(inodes, inode)
 		}
 	}

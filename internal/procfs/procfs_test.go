@@ -17,20 +17,24 @@ func TestOwnProcess(t *testing.T) {
 	if !slices.Contains(PIDs(), pid) {
 		t.Error("this process is not listed")
 	}
-	fields, err := Stat(pid)
-	if err != nil || len(fields) < 50 || string(fields[1]) != strconv.Itoa(os.Getppid()) {
-		t.Errorf("stat %q, %v", fields, err)
+	stat, err := ReadStat(pid)
+	group, session := unix.Getpgrp(), 0
+	if err == nil {
+		session, err = unix.Getsid(pid)
 	}
-	before := len(Sockets(Files(pid)))
+	if err != nil || stat.Parent != os.Getppid() || stat.Group != group || stat.Session != session || stat.RSS == 0 || stat.Start == 0 || stat.Exits {
+		t.Errorf("stat %+v, %v", stat, err)
+	}
+	before := len(Sockets(pid))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if after := len(Sockets(Files(pid))); after != before+1 {
+	if after := len(Sockets(pid)); after != before+1 {
 		t.Errorf("%d sockets, then %d", before, after)
 	}
-	if _, err := Stat(-1); err == nil || Files(-1) != nil || Sockets([]string{"socket:[x]", "/socket:[1]"}) != nil {
+	if _, err := ReadStat(-1); err == nil || Files(-1) != nil || Sockets(-1) != nil {
 		t.Error("what is not there is read")
 	}
 }
@@ -59,7 +63,7 @@ func TestSocketsOf(t *testing.T) {
 	}
 	inodes, err := seen(os.Getpid(), 1000)
 	slices.Sort(inodes)
-	if err != nil || len(inodes) < 6 || !slices.Contains(inodes, stat.Ino) || !slices.Equal(inodes, slices.Sorted(slices.Values(Sockets(Files(os.Getpid()))))) {
+	if err != nil || len(inodes) < 6 || !slices.Contains(inodes, stat.Ino) || !slices.Equal(inodes, slices.Sorted(slices.Values(Sockets(os.Getpid())))) {
 		t.Errorf("%v, %v, want %d among them", inodes, err, stat.Ino)
 	}
 	if inodes, err := seen(os.Getpid(), 5); !errors.Is(err, unix.E2BIG) || len(inodes) > 5 {

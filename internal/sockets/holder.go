@@ -133,9 +133,8 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 	var found []Holder
 	unseen := maps.Clone(owners)
 	for _, pid := range procfs.PIDs() {
-		files := procfs.Files(pid)
 		var held []uint64
-		for _, inode := range procfs.Sockets(files) {
+		for _, inode := range procfs.Sockets(pid) {
 			if _, wanted := owners[inode]; wanted && !slices.Contains(held, inode) {
 				held = append(held, inode)
 			}
@@ -150,7 +149,7 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 			delete(unseen, inode)
 		}
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		found = append(found, Holder{pid, owners[held[0]], strings.TrimSpace(string(comm)), app(pid, files), held})
+		found = append(found, Holder{pid, owners[held[0]], strings.TrimSpace(string(comm)), app(pid), held})
 	}
 	isMaster := func(h Holder) int { return min(len(h.App), 1) }
 	slices.SortStableFunc(found, func(a, b Holder) int { return isMaster(b) - isMaster(a) }) // /proc is sorted
@@ -162,8 +161,8 @@ func holdersOf(owners map[uint64]uint32) []Holder {
 
 // app finds whose master a process is: a master has its runtime directory's lock open,
 // and its pid stands beside it (docs/contract.md, Control socket).
-func app(pid int, files []string) string {
-	for _, file := range files {
+func app(pid int) string {
+	for _, file := range procfs.Files(pid) {
 		dir, name := filepath.Split(file)
 		if name == "lock" && strings.TrimSpace(firstBytes(dir+"pid")) == strconv.Itoa(pid) {
 			return filepath.Base(dir)

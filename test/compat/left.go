@@ -55,8 +55,8 @@ func children(pid int) (pids []int) {
 // nameOf returns what a process runs, and whether it has ended and was not waited for.
 func nameOf(pid int) (name string, ended bool) {
 	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	fields, err := procfs.Stat(pid)
-	return string(bytes.TrimSpace(comm)), err != nil || len(fields) == 0 || fields[0][0] == 'Z'
+	stat, err := procfs.ReadStat(pid)
+	return string(bytes.TrimSpace(comm)), err != nil || stat.State == 'Z'
 }
 
 // socketFiles lists the sockets that are left in the file system below dir.

@@ -1,13 +1,12 @@
-// Package usage samples what workers use. Package process does not: the exec shim would
-// have to wait for the initialization of what gopsutil imports.
-package usage
+package process
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"time"
-
-	"github.com/shirou/gopsutil/v3/process"
 
 	"github.com/forkd/forkd/internal/procfs"
 )
@@ -39,25 +38,20 @@ func (f Figures) CPUSince(before Figures) float64 {
 // the same when programs make process groups in it (nginx, a shell with job control), and
 // reads only the members' files. Not for concurrent use.
 func Sample(leaders []int) map[int]Figures {
-	process.EnableBootTimeCache(true) // else it is read for each process, unused
 	figures := make(map[int]Figures, len(leaders))
 	for leader, pids := range procfs.Sessions(leaders) {
 		f := Figures{At: time.Now()}
 		alive := false
 		for _, pid := range pids {
-			state, reaped, known := readStat(pid)
-			// Nothing else: gopsutil's scan for connections takes milliseconds.
-			of := process.Process{Pid: int32(pid)}
-			times, err := of.Times()
-			memory, noMemory := of.MemoryInfo()
-			if !known || err != nil || noMemory != nil {
+			stat, err := procfs.ReadStat(pid)
+			if err != nil {
 				continue // it has ended
 			}
 			if pid == leader {
-				alive, f.Stopped = true, state == 'T'
+				alive, f.Stopped = true, stat.State == 'T'
 			}
-			f.RSS += memory.RSS
-			f.CPU += times.User + times.System + reaped
+			f.RSS += stat.RSS * uint64(os.Getpagesize())
+			f.CPU += float64(stat.CPU) / procfs.ClockTicks
 		}
 		if alive {
 			figures[leader] = f
@@ -66,21 +60,33 @@ func Sample(leaders []int) map[int]Figures {
 	return figures
 }
 
-// readStat returns the state of a process, 'T' if it is stopped by a signal, and the CPU
-// seconds of children that it has waited for (proc_pid_stat(5)).
-func readStat(pid int) (state byte, reaped float64, known bool) {
-	const cutime, cstime = 13, 14
-	const clockTicks = 100 // USER_HZ on all platforms of Go on Linux
-	fields, err := procfs.Stat(pid)
-	if err != nil || len(fields) <= cstime {
-		return 0, 0, false
-	}
-	for _, i := range []int{cutime, cstime} {
-		ticks, err := strconv.ParseUint(string(fields[i]), 10, 64)
-		if err != nil {
-			return 0, 0, false
+// maxDemand bounds the threads that Demand reads, of all processes.
+const maxDemand = 512
+
+// Demand is how long the living threads of the leader's session have run or have waited for
+// a CPU, all together (schedstat, Documentation/scheduler/sched-stats.rst). So a worker that
+// does nothing can be told from one that the machine does not let run. known is false where
+// it can't be read.
+func Demand(leader int) (demand time.Duration, known bool) {
+	threads := 0
+	for _, pid := range procfs.Sessions([]int{leader})[leader] {
+		dir := fmt.Sprintf("/proc/%d/task", pid)
+		tasks, _ := os.ReadDir(dir) // it may have ended
+		for _, task := range tasks {
+			if threads++; threads > maxDemand {
+				return demand, known
+			}
+			text, err := os.ReadFile(dir + "/" + task.Name() + "/schedstat")
+			fields := bytes.Fields(text)
+			if err != nil || len(fields) < 2 {
+				continue
+			}
+			for _, field := range fields[:2] { // nanoseconds
+				n, _ := strconv.ParseInt(string(field), 10, 64)
+				demand += time.Duration(n)
+			}
+			known = true
 		}
-		reaped += float64(ticks) / clockTicks
 	}
-	return fields[0][0], reaped, true
+	return demand, known
 }

@@ -1,7 +1,6 @@
-package usage
+package process
 
 import (
-	"bufio"
 	"io"
 	"os"
 	"os/exec"
@@ -10,46 +9,6 @@ import (
 	"testing"
 	"time"
 )
-
-// worker is a shell that leads a session. Whatever it starts ends with its input.
-type worker struct {
-	t      *testing.T
-	pid    int
-	input  io.WriteCloser
-	output *bufio.Reader
-}
-
-func start(t *testing.T, script string, env ...string) *worker {
-	t.Helper()
-	cmd := exec.Command("/bin/sh", "-c", script)
-	cmd.Env = append(cmd.Environ(), env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		input.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &worker{t, cmd.Process.Pid, input, bufio.NewReader(output)}
-}
-
-func (w *worker) line() {
-	w.t.Helper()
-	if line, err := w.output.ReadString('\n'); err != nil {
-		w.t.Fatalf("after %q: %v", line, err)
-	}
-}
 
 // The leader sleeps, and what it has started, which leads a group of its own, works
 // and holds memory.
@@ -62,25 +21,23 @@ while os.times().user < 0.1: pass
 print("done", flush=True)
 sys.stdin.read()`
 	began := time.Now()
+	c := newChildren(t)
+	const nobody = 1 << 30
+	pids := []int{nobody, os.Getpid()}
 	var workers []*worker
 	for range 2 {
-		workers = append(workers, start(t, `exec 3<&0; python3 -c "$WORK" <&3 & wait`, "WORK="+work))
-	}
-	dead := exec.Command("/bin/true")
-	if err := dead.Run(); err != nil {
-		t.Fatal(err)
-	}
-	pids := []int{dead.Process.Pid, os.Getpid()}
-	for _, w := range workers {
-		w.line()
-		pids = append(pids, w.pid)
+		spec := shell(`exec 3<&0; python3 -c "$WORK" <&3 & wait`)
+		spec.Env = append(spec.Env, "WORK="+work)
+		w := start(t, c, spec)
+		w.line(t)
+		workers, pids = append(workers, w), append(pids, w.PID())
 	}
 	got := Sample(pids)
-	if _, known := got[dead.Process.Pid]; known || len(got) != 3 {
-		t.Errorf("figures of the dead: %v", got)
+	if _, known := got[nobody]; known || len(got) != 3 {
+		t.Errorf("figures of nobody: %v", got)
 	}
 	for _, w := range workers {
-		f := got[w.pid]
+		f := got[w.PID()]
 		if cpu := f.CPUSince(Figures{}); cpu < 0.1 || cpu > time.Since(began).Seconds() || f.RSS < 50<<20 || f.RSS > 100<<20 {
 			t.Errorf("%v s, %+v", cpu, f)
 		}
@@ -94,32 +51,40 @@ sys.stdin.read()`
 // A child that lives for less than the time between two looks counts too, where
 // somebody waits for it.
 func TestSampleOfShortLives(t *testing.T) {
-	w := start(t, "echo up; read x; (i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done); echo done; read x; exit 0")
-	w.line()
-	before := Sample([]int{w.pid})[w.pid]
+	w := start(t, newChildren(t), shell("echo up; read x; (i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done); echo done; read x; exit 0"))
+	w.line(t)
+	before := Sample([]int{w.PID()})[w.PID()]
 	if _, err := io.WriteString(w.input, "\n"); err != nil {
 		t.Fatal(err)
 	}
-	w.line()
-	if used := Sample([]int{w.pid})[w.pid].CPUSince(before); used < 0.03 {
+	w.line(t)
+	if used := Sample([]int{w.PID()})[w.PID()].CPUSince(before); used < 0.03 {
 		t.Errorf("%v s", used)
 	}
 }
 
 func TestSampleOfTheStopped(t *testing.T) {
-	w := start(t, "read x; exit 0")
-	if err := syscall.Kill(w.pid, syscall.SIGSTOP); err != nil {
+	w := start(t, newChildren(t), shell("read x; exit 0"))
+	if f := Sample([]int{w.PID()})[w.PID()]; f.Stopped {
+		t.Error("it is said to be stopped")
+	}
+	if err := w.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(w.pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
-		t.Fatalf("%v, status %#x", err, status)
-	}
-	if f := Sample([]int{w.pid})[w.pid]; !f.Stopped {
-		t.Error("it is not said to be stopped")
-	}
-	if err := syscall.Kill(w.pid, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
+	eventually(t, "it is said to be stopped", func() bool { return Sample([]int{w.PID()})[w.PID()].Stopped })
+}
+
+// However little of a CPU the busy one gets: it waits for one all the time.
+func TestDemand(t *testing.T) {
+	c := newChildren(t)
+	busy, idle := start(t, c, shell("while :; do :; done & wait")), start(t, c, shell("sleep 1000 & wait"))
+	eventually(t, "the busy one wants more", func() bool {
+		b, known := Demand(busy.PID())
+		i, known2 := Demand(idle.PID())
+		return known && known2 && b > 500*time.Millisecond && i < b/5
+	})
+	if d, known := Demand(1 << 30); d != 0 || known {
+		t.Errorf("of nobody: %v %t", d, known)
 	}
 }
 

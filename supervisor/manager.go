@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/systemd"
@@ -37,10 +38,12 @@ func (m *manager) see(v pool.View, stopTime time.Duration, notice string) {
 	}
 	m.reloading = v.Roll != nil && v.Roll.Reload
 
-	state := "STATUS=" + m.status(v)
+	state := m.status(v)
 	if notice != "" && !v.Stopping {
-		state += "; " + strings.Join(strings.Fields(notice), " ") // one line
+		state += "; " + notice
 	}
+	// One line: a reason may quote a worker, and another line would be a message to the service manager.
+	state = "STATUS=" + strings.Join(strings.FieldsFunc(state, unicode.IsControl), " ")
 	switch {
 	case v.Stopping:
 		state = "STOPPING=1\n" + state

@@ -189,7 +189,7 @@ func TestUnitFile(t *testing.T) {
 	own := UnitFile("shop", "/opt/my apps/100%/forkd")
 	for _, want := range []string{
 		`ExecStart=/opt/my\x20apps/100%%/forkd run -c /etc/forkd/shop.toml --name shop` + "\n",
-		`ExecReload=/opt/my\x20apps/100%%/forkd reload shop` + "\n",
+		`ExecReload=/opt/my\x20apps/100%%/forkd reload %t/forkd/shop` + "\n",
 		"RuntimeDirectory=forkd/shop\n",
 		"Description=forkd app shop\n",
 	} {

@@ -95,7 +95,7 @@ func startAll(ctx context.Context, std stdio) error {
 	started := 0
 	for _, app := range apps {
 		name := app.Name
-		if _, err := control.Find(name); !is[*control.NoAppError](err) {
+		if _, err := control.FindOwn(name); !is[*control.NoAppError](err) {
 			continue
 		}
 		started++
@@ -120,7 +120,7 @@ func startAll(ctx context.Context, std stdio) error {
 // start runs a master with these words, apart from this process and its terminal, and
 // waits until its workers are ready.
 func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string) error {
-	if at, err := control.Find(cfg.Name); err == nil {
+	if at, err := control.FindOwn(cfg.Name); err == nil {
 		return fmt.Errorf("%s runs already: forkd reload %s reads its settings again", at.Name, at.Name)
 	} else if !is[*control.NoAppError](err) {
 		return err
@@ -138,7 +138,7 @@ func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string
 	if err != nil {
 		return err
 	}
-	return m.await(ctx, std, cfg.Name)
+	return m.await(ctx, std, control.Location{Name: cfg.Name, Dir: control.Dir()})
 }
 
 // launched is a master in a session of its own.
@@ -202,8 +202,8 @@ func (m *launched) read(from io.Reader) {
 const hopeless = 6
 
 // await shows progress until the workers are ready. A start that comes to nothing is undone.
-func (m *launched) await(ctx context.Context, std stdio, name string) error {
-	began := time.Now()
+func (m *launched) await(ctx context.Context, std stdio, at control.Location) error {
+	name, began := at.Name, time.Now()
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
 	shown := ""
@@ -215,7 +215,7 @@ func (m *launched) await(ctx context.Context, std stdio, name string) error {
 			return m.undo(std, name, "interrupted")
 		case <-poll.C:
 		}
-		client, app := m.ask(name)
+		client, app := m.ask(at)
 		if client == nil {
 			continue
 		}
@@ -225,9 +225,9 @@ func (m *launched) await(ctx context.Context, std stdio, name string) error {
 		switch text := fmt.Sprintf("%s: %d of %d ready", name, t.Ready, t.Wanted); {
 		case app.State != control.StateStarting && app.AllReady():
 			fmt.Fprintf(std.out, "%s: ready, after %.1fs\n", name, time.Since(began).Seconds())
-			return printStatus(ctx, std, name, false)
+			return printStatus(ctx, std, at.Path(), false)
 		case app.State == control.StateReady: // after ready.timeout, with some
-			_ = printStatus(ctx, std, name, false)
+			_ = printStatus(ctx, std, at.Path(), false)
 			return fmt.Errorf("%s serves with %d of %d workers: forkd describe %s says why", name, t.Ready, t.Wanted, name)
 		case t.Ready == 0 && t.Restarts >= hopeless-1 && m.failed != nil:
 			return m.undo(std, name, "no worker gets ready")
@@ -239,11 +239,7 @@ func (m *launched) await(ctx context.Context, std stdio, name string) error {
 }
 
 // ask returns a client of this master, and its status; nil while it does not answer.
-func (m *launched) ask(name string) (*control.Client, control.App) {
-	at, err := control.Find(name)
-	if err != nil {
-		return nil, control.App{}
-	}
+func (m *launched) ask(at control.Location) (*control.Client, control.App) {
 	client, err := control.Connect(at)
 	if err != nil {
 		return nil, control.App{}

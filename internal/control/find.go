@@ -55,6 +55,18 @@ func (e *NoAppError) Error() string {
 // Find looks for a live app in every directory. Name may also be DIR/APP, which
 // tells apart two apps of one name. The error is a *NoAppError if there is none.
 func Find(name string) (Location, error) {
+	return find(name, func(Location) bool { return true })
+}
+
+// FindOwn is Find among the apps of this user: others may give theirs any name.
+func FindOwn(name string) (Location, error) {
+	return find(name, func(l Location) bool {
+		info, err := os.Lstat(l.Path())
+		return err == nil && owner(info) == os.Geteuid()
+	})
+}
+
+func find(name string, wanted func(Location) bool) (Location, error) {
 	var candidates, live []Location
 	if strings.Contains(name, "/") {
 		path, err := filepath.Abs(name)
@@ -69,6 +81,9 @@ func Find(name string) (Location, error) {
 	}
 	forbidden := ""
 	for _, l := range candidates {
+		if !wanted(l) {
+			continue
+		}
 		if err := alive(l); err == nil {
 			live = append(live, l)
 		} else if errors.Is(err, syscall.EACCES) {

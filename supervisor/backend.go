@@ -99,11 +99,15 @@ func (b *backend) Logs(_ context.Context, q output.Query) (control.Logs, error) 
 }
 
 func (b *backend) Scale(ctx context.Context, s control.Scale) (control.Scaled, error) {
-	return ask(ctx, b.loop, func() (control.Scaled, error) { return b.loop.scaleTo(s) })
+	return ask(ctx, b.loop, func() (control.Scaled, error) { return b.loop.scaleTo(s, "scale") })
 }
 
 func (b *backend) DrainHost(ctx context.Context, draining bool) error {
-	_, err := ask(ctx, b.loop, func() (nothing, error) { return nothing{}, b.loop.drain(draining) })
+	by := "resume"
+	if draining {
+		by = "drain"
+	}
+	_, err := ask(ctx, b.loop, func() (nothing, error) { return nothing{}, b.loop.drain(draining, by) })
 	return err
 }
 

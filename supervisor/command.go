@@ -16,6 +16,9 @@ import (
 // maxRollWaiters is how many commands may wait for one roll.
 const maxRollWaiters = 16
 
+// byFleet is what asked, where a command of the fleet did.
+const byFleet = "the fleet"
+
 // execute runs a command of the fleet. The events that it causes carry its id: one of
 // its own type when it was executed, "refused" when it was not. A roll has one when
 // it begins and one when it has ended. An id that was executed before is ignored.
@@ -46,11 +49,11 @@ func (l *loop) dispatch(c control.Command) error {
 		if err != nil {
 			return err
 		}
-		return l.attributed(c, control.EventScaled, "there are as many workers already", func() error { _, err := l.scaleTo(scale); return err })
+		return l.attributed(c, control.EventScaled, "there are as many workers already", func() error { _, err := l.scaleTo(scale, byFleet); return err })
 	case control.OpDrain:
-		return l.attributed(c, control.EventDraining, "the host drains already", func() error { return l.drain(true) })
+		return l.attributed(c, control.EventDraining, "the host drains already", func() error { return l.drain(true, byFleet) })
 	case control.OpResume:
-		return l.attributed(c, control.EventResumed, "the host serves already", func() error { return l.drain(false) })
+		return l.attributed(c, control.EventResumed, "the host serves already", func() error { return l.drain(false, byFleet) })
 	case control.OpShed:
 		n := l.executor.shed(c.Args.Count, time.Duration(c.Args.Seconds)*time.Second)
 		l.events.Add(control.Event{Type: control.EventShed, Reason: fmt.Sprintf("connections to close: %d, over %d s", n, c.Args.Seconds), Command: c.ID})

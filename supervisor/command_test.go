@@ -62,15 +62,15 @@ func TestOrdersInTheirOrder(t *testing.T) {
 		{ID: "k", Op: control.OpScale, Refused: "the order came too late"},
 	})
 	want := []string{
-		"scaled 0 a: 2 to 4 workers: asked for",
-		"scaled 0 b: 4 to 5 workers: asked for",
-		"scaled 0 c: 5 to 2 workers: asked for",
+		"scaled 0 a: 2 to 4 workers: the fleet",
+		"scaled 0 b: 4 to 5 workers: the fleet",
+		"scaled 0 c: 5 to 2 workers: the fleet",
 		"scaled 0 d: there are as many workers already",
 		"refused 0 e: -2 would be 0 workers: an app has 1 to 1024",
-		"scaled 0 f: 2 to 4 workers: asked for",
-		"draining 0 g: asked for",
+		"scaled 0 f: 2 to 4 workers: the fleet",
+		"draining 0 g: the fleet",
 		"draining 0 h: the host drains already",
-		"resumed 0 i: asked for",
+		"resumed 0 i: the fleet",
 		"shed 0 j: connections to close: 0, over 5 s",
 		"refused 0 k: the order came too late",
 	}

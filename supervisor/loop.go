@@ -247,16 +247,16 @@ func (l *loop) workerReplaced(a pool.Replaced) {
 		return
 	}
 	delete(l.replaced, a.ID)
-	w.result = pool.RollEnded{Generation: a.ID.Generation, Result: pool.ResultDone, Why: a.Err}
+	w.result = pool.RollEnded{Generation: a.ID.Generation, Result: pool.ResultDone, Why: a.Err, Fault: a.Fault, Slot: a.ID.Slot}
 	if a.Err != "" {
 		w.result.Result = pool.ResultFailed
 	}
 	close(w.ended)
 }
 
-// scale asks for another number of slots. The error says why there can't be so
-// many.
-func (l *loop) scale(n int) error {
+// scale asks for another number of slots, by what is named. The error says why there
+// can't be so many.
+func (l *loop) scale(n int, by string) error {
 	switch {
 	case n < 1:
 		return errors.New("cannot scale: an app has at least one worker: forkd stop ends it")
@@ -270,25 +270,25 @@ func (l *loop) scale(n int) error {
 	if err := l.executor.afford(l.pool.Summary().Generation, n); err != nil {
 		return err
 	}
-	l.step(pool.ScaleRequested{Slots: n})
+	l.step(pool.ScaleRequested{Slots: n, Why: by})
 	return nil
 }
 
 // scaleTo is scale for a client, who may ask in other words than a number.
-func (l *loop) scaleTo(s control.Scale) (scaled control.Scaled, err error) {
+func (l *loop) scaleTo(s control.Scale, by string) (scaled control.Scaled, err error) {
 	v := l.pool.Summary()
 	scaled.From = v.Wanted
 	if scaled.To, err = s.Workers(v.Wanted, l.executor.cpus(v.Generation)); err == nil {
-		err = conflict(l.scale(scaled.To))
+		err = conflict(l.scale(scaled.To, by))
 	}
 	return scaled, err
 }
 
-// drain has the host drain, or serve again.
-func (l *loop) drain(draining bool) error {
+// drain has the host drain, or serve again, by what is named.
+func (l *loop) drain(draining bool, by string) error {
 	if l.pool.Stopping() {
 		return conflict(errors.New("the app is stopping"))
 	}
-	l.step(pool.HostDrainRequested{Draining: draining})
+	l.step(pool.HostDrainRequested{Draining: draining, Why: by})
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
@@ -310,6 +312,39 @@ func TestSlotsBySignal(t *testing.T) {
 		if n := wanted(syscall.SIGTTOU, syscall.SIGTTOU, syscall.SIGTTOU, syscall.SIGTTOU, syscall.SIGTTOU); n != 1 {
 			t.Errorf("%d slots after five TTOU, want 1", n)
 		}
+		var why []string
+		for _, e := range l.events.After(0).Events {
+			if e.Type == control.EventScaled {
+				why = append(why, e.Reason)
+			}
+		}
+		if diff := cmp.Diff([]string{
+			"2 to 3 workers: SIGTTIN", "3 to 4 workers: SIGTTIN",
+			"4 to 3 workers: SIGTTOU", "3 to 2 workers: SIGTTOU", "2 to 1 workers: SIGTTOU",
+		}, why); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// A worker that can't be replaced: the answer says what failed, as that of a roll does.
+func TestReplacementFails(t *testing.T) {
+	e := &fakeEffects{live: func(e *fakeEffects, id pool.ID) {
+		if id.Attempt == 2 {
+			e.after(10*time.Millisecond, pool.Exited{ID: id, Exit: pool.Exit{Code: 1, Words: "exit status 1"}})
+		}
+	}}
+	inBubble(t, e, Defaults(), func(l *loop) {
+		time.Sleep(time.Minute)
+		w, err := ask(context.Background(), l, func() (*rollWaiter, error) { return l.requestReplacement(1) })
+		if err != nil {
+			panic(err)
+		}
+		want := control.Rolled{Generation: 1, Result: string(pool.ResultFailed), Error: "its successor failed: exit status 1", Fault: "program", Slot: new(1)}
+		if diff := cmp.Diff(want, rolled(w.end())); diff != "" {
+			t.Error(diff)
+		}
+		time.Sleep(time.Minute)
 	})
 }
 
@@ -318,7 +353,7 @@ func TestScaleWithinBounds(t *testing.T) {
 	inBubble(t, e, Defaults(), func(l *loop) {
 		scale := func(n int) error {
 			synctest.Wait() // the loop waits for messages
-			return l.scale(n)
+			return l.scale(n, "scale")
 		}
 		for n, refused := range map[int]bool{-1: true, 0: true, 1: false, 100: false, 101: true, MaxWorkers + 1: true} {
 			if err := scale(n); (err != nil) != refused {

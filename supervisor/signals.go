@@ -77,7 +77,7 @@ func (l *loop) signal(sig os.Signal) {
 }
 
 func (l *loop) scaleBy(n int, name string) {
-	if err := l.scale(l.pool.Wanted() + n); err != nil {
+	if err := l.scale(l.pool.Wanted()+n, name); err != nil {
 		l.log.Warn("nothing has changed", "by", name, "why", err)
 	}
 }

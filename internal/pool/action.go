@@ -91,11 +91,13 @@ type (
 	// fewer are.
 	Overloaded struct{ Stalled, Of int }
 	// Replaced answers ReplaceRequested, and reports a replacement of a stalled worker.
-	// Err says why the worker has not been replaced; "": it has.
+	// Err says why the worker has not been replaced; "": it has. Fault is that of its
+	// successor; "" where that has not failed.
 	Replaced struct {
 		ID       ID
 		Cause    Cause
 		Why, Err string
+		Fault    Fault
 	}
 	// RollProgress reports the progress of a roll. Done counts the slots that have a
 	// ready worker of the new generation.

@@ -86,8 +86,11 @@ type (
 		Generation int
 		Lost       string
 	}
-	// ScaleRequested asks for another number of slots, at least 1.
-	ScaleRequested struct{ Slots int }
+	// ScaleRequested asks for another number of slots, at least 1. Why names what asked.
+	ScaleRequested struct {
+		Slots int
+		Why   string
+	}
 	// Emptied answers Leave: no connection waits in the slot's sockets any more.
 	Emptied struct{ Slot, Turn int }
 	// StandbyRequested asks to drain all workers and to start none until the next
@@ -95,7 +98,10 @@ type (
 	StandbyRequested struct{}
 	// HostDrainRequested asks to advertise to balancers that this host drains, or no
 	// longer does. The workers serve on.
-	HostDrainRequested struct{ Draining bool }
+	HostDrainRequested struct {
+		Draining bool
+		Why      string
+	}
 	// Inherited reports left-over processes outside of every worker's group. They come
 	// from a killed master, whose death has signaled them, or, with Stop, from a dead
 	// worker: then they are sent the stop signal. Their ID has generation 0. They are

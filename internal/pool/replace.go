@@ -16,6 +16,7 @@ type replacement struct {
 	stalled bool // the pool itself asks for it
 	begun   bool
 	by      ID // the successor, once it has been started
+	fault   Fault
 }
 
 func (p *Pool) replaceRequested(s *Slot, w *Worker, ev ReplaceRequested) {
@@ -108,14 +109,14 @@ func (p *Pool) replaced(r *replacement) (over bool, err string) {
 		return false, ""
 	case w == nil || !w.serves():
 		if lost := by == nil && r.by != (ID{}) || s.over(); lost && !s.settled() {
-			return true, "its successor failed: " + s.LastExit.Why
+			return true, p.successorFailed(r, s)
 		}
 		return s.settled(), ""
 	case by == nil:
 		if w.Stalled {
 			w.replaceAt = p.now.Add(p.of(w.ID.Generation).Health.Stall)
 		}
-		return true, "its successor failed: " + s.LastExit.Why
+		return true, p.successorFailed(r, s)
 	case by.State == StateReady:
 		p.retireReplaced(r, s, w)
 		return true, ""
@@ -123,6 +124,15 @@ func (p *Pool) replaced(r *replacement) (over bool, err string) {
 		p.abandon(r, ReasonRoll)
 	}
 	return false, ""
+}
+
+// successorFailed notes what failed, and says it.
+func (p *Pool) successorFailed(r *replacement, s *Slot) string {
+	r.fault = FaultProgram
+	if _, by := p.find(r.by); by != nil { // notReady: it lives
+		r.fault = FaultReadiness
+	}
+	return "its successor failed: " + s.LastExit.Why
 }
 
 // vacated returns the replacement whose worker serves no longer, while its successor
@@ -176,7 +186,7 @@ func (p *Pool) request(id ID) *replacement {
 // answer ends a request.
 func (p *Pool) answer(r *replacement, err string) {
 	p.replacements = slices.DeleteFunc(p.replacements, func(other *replacement) bool { return other == r })
-	p.do(Replaced{ID: r.id, Cause: r.cause, Why: r.why, Err: err})
+	p.do(Replaced{ID: r.id, Cause: r.cause, Why: r.why, Err: err, Fault: r.fault})
 }
 
 // retireReplaced retires a worker for its successor. Its slot has at most maxDraining

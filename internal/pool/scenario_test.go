@@ -218,13 +218,13 @@ func (p *player) event(words []string) Event {
 	case "roll-requested":
 		return RollRequested{Reload: values["reload"] == "yes"}
 	case "scale-requested":
-		return ScaleRequested{number("slots")}
+		return ScaleRequested{number("slots"), "scale"}
 	case "emptied":
 		return Emptied{number("slot"), number("turn")}
 	case "standby-requested":
 		return StandbyRequested{}
 	case "host-drain-requested":
-		return HostDrainRequested{values["draining"] == "yes"}
+		return HostDrainRequested{values["draining"] == "yes", "drain"}
 	case "inherited":
 		return Inherited{id, epoch.Add(p.duration(values["until"])), values["stop"] == "yes"}
 	case "release-checked":
@@ -326,7 +326,14 @@ func describe(a Action) string {
 	case Overloaded:
 		return fmt.Sprintf("overloaded: %d of %d", a.Stalled, a.Of)
 	case Replaced:
-		return strings.TrimSuffix(fmt.Sprintf("replaced %s: %s: not replaced, %s", a.ID, a.Why, a.Err), ": not replaced, ")
+		text := fmt.Sprintf("replaced %s: %s", a.ID, a.Why)
+		if a.Err != "" {
+			text += fmt.Sprintf(": not replaced, %s", a.Err)
+		}
+		if a.Fault != "" {
+			text += fmt.Sprintf(" (%s)", a.Fault)
+		}
+		return text
 	case RollProgress:
 		return fmt.Sprintf("roll %d -> %d %s %d/%d %s", a.From, a.To, a.Phase, a.Done, a.Of, a.Why)
 	case RollEnded:

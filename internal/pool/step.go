@@ -106,13 +106,13 @@ func (p *Pool) note(ev Event) {
 	case ReleaseChecked:
 		p.releaseChecked(ev.Generation, ev.Lost)
 	case ScaleRequested:
-		p.scale(ev.Slots, "asked for")
+		p.scale(ev.Slots, ev.Why)
 	case Emptied:
 		p.emptied(ev.Slot, ev.Turn)
 	case StandbyRequested:
 		p.standBy()
 	case HostDrainRequested:
-		p.drainHost(ev.Draining, "asked for")
+		p.drainHost(ev.Draining, ev.Why)
 	case Inherited:
 		p.inherit(ev)
 	case StopRequested:

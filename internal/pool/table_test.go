@@ -85,10 +85,10 @@ func rows(id ID) []row {
 		{"", ReleaseChecked{1, ""}},
 		{"ReleaseChecked{Lost}", ReleaseChecked{1, "no"}},
 		{"", RollRequested{}},
-		{"ScaleRequested{2}", ScaleRequested{2}},
+		{"ScaleRequested{2}", ScaleRequested{Slots: 2}},
 		{"", Emptied{1, 1}},
 		{"", StandbyRequested{}},
-		{"HostDrainRequested{true}", HostDrainRequested{true}},
+		{"HostDrainRequested{true}", HostDrainRequested{Draining: true}},
 		{"", Inherited{ID: ID{5, 0, 1}, Deadline: epoch.Add(time.Minute), Stop: true}},
 		{"", StopRequested{}},
 		{"StopRequested{Now}", StopRequested{Now: true}},
@@ -220,15 +220,15 @@ func TestEveryEventInEveryState(t *testing.T) {
 	id := ID{0, 1, 1}
 	more := []situation{
 		{name: "not begun", id: id},
-		{name: "scaled", id: id, path: []Event{Began{}, Started{id}, Notified{id}, ScaleRequested{3}, ScaleRequested{1}}},
+		{name: "scaled", id: id, path: []Event{Began{}, Started{id}, Notified{id}, ScaleRequested{Slots: 3}, ScaleRequested{Slots: 1}}},
 		{name: "ended", id: id, path: []Event{Began{}, StartFailed{ID: id, Reason: "no"}, StopRequested{}}},
 	}
 	for _, s := range append(situations(), more...) {
 		odd := []row{
-			{"", ScaleRequested{0}},
-			{"", ScaleRequested{1}},
+			{"", ScaleRequested{Slots: 0}},
+			{"", ScaleRequested{Slots: 1}},
 			{"", Emptied{-1, 0}},
-			{"", HostDrainRequested{false}},
+			{"", HostDrainRequested{Draining: false}},
 			{"", Started{ID{-1, 0, 0}}},
 			{"", Exited{ID: ID{7, 0, 0}}},
 		}

@@ -131,14 +131,14 @@ func (w *world) live() {
 		w.later(w.within(stop), RollRequested{})
 	}
 	for range w.dice.IntN(4) {
-		w.later(w.within(stop), ScaleRequested{w.dice.IntN(7)})
+		w.later(w.within(stop), ScaleRequested{Slots: w.dice.IntN(7)})
 	}
 	if w.chance(20) {
 		w.later(w.within(stop), StandbyRequested{})
 		w.later(w.within(stop), RollRequested{Reload: true})
 	}
 	if w.chance(20) {
-		w.later(w.within(stop), HostDrainRequested{w.chance(70)})
+		w.later(w.within(stop), HostDrainRequested{Draining: w.chance(70)})
 	}
 	if w.chance(20) {
 		w.later(w.within(stop), Inherited{ID: ID{0, 0, 1}, Deadline: epoch.Add(w.within(stop)), Stop: w.chance(50)})
@@ -407,8 +407,8 @@ func (w *world) stale() {
 		Exited{ID: id, Leftovers: true},
 		Prepared{Generation: 99},
 		Emptied{0, 99},
-		ScaleRequested{w.pool.Wanted()},
-		ScaleRequested{-1},
+		ScaleRequested{Slots: w.pool.Wanted()},
+		ScaleRequested{Slots: -1},
 		ReleaseChecked{99, ""},
 		GroupEnded{ID{id.Slot, id.Generation, id.Attempt + 1000}},
 	}

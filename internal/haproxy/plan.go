@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Change is what one server becomes.
@@ -55,18 +57,7 @@ func plan(servers []server, wants map[netip.AddrPort]want, gone func(netip.AddrP
 		}
 	}
 	// First those that never had an address, then those that have been free for longest.
-	slices.SortStableFunc(free, func(a, b server) int {
-		switch usedA, usedB := !a.addr.Addr().IsUnspecified(), !b.addr.Addr().IsUnspecified(); {
-		case usedA && usedB:
-			return cmp.Compare(b.since, a.since)
-		case usedA:
-			return 1
-		case usedB:
-			return -1
-		default:
-			return 0
-		}
-	})
+	slices.SortStableFunc(free, func(a, b server) int { return cmp.Compare(b.idle(), a.idle()) })
 	for _, addr := range slices.SortedFunc(maps.Keys(wants), netip.AddrPort.Compare) {
 		w := wants[addr]
 		switch {
@@ -80,6 +71,14 @@ func plan(servers []server, wants map[netip.AddrPort]want, gone func(netip.AddrP
 		}
 	}
 	return changes, homeless
+}
+
+// idle is how long a server without a host has been free.
+func (s server) idle() time.Duration {
+	if s.addr.Addr().IsUnspecified() {
+		return math.MaxInt64
+	}
+	return s.since
 }
 
 // rankOf sorts servers that are used before others of the same address.

@@ -192,10 +192,7 @@ func (r *adviseRun) command(ctx context.Context, f *fleet.Fleet, a *advise.Advic
 		if _, done := r.sent[key]; done || h == nil || !r.obeys(h) {
 			continue
 		}
-		var within time.Duration // until the host looks for commands
-		if h.Interval != nil {
-			within = time.Duration((2**h.Interval + 1) * float64(time.Second))
-		}
+		within := h.Takes()
 		if o.command.Op != control.OpShed { // which is for the figures of now
 			within = max(within, orderWithin)
 		}

@@ -235,9 +235,7 @@ func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []st
 		}
 		longest := time.Duration(0) // until a host looks for commands: it does when it reports
 		for _, h := range hosts {
-			if h.Interval != nil {
-				longest = max(longest, time.Duration((2**h.Interval+1)*float64(time.Second)))
-			}
+			longest = max(longest, h.Takes())
 		}
 		if !cmd.Flags().Changed("within") {
 			f.within = max(f.within, longest)

@@ -43,11 +43,7 @@ func HostsOf(f Fleet) []advise.Host {
 // leader remembers, if there was one. It only reads. An app that nobody reports has no
 // hosts.
 func (r *Reader) Advice(ctx context.Context, app string, p advise.Policy) (Fleet, advise.Advice, error) {
-	f, err := r.Fleet(ctx, app, true)
-	if err != nil {
-		return Fleet{}, advise.Advice{}, err
-	}
-	m, _, err := r.remembered(ctx, app)
+	f, m, _, err := r.look(ctx, app)
 	if err != nil {
 		return Fleet{}, advise.Advice{}, err
 	}
@@ -60,11 +56,7 @@ func (r *Reader) Advice(ctx context.Context, app string, p advise.Policy) (Fleet
 // what p advises, and the reason says so. What must be remembered from one call to the next
 // is then in m, the zero Memory at first, and goes on from the last leader's. It only reads.
 func (r *Reader) Scale(ctx context.Context, app string, p advise.Policy, m *advise.Memory) (Fleet, advise.Advice, error) {
-	f, err := r.Fleet(ctx, app, true)
-	if err != nil {
-		return Fleet{}, advise.Advice{}, err
-	}
-	last, led, err := r.remembered(ctx, app)
+	f, last, led, err := r.look(ctx, app)
 	if err != nil {
 		return Fleet{}, advise.Advice{}, err
 	}
@@ -84,6 +76,14 @@ func (r *Reader) Scale(ctx context.Context, app string, p advise.Policy, m *advi
 	*m, a = p.Advise(f.At, *m, HostsOf(f))
 	a.Reason += Leaderless
 	return f, a, nil
+}
+
+// look reads an app's hosts with their workers, and what remembered does.
+func (r *Reader) look(ctx context.Context, app string) (f Fleet, m advise.Memory, a *advise.Advice, err error) {
+	if f, err = r.Fleet(ctx, app, true); err == nil {
+		m, a, err = r.remembered(ctx, app)
+	}
+	return f, m, a, err
 }
 
 // Leaderless ends the reason of an advice of [Reader.Scale] that is no leader's.

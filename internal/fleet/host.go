@@ -53,6 +53,15 @@ type Host struct {
 // Obeys reports whether a host has said that it executes commands from Redis.
 func (h *Host) Obeys() bool { return h.Control != nil && *h.Control }
 
+// Takes is how long a host takes to find a command, which it does when it reports; 0: it does
+// not say.
+func (h *Host) Takes() time.Duration {
+	if h.Interval == nil {
+		return 0
+	}
+	return time.Duration((2**h.Interval + 1) * float64(time.Second))
+}
+
 // The bounds of the fields of a hash.
 const (
 	mostText      = 256     // bytes of a string

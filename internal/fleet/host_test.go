@@ -143,7 +143,7 @@ func TestTotals(t *testing.T) {
 	wrong.Problem, wrong.Connections = "speaks schema 2", n(1<<53)
 	gone.Vanished = true
 	twin.Twin = "b"
-	got := totals([]Host{good, older, stale, starting, wrong, gone, twin})
+	got := SumUp([]Host{good, older, stale, starting, wrong, gone, twin})
 	want := Totals{
 		Hosts: 7, Serving: 2, Stale: 1, Vanished: 1, Problems: 1, Twins: 1, Wanted: 20, Ready: 12,
 		Connections: n(40), Capacity: n(160), Utilization: new(25.0), Generations: []int64{1, 2},
@@ -153,17 +153,17 @@ func TestTotals(t *testing.T) {
 	}
 	uncounted := good
 	uncounted.Connections = nil
-	got = totals([]Host{good, uncounted})
+	got = SumUp([]Host{good, uncounted})
 	if got.Connections != nil || *got.Capacity != 80 || *got.Utilization != 25 {
 		t.Errorf("%+v", got)
 	}
-	got = totals(nil)
+	got = SumUp(nil)
 	if d := cmp.Diff(Totals{Generations: []int64{}}, got); d != "" {
 		t.Error(d)
 	}
 	huge := good
 	huge.Connections, huge.Capacity, huge.Wanted, huge.Ready = n(mostNumber), n(mostNumber/2), n(mostNumber), n(mostNumber)
-	got = totals(slices.Repeat([]Host{huge}, 5000))
+	got = SumUp(slices.Repeat([]Host{huge}, 5000))
 	want = Totals{
 		Hosts: 5000, Serving: 5000, Wanted: mostNumber, Ready: mostNumber,
 		Connections: n(mostNumber), Capacity: n(mostNumber), Utilization: new(200.0), Generations: []int64{2},
@@ -202,7 +202,7 @@ func FuzzHost(f *testing.F) {
 		if h.Age != nil && *h.Age < 0 || len(h.Workers) > mostRows || len(h.Addresses) > mostAddresses {
 			t.Errorf("%+v", h)
 		}
-		if all := totals([]Host{h}); h.Problem != "" && (all.Connections != nil || all.Serving != 0) {
+		if all := SumUp([]Host{h}); h.Problem != "" && (all.Connections != nil || all.Serving != 0) {
 			t.Errorf("%+v", all)
 		}
 	})

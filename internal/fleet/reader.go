@@ -101,7 +101,7 @@ func (r *Reader) Fleet(ctx context.Context, app string, withWorkers bool) (Fleet
 		f.Problem = fmt.Sprintf("its hosts report more than %d workers: those of some hosts are not read", maxRows)
 	}
 	slices.SortFunc(f.Hosts, func(a, b Host) int { return strings.Compare(a.ID, b.ID) })
-	f.Totals = totals(f.Hosts)
+	f.Totals = SumUp(f.Hosts)
 	return f, nil
 }
 

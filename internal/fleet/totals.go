@@ -34,7 +34,8 @@ type Totals struct {
 	Generations []int64  `json:"generations"` // each once, the oldest first
 }
 
-func totals(hosts []Host) Totals {
+// SumUp makes the Totals of hosts.
+func SumUp(hosts []Host) Totals {
 	t := Totals{Hosts: len(hosts), Generations: []int64{}}
 	var counted []*Host
 	used, room := 0.0, 0.0

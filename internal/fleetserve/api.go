@@ -42,39 +42,32 @@ func (s *state) lists() func(workers bool) []byte {
 // ?app= names; with ?workers=1 each host has its workers. It has the shape of `forkd
 // fleet status --json`.
 func (s *server) fleet(w http.ResponseWriter, r *http.Request) {
-	var states []*state
-	if r.URL.Query().Has("app") {
-		now := s.stateOf(w, r)
-		if now == nil {
-			return
-		}
-		states = append(states, now)
-	} else {
-		var err error
-		if states, err = s.states(r); err != nil {
-			fail(w, http.StatusServiceUnavailable, "%v", err)
-			return
-		}
+	states, ok := s.statesOf(w, r)
+	if !ok {
+		return
 	}
 	workers := r.URL.Query().Get("workers") == "1"
 	answerList(w, states, func(now *state) []byte { return now.list(workers) })
 }
 
-// states are the newest states of all apps. An error says that one can't be read.
-func (s *server) states(r *http.Request) ([]*state, error) {
-	list := s.watches.first(r.Context())
-	if list.err != nil {
-		return nil, fmt.Errorf("cannot read Redis: %w", list.err)
+// statesOf are the newest states of the app in ?app=, or of all apps. If one can't be read it
+// has answered.
+func (s *server) statesOf(w http.ResponseWriter, r *http.Request) (states []*state, ok bool) {
+	if r.URL.Query().Has("app") {
+		now := s.stateOf(w, r)
+		return []*state{now}, now != nil
 	}
-	var states []*state
-	for _, name := range list.names {
-		now := list.watches[name].first(r.Context())
-		if err := now.problem(s.limits); err != nil {
-			return nil, fmt.Errorf("cannot read %s in Redis: %w", name, err)
-		}
+	list := s.watches.first(r.Context())
+	what, err := "Redis", list.err
+	for i := 0; err == nil && i < len(list.names); i++ {
+		now := list.watches[list.names[i]].first(r.Context())
+		what, err = list.names[i]+" in Redis", now.problem(s.limits)
 		states = append(states, now)
 	}
-	return states, nil
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, "cannot read %s: %v", what, err)
+	}
+	return states, err == nil
 }
 
 // scale answers GET /v1/scale for autoscalers: how many hosts an app has, and how many
@@ -85,7 +78,7 @@ func (s *server) scale(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := &now.advice
-	answerJSON(w, encoded(struct {
+	answer(w, http.StatusOK, struct {
 		App         string   `json:"app"`
 		Hosts       int      `json:"hosts"`
 		HostsWanted int      `json:"hosts_wanted"`
@@ -93,7 +86,7 @@ func (s *server) scale(w http.ResponseWriter, r *http.Request) {
 		Capacity    *int64   `json:"capacity"`
 		Utilization *float64 `json:"utilization"`
 		Reason      string   `json:"reason"`
-	}{now.app, a.Hosts, a.HostsWanted, a.Connections, a.Capacity, a.Utilization, a.Reason}))
+	}{now.app, a.Hosts, a.HostsWanted, a.Connections, a.Capacity, a.Utilization, a.Reason})
 }
 
 // targetGroup is an entry of Prometheus's HTTP service discovery (http_sd_config).
@@ -106,19 +99,9 @@ type targetGroup struct {
 // /metrics, of all apps or of that in ?app=. The app is a label for relabeling alone, as
 // the figures there have it.
 func (s *server) targets(w http.ResponseWriter, r *http.Request) {
-	var states []*state
-	if r.URL.Query().Has("app") {
-		now := s.stateOf(w, r)
-		if now == nil {
-			return
-		}
-		states = append(states, now)
-	} else {
-		var err error
-		if states, err = s.states(r); err != nil {
-			fail(w, http.StatusServiceUnavailable, "%v", err) // Prometheus keeps the targets that it has
-			return
-		}
+	states, ok := s.statesOf(w, r) // if not, Prometheus keeps the targets that it has
+	if !ok {
+		return
 	}
 	answerList(w, states, func(now *state) []byte { return now.targets() })
 }
@@ -181,10 +164,10 @@ func (s *server) host(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "no host %.80q reports %s", id, now.app)
 		return
 	}
-	answerJSON(w, encoded(struct {
+	answer(w, http.StatusOK, struct {
 		Host    *fleet.Host `json:"host"`
 		History history     `json:"history"`
-	}{h, history{Every: now.history.Every, Connections: now.hosts[id]}}))
+	}{h, history{Every: now.history.Every, Connections: now.hosts[id]}})
 }
 
 // answerList answers with a JSON list of what there is of each state: some elements, or
@@ -209,16 +192,15 @@ func answerList(w http.ResponseWriter, states []*state, of func(*state) []byte) 
 	_, _ = io.WriteString(w, end)
 }
 
-func answerJSON(w http.ResponseWriter, text []byte) {
+func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(text, '\n')) // a client that does not take it has left
+	w.WriteHeader(status)
+	_, _ = w.Write(append(encoded(v), '\n')) // a client that does not take it has left
 }
 
 // fail answers with an error: {"error":"one line"}.
 func fail(w http.ResponseWriter, status int, format string, args ...any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(encoded(map[string]string{"error": fmt.Sprintf(format, args...)}), '\n'))
+	answer(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
 }
 
 // encoded is a value as JSON. What is encoded here always can be.

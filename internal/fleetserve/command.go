@@ -23,11 +23,12 @@ const (
 
 // order is the body of POST /command: drain, resume or shed on one host.
 type order struct {
-	App     string `json:"app"`
-	Host    string `json:"host"`
-	Op      string `json:"op"`
-	Count   int    `json:"count"`   // shed: connections
-	Seconds int    `json:"seconds"` // shed: spread over so many
+	App  string `json:"app"`
+	Host string `json:"host"`
+	Op   string `json:"op"`
+	control.Args
+
+	command control.Command // that it asks for
 }
 
 // command sends a command to a host and answers with its id: the events with this id
@@ -84,22 +85,14 @@ func (s *server) command(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusConflict, "%s takes no commands: set redis.control = true there", h.ID)
 		return
 	}
-	within := commandWithin
-	if h.Interval != nil {
-		within = max(within, time.Duration((2**h.Interval+1)*float64(time.Second)))
-	}
-	c := fleet.Command{
-		Command:   control.Command{ID: rand.Text(), Op: o.Op, Args: control.Args{Count: o.Count, Seconds: o.Seconds}},
-		ExpiresAt: now.fleet.At.Add(time.Since(now.read) + within),
-	}
+	o.command.ID = rand.Text()
+	c := fleet.Command{Command: o.command, ExpiresAt: now.fleet.At.Add(time.Since(now.read) + max(commandWithin, h.Takes()))}
 	if err := s.Source.Send(r.Context(), o.App, h.ID, c); err != nil {
 		fail(w, http.StatusServiceUnavailable, "cannot send it: %v", err)
 		return
 	}
 	s.Log.Info("a command is sent", "app", o.App, "host", h.ID, "op", o.Op, "id", c.ID, "from", r.RemoteAddr)
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write(append(encoded(map[string]string{"id": c.ID}), '\n'))
+	answer(w, http.StatusAccepted, map[string]string{"id": c.ID})
 }
 
 // readOrder reads the body of a request. What is not known in it is an error.
@@ -121,10 +114,9 @@ func readOrder(w http.ResponseWriter, r *http.Request) (o order, err error) {
 	default:
 		return o, errors.New("its op is none of drain, resume, shed")
 	}
-	check := control.Command{ID: "x", Op: o.Op, Args: control.Args{Count: o.Count, Seconds: o.Seconds}}
-	if err := check.Check(); err != nil {
+	o.command = control.Command{Op: o.Op, Args: o.Args}
+	if err := o.command.Check(); err != nil {
 		return o, errors.New("the command " + err.Error())
 	}
-	o.Seconds = check.Args.Seconds
 	return o, nil
 }

@@ -1,9 +1,7 @@
 package fleetserve
 
 import (
-	"encoding/json"
-	"fmt"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/forkd/forkd/internal/advise"
@@ -99,10 +97,7 @@ func (s *state) encode(f frame) []byte {
 			h.Past = s.hosts
 		}
 	}
-	text, err := json.Marshal(h)
-	if err != nil {
-		panic(fmt.Sprintf("fleetserve: cannot write a frame as JSON: %v", err))
-	}
+	text := encoded(h)
 	size := len(text) + 64
 	for _, r := range f.rows {
 		size += len(r.json) + 1
@@ -138,89 +133,50 @@ func sumUp(hosts []fleet.Host) (all sums) {
 // flagStalled is added to the state of a worker in a row.
 const flagStalled = 16
 
-// appendRow appends what a frame says of a host: a JSON object with short names, as
-// there may be thousands. A figure that is not known is left out. f are flags: 1 stale, 2
-// vanished, 4 a twin, 8 takes commands. w are its workers, five
-// numbers for each: slot, state, generation, connections, queue, -1 where not known.
-func appendRow(b []byte, h *fleet.Host, cells int) []byte {
-	b = appendText(append(b, `{"id":`...), h.ID)
-	if h.State != "" {
-		b = appendText(append(b, `,"s":`...), h.State)
+// hostRow is what a frame says of a host, with short names, as there may be thousands. A
+// figure that is not known is left out.
+type hostRow struct {
+	ID          string  `json:"id"`
+	State       string  `json:"s,omitempty"`
+	Problem     string  `json:"p,omitempty"`
+	Flags       int     `json:"f"` // 1 stale, 2 vanished, 4 a twin, 8 takes commands
+	Connections *int64  `json:"c,omitempty"`
+	Capacity    *int64  `json:"k,omitempty"`
+	Queue       *int64  `json:"q,omitempty"`
+	Generation  *int64  `json:"g,omitempty"`
+	Ready       *int64  `json:"r,omitempty"`
+	Wanted      *int64  `json:"n,omitempty"`
+	Moved       *int64  `json:"m,omitempty"`
+	Refused     *int64  `json:"x,omitempty"`
+	Workers     []int64 `json:"w"`              // five numbers for each: slot, state, generation, connections, queue, -1 where not known
+	More        int     `json:"more,omitempty"` // workers that are left out
+}
+
+func rowOf(h *fleet.Host, cells int) hostRow {
+	shown := h.Workers[:min(len(h.Workers), cells)]
+	r := hostRow{
+		ID: h.ID, State: h.State, Problem: h.Problem, Connections: h.Connections, Capacity: h.Capacity, Queue: h.Queue, Generation: h.Generation,
+		Ready: h.Ready, Wanted: h.Wanted, Moved: h.Moved, Refused: h.Refused,
+		Workers: make([]int64, 0, 5*len(shown)), More: len(h.Workers) - len(shown),
 	}
-	if h.Problem != "" {
-		b = appendText(append(b, `,"p":`...), h.Problem)
-	}
-	flags := int64(0)
 	for i, is := range [...]bool{h.Stale, h.Vanished, h.Twin != "", h.Obeys()} {
 		if is {
-			flags |= 1 << i
+			r.Flags |= 1 << i
 		}
 	}
-	for _, of := range [...]struct {
-		name   string
-		figure *int64
-	}{
-		{"f", &flags},
-		{"c", h.Connections},
-		{"k", h.Capacity},
-		{"q", h.Queue},
-		{"g", h.Generation},
-		{"r", h.Ready},
-		{"n", h.Wanted},
-		{"m", h.Moved},
-		{"x", h.Refused},
-	} {
-		if of.figure != nil {
-			b = append(append(append(b, `,"`...), of.name...), `":`...)
-			b = strconv.AppendInt(b, *of.figure, 10)
-		}
-	}
-	b = append(b, `,"w":[`...)
-	for i := range h.Workers[:min(len(h.Workers), cells)] {
-		w := &h.Workers[i]
-		if i > 0 {
-			b = append(b, ',')
-		}
+	for i := range shown {
+		w := &shown[i]
 		state := stateCode(w.State)
 		if w.Stalled {
 			state |= flagStalled
 		}
-		for k, n := range [...]int64{w.Slot, state, valueOr(w.Generation, -1), valueOr(w.Connections, -1), valueOr(w.Queue, -1)} {
-			if k > 0 {
-				b = append(b, ',')
-			}
-			b = strconv.AppendInt(b, n, 10)
-		}
+		r.Workers = append(r.Workers, w.Slot, state, valueOr(w.Generation, -1), valueOr(w.Connections, -1), valueOr(w.Queue, -1))
 	}
-	b = append(b, ']')
-	if more := len(h.Workers) - cells; more > 0 {
-		b = strconv.AppendInt(append(b, `,"more":`...), int64(more), 10)
-	}
-	return append(b, '}')
+	return r
 }
 
 // stateCode is the number of a worker's state in a row; 6 is none that is known.
 func stateCode(state string) int64 {
-	switch state {
-	case control.StateStarting:
-		return 0
-	case control.StateReady:
-		return 1
-	case control.StateDraining:
-		return 2
-	case "backoff":
-		return 3
-	case "exited":
-		return 4
-	case "failed":
-		return 5
-	default:
-		return 6
-	}
-}
-
-// appendText appends a string as JSON, whatever it holds.
-func appendText(b []byte, s string) []byte {
-	text, _ := json.Marshal(s) // a string has no error
-	return append(b, text...)
+	known := []string{control.StateStarting, control.StateReady, control.StateDraining, "backoff", "exited", "failed", state}
+	return int64(slices.Index(known, state))
 }

@@ -105,13 +105,12 @@ func (s *state) setRows(before []row) (changed []row, gone []string) {
 	hosts := s.fleet.Hosts[:min(len(s.fleet.Hosts), mostHosts)]
 	cells := min(mostCells, allCells/max(1, len(hosts)))
 	s.rows = make([]row, 0, len(hosts))
-	var text []byte
 	for i := range hosts {
 		h := &hosts[i]
 		for len(before) > 0 && before[0].id < h.ID {
 			gone, before = append(gone, before[0].id), before[1:]
 		}
-		text = appendRow(text[:0], h, cells)
+		text := encoded(rowOf(h, cells))
 		if len(before) > 0 && before[0].id == h.ID {
 			old := before[0]
 			before = before[1:]
@@ -120,7 +119,7 @@ func (s *state) setRows(before []row) (changed []row, gone []string) {
 				continue
 			}
 		}
-		r := row{h.ID, bytes.Clone(text)}
+		r := row{h.ID, text}
 		s.rows, changed = append(s.rows, r), append(changed, r)
 	}
 	for _, old := range before {

@@ -117,23 +117,13 @@ func (w *watch) read(ctx context.Context, news []seen) {
 // setCapacity makes every host of a fleet hold as much as the policy says, whatever it
 // reports.
 func setCapacity(f *fleet.Fleet, limit int64) {
-	counted, known, used := int64(0), int64(0), int64(0)
 	for i := range f.Hosts {
 		h := &f.Hosts[i]
 		if h.Capacity, h.Utilization = &limit, nil; h.Connections != nil {
 			h.Utilization = new(100 * float64(*h.Connections) / float64(limit))
 		}
-		if h.Vanished || h.Problem != "" {
-			continue
-		}
-		if counted++; h.Connections != nil {
-			known, used = known+1, used+*h.Connections
-		}
 	}
-	f.Totals.Capacity, f.Totals.Utilization = new(counted*limit), nil
-	if known > 0 {
-		f.Totals.Utilization = new(100 * float64(used) / (float64(known) * float64(limit)))
-	}
+	f.Totals = fleet.SumUp(f.Hosts)
 }
 
 // reading is what a watch has found.

@@ -66,10 +66,7 @@ func (w want) rank() int {
 }
 
 func wantOf(h *fleet.Host) want {
-	w := want{host: h.ID, state: Ready, silent: h.Stale, expect: patience}
-	if h.Interval != nil {
-		w.expect = max(patience, time.Duration((2**h.Interval+1)*float64(time.Second)))
-	}
+	w := want{host: h.ID, state: Ready, silent: h.Stale, expect: max(patience, h.Takes())}
 	ready, wanted := int64(1), int64(1)
 	if h.Ready != nil && h.Wanted != nil {
 		ready, wanted = *h.Ready, *h.Wanted

@@ -67,8 +67,8 @@ func TestPolicyFlags(t *testing.T) {
 			t.Errorf("%s: %d %q", args, code, printed())
 		}
 	}
-	for _, field := range []string{"Limit", "MaxUtilization", "MinUtilization", "OverTolerance", "UnderTolerance", "MinHosts", "MaxHosts", "OutCooldown", "InCooldown", "StartTimeout", "DrainTimeout", "ShedPerSecond"} {
-		if fleetAdviseCommand(stdio{}).Flags().Lookup(policyFlagOf(field)) == nil {
+	for _, field := range []string{"connection-limit-per-host", "max-utilization-percent", "min-utilization-percent", "overutilized-tolerance-percent", "underutilized-tolerance-percent", "min-hosts", "max-hosts", "out-cooldown", "in-cooldown", "start-timeout", "drain-timeout", "shed-per-second"} {
+		if fleetAdviseCommand(stdio{}).Flags().Lookup(field) == nil {
 			t.Errorf("%s has no flag", field)
 		}
 	}

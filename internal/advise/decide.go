@@ -208,7 +208,7 @@ func (c *count) conclude(reason string) {
 		notes = append(notes, fmt.Sprintf("%d of %s missing", lost, plural(c.m.Wanted, "host")))
 	}
 	if n := len(a.Unknown); n > 0 {
-		notes = append(notes, fmt.Sprintf("%s no part, as figures are missing, old or of two hosts: %s", takes(n), few(a.Unknown)))
+		notes = append(notes, fmt.Sprintf("%s no part, as figures are missing, old or of two hosts: %s", some(n, "host takes", "hosts take"), few(a.Unknown)))
 	}
 	if c.drained > 0 {
 		notes = append(notes, are(c.drained)+" drained by somebody else")
@@ -228,26 +228,17 @@ func valueOr0(n *int64) int64 {
 	return *n
 }
 
-func plural(n int, what string) string {
+// some is so many things, in words for one and for several.
+func some(n int, one, several string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %s", n, several)
 }
 
-func are(hosts int) string {
-	if hosts == 1 {
-		return "1 host is"
-	}
-	return fmt.Sprintf("%d hosts are", hosts)
-}
+func plural(n int, what string) string { return some(n, what, what+"s") }
 
-func takes(hosts int) string {
-	if hosts == 1 {
-		return "1 host takes"
-	}
-	return fmt.Sprintf("%d hosts take", hosts)
-}
+func are(hosts int) string { return some(hosts, "host is", "hosts are") }
 
 func percent(p float64) string { return tenths(math.Round, p) }
 

@@ -40,47 +40,47 @@ const (
 	shortestFor = time.Second
 )
 
-// Setting is a Policy's setting that cannot be, by the name of its field.
-type Setting struct{ Field, Text string }
+// Setting is a Policy's setting that cannot be, by its name: max-utilization-percent.
+type Setting struct{ Name, Text string }
 
-// Error says what is wrong, without the field's name.
+// Error says what is wrong, without the name.
 func (s *Setting) Error() string { return s.Text }
 
 // Check returns a [*Setting] for the first setting that is out of its bounds.
 func (p Policy) Check() error {
-	bad := func(field, format string, args ...any) error {
-		return &Setting{field, fmt.Sprintf(format, args...)}
+	bad := func(name, format string, args ...any) error {
+		return &Setting{name, fmt.Sprintf(format, args...)}
 	}
 	within := func(v, least, most float64) bool { return v >= least && v <= most } // NaN is not
 	switch {
 	case p.Limit < 0 || p.Limit > mostLimit:
-		return bad("Limit", "%d: use 1 to %d, or 0 for what each host reports", p.Limit, int64(mostLimit))
+		return bad("connection-limit-per-host", "%d: use 1 to %d, or 0 for what each host reports", p.Limit, int64(mostLimit))
 	case !within(p.MaxUtilization, 1, wholeHost):
-		return bad("MaxUtilization", "%v: use 1 to 100", p.MaxUtilization)
+		return bad("max-utilization-percent", "%v: use 1 to 100", p.MaxUtilization)
 	case !within(p.MinUtilization, 0, p.MaxUtilization) || p.MinUtilization == p.MaxUtilization:
-		return bad("MinUtilization", "%v: use 0 to less than the maximum, %v", p.MinUtilization, p.MaxUtilization)
+		return bad("min-utilization-percent", "%v: use 0 to less than the maximum, %v", p.MinUtilization, p.MaxUtilization)
 	case !within(p.OverTolerance, 0, wholeHost-p.MaxUtilization):
-		return bad("OverTolerance", "%v: use 0 to %v: with the maximum it is at most 100", p.OverTolerance, wholeHost-p.MaxUtilization)
+		return bad("overutilized-tolerance-percent", "%v: use 0 to %v: with the maximum it is at most 100", p.OverTolerance, wholeHost-p.MaxUtilization)
 	case !within(p.UnderTolerance, 0, p.MinUtilization):
-		return bad("UnderTolerance", "%v: use 0 to the minimum, %v", p.UnderTolerance, p.MinUtilization)
+		return bad("underutilized-tolerance-percent", "%v: use 0 to the minimum, %v", p.UnderTolerance, p.MinUtilization)
 	case p.MinHosts < 1 || p.MinHosts > mostHosts:
-		return bad("MinHosts", "%d: use 1 to %d", p.MinHosts, mostHosts)
+		return bad("min-hosts", "%d: use 1 to %d", p.MinHosts, mostHosts)
 	case p.MaxHosts < p.MinHosts || p.MaxHosts > mostHosts:
-		return bad("MaxHosts", "%d: use %d, the minimum, to %d", p.MaxHosts, p.MinHosts, mostHosts)
+		return bad("max-hosts", "%d: use %d, the minimum, to %d", p.MaxHosts, p.MinHosts, mostHosts)
 	case math.IsNaN(p.ShedPerSecond) || !within(p.ShedPerSecond, 0, mostPerSec):
-		return bad("ShedPerSecond", "%v: use 0 to %d", p.ShedPerSecond, int64(mostPerSec))
+		return bad("shed-per-second", "%v: use 0 to %d", p.ShedPerSecond, int64(mostPerSec))
 	}
 	for _, d := range []struct {
-		field       string
+		name        string
 		value, from time.Duration
 	}{
-		{"OutCooldown", p.OutCooldown, 0},
-		{"InCooldown", p.InCooldown, 0},
-		{"StartTimeout", p.StartTimeout, shortestFor},
-		{"DrainTimeout", p.DrainTimeout, shortestFor},
+		{"out-cooldown", p.OutCooldown, 0},
+		{"in-cooldown", p.InCooldown, 0},
+		{"start-timeout", p.StartTimeout, shortestFor},
+		{"drain-timeout", p.DrainTimeout, shortestFor},
 	} {
 		if d.value < d.from || d.value > mostTime {
-			return bad(d.field, "%s: use %s to %s", d.value, d.from, mostTime)
+			return bad(d.name, "%s: use %s to %s", d.value, d.from, mostTime)
 		}
 	}
 	return nil

@@ -94,7 +94,7 @@ func fleetTable(s screen, f *fleet.Fleet, workers bool) []string {
 	}
 	if workers && len(rows) > 0 {
 		lines = append(lines, "")
-		lines = append(lines, drawTable(s, workerColumns(), rows, func(hostWorker, string) []string { return nil })...)
+		lines = append(lines, drawTable(s, workerColumns(), rows, nil)...)
 	}
 	return lines
 }

@@ -101,7 +101,6 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		drainCommand(std), resumeCommand(std), describeCommand(std), logsCommand(std), eventsCommand(std), topCommand(std), sendCommand(std),
 		pidCommand(std), checkCommand(std), doctorCommand(std), unitCommand(std), fleet, completionCommand(std), versionCommand(std), presetsTopic(),
 	)
-	root.AddCommand(refusals()...)
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
 		help.RunE = helpOn
@@ -156,8 +155,6 @@ func helpOn(cmd *cobra.Command, args []string) error {
 		return err
 	case len(rest) > 0 && !slices.Contains(of.ValidArgs, rest[0]):
 		return noSuchCommand(of, rest)
-	case of.Hidden && of.DisableFlagParsing: // one of refusals
-		return of.RunE(of, nil)
 	}
 	of.InitDefaultHelpFlag()
 	return of.Help()

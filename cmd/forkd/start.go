@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -145,7 +143,7 @@ func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string
 type launched struct {
 	cmd   *exec.Cmd
 	ended chan error // its end, once
-	said  string     // the last line on its stderr, not to be read before
+	said  tail       // the end of its stderr, not to be read before
 
 	failed   []string  // how the last worker ended, with its last lines; nil: none has
 	failedAt time.Time // when that was
@@ -160,42 +158,12 @@ func launch(words []string) (*launched, error) {
 	}
 	m := &launched{cmd: exec.Command(self, append([]string{"run"}, words...)...), ended: make(chan error, 1)}
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a pipe: %w", err)
-	}
-	m.cmd.Stderr = write
-	err = m.cmd.Start()
-	write.Close()
-	if err != nil {
-		read.Close()
+	m.cmd.Stderr = &m.said
+	if err := m.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("cannot run forkd: %w", err)
 	}
-	copied := make(chan struct{})
-	go func() {
-		defer close(copied)
-		m.read(read)
-	}()
-	go func() {
-		err := m.cmd.Wait()
-		<-copied
-		m.ended <- err
-	}()
+	go func() { m.ended <- m.cmd.Wait() }()
 	return m, nil
-}
-
-// read keeps the last line.
-func (m *launched) read(from io.Reader) {
-	lines := bufio.NewReader(from)
-	for {
-		line, err := lines.ReadString('\n')
-		if line = strings.TrimSpace(line); line != "" {
-			m.said = line
-		}
-		if err != nil {
-			return
-		}
-	}
 }
 
 // A start in which no worker has been ready after so many ends is given up.
@@ -290,7 +258,8 @@ func (m *launched) undo(std stdio, name, why string) error {
 
 // gone is a master that has ended by itself, with what it said last.
 func (m *launched) gone(std stdio, name string, ended error) error {
-	text, ours := strings.CutPrefix(m.said, "forkd: ")
+	lines := strings.Split(strings.TrimSpace(string(m.said.kept)), "\n")
+	text, ours := strings.CutPrefix(lines[len(lines)-1], "forkd: ")
 	if status, ok := errors.AsType[*exec.ExitError](ended); ours && ok && status.ExitCode() == exitUsage {
 		return &exit{exitUsage, text}
 	}

@@ -98,7 +98,7 @@ func (s screen) stoppedLines(a *appStatus, now time.Time) []string {
 	for i := range a.app.Leftovers {
 		rows = append(rows, leftoverRow(&a.app.Leftovers[i], now))
 	}
-	return append(lines, drawTable(s, statusColumns(now, false), rows, func(statusRow, string) []string { return nil })...)
+	return append(lines, drawTable(s, statusColumns(now, false), rows, nil)...)
 }
 
 // othersText says which apps this user may not see, and what to do.

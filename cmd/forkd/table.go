@@ -45,72 +45,59 @@ func stateColumn[T any](cell func(T) string) column[T] {
 
 // drawTable draws the titles and the rows, each column as wide as its widest cell.
 // Where that is wider than the screen, columns are left out, then the first is cut.
-// notes are lines below a row.
+// notes are lines below a row; nil: none.
 func drawTable[T any](s screen, columns []column[T], rows []T, notes func(row T, indent string) []string) []string {
 	const gap, least = "  ", 8 // least: columns of the screen
-	columns = fitting(s, columns, rows, len(gap))
-	grid := make([][]string, 1+len(rows))
-	widths := make([]int, len(columns))
-	total := len(gap) * (len(columns) - 1)
-	for k, c := range columns {
-		grid[0] = append(grid[0], c.title)
-		for i, row := range rows {
-			grid[i+1] = append(grid[i+1], c.cell(row))
-		}
-		for _, cells := range grid {
-			widths[k] = max(widths[k], columnsOf(cells[k]))
-		}
-		total += widths[k]
+	type drawn struct {
+		column[T]
+		cells []string // the title first
+		width int
 	}
-	if s.width > 0 && total > s.width {
-		widths[0] = min(widths[0], max(least, widths[0]-(total-s.width)))
+	grid, total := make([]drawn, len(columns)), -len(gap)
+	for k, c := range columns {
+		d := drawn{column: c, cells: []string{c.title}}
+		for _, row := range rows {
+			d.cells = append(d.cells, c.cell(row))
+		}
+		for _, cell := range d.cells {
+			d.width = max(d.width, columnsOf(cell))
+		}
+		grid[k], total = d, total+d.width+len(gap)
+	}
+	for s.width > 0 && total > s.width {
+		worst := 0
+		for k := range grid {
+			if grid[k].drop > grid[worst].drop {
+				worst = k
+			}
+		}
+		if grid[worst].drop == 0 {
+			grid[0].width = min(grid[0].width, max(least, grid[0].width-(total-s.width)))
+			break
+		}
+		total -= grid[worst].width + len(gap)
+		grid = slices.Delete(grid, worst, worst+1)
 	}
 	var lines []string
-	for i, cells := range grid {
-		for k, c := range columns {
-			cell := screen{width: widths[k]}.cut(cells[k])
-			cells[k] = pad(cell, widths[k], c.align)
+	for i := range len(rows) + 1 {
+		cells := make([]string, len(grid))
+		for k, c := range grid {
+			cell := screen{width: c.width}.cut(c.cells[i])
+			cells[k] = pad(cell, c.width, c.align)
 			if i > 0 && c.style != nil {
 				cells[k] = s.paint(c.style(cell), cells[k])
 			}
 		}
 		line := strings.TrimRight(strings.Join(cells, gap), " ")
 		if i == 0 {
-			lines = append(lines, s.paint(bold, line))
-			continue
+			line = s.paint(bold, line)
 		}
 		lines = append(lines, line)
-		lines = append(lines, notes(rows[i-1], strings.Repeat(" ", widths[0])+gap)...)
+		if i > 0 && notes != nil {
+			lines = append(lines, notes(rows[i-1], strings.Repeat(" ", grid[0].width)+gap)...)
+		}
 	}
 	return lines
-}
-
-// fitting leaves out columns until the rest fits the screen, with a gap between them.
-func fitting[T any](s screen, columns []column[T], rows []T, gap int) []column[T] {
-	total := -gap
-	widths := make([]int, len(columns))
-	for k, c := range columns {
-		widths[k] = columnsOf(c.title)
-		for _, row := range rows {
-			widths[k] = max(widths[k], columnsOf(c.cell(row)))
-		}
-		total += widths[k] + gap
-	}
-	columns = slices.Clone(columns)
-	for s.width > 0 && total > s.width {
-		worst := 0
-		for k := range columns {
-			if columns[k].drop > columns[worst].drop {
-				worst = k
-			}
-		}
-		if columns[worst].drop == 0 {
-			break
-		}
-		total -= widths[worst] + gap
-		columns, widths = slices.Delete(columns, worst, worst+1), slices.Delete(widths, worst, worst+1)
-	}
-	return columns
 }
 
 // pad fills text up to width.

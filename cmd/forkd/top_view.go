@@ -79,7 +79,7 @@ func (m top) table(s screen) (titles string, lines []string, selected int) {
 		of[i] = r.row
 	}
 	// One table for all apps, so that its columns stand below each other.
-	drawn := drawTable(s, statusColumns(m.now, queued(of)), of, func(statusRow, string) []string { return nil })
+	drawn := drawTable(s, statusColumns(m.now, queued(of)), of, nil)
 	next := 0
 	for _, i := range m.shownInOrder(rows) {
 		lines = append(lines, m.appLine(s, i)...)

@@ -17,7 +17,7 @@ import (
 // theirs is the word for something in other programs, and what forkd has in its place.
 type theirs struct {
 	words string // separated by spaces
-	of    string // of a command: the programs; of a flag: the flag that a command must have for this to be said, "" for none
+	of    string // of a command: the programs, "" where it is forkd's own; of a flag: the flag that a command must have for this to be said, "" for none
 	ours  string
 }
 
@@ -31,6 +31,8 @@ func theirCommands() []theirs {
 		gone        = "use forkd stop APP, then take its file away, /etc/forkd/APP.toml; its history stays in the state directory"
 	)
 	return []theirs{
+		{"upgrade", "", "upgrade is not built yet: stop the app and run it again"},
+		{"roll", "", "roll is forkd reload --keep-config APP on this host, and forkd fleet roll APP on all"},
 		{"restart", "pm2, " + supervisord + " and " + systemctl, "use forkd reload APP, which replaces the workers one by one"},
 		{"gracefulReload startOrReload startOrRestart startOrGracefulReload", "pm2", "use forkd reload APP"},
 		{"delete del", "pm2", gone},
@@ -124,7 +126,9 @@ func noSuchCommand(parent *cobra.Command, args []string) error {
 	}
 	word := args[0]
 	if !parent.HasParent() {
-		if t, known := find(theirCommands(), word); known {
+		if t, known := find(theirCommands(), word); known && t.of == "" {
+			return usage("%s", t.ours)
+		} else if known {
 			return usage("%s is a command of %s: %s", word, t.of, t.ours)
 		}
 		if hint := runHint(word); hint != "" {

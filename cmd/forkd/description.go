@@ -67,17 +67,11 @@ func (s screen) section(lines []string, heading string, body []string) []string 
 }
 
 func release(d *control.Description) [][2]string {
-	command := make([]string, len(d.Release.Command))
-	for i, arg := range d.Release.Command {
-		if command[i] = arg; arg == "" || strings.ContainsAny(arg, " \t\n'\"\\$`*?;&|<>()") {
-			command[i] = strconv.Quote(arg)
-		}
-	}
 	return [][2]string{
 		{"generation", strconv.Itoa(d.Release.Generation)},
 		{"directory", d.Release.Directory},
 		{"executable", d.Release.Executable},
-		{"command", strings.Join(command, " ")},
+		{"command", config.CommandLine(d.Release.Command)},
 		{"ready when", d.Readiness},
 		{"sockets", d.Sockets},
 	}

@@ -78,7 +78,7 @@ func (f failedRoll) show(ctx context.Context, std stdio, slot int) {
 
 // lines are those that workers have written which are not of old.
 func (f failedRoll) lines(ctx context.Context, slot int, old map[int]bool) (lines []string) {
-	_, all, err := f.client.Logs(ctx, control.LogRequest{N: 200, Slot: &slot, Since: f.began})
+	_, all, err := f.client.Logs(ctx, applog.Query{N: 200, Slot: &slot, Since: f.began})
 	if err != nil {
 		return nil // nothing is captured: then the error alone tells
 	}

@@ -161,8 +161,7 @@ func stoppedLogs(std stdio, gone error, name string, q applog.Query, flags logsF
 
 // liveLogs shows what the master remembers, with what its files have.
 func liveLogs(ctx context.Context, std stdio, client *control.Client, q applog.Query, flags logsFlags) error {
-	request := control.LogRequest{N: q.N, Slot: q.Slot, Since: q.Since, Grep: flags.grep}
-	directory, lines, err := client.Logs(ctx, request)
+	directory, lines, err := client.Logs(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -178,15 +177,15 @@ func liveLogs(ctx context.Context, std stdio, client *control.Client, q applog.Q
 		if err := out.print(l); err != nil {
 			return err
 		}
-		request.Since = l.Time
+		q.Since = l.Time
 	}
 	if !flags.follow {
 		return nil
 	}
 	if len(lines) > 0 {
-		request.N = followed // those that have come since
+		q.N = followed // those that have come since
 	}
-	return client.FollowLogs(ctx, request, out.print, func(n uint64) {
+	return client.FollowLogs(ctx, q, out.print, func(n uint64) {
 		where := ""
 		if directory != "" {
 			where = ": they are in " + filepath.Join(directory, applog.FileName(client.At().Name))
@@ -220,12 +219,9 @@ func newLogPrinter(std stdio, asJSON bool) *logPrinter {
 		out:      output{to: std.out, what: "log", json: asJSON, compact: true},
 		screen:   s,
 		terminal: s.height > 0,
-		escapes:  controlSequences(),
+		escapes:  applog.ControlSequences(),
 	}
 }
-
-// controlSequences matches control sequences of ECMA-48 (CSI): colours.
-func controlSequences() *regexp.Regexp { return regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`) }
 
 func (p *logPrinter) print(l applog.Line) error {
 	return p.out.print(l, func(screen) []string { return []string{p.line(l)} })

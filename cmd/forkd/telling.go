@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	applog "github.com/forkd/forkd/internal/output"
 )
 
 // tellingLines picks the lines of a worker's last output that say why it ended, at most so many:
 // stack traces are cut, as node and Go print the error above theirs, and Python below.
 func tellingLines(lines []string, most int) []string {
-	colours := controlSequences()
+	colours := applog.ControlSequences()
 	var text []string
 	for _, line := range lines {
 		if line = strings.TrimRight(colours.ReplaceAllString(line, ""), " \t\r"); line != "" {

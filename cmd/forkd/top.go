@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/control"
+	applog "github.com/forkd/forkd/internal/output"
 )
 
 func topCommand(std stdio) *cobra.Command {
@@ -82,9 +83,9 @@ func describeSlot(ctx context.Context, at control.Location, slot int) (lines []s
 
 // logsOfSlot is `forkd logs APP --slot K` in lines, as far as the master remembers.
 func logsOfSlot(ctx context.Context, at control.Location, slot int) (lines []string, err error) {
-	printer := logPrinter{terminal: true, escapes: controlSequences()}
+	printer := logPrinter{terminal: true, escapes: applog.ControlSequences()}
 	err = connected(at, func(client *control.Client) error {
-		_, found, err := client.Logs(ctx, control.LogRequest{N: topLines, Slot: &slot})
+		_, found, err := client.Logs(ctx, applog.Query{N: topLines, Slot: &slot})
 		for _, l := range found {
 			lines = append(lines, printer.line(l))
 		}

@@ -283,13 +283,12 @@ func (d *draft) source(at origin) string {
 	return "command line"
 }
 
-// showCommand quotes words with spaces or special characters, and empty ones.
-func (d *draft) showCommand() string {
-	words := make([]string, len(d.config.Command))
-	for i, word := range d.config.Command {
-		words[i] = word
-		if quoted := strconv.Quote(word); word == "" || strings.ContainsAny(word, ` '"`) || quoted != `"`+word+`"` {
-			words[i] = quoted
+// CommandLine quotes words with spaces, quotes or backslashes, and empty ones.
+func CommandLine(command []string) string {
+	words := slices.Clone(command)
+	for i, word := range words {
+		if word == "" || strings.ContainsAny(word, " \t\n'\"\\") {
+			words[i] = strconv.Quote(word)
 		}
 	}
 	return strings.Join(words, " ")

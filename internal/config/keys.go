@@ -29,7 +29,7 @@ func keys(d *draft) []key {
 	c := &d.config
 	return []key{
 		{"name", "name", "what the app is called: `NAME`", newField(&c.Name, value.name)},
-		{"command", "", "", field{d.setCommand, d.showCommand}},
+		{"command", "", "", field{d.setCommand, func() string { return CommandLine(d.config.Command) }}},
 		{"directory", "directory", "run the workers in `DIR`", d.path(&c.Directory)},
 		{"workers", "workers", "how many: `N`, cpus, cpus-1, cpus*2+1 or 50%", newField(&c.Workers, d.readWorkers).shown(d.showWorkers)},
 		{"workers_max", "", "", whole(0, supervisor.MaxWorkers, &c.WorkersMax)},

@@ -24,34 +24,29 @@ const (
 // own returns the directories that hold apps of this user, the one for a new
 // master first (docs/contract.md, Control socket).
 func own() []string {
-	var dirs []string
-	if dir := os.Getenv("FORKD_RUNTIME_DIR"); dir != "" {
+	return append(DirsOf("FORKD_RUNTIME_DIR", "RUNTIME_DIRECTORY", "/run/forkd", "XDG_RUNTIME_DIR"), private())
+}
+
+// DirsOf are the directories in which forkd keeps what belongs to apps: that in a variable of
+// its own; the one above that which systemd has made for this unit and named in another
+// (systemd.exec(5), RuntimeDirectory=), the first of several; root's; the session's.
+func DirsOf(variable, unit, root, session string) (dirs []string) {
+	if dir := os.Getenv(variable); dir != "" {
 		if abs, err := filepath.Abs(dir); err == nil {
 			dir = abs
 		}
 		dirs = append(dirs, dir)
 	}
-	if dir := AboveUnits("RUNTIME_DIRECTORY"); dir != "" {
-		dirs = append(dirs, dir)
+	if first, _, _ := strings.Cut(os.Getenv(unit), ":"); filepath.IsAbs(first) {
+		dirs = append(dirs, filepath.Dir(filepath.Clean(first)))
 	}
 	if os.Geteuid() == 0 {
-		dirs = append(dirs, "/run/forkd")
+		dirs = append(dirs, root)
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+	if dir := os.Getenv(session); filepath.IsAbs(dir) {
 		dirs = append(dirs, filepath.Join(dir, "forkd"))
 	}
-	return append(dirs, private())
-}
-
-// AboveUnits is the directory above that which systemd has made for this unit and named in a
-// variable (systemd.exec(5), RuntimeDirectory=); "" without one. A unit may name several,
-// separated by colons: the first counts.
-func AboveUnits(variable string) string {
-	first, _, _ := strings.Cut(os.Getenv(variable), ":")
-	if !filepath.IsAbs(first) {
-		return ""
-	}
-	return filepath.Dir(filepath.Clean(first))
+	return dirs
 }
 
 // Dir is the directory in which a new master makes its own.

@@ -16,15 +16,9 @@ import (
 
 // Logs answers GET /v1/logs.
 type Logs struct {
-	Directory string // of the log's files, which have more lines; "": there are none
+	Directory string `json:"directory"` // of the log's files, which have more lines; "": there are none
 	output.Page
 	end bool // no page follows
-}
-
-// logsAnswer is the shape of Logs in JSON.
-type logsAnswer struct {
-	Directory string        `json:"directory"`
-	Lines     []output.Line `json:"lines"`
 }
 
 // Bounds on the lines of one answer, or of one page of a stream.
@@ -53,7 +47,8 @@ func (a *api) logs(w http.ResponseWriter, r *http.Request, _ []byte) (int, any, 
 	kept, err := a.backend.Logs(r.Context(), query)
 	kept.shorten()
 	if err != nil || !follow {
-		return http.StatusOK, logsAnswer{kept.Directory, append([]output.Line{}, kept.Lines...)}, err
+		kept.Lines = append([]output.Line{}, kept.Lines...) // [], never null
+		return http.StatusOK, kept, err
 	}
 	query.N = maxLines
 	kept.Missed = 0 // of what a reader did not ask for
@@ -143,21 +138,17 @@ func (l Logs) write(to io.Writer) {
 	}
 }
 
-// LogRequest is what GET /v1/logs is asked for.
-type LogRequest struct {
-	N     int // the newest N, maxLines at most
-	Slot  *int
-	Since time.Time // later than this
-	Grep  string
-}
-
-func (r LogRequest) path(follow bool) string {
-	values := url.Values{"n": {strconv.Itoa(min(r.N, maxLines))}, "grep": {r.Grep}}
-	if r.Slot != nil {
-		values.Set("slot", strconv.Itoa(*r.Slot))
+// logPath asks for the lines of a query, maxLines at most.
+func logPath(q output.Query, follow bool) string {
+	values := url.Values{"n": {strconv.Itoa(min(q.N, maxLines))}}
+	if q.Grep != nil {
+		values.Set("grep", q.Grep.String())
 	}
-	if !r.Since.IsZero() {
-		values.Set("since", r.Since.Format(time.RFC3339Nano))
+	if q.Slot != nil {
+		values.Set("slot", strconv.Itoa(*q.Slot))
+	}
+	if !q.Since.IsZero() {
+		values.Set("since", q.Since.Format(time.RFC3339Nano))
 	}
 	if follow {
 		values.Set("follow", "1")
@@ -166,16 +157,16 @@ func (r LogRequest) path(follow bool) string {
 }
 
 // Logs returns the newest lines that the master has in memory, and where its files are.
-func (c *Client) Logs(ctx context.Context, r LogRequest) (directory string, lines []output.Line, err error) {
-	answer, err := call[logsAnswer](ctx, c, r.path(false), nil)
+func (c *Client) Logs(ctx context.Context, q output.Query) (directory string, lines []output.Line, err error) {
+	answer, err := call[Logs](ctx, c, logPath(q, false), nil)
 	return answer.Directory, answer.Lines, err
 }
 
 // FollowLogs calls line with the newest lines and those that come, and missed with how many
 // came too fast to be read, until the app has ended, which is no error, or line returns an
 // error.
-func (c *Client) FollowLogs(ctx context.Context, r LogRequest, line func(output.Line) error, missed func(lines uint64)) error {
-	return c.follow(ctx, r.path(true), "", func(_, kind string, data []byte) (bool, error) {
+func (c *Client) FollowLogs(ctx context.Context, q output.Query, line func(output.Line) error, missed func(lines uint64)) error {
+	return c.follow(ctx, logPath(q, true), "", func(_, kind string, data []byte) (bool, error) {
 		switch kind {
 		case "end":
 			return true, nil

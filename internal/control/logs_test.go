@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -25,14 +26,14 @@ func TestLogs(t *testing.T) {
 		b.say(i%2, fmt.Sprintf("line %d \x1b[31m\xff", i))
 	}
 	c := connect(t, serving(t, b, patient(), os.Geteuid()))
-	dir, lines, err := c.Logs(t.Context(), LogRequest{N: 2, Slot: new(1), Grep: "line .[579]"})
+	dir, lines, err := c.Logs(t.Context(), output.Query{N: 2, Slot: new(1), Grep: regexp.MustCompile("line .[579]")})
 	if err != nil || dir != "/var/log/shop" || len(lines) != 2 || lines[1].Line != "line 29 \x1b[31m\ufffd" || *lines[0].Slot != 1 {
 		t.Errorf("%q %+v %v", dir, lines, err)
 	}
-	if _, after, err := c.Logs(t.Context(), LogRequest{N: 5000, Since: lines[0].Time}); err != nil || len(after) != 2 {
+	if _, after, err := c.Logs(t.Context(), output.Query{N: 5000, Since: lines[0].Time}); err != nil || len(after) != 2 {
 		t.Errorf("since %v there are %d lines, %v", lines[0].Time, len(after), err)
 	}
-	refusal, refused := errors.AsType[*Error](second(c.Logs(t.Context(), LogRequest{Grep: strings.Repeat("x", 2000)})))
+	refusal, refused := errors.AsType[*Error](second(c.Logs(t.Context(), output.Query{Grep: regexp.MustCompile(strings.Repeat("x", 2000))})))
 	if !refused || refusal.Code != 400 {
 		t.Errorf("a long pattern: %v", refusal)
 	}
@@ -48,7 +49,7 @@ func TestLogsAreBounded(t *testing.T) {
 			b.say(slot, strings.Repeat("\x01", 16<<10))
 		}
 	}
-	_, lines, err := connect(t, serving(t, b, patient(), os.Geteuid())).Logs(t.Context(), LogRequest{N: 1000})
+	_, lines, err := connect(t, serving(t, b, patient(), os.Geteuid())).Logs(t.Context(), output.Query{N: 1000})
 	if err != nil || len(lines)*16<<10 < maxLogText/2 {
 		t.Errorf("%d lines, %v", len(lines), err)
 	}
@@ -63,7 +64,7 @@ func TestLogsAreFollowed(t *testing.T) {
 	c := connect(t, at)
 	var got []string
 	missed := uint64(0)
-	err := c.FollowLogs(t.Context(), LogRequest{N: 1, Grep: "e"}, func(l output.Line) error {
+	err := c.FollowLogs(t.Context(), output.Query{N: 1, Grep: regexp.MustCompile("e")}, func(l output.Line) error {
 		switch got = append(got, l.Line); l.Line {
 		case "before":
 			b.say(1, "not this")
@@ -102,7 +103,7 @@ func TestLogsAreFollowedFromNow(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	err := c.FollowLogs(ctx, LogRequest{}, func(l output.Line) error {
+	err := c.FollowLogs(ctx, output.Query{}, func(l output.Line) error {
 		if l.Line != "after" {
 			t.Errorf("got %q", l.Line)
 		}
@@ -118,7 +119,7 @@ func TestFollowedLogsEnd(t *testing.T) {
 	dir := t.TempDir()
 	startMaster(t, dir)
 	c := connect(t, Location{Name: "shop", Dir: dir})
-	err := c.FollowLogs(t.Context(), LogRequest{N: 1}, func(output.Line) error { return c.Stop(t.Context(), false) }, func(uint64) {})
+	err := c.FollowLogs(t.Context(), output.Query{N: 1}, func(output.Line) error { return c.Stop(t.Context(), false) }, func(uint64) {})
 	if err != nil {
 		t.Error(err)
 	}

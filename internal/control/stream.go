@@ -40,17 +40,12 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ []byte) (int, any
 
 // follows reports whether a request wants a stream.
 func follows(r *http.Request) (bool, error) {
-	switch value := r.URL.Query().Get("follow"); value {
-	case "":
+	values := r.URL.Query()
+	if values.Get("follow") == "" {
 		accepts := strings.Join(r.Header.Values("Accept"), ",")
 		return !strings.Contains(accepts, "application/json") || strings.Contains(accepts, "text/event-stream"), nil
-	case "0", "false":
-		return false, nil
-	case "1", "true":
-		return true, nil
-	default:
-		return false, &Error{http.StatusBadRequest, fmt.Sprintf("follow=%.20q: use 0 or 1", value)}
 	}
+	return boolean(values, "follow")
 }
 
 // since returns what a reader has not seen: all, if the event that it has seen last

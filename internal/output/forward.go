@@ -3,6 +3,7 @@ package output
 import (
 	"bytes"
 	"io"
+	"regexp"
 	"unicode"
 	"unicode/utf8"
 )
@@ -10,10 +11,10 @@ import (
 // A forward writes the workers' lines to one of the master's outputs, each as
 // "APP.SLOT | TEXT".
 type forward struct {
-	to       io.Writer
-	prefix   string // "APP."
-	terminal bool
-	text     []byte
+	to        io.Writer
+	prefix    string         // "APP."
+	sequences *regexp.Regexp // nil: it is no terminal
+	text      []byte
 }
 
 // Write takes records.
@@ -27,8 +28,8 @@ func (f *forward) Write(records []byte) (int, error) {
 			text = append(append(text, "forkd: "...), r.text...)
 		default:
 			text = append(append(append(text, f.prefix...), r.slot...), " | "...)
-			if f.terminal {
-				text = append(appendHarmless(text, r.text), '\n')
+			if f.sequences != nil {
+				text = append(f.appendHarmless(text, r.text), '\n')
 			} else {
 				text = append(text, r.text...)
 			}
@@ -46,42 +47,27 @@ func (f *forward) Write(records []byte) (int, error) {
 
 // appendHarmless appends a text without what a terminal obeys or shows nothing for, but tabs
 // and colours, which end with the text.
-func appendHarmless(to, text []byte) []byte {
-	colored := false
-	for len(text) > 0 {
-		c, size := utf8.DecodeRune(text)
-		sequence := 0
-		if c == '\x1b' {
-			sequence = csi(text)
-		}
-		switch {
-		case sequence > 0:
-			if size = sequence; text[size-1] == 'm' {
-				to, colored = append(to, text[:size]...), true
+func (f *forward) appendHarmless(to, text []byte) []byte {
+	from, colored := 0, false
+	plain := func(end int) []byte {
+		return bytes.Map(func(c rune) rune {
+			if c == '\t' || !unicode.IsControl(c) && !unicode.Is(unicode.Cf, c) && c != utf8.RuneError {
+				return c
 			}
-		case c == '\t', !unicode.IsControl(c) && !unicode.Is(unicode.Cf, c) && (c != utf8.RuneError || size > 1):
-			to = append(to, text[:size]...)
-		}
-		text = text[size:]
+			return -1
+		}, text[from:end])
 	}
-	if colored {
+	for _, at := range f.sequences.FindAllIndex(text, -1) {
+		to = append(to, plain(at[0])...)
+		if from = at[1]; text[from-1] == 'm' {
+			to, colored = append(to, text[at[0]:from]...), true
+		}
+	}
+	if to = append(to, plain(len(text))...); colored {
 		to = append(to, "\x1b[0m"...)
 	}
 	return to
 }
 
-// csi is the length of a control sequence of ECMA-48 at the start of a text; 0: there is none.
-func csi(text []byte) int {
-	if len(text) < 2 || text[1] != '[' {
-		return 0
-	}
-	for i, b := range text[2:] {
-		switch {
-		case b >= '@' && b <= '~':
-			return i + 3
-		case b < ' ' || b > '?':
-			return 0
-		}
-	}
-	return 0
-}
+// ControlSequences matches control sequences of ECMA-48 (CSI), such as colours.
+func ControlSequences() *regexp.Regexp { return regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`) }

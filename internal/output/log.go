@@ -45,7 +45,11 @@ const lastRead = 100 * time.Millisecond
 // ForwardTo has the workers' lines written to one of the master's outputs, each as
 // "APP.SLOT | TEXT". A terminal gets nothing that it obeys, but colours.
 func (l *Log) ForwardTo(to io.Writer, app string, terminal bool) {
-	l.writeTo(&forward{to: to, prefix: app + ".", terminal: terminal})
+	f := &forward{to: to, prefix: app + "."}
+	if terminal {
+		f.sequences = ControlSequences()
+	}
+	l.writeTo(f)
 }
 
 // JournalTo has all lines sent to systemd's journal.
@@ -154,11 +158,11 @@ func (l *Log) wake() {
 
 // A Page is what a reader gets.
 type Page struct {
-	Lines  []Line          // the oldest first
-	Last   time.Time       // of the newest line of the app, whatever was asked for
-	Count  uint64          // of all lines so far of what was asked for, of which the log has the newest
-	Missed uint64          // how many have come since the query's Seen and are not here
-	More   <-chan struct{} // closed when there is another line
+	Lines  []Line          `json:"lines"` // the oldest first
+	Last   time.Time       `json:"-"`     // of the newest line of the app, whatever was asked for
+	Count  uint64          `json:"-"`     // of all lines so far of what was asked for, of which the log has the newest
+	Missed uint64          `json:"-"`     // how many have come since the query's Seen and are not here
+	More   <-chan struct{} `json:"-"`     // closed when there is another line
 }
 
 // Read returns the newest lines that are kept.

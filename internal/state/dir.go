@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -30,31 +29,15 @@ func Root() string {
 }
 
 // Roots returns the directories that may hold state of this user's apps, the one for a new
-// master first, each once.
+// master first.
 func Roots() []string {
-	var all []string
-	add := func(dir string) {
-		if filepath.IsAbs(dir) && !slices.Contains(all, dir) {
-			all = append(all, filepath.Clean(dir))
-		}
-	}
-	if dir := os.Getenv("FORKD_STATE_DIR"); dir != "" {
-		if abs, err := filepath.Abs(dir); err == nil {
-			add(abs)
-		}
-	}
-	add(control.AboveUnits("STATE_DIRECTORY"))
-	if os.Geteuid() == 0 {
-		add("/var/lib/forkd")
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		add(filepath.Join(dir, "forkd"))
-	}
+	const system = "/var/lib/forkd"
+	all := control.DirsOf("FORKD_STATE_DIR", "STATE_DIRECTORY", system, "XDG_STATE_HOME")
 	if home := os.Getenv("HOME"); filepath.IsAbs(home) {
-		add(filepath.Join(home, ".local/state/forkd"))
+		all = append(all, filepath.Join(home, ".local/state/forkd"))
 	}
 	if os.Geteuid() != 0 {
-		add("/var/lib/forkd") // of units with User=
+		all = append(all, system) // of units with User=
 	}
 	return all
 }

@@ -199,38 +199,3 @@ func descriptors(t *testing.T) int {
 	}
 	return len(list)
 }
-
-// A reporter of a real Redis comes, sees it stop and go on, and leaves.
-func TestReporterOnRedis(t *testing.T) {
-	s := Settings{URL: redisServer(t), HostID: "web-1", Interval: redisconfig.MinInterval, Control: true}
-	w := wired(t, s.URL)
-	source := newApp(4)
-	source.happen(3)
-	r, err := Start(s, App{Name: "shop", Boot: "a"}, source, slog.New(slog.DiscardHandler), func(control.Redis) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wait := func(what string, there func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !there(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("no %s: %+v", what, r.Health())
-			}
-		}
-	}
-	wait("report", func() bool { return r.Health().State == control.RedisUp && w.there(t.Context()) })
-	if err := w.client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err(); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.client.FlushAll(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.client.ScriptFlush(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	wait("report after everything was lost", func() bool { return w.there(t.Context()) })
-	r.Close(t.Context(), true)
-	if w.there(t.Context()) {
-		t.Error("the host is still there")
-	}
-}

@@ -95,30 +95,6 @@ func TestRealSingle(t *testing.T) {
 	}
 }
 
-// What is not known is not there.
-func TestRealUnknownFigures(t *testing.T) {
-	t.Parallel()
-	s := start(t, options{})
-	a := newApp("b1", 1)
-	w := a.status.Slots[0].Workers[0]
-	w.Accepted, w.Queue, w.CPUPercent = nil, nil, nil
-	a.status.Slots[0].Workers[0] = w
-	a.status.Totals = control.Sum(a.status.Slots)
-	r := startReport(t, a, fleet.Settings{URL: "redis://" + s.address})
-	hash := r.seen(t, s)
-	for _, field := range []string{"capacity", "accepted", "queue", "cpu_percent"} {
-		if value, is := hash[field]; is {
-			t.Errorf("%s is said to be %q", field, value)
-		}
-	}
-	if n := s.do("EXISTS", "forkd:{shop}:load"); n != int64(0) {
-		t.Error("a host of unknown capacity has a load")
-	}
-	if !strings.Contains(hash["workers"], `"accepted":[null]`) {
-		t.Errorf("workers: %s", hash["workers"])
-	}
-}
-
 func TestRealSocket(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{socket: true})
@@ -230,43 +206,6 @@ func order(t testing.TB, s *server, host, id, op, args string) {
 	t.Helper()
 	expires := time.UnixMilli(s.now()).Add(time.Minute).UTC().Format(time.RFC3339Nano)
 	s.do("RPUSH", "forkd:{shop}:cmd:"+host, fmt.Sprintf(`{"id":%q,"op":%q,"args":%s,"expires_at":%q}`, id, op, args, expires))
-}
-
-// Two hosts of one name both say so, and when one has left the other has its
-// report whole.
-func TestRealTwins(t *testing.T) {
-	t.Parallel()
-	s := start(t, options{})
-	settings := fleet.Settings{URL: "redis://" + s.address, TTL: time.Second}
-	one := startReport(t, newApp("b1", 1), settings)
-	one.seen(t, s)
-	two := startReport(t, newApp("b2", 1), settings)
-	for _, r := range []*report{one, two} {
-		until(t, "a report that knows its twin", func() error {
-			h := r.Health()
-			if !h.Twin || !strings.Contains(h.Error, "web-1") || !strings.Contains(h.Error, "host_id") {
-				return fmt.Errorf("%+v", h)
-			}
-			return nil
-		})
-	}
-	until(t, "a hash that names a twin", func() error {
-		hash := s.hash(one.key())
-		if hash["twin"] == "" || hash["twin"] == hash["boot"] {
-			return fmt.Errorf("twin %q, boot %q", hash["twin"], hash["boot"])
-		}
-		return nil
-	})
-	two.leave(t)
-	until(t, "a report that has no twin any more", func() error {
-		if h := one.Health(); h.Twin || h.Error != "" || h.State != control.RedisUp {
-			return fmt.Errorf("%+v", h)
-		}
-		return nil
-	})
-	if hash := one.seen(t, s); hash["twin"] != "" {
-		t.Errorf("the hash names twin %q", hash["twin"])
-	}
 }
 
 // Commands come in their order, once each, and what can't be obeyed goes away

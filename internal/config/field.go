@@ -283,12 +283,12 @@ func (d *draft) source(at origin) string {
 	return "command line"
 }
 
-// CommandLine quotes words with spaces, quotes or backslashes, and empty ones.
+// CommandLine quotes words with spaces or special characters, and empty ones.
 func CommandLine(command []string) string {
 	words := slices.Clone(command)
 	for i, word := range words {
-		if word == "" || strings.ContainsAny(word, " \t\n'\"\\") {
-			words[i] = strconv.Quote(word)
+		if quoted := strconv.Quote(word); word == "" || strings.ContainsAny(word, ` '"`) || quoted != `"`+word+`"` {
+			words[i] = quoted
 		}
 	}
 	return strings.Join(words, " ")

@@ -37,6 +37,7 @@ func (e *executor) snapshot(v pool.View) snapshot {
 		HostDraining: v.Draining,
 		ReloadError:  e.reloadFailed,
 		Fallback:     e.fallback.from,
+		FallsBack:    v.FallsBack,
 		DirectoryNow: e.fallback.moved,
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
 		Leftovers:    append([]control.Leftover{}, e.listDaemons()...),

@@ -166,7 +166,8 @@ func launch(words []string) (*launched, error) {
 	return m, nil
 }
 
-// A start in which no worker has been ready after so many ends is given up.
+// hopeless is how many ends without a worker ready, or twice the workers if that is more,
+// show that a start comes to nothing.
 const hopeless = 6
 
 // await shows progress until the workers are ready. A start that comes to nothing is undone.
@@ -175,6 +176,7 @@ func (m *launched) await(ctx context.Context, std stdio, at control.Location) er
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
 	shown := ""
+	before := 0 // the restarts of a release that another one takes the place of
 	for {
 		select {
 		case err := <-m.ended:
@@ -190,6 +192,9 @@ func (m *launched) await(ctx context.Context, std stdio, at control.Location) er
 		m.noteFailure(ctx, client, &app)
 		client.Close()
 		t := &app.Totals
+		if app.FallsBack {
+			before = t.Restarts
+		}
 		switch text := fmt.Sprintf("%s: %d of %d ready", name, t.Ready, t.Wanted); {
 		case app.State != control.StateStarting && app.AllReady():
 			fmt.Fprintf(std.out, "%s: ready, after %.1fs\n", name, time.Since(began).Seconds())
@@ -197,7 +202,7 @@ func (m *launched) await(ctx context.Context, std stdio, at control.Location) er
 		case app.State == control.StateReady: // after ready.timeout, with some
 			_ = printStatus(ctx, std, at.Path(), false)
 			return fmt.Errorf("%s serves with %d of %d workers: forkd describe %s says why", name, t.Ready, t.Wanted, name)
-		case t.Ready == 0 && t.Restarts >= hopeless-1 && m.failed != nil:
+		case t.Ready == 0 && t.Restarts-before >= max(hopeless-1, 2*t.Wanted) && m.failed != nil:
 			return m.undo(std, name, "no worker gets ready")
 		case text != shown:
 			fmt.Fprintln(std.out, text)

@@ -24,6 +24,7 @@ type App struct {
 	ReloadError  *Failure   `json:"reload_error"`  // null: the configuration was good when it was last read
 	Fallback     *Fallback  `json:"fallback"`      // null: the app runs its present release
 	DirectoryNow string     `json:"directory_now"` // where the configured directory leads now, while workers of another fail; "": they do not, or there
+	FallsBack    bool       `json:"falls_back"`    // it starts, and the release that served last will run if nothing of the present one gets ready
 	Redis        *Redis     `json:"redis"`         // null: not configured
 	Slots        []Slot     `json:"slots"`
 	Leftovers    []Leftover `json:"leftovers"` // processes in no worker's session

@@ -8,6 +8,7 @@ type View struct {
 	Up         bool   // it has come up once
 	Stopping   bool   // or about to be
 	Draining   bool   // the host is advertised as draining
+	FallsBack  bool   // at the start, to the release that served last, if nothing of this one gets ready
 	Generation int
 	Wanted     int // slots
 	Ready      int // of these, with a ready worker
@@ -34,7 +35,7 @@ func (p *Pool) View() View {
 
 // Summary is a View without Slots, which costs little.
 func (p *Pool) Summary() View {
-	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, Generation: max(1, p.current), Wanted: p.wanted}
+	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, FallsBack: !p.up && (p.fallback.ready || p.fallback.to != 0), Generation: max(1, p.current), Wanted: p.wanted}
 	if p.roll != nil {
 		m := p.rollProgress()
 		v.Roll = &m

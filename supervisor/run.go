@@ -174,25 +174,20 @@ func (o *opened) serveControl(l *loop) func() {
 		b.elsewhere = elsewhere()
 	}
 	var servers sync.WaitGroup
-	if o.health != nil {
+	serve := func(what string, f func() error) {
 		servers.Go(func() {
-			if err := control.ServeHealth(ctx, o.health, b); err != nil {
-				o.log.Error("the health check has failed", "why", err)
+			if err := f(); err != nil {
+				o.log.Error(what+" has failed", "why", err)
 			}
 		})
+	}
+	if o.health != nil {
+		serve("the health check", func() error { return control.ServeHealth(ctx, o.health, b) })
 	}
 	if o.balancer != nil {
-		servers.Go(func() {
-			if err := control.ServeAgentCheck(ctx, o.balancer, b); err != nil {
-				o.log.Error("the agent check has failed", "why", err)
-			}
-		})
+		serve("the agent check", func() error { return control.ServeAgentCheck(ctx, o.balancer, b) })
 	}
-	servers.Go(func() {
-		if err := control.Serve(ctx, o.dir, b, o.cfg.ControlGroup); err != nil {
-			o.log.Error("the control socket has failed", "why", err)
-		}
-	})
+	serve("the control socket", func() error { return control.Serve(ctx, o.dir, b, o.cfg.ControlGroup) })
 	return func() {
 		cancel()
 		servers.Wait()

@@ -404,100 +404,6 @@ func TestRollReplacesEveryWorkerAndLeaksNothing(t *testing.T) {
 	}
 }
 
-func TestReplacedExecutableIsRolledBack(t *testing.T) {
-	cfg := config(t, "pid")
-	good := cfg.Command[0]
-	program := filepath.Join(t.TempDir(), "server")
-	install := func(source string) {
-		t.Helper()
-		data, err := os.ReadFile(source)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(program+".new", data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(program+".new", program); err != nil {
-			t.Fatal(err)
-		}
-	}
-	install(good)
-	cfg.Command[0] = program
-	a := start(t, cfg)
-	first := a.ready(2)
-
-	install("/bin/false")
-	a.signal(syscall.SIGUSR2)
-	eventually(t, "the roll to fail", func() bool {
-		app, err := a.status()
-		return err == nil && app.LastRoll != nil && app.LastRoll.Result == "rolled_back"
-	})
-	if app := a.ready(2); !slices.Equal(pids(app), pids(first)) || app.Generation != 1 {
-		t.Errorf("workers %v of generation %d, want %v of 1: they never stopped serving", pids(app), app.Generation, pids(first))
-	}
-
-	// A crash brings back the old program, although another stands in its place.
-	if err := syscall.Kill(pids(first)[0], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "a new worker of generation 1", func() bool {
-		app, err := a.status()
-		return err == nil && app.Totals.Ready == 2 && app.Totals.Restarts == 1 && app.Generation == 1
-	})
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
-}
-
-func TestOldReleaseIsFoundBehindASwitchedSymlink(t *testing.T) {
-	root := t.TempDir()
-	for release, script := range map[string]string{"1": "exec %s worker pid", "2": "exit 9"} {
-		dir := filepath.Join(root, "releases", release)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		cfg := config(t, "pid")
-		script = "#!/bin/sh\necho release $(basename $(pwd -P))\n" + strings.ReplaceAll(script, "%s", cfg.Command[0]) + "\n"
-		if err := os.WriteFile(filepath.Join(dir, "server"), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	current := filepath.Join(root, "current")
-	point := func(release string) {
-		t.Helper()
-		if err := os.Symlink(filepath.Join("releases", release), current+".new"); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(current+".new", current); err != nil {
-			t.Fatal(err)
-		}
-	}
-	point("1")
-	cfg := config(t, "pid")
-	cfg.Directory = current
-	cfg.Command = []string{"./server"}
-	a := start(t, cfg)
-	first := a.ready(2)
-
-	point("2")
-	a.signal(syscall.SIGUSR2)
-	eventually(t, "the roll to fail", func() bool {
-		app, err := a.status()
-		return err == nil && app.LastRoll != nil && app.LastRoll.Result == "rolled_back"
-	})
-	eventually(t, "a line of the new release", func() bool { return strings.Contains(a.output(), "release 2\n") })
-	if err := syscall.Kill(pids(first)[1], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the old release a third time", func() bool { return strings.Count(a.output(), "release 1\n") == 3 })
-	a.ready(2)
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
-}
-
 func TestWhatADeadWorkerLeavesIsEnded(t *testing.T) {
 	cfg := config(t, "children")
 	cfg.Workers = 1
@@ -540,14 +446,6 @@ func TestWhatADeadWorkerLeavesIsEnded(t *testing.T) {
 	if code := a.exit(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-}
-
-func TestWorkersDrainWhenTheMasterIsKilled(t *testing.T) {
-	a := start(t, config(t, "pid"))
-	workers := pids(a.ready(2))
-	a.signal(syscall.SIGKILL)
-	<-a.ended
-	eventually(t, "the workers to end", func() bool { return !alive(workers[0]) && !alive(workers[1]) })
 }
 
 // What a worker has sent along to the master would hold each close(2) of it for an
@@ -606,17 +504,5 @@ s.send(b"READY=1")`, sockets[0])
 	}
 	if n := strings.Count(a.output(), `why="said READY=1"`); n != 1 { // the log comes beside the status
 		t.Errorf("ready %d times, want once", n)
-	}
-}
-
-func TestCommandThatIsNotThereIsAUsageError(t *testing.T) {
-	cfg := config(t, "pid")
-	cfg.Command = []string{"./no-such-server"}
-	a := start(t, cfg)
-	if code := a.exit(); code != 2 {
-		t.Errorf("exit code %d, want 2", code)
-	}
-	if out := a.output(); strings.Count(out, "\n") != 1 || !strings.Contains(out, "no-such-server") {
-		t.Errorf("said %q, want one line that names the command", out)
 	}
 }

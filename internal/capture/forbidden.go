@@ -31,27 +31,19 @@ func Forbidden(uid int) string {
 	return procfs.NoAccess(uid)
 }
 
-// noNotification says why there is no user notification. SECCOMP_ADDFD_FLAG_SETFD is of
-// Linux 5.9.
+// noNotification says why there is no user notification. A kernel that can start workers
+// (close_range(2) with CLOSE_RANGE_CLOEXEC, Linux 5.11) has SECCOMP_ADDFD_FLAG_SETFD.
 func noNotification() string {
-	const least = "Linux 5.9 or later is needed"
 	action := uint32(unix.SECCOMP_RET_USER_NOTIF)
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
 	switch errno {
 	case 0:
+		return ""
 	case unix.EOPNOTSUPP, unix.EINVAL:
-		return "this kernel has no seccomp user notification: " + least
+		return "this kernel has no seccomp user notification"
 	default:
 		return fmt.Sprintf("seccomp(2) fails (%v): %s", errno, profile)
 	}
-	var name unix.Utsname
-	var major, minor int
-	_ = unix.Uname(&name) // fails for no pointer of Go's
-	release := unix.ByteSliceToString(name.Release[:])
-	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n == 2 && (major < 5 || major == 5 && minor < 9) {
-		return fmt.Sprintf("this kernel is Linux %s: %s", release, least)
-	}
-	return ""
 }
 
 // profile is what to grant where a call fails that any process may make of itself.

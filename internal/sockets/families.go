@@ -111,7 +111,9 @@ func (l *ListenerSet) Take(slot, listener int, p Program, by any) (int, error) {
 			s.bound = append(s.bound, b)
 		}
 	}
-	e.take(b)
+	at := slices.IndexFunc(e.families, func(f family) bool { return f.boundAddress == b })
+	e.families[at].taken = true
+	e.passTaken()
 	s.busy[slot] = true // Files is not called where listeners are learned
 	if b.takers.add(by, taker{slot, l}) {
 		if err := b.mode.steer(); err != nil {
@@ -145,12 +147,11 @@ func (l *ListenerSet) familyOf(e *served, p Program) *boundAddress {
 	return b
 }
 
-// take notes that a program has the family. The first one that is taken is passed to the
-// next workers.
-func (e *served) take(b *boundAddress) {
-	at := slices.IndexFunc(e.families, func(f family) bool { return f.boundAddress == b })
-	e.families[at].taken = true
-	if !e.families[0].taken {
+// passTaken has a family that a program has taken, if there is one, be the first: it is passed
+// to the next workers.
+func (e *served) passTaken() {
+	at := slices.IndexFunc(e.families, func(f family) bool { return f.taken })
+	if at > 0 {
 		e.families[0], e.families[at] = e.families[at], e.families[0]
 	}
 }
@@ -229,53 +230,35 @@ func (e *served) socketsOf(slot int) iter.Seq[*socket] {
 // would accept it, and a client that is refused can try the other family. One that another
 // set has stays until that is released. Called when a worker of the set is ready.
 func (l *ListenerSet) Settle() {
-	var dropped []*boundAddress
-	for _, e := range l.served {
-		if !e.families[0].taken {
-			continue
-		}
-		for _, f := range e.families {
-			if !f.taken {
-				dropped = append(dropped, f.boundAddress)
-			}
-		}
-		e.families = filter(e.families, func(f family) bool { return f.taken })
-	}
-	l.drop(dropped, true)
+	l.retain(true, func(e *served, f family) bool { return f.taken || !e.families[0].taken })
 }
 
 // Unlearn drops the learned listeners of which no program of the set has taken a socket, and
 // returns them: they end with the last worker that has one. Called when all workers of the
 // set are ready.
 func (l *ListenerSet) Unlearn() (unused []Listener) {
-	return l.dropLearned(func(f family) bool { return f.taken })
+	return l.retain(false, func(e *served, f family) bool { return f.taken || !e.asked.Learned })
 }
 
-// dropLearned drops the addresses of learned listeners that are not kept, and returns the
-// listeners that have none left.
-func (l *ListenerSet) dropLearned(keep func(family) bool) (unused []Listener) {
+// retain gives up the families that are not kept, unless another set has them; end: for every
+// holder of their sockets. It returns the listeners that have none left.
+func (l *ListenerSet) retain(end bool, keep func(*served, family) bool) (unused []Listener) {
 	var dropped []*boundAddress
 	l.served = filter(l.served, func(e *served) bool {
-		if !e.asked.Learned {
-			return true
-		}
-		for _, f := range e.families {
-			if !keep(f) {
+		kept := filter(e.families, func(f family) bool {
+			stays := keep(e, f)
+			if !stays {
 				dropped = append(dropped, f.boundAddress)
 			}
-		}
-		if e.families = filter(e.families, keep); len(e.families) == 0 {
+			return stays
+		})
+		if e.families = kept; len(kept) == 0 {
 			unused = append(unused, e.asked)
+			return false
 		}
-		return len(e.families) > 0
+		e.passTaken()
+		return true
 	})
-	l.drop(dropped, false)
-	return unused
-}
-
-// drop gives up addresses that the set has no more, unless another has. end: for every
-// holder of their sockets.
-func (l *ListenerSet) drop(dropped []*boundAddress, end bool) {
 	for _, b := range dropped {
 		if slices.ContainsFunc(l.set.sets, func(other *ListenerSet) bool { return other.has(b) }) {
 			_ = b.mode.steer() // the next one reports an error
@@ -287,6 +270,7 @@ func (l *ListenerSet) drop(dropped []*boundAddress, end bool) {
 	if len(dropped) > 0 {
 		l.set.store(l.set.bound)
 	}
+	return unused
 }
 
 // deserted reports whether no slot serves the address any more, while some serve the same

@@ -98,14 +98,8 @@ func (m *socket) examine(closer *closing.Closer) (what string, listens bool) {
 		return "no open descriptor", false
 	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
 		return kindOf(stat.Mode & unix.S_IFMT), false
-	case inet && kind == unix.SOCK_DGRAM:
-		return "a UDP socket", false
-	case !inet && domain != unix.AF_UNIX:
-		return fmt.Sprintf("a socket of address family %d", domain), false
-	case kind != unix.SOCK_STREAM:
-		return "a unix socket, and no stream", false
-	case inet && option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP:
-		return "a stream socket, and not TCP (SocketProtocol= of a socket unit)", false
+	case kind != unix.SOCK_STREAM, !inet && domain != unix.AF_UNIX, inet && option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP:
+		return "a socket of another kind (ListenDatagram= and SocketProtocol= make such)", false
 	}
 	if listens = option(unix.SO_ACCEPTCONN) == 1; !listens {
 		if _, err := unix.Getpeername(m.fd); err == nil {

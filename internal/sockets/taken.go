@@ -166,8 +166,11 @@ func (s *Set) abandoned() (gone []Listener) {
 		})
 	})
 	for _, l := range s.sets {
-		gone = append(gone, l.dropLearned(func(f family) bool { return !slices.Contains(deserted, f.boundAddress) })...)
-		l.forsake()
+		gone = append(gone, l.retain(false, func(e *served, f family) bool { return !e.asked.Learned || !slices.Contains(deserted, f.boundAddress) })...)
+		l.retain(true, func(e *served, f family) bool {
+			another := slices.ContainsFunc(e.families, func(f family) bool { return f.taken && !f.takers.deserted() })
+			return !another || !f.taken || !f.takers.deserted()
+		})
 	}
 	var names []string // one that several sets had is told of once
 	return filter(gone, func(l Listener) bool {
@@ -175,25 +178,4 @@ func (s *Set) abandoned() (gone []Listener) {
 		names = append(names, l.Name)
 		return !told && !slices.ContainsFunc(s.sets, func(other *ListenerSet) bool { return other.HasLearned(l) })
 	})
-}
-
-// forsake ends the families of its listeners that programs had taken and none has any more,
-// where one has another.
-func (l *ListenerSet) forsake() {
-	var dropped []*boundAddress
-	for _, e := range l.served {
-		kept := filter(e.families, func(f family) bool { return !f.taken || !f.takers.deserted() })
-		first := slices.IndexFunc(kept, func(f family) bool { return f.taken })
-		if first < 0 || len(kept) == len(e.families) {
-			continue
-		}
-		for _, f := range e.families {
-			if f.taken && f.takers.deserted() {
-				dropped = append(dropped, f.boundAddress)
-			}
-		}
-		kept[0], kept[first] = kept[first], kept[0]
-		e.families = kept
-	}
-	l.drop(dropped, true)
 }

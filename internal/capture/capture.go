@@ -63,8 +63,6 @@ type Listener struct {
 	file   *os.File
 	raw    syscall.RawConn
 	closer closing.Closer // of copies, which can linger when the process has closed its own
-	closed chan struct{}
-	once   sync.Once
 
 	netns  uint64 // cookie of this process's network namespace; 0: the kernel has none
 	rate   int    // maxRate
@@ -76,23 +74,14 @@ func New(fd int) *Listener {
 	_ = unix.SetNonblock(fd, true) // for Go's poller
 	file := os.NewFile(uintptr(fd), "seccomp")
 	raw, _ := file.SyscallConn() // fails only for nil
-	return &Listener{file: file, raw: raw, closed: make(chan struct{}), netns: ownNetns(), rate: maxRate, thread: unix.PIDFD_THREAD}
-}
-
-// Close ends Serve. Without a listener bind(2) and listen(2) of the processes fail with
-// ENOSYS, those that wait too.
-func (l *Listener) Close() {
-	l.once.Do(func() {
-		close(l.closed)
-		l.file.Close()
-	})
+	return &Listener{file: file, raw: raw, netns: ownNetns(), rate: maxRate, thread: unix.PIDFD_THREAD}
 }
 
 // Serve answers all calls, with handle those that the caller may want to decide about. It
 // returns when no process has the filter any more, and all handlers have returned. The
 // Listener is closed then. handle runs on goroutines of its own, and may wait.
 func (l *Listener) Serve(handle func(Call) Answer) {
-	defer l.Close()
+	defer l.file.Close()
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	places := make(chan struct{}, maxHandled)
@@ -117,7 +106,7 @@ func (l *Listener) Serve(handle func(Call) Answer) {
 			l.discard(s.Socket)
 			l.pass(n)
 		}
-		pace.Rest(rate.Take(cost, time.Now()), l.closed)
+		time.Sleep(rate.Take(cost, time.Now()))
 	}
 }
 

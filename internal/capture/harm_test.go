@@ -169,23 +169,6 @@ func TestKilledWhileItWaits(t *testing.T) {
 	receive(t, w.served, "Serve's end")
 }
 
-// A master that dies closes its listeners.
-func TestClosedWhileItWaits(t *testing.T) {
-	c := children(t)
-	entered, release := make(chan struct{}), make(chan struct{})
-	w := start(t, c, program(t, "one", "127.9.8.7:4321"), func(Call) Answer {
-		close(entered)
-		<-release
-		return Answer{Handled: true, Socket: -1}
-	})
-	receive(t, entered, "the handler")
-	w.listener.Close()
-	w.listener.Close() // does nothing
-	expect(t, "bind, listen", w.line(t), "<nil> function not implemented function not implemented")
-	close(release)
-	receive(t, w.served, "Serve's end")
-}
-
 // What a process has opened at the number meanwhile stays its own.
 func TestReplacedDescriptor(t *testing.T) {
 	c := children(t)

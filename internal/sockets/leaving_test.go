@@ -1,10 +1,7 @@
 package sockets
 
 import (
-	"math/rand/v2"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,105 +78,4 @@ func helpHalfOpen() error {
 	defer s.Close()
 	_, err = s.Leave(1).HalfOpen()
 	return err
-}
-
-// Scaling from 6 to 2 and back, under a load of one connection per request: no
-// connection fails.
-func TestScaleUnderLoad(t *testing.T) {
-	sameFiles(t)
-	const most, least, cycles, clients = 6, 2, 6, 8
-	s := open(t, most, tcp("http", "127.0.0.1", 0))
-	address := loopback(s.port("http"))
-	stops := make([]int, most)
-	serving := make([]sync.WaitGroup, most)
-	start := func(slot int) {
-		files, err := s.files(slot)
-		check(t, err)
-		stops[slot], err = unix.Eventfd(0, unix.EFD_CLOEXEC)
-		check(t, err)
-		fd, stop := dup(t, files[0]), stops[slot] // a worker has a copy
-		serving[slot].Go(func() {
-			defer unix.Close(stop)
-			defer unix.Close(fd)
-			if err := serve(fd, stop, byte(slot)); err != nil {
-				t.Errorf("slot %d: %v", slot, err)
-			}
-		})
-	}
-	finish := func(slot int) {
-		_, err := unix.Write(stops[slot], []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		check(t, err)
-		serving[slot].Wait()
-	}
-	for slot := range most {
-		start(slot)
-	}
-	var load sync.WaitGroup
-	var served, failed atomic.Int64
-	done, tick := make(chan struct{}), make(chan struct{}, 1)
-	for range clients {
-		load.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				if _, err := ask(address); err != nil {
-					failed.Add(1)
-					t.Errorf("a connection failed: %v", err)
-				}
-				served.Add(1)
-				select {
-				case tick <- struct{}{}:
-				default:
-				}
-			}
-		})
-	}
-	accept := slices.Repeat([]bool{true}, most)
-	accepting := func(slot int, accepts bool) {
-		accept[slot] = accepts
-		check(t, s.steer(accept...))
-	}
-	more := func(n int64) {
-		for until := served.Load() + n; served.Load() < until; {
-			<-tick
-		}
-	}
-	random := rand.New(rand.NewPCG(7, 8))
-	for range cycles {
-		more(300)
-		gone := random.Perm(most)[least:] // any of them, so that the order is no longer the first one
-		for _, slot := range gone {
-			accepting(slot, false)
-			more(20) // forkd waits a second here
-			leaving := s.Leave(slot)
-			deadline := time.Now().Add(waitTimeout)
-			for {
-				half, err := leaving.HalfOpen()
-				check(t, err)
-				waiting, known := s.Queue(slot)
-				if !half && known && waiting == 0 {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatal("the slot does not become empty")
-				}
-			}
-			finish(slot)
-			check(t, s.CloseSlot(slot))
-		}
-		more(100)
-		for _, slot := range gone {
-			start(slot)
-			accepting(slot, true)
-		}
-	}
-	close(done)
-	load.Wait()
-	for slot := range most {
-		finish(slot)
-	}
-	t.Logf("%d connections, %d failed", served.Load(), failed.Load())
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +99,35 @@ func TestQuietStatusIsOnlyAnExitCode(t *testing.T) {
 		if code, out, err := forkd(t, "status", "-q", name); code != want || out+err != "" {
 			t.Errorf("%s: exit %d, %q, %q; want %d and silence", name, code, out, err, want)
 		}
+	}
+}
+
+// However many apps hang: one that answers is not behind them.
+func TestManyAppsHang(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 5 * parallelRead {
+		app := fmt.Sprintf("%s/%c%02d", dir, "az"[i%2], i) // it is between them
+		if err := os.Mkdir(app, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		hung, err := net.Listen("unix", app+"/control.sock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hung.Close()
+	}
+	pretend(t, dir, "well", made{app: shop(slot(0, busy(812, 1, control.StateReady, time.Minute)))})
+	s, err := ask(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.end()
+	well := slices.IndexFunc(s.apps, func(a appStatus) bool { return a.at.Name == "well" })
+	for s.apps[well].late {
+		s.wait(10 * time.Millisecond)
+	}
+	if err := s.apps[well].err; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -23,7 +23,8 @@ type appStatus struct {
 // The bounds of a query of many apps: some may be another user's, slow or large.
 const (
 	queryTimeout  = 10 * time.Second
-	parallelQuery = 16
+	parallelQuery = 256 // with two descriptors each
+	parallelRead  = 16  // of answers of a few megabytes, at most
 )
 
 // lateAfter is how long an app that does not answer is waited for without a word.
@@ -60,7 +61,7 @@ func ask(ctx context.Context, name string) (*survey, error) {
 	}
 	ctx, s.end = context.WithTimeout(ctx, queryTimeout)
 	s.answers = make(chan answer, len(found))
-	room := make(chan struct{}, parallelQuery)
+	room, reading := make(chan struct{}, parallelQuery), make(chan struct{}, parallelRead)
 	named := map[string]int{}
 	for _, at := range found {
 		named[at.Name]++
@@ -73,7 +74,7 @@ func ask(ctx context.Context, name string) (*survey, error) {
 		s.apps = append(s.apps, appStatus{at: at, title: title, late: true, err: &control.NoAnswerError{App: at.Name, Why: fmt.Sprintf("nothing within %v", lateAfter)}})
 		go func() {
 			room <- struct{}{}
-			s.answers <- answer{i, queryApp(ctx, at)}
+			s.answers <- answer{i, queryApp(ctx, at, reading)}
 			<-room
 		}()
 	}
@@ -136,12 +137,13 @@ func glance(ctx context.Context, name string) ([]appStatus, control.Survey, erro
 	return slices.DeleteFunc(s.apps, func(a appStatus) bool { return s.all && is[*control.NoAppError](a.err) }), s.there, nil
 }
 
-func queryApp(ctx context.Context, at control.Location) appStatus {
+func queryApp(ctx context.Context, at control.Location, reading chan struct{}) appStatus {
 	client, err := control.Connect(at)
 	if err != nil {
 		return appStatus{at: at, err: err}
 	}
 	defer client.Close()
+	client.ReadIn(reading)
 	app, err := client.Status(ctx)
 	return appStatus{at: at, app: app, foreign: client.Foreign(), err: err}
 }

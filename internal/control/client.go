@@ -26,6 +26,7 @@ type Client struct {
 	uid   uint32
 	pidfd int           // -1: the master can't be seen from this pid namespace
 	wait  time.Duration // for an answer, unless it is a reload's that is waited for
+	room  chan struct{} // of ReadIn
 
 	first     atomic.Pointer[closing.Conn] // by Connect, for the first request
 	connected time.Time
@@ -102,6 +103,10 @@ func (c *Client) Close() {
 	unix.Close(c.pidfd) // or nothing
 	c.pidfd = -1
 }
+
+// ReadIn has as many clients at a time read an answer as the channel has room for: an answer
+// may be large, and a client that waits for one takes no room.
+func (c *Client) ReadIn(room chan struct{}) { c.room = room }
 
 // At returns where the app is.
 func (c *Client) At() Location { return c.at }
@@ -228,6 +233,10 @@ func (c *Client) exchange(request *http.Request, answer any) (http.Header, error
 		return nil, c.translateError(err)
 	}
 	defer response.Body.Close()
+	if c.room != nil {
+		c.room <- struct{}{} // each reader has c.wait
+		defer func() { <-c.room }()
+	}
 	return response.Header, c.readAnswer(response, answer)
 }
 

@@ -25,7 +25,9 @@ func (w *Worker) Listen(name, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, name, err)
 	}
-	return w.track(ln), nil
+	l := w.track(ln)
+	l.inheritKeepAlive()
+	return l, nil
 }
 
 func (w *Worker) listen(name, address string) (net.Listener, error) {

@@ -28,8 +28,9 @@ type listener struct {
 	conns list.List     // of *conn, oldest first
 	empty chan struct{} // one token whenever the last connection closes
 
-	deferred   atomic.Bool // see AwaitData
-	emptyPolls int         // see hasSilentClients
+	deferred   atomic.Bool  // see AwaitData
+	emptyPolls int          // see hasSilentClients
+	queued     atomic.Int64 // see inheritKeepAlive
 
 	answer func(net.Conn) // answers connections over the worker's limit; nil: there is no limit
 
@@ -73,6 +74,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		nc, err := l.Listener.Accept()
 		switch {
 		case err == nil:
+			l.keepAlive(nc)
 			if kept := l.keep(nc); kept != nil {
 				return kept, nil
 			}

@@ -12,14 +12,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/forkd/forkd/internal/advise"
-	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 //go:embed leader.lua
 var leaderSource string
-
-//go:embed order.lua
-var orderSource string
 
 // ErrNotLeader is of what only the leader may do.
 var ErrNotLeader = errors.New("another one leads now")
@@ -30,10 +26,10 @@ var ErrNotLeader = errors.New("another one leads now")
 // one. It must look every few seconds to stay the leader. Not for concurrent use, but for
 // Send and Leads.
 type Advisor struct {
-	reader        *Reader
-	app, id       string
-	policy        advise.Policy
-	leader, order *redis.Script
+	reader  *Reader
+	app, id string
+	policy  advise.Policy
+	leader  *redis.Script
 
 	token  string // of the leader; "": another one leads, or nobody
 	until  time.Time
@@ -44,10 +40,7 @@ type Advisor struct {
 // Advisor makes an adviser on an app. id says in Redis and to the others who it is: unique,
 // at most 256 bytes, printable. The Reader must not read from replicas.
 func (r *Reader) Advisor(app, id string, p advise.Policy) *Advisor {
-	return &Advisor{
-		reader: r, app: app, id: id, policy: p,
-		leader: redis.NewScript(leaderSource), order: redis.NewScript(orderSource),
-	}
+	return &Advisor{reader: r, app: app, id: id, policy: p, leader: redis.NewScript(leaderSource)}
 }
 
 // Leads reports whether it led at its last look, and for how long it may be sure of it
@@ -208,23 +201,5 @@ func (a *Advisor) run(ctx context.Context, what string, more ...any) ([]string, 
 // Send appends a command to the list of a host as the leader. [ErrNotLeader]: another one
 // leads, and nothing was sent.
 func (a *Advisor) Send(ctx context.Context, host string, c Command) error {
-	if err := redisconfig.CheckHost(host); err != nil {
-		return err
-	}
-	text, err := c.text()
-	if err != nil {
-		return err
-	}
-	k := keys{a.app}
-	answer, err := a.order.Run(ctx, a.reader.client, []string{k.leader(), k.commands(host)},
-		a.token+" "+a.id, text, c.ExpiresAt.UnixMilli(), commandKept.Milliseconds(), maxWaiting).Text()
-	switch {
-	case err != nil:
-		return fmt.Errorf("cannot write %s: %w", k.commands(host), err)
-	case answer == "leader":
-		return ErrNotLeader
-	case answer != "":
-		return tooMany(host, maxWaiting)
-	}
-	return nil
+	return a.reader.order(ctx, a.app, host, a.token+" "+a.id, c)
 }

@@ -3,7 +3,9 @@ package fleet
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +25,14 @@ const (
 // has expired by Redis's clock, or that 64 are waiting. Only a host with
 // redis.control executes commands. The Reader must not read from replicas.
 func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
+	return r.order(ctx, app, host, "", c)
+}
+
+//go:embed order.lua
+var orderSource string
+
+// order is Send, with a value that the leader's key must have; "": whatever it has.
+func (r *Reader) order(ctx context.Context, app, host, leader string, c Command) error {
 	if err := cmp.Or(CheckApp(app), redisconfig.CheckHost(host)); err != nil {
 		return err
 	}
@@ -30,36 +40,18 @@ func (r *Reader) Send(ctx context.Context, app, host string, c Command) error {
 	if err != nil {
 		return err
 	}
-	key := keys{app}.commands(host)
-	waiting, err := r.client.LLen(ctx, key).Result()
-	if err != nil {
-		return fmt.Errorf("cannot read %s: %w", key, err)
-	}
-	if waiting >= maxWaiting {
-		return tooMany(host, waiting)
-	}
-	now, err := r.clock(ctx, key)
-	if err != nil {
-		return err
-	}
-	if !c.ExpiresAt.After(now) {
-		return fmt.Errorf("the command has expired already, by Redis's clock: %s ago", now.Sub(c.ExpiresAt).Round(time.Millisecond))
-	}
-	left, err := r.client.PTTL(ctx, key).Result()
-	if err != nil {
-		return fmt.Errorf("cannot read %s: %w", key, err)
-	}
-	expires := c.ExpiresAt.Add(commandKept)
-	if earlier := now.Add(left); left > 0 && earlier.After(expires) {
-		expires = earlier // of a command that expires later than this one
-	}
-	_, err = r.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.RPush(ctx, key, text)
-		p.PExpireAt(ctx, key, expires)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", key, err)
+	k := keys{app}
+	answer, err := redis.NewScript(orderSource).Run(ctx, r.client, []string{k.leader(), k.commands(host)},
+		leader, text, c.ExpiresAt.UnixMilli(), commandKept.Milliseconds(), maxWaiting).Text()
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot write %s: %w", k.commands(host), err)
+	case answer == "leader":
+		return ErrNotLeader
+	case answer == "late":
+		return errors.New("the command has expired already, by Redis's clock")
+	case answer != "":
+		return fmt.Errorf("%s has %d commands waiting, and takes none: is redis.control = true there?", host, maxWaiting)
 	}
 	return nil
 }
@@ -78,8 +70,4 @@ func (c Command) text() (string, error) {
 		return "", fmt.Errorf("the command %w", err)
 	}
 	return string(text), nil
-}
-
-func tooMany(host string, waiting int64) error {
-	return fmt.Errorf("%s has %d commands waiting, and takes none: is redis.control = true there?", host, waiting)
 }

@@ -64,13 +64,6 @@ type Config struct {
 	Reload func() (Config, error) `json:"-"`
 }
 
-// Setting is one key of the configuration, for describe. Variables of env are left out.
-type Setting struct {
-	Key    string // "drain.timeout", "listen.http.address"
-	Value  string
-	Source string // "default", "/etc/forkd/shop.toml:12", "--workers"
-}
-
 // The values of Config.Protocols.
 const (
 	ProtocolSystemd       = "systemd"        // LISTEN_FDS and its companions (sd_listen_fds(3))
@@ -112,6 +105,8 @@ type (
 	Health = pool.Health
 	// Redis is how the app is reported.
 	Redis = redisconfig.Settings
+	// Setting is one key of the configuration, for describe. Variables of env are left out.
+	Setting = control.Setting
 )
 
 // The values of Config.Sockets (docs/contract.md, Data path).

@@ -192,7 +192,7 @@ func (e *executor) description(v pool.View) control.Description {
 		if s.Key == "workers" && v.Wanted != r.cfg.Workers {
 			s.Value, s.Source = strconv.Itoa(v.Wanted), "scaled by hand; "+s.Value+" by "+s.Source
 		}
-		d.Settings = append(d.Settings, control.Setting(s))
+		d.Settings = append(d.Settings, s)
 	}
 	return d
 }

@@ -145,11 +145,9 @@ func (m *masterClient) follow(ctx context.Context) {
 		m.mu.Lock()
 		m.live = false
 		m.mu.Unlock()
-		retry := time.NewTimer(timeout)
 		select {
-		case <-retry.C:
+		case <-time.After(timeout):
 		case <-ctx.Done():
 		}
-		retry.Stop()
 	}
 }

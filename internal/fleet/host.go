@@ -68,7 +68,6 @@ const (
 	mostWord      = 64      // bytes of a worker's state
 	mostAddresses = 64      // of a host
 	mostAddress   = 8 << 10 // bytes of them all
-	mostProblems  = 3       // shown of a host
 	clockSlack    = time.Minute
 )
 
@@ -149,9 +148,6 @@ func parseHost(id string, values []string, now, expires time.Time) Host {
 	default:
 		r.read(values[1:])
 		r.derive(now)
-	}
-	if more := len(r.problems) - mostProblems; more > 0 {
-		r.problems = append(r.problems[:mostProblems], fmt.Sprintf("and %d more", more))
 	}
 	r.Problem = strings.Join(r.problems, "; ")
 	return r.Host
@@ -243,7 +239,7 @@ func (r *report) derive(now time.Time) {
 	at := time.UnixMilli(*r.updated)
 	age := now.Sub(at)
 	if age < -clockSlack {
-		r.bad("updated_at is %s ahead of Redis's clock", roughly(-age))
+		r.bad("updated_at is %s ahead of Redis's clock", (-age).Round(time.Second))
 		return
 	}
 	r.UpdatedAt, r.Age = new(at.UTC()), new(max(age, 0).Seconds())
@@ -292,11 +288,4 @@ func short(s string) string {
 		return fmt.Sprintf("%+q... (%d bytes)", cut(s, most), len(s))
 	}
 	return fmt.Sprintf("%+q", s)
-}
-
-func roughly(d time.Duration) string {
-	if d > 48*time.Hour {
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
-	}
-	return d.Round(time.Second).String()
 }

@@ -114,7 +114,7 @@ func TestHostWrong(t *testing.T) {
 		{"interval_ms", "9007199254740992", "interval_ms 9007199254740992 is not from 100 to 3600000"},
 		{"updated_at", "", "it doesn't say when it was updated"},
 		{"updated_at", "now", `updated_at: "now" is not a whole number from 0 to 2^53`},
-		{"updated_at", fmt.Sprint(noon().AddDate(1, 0, 0).UnixMilli()), "updated_at is 365 days ahead of Redis's clock"},
+		{"updated_at", fmt.Sprint(noon().AddDate(1, 0, 0).UnixMilli()), "updated_at is 8760h0m0s ahead of Redis's clock"},
 		{"updated_at", fmt.Sprint(noon().Add(2 * time.Minute).UnixMilli()), "updated_at is 2m0s ahead of Redis's clock"},
 		{"workers", `{"slot":[1],"state":[]}`, "workers: column state has 0 rows, slot has 1"},
 		{"workers", "x", "workers: no JSON object of columns: invalid character 'x' looking for beginning of value"},
@@ -128,7 +128,7 @@ func TestHostWrong(t *testing.T) {
 		}
 	}
 	h := parseHost("web-1", fields(map[string]string{"connections": "x", "queue": "y", "seq": "z", "boot": "\x1b", "state": "?"}), noon(), noon().Add(time.Second))
-	if !strings.HasSuffix(h.Problem, "; and 2 more") || strings.Count(h.Problem, ";") != 3 {
+	if strings.Count(h.Problem, ";") != 4 {
 		t.Error(h.Problem)
 	}
 }

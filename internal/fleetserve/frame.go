@@ -43,7 +43,7 @@ type head struct {
 	Totals  fleet.Totals       `json:"totals"`
 	Sums    sums               `json:"sums"`
 	Advice  *advise.Advice     `json:"advice,omitempty"`
-	Events  []event            `json:"events,omitempty"`
+	Events  []fleet.Entry      `json:"events,omitempty"`
 	NoEvent string             `json:"no_event,omitempty"` // why events can't be read
 	Hidden  int                `json:"hidden,omitempty"`   // hosts beyond those that are shown
 	Sampled bool               `json:"sampled,omitempty"`
@@ -59,24 +59,13 @@ type sums struct {
 	Moved   *int64 `json:"moved"`
 }
 
-// event is an event as the page shows it.
-type event struct {
-	ID      string    `json:"id"`
-	Time    time.Time `json:"time"`
-	Host    string    `json:"host"`
-	Type    string    `json:"type"`
-	Slot    *int      `json:"slot,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
-	Command string    `json:"command,omitempty"`
-}
-
 // encode writes a frame as an event of SSE, all in one: `event: full` has everything,
 // `event: delta` the hosts that have changed, the events that are new and all the rest.
 // JSON has no line breaks, which would end it.
 func (s *state) encode(f frame) []byte {
 	h := head{
 		common: f.common, Version: s.version, App: s.app, Problem: s.fleet.Problem, At: s.fleet.At, Totals: s.fleet.Totals, Sums: sumUp(s.fleet.Hosts),
-		Hidden: len(s.fleet.Hosts) - len(s.rows), Sampled: f.sampled, Gone: f.gone,
+		Hidden: len(s.fleet.Hosts) - len(s.rows), Events: f.events, Sampled: f.sampled, Gone: f.gone,
 	}
 	if s.err != nil {
 		h.Error = s.err.Error()
@@ -86,9 +75,6 @@ func (s *state) encode(f frame) []byte {
 	}
 	if !s.read.IsZero() {
 		h.Age, h.Advice = new(time.Since(s.read).Seconds()), &s.advice
-	}
-	for _, e := range f.events {
-		h.Events = append(h.Events, event{e.ID, e.Time, e.Host, e.Type, e.Slot, e.Reason, e.Command})
 	}
 	name := "delta"
 	if f.full {

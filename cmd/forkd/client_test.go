@@ -19,16 +19,10 @@ type made struct {
 	control.Backend // nil: what is not below is not asked
 
 	app    control.App
-	looked func() // at each Status; nil: nothing
 	reload func(context.Context) (control.Rolled, error)
 }
 
-func (m made) Status(context.Context) (control.App, error) {
-	if m.looked != nil {
-		m.looked()
-	}
-	return m.app, nil
-}
+func (m made) Status(context.Context) (control.App, error) { return m.app, nil }
 
 func (m made) Reload(ctx context.Context, _ control.Reload) (control.Rolled, error) {
 	return m.reload(ctx)
@@ -154,25 +148,6 @@ func TestTwoAppsOfOneName(t *testing.T) {
 	var list []control.App
 	if err := json.Unmarshal([]byte(out), &list); code != exitDone || err != nil || len(list) != 1 {
 		t.Errorf("exit %d, %v, %s", code, err, out)
-	}
-}
-
-func TestRollThatFailsIsExit1(t *testing.T) {
-	app := shop(slot(0, busy(812, 3, control.StateReady, time.Minute)))
-	app.Roll = &control.Roll{From: 3, To: 4, Phase: "rolling", Of: 1}
-	looks := make(chan struct{}, 100)
-	pretend(t, t.TempDir(), "shop", made{
-		app:    app,
-		looked: func() { looks <- struct{}{} },
-		reload: func(context.Context) (control.Rolled, error) {
-			<-looks
-			<-looks // the first picture has been shown, then
-			return control.Rolled{Generation: 4, Result: "rolled_back", Error: "slot 0: exit status 3", Fault: "program"}, nil
-		},
-	})
-	code, out, err := forkd(t, "reload", "--keep-config", "shop")
-	if code != exitFailed || out != "shop: roll to 4: rolling 0/1\n" || err != "forkd: shop: the new program has failed: slot 0: exit status 3; rolled back: generation 3 serves\n" {
-		t.Errorf("exit %d, %q, %q", code, out, err)
 	}
 }
 

@@ -83,7 +83,7 @@ func TestFleetUsage(t *testing.T) {
 		"fleet nonsense":                                    `unknown command "fleet nonsense": see forkd fleet --help`,
 		"fleet simulate":                                    `unknown command "fleet simulate": see forkd fleet --help`,
 		"fleet statsu":                                      `unknown command "fleet statsu": did you mean forkd fleet status?`,
-		"fleet status a b":                                  "status takes one APP, or none for all: see forkd fleet status --help",
+		"fleet status a b":                                  "wrong number of arguments: write forkd fleet status [APP]",
 		"fleet status --json -w":                            "use only one of --json and --watch: see forkd fleet status --help",
 		"fleet status a/b":                                  `"a/b" is no name of an app: 1 to 48 of A-Z a-z 0-9 . _ -, a letter or digit first`,
 		"fleet events":                                      "wrong number of arguments: write forkd fleet events APP",

@@ -34,12 +34,10 @@ that is not the newest.`,
 		Example: `  forkd fleet status shop
   forkd fleet status shop --workers --watch
   forkd fleet status --json --redis unix:///run/redis/redis.sock`,
+		Args:              between(0, 1),
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case len(args) > 1:
-				return usage("status takes one APP, or none for all: see forkd fleet status --help")
-			case v.json && v.watch:
+			if v.json && v.watch {
 				return usage("use only one of --json and --watch: see forkd fleet status --help")
 			}
 			v.app = strings.Join(args, "")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -148,47 +147,5 @@ func TestCommandsAskAndSay(t *testing.T) {
 		if code != test.code || !strings.HasPrefix(out, test.out) || !strings.HasPrefix(err, test.err) || test.err == "" && err != "" || strings.Join(app.said, "; ") != test.said {
 			t.Errorf("%s: exit %d, %.200q, %q, asked for %q", test.line, code, out, err, app.said)
 		}
-	}
-}
-
-// events -f ends well when the app does, and does not when its master vanishes.
-func TestEventsFollowToTheEnd(t *testing.T) {
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Setenv("FORKD_RUNTIME_DIR", dir)
-	place, err := control.Create("shop", -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer place.Remove()
-	served := make(chan error, 1)
-	go func() { served <- control.Serve(ctx, place, &willing{}, -1) }()
-	out, err := os.Create(dir + "/out")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	ended := make(chan int, 1)
-	go func() {
-		ended <- run(context.Background(), []string{"events", "shop", "-f"}, stdio{out: out, err: out})
-	}()
-	for deadline := time.Now().Add(scriptTimeout); ; time.Sleep(10 * time.Millisecond) {
-		data, err := os.ReadFile(out.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasSuffix(string(data), ": stopped\n") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no end in %q", data)
-		}
-	}
-	cancel()
-	if code := <-ended; code != exitDone {
-		t.Errorf("exit %d", code)
-	}
-	if err := <-served; err != nil {
-		t.Error(err)
 	}
 }

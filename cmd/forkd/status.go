@@ -29,12 +29,10 @@ stopped; for one that is asked for by its name the exit code is 3.
 With -q it prints nothing, and exits 0 when the app is ready, as GET /healthz
 means it (it has come up, does not stop, and the host does not drain), and all
 wanted workers are ready too; else 1; 3 when there is no such app.`,
+		Args:              between(0, 1),
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case len(args) > 1:
-				return usage("status takes one APP, or none for all: see forkd status --help")
-			case asJSON && watching, quiet && (asJSON || watching):
+			if asJSON && watching || quiet && (asJSON || watching) {
 				return usage("use only one of --json, --watch and -q: see forkd status --help")
 			}
 			name := strings.Join(args, "")

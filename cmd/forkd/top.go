@@ -27,11 +27,9 @@ func topCommand(std stdio) *cobra.Command {
   s                sort by the next     l       its newest lines: forkd logs
   r                in reverse           /       filter by app
   q                quit`,
+		Args:              between(0, 1),
 		ValidArgsFunction: appNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage("top takes one APP, or none for all: see forkd top --help")
-			}
 			if s := screenOf(std.out); s.height == 0 {
 				return usage("top needs a terminal: use forkd status")
 			}

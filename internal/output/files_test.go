@@ -92,6 +92,18 @@ func kept(t *testing.T, dir string) []string {
 	return texts(lines)
 }
 
+// The zeros that a power cut leaves hide no line that follows.
+func TestFilesWithZeros(t *testing.T) {
+	dir := t.TempDir()
+	text := "2026-11-28T07:01:10.123456Z 0 1 7 stdout one\n" + strings.Repeat("\x00", 1<<20) + "\n2026-11-28T07:01:10.123457Z 0 1 7 stdout two\n"
+	if err := os.WriteFile(filepath.Join(dir, FileName("shop")), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err := ReadFiles(dir, "shop", Query{N: All}); err != nil || len(lines) != 2 || lines[1].Line != "two" {
+		t.Errorf("%+v, %v", lines, err)
+	}
+}
+
 // A file that is moved, removed or goes with its directory is made again, and a line that
 // was torn spoils no other.
 func TestFilesComeBack(t *testing.T) {

@@ -1,7 +1,6 @@
 package output
 
 import (
-	"bufio"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/safefile"
 )
 
 // ReadFiles returns the lines that an app's files hold in a directory, the oldest first; an
@@ -90,9 +91,7 @@ func openRegular(path string) (file *os.File, inode uint64, err error) {
 
 // readLines returns the newest lines of a file that are wanted.
 func readLines(f *os.File, q Query) (lines []Line) {
-	scan := bufio.NewScanner(f)
-	scan.Buffer(make([]byte, 64<<10), 4*maxLine)
-	for scan.Scan() {
+	for scan := safefile.ScanLines(f, 4*maxLine); scan.Scan(); {
 		if _, l, ok := q.look(scan.Bytes()); ok {
 			if q.N > 0 && len(lines) == 2*q.N {
 				lines = append(lines[:0], lines[q.N:]...)

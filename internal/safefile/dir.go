@@ -1,5 +1,6 @@
 // Package safefile makes files in directories that belong to somebody with fewer
-// rights than the master has, who may put links there at any moment.
+// rights than the master has, who may put links there at any moment; and it reads lines of
+// files that may hold anything.
 package safefile
 
 import (

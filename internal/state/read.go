@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/safefile"
 )
 
 // endSize is what ReadEnd reads, in bytes.
@@ -66,23 +67,37 @@ func readHistory(app string, end bool) (History, error) {
 
 // open opens a regular file of at most so many bytes for reading.
 func open(dir *os.Root, name string, most int64) (*os.File, error) {
-	file, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	file, size, err := regular(dir, name, os.O_RDONLY)
+	if err == nil && size > most {
+		file.Close()
+		err = fmt.Errorf("%s has %d bytes, more than forkd writes", name, size)
+	}
+	return file, err
+}
+
+// regular opens a regular file of the directory's owner, or root. Others may have been able to
+// write to the directory once.
+func regular(dir *os.Root, name string, how int) (file *os.File, size int64, err error) {
+	if file, err = dir.OpenFile(name, how|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600); err != nil {
+		return nil, 0, err
 	}
 	info, err := file.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is no regular file", name)
-	case info.Size() > most:
-		err = fmt.Errorf("%s has %d bytes, more than forkd writes", name, info.Size())
-	default:
-		return file, nil
+	within, bad := dir.Stat(".")
+	if err = errors.Join(err, bad); err == nil {
+		switch uid := owner(info); {
+		case !info.Mode().IsRegular():
+			err = fmt.Errorf("%s is no regular file", name)
+		case uid != 0 && uid != owner(within):
+			err = fmt.Errorf("%s belongs to uid %d", name, uid)
+		default:
+			return file, info.Size(), nil
+		}
 	}
 	file.Close()
-	return nil, err
+	return nil, 0, err
 }
+
+func owner(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
 // read adds the records in the last so many bytes of a file. Lines that are torn or of a
 // later forkd are counted.
@@ -94,8 +109,7 @@ func (h *History) read(dir *os.Root, name string, most int64) error {
 	defer file.Close()
 	torn, later := 0, 0
 	at, err := file.Seek(-most, io.SeekEnd)
-	lines := bufio.NewScanner(io.LimitReader(file, 2*maxHistory))
-	lines.Buffer(nil, maxRecord)
+	lines := safefile.ScanLines(io.LimitReader(file, 2*maxHistory), maxRecord)
 	if err == nil && at > 0 {
 		lines.Scan() // the end of a line
 	}
@@ -132,7 +146,7 @@ func Load(root, app string) Kept {
 		return Kept{}
 	}
 	defer dir.Close()
-	if info, err := dir.Stat("."); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+	if info, err := dir.Stat("."); err != nil || owner(info) != os.Geteuid() {
 		return Kept{}
 	}
 	k, err := readKept(dir)
@@ -153,12 +167,17 @@ func readKept(dir *os.Root) (Kept, error) {
 		return Kept{}, err
 	}
 	defer file.Close()
-	var k Kept
-	if err := json.NewDecoder(io.LimitReader(file, maxKept)).Decode(&k); err != nil {
-		return Kept{}, fmt.Errorf("%s is torn: %w", keptName, err)
+	text, err := io.ReadAll(io.LimitReader(file, maxKept))
+	if err != nil {
+		return Kept{}, err
 	}
-	if k.Schema != schema {
-		return Kept{}, fmt.Errorf("%s has schema %d, and this forkd reads %d", keptName, k.Schema, schema)
+	var k Kept
+	var of struct{ Schema int } // in one of another schema the rest may be anything
+	if err := json.Unmarshal(text, &of); err == nil && of.Schema != schema {
+		return Kept{}, fmt.Errorf("%s has schema %d, and this forkd reads %d", keptName, of.Schema, schema)
+	}
+	if err := json.Unmarshal(text, &k); err != nil {
+		return Kept{}, fmt.Errorf("%s is torn: %w", keptName, err)
 	}
 	return k, nil
 }

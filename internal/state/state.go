@@ -323,16 +323,12 @@ func (s *State) appendAll(records []Record) error {
 		text.Write(line)
 		text.WriteByte('\n')
 	}
-	file, err := s.dir.OpenFile(historyName, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	file, size, err := regular(s.dir, historyName, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil {
-		return err
-	} else if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", filepath.Join(s.path, historyName))
-	} else if info.Size() > maxHistory {
+	if size > maxHistory {
 		if err := s.dir.Rename(historyName, olderName); err != nil {
 			return err
 		}

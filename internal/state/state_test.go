@@ -132,7 +132,7 @@ func TestTorn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = file.WriteString("{\"schema\":9,\"thing\":1}\nnonsense\n{\"schema\":1}\n{\"schema\":1,\"event\":{\"se")
+	_, err = file.WriteString(strings.Repeat("\x00", 3*maxRecord) + "\n{\"schema\":9,\"thing\":1}\nnonsense\n{\"schema\":1}\n{\"schema\":1,\"event\":{\"se")
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestTorn(t *testing.T) {
 	s.Append(event(2, "two"))
 	s.Close(patience)
 	h := read(t)
-	want := []string{historyName + ": 3 lines are torn or no records", historyName + ": 1 lines are of a later forkd: use that one to see them"}
+	want := []string{historyName + ": 4 lines are torn or no records", historyName + ": 1 lines are of a later forkd: use that one to see them"}
 	if diff := cmp.Diff([]string{"one", "two"}, reasons(h)) + cmp.Diff(want, h.Notes); diff != "" {
 		t.Error(diff)
 	}
@@ -152,7 +152,7 @@ func TestBadKept(t *testing.T) {
 		"cut short": func(path string) error { return os.WriteFile(path, []byte(`{"schema":1,"scaled":{"work`), 0o600) },
 		"empty":     func(path string) error { return os.WriteFile(path, nil, 0o600) },
 		"later": func(path string) error {
-			return os.WriteFile(path, []byte(`{"schema":2,"scaled":{"workers":3}}`), 0o600)
+			return os.WriteFile(path, []byte(`{"schema":2,"scaled":3}`), 0o600)
 		},
 		"huge":      func(path string) error { return os.WriteFile(path, []byte(strings.Repeat(" ", maxKept+1)), 0o600) },
 		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
@@ -167,7 +167,7 @@ func TestBadKept(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bad == nil || kept.Scaled != nil {
+			if bad == nil || kept.Scaled != nil || name == "later" && !strings.Contains(bad.Error(), "schema 2") {
 				t.Errorf("%+v, %v", kept, bad)
 			}
 			s.Close(patience)
@@ -301,6 +301,31 @@ func TestForeign(t *testing.T) {
 	}
 	if _, err := Read("nobody"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
+	}
+	// Nor is what others have put into one, while they could.
+	write := func(name, text string) error {
+		path := filepath.Join(root, "open", name)
+		return errors.Join(os.WriteFile(path, []byte(text), 0o666), os.Chown(path, 65534, 65534))
+	}
+	if err := errors.Join(os.Mkdir(root+"/open", 0o700), os.Chmod(root+"/open", 0o777),
+		write(keptName, `{"schema":1,"good":{"directory":"/"}}`), write(historyName, `{"schema":1,"event":{"type":"forged"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if kept := Load(root, "open"); kept.Good != nil {
+		t.Errorf("%+v", kept.Good)
+	}
+	said := make(chan error, 1)
+	s, kept, bad, err := Open(root, "open", func(err error) { said <- err }, nil)
+	if err != nil || kept.Good != nil || bad == nil {
+		t.Fatalf("%+v, %v, %v", kept, bad, err)
+	}
+	s.Append(event(1, "ours"))
+	if err := <-said; !strings.Contains(err.Error(), "belongs to uid 65534") {
+		t.Error(err)
+	}
+	s.Close(patience)
+	if h, err := Read("open"); err != nil || len(h.Records) > 0 || len(h.Notes) != 1 {
+		t.Errorf("%+v, %v", h, err)
 	}
 	if left, err := os.ReadDir(ours); err != nil || len(left) > 0 {
 		t.Errorf("%v %v", left, err)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -130,11 +131,19 @@ func bare(text string) string {
 	return BasicString(text)
 }
 
-// BasicString is a basic string of TOML, which has JSON's escapes.
+// BasicString is a basic string of TOML, which has JSON's escapes, without a character that
+// a terminal obeys.
 func BasicString(text string) string {
-	var out strings.Builder
+	var out, safe strings.Builder
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(text) // of a string it does not fail
-	return strings.TrimSuffix(out.String(), "\n")
+	for _, r := range strings.TrimSuffix(out.String(), "\n") {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			fmt.Fprintf(&safe, `\U%08x`, r)
+		} else {
+			safe.WriteRune(r)
+		}
+	}
+	return safe.String()
 }

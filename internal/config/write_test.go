@@ -14,10 +14,11 @@ func TestWrite(t *testing.T) {
 	h := newHost(t)
 	h.home = filepath.Join(t.TempDir(), "forkd")
 	h.uid, h.gid = 1000, 1000
+	const obeyed = "\x1b\x7f\u009b\u202e\U000e0001" // by a terminal
 	command := []string{"server", "--port", "{port}", `a "b" \ <c>`}
 	typedWords := []string{
 		"--listen=8080", "--listen", "tcp4://127.0.0.1:8081", "--balance=source", "--workers=3", "--umask=0027",
-		"--drain-timeout=5s", "--ready-timeout=60s", "--env=KEY=a=b", "--env", "OTHER=\"\n",
+		"--drain-timeout=5s", "--ready-timeout=60s", "--env=KEY=a=b", "--env", "OTHER=\"\n" + obeyed,
 	}
 	path, err := h.write(typedFlags(t, typedWords...), "shop", command)
 	if err != nil {
@@ -41,6 +42,9 @@ func TestWrite(t *testing.T) {
 	if diff := cmp.Diff([]any{flagged.Command, flagged.Listeners, flagged.Workers, flagged.Umask, flagged.Drain, flagged.Ready, flagged.Env, flagged.Directory},
 		[]any{filed.Command, filed.Listeners, filed.Workers, filed.Umask, filed.Drain, filed.Ready, filed.Env, filed.Directory}); diff != "" {
 		t.Errorf("%s\n%s", diff, text)
+	}
+	if strings.ContainsAny(string(text), obeyed) {
+		t.Errorf("a terminal obeys %q", text)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)

@@ -165,25 +165,28 @@ func liveLogs(ctx context.Context, std stdio, client *control.Client, q applog.Q
 	if err != nil {
 		return err
 	}
+	remembered := len(lines) > 0
 	if directory != "" && !client.Foreign() { // else its files may be anything
 		kept, err := applog.ReadFiles(directory, client.At().Name, q)
 		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 			fmt.Fprintln(std.err, "forkd: "+sanitize(err.Error()))
 		}
-		lines = newest(append(kept, lines...), q.N)
+		lines = merged(kept, lines, q.N)
 	}
 	out := newLogPrinter(std, flags.json)
 	for _, l := range lines {
 		if err := out.print(l); err != nil {
 			return err
 		}
-		q.Since = l.Time
 	}
 	if !flags.follow {
 		return nil
 	}
 	if len(lines) > 0 {
 		q.N = followed // those that have come since
+		if last := lines[len(lines)-1].Time; remembered || !last.After(time.Now()) {
+			q.Since = last
+		}
 	}
 	return client.FollowLogs(ctx, q, out.print, func(n uint64) {
 		where := ""
@@ -197,11 +200,25 @@ func liveLogs(ctx context.Context, std stdio, client *control.Client, q applog.Q
 // followed is how many lines may come between the answer and the stream.
 const followed = 1000
 
-// newest are the newest n of lines, of which some may be there twice: no two of one master
-// have the same time.
-func newest(lines []applog.Line, n int) []applog.Line {
+// merged are the newest n of the lines in an app's files and of those that its master
+// remembers, of which some are in both: no two of one master have the same time. Those in the
+// files from later than the master's newest have come since, or an earlier master's clock was
+// ahead: then they come first.
+func merged(kept, remembered []applog.Line, n int) []applog.Line {
+	var ahead []applog.Line
+	if len(remembered) > 0 {
+		last := remembered[len(remembered)-1].Time
+		kept = slices.DeleteFunc(kept, func(l applog.Line) bool {
+			if l.Time.After(last.Add(time.Minute)) {
+				ahead = append(ahead, l)
+			}
+			return l.Time.After(last)
+		})
+	}
+	lines := append(kept, remembered...)
 	slices.SortStableFunc(lines, func(a, b applog.Line) int { return a.Time.Compare(b.Time) })
 	lines = slices.CompactFunc(lines, func(a, b applog.Line) bool { return a.Time.Equal(b.Time) })
+	lines = append(ahead, lines...)
 	return lines[max(0, len(lines)-n):]
 }
 

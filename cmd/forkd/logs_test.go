@@ -3,10 +3,12 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	applog "github.com/forkd/forkd/internal/output"
 )
@@ -67,5 +69,36 @@ func TestLogLinesAreHarmless(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Lines of a time when the clock was ahead, or that have come meanwhile, hide none.
+func TestMergedLines(t *testing.T) {
+	line := func(seconds int) applog.Line {
+		return applog.Line{Time: time.Date(2026, 11, 28, 7, 0, seconds, 0, time.UTC), Line: strconv.Itoa(seconds)}
+	}
+	lines := func(seconds ...int) (all []applog.Line) {
+		for _, s := range seconds {
+			all = append(all, line(s))
+		}
+		return all
+	}
+	for _, c := range []struct {
+		kept, remembered []applog.Line
+		n                int
+		want             []applog.Line
+	}{
+		{lines(1, 2, 3, 4), lines(2, 4), 3, lines(2, 3, 4)},
+		{lines(1, 2, 3), lines(1, 3, 4), 9, lines(1, 2, 3, 4)},
+		{lines(3601, 3602, 1, 2), lines(2), 9, lines(3601, 3602, 1, 2)},
+		{lines(3601, 3602, 1, 2), lines(1, 2), 2, lines(1, 2)},
+		{lines(1, 2, 3), lines(2), 9, lines(1, 2)},
+		{lines(1, 2), nil, 1, lines(2)},
+		{nil, lines(1), 9, lines(1)},
+		{nil, nil, 9, lines()},
+	} {
+		if diff := cmp.Diff(c.want, merged(c.kept, c.remembered, c.n), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%+v: %s", c, diff)
+		}
 	}
 }

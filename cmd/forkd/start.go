@@ -123,7 +123,10 @@ func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string
 	} else if !is[*control.NoAppError](err) {
 		return err
 	}
-	if cfg.Log.Directory == "" && cfg.Log.Mode != "inherit" {
+	if !cfg.Log.Captured() { // SIGPIPE would end them once this process has
+		return usage("%s: log.mode is \"inherit\", and start has no output that its workers could inherit: add --log capture, or use forkd run", cfg.Name)
+	}
+	if cfg.Log.Directory == "" {
 		root := state.Root()
 		if root == "" {
 			return errors.New("there is no state directory to keep the log in: set FORKD_STATE_DIR, or HOME")

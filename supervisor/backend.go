@@ -51,7 +51,7 @@ func (b *backend) Figures(ctx context.Context) (control.Figures, error) {
 	}
 	b.meter.measure(&s, time.Now())
 	b.connections.Store(s.app.Totals.Connections)
-	return s.figures(b.meter.spent), nil
+	return s.figures(), nil
 }
 
 func (b *backend) Summary(ctx context.Context) (control.Summary, error) {

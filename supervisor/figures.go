@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/process"
@@ -31,7 +33,7 @@ func (e *executor) bury(w *worker, exit process.Exit) {
 }
 
 // figures sums up a snapshot that the meter has measured.
-func (s *snapshot) figures(spent map[int]spent) control.Figures {
+func (s *snapshot) figures() control.Figures {
 	f := control.Figures{App: s.app, Capacity: s.capacity, Limit: s.limit, Counts: s.counts}
 	live := map[int]*control.Slot{}
 	for i := range s.app.Slots {
@@ -64,8 +66,143 @@ func (s *snapshot) figures(spent map[int]spent) control.Figures {
 		one.Accepted = count(p.counters.Accepts, func(w *control.Worker) *int64 { return w.Accepted })
 		one.Requests = count(p.counters.Requests, func(w *control.Worker) *int64 { return w.Requests })
 		one.Refused = count(p.counters.Refused, func(w *control.Worker) *int64 { return w.Refused })
-		one.CPUSeconds = spent[slot].all
+		one.CPUSeconds = s.spent[slot]
 		f.Slots = append(f.Slots, one)
 	}
 	return f
+}
+
+const (
+	// measureInterval is the least time between two samples of a worker: figures per
+	// second are over at least that, and all who ask meanwhile get the same.
+	measureInterval = time.Second
+	// sampleMaxAge is how old the last sample may be for figures per second to be
+	// taken from it. Beyond that they are the mean since the worker started.
+	sampleMaxAge = time.Minute
+)
+
+// meter adds what takes two samples: CPU and requests per second, memory, and what is
+// counted from outside. It samples only while somebody asks, and is not for more than one
+// goroutine.
+type meter struct {
+	usage   func(leaders []int) map[int]process.Figures
+	last    map[int]sample // by pid
+	counter counter
+	spent   map[int]float64 // seconds, by slot
+}
+
+// sample is what was seen of a worker at a time.
+type sample struct {
+	at        time.Time
+	startedAt time.Time // of the worker: pids are reused
+	figures   process.Figures
+	requests  int64
+	cpu       float64 // seconds, since the worker's start; never falls
+
+	percent *float64 // computed
+	rate    *float64
+}
+
+// measure fills in the figures of every worker of s.
+func (m *meter) measure(s *snapshot, now time.Time) {
+	app := &s.app
+	isDue := func(w *control.Worker) bool {
+		last, known := m.last[w.PID]
+		return !known || !last.startedAt.Equal(w.StartedAt) || now.Sub(last.at) >= measureInterval
+	}
+	var due []int
+	for w := range workers(app) {
+		if isDue(w) {
+			due = append(due, w.PID)
+		}
+	}
+	figures := m.usage(due)
+	samples := make(map[int]sample, len(m.last))
+	for _, slot := range app.Slots {
+		for i := range slot.Workers {
+			w := &slot.Workers[i]
+			one, known := m.last[w.PID]
+			f, sampled := figures[w.PID]
+			switch {
+			case sampled:
+				one = next(one, w, f)
+			case !known || !one.startedAt.Equal(w.StartedAt):
+				continue
+			}
+			samples[w.PID] = one
+			if sampled || !isDue(w) {
+				one.show(w)
+			}
+		}
+	}
+	m.spend(s, samples)
+	m.last = samples
+	m.counter.measure(app, s.counting, now)
+	app.Totals = control.Sum(app.Slots)
+}
+
+// spend sums up processor time, in seconds: of a slot's workers that have ended, by what the
+// kernel says of them, and of those that live. It never falls, although the kernel does not
+// tell of processes that nobody had waited for when their worker ended.
+func (m *meter) spend(s *snapshot, samples map[int]sample) {
+	sums, unknown := map[int]float64{}, map[int]bool{}
+	for slot, p := range s.past {
+		sums[slot] = p.cpu
+	}
+	for _, slot := range s.app.Slots {
+		sums[slot.Slot] += 0
+		for _, w := range slot.Workers {
+			one, seen := samples[w.PID]
+			sums[slot.Slot] += one.cpu
+			unknown[slot.Slot] = unknown[slot.Slot] || !seen && w.State != control.StateStarting
+		}
+	}
+	s.spent = map[int]*float64{}
+	for slot, sum := range sums {
+		sums[slot] = max(sum, m.spent[slot])
+		if !unknown[slot] {
+			s.spent[slot] = new(sums[slot])
+		}
+	}
+	m.spent = sums
+}
+
+func workers(app *control.App) iter.Seq[*control.Worker] {
+	return func(yield func(*control.Worker) bool) {
+		for _, s := range app.Slots {
+			for i := range s.Workers {
+				if !yield(&s.Workers[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// next is the sample after last, which may be nobody's or another worker's.
+func next(last sample, w *control.Worker, f process.Figures) sample {
+	seen := sample{at: f.At, startedAt: w.StartedAt, figures: f}
+	if w.Requests != nil {
+		seen.requests = *w.Requests
+	}
+	if !last.startedAt.Equal(w.StartedAt) {
+		last = sample{at: w.StartedAt}
+	}
+	seen.cpu = last.cpu + f.CPUSince(last.figures)
+	if f.At.Sub(last.at) > sampleMaxAge {
+		last = sample{at: w.StartedAt}
+	}
+	if seconds := seen.at.Sub(last.at).Seconds(); seconds > 0 {
+		seen.percent = new(100 * f.CPUSince(last.figures) / seconds)
+		seen.rate = new(max(0, float64(seen.requests-last.requests)/seconds))
+	}
+	return seen
+}
+
+func (s *sample) show(w *control.Worker) {
+	w.RSSBytes, w.Stopped = new(int64(s.figures.RSS)), s.figures.Stopped
+	w.CPUPercent = s.percent
+	if w.Requests != nil {
+		w.RequestsPerSecond = s.rate
+	}
 }

@@ -38,7 +38,7 @@ func TestFiguresOutliveWorkers(t *testing.T) {
 		"one that does not, after another": {[]control.Worker{silent}, ended, -1},
 	} {
 		s := snapshot{app: control.App{Slots: []control.Slot{{Slot: 3, Workers: test.workers}}}, past: map[int]past{3: test.past}}
-		one := s.figures(nil).Slots[0]
+		one := s.figures().Slots[0]
 		for _, got := range []*int64{one.Accepted, one.Requests} {
 			if (got == nil) != (test.want < 0) || got != nil && *got != test.want {
 				t.Errorf("%s: %v, want %d", name, show(got), test.want)
@@ -49,7 +49,7 @@ func TestFiguresOutliveWorkers(t *testing.T) {
 		}
 	}
 	s := snapshot{app: control.App{Slots: []control.Slot{{Slot: 0}}}, past: map[int]past{4: ended}}
-	f := s.figures(nil)
+	f := s.figures()
 	if len(f.Slots) != 2 || f.Slots[1].Slot != 4 || *f.Slots[1].Accepted != 100 || f.Slots[1].Connections != nil || *f.Slots[0].Connections != 0 {
 		t.Errorf("a slot that is gone: %+v", f.Slots)
 	}
@@ -92,7 +92,7 @@ func (c *clock) spent(after time.Duration, pids ...int) float64 {
 	}
 	s := snapshot{app: control.App{Slots: []control.Slot{slot}}, past: map[int]past{0: {cpu: c.past}}}
 	c.m.measure(&s, c.now)
-	all := s.figures(c.m.spent).Slots[0].CPUSeconds
+	all := s.figures().Slots[0].CPUSeconds
 	if all == nil {
 		return -1
 	}
@@ -137,8 +137,69 @@ func TestProcessorTimeNeverFalls(t *testing.T) {
 	delete(c.used, 2)
 	is("of which the kernel knows less", c.spent(time.Second, 3), 11)
 	c.used[3] = 3
-	is("counts on", c.spent(2*time.Second, 3), 12)
+	is("counts on", c.spent(2*time.Second, 3), 11.25)
 	c.past += 40 // ten that nobody has ever looked at
-	is("a crash loop", c.spent(time.Second, 3), 52)
+	is("a crash loop", c.spent(time.Second, 3), 51.25)
 	is("one that cannot be read", c.spent(time.Second, 3, 4), -1)
+}
+
+// fakeUsage says how often each process was sampled.
+type fakeUsage struct {
+	now     time.Time
+	sampled map[int]int
+}
+
+func (u *fakeUsage) Sample(pids []int) map[int]process.Figures {
+	figures := map[int]process.Figures{}
+	for _, pid := range pids {
+		if pid != 13 { // which has ended
+			u.sampled[pid]++
+			figures[pid] = process.Figures{RSS: 7, At: u.now, CPU: float64(u.now.Unix()) / 2}
+		}
+	}
+	return figures
+}
+
+// Figures are over a second at least, whoever asks in between, and the same for all.
+func TestFiguresAreOverASecondAtLeast(t *testing.T) {
+	began := time.Unix(1000, 0)
+	u := &fakeUsage{sampled: map[int]int{}}
+	m := meter{usage: u.Sample}
+	measure := func(after time.Duration, requests int64, pids ...int) []control.Worker {
+		s := snapshot{}
+		app := &s.app
+		for _, pid := range pids {
+			app.Slots = append(app.Slots, control.Slot{Workers: []control.Worker{{PID: pid, StartedAt: began, Requests: &requests}}})
+		}
+		u.now = began.Add(after)
+		m.measure(&s, u.now)
+		var all []control.Worker
+		for _, s := range app.Slots {
+			all = append(all, s.Workers...)
+		}
+		return all
+	}
+	measure(10*time.Second, 100, 1)
+	for i := range 10 { // polls, ten a second
+		w := measure(10*time.Second+time.Duration(i)*99*time.Millisecond, 100+int64(i), 1)[0]
+		if *w.RequestsPerSecond != 10 {
+			t.Errorf("poll %d: %v requests a second, want those since the start", i, *w.RequestsPerSecond)
+		}
+	}
+	if u.sampled[1] != 1 {
+		t.Errorf("%d samples in a second", u.sampled[1])
+	}
+	both := measure(12*time.Second, 160, 1, 2, 13)
+	if got := *both[0].RequestsPerSecond; got != 30 {
+		t.Errorf("%v requests a second, want 60 in 2 s", got)
+	}
+	if got := *both[0].CPUPercent; got != 50 {
+		t.Errorf("%v %% of a CPU, want 50", got)
+	}
+	if both[1].RSSBytes == nil || both[2].RSSBytes != nil || both[2].CPUPercent != nil {
+		t.Error("a new worker is measured at once, one that has ended is not")
+	}
+	if w := measure(12*time.Second+100*time.Millisecond, 161, 1)[0]; *w.RequestsPerSecond != 30 {
+		t.Errorf("%v requests a second, want what the last poll got", *w.RequestsPerSecond)
+	}
 }

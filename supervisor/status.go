@@ -19,7 +19,8 @@ import (
 type snapshot struct {
 	app      control.App
 	counting sockets.Counting
-	past     map[int]past // by slot
+	past     map[int]past     // by slot
+	spent    map[int]*float64 // processor time in seconds, by slot, which the meter adds; nil: not known
 	queues   map[int]map[string]int
 	counts   control.Counts
 	capacity *int64

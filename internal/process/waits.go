@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 
@@ -270,4 +271,16 @@ func (p process) holds() bool {
 		}
 	}
 	return false
+}
+
+// CanSee says why this process can't see what processes of that user wait for, and what to
+// do about it; "" if it can. hidepid hides only what ptrace's rules forbid.
+func CanSee(uid int) string {
+	if !procfs.IsOwn() {
+		return "/proc does not show this process's pid namespace: mount it there"
+	}
+	if _, err := os.ReadFile("/proc/self/syscall"); err != nil { // CONFIG_HAVE_ARCH_TRACEHOOK
+		return "/proc/PID/syscall can't be read on this kernel"
+	}
+	return procfs.NoAccess(uid)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,31 +30,80 @@ type setting struct {
 // checks the grammar and redefinitions.
 type document struct {
 	file     string
-	data     []byte
+	text     []byte // of the file
+	data     []byte // what is parsed of it, as long
 	settings []setting
 	seen     map[string]origin // by form, item and name
 	items    map[string]int    // table array -> elements so far
 	twice    bool              // some setting is
 	failed   *Error            // what ends it
+	torn     int               // where the grammar is broken, if that ends it; -1
 }
 
-// parse returns the settings of a file called name, or an *Error with the line at
-// fault.
-func parse(name string, data []byte) ([]setting, error) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+// parse returns the settings of a file called name, and what is wrong with it, each with its
+// line. It goes on behind a line that is no TOML.
+func parse(name string, data []byte) (settings []setting, failed []*Error) {
+	text := bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	// The parser finds the offset of a key by the capacity of its slice.
-	data = bytes.Clone(data)[:len(data):len(data)]
-	d := &document{file: name, data: data, seen: map[string]origin{}, items: map[string]int{}}
-	d.checkText()
-	d.read()
-	if d.failed != nil {
-		return nil, d.failed
+	data = bytes.Clone(text)[:len(text):len(text)]
+	for {
+		d := &document{file: name, text: text, data: data, seen: map[string]origin{}, items: map[string]int{}, torn: -1}
+		d.checkText()
+		d.read()
+		if d.failed == nil {
+			return d.settings, failed
+		}
+		failed = append(failed, d.failed)
+		from, to := d.tear()
+		if from == to || len(failed) == maxFailures {
+			return d.settings, failed
+		}
+		for i := from; i < to; i++ {
+			if data[i] != '\n' {
+				data[i] = ' '
+			}
+		}
 	}
-	return d.settings, nil
+}
+
+// tear is what to leave out for the rest to be read: from the line where the broken setting
+// begins to where another one does, or a table if its header is broken. It is empty where
+// nothing more is found.
+func (d *document) tear() (_, to int) {
+	if d.torn < 0 {
+		return 0, 0
+	}
+	begins := regexp.MustCompile(`^[ \t]*(\[\[?[A-Za-z]|[A-Za-z0-9_.-]+[ \t]*['"=])`)
+	at := bytes.LastIndexByte(d.data[:d.torn], '\n') + 1 // the line where it is noticed
+	whole := -1                                          // in the last setting before that
+	for _, s := range d.settings {
+		if s.at.offset < at {
+			whole = max(whole, s.at.offset)
+		}
+	}
+	from, broken := -1, false // broken: a header is
+	for start := 0; start < len(d.data); {
+		line, _, _ := bytes.Cut(d.data[start:], []byte("\n"))
+		opens, header := begins.Match(line), bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte("["))
+		switch {
+		case from < 0 && (start == at || opens && start > whole):
+			from, broken = start, header
+		case from < 0 || !opens || broken && !header:
+		case start >= at:
+			return from, start
+		case to == 0:
+			to = start // if what is open is never closed
+		}
+		start += len(line) + 1
+	}
+	if to == 0 {
+		return 0, 0
+	}
+	return from, to
 }
 
 func (d *document) origin(offset int) origin {
-	return origin{file: d.file, text: d.data, offset: offset}
+	return origin{file: d.file, text: d.text, offset: offset}
 }
 
 func (d *document) fail(at origin, format string, args ...any) {
@@ -108,6 +158,7 @@ func (d *document) check(syntax error) {
 		lines := bytes.SplitN(d.data, []byte("\n"), row)
 		offset = min(len(d.data)-len(lines[len(lines)-1])+max(column, 1)-1, len(d.data))
 	}
+	d.torn = offset
 	d.fail(d.origin(offset), "not valid TOML: %s", strings.TrimPrefix(err.Error(), "toml: "))
 }
 

@@ -10,6 +10,38 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
+// What is no TOML hides nothing else: the file is read on behind it, with no word of what may
+// be missing for it.
+func TestBrokenFiles(t *testing.T) {
+	for _, test := range []struct{ content, want string }{
+		{"name = 'sh\nworkers = -1\n[redy]", `1:11: not valid TOML: |2:11: workers: |3:2: unknown table "redy"`},
+		{"workers == 1\nname 'shop'\nworker = 2\n", `1:10: not valid TOML: |2:6: not valid TOML: |3:1: unknown key "worker"`},
+		// In lists and texts that are not closed, and ones of several lines.
+		{"command = ['a',\nworker = 2\nname = 7", `2:1: not valid TOML: |2:1: unknown key "worker"|3:8: name: `},
+		{"command = ['a'\n  'b'\n]\nworker = 2", `2:3: not valid TOML: |4:1: unknown key "worker"`},
+		{"command = [\n'a',\n'b']\nname = \"\"\"a\nworker = 2", `5:1: unknown key "worker"|5:10: not valid TOML: `},
+		// What stands below a broken header is of no other table.
+		{"[ready\ntimeout = 1\nmod = 2\n[drain]\nidel = 3", `1:7: not valid TOML: |5:1: unknown key "drain.idel"`},
+		{"ready.mode = 'auto'\n[ready]\nx = 1\n[drain]\nidel = 3", `2:2: not valid TOML: |5:1: unknown key "drain.idel"`},
+		// No end of it.
+		{strings.Repeat("a = =\n", 100), strings.TrimSuffix(strings.Repeat("not valid TOML: |", maxFailures), "|")},
+		{"name: shop\ncommand: x\n", "1:5: not valid TOML: "},
+	} {
+		_, _, err := loadFile(t, test.content)
+		wrong, ok := errors.AsType[*Error](err)
+		if !ok {
+			t.Errorf("%q: %v", test.content, err)
+			continue
+		}
+		all, want := append([]*Error{wrong}, wrong.Others...), strings.Split(test.want, "|")
+		for i := range all {
+			if len(all) != len(want) || !strings.Contains(all[i].OneLine(), ":"+want[i]) && !strings.Contains(all[i].Text, want[i]) {
+				t.Errorf("%q: error %d of %d: %s; want %d: %q", test.content, i, len(all), all[i].OneLine(), len(want), want)
+			}
+		}
+	}
+}
+
 // Each bad file has one line that says where and what.
 func TestBadFiles(t *testing.T) {
 	for _, test := range []struct{ content, want string }{

@@ -38,9 +38,11 @@ func FuzzTOML(f *testing.F) {
 				t.Fatalf("error without a place or with control characters: %#v", err)
 			}
 		}
-		settings, err := parse("f", data)
-		if err != nil {
+		settings, failed := parse("f", data)
+		for _, err := range failed {
 			placed(err)
+		}
+		if len(failed) > 0 {
 			return
 		}
 		d := newDraft(&start{host: h, file: "f", path: "/f"})

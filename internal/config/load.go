@@ -70,20 +70,24 @@ func (s *start) load(running string) (supervisor.Config, error) {
 
 // read puts all settings into a draft, or those of one table.
 func (s *start) read(table string) (*draft, error) {
-	settings, err := s.settings()
+	settings, failed, err := s.settings()
 	if err != nil {
 		return nil, err
 	}
 	d := newDraft(s)
+	d.failures = failed
 	for _, s := range slices.DeleteFunc(settings, func(s setting) bool { return table != "" && s.path[0] != table }) {
 		d.accept(s)
 	}
 	d.readFlags()
+	if len(failed) > 0 { // a setting that seems to be missing may be what is broken
+		return nil, together(d.failures)
+	}
 	return d, nil
 }
 
 // settings reads those of the file, standard input only once.
-func (s *start) settings() (settings []setting, err error) {
+func (s *start) settings() (settings []setting, failed []*Error, err error) {
 	data := s.stdin
 	switch {
 	case s.file == "" || data != nil:
@@ -96,9 +100,10 @@ func (s *start) settings() (settings []setting, err error) {
 		data, err = readFile(s.path)
 	}
 	if err != nil {
-		return nil, &Error{File: s.file, Text: fmt.Sprintf("cannot read it: %s", err)}
+		return nil, nil, &Error{File: s.file, Text: fmt.Sprintf("cannot read it: %s", err)}
 	}
-	return parse(s.file, data)
+	settings, failed = parse(s.file, data)
+	return settings, failed, nil
 }
 
 func (d *draft) accept(s setting) {

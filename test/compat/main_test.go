@@ -129,7 +129,8 @@ func TestSocketFiles(t *testing.T) {
 	}
 }
 
-// A stage runs a program in its directory, with its words replaced, and ends it.
+// A stage runs a program in its directory and a session of its own, with its words
+// replaced, and ends it.
 func TestStage(t *testing.T) {
 	t.Chdir("../..")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -153,6 +154,9 @@ func TestStage(t *testing.T) {
 	p, err := s.start([]string{"sh", "-c", "echo begun; exec sleep 100"}, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if session, err := unix.Getsid(p.cmd.Process.Pid); err != nil || session != p.cmd.Process.Pid {
+		t.Errorf("it is in session %d, %v", session, err)
 	}
 	for s.lastLine() != "begun" && ctx.Err() == nil {
 		load.Pause(ctx, time.Millisecond)

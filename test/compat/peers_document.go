@@ -19,6 +19,8 @@ const peersPreface = `# forkd and its peers
 Written by ` + "`make bench-peers`" + `; what you change here is lost. One run on one machine (%s), client and servers
 together, each with two workers. Versions are those of Debian and npm. Absolute figures move from machine to machine:
 compare rows with each other. %d rounds; in each every contender is asked, by %d clients that never retry, for %v per load.
+Each is in a session of its own: the kernel shares the processors among sessions (sched(7), the autogroup feature), and clients and a server
+in one session are faster than forkd's workers, which have one each, could be.
 
 - requests/s: as fast as it answers, one connection per request / keep-alive, the median. "Cuts always": it closes
   connections without having said so.

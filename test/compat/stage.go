@@ -143,8 +143,10 @@ func (s *stage) start(words, env []string) (*process, error) {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	// Ctrl-C is for this program, which then ends what it has started.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Ctrl-C is for this program, which then ends what it has started. A session, as forkd's
+	// workers have: the kernel shares the processors among sessions (sched(7), the autogroup
+	// feature), and a server in that of the clients gets up to half as much again.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

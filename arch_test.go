@@ -63,10 +63,6 @@ func rules() []rule {
 		{from: "internal/cgroup", to: []string{"..."}, why: leaf},
 		{from: "internal/process", to: []string{"..."}, except: []string{"ipc", "internal/cgroup", "internal/procfs"}, why: "it knows processes, not the apps that they belong to"},
 		{
-			from: "internal/process", to: []string{"net/..."}, linked: true,
-			why: "the shim waits for the initialization of all that this package imports",
-		},
-		{
 			from: "internal/pool",
 			to:   []string{"os/...", "net/...", "syscall/...", "log/...", "context", "sync/...", "math/rand/...", "crypto/rand", "golang.org/x/sys/..."},
 			why:  "the core is pure: time, chance and the world come in as events and go out as actions, so that it can be tested without any of them",

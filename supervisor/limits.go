@@ -14,8 +14,8 @@ import (
 	"github.com/forkd/forkd/systemd"
 )
 
-// maxStarting is how many workers start at once: until its program runs, each has
-// threads of its own and blocks one of the master's.
+// maxStarting is how many workers start at once: until its program runs, each blocks a
+// thread of the master's.
 const maxStarting = 4
 
 // perWorker is the number of descriptors that the master has for one worker, without
@@ -127,7 +127,7 @@ func startFailure(err error) string {
 // each with at least one thread.
 func checkProcesses(cfg Config, slots, running int) error {
 	workers := max(0, 2*slots-running)
-	master := max(0, process.Tasks-process.Threads()) + maxStarting*process.ShimTasks
+	master := max(0, process.Tasks-process.Threads())
 	if cfg.Redis.URL != "" && running == 0 {
 		master += agentTasks
 	}

@@ -135,8 +135,8 @@ func TestLimitOfProcessesAtTheStart(t *testing.T) {
 		least string // what is asked for; "": it runs
 	}{
 		{"", 100, ""},
-		{"", 50, "7[3-9]|8[0-4]"}, // 73, and what threads the master gets while it counts
-		{"redis://127.0.0.1:1", 50, "8[5-9]|9[0-6]"},
+		{"", 50, "5[3-9]|6[0-4]"}, // 53, and what threads the master gets while it counts
+		{"redis://127.0.0.1:1", 50, "6[5-9]|7[0-6]"},
 	} {
 		cfg := sleepers(t)
 		cfg.Workers, cfg.Redis.URL = 10, test.redis

@@ -30,7 +30,7 @@ import (
 )
 
 // The test binary plays all parts: the test itself, the master (with
-// roleMaster in its environment), and, through the master's shim, the workers.
+// roleMaster in its environment), and the workers.
 const (
 	roleMaster = "FORKD_TEST_MASTER" // the Config as JSON
 	roleWorker = "worker"            // os.Args[1]; os.Args[2] is how it behaves

@@ -55,7 +55,7 @@ type found struct {
 // helper is a worker: it prints what it found, serves, and ends its output with
 // what Serve returned.
 func helper() {
-	// As the master's shim does between fork and exec.
+	// As the master's child does between fork and exec.
 	if os.Getenv(ipc.EnvListenFDs) != "" {
 		os.Setenv(ipc.EnvListenPID, strconv.Itoa(os.Getpid()))
 	}

@@ -27,8 +27,8 @@ import (
 	"github.com/forkd/forkd/test/ports"
 )
 
-// TestMain makes the test binary forkd itself, the exec shim, and the programs
-// that scripts run under forkd.
+// TestMain makes the test binary forkd itself, and the programs that scripts run
+// under forkd.
 func TestMain(m *testing.M) {
 	// What a dead master forgets comes to this process, where it is seen.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {

@@ -7,8 +7,7 @@
 // nobody but itself more than its answer.
 //
 // What an address means, and which socket a program gets, is decided by the caller. The
-// filter is set by internal/process, whose shim may not wait for the imports of this
-// package.
+// filter is set by internal/process.
 package capture
 
 import (

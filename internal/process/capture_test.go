@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,28 +83,27 @@ func TestCaptureOfNoProgram(t *testing.T) {
 	}
 }
 
-func TestReport(t *testing.T) {
+func TestResult(t *testing.T) {
 	null, err := os.Open("/dev/null")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer null.Close()
 	one := int(null.Fd())
+	filter, sent, exec := uint32(0), uint32(1), uint32(2)
+	p := &plan{calls: []call{{doing: capturing, later: 2}, {doing: capturing}, {doing: executing}}}
 	for _, test := range []struct {
-		text string
+		said []report
 		fds  []int
 		want string
 	}{
-		{"", nil, "report{false  } <nil>"},
-		{"+", []int{one}, "report{true  } <nil>"},
-		{"+2 execute it", []int{one}, "report{true  2 execute it} <nil>"},
-		{"+", []int{one, one}, "report{true  } <nil>"}, // one is kept
-		{"+", nil, "report{false  } no descriptor is left for the listener of its calls: raise the limit on open files (LimitNOFILE= in a unit, ulimit -n)"},
-		{"-22\n", nil, "report{false this kernel has no seccomp user notification: Linux 5.9 and later have it } <nil>"},
-		{"-22\n2 execute it", nil, "report{false this kernel has no seccomp user notification: Linux 5.9 and later have it 2 execute it} <nil>"},
-		{"-", nil, "report{false cannot set a seccomp filter: errno 0 } <nil>"},
-		{"fatal error: runtime", nil, "report{false  fatal error: runtime} <nil>"},
-		{strings.Repeat("x", 2*maxStatus), nil, "report{false  " + strings.Repeat("x", maxStatus) + "} <nil>"},
+		{nil, nil, "false   errno 0 <nil>"},
+		{[]report{{sent, 0}}, []int{one}, "true   errno 0 <nil>"},
+		{[]report{{sent, 0}, {exec, 2}}, []int{one}, "false  execute it no such file or directory <nil>"},
+		{[]report{{sent, 0}}, []int{one, one}, "true   errno 0 <nil>"}, // one is kept
+		{[]report{{sent, 0}}, nil, "false   errno 0 no descriptor is left for the listener of its calls: raise the limit on open files (LimitNOFILE= in a unit, ulimit -n)"},
+		{[]report{{filter, 22}}, nil, "false this kernel has no seccomp user notification: Linux 5.9 and later have it  errno 0 <nil>"},
+		{[]report{{filter, 22}, {exec, 2}}, nil, "false this kernel has no seccomp user notification: Linux 5.9 and later have it execute it no such file or directory <nil>"},
 	} {
 		before := usedDescriptors(t)
 		r, w, err := statusPair()
@@ -114,20 +114,26 @@ func TestReport(t *testing.T) {
 		if len(test.fds) > 0 {
 			rights = unix.UnixRights(test.fds...)
 		}
-		if test.text != "" {
-			if err := unix.Sendmsg(int(w.Fd()), []byte(test.text), rights, nil, 0); err != nil {
+		for _, said := range test.said {
+			text := unsafe.Slice((*byte)(unsafe.Pointer(&said)), reportSize)
+			if err := unix.Sendmsg(int(w.Fd()), text, rights, nil, 0); err != nil {
 				t.Fatal(err)
 			}
+			rights = nil
 		}
 		w.Close()
-		got, err := readReport(r)
+		got, err := p.readResult(r)
 		r.Close()
-		if text := fmt.Sprintf("report{%t %s %s} %v", got.listener >= 0, got.why, got.text, err); text != test.want {
-			t.Errorf("%q with %d descriptors: %s, want %s", test.text, len(test.fds), text, test.want)
+		doing := ""
+		if got.failed != nil {
+			doing = got.failed.doing
+		}
+		if text := fmt.Sprintf("%t %s %s %v %v", got.listener >= 0, got.why, doing, got.errno, err); text != test.want {
+			t.Errorf("%v with %d descriptors: %s, want %s", test.said, len(test.fds), text, test.want)
 		}
 		got.close()
 		if after := usedDescriptors(t); after != before {
-			t.Errorf("%q with %d descriptors: %d are open, then %d", test.text, len(test.fds), before, after)
+			t.Errorf("%v with %d descriptors: %d are open, then %d", test.said, len(test.fds), before, after)
 		}
 	}
 }

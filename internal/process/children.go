@@ -1,8 +1,8 @@
 // Package process starts workers, signals them and reaps all children.
 //
-// A worker starts in two steps. One locked thread forks the master's own binary as the
-// shim, which drops what belongs to the master (descriptors, capabilities, user, signal
-// state, OOM score) and then executes the worker's program. One goroutine reaps: workers,
+// A worker starts in two steps. One locked thread forks; the child drops what belongs to the
+// master (descriptors, capabilities, user, signal state, OOM score) by system calls that
+// the master has prepared, and executes the worker's program. One goroutine reaps: workers,
 // and the foreign children that the master gets as subreaper or PID 1.
 //
 // The invariant: a worker is not reaped while another process of its group lives. So its
@@ -52,6 +52,7 @@ type Children struct {
 	calls   []func()         // callbacks for the reaper to run, in order
 	relist  time.Time        // when a sweep may list all processes again
 	records *Records         // nil: no worker is recorded
+	noFile  unix.Rlimit      // the limit on open files, see originalNoFile
 
 	// recording is read-locked while a record is written, so from a start's beginning until
 	// its program runs, and locked while the records move.
@@ -71,6 +72,7 @@ func New() *Children {
 		before:  map[int]bool{},
 		orphans: map[int]*Orphan{},
 		fewer:   make(chan struct{}, 1),
+		noFile:  originalNoFile(),
 	}
 	// Every kernel with pidfds has it.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

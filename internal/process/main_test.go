@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -48,10 +49,10 @@ type job struct {
 //nolint:gochecknoglobals // a fixed table
 var preparations = map[string]func() error{
 	"ignore signals": func() error {
-		const sigIgnore = 1
+		ignore := signalAction{1} // SIG_IGN
 		for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGPIPE, unix.SIGTSTP, unix.SIGUSR1, 40} {
-			if err := setAction(sig, sigIgnore); err != nil {
-				return err
+			if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&ignore)), 0, signalsSize, 0, 0); errno != 0 {
+				return errno
 			}
 		}
 		return nil
@@ -65,27 +66,41 @@ var preparations = map[string]func() error{
 			return err
 		}
 		held[0].Inheritable |= 1 << unix.CAP_NET_BIND_SERVICE
-		if err := setCapabilities(held); err != nil {
+		header := capabilityHeader()
+		if err := unix.Capset(&header, &held[0]); err != nil {
 			return err
 		}
 		return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_NET_BIND_SERVICE, 0, 0)
 	},
 	"captured": func() error { // bind(2) and listen(2) of this program are captured already
-		_, err := setFilter()
-		return err
+		flags, filter, errno := captureFlags()
+		if errno != 0 {
+			return errno
+		}
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program))); errno != 0 {
+			return errno
+		}
+		return nil
 	},
 	"keep capabilities": func() error {
 		const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
 		return unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0)
 	},
-	"root that changes no user": func() error { // by the next exec
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SETUID, 0, 0, 0); err != nil {
+	"root that changes no user": func() error {
+		held, err := capabilities()
+		if err != nil {
 			return err
 		}
-		return unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SETGID, 0, 0, 0)
+		header := capabilityHeader()
+		held[0].Effective &^= 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+		return unix.Capset(&header, &held[0])
 	},
-	"room for none":   func() error { return leaveRoom(0) },
-	"room for one":    func() error { return leaveRoom(1) },
+	"room for none": func() error { // for a master whose user has nothing else
+		StartThreads()
+		limit := uint64(Threads())
+		return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: limit, Max: limit})
+	},
 	"no user's limit": func() error { return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 0, Max: 0}) },
 	"oom score":       func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("300"), 0) },
 	"stray descriptors": func() error {
@@ -96,13 +111,6 @@ var preparations = map[string]func() error{
 		}
 		return nil
 	},
-}
-
-// leaveRoom lets a master whose user has nothing else make n tasks more.
-func leaveRoom(n int) error {
-	StartThreads()
-	limit := uint64(Threads() + n)
-	return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: limit, Max: limit})
 }
 
 // beMaster prints the worker's pid, or why there is none, and its exit.

@@ -25,7 +25,7 @@ type Record struct {
 
 // Records is the file in which a master records its workers, a line of recordSize bytes
 // for each, written at once. The first line is the master's own. A line is written before
-// the fork, with the inodes of the worker's sockets; the shim adds pid and start time
+// the fork, with the inodes of the worker's sockets; the child adds pid and start time
 // before it becomes the program. So every running worker is recorded. A line is used again
 // when the worker's group has ended.
 //
@@ -35,12 +35,13 @@ type Records struct {
 	used []bool // by line
 }
 
-// A line has pid and start time, written by the shim, then slot and inodes.
+// A line has pid and start time, written by the child, then slot and inodes.
 const (
-	recordSize = 128
-	recordPID  = "%10d %20d "
-	maxSockets = 8        // inodes of 10 digits: they have 32 bits (get_next_ino in fs/inode.c)
-	maxRecords = 64 << 10 // more than a master with the most workers has during a roll
+	recordSize  = 128
+	recordPID   = "%10d %20d "
+	recordStart = 11       // where the second begins
+	maxSockets  = 8        // inodes of 10 digits: they have 32 bits (get_next_ino in fs/inode.c)
+	maxRecords  = 64 << 10 // more than a master with the most workers has during a roll
 )
 
 // NewRecords starts new records in file, with keep: the predecessor's workers that live.
@@ -72,8 +73,10 @@ func (r Record) line() []byte {
 }
 
 func line(pid int, start uint64, rest string) []byte {
-	return fmt.Appendf(nil, "%-*s\n", recordSize-1, fmt.Sprintf(recordPID, pid, start)+rest)
+	return fmt.Appendf(nil, "%-*s\n", recordSize-1, string(recordHead(pid, start))+rest)
 }
+
+func recordHead(pid int, start uint64) []byte { return fmt.Appendf(nil, recordPID, pid, start) }
 
 // Remember sets the records for all later starts. Call it before the first one.
 func (c *Children) Remember(r *Records) {
@@ -83,7 +86,7 @@ func (c *Children) Remember(r *Records) {
 }
 
 // MoveRecords moves the records to another file and takes it over: the old one has been
-// removed. It waits for starts, whose shims write to the old one, and for the file system.
+// removed. It waits for starts, whose children write to the old one, and for the file system.
 func (c *Children) MoveRecords(to *os.File) error {
 	c.recording.Lock()
 	defer c.recording.Unlock()
@@ -154,15 +157,6 @@ func (c *Children) takeLine(r Record) (line, fd int) {
 func (c *Children) freeLine(line int) {
 	if line > 0 {
 		c.records.used[line] = false
-	}
-}
-
-// record adds pid and start time to the line; called in the shim. If the master has died,
-// the file may be its successor's and is left alone.
-func (p *plan) record() {
-	self, err := procfs.ReadStat(os.Getpid())
-	if p.Line > 0 && err == nil && procfs.IsOwn() && unix.Getppid() == p.Parent {
-		_, _ = unix.Pwrite(len(p.Files)+planRecord, fmt.Appendf(nil, recordPID, os.Getpid(), self.Start), int64(p.Line)*recordSize)
 	}
 }
 

@@ -161,7 +161,7 @@ func startMember(t *testing.T, files ...int) member {
 	return o
 }
 
-// A worker has a line with its sockets before the fork: the shim of a master killed at
+// A worker has a line with its sockets before the fork: the child of a master killed at
 // that moment is not foreign, but must not be signaled.
 func TestRecordBeforeTheFork(t *testing.T) {
 	c, file := recording(t)

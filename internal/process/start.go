@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime"
-	"strconv"
-	"syscall"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,17 +14,14 @@ import (
 // loadTimeout bounds how long loading a program may take, from a network file system.
 const loadTimeout = 30 * time.Second
 
-// CheckProc returns an error that says what to do if there is no /proc, without which
-// nothing can be started.
+// CheckProc returns an error that says what to do if there is no /proc, which tells nearly
+// all that a master knows of its workers.
 func CheckProc() error {
-	if _, err := os.Readlink(ownProgram); err != nil {
+	if _, err := os.Readlink("/proc/self/exe"); err != nil {
 		return errors.New("cannot start workers without /proc: mount -t proc proc /proc")
 	}
 	return nil
 }
-
-// ownProgram is the master's own binary, even if it was replaced on disk.
-const ownProgram = "/proc/self/exe"
 
 // Start starts a worker, as the leader of a new session without a terminal. It blocks until
 // the program runs or has failed to (*StartError: the kernel's error). Serve must be
@@ -37,45 +32,27 @@ func (c *Children) Start(spec Spec) (*Process, error) {
 	}
 	c.recording.RLock()
 	defer c.recording.RUnlock()
-	p, status, err := c.startShim(&spec)
+	status, theirs, err := statusPair()
+	if err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
+	}
+	defer status.Close()
+	p, plan, err := c.forkOnThread(&spec, int(theirs.Fd()))
+	theirs.Close()
 	if errors.Is(err, unix.EAGAIN) {
 		return nil, limitError(&spec)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
-	defer status.Close()
-	if err := p.await(status, &spec); err != nil {
+	if err := p.await(status, plan, &spec); err != nil {
 		c.abandon(p)
 		return nil, err
 	}
 	return p, nil
 }
 
-// startShim forks the shim. status is where it reports a failure.
-func (c *Children) startShim(spec *Spec) (p *Process, status *os.File, err error) {
-	status, writeEnd, err := statusPair()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer writeEnd.Close()
-	line, record := c.takeLine(recordOf(spec))
-	plan, err := spec.write(line)
-	if err == nil {
-		defer plan.Close()
-		p, err = c.forkOnThread(spec, writeEnd, plan, line, record)
-	}
-	if err != nil {
-		status.Close()
-		c.mu.Lock()
-		c.freeLine(line)
-		c.mu.Unlock()
-		return nil, nil, err
-	}
-	return p, status, nil
-}
-
-// statusPair makes the socket that the shim writes to, and the end that is read.
+// statusPair makes the socket that the child reports to, and the end that is read.
 func statusPair() (readEnd, writeEnd *os.File, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -85,73 +62,71 @@ func statusPair() (readEnd, writeEnd *os.File, err error) {
 	return os.NewFile(uintptr(pair[0]), "status"), os.NewFile(uintptr(pair[1]), "status"), nil
 }
 
-// await waits until the exec has closed the shim's end of the socket, or the shim has
+// await waits until the exec has closed the child's end of the socket, or the child has
 // written why it failed.
-func (p *Process) await(status *os.File, spec *Spec) error {
+func (p *Process) await(status *os.File, plan *plan, spec *Spec) error {
 	if err := status.SetReadDeadline(time.Now().Add(loadTimeout)); err != nil {
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
 	}
-	r, err := readReport(status)
+	r, err := plan.readResult(status)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("cannot start %s: it could not be loaded within %v", spec.Path, loadTimeout)
 	case err != nil:
 		return fmt.Errorf("cannot start %s: %w", spec.Path, err)
-	case len(r.text) > 0:
-		r.close()
-		return startError(spec, r.text)
+	case r.failed != nil:
+		return startError(spec, r.failed.doing, r.errno)
 	}
 	p.listener, p.uncaptured = r.listener, r.why
 	return nil
 }
 
-// forkOnThread has Serve fork the shim.
-func (c *Children) forkOnThread(spec *Spec, status, plan *os.File, line, record int) (p *Process, err error) {
-	var files []uintptr
-	for _, fd := range spec.Files {
-		files = append(files, uintptr(fd))
-	}
-	stderr := status.Fd()
-	if len(files) > 2 {
-		stderr, files[2] = files[2], stderr
-	}
-	files = append(files, status.Fd(), plan.Fd(), stderr, uintptr(record)) // planStatus, planText, planStderr, planRecord
-	if spec.File != nil {
-		files = append(files, spec.File.Fd()) // planFile
-		defer runtime.KeepAlive(spec.File)
-	}
-	argv := []string{shimName, strconv.Itoa(len(spec.Files))}
+// forkOnThread has Serve fork. A failure leaves nothing behind.
+func (c *Children) forkOnThread(spec *Spec, status int) (p *Process, plan *plan, err error) {
+	line, records := c.takeLine(recordOf(spec))
 	done := make(chan struct{})
 	fork := func() {
-		p, err = c.fork(argv, files, line)
-		close(done)
+		defer close(done)
+		if plan, err = newPlan(spec, status, records, line, c.noFile); err == nil {
+			p, err = c.fork(plan, line)
+			plan.close()
+		}
 	}
 	select {
 	case c.forks <- fork:
 		<-done
-		return p, err
 	case <-c.served:
-		return nil, errors.New("this master starts nothing any more")
+		err = errors.New("this master starts nothing any more")
 	}
+	if err != nil {
+		c.mu.Lock()
+		c.freeLine(line)
+		c.mu.Unlock()
+	}
+	return p, plan, err
 }
 
 // fork runs on Serve's thread.
-func (c *Children) fork(argv []string, files []uintptr, line int) (*Process, error) {
-	handle := -1
-	attr := syscall.ProcAttr{Env: shimEnv(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &handle}}
+func (c *Children) fork(plan *plan, line int) (*Process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	start := ticksNow()
-	pid, err := syscall.ForkExec(ownProgram, argv, &attr)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a process: %w", err)
+	var before unix.Sigset_t
+	all := unix.Sigset_t{Val: [16]uint64(slices.Repeat([]uint64{math.MaxUint64}, 16))}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+		return nil, fmt.Errorf("cannot block signals: %w", err)
 	}
-	p := &Process{children: c, pid: pid, start: start, handle: handle, line: line, listener: -1, gone: make(chan struct{})}
+	pid, errno := plan.forkSelf()
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+	if errno != 0 {
+		return nil, fmt.Errorf("cannot make a process: %w", errno)
+	}
+	p := &Process{children: c, pid: pid, start: start, handle: int(plan.handle), line: line, listener: -1, gone: make(chan struct{})}
 	c.workers[pid] = p
 	return p, nil
 }
 
-// abandon kills a shim that did not become the worker and waits until it is reaped, but
+// abandon kills a child that did not become the worker and waits until it is reaped, but
 // not if it hangs in the kernel.
 func (c *Children) abandon(p *Process) {
 	c.mu.Lock()

@@ -5,23 +5,23 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// What the shim was doing when it failed, completing "cannot ...", where the error needs
-// more words than these.
+// What a child does before its program, completing "cannot ...".
 const (
+	capturing         = "have its calls captured"
+	closing           = "close the master's descriptors"
+	dropping          = "drop the master's capabilities"
+	enteringGroup     = "enter its control group"
+	tyingToMaster     = "tie it to its master"
 	enteringDirectory = "enter its directory"
 	changingUser      = "change its user"
 	executing         = "execute it"
 )
-
-// maxStatus bounds what is read from a failed shim: its Go runtime may print a trace.
-const maxStatus = 1 << 10
 
 // noRoom explains EAGAIN of fork(2), clone(2), setuid(2) and execve(2).
 const noRoom = "the limit on processes is reached: raise pids.max of the cgroup (TasksMax= in a unit) or the user's (LimitNPROC=, ulimit -u)"
@@ -43,20 +43,9 @@ func limitError(spec *Spec) error {
 	return &StartError{Errno: unix.EAGAIN, text: fmt.Sprintf("cannot start %s: %s", spec.Path, noRoom)}
 }
 
-// startError explains what a failed shim has written: the errno and what it was doing, or,
-// without a number, what its Go runtime printed.
-func startError(spec *Spec, status string) error {
-	number, doing, _ := strings.Cut(status, " ")
-	n, err := strconv.Atoi(number)
-	switch {
-	case err == nil:
-	case strings.Contains(status, "failed to create new OS thread"), strings.Contains(status, "pthread_create failed"): // with cgo
-		return limitError(spec)
-	default:
-		line, _, _ := strings.Cut(status, "\n")
-		return fmt.Errorf("cannot start %s: its launcher failed: %s", spec.Path, line)
-	}
-	errno, final := syscall.Errno(n), false
+// startError explains which call of a child has failed.
+func startError(spec *Spec, doing string, errno syscall.Errno) error {
+	final := false
 	text := fmt.Sprintf("cannot start %s: cannot %s: %v", spec.Path, doing, errno)
 	switch doing {
 	case enteringDirectory:

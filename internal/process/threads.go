@@ -10,11 +10,8 @@ import (
 // system call: one each of the loop, reaper, release, preparation, queries of sockets and
 // of a port's holder, leftovers, daemons, systemd, Redis, return of memory; two outputs and
 // queries of figures; two looks at calls of workers; three closes; four starts. The rest is for short calls.
-//
-// ShimTasks is the number of threads of a start until the program runs.
 const (
-	Tasks     = 35
-	ShimTasks = 5
+	Tasks = 35
 
 	maxProcs = 4
 	idle     = Tasks - 4 // without those that are busy at the start

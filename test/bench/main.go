@@ -81,7 +81,7 @@ func figures() []figure {
 		{"redis", "Redis hung, refused, flapping", howRedis, (*bench).redis},
 		{"counts", "Counts in Redis against the clients' own", howCounts, (*bench).counts},
 		{"fleet", "What a fleet costs Redis", howFleet, (*bench).fleet},
-		{"spawn", "The shim between fork and exec", howSpawn, (*bench).spawn},
+		{"spawn", "Between fork and exec", howSpawn, (*bench).spawn},
 	}
 }
 

@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -258,11 +259,108 @@ func TestParentDeath(t *testing.T) {
 	}
 }
 
-// A shim whose master has died must not run the program, which no master would ever end.
+// A child whose master has died must not run the program, which no master would ever end.
 func TestMasterDiedBefore(t *testing.T) {
-	p := &plan{Spec: Spec{ParentDeath: syscall.SIGTERM}, Parent: os.Getppid() + 1}
-	defer unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
-	if err := setParentDeath(p); !errors.Is(err, unix.ESRCH) {
-		t.Errorf("got %v", err)
+	c := newChildren(t)
+	spec := shell("exit 0")
+	spec.ParentDeath = syscall.SIGTERM
+	p, got := startWith(t, c, spec, func(p *plan) {
+		at := slices.IndexFunc(p.calls, func(c call) bool { return c.doing == tyingToMaster && c.want != 0 })
+		p.calls[at].want++
+	})
+	c.abandon(p)
+	if got == nil || !errors.Is(got, unix.ESRCH) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// Every call that fails ends the start and is named, unless the worker can do without it.
+func TestEveryCallFails(t *testing.T) {
+	c, _ := recording(t)
+	spec := shell("exit 0")
+	spec.Capture, spec.Umask, spec.Dir, spec.Pin, spec.ParentDeath = true, 0o22, "/", true, syscall.SIGTERM
+	calls := 1
+	for i := 0; i < calls; i++ {
+		var broken call
+		p, err := startWith(t, c, spec, func(p *plan) {
+			calls = len(p.calls)
+			p.calls[i].number = math.MaxUint32 // ENOSYS
+			broken = p.calls[i]
+		})
+		why := p.uncaptured
+		c.abandon(p)
+		switch {
+		case broken.quiet && err != nil,
+			!broken.quiet && broken.later > 0 && (err != nil || !strings.Contains(why, "forbids seccomp(2)")),
+			!broken.quiet && broken.later == 0 && (!errors.Is(err, unix.ENOSYS) || !strings.Contains(err.Error(), "cannot "+strings.Fields(broken.doing)[0])):
+			t.Errorf("call %d, %s: %v, %q", i, broken.doing, err, why)
+		}
+	}
+	if calls < signals {
+		t.Errorf("%d calls", calls)
+	}
+}
+
+// startWith starts spec by a plan that change has changed.
+func startWith(t *testing.T, c *Children, spec Spec, change func(*plan)) (p *Process, err error) {
+	t.Helper()
+	status, theirs, err := statusPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer status.Close()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd := int(null.Fd())
+	spec.Files = []int{fd, fd, fd}
+	line, records := c.takeLine(recordOf(&spec))
+	var made *plan
+	done := make(chan struct{})
+	c.forks <- func() {
+		defer close(done)
+		if made, err = newPlan(&spec, int(theirs.Fd()), records, line, c.noFile); err == nil {
+			change(made)
+			p, err = c.fork(made, line)
+			made.close()
+		}
+	}
+	<-done
+	theirs.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.await(status, made, &spec)
+	if p.listener >= 0 {
+		unix.Close(p.listener)
+		p.listener = -1
+	}
+	return p, err
+}
+
+func TestStartTime(t *testing.T) {
+	for text, want := range map[string]string{
+		"1 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21":  "777",
+		"1 (a) b) S) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 7 20": "7",
+		"1 (a) S 1 2": "0", "": "0", "no": "0",
+		"1 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 " + strings.Repeat("9", 30) + " 1": strings.Repeat("9", 20),
+	} {
+		got := append([]byte("0"), slices.Repeat([]byte{' '}, 19)...)
+		startTime([]byte(text), got)
+		if strings.TrimSpace(string(got)) != want {
+			t.Errorf("%q: %q, not %q", text, got, want)
+		}
+	}
+}
+
+func TestDecimal(t *testing.T) {
+	for _, n := range []int{0, 1, 9, 10, 12345, 4194304, math.MaxInt32} {
+		got := make([]byte, 11)
+		decimal(got, uintptr(n))
+		if text, _, _ := strings.Cut(string(got), "\x00"); text != strconv.Itoa(n) {
+			t.Errorf("%d: %q", n, got)
+		}
 	}
 }

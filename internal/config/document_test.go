@@ -108,6 +108,7 @@ func TestBadFiles(t *testing.T) {
 		{"recycle.max_rss = '99999999999999999999B'", `1:19: recycle.max_rss: "99999999999999999999B" is too large`},
 		{"recycle.jitter = 0.1", `1:18: recycle.jitter: 0.1 is not a share: write "0%" to "100%"`},
 		{"recycle.jitter = '101%'", `1:18: recycle.jitter: "101%" is not a share: write "0%" to "100%"`},
+		{"command = ['gunicorn', 'a:b']\nrecycle.max_requests = 9", `2:24: recycle.max_requests: forkd does not see the requests of gunicorn, only those of programs with Go's package: use max_age or max_rss`},
 		{"recycle.max_requests = -1", `1:24: recycle.max_requests: must be a number from 0 to 1000000000000, not -1`},
 		{"limits.nofile = -1", `1:17: limits.nofile: must be a number from 0 to 1073741824, not -1`},
 		{"limits.cpu_affinity = 1", `1:23: limits.cpu_affinity: must be true or false, not 1`},

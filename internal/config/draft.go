@@ -225,6 +225,9 @@ func (d *draft) finishRest() {
 	if mask := d.config.MarkMask; mask != 0 && d.config.Workers > supervisor.MarkedSlots(mask) {
 		d.report(d.origins["count.mark_mask"], fmt.Errorf("its bits tell %d workers apart, and there are %d: add some", supervisor.MarkedSlots(mask), d.config.Workers))
 	}
+	if program := d.config.Preset.Name; program != "" && d.config.Recycle.MaxRequests > 0 {
+		d.report(d.origins["recycle.max_requests"], fmt.Errorf("forkd does not see the requests of %s, only those of programs with Go's package: use max_age or max_rss", program))
+	}
 	log := d.config.Log
 	if log.Directory != "" && !log.Captured() {
 		d.report(d.origin("log.directory"), fmt.Errorf(`needs log.mode = "capture": forkd does not see what workers write`))

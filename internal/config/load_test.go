@@ -78,7 +78,7 @@ user = "nobody"
 umask = "0027"
 env = { RAILS_ENV = "production", PORT = "{port}" }
 env_file = "shop.env"
-preset = "uwsgi"
+preset = "none"
 stop_signal = "SIGQUIT"
 channel = "none"
 protocols = ["systemd", "server-starter"]
@@ -206,7 +206,7 @@ func TestEveryKey(t *testing.T) {
 		Drain:   supervisor.Drain{Timeout: 45 * time.Second, Idle: 500 * time.Millisecond, Delay: 5 * time.Second, ShedPerSecond: 20},
 		Recycle: supervisor.Recycle{MaxAge: time.Hour, MaxRequests: 1_000_000, MaxRSS: 512 << 20, Jitter: 0.2},
 		Health:  supervisor.Health{Abort: true, Watchdog: 30 * time.Second},
-		Sockets: "capture", Preset: supervisor.Preset{Name: "uwsgi"}, MarkMask: 0xff00,
+		Sockets: "capture", MarkMask: 0xff00,
 		Limits: supervisor.Limits{NoFile: 65_536, CPUAffinity: true},
 		Log:    supervisor.Log{Mode: "inherit", MaxSize: 1 << 20, MaxFiles: 3},
 		Redis: redisconfig.Settings{

@@ -29,8 +29,9 @@ func startCommand(std stdio) *cobra.Command {
 		Short: "run an app in the background",
 		Long: `start is run, in the background: it waits until the workers are ready, showing
 how far they are, then prints the table. If none gets ready it prints the last
-lines of one that failed, stops what it has started, and exits 1. What the app
-writes goes to its state directory: forkd logs.
+lines of one that failed, stops what it has started, and exits 1. It exits 1 too
+where the release that served last runs in place of the present one. What the
+app writes goes to its state directory: forkd logs.
 
 With --write it keeps flags and command in the app's file too: /etc/forkd/APP.toml
 of root, ~/.config/forkd/APP.toml of others. With --all it starts every app that
@@ -201,7 +202,10 @@ func (m *launched) await(ctx context.Context, std stdio, at control.Location) er
 		switch text := fmt.Sprintf("%s: %d of %d ready", name, t.Ready, t.Wanted); {
 		case app.State != control.StateStarting && app.AllReady():
 			fmt.Fprintf(std.out, "%s: ready, after %.1fs\n", name, time.Since(began).Seconds())
-			return printStatus(ctx, std, at.Path(), false)
+			if err := printStatus(ctx, std, at.Path(), false); err != nil || app.Fallback == nil {
+				return err
+			}
+			return fmt.Errorf("%s runs the release that served last, for no worker of the present one got ready: forkd reload %s tries that again", name, name)
 		case app.State == control.StateReady: // after ready.timeout, with some
 			_ = printStatus(ctx, std, at.Path(), false)
 			return fmt.Errorf("%s serves with %d of %d workers: forkd describe %s says why", name, t.Ready, t.Wanted, name)

@@ -43,13 +43,23 @@ const (
 	ReasonStop    = "stop"    // the app ends
 )
 
-// Message is one line of the channel: a Hello, Ready, Pulse, Drain, Shed, App or
-// Reserved.
+// The roles of a Handoff.
+const (
+	RoleFrom = "from" // the worker hands its connections over
+	RoleTo   = "to"   // it takes them
+)
+
+// Message is one line of the channel: a Hello, Ready, Pulse, Drain, Shed, Handoff, App
+// or Reserved.
 type Message interface{ message() }
 
 type (
-	// Hello is a worker's first line: it will send Ready.
-	Hello struct{ Version int }
+	// Hello is a worker's first line: it will send Ready. With Handoff it understands the
+	// message of that name.
+	Hello struct {
+		Version int
+		Handoff bool
+	}
 
 	// Ready says that the worker serves from now on.
 	Ready struct{}
@@ -71,6 +81,11 @@ type (
 		Over  time.Duration
 	}
 
+	// Handoff brings a worker one end of a pair of sockets (unix(7), SOCK_SEQPACKET, one
+	// descriptor by SCM_RIGHTS with the line). What goes over it are a Transfer and a
+	// Reply for each connection. A later one with RoleFrom replaces the one before.
+	Handoff struct{ Role string }
+
 	// App is an application's message: any JSON value that is not Reserved.
 	App json.RawMessage
 
@@ -84,21 +99,25 @@ func (Ready) message()    {}
 func (Pulse) message()    {}
 func (Drain) message()    {}
 func (Shed) message()     {}
+func (Handoff) message()  {}
 func (App) message()      {}
 func (Reserved) message() {}
 
 const (
-	cmdHello = "FORKD_HELLO"
-	cmdReady = "FORKD_READY"
-	cmdPulse = "FORKD_PULSE"
-	cmdDrain = "FORKD_DRAIN"
-	cmdShed  = "FORKD_SHED"
+	cmdHello   = "FORKD_HELLO"
+	cmdReady   = "FORKD_READY"
+	cmdPulse   = "FORKD_PULSE"
+	cmdDrain   = "FORKD_DRAIN"
+	cmdShed    = "FORKD_SHED"
+	cmdHandoff = "FORKD_HANDOFF"
 )
 
 // jsonMessage is every message but an application's. Durations are in seconds.
 type jsonMessage struct {
 	Cmd      string     `json:"cmd"`
 	Version  int        `json:"version,omitempty"`
+	Handoff  bool       `json:"handoff,omitempty"`
+	Role     string     `json:"role,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
 	Deadline *time.Time `json:"deadline,omitempty"`
 	Idle     *float64   `json:"idle,omitempty"`
@@ -127,7 +146,7 @@ func Encode(m Message) ([]byte, error) {
 func encode(m Message) ([]byte, error) {
 	switch m := m.(type) {
 	case Hello:
-		return json.Marshal(jsonMessage{Cmd: cmdHello, Version: m.Version})
+		return json.Marshal(jsonMessage{Cmd: cmdHello, Version: m.Version, Handoff: m.Handoff})
 	case Ready:
 		return json.Marshal(jsonMessage{Cmd: cmdReady})
 	case Pulse:
@@ -138,6 +157,8 @@ func encode(m Message) ([]byte, error) {
 	case Shed:
 		over := m.Over.Seconds()
 		return json.Marshal(jsonMessage{Cmd: cmdShed, Count: m.Count, Seconds: &over})
+	case Handoff:
+		return json.Marshal(jsonMessage{Cmd: cmdHandoff, Role: m.Role})
 	case Reserved:
 		return json.Marshal(jsonMessage{Cmd: m.Cmd})
 	case App:
@@ -235,7 +256,7 @@ func parse(line []byte) (Message, error) {
 		return Ready{}, nil
 	case cmdPulse:
 		return Pulse{}, nil
-	case cmdHello, cmdDrain, cmdShed:
+	case cmdHello, cmdDrain, cmdShed, cmdHandoff:
 		if err := json.Unmarshal(line, &w); err != nil {
 			return nil, fmt.Errorf("bad %s: %w", cmd, err)
 		}
@@ -244,7 +265,11 @@ func parse(line []byte) (Message, error) {
 	}
 	switch {
 	case cmd == cmdHello:
-		return Hello{Version: w.Version}, nil
+		return Hello{Version: w.Version, Handoff: w.Handoff}, nil
+	case cmd == cmdHandoff && w.Role != RoleFrom && w.Role != RoleTo:
+		return nil, fmt.Errorf("bad %s: role %q", cmd, w.Role)
+	case cmd == cmdHandoff:
+		return Handoff{Role: w.Role}, nil
 	case cmd == cmdDrain && w.Deadline == nil:
 		return nil, fmt.Errorf("bad %s: no deadline", cmd)
 	case cmd == cmdDrain:

@@ -22,8 +22,9 @@ const (
 	MaxCount = 1 << 40
 
 	pageMagic    = "FORKDPG1"
-	pageUsed     = 320 // bytes of it that the worker writes; then the limit
+	pageLimit    = 320
 	pageStopping = 328
+	pageUsed     = 456 // bytes of it, from the beginning
 )
 
 // Page is the counters page, as Apache's scoreboard for one worker: PageSize bytes of
@@ -40,10 +41,14 @@ const (
 //	   256     8  refused, unsigned           the worker
 //	   320     8  limit of open, unsigned     the master, when it has changed
 //	   328     4  stopping: 1                 the master, before it asks for a drain because the app stops
+//	   384     8  moved in, unsigned          the worker
+//	   448     8  moved out, unsigned         the worker
 //
 // The rest is zero. The worker adds with atomic instructions. Accepts are all accepted
 // connections. Refused are those among them that were over the limit; they are not
-// among the open ones. The limit is zero as long as EnvMaxConnections holds; the
+// among the open ones. Moved connections were taken over from another worker (in) or
+// handed to one (out); they are among the open ones of the worker that has them, and
+// among the accepts of the one that accepted them. The limit is zero as long as EnvMaxConnections holds; the
 // master sets another when the number of slots changes.
 //
 // The methods are the worker's. They are safe for concurrent use and neither lock nor
@@ -63,7 +68,11 @@ type Page struct {
 	_        [56]byte
 	limit    atomic.Uint64
 	stopping atomic.Uint32
-	_        [PageSize - pageStopping - 4]byte
+	_        [52]byte
+	movedIn  atomic.Uint64
+	_        [56]byte
+	movedOut atomic.Uint64
+	_        [PageSize - pageUsed]byte
 }
 
 // bytes returns the memory of p.
@@ -162,6 +171,19 @@ func (p *Page) Expel(limit int64) bool {
 // Closed counts the end of an open connection.
 func (p *Page) Closed() { p.open.Add(-1) }
 
+// TookOver counts a connection that another worker has handed over. HandedOver counts
+// one that another worker has taken.
+func (p *Page) TookOver() {
+	p.open.Add(1)
+	p.movedIn.Add(1)
+}
+
+// HandedOver is described at TookOver.
+func (p *Page) HandedOver() {
+	p.open.Add(-1)
+	p.movedOut.Add(1)
+}
+
 // Request counts a request.
 func (p *Page) Request() { p.requests.Add(1) }
 
@@ -172,7 +194,7 @@ func (p *Page) Limit() int64 { return int64(min(p.limit.Load(), MaxCount)) }
 // SetLimit sets the Limit of the page behind fd, for the master. A worker that has more
 // connections keeps them.
 func SetLimit(fd int, connections int64) error {
-	_, err := unix.Pwrite(fd, binary.NativeEndian.AppendUint64(nil, uint64(max(0, connections))), pageUsed)
+	_, err := unix.Pwrite(fd, binary.NativeEndian.AppendUint64(nil, uint64(max(0, connections))), pageLimit)
 	if err != nil {
 		return fmt.Errorf("cannot write to counters page: %w", err)
 	}
@@ -194,6 +216,8 @@ type Counters struct {
 	Accepts  uint64 // connections accepted since the worker started
 	Requests uint64 // requests since the worker started
 	Refused  uint64 // those of Accepts that were over the limit
+	MovedIn  uint64 // connections taken over from other workers
+	MovedOut uint64 // connections handed to other workers
 }
 
 // Counters reads a page from within the worker.
@@ -204,6 +228,8 @@ func (p *Page) Counters() Counters {
 		Accepts:  min(p.accepts.Load(), MaxCount),
 		Requests: min(p.requests.Load(), MaxCount),
 		Refused:  min(p.refused.Load(), MaxCount),
+		MovedIn:  min(p.movedIn.Load(), MaxCount),
+		MovedOut: min(p.movedOut.Load(), MaxCount),
 	}
 }
 

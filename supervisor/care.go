@@ -62,6 +62,7 @@ func (w *worker) pulses() { w.pulse.Store(time.Now().UnixNano()) }
 // becomes notes the worker's state. health.watchdog begins when it is ready.
 func (w *worker) becomes(to pool.State) {
 	w.begun.Store(to != pool.StateStarting)
+	w.draining = to == pool.StateDraining
 	w.care.ready = to == pool.StateReady
 	if w.care.ready {
 		w.pulses()

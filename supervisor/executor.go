@@ -66,6 +66,7 @@ type executor struct {
 	reloadFailed *control.Failure // the last reload, where it failed
 
 	sent, dropped uint64 // messages of applications
+	halfMoved     int64  // connections taken over that no worker has handed over
 
 	sockets         *sockets.Set
 	implied         []sockets.Listener // where the configuration has none: those of the passed sockets
@@ -139,8 +140,11 @@ func (e *executor) perform(actions []pool.Action) {
 			if w := e.workers[a.ID]; w != nil {
 				w.becomes(a.To)
 				e.warnUncounted(w)
-				if a.To == pool.StateDraining {
+				switch a.To {
+				case pool.StateDraining:
 					e.takesNoMore(w)
+				case pool.StateReady:
+					e.handOverAgain(a.ID)
 				}
 			}
 			if r := e.releases[a.ID.Generation]; a.To == pool.StateReady && r != nil && r.listeners != nil {
@@ -208,7 +212,7 @@ func (e *executor) note(r report) []pool.Event {
 
 func (e *executor) worker(id pool.ID) (info eventlog.WorkerInfo) {
 	if w := e.workers[id]; w != nil {
-		info = eventlog.WorkerInfo{PID: w.process.PID(), Output: w.output}
+		info = eventlog.WorkerInfo{PID: w.process.PID(), Output: w.output, Moved: w.moved}
 	}
 	return info
 }
@@ -347,6 +351,9 @@ func (e *executor) retire(a pool.Retire) {
 	}
 	if r := e.releases[a.ID.Generation]; r != nil && r.listeners != nil && a.Reason != pool.ReasonStop {
 		go e.watchPaths(w, r.listeners.Listeners(a.ID.Slot))
+	}
+	if a.Reason != pool.ReasonStop {
+		e.handOver(w)
 	}
 	if err := w.retire(a); err != nil {
 		e.log.Warn("cannot tell the worker to drain", "slot", a.ID.Slot, "pid", w.process.PID(), "why", err)

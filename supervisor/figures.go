@@ -27,6 +27,9 @@ func (e *executor) bury(w *worker, exit process.Exit) {
 		p.counters.Accepts += c.Accepts
 		p.counters.Requests += c.Requests
 		p.counters.Refused += c.Refused
+		p.counters.MovedIn += c.MovedIn
+		p.counters.MovedOut += c.MovedOut
+		w.moved = c.MovedOut
 	}
 	p.cpu += exit.CPU.Seconds()
 	e.past[w.id.Slot] = p

@@ -12,6 +12,7 @@ import (
 	"github.com/forkd/forkd/internal/eventlog"
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/ipc"
 )
 
 // snapshot is the app as the loop knows it: all but CPU, memory, rates and what is counted
@@ -58,10 +59,11 @@ func (e *executor) snapshot(v pool.View) snapshot {
 	if r := v.LastRoll; r != nil {
 		app.LastRoll = new(rolled(*r))
 	}
+	counted := e.counters()
 	for _, slot := range v.Slots {
 		queues := e.sockets.Queues(slot.Index)
 		s.queues[slot.Index] = queues
-		app.Slots = append(app.Slots, e.slot(slot, queues))
+		app.Slots = append(app.Slots, e.slot(slot, queues, counted))
 	}
 	for _, l := range e.leftovers {
 		app.Leftovers = append(app.Leftovers, showLeftover(l))
@@ -90,13 +92,11 @@ func address(l sockets.Listener) string {
 // summary is what is polled: it makes a system call for each worker.
 func (e *executor) summary(v pool.View) control.Summary {
 	s := control.Summary{State: v.State, Generation: v.Generation, Wanted: v.Wanted, Ready: v.Ready}
-	for _, w := range e.workers {
-		if c, counts := w.link.Counters(); counts {
-			if s.Connections == nil {
-				s.Connections = new(int64)
-			}
-			*s.Connections += int64(c.Open)
+	for _, c := range e.counters() {
+		if s.Connections == nil {
+			s.Connections = new(int64)
 		}
+		*s.Connections += int64(c.Open)
 	}
 	return s
 }
@@ -114,7 +114,7 @@ func (r *release) showListeners() []control.Listener {
 	return out
 }
 
-func (e *executor) slot(s pool.Slot, queues map[string]int) control.Slot {
+func (e *executor) slot(s pool.Slot, queues map[string]int, counted map[pool.ID]ipc.Counters) control.Slot {
 	out := control.Slot{
 		Slot:     s.Index,
 		State:    string(s.State),
@@ -130,6 +130,8 @@ func (e *executor) slot(s pool.Slot, queues map[string]int) control.Slot {
 	if s.State == pool.StateBackoff {
 		out.NextStartAt = &s.NextStart
 	}
+	past := e.past[s.Index]
+	moved, known := past.counters.MovedOut, past.counted
 	var queue *int64
 	for _, n := range queues {
 		if queue == nil {
@@ -142,8 +144,18 @@ func (e *executor) slot(s pool.Slot, queues map[string]int) control.Slot {
 			out.State = string(w.State) // the newest comes last
 		}
 		if live := e.workers[w.ID]; live != nil {
-			out.Workers = append(out.Workers, live.show(w, queue))
+			one := live.show(w, queue)
+			if c, counts := counted[w.ID]; counts {
+				one.Counted = "worker"
+				one.Connections, one.Accepted, one.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
+				one.Refused, one.MovedIn, one.MovedOut = new(int64(c.Refused)), new(int64(c.MovedIn)), new(int64(c.MovedOut))
+				moved, known = moved+c.MovedOut, true
+			}
+			out.Workers = append(out.Workers, one)
 		}
+	}
+	if known {
+		out.Moved = new(int64(moved))
 	}
 	return out
 }
@@ -160,11 +172,6 @@ func (w *worker) show(known *pool.Worker, queue *int64) control.Worker {
 	}
 	if !known.ReadyAt.IsZero() {
 		out.ReadyAt = &known.ReadyAt
-	}
-	if c, counts := w.link.Counters(); counts {
-		out.Counted = "worker"
-		out.Connections, out.Accepted, out.Requests = new(int64(c.Open)), new(int64(c.Accepts)), new(int64(c.Requests))
-		out.Refused = new(int64(c.Refused))
 	}
 	return out
 }

@@ -30,6 +30,9 @@ type worker struct {
 	leaf    *cgroup.Leaf // its control group; nil: the master's
 	killed  bool         // SIGKILL has been sent
 
+	draining bool
+	moved    uint64 // connections that it has handed over; known when it has ended
+
 	named    []uint64 // cookies of sockets that it has bound, in an app that learns
 	listened []uint64 // cookies of the slot's sockets on which it has called listen(2)
 	taken    awaited  // in such an app: the slot's sockets that it has got, by inode
@@ -65,7 +68,7 @@ func (w *worker) listen(e *executor) {
 			e.inbox.postReport(said{w.id, m})
 		case ipc.Pulse:
 			w.pulses()
-		case ipc.Drain, ipc.Shed, ipc.Reserved: // the Link keeps them to itself
+		case ipc.Drain, ipc.Shed, ipc.Handoff, ipc.Reserved: // the Link keeps them to itself
 		}
 	})
 }

@@ -3,11 +3,14 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/ipc"
 )
@@ -17,7 +20,7 @@ const writeTimeout = 5 * time.Second
 
 // channel is the worker's end of the message channel.
 type channel struct {
-	conn   net.Conn
+	conn   *net.UnixConn
 	closed context.Context // is done when the channel is closed
 	close  context.CancelFunc
 
@@ -33,7 +36,12 @@ func openChannel(fd int) (*channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open channel to the master: %w", err)
 	}
-	c := &channel{conn: conn}
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("cannot open channel to the master: it is no unix socket")
+	}
+	c := &channel{conn: u}
 	c.closed, c.close = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -65,7 +73,9 @@ func (c *channel) write(m ipc.Message) error {
 // read handles the master's messages until the channel closes or a line is invalid.
 func (w *Worker) read() {
 	defer w.closeChannel()
-	for in := ipc.NewReader(w.channel.conn); ; {
+	rights := &rights{conn: w.channel.conn}
+	defer rights.close()
+	for in := ipc.NewReader(rights); ; {
 		m, err := in.Read()
 		if err != nil {
 			return
@@ -80,6 +90,10 @@ func (w *Worker) read() {
 			}
 		case ipc.Shed:
 			w.startShed(m)
+		case ipc.Handoff:
+			if fd, ok := rights.next(); ok {
+				w.onHandoff(m.Role, fd)
+			}
 		case ipc.Hello, ipc.Ready, ipc.Pulse, ipc.Reserved:
 			// From a worker, or from a newer master.
 		}
@@ -91,4 +105,32 @@ func (w *Worker) closeChannel() {
 	w.channel.close()
 	w.channel.conn.Close()
 	w.drain.begin()
+}
+
+// rights reads the channel, and keeps the descriptors that come with it, in their order.
+type rights struct {
+	conn *net.UnixConn
+	fds  []int
+}
+
+func (r *rights) Read(p []byte) (int, error) {
+	var oob [64]byte
+	n, oobn, _, _, err := r.conn.ReadMsgUnix(p, oob[:])
+	r.fds = append(r.fds, descriptors(oob[:oobn])...)
+	return n, err
+}
+
+// next is the next descriptor. There is none if this process could not have one more.
+func (r *rights) next() (fd int, ok bool) {
+	if len(r.fds) == 0 {
+		return -1, false
+	}
+	fd, r.fds = r.fds[0], r.fds[1:]
+	return fd, true
+}
+
+func (r *rights) close() {
+	for _, fd := range r.fds {
+		unix.Close(fd)
+	}
 }

@@ -38,6 +38,7 @@ const (
 	Hijacked
 
 	closing   // was idle; its server is told that the client has closed
+	moving    // the same, and its Close hands the connection to another worker
 	lingering // closed by its server, half closed, read until the client closes
 )
 
@@ -62,6 +63,13 @@ type conn struct {
 
 	multiplexed atomic.Bool  // see Multiplexed
 	lastRead    atomic.Int64 // of a multiplexed one: the last bytes between requests, in ns from accepted
+
+	frame   frame
+	unclean atomic.Bool // when it was idle last, a part of another request had been read
+	going   atomic.Bool // its server's Close hands it over
+	moved   bool        // from another worker, which may have a copy still
+	stays   bool        // it can't be handed over
+	kept    int         // responses of a drain that were not the last
 
 	served    atomic.Bool  // by Worker.Serve
 	mark      atomic.Int32 // see unmarked
@@ -90,11 +98,14 @@ func Mark(nc net.Conn, p Phase) {
 	case Busy:
 		c.setBusy()
 	case Idle:
+		if unclean := !c.frame.clean(); unclean != c.unclean.Load() {
+			c.unclean.Store(unclean)
+		}
 		c.move(Busy, Idle)
 	case Hijacked:
 		c.setBusy()
 		c.move(Busy, Hijacked)
-	case phaseNew, closing, lingering:
+	case phaseNew, closing, moving, lingering:
 		// Only this package sets these.
 	}
 }
@@ -114,7 +125,7 @@ func (c *conn) setBusy() {
 		switch p := c.load(); p {
 		case Busy, Hijacked, lingering:
 			return
-		case closing:
+		case closing, moving:
 			c.resume(Busy)
 		default:
 			c.move(p, Busy)
@@ -122,23 +133,25 @@ func (c *conn) setBusy() {
 	}
 }
 
-// expire closes an idle connection by way of its server: the server's read ends
-// with EOF, as if the client had closed. A request that is faster is served.
-func (c *conn) expire() {
+// expire ends an idle connection by way of its server: the server's read ends with EOF,
+// as if the client had closed. A request that is faster is served. to is closing or
+// moving.
+func (c *conn) expire(to Phase) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.load()
-	if p == closing || p.idle() && c.move(p, closing) {
-		// Again if it is closing: the server may have set a deadline since.
+	if p == to || (p.idle() || p == moving) && c.move(p, to) {
+		// Again if it is in this phase: the server may have set a deadline since.
 		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// resume undoes expire: the client was faster.
+// resume undoes expire: the client was faster, or the connection can't be handed over
+// any more.
 func (c *conn) resume(to Phase) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.move(closing, to) {
+	if c.move(closing, to) || c.move(moving, to) {
 		_ = c.raw.SetReadDeadline(time.Time{})
 	}
 }
@@ -162,12 +175,26 @@ func (c *conn) idle() bool {
 
 // read is Read for the server, and follows its phase.
 func (c *conn) read(p []byte) (int, error) {
+	if c.leaves() {
+		return 0, io.EOF
+	}
 	n, err := c.raw.Read(p)
 	phase := c.load()
+	for n == 0 && phase == moving && errors.Is(err, os.ErrDeadlineExceeded) {
+		if c.leaves() { // what arrives now is for whoever gets the connection
+			return 0, io.EOF
+		}
+		c.resume(Idle)
+		n, err = c.raw.Read(p)
+		phase = c.load()
+	}
 	if n == 0 && phase == closing && errors.Is(err, os.ErrDeadlineExceeded) {
 		if n, err = c.readQueued(p), nil; n == 0 {
 			return 0, io.EOF
 		}
+	}
+	if n > 0 && phase != Hijacked {
+		c.frame.read(p[:n], phase != Busy)
 	}
 	switch {
 	case n == 0 || phase == phaseNew:
@@ -199,7 +226,14 @@ func (c *conn) close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
+	if c.going.Load() {
+		c.listener.worker.handOver(c)
+		return nil
+	}
 	half, ok := c.raw.(interface{ CloseWrite() error })
+	if ok && c.moved { // a copy elsewhere must not keep the client waiting for the end
+		_ = half.CloseWrite()
+	}
 	leaving := c.listener.worker.drain.active() || c.mark.Load() == told
 	if ok && leaving && !c.refused && c.load() != Hijacked && half.CloseWrite() == nil {
 		c.phase.Store(int32(lingering))
@@ -248,14 +282,14 @@ func (c *conn) closeIdle(now time.Time) {
 	since := c.idleSince.Load()
 	switch {
 	case c.load() == closing:
-		c.expire() // again: its server may have set a deadline since
+		c.expire(closing) // again: its server may have set a deadline since
 	case !c.idle():
 		c.idleSince.Store(0)
 	case since == 0:
 		c.idleSince.Store(age)
 	case age-since >= int64(ipc.DefaultIdle):
 		c.mark.Store(told)
-		c.expire()
+		c.expire(closing)
 	}
 }
 
@@ -321,16 +355,18 @@ func tracked(nc net.Conn) *conn {
 			return &c.conn
 		case *otherConn:
 			return &c.conn
-		case interface{ NetConn() net.Conn }:
-			nc = c.NetConn()
 		default:
-			nc = embedded(nc)
+			nc = unwrap(nc)
 		}
 	}
 	return nil
 }
 
-func embedded(nc net.Conn) net.Conn {
+// unwrap returns what a struct embeds or its NetConn method returns; nil: nothing.
+func unwrap(nc net.Conn) net.Conn {
+	if c, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		return c.NetConn()
+	}
 	v := reflect.Indirect(reflect.ValueOf(nc))
 	if v.Kind() != reflect.Struct {
 		return nil

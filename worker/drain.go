@@ -19,6 +19,7 @@ const defaultDrainTimeout = 30 * time.Second
 const (
 	flagDraining uint32 = 1 << iota
 	flagShedding
+	flagHanding // there is a successor that takes connections
 )
 
 // drain is one request to drain.
@@ -118,17 +119,24 @@ func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
 	}
 	d := w.drain.get()
 	l.stop(d.reason != ipc.ReasonRoll && d.reason != ipc.ReasonRecycle, d.idle)
+	defer l.endArrivals()
 	return l.drain(served)
 }
 
-// drain waits for the end of the accept loop and then of the connections.
+// drain waits for the end of the accept loop and then of the connections. Idle ones are
+// handed to the successor; where there is none, or they can't be, they are closed.
 func (l *listener) drain(served <-chan error) error {
+	accepted := l.accepted
 	for {
 		d := l.worker.drain.get()
 		p := planFor(d)
 		now := time.Now()
 		switch {
-		case served == nil && l.count() == 0:
+		case (served == nil || accepted == nil) && l.count() == 0:
+			l.endArrivals()
+			if served != nil {
+				<-served
+			}
 			return nil
 		case !now.Before(d.deadline):
 			l.Close()
@@ -139,10 +147,16 @@ func (l *listener) drain(served <-chan error) error {
 		case !now.Before(p.from):
 			l.expire(p, now)
 		}
+		if l.worker.handing() {
+			l.moveIdle()
+		}
 		select {
 		case <-served:
 			served = nil
+		case <-accepted:
+			accepted = nil
 		case <-l.empty:
+		case <-l.worker.handoff.progress:
 		case <-time.After(min(drainInterval, d.deadline.Sub(now))):
 		}
 	}

@@ -21,31 +21,36 @@ import (
 // Its connections are counted for the master. The caller owns the listener; Serve
 // closes it.
 func (w *Worker) Listen(name, address string) (net.Listener, error) {
-	ln, err := w.listen(name, address)
+	ln, passed, err := w.listen(name, address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, name, err)
 	}
 	l := w.track(ln)
 	l.inheritKeepAlive()
+	l.name = passed
 	return l, nil
 }
 
-func (w *Worker) listen(name, address string) (net.Listener, error) {
+// listen also returns the name of the socket, if it was passed.
+func (w *Worker) listen(name, address string) (ln net.Listener, passed string, err error) {
 	if w.err != nil {
-		return nil, w.err
+		return nil, "", w.err
 	}
 	if s, ok := w.takeSocket(name, address); ok {
 		// FileListener duplicates the descriptor.
 		f := os.NewFile(uintptr(s.FD), s.Name)
 		defer f.Close()
-		return net.FileListener(f)
+		ln, err = net.FileListener(f)
+		return ln, s.Name, err
 	}
 	if path, ok := unixPath(address); ok {
-		return net.Listen("unix", path)
+		ln, err = net.Listen("unix", path)
+		return ln, "", err
 	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // as the master's sockets: MPTCP ones can't be steered
-	return lc.Listen(context.Background(), "tcp", address)
+	ln, err = lc.Listen(context.Background(), "tcp", address)
+	return ln, "", err
 }
 
 // takeSocket takes one of the passed sockets that are left.

@@ -32,6 +32,13 @@ type listener struct {
 	emptyPolls int          // see hasSilentClients
 	queued     atomic.Int64 // see inheritKeepAlive
 
+	name     string        // of the socket that the master passed; "": none
+	movable  bool          // see Movable
+	arrivals arrivals      // connections that another worker has handed over
+	accepted chan struct{} // closed when Accept takes nothing from the socket any more
+
+	endAccepts func() // closes accepted
+
 	answer func(net.Conn) // answers connections over the worker's limit; nil: there is no limit
 
 	stopping atomic.Bool
@@ -43,7 +50,9 @@ func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	l := &listener{Listener: ln, worker: w, empty: make(chan struct{}, 1)}
+	l := &listener{Listener: ln, worker: w, empty: make(chan struct{}, 1), accepted: make(chan struct{})}
+	l.endAccepts = sync.OnceFunc(func() { close(l.accepted) })
+	l.arrivals.more.L = &l.arrivals.mu
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listeners = append(w.listeners, l)
@@ -68,6 +77,11 @@ func (l *listener) Accept() (net.Conn, error) {
 		l.worker.Ready()
 	}
 	for {
+		if l.arrivals.some.Load() {
+			if nc := l.arrived(); nc != nil {
+				return nc, nil
+			}
+		}
 		if l.stopping.Load() {
 			l.extend()
 		}
@@ -78,11 +92,16 @@ func (l *listener) Accept() (net.Conn, error) {
 			if kept := l.keep(nc); kept != nil {
 				return kept, nil
 			}
-		case !l.stopping.Load() || !errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, os.ErrDeadlineExceeded) && l.arrivals.some.Load():
+		case l.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+			if !l.hasSilentClients() {
+				l.Close()
+				return l.awaitArrival()
+			}
+		case l.movable && errors.Is(err, net.ErrClosed):
+			return l.awaitArrival()
+		default:
 			return nil, err
-		case !l.hasSilentClients():
-			l.Close()
-			return nil, net.ErrClosed
 		}
 	}
 }
@@ -252,7 +271,7 @@ func (l *listener) pick(match func(*conn) bool) []*conn {
 func (l *listener) expire(p plan, now time.Time) {
 	again, idle := l.pick(func(c *conn) bool { return c.load() == closing }), l.pick((*conn).idle)
 	for _, c := range append(again, idle[:p.quota(len(idle), now)]...) {
-		c.expire()
+		c.expire(closing)
 	}
 }
 

@@ -251,7 +251,7 @@ func TestInherits(t *testing.T) {
 	m := servetest.NewMaster(t)
 	p := spawn(t, "worker", []*os.File{f, m.Channel, m.Page},
 		"LISTEN_FDS=1", "LISTEN_FDNAMES=http", "FORKD_CHANNEL_FD=4", "FORKD_PAGE_FD=5", "FORKD_SLOTS=1024", "FORKD_SLOT=0")
-	m.Expect(ipc.Hello{Version: 1})
+	m.Expect(ipc.Hello{Version: 1, Handoff: true})
 	m.Expect(ipc.Ready{})
 	want := found{PID: p.Process.Pid, Procs: 1, Addr: ln.Addr().String()}
 	if diff := cmp.Diff(want, p.found); diff != "" {
@@ -289,7 +289,7 @@ func TestAnnouncedSignals(t *testing.T) {
 	m := servetest.NewMaster(t)
 	p := spawn(t, "worker", []*os.File{m.Channel, m.Page}, "FORKD_CHANNEL_FD=3", "FORKD_PAGE_FD=4")
 	p.hold()
-	m.Expect(ipc.Hello{Version: 1})
+	m.Expect(ipc.Hello{Version: 1, Handoff: true})
 	m.Expect(ipc.Ready{})
 	m.Drain(ipc.ReasonRoll, time.Hour, 0)
 	p.signal(syscall.SIGTERM)

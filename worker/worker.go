@@ -28,6 +28,7 @@ type Worker struct {
 	ready    sync.Once
 	prepared sync.Map // of *sync.Once, by server
 	shedder  shedder
+	handoff  handoff
 
 	limit    int64         // of open connections, at the start; 0: none
 	refusals chan struct{} // a token for each refused connection that is being answered
@@ -79,6 +80,7 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 		err:      err,
 		limit:    int64(passed.MaxConnections),
 		refusals: make(chan struct{}, maxRefusals),
+		handoff:  handoff{progress: make(chan struct{}, 1)},
 	}
 	for _, s := range passed.Sockets {
 		w.setCloseOnExec(s.FD)
@@ -99,7 +101,7 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 		if err == nil {
 			w.channel = c
 			go w.read()
-			w.tell(ipc.Hello{Version: ipc.ProtocolVersion})
+			w.tell(ipc.Hello{Version: ipc.ProtocolVersion, Handoff: true})
 			if passed.Watchdog > 0 {
 				go w.pulse(passed.Watchdog / 2)
 			}
@@ -175,13 +177,17 @@ func (w *Worker) Request() (draining bool) {
 }
 
 // RequestOn counts a request and reports whether its response should be the last of
-// the connection, because the worker drains or sheds it. Serve packages call it per
-// request, in place of Request, before the response is sent. conn is called only
-// during a shed; for its result see [Mark].
+// the connection, because the worker drains and can't hand it over, or sheds it. Serve
+// packages call it per request, in place of Request, before the response is sent. conn
+// is called only during a drain or a shed; for its result see [Mark].
 func (w *Worker) RequestOn(conn func() net.Conn) (last bool) {
 	w.page.Request()
 	flags := w.drain.flags.Load()
-	return flags != 0 && (flags&flagDraining != 0 || isShed(conn()))
+	if flags&(flagDraining|flagShedding) == 0 {
+		return false
+	}
+	nc := conn()
+	return flags&flagDraining != 0 && !keeps(nc) || isShed(nc)
 }
 
 // Counters returns what this worker has counted so far.

@@ -85,6 +85,7 @@ func keys(d *draft) []key {
 		{"drain.idle", "drain-idle", "close idle connections `TIME` after a stop began", duration(0, &c.Drain.Idle)},
 		{"drain.delay", "drain-delay", "at a stop, tell balancers for `TIME` before the workers drain", duration(0, &c.Drain.Delay)},
 		{"drain.shed_per_second", "", "", whole(0, 1_000_000, &c.Drain.ShedPerSecond)},
+		{"drain.handoff", "", "", newField(&c.Drain.Handoff, value.boolean)},
 
 		{"recycle.max_age", "", "", duration(0, &c.Recycle.MaxAge)},
 		{"recycle.max_requests", "", "", whole(0, 1_000_000_000_000, &c.Recycle.MaxRequests)},

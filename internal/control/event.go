@@ -18,6 +18,7 @@ type Event struct {
 	Reason     string    `json:"reason"`
 	Command    string    `json:"command,omitempty"` // the id of the command that caused it
 	By         string    `json:"by,omitempty"`      // who asked for it: "alice (pid 4711)", "SIGHUP"
+	Moved      uint64    `json:"moved,omitempty"`   // connections that a worker which has ended had handed to another
 }
 
 // The types of events (docs/contract.md, Control socket).

@@ -115,6 +115,7 @@ type Slot struct {
 	LastExit    *LastExit  `json:"last_exit"`
 	Workers     []Worker   `json:"workers"`
 	Leaving     bool       `json:"leaving"` // scaled away: it serves what it has, and goes
+	Moved       *int64     `json:"moved"`   // connections that its workers have handed to another, those that are gone too
 }
 
 // LastExit is how a slot's last worker ended.
@@ -137,7 +138,9 @@ type Worker struct {
 	Connections       *int64     `json:"connections"`
 	Accepted          *int64     `json:"accepted"`
 	Requests          *int64     `json:"requests"`
-	Refused           *int64     `json:"refused"` // connections beyond its share
+	Refused           *int64     `json:"refused"`  // connections beyond its share
+	MovedIn           *int64     `json:"moved_in"` // connections that it has taken over from another worker
+	MovedOut          *int64     `json:"moved_out"`
 	RequestsPerSecond *float64   `json:"requests_per_second"`
 	Queue             *int64     `json:"queue"`       // of its slot's sockets
 	CPUPercent        *float64   `json:"cpu_percent"` // of its session; 100 is one core
@@ -226,6 +229,7 @@ type Totals struct {
 	Accepted          *int64   `json:"accepted"`
 	Requests          *int64   `json:"requests"`
 	Refused           *int64   `json:"refused"`
+	Moved             *int64   `json:"moved"` // the slots'
 	RequestsPerSecond *float64 `json:"requests_per_second"`
 	Queue             *int64   `json:"queue"` // each slot's once
 	CPUPercent        *float64 `json:"cpu_percent"`
@@ -242,6 +246,12 @@ func Sum(slots []Slot) Totals {
 			newest = append(newest, s.Workers[n-1])
 		}
 		t.Restarts += s.Restarts
+		if s.Moved != nil {
+			if t.Moved == nil {
+				t.Moved = new(int64)
+			}
+			*t.Moved += *s.Moved
+		}
 		if s.Leaving {
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 type WorkerInfo struct {
 	PID    int          // 0: it has none
 	Output *output.Tail // the last lines that it wrote
+	Moved  uint64       // connections that it had handed over when it ended
 }
 
 // Record turns what the pool has decided or learned into events. worker looks a
@@ -97,7 +98,7 @@ func (l *Log) stateChanged(a pool.StateChanged, info WorkerInfo) {
 
 // workerEvent is an event about a worker, or about a slot: then info has no PID.
 func workerEvent(kind string, id pool.ID, info WorkerInfo, why string) control.Event {
-	e := control.Event{Type: kind, Slot: &id.Slot, Generation: &id.Generation, Reason: why}
+	e := control.Event{Type: kind, Slot: &id.Slot, Generation: &id.Generation, Reason: why, Moved: info.Moved}
 	if info.PID != 0 {
 		e.PID = &info.PID
 	}

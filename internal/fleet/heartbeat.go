@@ -240,6 +240,7 @@ func hostFields(s Settings, host string, app App, a control.App, seq uint64, dup
 		{"accepted", a.Totals.Accepted},
 		{"requests", a.Totals.Requests},
 		{"refused", a.Totals.Refused},
+		{"moved", a.Totals.Moved},
 		{"queue", a.Totals.Queue},
 		{"rss_bytes", a.Totals.RSSBytes},
 	} {

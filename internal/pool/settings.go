@@ -26,7 +26,7 @@ func Defaults() Settings {
 			CleanResets: true,
 		},
 		Update: Update{Parallelism: 1, Order: StartFirst, Monitor: 5 * time.Second, FailureAction: Rollback, Fallback: true},
-		Drain:  Drain{Timeout: 30 * time.Second, Idle: time.Second},
+		Drain:  Drain{Timeout: 30 * time.Second, Idle: time.Second, Handoff: true},
 		Health: Health{Stall: 10 * time.Second},
 	}
 }
@@ -107,6 +107,7 @@ type Drain struct {
 	Delay         time.Duration // at a stop: how long the host reports draining before the workers drain
 	Idle          time.Duration // after which a draining worker closes idle connections
 	ShedPerSecond int           // long-lived connections that a draining worker is asked to close each second; 0: none
+	Handoff       bool          // idle connections are handed to the successor
 }
 
 // Health says when a worker that runs is ill.

@@ -88,18 +88,29 @@ func (c *channel) send(m ipc.Message) error {
 		return err
 	}
 	_, drain := m.(ipc.Drain)
-	return c.put(line, func() error { c.outbox.putOwn(line, drain); return nil })
+	return c.put(line, nil, func() error { c.outbox.putOwn(line, drain); return nil })
+}
+
+// pass is send with a descriptor, which stays the caller's. It fails if the socket has no
+// room: what waits can't have one.
+func (c *channel) pass(m ipc.Message, fd int) error {
+	line, err := ipc.Encode(m)
+	if err != nil {
+		return err
+	}
+	full := func() error { return unix.EAGAIN }
+	return c.put(line, unix.UnixRights(fd), full)
 }
 
 // deliver is send for an application's encoded message, which is only read. The error is
 // also errFull.
 func (c *channel) deliver(line []byte) error {
-	return c.put(line, func() error { return c.outbox.put(line) })
+	return c.put(line, nil, func() error { return c.outbox.put(line) })
 }
 
 // put writes a line at once if nothing waits, else has it kept. The writer writes the rest
-// of one that the kernel takes only a part of.
-func (c *channel) put(line []byte, keep func() error) error {
+// of one that the kernel takes only a part of; rights go with its first byte.
+func (c *channel) put(line, rights []byte, keep func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
@@ -108,7 +119,7 @@ func (c *channel) put(line []byte, keep func() error) error {
 	if c.busy {
 		return keep()
 	}
-	n, err := c.try(line)
+	n, err := c.try(line, rights)
 	switch {
 	case err == nil && n == len(line):
 		return nil
@@ -127,9 +138,9 @@ func (c *channel) put(line []byte, keep func() error) error {
 }
 
 // try writes as much of a line as the socket has room for (send(2)).
-func (c *channel) try(line []byte) (n int, err error) {
+func (c *channel) try(line, rights []byte) (n int, err error) {
 	cerr := c.raw.Control(func(fd uintptr) {
-		n, err = unix.SendmsgN(int(fd), line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err = unix.SendmsgN(int(fd), line, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	})
 	if cerr != nil {
 		return 0, cerr

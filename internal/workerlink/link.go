@@ -5,11 +5,13 @@ package workerlink
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,9 @@ type Link struct {
 	node    bool     // the channel is node's
 	page    int      // -1: not given, or closed
 	theirs  int      // the worker's end of the channel; -1: not given, or closed
+	uid     int      // whom the worker runs as; -1: as the master
+
+	hands atomic.Bool // the worker has said that it understands a Handoff
 }
 
 // Config is what a Link is made of.
@@ -38,7 +43,7 @@ type Config struct {
 
 // Open makes both ends.
 func Open(cfg Config) (l *Link, err error) {
-	l = &Link{page: -1, theirs: -1, node: cfg.Channel == ipc.ChannelNode}
+	l = &Link{page: -1, theirs: -1, node: cfg.Channel == ipc.ChannelNode, uid: cfg.UID}
 	if l.notify, err = newNotifySocket(cfg); err == nil && cfg.Channel != ipc.ChannelNone {
 		if l.channel, l.theirs, err = newChannel(cfg.Closer); err == nil {
 			l.page, err = ipc.NewPage()
@@ -101,6 +106,7 @@ func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard
 		err := c.receive(func(m ipc.Message) {
 			switch m := m.(type) {
 			case ipc.Hello:
+				l.hands.Store(m.Handoff)
 				hello()
 			case ipc.Ready:
 				ready()
@@ -112,7 +118,7 @@ func (l *Link) Listen(pid int, leads func(pid int) bool, log *slog.Logger, heard
 				}
 			case ipc.Pulse:
 				heard(m)
-			case ipc.Drain, ipc.Shed, ipc.Reserved:
+			case ipc.Drain, ipc.Shed, ipc.Handoff, ipc.Reserved:
 				// The master's own words.
 			}
 		})
@@ -147,6 +153,27 @@ func (l *Link) Send(m ipc.Message) error {
 		return ErrClosed
 	}
 	return err
+}
+
+// Join has the worker hand its connections to another one: each gets an end of a pair of
+// sockets. It does nothing where one of them can't, or they are not of one user.
+func (l *Link) Join(to *Link) error {
+	if l.channel == nil || to.channel == nil || !l.hands.Load() || !to.hands.Load() || l.uid != to.uid {
+		return nil
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(pair[0]) // nothing is in them
+		defer unix.Close(pair[1])
+		err = to.channel.pass(ipc.Handoff{Role: ipc.RoleTo}, pair[1])
+	}
+	if err == nil {
+		err = l.channel.pass(ipc.Handoff{Role: ipc.RoleFrom}, pair[0])
+	}
+	if err != nil {
+		return fmt.Errorf("cannot join two workers: %w", err)
+	}
+	return nil
 }
 
 // Deliver sends an application's message, a line of ipc.Encode, which may be shared between

@@ -38,6 +38,9 @@ func Serve(w *worker.Worker, srv *fasthttp.Server, ln net.Listener) error {
 // when the drain began closes too.
 func handler(w *worker.Worker, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
+		if n := ctx.Request.Header.ContentLength(); n > 0 {
+			worker.Body(ctx.Conn(), int64(n))
+		}
 		next(ctx)
 		switch {
 		case ctx.Hijacked():

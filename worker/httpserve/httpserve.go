@@ -51,6 +51,9 @@ func handler(w *worker.Worker, next http.Handler) http.Handler {
 		if r.ProtoMajor == 2 {
 			worker.Multiplexed(conn())
 		}
+		if r.ContentLength > 0 {
+			worker.Body(conn(), r.ContentLength)
+		}
 		last := w.RequestOn(conn)
 		// A response that changes the protocol has its own Connection header.
 		if last && r.Header.Get("Upgrade") == "" {

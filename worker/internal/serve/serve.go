@@ -27,6 +27,9 @@ func Serve(w *worker.Worker, srv Server, config *tls.Config, ln net.Listener) er
 	} else {
 		config = nil
 	}
+	if !encrypt {
+		worker.Movable(ln)
+	}
 	return w.Serve(ln, func(ln net.Listener) error {
 		worker.Refuse(ln, func(c net.Conn) { refuse(c, config) })
 		if encrypt {

@@ -81,7 +81,7 @@ func (m *Master) Worker() *worker.Worker {
 		check(m.t, os.Setenv(ipc.EnvMaxConnections, strconv.Itoa(m.MaxConnections)))
 	}
 	w := worker.New()
-	m.Expect(ipc.Hello{Version: 1})
+	m.Expect(ipc.Hello{Version: 1, Handoff: true})
 	return w
 }
 

@@ -1,0 +1,367 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
+)
+
+// maxMoving is how many idle connections are on their way at a time. More wait, so that
+// requests in both workers are served meanwhile.
+const maxMoving = 256
+
+// handoff is what a worker knows of its neighbours.
+type handoff struct {
+	progress chan struct{} // a token when a connection has gone
+
+	mu     sync.Mutex
+	sender *sender                // to the successor; nil: none
+	take   func(net.Conn, []byte) // see OnHandoff
+}
+
+// Why Handoff has not handed a connection over, for errors.Is.
+var (
+	ErrNoSuccessor = errors.New("no worker takes connections of this one")
+	ErrRefused     = errors.New("the successor does not take it")
+	errLost        = errors.New("the successor has stopped and may have taken it")
+)
+
+// Movable says that the connections of ln carry requests of HTTP/1.1 and nothing around
+// them, and that Body is called, so that idle ones may be handed to another worker. Serve
+// packages call it before the first Accept. It has no effect unless the master passed
+// the socket.
+func Movable(ln net.Listener) {
+	if l, ok := ln.(*listener); ok && l.name != "" && Plain(l) {
+		l.movable = true
+	}
+}
+
+// Handoff hands a connection of the program's own, accepted on a socket that the master
+// passed, to this slot's next worker, whose OnHandoff callback gets it with state: at most
+// 64 KiB, in the program's own format, in which it should put its version. A program
+// calls it when Draining is closed. Nothing may read or write conn meanwhile; what has
+// been read and not handled belongs into state.
+//
+// nil: the successor has it, and conn is closed here, unseen by the client. Otherwise conn
+// is as it was, but for its deadlines: ErrNoSuccessor, ErrRefused, or why this connection
+// can't be handed over (TLS ends in this process). It takes a second at most for a
+// successor that does not answer.
+func (w *Worker) Handoff(conn net.Conn, state []byte) error {
+	err := w.handOff(conn, state)
+	if err != nil {
+		return fmt.Errorf("cannot hand over the connection: %w", err)
+	}
+	return nil
+}
+
+func (w *Worker) handOff(conn net.Conn, state []byte) error {
+	c := tracked(conn)
+	switch {
+	case len(state) > ipc.MaxState:
+		return fmt.Errorf("its state has %d bytes, %d are the most", len(state), ipc.MaxState)
+	case encrypted(conn):
+		return errors.New("its TLS ends in this process")
+	case c == nil || c.listener.name == "":
+		return errors.New("it was not accepted on a socket of the master's")
+	}
+	rc, err := c.socket()
+	if err != nil {
+		return err
+	}
+	result := make(chan outcome, 1)
+	for {
+		s := w.handoff.to()
+		if s == nil {
+			return ErrNoSuccessor
+		}
+		t := ipc.Transfer{Listener: c.listener.name, Own: true, State: state}
+		if !s.send(&parcel{Transfer: t, socket: rc, done: func(o outcome) { result <- o }}) {
+			continue
+		}
+		switch <-result {
+		case outcomeTaken:
+			c.closed.Store(true)
+			c.handedOver()
+			return nil
+		case outcomeRefused:
+			return ErrRefused
+		case outcomeLost:
+			c.cut()
+			return errLost
+		case outcomeReturned:
+		}
+	}
+}
+
+// OnHandoff sets a callback that gets connections which another worker has handed over
+// by Handoff. It is called on a goroutine for each connection, which f owns. Without a
+// callback they are refused. A program calls it before Ready.
+func (w *Worker) OnHandoff(f func(conn net.Conn, state []byte)) {
+	w.handoff.mu.Lock()
+	defer w.handoff.mu.Unlock()
+	w.handoff.take = f
+}
+
+// to is the sender to the successor; nil: there is none.
+func (h *handoff) to() *sender {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sender
+}
+
+// onHandoff follows the master's message.
+func (w *Worker) onHandoff(role string, fd int) {
+	p, err := newSeqpacket(fd)
+	if err != nil {
+		return
+	}
+	if role == ipc.RoleTo {
+		r := &receiver{pair: p, prepare: w.prepare}
+		go r.run()
+		return
+	}
+	w.setSuccessor(p)
+}
+
+// setSuccessor has connections handed to a new successor from now on.
+func (w *Worker) setSuccessor(p pair) {
+	h := &w.handoff
+	s := newSender(p, w.senderEnded)
+	h.mu.Lock()
+	before := h.sender
+	h.sender = s
+	w.drain.flags.Or(flagHanding)
+	h.mu.Unlock()
+	if before != nil {
+		before.withdraw()
+	}
+	go s.run()
+}
+
+func (w *Worker) senderEnded(s *sender) {
+	h := &w.handoff
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sender == s {
+		h.sender = nil
+		w.drain.flags.And(^flagHanding)
+	}
+}
+
+// handing reports whether idle connections are handed over now.
+func (w *Worker) handing() bool {
+	const both = flagDraining | flagHanding
+	return w.drain.flags.Load()&both == both
+}
+
+// handOver hands an idle connection over, which its server has closed. If that can't be,
+// the server gets it again.
+func (w *Worker) handOver(c *conn) {
+	rc, err := c.socket()
+	for err == nil {
+		s := w.handoff.to()
+		if s == nil {
+			break
+		}
+		t := ipc.Transfer{Listener: c.listener.name}
+		if s.send(&parcel{Transfer: t, socket: rc, done: func(o outcome) { w.handed(c, o) }}) {
+			return
+		}
+	}
+	w.handed(c, outcomeRefused)
+}
+
+// handed follows the outcome of an attempt to hand an idle connection over.
+func (w *Worker) handed(c *conn, o outcome) {
+	switch o {
+	case outcomeTaken:
+		c.handedOver()
+	case outcomeReturned:
+		w.handOver(c) // another successor may have come
+		return
+	case outcomeRefused:
+		c.putBack()
+	case outcomeLost:
+		c.cut()
+	}
+	select {
+	case w.handoff.progress <- struct{}{}:
+	default:
+	}
+}
+
+// prepare makes a connection of this worker's of a passed descriptor. No functions: it is
+// refused.
+func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	l := w.movedTo(t)
+	if l == nil || !connected(fd) {
+		return nil, nil
+	}
+	raw, err := net.FileConn(f)
+	if err != nil {
+		return nil, nil
+	}
+	c, nc := wrap(raw)
+	c.raw, c.accepted, c.moved = raw, time.Now(), true
+	c.served.Store(true)
+	if !t.Own {
+		return func() { l.keepMoved(c, nc) }, func() { raw.Close() }
+	}
+	w.handoff.mu.Lock()
+	take := w.handoff.take
+	w.handoff.mu.Unlock()
+	if take == nil {
+		raw.Close()
+		return nil, nil
+	}
+	state := append([]byte(nil), t.State...)
+	return func() {
+		c.phase.Store(int32(Hijacked))
+		w.page.TookOver()
+		l.add(c)
+		go take(nc, state)
+	}, func() { raw.Close() }
+}
+
+// movedTo is the listener whose connection this is; nil: no connection is taken.
+func (w *Worker) movedTo(t ipc.Transfer) *listener {
+	if w.drain.active() {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.listeners {
+		if l.name != "" && l.name == t.Listener && (t.Own || l.movable && l.served.Load()) {
+			return l
+		}
+	}
+	return nil
+}
+
+// connected reports whether a descriptor is of a stream connection.
+func connected(fd int) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM {
+		return false
+	}
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && listens == 0
+}
+
+// encrypted reports whether a connection is one of crypto/tls, whose type this package
+// does not import, or a wrapper around one.
+func encrypted(nc net.Conn) bool {
+	for ; nc != nil; nc = unwrap(nc) {
+		if _, ok := nc.(interface{ VerifyHostname(host string) error }); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// socket is the connection's descriptor.
+func (c *conn) socket() (syscall.RawConn, error) {
+	sc, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return nil, errors.New("it has no descriptor")
+	}
+	return sc.SyscallConn()
+}
+
+// handedOver ends a connection that another worker has: the client sees nothing.
+func (c *conn) handedOver() {
+	if c.ended.Swap(true) {
+		return
+	}
+	_ = c.raw.Close()
+	c.listener.remove(c)
+	c.listener.worker.page.HandedOver()
+}
+
+// putBack gives the server a connection again that it has closed.
+func (c *conn) putBack() {
+	_ = c.raw.SetReadDeadline(time.Time{})
+	again, nc := wrap(c.raw)
+	again.raw, again.accepted, again.stays = c.raw, c.accepted, true
+	again.served.Store(true)
+	l := c.listener
+	l.add(again)
+	l.remove(c)
+	l.arrive(nc)
+}
+
+// keepMoved has the server serve a connection of another worker's.
+func (l *listener) keepMoved(c *conn, nc net.Conn) {
+	l.worker.page.TookOver()
+	l.add(c)
+	l.arrive(nc)
+}
+
+// leaves reports whether the connection is to be handed over now, as nothing of another
+// request has been read. Its server is told that the client has closed it, and its Close
+// hands it over.
+func (c *conn) leaves() bool {
+	if !c.mayMove() {
+		return false
+	}
+	if p := c.load(); p != moving && !(p.idle() && c.move(p, moving)) {
+		return false
+	}
+	c.going.Store(true)
+	return true
+}
+
+// movable reports whether the connection can be handed over once it is idle and clean.
+func (c *conn) movable() bool {
+	return c.listener.worker.handing() && c.listener.movable && !c.stays && !c.multiplexed.Load() && c.mark.Load() != told
+}
+
+// mayMove reports whether it can be handed over now if it is idle.
+func (c *conn) mayMove() bool { return c.movable() && !c.unclean.Load() }
+
+// moveIdle has idle connections leave, as many as may be on their way.
+func (l *listener) moveIdle() {
+	var leaving []*conn
+	onWay := 0
+	l.mu.Lock()
+	for e := l.conns.Front(); e != nil && onWay < maxMoving; e = e.Next() {
+		c := e.Value.(*conn)
+		p := c.load()
+		switch {
+		case c.going.Load():
+			onWay++
+		case (p.idle() || p == moving) && c.mayMove():
+			onWay++
+			leaving = append(leaving, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range leaving {
+		c.expire(moving)
+	}
+}
+
+// maxKept is how many responses of a drain leave a connection open that may move: it moves
+// when it is idle, which one with pipelined requests never is.
+const maxKept = 3
+
+// keeps reports whether a connection can stay open after a response in a drain, as it
+// will be handed over.
+func keeps(nc net.Conn) bool {
+	c := tracked(nc)
+	if c == nil || !c.movable() || c.kept == maxKept {
+		return false
+	}
+	c.kept++
+	return true
+}

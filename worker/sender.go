@@ -1,0 +1,174 @@
+package worker
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/forkd/forkd/ipc"
+)
+
+const (
+	// window is how many connections wait for a Reply. The kernel limits the descriptors
+	// that a user has in flight (unix(7), ETOOMANYREFS).
+	window = 32
+
+	// replyTimeout is how long a successor may take for the next Reply.
+	replyTimeout = time.Second
+)
+
+// outcome is what has become of a connection that was sent.
+type outcome int
+
+const (
+	outcomeTaken    outcome = iota
+	outcomeRefused          // the successor lives, and does not want it
+	outcomeReturned         // the successor has died, or does not answer, or another one follows
+	outcomeLost             // the successor has stopped and may own it: nobody else must serve it
+)
+
+// parcel is a connection that is being handed over.
+type parcel struct {
+	ipc.Transfer
+	socket syscall.RawConn
+	done   func(outcome) // called once
+}
+
+// sender hands connections over to one successor. It has a goroutine, run.
+type sender struct {
+	pair  pair
+	onEnd func(*sender) // before the outcomes of what is left
+
+	room  chan struct{} // a token for each of unanswered
+	ended chan struct{} // closed: nothing can be sent
+
+	mu         sync.Mutex
+	seq        uint64
+	unanswered []*parcel // in order
+	over       bool
+	stalled    *time.Timer // runs while something is unanswered
+}
+
+func newSender(p pair, onEnd func(*sender)) *sender {
+	s := &sender{pair: p, onEnd: onEnd, room: make(chan struct{}, window), ended: make(chan struct{})}
+	s.stalled = time.AfterFunc(time.Hour, s.withdraw)
+	s.stalled.Stop()
+	return s
+}
+
+// send sends a connection, and waits until there is room for it. false: nothing can be
+// sent any more, and done is not called.
+func (s *sender) send(p *parcel) bool {
+	select {
+	case s.room <- struct{}{}:
+	case <-s.ended:
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	p.Seq = s.seq + 1
+	packet, err := p.Encode()
+	if err == nil {
+		if cerr := p.socket.Control(func(fd uintptr) { err = s.pair.send(packet, int(fd)) }); cerr != nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		<-s.room
+		s.over = true
+		s.withdraw()
+		return false
+	}
+	s.seq = p.Seq
+	s.unanswered = append(s.unanswered, p)
+	if len(s.unanswered) == 1 {
+		s.stalled.Reset(replyTimeout)
+	}
+	return true
+}
+
+// withdraw ends the sender: what is not answered by now is returned.
+func (s *sender) withdraw() { s.pair.closeRead() } // run reads what was answered, then EOF
+
+// run handles the replies until the pair ends, then returns the rest.
+func (s *sender) run() {
+	buf := make([]byte, 256)
+	for {
+		n, fd, err := s.pair.receive(buf)
+		if fd >= 0 {
+			_ = syscall.Close(fd) // not asked for
+		}
+		var r ipc.Reply
+		if err == nil {
+			r, err = ipc.ParseReply(buf[:n])
+		}
+		if err == nil {
+			err = s.answered(r)
+		}
+		if err != nil {
+			break
+		}
+	}
+	s.finish()
+}
+
+// answered handles a reply. The error says that it is for nothing that was sent.
+func (s *sender) answered(r ipc.Reply) error {
+	s.mu.Lock()
+	if len(s.unanswered) == 0 || s.unanswered[0].Seq != r.Seq {
+		s.mu.Unlock()
+		return errors.New("a reply to what was not sent")
+	}
+	p := s.unanswered[0]
+	s.unanswered = slices.Delete(s.unanswered, 0, 1)
+	if len(s.unanswered) == 0 {
+		s.stalled.Stop()
+	} else {
+		s.stalled.Reset(replyTimeout)
+	}
+	s.mu.Unlock()
+	<-s.room
+	if r.Taken {
+		p.done(outcomeTaken)
+	} else {
+		p.done(outcomeRefused)
+	}
+	return nil
+}
+
+// finish ends the sender, and says what has become of everything that is unanswered.
+func (s *sender) finish() {
+	s.pair.closeRead() // no reply follows, whatever ended the loop
+	s.mu.Lock()
+	s.over = true
+	s.stalled.Stop()
+	rest := s.unanswered
+	s.unanswered = nil
+	s.mu.Unlock()
+	result := outcomeReturned
+	if len(rest) > 0 && !s.sayWithdrawn() {
+		result = outcomeLost
+	}
+	s.pair.close()
+	s.onEnd(s)
+	close(s.ended)
+	for _, p := range rest {
+		p.done(result)
+	}
+}
+
+// sayWithdrawn reports whether the successor will serve nothing that it has not answered:
+// it is told, or has gone.
+func (s *sender) sayWithdrawn() bool {
+	packet, _ := ipc.Transfer{Withdrawn: true}.Encode() // short
+	if p, ok := s.pair.(interface{ makeRoom() }); ok {
+		p.makeRoom() // it may have stopped with its queue full
+	}
+	err := s.pair.send(packet, -1)
+	return err == nil || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

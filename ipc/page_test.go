@@ -217,7 +217,7 @@ func TestPageHostileWorker(t *testing.T) {
 	}
 	write(attachedAt, []byte{1, 0, 0, 0})
 	write(attachedAt+4, bytes.Repeat([]byte{0xff}, PageSize-attachedAt-4))
-	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Requests: MaxCount, Refused: MaxCount}); got != want {
+	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Requests: MaxCount, Refused: MaxCount, MovedIn: MaxCount, MovedOut: MaxCount}); got != want {
 		t.Errorf("all ones: %+v, want %+v", got, want)
 	}
 	write(openAt, binary.LittleEndian.AppendUint64(nil, 1<<62))

@@ -140,10 +140,10 @@ func (e *executor) perform(actions []pool.Action) {
 			if w := e.workers[a.ID]; w != nil {
 				w.becomes(a.To)
 				e.warnUncounted(w)
-				switch a.To {
-				case pool.StateDraining:
+				if a.To == pool.StateDraining {
 					e.takesNoMore(w)
-				case pool.StateReady:
+				}
+				if a.To == pool.StateReady {
 					e.handOverAgain(a.ID)
 				}
 			}

@@ -31,9 +31,9 @@ func TestStatusJSON(t *testing.T) {
 		`"listeners":[{"name":"http","address":"tcp://:8080","mode":"reuseport","balance":"hash","source":"bound"}],` +
 		`"roll":{"from":1,"to":2,"phase":"rolling","done":1,"of":2,"reason":""},"last_roll":null,"reload_error":null,"fallback":null,"directory_now":"","redis":{"state":"up","since":"2026-11-21T06:50:00.25Z","error":"","url":"redis://h","host":"web-1","twin":false},"slots":[` +
 		`{"slot":0,"state":"ready","restarts":0,"next_start_at":null,"reason":"","last_exit":null,"workers":[` +
-		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"refused":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"stopped":false,"stalled":false,"rss_bytes":null}],"leaving":false},` +
-		`{"slot":1,"state":"backoff","restarts":4,"next_start_at":"2026-11-21T06:50:00.25Z","reason":"killed by SIGKILL","last_exit":{"at":"2026-11-21T06:50:00.25Z","code":null,"signal":"SIGKILL","reason":"killed by SIGKILL"},"workers":[],"leaving":false}],"leftovers":[{"slot":null,"pid":9,"state":"draining","started_at":null,"kill_at":"2026-11-21T06:50:00.25Z","processes":1,"reason":"left"}],` +
-		`"totals":{"wanted":2,"ready":1,"restarts":4,"connections":3,"accepted":null,"requests":null,"refused":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}}`
+		`{"pid":8,"generation":2,"state":"ready","started_at":"2026-11-21T06:50:00.25Z","ready_at":"2026-11-21T06:50:00.25Z","counted":"worker","connections":3,"accepted":null,"requests":null,"refused":null,"moved_in":null,"moved_out":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"stopped":false,"stalled":false,"rss_bytes":null}],"leaving":false,"moved":null},` +
+		`{"slot":1,"state":"backoff","restarts":4,"next_start_at":"2026-11-21T06:50:00.25Z","reason":"killed by SIGKILL","last_exit":{"at":"2026-11-21T06:50:00.25Z","code":null,"signal":"SIGKILL","reason":"killed by SIGKILL"},"workers":[],"leaving":false,"moved":null}],"leftovers":[{"slot":null,"pid":9,"state":"draining","started_at":null,"kill_at":"2026-11-21T06:50:00.25Z","processes":1,"reason":"left"}],` +
+		`"totals":{"wanted":2,"ready":1,"restarts":4,"connections":3,"accepted":null,"requests":null,"refused":null,"moved":null,"requests_per_second":null,"queue":null,"cpu_percent":null,"rss_bytes":null}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}

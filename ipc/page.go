@@ -35,7 +35,7 @@ const (
 //	     0     8  magic "FORKDPG1"            the master
 //	     8     4  version, 1                  the master
 //	    12     4  attached: 1                 the worker, when it begins to count
-//	    64     8  open connections, signed    the worker
+//	    64     8  admitted - closed, signed   the worker
 //	   128     8  accepts, unsigned           the worker
 //	   192     8  requests, unsigned          the worker
 //	   256     8  refused, unsigned           the worker
@@ -45,10 +45,10 @@ const (
 //	   448     8  moved out, unsigned         the worker
 //
 // The rest is zero. The worker adds with atomic instructions. Accepts are all accepted
-// connections. Refused are those among them that were over the limit; they are not
-// among the open ones. Moved connections were taken over from another worker (in) or
-// handed to one (out); they are among the open ones of the worker that has them, and
-// among the accepts of the one that accepted them. The limit is zero as long as EnvMaxConnections holds; the
+// connections. Refused are those among them that were over the limit; the others are
+// admitted. Moved connections were taken over from another worker (in) or handed to one
+// (out). Open connections are admitted - closed + moved in - moved out: so a connection
+// moves by one addition in each page. The limit is zero as long as EnvMaxConnections holds; the
 // master sets another when the number of slots changes.
 //
 // The methods are the worker's. They are safe for concurrent use and neither lock nor
@@ -58,7 +58,7 @@ type Page struct {
 	version  uint32
 	attached atomic.Uint32
 	_        [48]byte
-	open     atomic.Int64
+	held     atomic.Int64
 	_        [56]byte
 	accepts  atomic.Uint64
 	_        [56]byte
@@ -140,15 +140,20 @@ func (p *Page) Attach() { p.attached.Store(1) }
 // Opened counts an accepted connection.
 func (p *Page) Opened() {
 	p.accepts.Add(1)
-	p.open.Add(1)
+	p.held.Add(1)
+}
+
+// open is how many connections are open.
+func (p *Page) open() int64 {
+	return p.held.Load() + int64(p.movedIn.Load()-p.movedOut.Load())
 }
 
 // Admit counts an accepted connection. If limit connections are open already it counts
 // as refused, Admit returns false, and Closed must not follow.
 func (p *Page) Admit(limit int64) bool {
 	p.accepts.Add(1)
-	for n := p.open.Load(); n < limit; n = p.open.Load() {
-		if p.open.CompareAndSwap(n, n+1) {
+	for n := p.held.Load(); p.open() < limit; n = p.held.Load() {
+		if p.held.CompareAndSwap(n, n+1) {
 			return true
 		}
 	}
@@ -159,8 +164,8 @@ func (p *Page) Admit(limit int64) bool {
 // Expel makes an open connection a refused one if more than limit are open. Then it
 // returns true, and Closed must not follow.
 func (p *Page) Expel(limit int64) bool {
-	for n := p.open.Load(); n > limit; n = p.open.Load() {
-		if p.open.CompareAndSwap(n, n-1) {
+	for n := p.held.Load(); p.open() > limit; n = p.held.Load() {
+		if p.held.CompareAndSwap(n, n-1) {
 			p.refused.Add(1)
 			return true
 		}
@@ -169,20 +174,17 @@ func (p *Page) Expel(limit int64) bool {
 }
 
 // Closed counts the end of an open connection.
-func (p *Page) Closed() { p.open.Add(-1) }
+func (p *Page) Closed() { p.held.Add(-1) }
 
-// TookOver counts a connection that another worker has handed over. HandedOver counts
-// one that another worker has taken.
-func (p *Page) TookOver() {
-	p.open.Add(1)
-	p.movedIn.Add(1)
-}
+// TookOver counts a connection that another worker has handed over, GaveBack one that the
+// other has kept after all, and HandedOver one that another worker has taken.
+func (p *Page) TookOver() { p.movedIn.Add(1) }
+
+// GaveBack is described at TookOver.
+func (p *Page) GaveBack() { p.movedIn.Add(^uint64(0)) }
 
 // HandedOver is described at TookOver.
-func (p *Page) HandedOver() {
-	p.open.Add(-1)
-	p.movedOut.Add(1)
-}
+func (p *Page) HandedOver() { p.movedOut.Add(1) }
 
 // Request counts a request.
 func (p *Page) Request() { p.requests.Add(1) }
@@ -224,7 +226,7 @@ type Counters struct {
 func (p *Page) Counters() Counters {
 	return Counters{
 		Attached: p.attached.Load() == 1,
-		Open:     uint64(max(0, min(p.open.Load(), MaxCount))),
+		Open:     uint64(max(0, min(p.open(), MaxCount))),
 		Accepts:  min(p.accepts.Load(), MaxCount),
 		Requests: min(p.requests.Load(), MaxCount),
 		Refused:  min(p.refused.Load(), MaxCount),

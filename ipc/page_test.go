@@ -74,7 +74,7 @@ func TestPageLayout(t *testing.T) {
 		"size":     {unsafe.Sizeof(p), 4096},
 		"version":  {unsafe.Offsetof(p.version), 8},
 		"attached": {unsafe.Offsetof(p.attached), 12},
-		"open":     {unsafe.Offsetof(p.open), 64},
+		"held":     {unsafe.Offsetof(p.held), 64},
 		"accepts":  {unsafe.Offsetof(p.accepts), 128},
 		"requests": {unsafe.Offsetof(p.requests), 192},
 		"refused":  {unsafe.Offsetof(p.refused), 256},

@@ -47,7 +47,7 @@ func (c *counter) measure(app *control.App, where sockets.Counting, now time.Tim
 	var all []countable
 	for _, s := range app.Slots {
 		for i := range s.Workers {
-			if w := &s.Workers[i]; w.Counted == "no" {
+			if w := &s.Workers[i]; w.Counted == "no" && w.State != control.StateStarting { // it may count soon
 				all = append(all, countable{w, s.Slot, len(s.Workers) == 1 && len(app.Leftovers) == 0})
 			}
 		}

@@ -1,6 +1,10 @@
 package supervisor
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
 	"github.com/forkd/forkd/internal/pool"
 	"github.com/forkd/forkd/ipc"
 )
@@ -37,30 +41,36 @@ func (e *executor) handOverAgain(to pool.ID) {
 }
 
 // counters reads the pages of all workers. A connection that is being handed over is
-// counted by both for a moment; here it counts for the one that has it.
+// counted by both workers for a moment; here it counts for the one that takes it. Those that
+// hand over are read first, so that none is missed.
 func (e *executor) counters() map[pool.ID]ipc.Counters {
-	all := make(map[pool.ID]ipc.Counters, len(e.workers))
-	in, out, moving := uint64(0), uint64(0), false
+	workers := slices.SortedFunc(maps.Values(e.workers), func(a, b *worker) int {
+		if a.draining != b.draining {
+			return map[bool]int{true: -1, false: 1}[a.draining]
+		}
+		return cmp.Or(a.id.Generation-b.id.Generation, a.id.Attempt-b.id.Attempt)
+	})
+	all := make(map[pool.ID]ipc.Counters, len(workers))
+	var twice int64
 	for _, p := range e.past {
-		in, out = in+p.counters.MovedIn, out+p.counters.MovedOut
+		twice += int64(p.counters.MovedIn) - int64(p.counters.MovedOut)
 	}
-	for id, w := range e.workers {
+	for _, w := range workers {
 		if c, counts := w.link.Counters(); counts {
-			all[id] = c
-			in, out = in+c.MovedIn, out+c.MovedOut
-			moving = moving || w.draining
+			all[w.id] = c
+			twice += int64(c.MovedIn) - int64(c.MovedOut)
 		}
 	}
-	if !moving {
-		e.halfMoved = int64(in - out) // by workers that died meanwhile
+	if len(workers) == 0 || !workers[0].draining {
+		e.halfMoved = twice // by workers that died meanwhile
 	}
-	twice := int64(in-out) - e.halfMoved
-	for id, c := range all {
-		if e.workers[id].draining && twice > 0 {
+	twice -= e.halfMoved
+	for _, w := range workers {
+		if c, counts := all[w.id]; counts && w.draining && twice > 0 {
 			n := min(uint64(twice), c.Open)
 			c.Open -= n
 			twice -= int64(n)
-			all[id] = c
+			all[w.id] = c
 		}
 	}
 	return all

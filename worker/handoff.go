@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -214,23 +215,30 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 	c, nc := wrap(raw)
 	c.raw, c.accepted, c.moved = raw, time.Now(), true
 	c.served.Store(true)
-	if !t.Own {
-		return func() { l.keepMoved(c, nc) }, func() { raw.Close() }
-	}
-	w.handoff.mu.Lock()
-	take := w.handoff.take
-	w.handoff.mu.Unlock()
-	if take == nil {
-		raw.Close()
-		return nil, nil
-	}
-	state := append([]byte(nil), t.State...)
-	return func() {
-		c.phase.Store(int32(Hijacked))
-		w.page.TookOver()
+	serve = func() {
 		l.add(c)
-		go take(nc, state)
-	}, func() { raw.Close() }
+		l.arrive(nc)
+	}
+	if t.Own {
+		w.handoff.mu.Lock()
+		take := w.handoff.take
+		w.handoff.mu.Unlock()
+		if take == nil {
+			raw.Close()
+			return nil, nil
+		}
+		state := bytes.Clone(t.State)
+		serve = func() {
+			c.phase.Store(int32(Hijacked))
+			l.add(c)
+			go take(nc, state)
+		}
+	}
+	w.page.TookOver() // before the predecessor's HandedOver, which follows the reply
+	return serve, func() {
+		w.page.GaveBack()
+		raw.Close()
+	}
 }
 
 // movedTo is the listener whose connection this is; nil: no connection is taken.
@@ -297,13 +305,6 @@ func (c *conn) putBack() {
 	l := c.listener
 	l.add(again)
 	l.remove(c)
-	l.arrive(nc)
-}
-
-// keepMoved has the server serve a connection of another worker's.
-func (l *listener) keepMoved(c *conn, nc net.Conn) {
-	l.worker.page.TookOver()
-	l.add(c)
 	l.arrive(nc)
 }
 

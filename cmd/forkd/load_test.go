@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,13 +25,15 @@ const loadFor = 5 * time.Minute
 // slash. Half of its clients keep their connections, the others open one for each
 // request; none ever tries again. It says "answers N failed M", and each failure
 // on a line of its own. With a second argument, until-refused, a client
-// ends by itself when nobody listens any more.
+// ends by itself when nobody listens any more; with never-close, each keeps its first
+// connection, and its end is a failure.
 func loadHTTP() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, loadFor)
 	defer cancel()
 	l := loader{address: os.Args[1], network: "tcp"}
+	untilRefused, neverClose := slices.Contains(os.Args, "until-refused"), slices.Contains(os.Args, "never-close")
 	if strings.Contains(l.address, "/") {
 		l.network = "unix"
 	}
@@ -38,9 +41,11 @@ func loadHTTP() {
 	for n := range 8 {
 		clients.Go(func() {
 			for ctx.Err() == nil {
-				switch err := l.converse(ctx, n%2 == 0); {
-				case errors.Is(err, syscall.ECONNREFUSED) && len(os.Args) > 2:
+				switch err := l.converse(ctx, n%2 == 0 || neverClose); {
+				case errors.Is(err, syscall.ECONNREFUSED) && untilRefused:
 					return
+				case err == nil && neverClose && ctx.Err() == nil:
+					l.fail(errors.New("the connection was closed"))
 				case err != nil:
 					l.fail(err)
 				}

@@ -93,11 +93,9 @@ func (a *fleetAgent) follow(r Redis) {
 // leave has the agent take the host out of Redis, and returns when it is gone.
 func (a *fleetAgent) leave() {
 	close(a.leaving)
-	timeout := time.NewTimer(2 * agentStopTimeout)
-	defer timeout.Stop()
 	select {
 	case <-a.done:
-	case <-timeout.C:
+	case <-time.After(2 * agentStopTimeout):
 		a.log.Error("the fleet agent does not end: the host may be seen in Redis until its time is over")
 	}
 }
@@ -111,14 +109,11 @@ func (a *fleetAgent) run() {
 		a.closeListener()
 	}()
 	backoff := minAgentBackoff
-	retry := time.NewTimer(0)
-	retry.Stop()
-	defer retry.Stop()
-	check := time.NewTicker(agentCheckInterval)
-	defer check.Stop()
+	var retry <-chan time.Time // nil: there is no need
+	check := time.Tick(agentCheckInterval)
 	failed := func(err error) {
 		a.down(now, err)
-		retry.Reset(backoff)
+		retry = time.After(backoff)
 		backoff = min(2*backoff, maxAgentBackoff)
 	}
 	start := func() {
@@ -142,14 +137,14 @@ func (a *fleetAgent) run() {
 			a.stop(p)
 			p, now, backoff = nil, next, minAgentBackoff
 			a.status.Store(nil)
-			retry.Stop()
+			retry = nil
 			if now.URL != redisconfig.Embedded {
 				a.closeListener()
 			}
 			if now.URL != "" {
 				start()
 			}
-		case <-retry.C:
+		case <-retry:
 			start()
 		case how := <-ended:
 			if how.At.Sub(p.began) > agentHealthyAfter {
@@ -162,7 +157,7 @@ func (a *fleetAgent) run() {
 				err = errors.New(h.Error) // it has said why
 			}
 			failed(err)
-		case <-check.C:
+		case <-check:
 			if p == nil {
 				continue
 			}
@@ -322,12 +317,10 @@ func (a *fleetAgent) stop(p *agentProcess) {
 	}
 	defer p.close()
 	_ = p.write(redisconfig.AgentLeave)
-	timeout := time.NewTimer(agentStopTimeout)
-	defer timeout.Stop()
 	select {
 	case <-p.ended:
 		return
-	case <-timeout.C:
+	case <-time.After(agentStopTimeout):
 	}
 	a.log.Warn("the fleet agent does not end: it is killed")
 	_ = p.Signal(syscall.SIGKILL)

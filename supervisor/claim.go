@@ -73,9 +73,7 @@ func isNamed(at unix.Sockaddr) bool {
 
 // waitFor waits for the answer to a bind(2) that a claim holds.
 func (e *executor) waitFor(cl *claim, c called) capture.Answer {
-	look := time.NewTicker(claimInterval)
-	defer look.Stop()
-	late := time.After(holdBind)
+	look, late := time.Tick(claimInterval), time.After(holdBind)
 	for {
 		var r report
 		select {
@@ -87,7 +85,7 @@ func (e *executor) waitFor(cl *claim, c called) capture.Answer {
 		case <-late:
 			c.late = true
 			r = c
-		case <-look.C:
+		case <-look:
 			if !cl.stands(&e.closer) {
 				r = unclaimed{cl}
 			}

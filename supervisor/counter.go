@@ -86,28 +86,21 @@ func counts(
 	all []sockets.Connection, where sockets.Counting,
 	workers []countable, held func(leaders []int, sockets []uint32) map[int][]uint32,
 ) map[int]count {
-	most := 0
+	slots, marked := map[int]bool{}, map[int]int64{} // whether its worker is alone; its connections
 	for _, w := range workers {
-		most = max(most, w.slot)
-	}
-	slots := make([]struct {
-		marked        int64
-		alone, shared bool
-	}, most+1)
-	for _, w := range workers {
-		slots[w.slot].alone, slots[w.slot].shared = w.alone, !w.alone
+		slots[w.slot] = w.alone
 	}
 	var rest []sockets.Connection
 	anybodys := false // some of the rest
 	for _, c := range all {
-		switch slot := where.Slot(c); {
+		slot := where.Slot(c)
+		switch alone, counts := slots[slot]; {
 		case slot < 0:
 			anybodys = true
 			rest = append(rest, c)
-		case slot >= len(slots): // its worker is not counted
-		case slots[slot].alone:
-			slots[slot].marked++
-		case slots[slot].shared:
+		case alone:
+			marked[slot]++
+		case counts:
 			rest = append(rest, c)
 		}
 	}
@@ -120,7 +113,7 @@ func counts(
 	there := held(leaders, inodesOf(rest))
 	found := make(map[int]count, len(workers))
 	for _, w := range workers {
-		one := count{w.StartedAt, "sampled", slots[w.slot].marked}
+		one := count{w.StartedAt, "sampled", marked[w.slot]}
 		if where.Marks() && w.alone && !anybodys {
 			one.by = "kernel"
 		}

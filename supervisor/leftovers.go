@@ -27,9 +27,7 @@ func (e *executor) watchLeftovers(left *adopt.Leftovers) {
 	err := left.Watch(func(found, ended []*adopt.Leftover) bool {
 		return e.inbox.postReport(leftoversFound{found, ended})
 	})
-	if err != nil {
-		e.log.Error("cannot wait for a killed master's workers", "why", err)
-	}
+	e.logError("cannot wait for a killed master's workers", err)
 }
 
 // noteLeftovers has the pool decide about new ones, and tells it of ends.

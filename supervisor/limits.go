@@ -141,11 +141,7 @@ func checkProcesses(cfg Config, slots, running int) error {
 	if err := check(master+workers, process.GroupRoom("/")); err != nil {
 		return err
 	}
-	own := uint32(os.Geteuid())
-	user := own
-	if cfg.User != nil {
-		user = cfg.User.UID
-	}
+	own, user := uint32(os.Geteuid()), uint32(cfg.User.uid())
 	if user == own {
 		return check(master+workers, process.UserRoom(own))
 	}

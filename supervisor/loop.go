@@ -88,13 +88,10 @@ func (l *loop) run() pool.AppExited {
 	defer close(l.done)
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
-	inspection := time.NewTicker(inspectInterval)
-	defer inspection.Stop()
+	inspection := time.Tick(inspectInterval)
 	var watchdog <-chan time.Time // nil: the service manager does not ask
 	if l.manager.alive > 0 {
-		ticker := time.NewTicker(l.manager.alive)
-		defer ticker.Stop()
-		watchdog = ticker.C
+		watchdog = time.Tick(l.manager.alive)
 	}
 	l.hadTerminal = l.executor.hasTerminal()
 	l.step(pool.Began{Fallback: l.executor.hasFallback()})
@@ -111,7 +108,7 @@ func (l *loop) run() pool.AppExited {
 			l.signal(sig)
 		case <-alarm.C:
 			l.step(pool.Ticked{})
-		case <-inspection.C:
+		case <-inspection:
 			for _, ev := range l.executor.inspect() {
 				l.step(ev)
 			}

@@ -24,8 +24,13 @@ func (e *executor) steer(serving []int) {
 			delete(e.leaving, slot)
 		}
 	}
-	if err := e.sockets.Steer(listeners); err != nil {
-		e.log.Error("cannot steer new connections", "why", err)
+	e.logError("cannot steer new connections", e.sockets.Steer(listeners))
+}
+
+// logError logs what has failed; nil: nothing has.
+func (e *executor) logError(what string, err error, about ...any) {
+	if err != nil {
+		e.log.Error(what, append(about, "why", err)...)
 	}
 }
 
@@ -39,9 +44,7 @@ func (e *executor) leave(a pool.Leave) {
 	waiting := e.sockets.Leave(a.Slot)
 	done := make(chan struct{})
 	go func() {
-		again := time.NewTicker(queuePollInterval)
-		defer again.Stop()
-		for {
+		for again := time.Tick(queuePollInterval); ; {
 			e.polls.Lock() // one blocks a thread
 			half, err := waiting.HalfOpen()
 			e.polls.Unlock()
@@ -51,7 +54,7 @@ func (e *executor) leave(a pool.Leave) {
 			select {
 			case <-done:
 				return
-			case <-again.C:
+			case <-again:
 			}
 		}
 	}()
@@ -83,9 +86,7 @@ func (e *executor) queuePolled(p queuePolled) []pool.Event {
 
 func (e *executor) closeSlot(slot int) {
 	delete(e.leaving, slot)
-	if err := e.sockets.CloseSlot(slot); err != nil {
-		e.log.Error("cannot close the slot's sockets", "slot", slot, "why", err)
-	}
+	e.logError("cannot close the slot's sockets", e.sockets.CloseSlot(slot), "slot", slot)
 }
 
 // pathInterval is how often the paths of unix sockets are looked at while a worker drains.
@@ -99,16 +100,14 @@ func (e *executor) watchPaths(w *worker, listeners []sockets.Listener) {
 	if len(listeners) == 0 {
 		return
 	}
-	ticker := time.NewTicker(pathInterval)
-	defer ticker.Stop()
-	for {
+	for again := time.Tick(pathInterval); ; {
 		for _, l := range listeners {
 			if _, err := os.Lstat(l.Path); errors.Is(err, fs.ErrNotExist) && !e.inbox.postReport(pathUnlinked{w.id.Slot}) {
 				return
 			}
 		}
 		select {
-		case <-ticker.C:
+		case <-again:
 		case <-w.gone:
 			return
 		}
@@ -117,11 +116,9 @@ func (e *executor) watchPaths(w *worker, listeners []sockets.Listener) {
 
 // linkAgain restores the path of a slot's unix socket. It is nothing to tell of.
 func (e *executor) linkAgain(slot int) {
-	if e.listenersClosed {
-		return
-	}
-	if _, err := e.sockets.Restore(slot); err != nil {
-		e.log.Error("cannot restore the sockets", "slot", slot, "why", err)
+	if !e.listenersClosed {
+		_, err := e.sockets.Restore(slot)
+		e.logError("cannot restore the sockets", err, "slot", slot)
 	}
 }
 
@@ -130,9 +127,8 @@ func (e *executor) linkAgain(slot int) {
 func (e *executor) inspectSockets() {
 	restored, err := e.sockets.Restore(sockets.AllSlots)
 	if why := fmt.Sprint(err); why != e.lastListenError { // once, not at every inspection
-		if e.lastListenError = why; err != nil {
-			e.log.Error("cannot restore the sockets", "why", err)
-		}
+		e.lastListenError = why
+		e.logError("cannot restore the sockets", err)
 	}
 	e.listeningAgain(restored)
 	e.recordDamage()
@@ -144,15 +140,11 @@ func (e *executor) inspectSockets() {
 // resets the options that workers have set.
 func (e *executor) restore(a pool.Restore) {
 	restored, err := e.sockets.Restore(a.Slot)
-	if err != nil {
-		e.log.Error("cannot restore the sockets", "slot", a.Slot, "why", err)
-	}
+	e.logError("cannot restore the sockets", err, "slot", a.Slot)
 	e.listeningAgain(restored)
 	if a.Vacant {
 		changed, err := e.sockets.Reset(a.Slot)
-		if err != nil {
-			e.log.Error("cannot set socket options back", "slot", a.Slot, "why", err)
-		}
+		e.logError("cannot set socket options back", err, "slot", a.Slot)
 		if len(changed) > 0 {
 			e.log.Info("socket options set back", "slot", a.Slot, "options", strings.Join(changed, " "))
 		}

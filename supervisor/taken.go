@@ -69,9 +69,7 @@ func (e *executor) lookAtTaken(now time.Time) {
 // takesNoMore leaves the addresses of a worker that has ended, or is about to accept
 // no more, to the next one in its slot.
 func (e *executor) takesNoMore(w *worker) {
-	if err := e.sockets.Ended(w.id); err != nil {
-		e.log.Error("cannot steer new connections", "why", err)
-	}
+	e.logError("cannot steer new connections", e.sockets.Ended(w.id))
 }
 
 // findClosed looks for the sockets in the workers' processes, and in those that no worker
@@ -107,8 +105,6 @@ func (e *executor) noteClosed(f closedFound, now time.Time) {
 
 // notTaken tells of the learned listeners that no worker has any more.
 func (e *executor) notTaken(gone []sockets.Listener, err error) {
-	if err != nil {
-		e.log.Error("cannot reset what waits where nobody listens any more", "why", err)
-	}
+	e.logError("cannot reset what waits where nobody listens any more", err)
 	e.unlearned(gone, "the workers that listened there have closed it, or ended")
 }

@@ -22,10 +22,7 @@ const releaseTimeout = 10 * time.Second
 // most, then kills them. A port with an unknown holder is retried while leftovers live and
 // releaseTimeout more. SIGINT, SIGTERM and SIGQUIT end the wait; other signals are dropped.
 func (s *Leftovers) Listen(ctx context.Context, signals <-chan os.Signal, set *sockets.Set, listeners []sockets.Listener, slots int, timeout time.Duration, log *slog.Logger) (*sockets.ListenerSet, error) {
-	giveUp := time.NewTimer(timeout)
-	defer giveUp.Stop()
-	retry := time.NewTicker(50 * time.Millisecond)
-	defer retry.Stop()
+	giveUp, retry := time.After(timeout), time.Tick(50*time.Millisecond)
 	lastSeen := time.Now()
 	for waiting, killed := false, false; ; {
 		bound, err := set.Open(listeners, slots)
@@ -43,15 +40,15 @@ func (s *Leftovers) Listen(ctx context.Context, signals <-chan os.Signal, set *s
 			log.Warn("waiting for the workers of a killed master to let go of the port", "listener", held.Listener.String(), "holder", held.Holders[0].String())
 		}
 		select {
-		case <-retry.C:
-		case <-giveUp.C:
+		case <-retry:
+		case <-giveUp:
 			if killed {
 				return nil, err
 			}
 			log.Warn("killing the workers of a killed master: drain.timeout is past")
 			s.kill()
 			killed = true
-			giveUp.Reset(releaseTimeout)
+			giveUp = time.After(releaseTimeout)
 		case sig := <-signals:
 			if sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT {
 				return nil, ErrStopped

@@ -93,6 +93,7 @@ func (e *executor) called(c called) []pool.Event {
 		case slices.Contains(w.named, c.call.Cookie):
 			if i, ok = e.learn(w, r, p); ok {
 				defer e.endClaims(func(c *claim) bool { return c.program.Overlaps(p) })
+				w.asked.Store(nil) // nobody else had it
 			}
 		}
 	}

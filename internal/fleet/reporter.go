@@ -132,9 +132,6 @@ func start(s Settings, app App, source Source, log *slog.Logger, onChanged func(
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	if err := CheckApp(app.Name); err != nil {
-		return nil, err
-	}
 	host, err := s.Host()
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,8 @@ func (s *server) command(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusUnauthorized, "send the token: Authorization: Bearer TOKEN")
 		return
 	}
-	right, wait := s.guard.check(token, addressOf(r.RemoteAddr), time.Now())
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	right, wait := s.guard.check(token, from.Addr().WithZone(""), time.Now())
 	switch {
 	case wait > 0:
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))

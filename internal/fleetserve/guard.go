@@ -70,15 +70,6 @@ func (g *guard) place(from netip.Addr) netip.Addr {
 	return from
 }
 
-// addressOf is the address of a client, "IP:PORT".
-func addressOf(remote string) netip.Addr {
-	at, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return at.Addr().WithZone("")
-}
-
 // names are those by which the server may be called, in lower case.
 func (s *server) names() map[string]bool {
 	own, _ := os.Hostname()
@@ -97,11 +88,4 @@ func hostOf(header string) string {
 		host = header
 	}
 	return strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
-}
-
-// isAddress reports whether a host is an address: no name that somebody could point
-// elsewhere.
-func isAddress(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil
 }

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -161,8 +162,9 @@ func (s *server) protect(next http.Handler) http.Handler {
 		} {
 			w.Header().Set(name, value)
 		}
-		if !names[hostOf(r.Host)] && !isAddress(hostOf(r.Host)) {
-			fail(w, http.StatusMisdirectedRequest, "this server is not called %.80q: start it with --name to allow that", hostOf(r.Host))
+		host := hostOf(r.Host)
+		if _, err := netip.ParseAddr(host); err != nil && !names[host] { // an address is no name that somebody could point elsewhere
+			fail(w, http.StatusMisdirectedRequest, "this server is not called %.80q: start it with --name to allow that", host)
 			return
 		}
 		next.ServeHTTP(w, r)

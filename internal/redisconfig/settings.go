@@ -91,10 +91,6 @@ func (s Settings) Check() error {
 		return bad("advertise", "has more than %d addresses", maxAdvertise)
 	case s.ReadFrom != "" && s.ReadFrom != FromPrimary && s.ReadFrom != FromReplica:
 		return bad("read_from", "is %q: must be %q or %q", s.ReadFrom, FromPrimary, FromReplica)
-	case s.ConnectionLimit < 0:
-		return bad("connection_limit_per_host", "is %d: must not be negative", s.ConnectionLimit)
-	case s.MaxConnections < 0:
-		return bad("max_connections_per_host", "is %d: must not be negative", s.MaxConnections)
 	case hostErr != nil:
 		return bad("host_id", "%v", hostErr)
 	}

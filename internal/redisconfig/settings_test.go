@@ -47,8 +47,6 @@ func TestCheckNamesTheKey(t *testing.T) {
 		"long host":              {"host_id", func(s *Settings) { s.HostID = strings.Repeat("x", 129) }},
 		"bad address":            {"advertise", func(s *Settings) { s.Advertise = []string{"a\x1bb"} }},
 		"nowhere":                {"read_from", func(s *Settings) { s.ReadFrom = "master" }},
-		"negative limit":         {"connection_limit_per_host", func(s *Settings) { s.ConnectionLimit = -1 }},
-		"negative maximum":       {"max_connections_per_host", func(s *Settings) { s.MaxConnections = -1 }},
 	} {
 		s := good
 		test.change(&s)

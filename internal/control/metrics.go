@@ -70,7 +70,7 @@ func appendMetrics(format openmetrics.Format, f *Figures) []byte {
 		m.Sample(float64(states[state]), "app", app, "state", state)
 	}
 	one("forkd_workers_wanted", "Slots that are wanted: each is to have a ready worker.", float64(f.App.Totals.Wanted))
-	one("forkd_workers_stalled", "Ready workers that accept none of the connections that wait for them.", float64(f.App.stalled()))
+	one("forkd_workers_stalled", "Ready workers that accept none of the connections that wait for them.", float64(states["stalled"]))
 	one("forkd_generation", "The generation that the app runs; a roll makes the next.", float64(f.App.Generation))
 	one("forkd_host_draining", "1 while the host asks for no new connections.", truth(f.App.HostDraining))
 	one("forkd_roll_active", "1 while a roll is under way.", truth(f.App.Roll != nil))
@@ -122,27 +122,19 @@ func truth(is bool) float64 {
 	return 0
 }
 
-// workersByState counts workers, and slots without one.
+// workersByState counts workers, and slots without one; stalled ones as "stalled" too.
 func (a *App) workersByState() map[string]int {
 	states := map[string]int{}
 	for _, s := range a.Slots {
 		for _, w := range s.Workers {
 			states[w.State]++
+			if w.Stalled {
+				states["stalled"]++
+			}
 		}
 		if len(s.Workers) == 0 {
 			states[s.State]++
 		}
 	}
 	return states
-}
-
-func (a *App) stalled() (n int) {
-	for _, s := range a.Slots {
-		for _, w := range s.Workers {
-			if w.Stalled {
-				n++
-			}
-		}
-	}
-	return n
 }

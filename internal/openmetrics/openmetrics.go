@@ -51,9 +51,7 @@ func (w *Writer) Family(name string, kind Kind, help string) {
 			kind = Gauge
 		}
 	}
-	w.family = append(w.family[:0], "# HELP "+described+" "...)
-	w.family = appendEscaped(w.family, help, w.Format == OpenMetrics)
-	w.family = append(w.family, "\n# TYPE "+described+" "+string(kind)+"\n"...)
+	w.family = append(w.family[:0], "# HELP "+described+" "+escape(help, w.Format == OpenMetrics)+"\n# TYPE "+described+" "+string(kind)+"\n"...)
 	if unit := unitOf(name); unit != "" && w.Format == OpenMetrics {
 		w.family = append(w.family, "# UNIT "+described+" "+unit+"\n"...)
 	}
@@ -79,8 +77,7 @@ func (w *Writer) Sample(value float64, labels ...string) {
 		if i == 0 {
 			separator = '{'
 		}
-		w.text = append(append(append(w.text, separator), labels[i]...), '=', '"')
-		w.text = append(appendEscaped(w.text, labels[i+1], true), '"')
+		w.text = append(append(w.text, separator), labels[i]+`="`+escape(labels[i+1], true)+`"`...)
 	}
 	if len(labels) > 1 {
 		w.text = append(w.text, '}')
@@ -106,19 +103,12 @@ func (w *Writer) Bytes() []byte {
 	return w.text
 }
 
-// appendEscaped appends s so that it ends neither a line nor, if quotes are escaped, a
-// label's value. What is not UTF-8 is replaced.
-func appendEscaped(b []byte, s string, quotes bool) []byte {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '\n':
-			b = append(b, '\\', 'n')
-		case c == '\\', c == '"' && quotes:
-			b = append(b, '\\', c)
-		default:
-			b = append(b, c)
-		}
+// escape replaces what would end a line or, if quotes are escaped, a label's value, and what
+// is not UTF-8.
+func escape(s string, quotes bool) string {
+	s = strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "\uFFFD"))
+	if quotes {
+		s = strings.ReplaceAll(s, `"`, `\"`)
 	}
-	return b
+	return s
 }

@@ -46,8 +46,10 @@ redis.control = true.`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetServeCommand(std), fleetHAProxyCommand(std), fleetAgentCommand())
-	cmd.AddCommand(hostCommands(std)...)
+	cmd.AddCommand(
+		fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetServeCommand(std), fleetHAProxyCommand(std), fleetAgentCommand(),
+		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetReloadCommand(std),
+	)
 	return cmd
 }
 

@@ -45,6 +45,3 @@ func fleetAgentCommand() *cobra.Command {
 		},
 	}
 }
-
-// fleetAgentCommandLine is how a master starts the agent.
-func fleetAgentCommandLine() []string { return []string{"forkd", "fleet", "agent"} }

@@ -17,13 +17,6 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-// hostCommands are the commands for hosts.
-func hostCommands(std stdio) []*cobra.Command {
-	return []*cobra.Command{
-		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetReloadCommand(std),
-	}
-}
-
 // eventOf is the type of the event of a command that is done, and the word for its
 // hosts.
 func eventOf(op string) (event, past string) {

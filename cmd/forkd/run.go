@@ -38,7 +38,7 @@ Signals:
 			if err != nil {
 				return err
 			}
-			cfg.FleetAgent = fleetAgentCommandLine()
+			cfg.FleetAgent = []string{"forkd", "fleet", "agent"}
 			debug.SetGCPercent(masterGC)
 			// A panic, or systemd's watchdog, would end a Go program with status 2,
 			// which here means a bad configuration and forbids to start again.

@@ -14,16 +14,11 @@ import (
 	"github.com/forkd/forkd/supervisor"
 )
 
-// readWorkers keeps the text too: it is shown, and may be a share of the machine.
+// readWorkers reads a number of slots: 4, or a share of the CPUs, "cpus*2+1" or "50%". The
+// result may exceed supervisor.MaxWorkers. The text is kept too: it is shown.
 func (d *draft) readWorkers(v value) (int, error) {
 	d.workers = v.text
-	return v.workers(d.config.CPUs)
-}
-
-// workers reads a number of slots: 4, or a share of the CPUs, "cpus*2+1" or "50%". The
-// result may exceed supervisor.MaxWorkers.
-func (v value) workers(cpus int) (int, error) {
-	n, share := control.Share(v.text, cpus)
+	n, share := control.Share(v.text, d.config.CPUs)
 	number, err := v.number()
 	switch {
 	case share:

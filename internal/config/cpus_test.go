@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/supervisor"
 )
 
 func TestWorkers(t *testing.T) {
@@ -29,13 +31,15 @@ func TestWorkers(t *testing.T) {
 		{"7", 1, 7},
 		{"1024", 1, 1024},
 	} {
-		got, err := value{kind: typed, text: test.text}.workers(test.cpus)
+		d := &draft{config: supervisor.Config{CPUs: test.cpus}}
+		got, err := d.readWorkers(value{kind: typed, text: test.text})
 		if err != nil || got != test.want {
 			t.Errorf("%s of %d CPUs is %d, %v, not %d", test.text, test.cpus, got, err, test.want)
 		}
 	}
 	for _, wrong := range []string{"", "%", "0%", "-5%", "cpus+", "cpus-", "cpus-0", "cpus--1", "2*cpus", "CPUS", "-1", "0", "99999999999999999999", "1e3", "+2", "-2", " 2", "+50%", "50 %", "400%%", "cpus-99999999999999999999"} {
-		if got, err := (value{kind: typed, text: wrong}).workers(4); err == nil {
+		d := &draft{config: supervisor.Config{CPUs: 4}}
+		if got, err := d.readWorkers(value{kind: typed, text: wrong}); err == nil {
 			t.Errorf("%q is %d workers", wrong, got)
 		}
 	}

@@ -116,7 +116,7 @@ func keys(d *draft) []key {
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", d.path(&c.Redis.PasswordFile)},
 		{"redis.ca_file", "", "", d.path(&c.Redis.CAFile)},
 		{"redis.interval", "", "", duration(redisconfig.MinInterval, &c.Redis.Interval)},
-		{"redis.ttl", "", "", duration(0, &c.Redis.TTL).shown(d.showRedisTTL)},
+		{"redis.ttl", "", "", duration(0, &c.Redis.TTL).shown(func() string { return brief(c.Redis.Expiry()) })},
 		{"redis.host_id", "", "", newField(&c.Redis.HostID, value.line)},
 		{"redis.advertise", "", "", newField(&c.Redis.Advertise, value.strings)},
 		{"redis.read_from", "", "", choice(&c.Redis.ReadFrom, "", redisconfig.FromPrimary, redisconfig.FromReplica)},

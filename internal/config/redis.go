@@ -7,13 +7,6 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-func (d *draft) showRedisTTL() string {
-	if d.config.Redis.TTL == 0 {
-		return brief(4 * d.config.Redis.Interval)
-	}
-	return brief(d.config.Redis.TTL)
-}
-
 // finishRedis checks what needs several settings, the number of workers, or the files.
 // Its errors show no password.
 func (d *draft) finishRedis() {

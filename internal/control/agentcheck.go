@@ -17,7 +17,11 @@ func ServeAgentCheck(ctx context.Context, ln net.Listener, b Backend) error {
 	l := newListener(ctx, ln, standard())
 	defer func() { l.spare.Close() }() // or nothing, if it is nil
 	s := agentServer{backend: b, figures: figures{lock: make(chan struct{}, 1)}, held: make(chan *net.TCPConn, agentHeld)}
-	defer s.letGo()
+	defer func() {
+		for len(s.held) > 0 {
+			(<-s.held).Close()
+		}
+	}()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {
 		c, err := l.next()
@@ -83,12 +87,6 @@ func (s *agentServer) hold(c *net.TCPConn) {
 			return n > 0 || err != nil
 		})
 	}()
-}
-
-func (s *agentServer) letGo() {
-	for len(s.held) > 0 {
-		(<-s.held).Close()
-	}
 }
 
 // agentLine is what HAProxy is told.

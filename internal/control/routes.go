@@ -36,13 +36,11 @@ func (a *api) allRoutes() map[string]route {
 		"/v1/command":  post(Command{}, a.command),
 		"/v1/send":     send,
 		"/v1/logs":     {method: http.MethodGet, handle: a.logs},
-		"/v1/upgrade":  {handle: notBuilt},
-		"/metrics":     {method: http.MethodGet, handle: a.metrics},
+		"/v1/upgrade": {handle: func(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
+			return 0, nil, &Error{http.StatusServiceUnavailable, r.URL.Path + " is not built yet"}
+		}},
+		"/metrics": {method: http.MethodGet, handle: a.metrics},
 	}
-}
-
-func (a *api) healthRoutes() map[string]route {
-	return map[string]route{"/healthz": get(a.health), "/metrics": {method: http.MethodGet, handle: a.metrics}}
 }
 
 // get is the route of a query.
@@ -73,10 +71,6 @@ func acquire(semaphore chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-func notBuilt(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
-	return 0, nil, &Error{http.StatusServiceUnavailable, r.URL.Path + " is not built yet"}
 }
 
 func (a *api) status(ctx context.Context) (App, error) {

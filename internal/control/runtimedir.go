@@ -213,9 +213,6 @@ func (d *RuntimeDir) write(name, text string) error {
 	return os.Rename(temporary, d.at(name))
 }
 
-// keptNames match the names of files for the workers.
-func keptNames() []string { return []string{"*.cjs", "*.zip"} }
-
 // Keep has a file for the workers in the directory until Remove. Its name ends in .cjs or
 // .zip. It may block.
 func (d *RuntimeDir) Keep(name, text string) error {
@@ -336,7 +333,7 @@ func (d *RuntimeDir) Remove() {
 	_ = d.listener.Close() // it may have been closed
 	if d.dir != nil {
 		d.removeSockets()
-		for _, pattern := range keptNames() {
+		for _, pattern := range []string{"*.cjs", "*.zip"} { // as Keep names them
 			kept, _ := filepath.Glob(d.at(pattern)) // a dead master's too; the pattern is good: no error
 			for _, file := range kept {
 				_ = os.Remove(file)

@@ -58,7 +58,7 @@ func ServeHealth(ctx context.Context, ln net.Listener, b Backend) error {
 	l := standard()
 	l.fresh = time.Second
 	a := newAPI(b, l, access{everybody: true, group: -1})
-	a.routes = a.healthRoutes()
+	a.routes = map[string]route{"/healthz": a.routes["/healthz"], "/metrics": a.routes["/metrics"]}
 	return a.serve(ctx, ln)
 }
 

@@ -48,17 +48,22 @@ type Finding struct {
 func Look(uid int) []Finding {
 	return []Finding{
 		kernel(),
-		captured(uid),
-		ready(uid),
-		steering(),
+		found("capture", "any program that listens by itself gets its slot's sockets", capture.Forbidden(uid),
+			Fallback, "workers get sockets as descriptors only (LISTEN_FDS, {fd}); a program that binds by itself runs once, not once per CPU"),
+		found("ready", "a worker is ready when it accepts, seen from outside", process.CanSee(uid),
+			Fallback, "whether a worker accepts is not seen: it is ready when it listens, says so, or after ready.delay"),
+		found("steering", "new connections go to the slots that are ready", said(sockets.CanSteer()),
+			Fallback, "the kernel alone picks the slot: those of a slot that restarts wait for it"),
 		counting(),
 		ports(),
 		users(),
-		limits(),
+		// Of a group that systemd manages and has not delegated this can't tell.
+		found("limits", "limits.memory_max and tasks_max, where the master is alone in its control group", said(cgroup.Check("/")),
+			Missing, "limits.memory_max and limits.tasks_max are refused"),
 		backlog(),
 		files(),
 		ipv6(),
-		runtimeDir(),
+		found("directory", "the control sockets are in "+control.Dir(), said(writable(control.Dir())), Missing, "no app can run"),
 	}
 }
 
@@ -95,21 +100,6 @@ func kernel() Finding {
 		Missing, "forkd watches its workers by pidfds: it needs Linux 5.3 or later, and a seccomp profile that allows pidfd_open")
 }
 
-func captured(uid int) Finding {
-	return found("capture", "any program that listens by itself gets its slot's sockets", capture.Forbidden(uid),
-		Fallback, "workers get sockets as descriptors only (LISTEN_FDS, {fd}); a program that binds by itself runs once, not once per CPU")
-}
-
-func ready(uid int) Finding {
-	return found("ready", "a worker is ready when it accepts, seen from outside", process.CanSee(uid),
-		Fallback, "whether a worker accepts is not seen: it is ready when it listens, says so, or after ready.delay")
-}
-
-func steering() Finding {
-	return found("steering", "new connections go to the slots that are ready", said(sockets.CanSteer()),
-		Fallback, "the kernel alone picks the slot: those of a slot that restarts wait for it")
-}
-
 func counting() Finding {
 	if err := sockets.CanCount(); err != nil {
 		return found("counting", "", said(err), Fallback, "connections are known of programs that use the Go package only; CONNS of others is -")
@@ -138,13 +128,6 @@ func users() Finding {
 		why = "only root can: run the master as root"
 	}
 	return found("users", "workers can run as another user", why, Missing, "user and group are refused: workers run as the master does")
-}
-
-// limits looks whether the own control group could be divided among workers. Of a group
-// that systemd manages and has not delegated it can't tell.
-func limits() Finding {
-	return found("limits", "limits.memory_max and tasks_max, where the master is alone in its control group", said(cgroup.Check("/")),
-		Missing, "limits.memory_max and limits.tasks_max are refused")
 }
 
 func backlog() Finding {
@@ -177,11 +160,6 @@ func ipv6() Finding {
 		unix.Close(fd)
 	}
 	return found("ipv6", "tcp:// serves IPv4 and IPv6", said(os.NewSyscallError("socket", err)), Fallback, "tcp:// serves IPv4 alone")
-}
-
-func runtimeDir() Finding {
-	dir := control.Dir()
-	return found("directory", "the control sockets are in "+dir, said(writable(dir)), Missing, "no app can run")
 }
 
 // writable returns why a directory, or the first of its parents that exists, can't be

@@ -97,8 +97,11 @@ func (r *Reader) remembered(ctx context.Context, app string) (m advise.Memory, a
 	if redis.HasErrorPrefix(err, "WRONGTYPE") {
 		return m, nil, nil
 	}
-	if err != nil || len(values) != 2 {
-		return m, nil, fmt.Errorf("cannot read %s: %w", key, orNotRedis(err))
+	if err == nil && len(values) != 2 {
+		err = errNotRedis
+	}
+	if err != nil {
+		return m, nil, fmt.Errorf("cannot read %s: %w", key, err)
 	}
 	memory, _ := values[0].(string)
 	advice, _ := values[1].(string)
@@ -130,13 +133,6 @@ func published(a advise.Advice) advise.Advice {
 	return a
 }
 
-func orNotRedis(err error) error {
-	if err == nil {
-		return errNotRedis
-	}
-	return err
-}
-
 func parseMemory(text string) (m advise.Memory) {
 	if len(text) > mostMemory || json.Unmarshal([]byte(text), &m) != nil {
 		return advise.Memory{}
@@ -145,18 +141,13 @@ func parseMemory(text string) (m advise.Memory) {
 	return m
 }
 
-// printableName is the id of an adviser as it may be shown, "?" for one that may not.
-func printableName(id string) string {
+// leaderOf is the id in the value of the leader's key; "?": it may not be shown.
+func leaderOf(value string) string {
+	_, id, _ := strings.Cut(value, " ")
 	if len(id) > mostText || !printable(id) {
 		return "?"
 	}
 	return id
-}
-
-// leaderOf is the id in the value of the leader's key.
-func leaderOf(value string) string {
-	_, id, _ := strings.Cut(value, " ")
-	return printableName(id)
 }
 
 const (

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,9 +26,12 @@ func (w *worker) heldBy(exit process.Exit) *sockets.Holder {
 	return nil
 }
 
-// hint says what to do about a worker that ended because its address is in use; "": it did
-// not, as far as that can be known.
+// hint says what to do about a worker that ended because its address is in use, or because
+// it went to the background; "": it did not, as far as that can be known.
 func (e *executor) hint(w *worker, exit process.Exit, holder *sockets.Holder) string {
+	if brief := w.care.ready && time.Since(w.care.readyAt) < time.Second; exit.Code == 0 && (brief || !w.begun.Load()) {
+		return inBackground(w.cfg.Preset.Name)
+	}
 	if exit.Code <= 0 {
 		return ""
 	}
@@ -59,6 +63,16 @@ func (e *executor) inUse(w *worker, by sockets.Holder, listeners bool) string {
 		remedy = "have the program listen on one of them, or give --listen that address"
 	}
 	return fmt.Sprintf("%s is held by %s: %s", at, holder, remedy)
+}
+
+// inBackground says how a program stays in the foreground that else goes to the background,
+// by nginx(8), lighttpd(8) and php-fpm(8); "": it stays there.
+func inBackground(preset string) string {
+	stays := map[string]string{"nginx": `-g "daemon off;"`, "lighttpd": "-D", "php-fpm": "-F"}[preset]
+	if stays == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s went to the background, where forkd does not keep it: add %s to its command", preset, stays)
 }
 
 // saysInUse reports whether a program's line is about an address in use, as node, the C

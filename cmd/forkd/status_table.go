@@ -63,9 +63,12 @@ func statusTable(s screen, title string, app *control.App, now time.Time) []stri
 
 // appLines are the lines about the app.
 func appLines(s screen, title string, app *control.App, now time.Time) []string {
-	t := &app.Totals
+	t, state := &app.Totals, app.State
+	if app.HostDraining && state == control.StateDraining {
+		state = "host draining"
+	}
 	parts := []string{
-		fmt.Sprintf("%s: %s %d/%d", title, app.State, t.Ready, t.Wanted),
+		fmt.Sprintf("%s: %s %d/%d", title, state, t.Ready, t.Wanted),
 		fmt.Sprintf("generation %d", app.Generation),
 	}
 	for _, l := range app.Listeners {
@@ -76,7 +79,7 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 	} else {
 		parts = append(parts, "connections "+unknown)
 	}
-	if app.HostDraining {
+	if app.HostDraining && state == app.State {
 		parts = append(parts, "host draining")
 	}
 	if r := app.Redis; r != nil {
@@ -93,7 +96,7 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 		parts[i] = sanitize(parts[i])
 	}
 	lines := s.list(parts)
-	lines[0] = strings.Replace(lines[0], sanitize(app.State), s.paint(appStyle(app), sanitize(app.State)), 1)
+	lines[0] = strings.Replace(lines[0], sanitize(state), s.paint(appStyle(app), sanitize(state)), 1)
 	if f := app.Fallback; f != nil {
 		text := fmt.Sprintf("runs the release that served last, %s, since %s, not %s, of which no worker became ready: %s; forkd reload tries again",
 			f.Directory, clock(f.At, now), f.Instead, f.Error)

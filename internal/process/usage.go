@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	gopsutil "github.com/shirou/gopsutil/v3/process"
+
 	"github.com/forkd/forkd/internal/procfs"
 )
 
@@ -44,13 +46,14 @@ func Sample(leaders []int) map[int]Figures {
 		alive := false
 		for _, pid := range pids {
 			stat, err := procfs.ReadStat(pid)
-			if err != nil {
+			memory, noMemory := (&gopsutil.Process{Pid: int32(pid)}).MemoryInfo()
+			if err != nil || noMemory != nil {
 				continue // it has ended
 			}
 			if pid == leader {
 				alive, f.Stopped = true, stat.State == 'T'
 			}
-			f.RSS += stat.RSS * uint64(os.Getpagesize())
+			f.RSS += memory.RSS
 			f.CPU += float64(stat.CPU) / procfs.ClockTicks
 		}
 		if alive {

@@ -186,24 +186,22 @@ func (f *Files) moved() bool {
 
 // rotate begins a new file. Where it can't, the old one is emptied: its size is promised.
 func (f *Files) rotate() error {
+	var err error // of the newest: then the file is the old one still
 	for i := f.maxFiles - 1; i > 0; i-- {
-		err := unix.Renameat(f.parent, numbered(f.name, i-1), f.parent, numbered(f.name, i))
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			break
-		}
+		err = unix.Renameat(f.parent, numbered(f.name, i-1), f.parent, numbered(f.name, i))
 	}
 	if f.maxFiles == 1 {
-		_ = unix.Unlinkat(f.parent, f.name, 0)
+		err = unix.Unlinkat(f.parent, f.name, 0)
 	}
 	f.close()
 	if err := f.open(); err != nil {
 		return err
 	}
-	if f.size < f.maxSize {
+	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	f.size, f.torn = 0, false
-	return unix.Ftruncate(f.fd, 0)
+	return fmt.Errorf("it was emptied, as it can't be renamed: %w", errors.Join(err, unix.Ftruncate(f.fd, 0)))
 }
 
 // numbered is the name of the file that was the named one i files ago.
@@ -236,9 +234,12 @@ func (f *Files) close() {
 	}
 }
 
-// Close closes the file.
+// Close closes the file, unless it is being written still: the disk hangs, and the file goes
+// with the process.
 func (f *Files) Close() {
-	f.mu.Lock()
+	if !f.mu.TryLock() {
+		return
+	}
 	defer f.mu.Unlock()
 	f.close()
 	f.lookAt = time.Now().Add(time.Hour)

@@ -172,6 +172,27 @@ func TestFilesThatCannotBeWritten(t *testing.T) {
 	})
 }
 
+// One that can't be renamed keeps its size, and what that costs is said.
+func TestFilesThatCannotBeRenamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "shop.log.1", "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var complaints logged
+		write := keep(t, dir, &complaints)
+		for range 100 {
+			write(strings.Repeat("x", 4000))
+		}
+		if info, err := os.Stat(filepath.Join(dir, "shop.log")); err != nil || info.Size() > MinSize {
+			t.Errorf("%v, %v", info, err)
+		}
+		if !strings.Contains(complaints.String(), "it was emptied, as it can't be renamed: ") {
+			t.Error(complaints.String())
+		}
+	})
+}
+
 // Links that somebody puts there lead the master nowhere.
 func TestFilesAreNotLed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -205,6 +226,25 @@ func TestFilesAreNotLed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A disk that hangs keeps no master from ending.
+func TestLogClosesWhileADiskHangs(t *testing.T) {
+	files := NewFiles(t.TempDir(), "shop", MinSize, 1, slog.New(slog.DiscardHandler))
+	files.mu.Lock() // as a Write that does not return
+	defer files.mu.Unlock()
+	l := new(Log)
+	l.KeepIn(files)
+	closed := make(chan struct{})
+	go func() {
+		l.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Minute):
+		t.Error("the log is still being closed")
+	}
 }
 
 // A disk that is full costs lines, and is written again when there is room.

@@ -33,6 +33,8 @@ const (
 	// gatherTime is how long records are gathered: one write and one fsync for many, and
 	// the last lines of a worker that has just ended have come.
 	gatherTime = 200 * time.Millisecond
+
+	openTimeout = 3 * time.Second // flock's included
 )
 
 // Record is a line of the history: one of the three is set.
@@ -109,14 +111,44 @@ func Open(root, app string, failed func(error), restored func()) (s *State, kept
 		path: filepath.Join(root, app), failed: failed, restored: restored, wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
 		closing: make(chan struct{}), closed: make(chan struct{}),
 	}
-	if err := s.open(); err != nil {
+	kept, bad, err = s.begin(s.open, openTimeout)
+	if err != nil {
 		return nil, Kept{}, nil, err
 	}
-	if kept, bad = readKept(s.dir); bad == nil && kept.Schema != 0 {
-		s.last = &kept
-	}
-	go s.write()
 	return s, kept, bad, nil
+}
+
+// begin opens and reads the directory and starts the writer, on a goroutine: a disk may hang.
+func (s *State) begin(open func() error, timeout time.Duration) (Kept, error, error) {
+	type result struct {
+		kept     Kept
+		bad, err error
+	}
+	opened, late := make(chan result), make(chan struct{})
+	go func() {
+		var r result
+		if r.err = open(); r.err == nil {
+			r.kept, r.bad = readKept(s.dir)
+			if last := r.kept; last.Schema != 0 {
+				s.last = &last
+			}
+		}
+		select {
+		case opened <- r:
+			if r.err == nil {
+				s.write()
+			}
+		case <-late:
+			s.shut()
+		}
+	}()
+	select {
+	case r := <-opened:
+		return r.kept, r.bad, r.err
+	case <-time.After(timeout):
+		close(late)
+		return Kept{}, nil, fmt.Errorf("%s does not answer within %v", s.path, timeout)
+	}
 }
 
 // open makes what is missing of the directory, and locks it.

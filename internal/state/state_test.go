@@ -188,6 +188,25 @@ func TestHeld(t *testing.T) {
 	s.Close(patience)
 }
 
+// A disk that hangs keeps no start waiting, and the next one finds the directory free.
+func TestHangs(t *testing.T) {
+	root := t.TempDir()
+	s := &State{path: filepath.Join(root, "shop")}
+	answer, answered := make(chan struct{}), make(chan struct{})
+	_, bad, err := s.begin(func() error {
+		defer close(answered)
+		<-answer
+		return s.open()
+	}, time.Millisecond)
+	if bad != nil || err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v, %v", bad, err)
+	}
+	close(answer)
+	<-answered
+	next, _ := opened(t, root)
+	next.Close(patience)
+}
+
 // A directory that goes away, and a nil State, cost records, and nobody waits.
 func TestLost(t *testing.T) {
 	root := t.TempDir()

@@ -23,9 +23,10 @@ const maxMoving = 256
 type handoff struct {
 	progress chan struct{} // a token when a connection has gone
 
-	mu     sync.Mutex
-	sender *sender                // to the successor; nil: none
-	take   func(net.Conn, []byte) // see OnHandoff
+	mu        sync.Mutex
+	sender    *sender                     // to the successor; nil: none
+	successor chan struct{}               // see Successor
+	accept    func([]byte) func(net.Conn) // see OnHandoff
 }
 
 // Why Handoff has not handed a connection over, for errors.Is.
@@ -46,15 +47,15 @@ func Movable(ln net.Listener) {
 }
 
 // Handoff hands a connection of the program's own, accepted on a socket that the master
-// passed, to this slot's next worker, whose OnHandoff callback gets it with state: at most
-// 64 KiB, in the program's own format, in which it should put its version. A program
-// calls it when Draining is closed. Nothing may read or write conn meanwhile; what has
-// been read and not handled belongs into state.
+// passed, to the worker that follows, whose OnHandoff callback gets it with state: at most
+// 64 KiB, in the program's own format, with its version. A program calls it when Draining
+// and Successor are closed. Nothing may read or write conn meanwhile (a read deadline in
+// the past ends a read); what has been read and not handled belongs into state, and so does what a write has left.
 //
 // nil: the successor has it, and conn is closed here, unseen by the client. Otherwise conn
-// is as it was, but for its deadlines: ErrNoSuccessor, ErrRefused, or why this connection
-// can't be handed over (TLS ends in this process). It takes a second at most for a
-// successor that does not answer.
+// is as it was: ErrNoSuccessor (try again with the next one), ErrRefused, or why this
+// connection can't be handed over (TLS ends in this process). It takes a second at most
+// for a successor that does not answer.
 func (w *Worker) Handoff(conn net.Conn, state []byte) error {
 	err := w.handOff(conn, state)
 	if err != nil {
@@ -102,13 +103,24 @@ func (w *Worker) handOff(conn net.Conn, state []byte) error {
 	}
 }
 
-// OnHandoff sets a callback that gets connections which another worker has handed over
-// by Handoff. It is called on a goroutine for each connection, which f owns. Without a
-// callback they are refused. A program calls it before Ready.
-func (w *Worker) OnHandoff(f func(conn net.Conn, state []byte)) {
+// OnHandoff sets a callback that is asked whether this worker goes on with a connection
+// which another one hands over by Handoff, by its state: one of a version that it does
+// not know stays where it is. nil: no. Otherwise serve is called on a goroutine of its
+// own, and owns the connection. accept must not block. Without a callback none is taken. A program
+// calls OnHandoff before Ready.
+func (w *Worker) OnHandoff(accept func(state []byte) (serve func(conn net.Conn))) {
 	w.handoff.mu.Lock()
 	defer w.handoff.mu.Unlock()
-	w.handoff.take = f
+	w.handoff.accept = accept
+}
+
+// Successor is closed while there is a worker that takes connections of this one. When
+// that one has gone, or another one follows, Successor returns another channel: what could
+// not be handed over can be tried once more.
+func (w *Worker) Successor() <-chan struct{} {
+	w.handoff.mu.Lock()
+	defer w.handoff.mu.Unlock()
+	return w.handoff.successor
 }
 
 // to is the sender to the successor; nil: there is none.
@@ -139,6 +151,10 @@ func (w *Worker) setSuccessor(p pair) {
 	h.mu.Lock()
 	before := h.sender
 	h.sender = s
+	if before != nil {
+		h.successor = make(chan struct{})
+	}
+	close(h.successor)
 	w.drain.flags.Or(flagHanding)
 	h.mu.Unlock()
 	if before != nil {
@@ -152,7 +168,7 @@ func (w *Worker) senderEnded(s *sender) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.sender == s {
-		h.sender = nil
+		h.sender, h.successor = nil, make(chan struct{})
 		w.drain.flags.And(^flagHanding)
 	}
 }
@@ -208,6 +224,12 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 	if l == nil || !connected(fd) {
 		return nil, nil
 	}
+	var own func(net.Conn)
+	if t.Own {
+		if own = w.acceptOwn(t.State); own == nil {
+			return nil, nil
+		}
+	}
 	raw, err := net.FileConn(f)
 	if err != nil {
 		return nil, nil
@@ -220,18 +242,10 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 		l.arrive(nc)
 	}
 	if t.Own {
-		w.handoff.mu.Lock()
-		take := w.handoff.take
-		w.handoff.mu.Unlock()
-		if take == nil {
-			raw.Close()
-			return nil, nil
-		}
-		state := bytes.Clone(t.State)
 		serve = func() {
 			c.phase.Store(int32(Hijacked))
 			l.add(c)
-			go take(nc, state)
+			go own(nc)
 		}
 	}
 	w.page.TookOver() // before the predecessor's HandedOver, which follows the reply
@@ -239,6 +253,17 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 		w.page.GaveBack()
 		raw.Close()
 	}
+}
+
+// acceptOwn asks the program; nil: no.
+func (w *Worker) acceptOwn(state []byte) (serve func(net.Conn)) {
+	w.handoff.mu.Lock()
+	accept := w.handoff.accept
+	w.handoff.mu.Unlock()
+	if accept == nil {
+		return nil
+	}
+	return accept(bytes.Clone(state))
 }
 
 // movedTo is the listener whose connection this is; nil: no connection is taken.

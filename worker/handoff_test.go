@@ -397,44 +397,95 @@ func TestRefusedConnectionsStay(t *testing.T) {
 	}
 }
 
-// A program hands its own connections over, with a state.
-func TestHandoffOfTheProgramsOwn(t *testing.T) {
-	upgrade := func(w *worker.Worker, ln net.Listener) error {
-		w.OnHandoff(func(conn net.Conn, state []byte) {
+// owner is a worker that hands its connections over once it drains, with a state. What
+// comes of it is the client's next line.
+func owner(w *worker.Worker, ln net.Listener) error {
+	w.OnHandoff(func(state []byte) func(net.Conn) {
+		if string(state) != "GET /" {
+			return nil
+		}
+		return func(conn net.Conn) {
 			defer conn.Close()
 			fmt.Fprintf(conn, "went on after %s\n", state)
-		})
-		return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			conn, _, err := rw.(http.Hijacker).Hijack()
-			if err != nil {
-				return
-			}
-			fmt.Fprintln(conn, "hello")
-			<-w.Draining()
-			if err := w.Handoff(conn, []byte("hello")); err != nil {
-				fmt.Fprintln(conn, err)
-				conn.Close()
-			}
-		})}, ln)
+		}
+	})
+	return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		conn, _, err := rw.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		fmt.Fprintln(conn, "hello")
+		<-w.Draining()
+		if r.URL.Path == "/closed" {
+			conn.Close()
+		}
+		if err := w.Handoff(conn, []byte("GET "+r.URL.Path)); err != nil {
+			fmt.Fprintln(conn, err)
+			conn.Close()
+		}
+	})}, ln)
+}
+
+// A program hands its own connections over, with a state.
+func TestHandoffOfTheProgramsOwn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, owner)
+	open := func(path string) *bufio.Reader {
+		c, in := dial(t, s.addr)
+		send(t, c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		expectLine(t, in, "hello")
+		return in
 	}
-	s := newSite(t, upgrade)
-	c, in := dial(t, s.addr)
-	send(t, c, get)
-	expectLine(t, in, "hello")
+	// One that is closed already, or that the successor does not take, hinders no other.
+	for range 3 {
+		open("/closed")
+	}
+	newer := open("/newer")
+	in := open("/")
 	before := s.roll()
 	s.ended(before)
-	expectLine(t, in, "went on after hello")
+	expectLine(t, in, "went on after GET /")
 	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("then %v", err)
 	}
+	expectLine(t, newer, "cannot hand over the connection: "+worker.ErrRefused.Error())
 	waitFor(t, "the count", func() bool { return s.now.Counters() == ipc.Counters{Attached: true, MovedIn: 1} })
 
 	// Without a successor it stays the program's.
-	c, in = dial(t, s.addr)
-	send(t, c, get)
-	expectLine(t, in, "hello")
+	in = open("/")
 	s.drain(s.now, ipc.ReasonStop)
 	expectLine(t, in, "cannot hand over the connection: "+worker.ErrNoSuccessor.Error())
+}
+
+// Successor says when there is one, and each is another channel.
+func TestSuccessor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, owner)
+	is := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	none := s.now.Successor()
+	if is(none) {
+		t.Error("there is a successor at the start")
+	}
+	next, another := s.start(), s.start()
+	s.join(s.now, next)
+	<-none
+	first := s.now.Successor()
+	s.join(s.now, another)
+	waitFor(t, "another one", func() bool { return s.now.Successor() != first })
+	if second := s.now.Successor(); !is(second) {
+		t.Error("the second is none")
+	}
+	for _, m := range []*member{next, another} {
+		s.drain(m, ipc.ReasonStop)
+		s.ended(m)
+	}
 }
 
 func expectLine(t *testing.T, in *bufio.Reader, want string) {

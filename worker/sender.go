@@ -74,8 +74,10 @@ func (s *sender) send(p *parcel) bool {
 	p.Seq = s.seq + 1
 	packet, err := p.Encode()
 	if err == nil {
-		if cerr := p.socket.Control(func(fd uintptr) { err = s.pair.send(packet, int(fd)) }); cerr != nil {
-			err = cerr
+		if p.socket.Control(func(fd uintptr) { err = s.pair.send(packet, int(fd)) }) != nil {
+			<-s.room
+			p.done(outcomeRefused) // it has been closed here
+			return true
 		}
 	}
 	if err != nil {

@@ -231,7 +231,7 @@ func giveTo(l *Listener, cfg Config) {
 func (e *executor) addresses() string {
 	var all []string
 	if e.current(1).seen.Learns {
-		return "where its workers do"
+		return "learned"
 	}
 	for _, l := range e.current(1).listeners.Listeners(0) {
 		all = append(all, l.String())

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/doctor"
 )
 
 // told is a description with something of everything, some of it hostile.
@@ -141,5 +142,17 @@ func TestEventLines(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// At 40 columns a column of words that leaves little room is given up below its first line.
+func TestWrapFits(t *testing.T) {
+	s := screen{width: 40}
+	lines := s.keyValues([][2]string{{strings.Repeat("k", 28), strings.Repeat("word ", 20)}})
+	lines = append(lines, s.findings([]doctor.Finding{{Result: doctor.Allowed, Check: "backlog", Text: "4096 connections can wait in a slot's queue"}})...)
+	for _, line := range lines {
+		if columnsOf(line) > 40 {
+			t.Errorf("wider than the screen: %q", line)
+		}
 	}
 }

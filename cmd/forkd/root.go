@@ -28,11 +28,21 @@ func run(ctx context.Context, args []string, std stdio) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	code, text := exitCode(err)
 	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		wrong.Text = asTyped(cmd, wrong.Text)
 		printErrors(std, wrong, cmd.Name() == "check")
 	} else if text != "" {
-		fmt.Fprintln(std.err, "forkd: "+sanitize(text))
+		fmt.Fprintln(std.err, "forkd: "+sanitize(asTyped(cmd, text)))
 	}
 	return code
+}
+
+// asTyped is an error with the command that was typed in what it says to write: settings are
+// the same for run and start.
+func asTyped(cmd *cobra.Command, text string) string {
+	if cmd.Name() != "start" {
+		return text
+	}
+	return strings.ReplaceAll(text, "forkd run ", "forkd start ")
 }
 
 // printErrors prints all errors of a configuration; to a terminal, and if asked to, each

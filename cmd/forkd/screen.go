@@ -72,10 +72,13 @@ func (s screen) wrap(text string) []string { return s.wrapIndent("  ", "    ", t
 // line begins with first, the others with rest. A word that is wider than a line is
 // broken anywhere.
 func (s screen) wrapIndent(first, rest, text string) []string {
-	const least = 20 // columns of text in a line, on any screen
+	const least = 16 // columns of text in a line, on any screen
 	line := first + text
 	if s.width <= 0 {
 		return []string{line}
+	}
+	if s.width < columnsOf(rest)+least {
+		rest = "    "
 	}
 	width := max(s.width, columnsOf(rest)+least)
 	var lines []string

@@ -110,7 +110,10 @@ func startAll(ctx context.Context, std stdio) error {
 			}
 		}
 	}
-	if started == 0 {
+	switch {
+	case len(apps) == 0:
+		fmt.Fprintln(std.out, "nothing to start: no app has a file in /etc/forkd or ~/.config/forkd: forkd start --write APP -- ./server writes one")
+	case started == 0:
 		fmt.Fprintln(std.out, "nothing to start: every app that has a file runs")
 	}
 	return first

@@ -23,7 +23,7 @@ func topCommand(std stdio) *cobra.Command {
 		Short:   "watch all apps of this host, live",
 		Long: `top shows all apps of this host, or one, and their workers, again each second.
 
-  up, down, k, j   select a worker      enter   its exits
+  up, down, k, j   select a worker      enter   its details: forkd describe
   s                sort by the next     l       its newest lines: forkd logs
   r                in reverse           /       filter by app
   q                quit`,
@@ -254,6 +254,7 @@ func (m top) show(what func(at control.Location, slot int) ([]string, error)) (t
 		m.open = nil
 		return m, nil
 	}
+	m = m.move(0) // the first, where none is selected
 	for _, r := range m.all() {
 		if r.key == m.selected && r.key.slot >= 0 {
 			at, slot := m.apps[r.app].at, r.key.slot

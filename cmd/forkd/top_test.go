@@ -148,3 +148,11 @@ func TestSparkline(t *testing.T) {
 		}
 	}
 }
+
+// Keys that are about a worker take the first where none is selected.
+func TestTopSelectsTheFirst(t *testing.T) {
+	m := typed(t, shownTop(80, 24, appAt("shop", tables()["rolling"])), "enter")
+	if got := strings.Join(m.open, ""); got != "shop 0" {
+		t.Errorf("enter shows %q", got)
+	}
+}

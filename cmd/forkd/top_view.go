@@ -65,9 +65,9 @@ func (m top) footer() string {
 	case m.typing:
 		return "filter: " + m.filter + "█  enter keep  esc clear"
 	case m.filter != "":
-		return "q quit  ↑↓ select  enter exits  l logs  s sort: " + order + "  esc clear filter: " + m.filter
+		return "q quit  ↑↓ select  enter details  l logs  s sort: " + order + "  esc clear filter: " + m.filter
 	}
-	return "q quit  ↑↓ select  enter exits  l logs  s sort: " + order + "  / filter"
+	return "q quit  ↑↓ select  enter details  l logs  s sort: " + order + "  / filter"
 }
 
 // table is the titles, then all lines, and which of these is the selected row; -1: none.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -77,8 +76,8 @@ func theirCommands() []theirs {
 func theirFlags() []theirs {
 	return []theirs{
 		{"v V", "", "forkd version prints the version"},
-		{"d D daemon daemonize detach background", "", "forkd start runs an app in the background, forkd run in the foreground"},
-		{"no-daemon nodaemon foreground", "", "forkd run stays in the foreground as it is"},
+		{"d D daemon daemonize detach background", "", "forkd start runs an app in the background; in the foreground it is forkd run"},
+		{"no-daemon nodaemon foreground", "", "what stays in the foreground is forkd run"},
 		{"i instances replicas processes num-workers w", "workers", "use --workers N"},
 		{"n", "name", "use --name NAME"},
 		{"b p bind port publish address socket", "listen", "use --listen ADDRESS"},
@@ -135,17 +134,20 @@ func noSuchCommand(parent *cobra.Command, args []string) error {
 			return usage("%q is no command: %s", word, hint)
 		}
 	}
-	parent.SuggestionsMinimumDistance = 2
 	path := strings.TrimPrefix(parent.CommandPath()+" "+word, "forkd ")
+	var names []string
 	for _, group := range parent.Commands() {
+		if group.IsAvailableCommand() {
+			names = append(names, group.Name())
+		}
 		for _, cmd := range group.Commands() {
 			if cmd.Name() == word && cmd.IsAvailableCommand() {
 				return usage("unknown command %q: did you mean %s?", path, cmd.CommandPath())
 			}
 		}
 	}
-	if near := parent.SuggestionsFor(word); len(near) > 0 {
-		return usage("unknown command %q: did you mean %s %s?", path, parent.CommandPath(), near[0])
+	if near := config.Nearest(word, names); near != "" {
+		return usage("unknown command %q: did you mean %s %s?", path, parent.CommandPath(), near)
 	}
 	return usage("unknown command %q: see %s --help", path, parent.CommandPath())
 }
@@ -156,7 +158,7 @@ func runHint(word string) string {
 	case strings.HasSuffix(word, ".toml"):
 		return "write forkd run -c " + word
 	case config.Interpreter(word) != "":
-		return fmt.Sprintf("write forkd run -- %s %s", config.Interpreter(word), word)
+		return config.ScriptHint(word)
 	case strings.Contains(word, "/"):
 		return "write forkd run " + word
 	}
@@ -201,6 +203,11 @@ func findApp(name string) (control.Location, error) {
 		var names []string
 		for _, l := range control.List() {
 			names = append(names, l.Name)
+		}
+		files, _ := config.Apps()
+		for _, a := range files {
+			names = append(names, a.Name)
+			none.Stopped = none.Stopped || a.Name == name
 		}
 		none.Near = config.Nearest(filepath.Base(name), names)
 	}

@@ -76,10 +76,17 @@ func (h host) find(named, app string, more bool) (string, error) {
 	switch info, err := os.Stat(filepath.Join(h.directory, app)); {
 	case app == "" || more:
 	case Interpreter(app) != "":
-		return "", &Error{Text: fmt.Sprintf("%q is a script, not an app: write forkd run -- %s %s", app, Interpreter(app), app)}
+		return "", &Error{Text: fmt.Sprintf("%q is a script, not an app: %s", app, ScriptHint(app))}
 	case err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0:
 		return "", &Error{Text: fmt.Sprintf("there is no configuration of %q, and a program of that name here: forkd run ./%s runs it", app, app)}
 	default:
+		var names []string
+		for _, a := range h.apps() {
+			names = append(names, a.Name)
+		}
+		if near := Nearest(app, names); near != "" {
+			return "", &Error{Text: fmt.Sprintf("there is no configuration of %q: did you mean %s?", app, near)}
+		}
 		return "", &Error{Text: fmt.Sprintf("there is no configuration of %q: looked for %s: write one, or say what to run: forkd run %s --listen :8080 -- ./server",
 			app, strings.Join(candidates, ", "), app)}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -126,6 +127,14 @@ func Interpreter(file string) string {
 		".js": "node", ".mjs": "node", ".cjs": "node", ".ts": "node", ".mts": "node", ".py": "python3", ".rb": "ruby", ".php": "php",
 		".pl": "perl", ".sh": "sh", ".jar": "java -jar", ".dll": "dotnet", ".lua": "lua", ".R": "Rscript",
 	}[filepath.Ext(file)]
+}
+
+// ScriptHint is how to run a file that has an Interpreter. Those of pm2's settings are none.
+func ScriptHint(file string) string {
+	if strings.HasPrefix(filepath.Base(file), "ecosystem.") {
+		return "pm2's settings are no program: docs/from-pm2.md has what each is called here, and forkd start --write APP -- node server.js writes a file"
+	}
+	return fmt.Sprintf("write forkd run -- %s %s", Interpreter(file), file)
 }
 
 // inName reports whether a name may contain r after its first character.

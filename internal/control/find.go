@@ -43,9 +43,14 @@ func (l Location) socket() string { return filepath.Join(l.Dir, l.Name, socketNa
 type NoAppError struct {
 	Name string
 	Near string // the name probably meant; "": not known
+
+	Stopped bool // it has a file
 }
 
 func (e *NoAppError) Error() string {
+	if e.Stopped {
+		return fmt.Sprintf("%s is stopped: forkd start %s runs it", e.Name, e.Name)
+	}
 	if e.Near != "" {
 		return fmt.Sprintf("no app %q is running: did you mean %s?", e.Name, e.Near)
 	}

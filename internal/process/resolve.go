@@ -41,6 +41,9 @@ func Resolve(command, dir, pathEnv string) (path string, err error) {
 	}
 	refused := ""
 	for _, path := range paths {
+		if _, err := os.Stat(path); err != nil && !strings.Contains(command, "/") {
+			continue // a folder of PATH that this user may not enter is no reason
+		}
 		err := checkExecutable(path, nil)
 		if err == nil {
 			return path, nil

@@ -56,6 +56,7 @@ func TestResolve(t *testing.T) {
 		{"", path, "cannot run a worker: the command is empty"},
 		{"nothing", path, "cannot run nothing: command not found in PATH (" + path + ")"},
 		{"run", path, "cannot run run: command not found in PATH (" + path + ")"},
+		{"nothing", circle, "cannot run nothing: command not found in PATH (" + circle + ")"}, // nobody may enter that
 		{"data", path, "cannot run data: not executable: chmod +x " + first + "/data"},
 		{"./nothing", path, "cannot run ./nothing: command not found (no file " + app + "/nothing)"},
 		{"./run/x", path, "cannot run ./run/x: command not found (no file " + app + "/run/x)"},

@@ -207,7 +207,6 @@ func (e *executor) unlearn(r *release) {
 	e.unlearned(r.listeners.Unlearn(), "no worker of the new generation listens there")
 }
 
-// unlearned tells of learned listeners that have gone.
 func (e *executor) unlearned(gone []sockets.Listener, why string) {
 	for _, l := range gone {
 		e.learned = slices.DeleteFunc(e.learned, func(one sockets.Listener) bool { return one.Name == l.Name })

@@ -87,7 +87,6 @@ func (e *executor) replace(w *worker, cause pool.Cause, why string, now time.Tim
 	return []pool.Event{pool.ReplaceRequested{ID: w.id, Cause: cause, Why: why, Abort: w.cfg.Health.Abort}}
 }
 
-// replaced notes how a replacement ended.
 func (e *executor) replaced(a pool.Replaced, now time.Time) {
 	if w := e.workers[a.ID]; w != nil && a.Err != "" {
 		w.care.asked, w.care.notYet = false, now.Add(replaceAgainAfter)
@@ -109,7 +108,6 @@ func (e *executor) lookAtMemory(now time.Time) {
 	go func() { e.inbox.postReport(memoryFound{process.Sample(leaders)}) }()
 }
 
-// noteMemory asks for the replacement of workers that are too big.
 func (e *executor) noteMemory(found memoryFound, now time.Time) (events []pool.Event) {
 	for _, w := range e.workers {
 		most := w.cfg.Recycle.MaxRSS

@@ -71,7 +71,6 @@ func isNamed(at unix.Sockaddr) bool {
 	return false
 }
 
-// waitFor waits for the answer to a bind(2) that a claim holds.
 func (e *executor) waitFor(cl *claim, c called) capture.Answer {
 	look, late := time.Tick(claimInterval), time.After(holdBind)
 	for {

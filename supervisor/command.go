@@ -104,7 +104,6 @@ type commandIDs struct {
 	next int // in ring: the oldest
 }
 
-// add reports whether id is new.
 func (s *commandIDs) add(id string) bool {
 	if slices.Contains(s.ring[:], id) {
 		return false

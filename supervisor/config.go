@@ -70,7 +70,6 @@ const (
 	ProtocolServerStarter = "server-starter" // SERVER_STARTER_PORT (start_server(1) of Perl's Server::Starter)
 )
 
-// core is what the pool needs of the configuration.
 func (c Config) core() pool.Settings {
 	return pool.Settings{Ready: c.Ready, Restart: c.Restart, Update: c.Update, Drain: c.Drain, Health: c.Health}
 }

@@ -88,7 +88,6 @@ type executor struct {
 	listenersClosed bool               // the app stops: the sockets are the workers' alone
 }
 
-// perform does what the pool has decided.
 func (e *executor) perform(actions []pool.Action) {
 	for _, action := range actions {
 		switch a := action.(type) {
@@ -159,7 +158,6 @@ func (e *executor) perform(actions []pool.Action) {
 	}
 }
 
-// note handles a report and returns what the pool is to know.
 func (e *executor) note(r report) []pool.Event {
 	now := time.Now()
 	switch r := r.(type) {

@@ -48,7 +48,6 @@ func configOf(cfg Config, kept *state.Release) (Config, error) {
 	return cfg, nil
 }
 
-// is reports whether the release is the kept one.
 func (r *release) is(kept *state.Release) bool {
 	if kept == nil || kept.Directory != r.directory {
 		return false
@@ -58,7 +57,6 @@ func (r *release) is(kept *state.Release) bool {
 	return err == nil && reflect.DeepEqual(plain(cfg), plain(r.cfg))
 }
 
-// plain is the part of a configuration that is kept.
 func plain(c Config) keptConfig {
 	k := keptConfig{c.Command, c.StopSignal, c.Channel, c.Protocols, c.Sockets, c.Preset, c.Ready}
 	if len(k.Protocols) == 0 {
@@ -150,7 +148,6 @@ func (e *executor) tellFallback(generation int) {
 	e.events.Add(control.Event{Type: control.EventFellBack, Generation: &generation, Reason: fmt.Sprintf("%s runs, not %s: %s", f.Directory, f.Instead, f.Error)})
 }
 
-// keepRefused keeps which release did not serve.
 func (e *executor) keepRefused(r *release) {
 	if kept, err := r.keep(time.Now()); err == nil {
 		e.kept.Refused = kept
@@ -158,7 +155,6 @@ func (e *executor) keepRefused(r *release) {
 	}
 }
 
-// keepGood keeps the release of a generation as one that has served.
 func (e *executor) keepGood(generation int) {
 	r := e.current(generation)
 	if r == nil || e.fallback.kept == generation {

@@ -35,7 +35,6 @@ func (e *executor) bury(w *worker, exit process.Exit) {
 	e.past[w.id.Slot] = p
 }
 
-// figures sums up a snapshot that the meter has measured.
 func (s *snapshot) figures() control.Figures {
 	f := control.Figures{App: s.app, Capacity: s.capacity, Limit: s.limit, Counts: s.counts}
 	live := map[int]*control.Slot{}
@@ -106,7 +105,6 @@ type sample struct {
 	rate    *float64
 }
 
-// measure fills in the figures of every worker of s.
 func (m *meter) measure(s *snapshot, now time.Time) {
 	app := &s.app
 	isDue := func(w *control.Worker) bool {

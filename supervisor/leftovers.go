@@ -30,7 +30,6 @@ func (e *executor) watchLeftovers(left *adopt.Leftovers) {
 	e.logError("cannot wait for a killed master's workers", err)
 }
 
-// noteLeftovers has the pool decide about new ones, and tells it of ends.
 func (e *executor) noteLeftovers(r leftoversFound) (events []pool.Event) {
 	e.hear(r.found)
 	for _, l := range r.found {
@@ -82,7 +81,6 @@ func (e *executor) besideLeftovers(c called, p sockets.Program) {
 	}()
 }
 
-// showLeftover is how status shows one.
 func showLeftover(l *adopt.Leftover) control.Leftover {
 	out := control.Leftover{Slot: l.Slot, PID: l.PID, State: string(pool.StateDraining), KillAt: &l.KillAt, Processes: 1, Reason: "left by a master that was killed"}
 	if !l.StartedAt.IsZero() {
@@ -113,7 +111,6 @@ func newDaemons() daemons {
 	return daemons{left: map[pool.ID]*leftDaemons{}, poll: make(chan struct{}, 1)}
 }
 
-// pollNow has watchDaemons poll at once.
 func (d *daemons) pollNow() {
 	select {
 	case d.poll <- struct{}{}:
@@ -222,14 +219,12 @@ func (e *executor) abandoned(oldest uint64, shared bool) (abandoned []*daemon) {
 	return abandoned
 }
 
-// sorted returns daemons in the order in which they were started.
 func sorted(daemons map[int]*daemon) []*daemon {
 	return slices.SortedFunc(maps.Values(daemons), func(a, b *daemon) int {
 		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
 	})
 }
 
-// byWorker groups daemons by their worker.
 func byWorker(daemons []*daemon) map[*worker][]*daemon {
 	by := map[*worker][]*daemon{}
 	for _, d := range daemons {
@@ -261,7 +256,6 @@ func (e *executor) leaveDaemons(from *worker, daemons []*daemon, now time.Time) 
 	return pool.Inherited{ID: l.id, Deadline: l.killAt, Stop: true}
 }
 
-// signal sends a signal to all of them.
 func (l *leftDaemons) signal(sig syscall.Signal) error {
 	var failed error
 	for _, d := range l.daemons {
@@ -272,7 +266,6 @@ func (l *leftDaemons) signal(sig syscall.Signal) error {
 	return failed
 }
 
-// show is how status shows them.
 func (l *leftDaemons) show() control.Leftover { return showDaemons(l.from, l.daemons, &l.killAt) }
 
 // showDaemons is how status shows the daemons of one worker (nil: of any); killAt is
@@ -302,7 +295,6 @@ func ownSession(daemons []*daemon) string {
 	return "in sessions of their own"
 }
 
-// listDaemons lists all daemons, those of one worker together.
 func (e *executor) listDaemons() (all []control.Leftover) {
 	for _, l := range e.daemons.left {
 		all = append(all, l.show())

@@ -41,7 +41,6 @@ func checkLimits(cfg Config, slots, running int) error {
 	return checkProcesses(cfg, slots, running)
 }
 
-// grouped reports whether the workers have control groups of their own.
 func (l Limits) grouped() bool { return l.MemoryMax > 0 || l.TasksMax > 0 }
 
 // divide gets the master a control group beside which its workers' can be made, where the

@@ -127,7 +127,6 @@ func (l *loop) run() pool.AppExited {
 	return *l.quit
 }
 
-// handle does what a message asks for.
 func (l *loop) handle(m message) {
 	defer func() { l.events.By = "" }()
 	switch m := m.(type) {
@@ -208,7 +207,6 @@ func (l *loop) requestRoll(reload bool) *rollWaiter {
 	return w
 }
 
-// rollEnded answers those who wait for a generation.
 func (l *loop) rollEnded(a pool.RollEnded) {
 	if w := l.rolls[a.Generation]; w != nil {
 		delete(l.rolls, a.Generation)
@@ -217,7 +215,6 @@ func (l *loop) rollEnded(a pool.RollEnded) {
 	}
 }
 
-// requestReplacement asks for another worker in a slot.
 func (l *loop) requestReplacement(slot int) (*rollWaiter, error) {
 	v := l.pool.View()
 	if slot < 0 || slot >= len(v.Slots) {
@@ -237,7 +234,6 @@ func (l *loop) requestReplacement(slot int) (*rollWaiter, error) {
 	return w, nil
 }
 
-// workerReplaced answers those who wait for a worker's replacement.
 func (l *loop) workerReplaced(a pool.Replaced) {
 	w := l.replaced[a.ID]
 	if w == nil {

@@ -176,10 +176,8 @@ func (b *inbox) post(m message) bool {
 	}
 }
 
-// postFact posts an event for the pool.
 func (b *inbox) postFact(ev pool.Event) { b.post(fact{ev}) }
 
-// postReport posts a report to the executor.
 func (b *inbox) postReport(r report) bool { return b.post(reported{r}) }
 
 type nothing struct{}

@@ -58,7 +58,6 @@ func (r *release) sees(listeners bool) {
 	r.seen.Learns = !listeners && r.learns && r.cfg.Ready.Delay == pool.Defaults().Ready.Delay // one that was asked for holds
 }
 
-// settings is what the pool needs of the release.
 func (r *release) settings() pool.Settings {
 	s := r.cfg.core()
 	s.Seen = r.seen

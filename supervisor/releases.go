@@ -20,7 +20,6 @@ func (e *executor) current(generation int) *release { return e.releases[generati
 // cpus is what "cpus" means to a generation.
 func (e *executor) cpus(generation int) int { return e.current(generation).cfg.CPUs }
 
-// prepare gets a generation's configuration and program on a goroutine.
 func (e *executor) prepare(a pool.Prepare) {
 	from := e.releases[a.From]
 	cfg := from.cfg
@@ -93,7 +92,6 @@ func (e *executor) prepared(p prepared) []pool.Event {
 	return []pool.Event{pool.Prepared{Generation: p.generation, Settings: r.settings(), Slots: r.cfg.Workers}}
 }
 
-// checkRelease finds out whether a generation could still be started.
 func (e *executor) checkRelease(generation int) {
 	r := e.releases[generation]
 	go func() { e.inbox.postFact(pool.ReleaseChecked{Generation: generation, Lost: r.lost()}) }()

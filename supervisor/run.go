@@ -148,7 +148,6 @@ func asUsage(err error) error {
 	return err
 }
 
-// warn logs the warnings of a configuration.
 func warn(log *slog.Logger, cfg Config) {
 	for _, text := range cfg.Warnings {
 		log.Warn(text)
@@ -251,7 +250,6 @@ func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) 
 	return o
 }
 
-// openLog opens where the workers' lines go, and the master's own.
 func (o *opened) openLog(out Output) {
 	o.logged = new(output.Log)
 	var journal *output.Journal

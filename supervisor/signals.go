@@ -30,7 +30,6 @@ const sameRequest = 500 * time.Millisecond
 // sends it to the session's leader and the foreground group, a shell to its jobs.
 const hangUpTime = 2 * time.Second
 
-// signal acts on a signal to the master.
 func (l *loop) signal(sig os.Signal) {
 	name := unix.SignalName(sig.(syscall.Signal))
 	l.events.By = name // os/signal does not tell whose it is
@@ -82,7 +81,6 @@ func (l *loop) scaleBy(n int, name string) {
 	}
 }
 
-// seeTerminal notices that the terminal of the start has closed.
 func (l *loop) seeTerminal(now time.Time) {
 	if !l.hadTerminal || l.executor.hasTerminal() {
 		return

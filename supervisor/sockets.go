@@ -159,7 +159,6 @@ func (e *executor) listeningAgain(restored []sockets.Restored) {
 	}
 }
 
-// recordDamage records what workers have done to their sockets for good.
 func (e *executor) recordDamage() {
 	for _, s := range e.sockets.Damaged() {
 		e.log.Warn("socket spoilt", "slot", s.Slot, "why", s.Why)
@@ -171,7 +170,6 @@ func (e *executor) recordDamage() {
 	}
 }
 
-// notices logs what the sockets have to say of themselves.
 func (e *executor) notices() {
 	for _, notice := range e.sockets.Notices() {
 		e.log.Warn(notice)

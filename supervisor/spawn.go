@@ -209,7 +209,6 @@ func inherited(user *User) []string {
 	})
 }
 
-// ofSession reports whether a variable describes a login session.
 func ofSession(key string) bool {
 	switch key {
 	case "MAIL", "DOAS_USER", "PKEXEC_UID", // pam_mail(8), doas(1), pkexec(1)

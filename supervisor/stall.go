@@ -104,7 +104,6 @@ func (e *executor) stalls(now time.Time) (events []pool.Event) {
 	return events
 }
 
-// findStalls looks at the connections of workers.
 func findStalls(where sockets.Counting, asked []*worker) stallsFound {
 	found := stallsFound{asked: asked, at: time.Now()}
 	var leaders []int
@@ -128,7 +127,6 @@ func inodesOf(all []sockets.Connection) []uint32 {
 	return inodes
 }
 
-// noteStalls notes the connections of workers that seemed to be stalled.
 func (e *executor) noteStalls(f stallsFound, now time.Time) (events []pool.Event) {
 	e.stallsAsked, e.stallsDue = false, now.Add(counterShare*f.took)
 	for _, w := range f.asked {
@@ -140,7 +138,6 @@ func (e *executor) noteStalls(f stallsFound, now time.Time) (events []pool.Event
 	return events
 }
 
-// stallEvents tells the pool what has changed.
 func (w *worker) stallEvents(was bool) []pool.Event {
 	switch {
 	case w.stall.stalled == was:

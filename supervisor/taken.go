@@ -90,7 +90,6 @@ func findClosed(asked map[*worker]awaited, leaders []int) closedFound {
 	return found
 }
 
-// noteClosed steers round the workers that have closed a socket.
 func (e *executor) noteClosed(f closedFound, now time.Time) {
 	e.takenAsked, e.takenDue = false, now.Add(counterShare*f.took)
 	for w, all := range f.closed {

@@ -122,7 +122,6 @@ func (s *Leftovers) open(pid int, inUnit, atStart bool) *Leftover {
 	return l
 }
 
-// inOwnGroup reports whether a process is in this one's cgroups.
 func inOwnGroup(pid int) bool {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	group, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
@@ -149,7 +148,6 @@ func (s *Leftovers) Alive() bool {
 	return slices.ContainsFunc(s.found, func(l *Leftover) bool { return !l.ended() })
 }
 
-// kill ends those that Find found, and theirs.
 func (s *Leftovers) kill() {
 	s.found = append(s.found, s.younger(s.found)...)
 	for _, l := range s.found {

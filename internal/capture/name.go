@@ -44,7 +44,6 @@ func nameFrom(tid int, pointer, size uint64) (at name, ok bool) {
 	return parseName(text[:length])
 }
 
-// nameOf is the address that a socket is bound to.
 func nameOf(socket int) (at name, ok bool) {
 	var text [maxName]byte
 	size := uint32(len(text))

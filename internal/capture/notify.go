@@ -70,7 +70,6 @@ func (l *Listener) valid(n *notification) bool {
 	return l.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) == nil
 }
 
-// pass lets the call go on.
 func (l *Listener) pass(n *notification) {
 	l.respond(response{ID: n.ID, Flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
 }

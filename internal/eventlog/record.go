@@ -105,7 +105,6 @@ func workerEvent(kind string, id pool.ID, info WorkerInfo, why string) control.E
 	return e
 }
 
-// exited adds to the list of exits.
 func (l *Log) exited(a pool.StateChanged, info WorkerInfo, crashed bool) {
 	how := LastExit(pool.LastExit{At: time.Now(), Exit: a.Exit, Why: a.Why})
 	e := control.Exit{Slot: a.ID.Slot, Generation: a.ID.Generation, PID: info.PID, LastExit: *how, Crashed: crashed}

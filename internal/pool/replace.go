@@ -62,7 +62,6 @@ func (p *Pool) endReplacements() {
 	}
 }
 
-// beginReplacement begins the first one that can.
 func (p *Pool) beginReplacement() {
 	if p.roll != nil || p.begun() != nil {
 		return
@@ -183,7 +182,6 @@ func (p *Pool) request(id ID) *replacement {
 	return nil
 }
 
-// answer ends a request.
 func (p *Pool) answer(r *replacement, err string) {
 	p.replacements = slices.DeleteFunc(p.replacements, func(other *replacement) bool { return other == r })
 	p.do(Replaced{ID: r.id, Cause: r.cause, Why: r.why, Err: err, Fault: r.fault})

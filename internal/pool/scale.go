@@ -71,7 +71,6 @@ func (p *Pool) joinRoll(s *Slot) {
 	}
 }
 
-// leaveRoll takes a slot out of the current roll.
 func (p *Pool) leaveRoll(s *Slot) {
 	if r := p.roll; r != nil {
 		is := func(i int) bool { return i == s.Index }

@@ -18,7 +18,6 @@ func (p *Pool) stalled(w *Worker) {
 	p.do(WorkerStalled{ID: w.ID, Stalled: true, Why: fmt.Sprintf("connections wait, and it has accepted none for %s", stall)})
 }
 
-// accepted notes that a stalled worker takes connections again.
 func (p *Pool) accepted(w *Worker) {
 	if !w.Stalled {
 		return

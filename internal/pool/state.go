@@ -238,7 +238,6 @@ func (p *Pool) workers(f func(*Slot, *Worker)) {
 	}
 }
 
-// alive counts live workers and leftovers.
 func (p *Pool) alive() int {
 	n := len(p.left)
 	for _, s := range p.slots {
@@ -270,7 +269,6 @@ func (s *Slot) keepServing() bool {
 	return w != nil
 }
 
-// ready reports whether the slot has a ready worker.
 func (s *Slot) ready() bool { return s.newestReady() != nil }
 
 func (s *Slot) newestReady() *Worker {

@@ -142,7 +142,6 @@ func (p *Pool) begin(fallback bool) {
 	}
 }
 
-// expire acts on every deadline that has passed.
 func (p *Pool) expire() {
 	if due(p.stopAt, p.now) {
 		p.beginStop()

@@ -45,7 +45,6 @@ func (p *Pool) converge(s *Slot) {
 	p.start(s)
 }
 
-// start starts a worker in a slot.
 func (p *Pool) start(s *Slot) {
 	p.enter(s, StateLive, "")
 	s.NextStart = time.Time{}
@@ -249,7 +248,6 @@ func (p *Pool) startFailed(s *Slot, w *Worker, ev StartFailed) {
 	p.ended(s, w, Exit{Code: -1, Words: ev.Reason}, false)
 }
 
-// ended records the end of a worker, for whatever reason.
 func (p *Pool) ended(s *Slot, w *Worker, exit Exit, leftovers bool) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(other *Worker) bool { return other == w })
 	expected := !w.serves()

@@ -181,7 +181,6 @@ func (c *Children) adopted(among []int) (pids []int) {
 	return pids
 }
 
-// wake makes the reaper sweep.
 func (c *Children) wake() { poke(c.woken) }
 
 // poke puts a token into a channel that holds one.

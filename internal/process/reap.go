@@ -237,7 +237,6 @@ const (
 	cldDumped = 3
 )
 
-// exit converts the result of waitid.
 func (s siginfoChild) exit(at time.Time) Exit {
 	if s.code == cldExited {
 		return Exit{At: at, Code: int(s.status)}

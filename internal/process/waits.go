@@ -215,7 +215,6 @@ func isInput(events uint64) bool {
 	return events&(unix.POLLIN|rdNorm) != 0
 }
 
-// polls reports whether poll(2) waits for one of the sockets.
 func (p process) polls(fds, n uint64) bool {
 	const size, events = 8, 4 // of struct pollfd, and the offset
 	memory := p.memory(fds, size*min(n, maxPolled))
@@ -227,7 +226,6 @@ func (p process) polls(fds, n uint64) bool {
 	return false
 }
 
-// selects reports whether select(2) waits for one of the sockets.
 func (p process) selects(n, set uint64) bool {
 	const word = 64 // bits of an unsigned long
 	n = min(n, maxSelect)
@@ -262,7 +260,6 @@ func (p process) accepts(ring int) bool {
 	return bytes.Contains(waiting, []byte("op=13,")) && p.holds() // IORING_OP_ACCEPT
 }
 
-// holds reports whether the process has one of the sockets.
 func (p process) holds() bool {
 	budget := maxPolled
 	for inode, err := range procfs.SocketsOf(p.pid, &budget) {

@@ -45,7 +45,6 @@ func MaxBacklog() int {
 	return n
 }
 
-// try calls f with a TCP socket that is bound nowhere.
 func try(f func(fd int) error) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

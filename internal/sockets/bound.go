@@ -120,7 +120,6 @@ func newMode(b *boundAddress, given []*socket) mode {
 	}
 }
 
-// forAll reports whether all slots share one socket.
 func (b *boundAddress) forAll() bool { return b.at.mode == ModeShared }
 
 // adopt takes over passed sockets, whose slots are not open yet.
@@ -183,7 +182,6 @@ func at(list []*socket, slot int) *socket {
 	return list[slot]
 }
 
-// setPort learns the port that the kernel has picked.
 func (b *boundAddress) setPort(m *socket) {
 	b.at.end.port, b.listener.Port = m.at.end.port, m.at.end.port
 }

@@ -62,7 +62,6 @@ func (g *group) bind(slot int) (*socket, error) {
 	}
 }
 
-// join binds another socket of the group.
 func (g *group) join() (*socket, error) {
 	how := first
 	if g.overlapping {

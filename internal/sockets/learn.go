@@ -117,7 +117,6 @@ func (l Listener) LearnedFrom() (uid int) {
 	return int(l.Owner.UID)
 }
 
-// onDevice reports whether the program serves one network device alone.
 func (p Program) onDevice() bool {
 	device, err := unix.GetsockoptInt(p.Socket, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 	return err == nil && device != 0

@@ -24,7 +24,6 @@ func (m *socket) address() string {
 	return m.listens().Address()
 }
 
-// listens is a listener at the socket's address.
 func (m *socket) listens() Listener {
 	if m.isUnix() {
 		return Listener{Network: "unix", Path: m.at.path}
@@ -32,7 +31,6 @@ func (m *socket) listens() Listener {
 	return m.at.end.listener()
 }
 
-// listener is one at the endpoint.
 func (e endpoint) listener() Listener {
 	l := Listener{Network: "tcp6", Host: e.host(), Port: e.port}
 	switch {

@@ -197,7 +197,6 @@ func (o *recordFile) forget(s *Set) {
 	}
 }
 
-// key names an endpoint in the record.
 func (e endpoint) key() string {
 	if e.dual {
 		return "dual " + e.String()

@@ -53,7 +53,6 @@ func newNotifySocket(cfg Config) (*notifySocket, error) {
 	return s, nil
 }
 
-// listen makes a socket at the address.
 func (s *notifySocket) listen() (*closing.Conn, uint64, error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })

@@ -80,7 +80,10 @@ type conn struct {
 
 func (c *conn) load() Phase { return Phase(c.phase.Load()) }
 
-func (c *conn) move(from, to Phase) bool { return c.phase.CompareAndSwap(int32(from), int32(to)) }
+// move looks first: a swap that fails takes as long as one that does not.
+func (c *conn) move(from, to Phase) bool {
+	return c.load() == from && c.phase.CompareAndSwap(int32(from), int32(to))
+}
 
 // Mark sets the phase of a connection. Serve packages call it from the server's
 // connection state callback, for one connection on one goroutine. nc may be a

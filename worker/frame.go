@@ -31,7 +31,10 @@ func (f *frame) read(p []byte, first bool) {
 	}
 	switch {
 	case f.part:
-		head := append(f.last, p...)
+		head := p
+		if len(f.last) > 0 {
+			head = append(f.last, p...)
+		}
 		if i := bytes.Index(head, endOfHead); i >= 0 {
 			f.part, f.last, f.body = false, nil, int64(len(head)-i-len(endOfHead))
 		} else {

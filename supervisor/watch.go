@@ -8,13 +8,15 @@ import (
 	"github.com/forkd/forkd/internal/sockets"
 )
 
-// How often a starting worker is looked at from outside: closely at first, and again once it
-// has called listen(2) or said that it is ready, then less often, each time by a quarter.
-// More than ten workers share 200 looks a second, and none is looked at for more than a
-// tenth of the time.
+// How often a starting worker is looked at from outside: closely at first, then less often,
+// each time by a quarter. More than ten workers share 200 looks a second, and none is looked
+// at for more than a tenth of the time. Once it has called listen(2) or said that it is
+// ready, it waits for connections in a moment: then watchAtOnce and twice as long each time
+// until it is watchClosely again.
 const (
 	watchInterval = 50 * time.Millisecond
 	watchClosely  = 5 * time.Millisecond
+	watchAtOnce   = 500 * time.Microsecond
 	watchShare    = 10
 )
 
@@ -50,6 +52,18 @@ func (w *worker) watch(e *executor) {
 	var used idleness
 	held := time.Now().Add(heldInterval) // when serves is asked next
 	for interval := watchClosely; !w.begun.Load(); {
+		select {
+		case <-time.After(interval):
+		case <-w.look:
+			if interval != watchAtOnce {
+				interval = watchAtOnce
+				continue
+			}
+		case <-w.gone:
+			return
+		case <-e.inbox.done:
+			return
+		}
 		began := time.Now()
 		if inodes := *w.inodes.Load(); len(inodes) > 0 {
 			accepts := process.Waits(w.process.PID(), inodes)
@@ -66,18 +80,18 @@ func (w *worker) watch(e *executor) {
 			idle = true
 			e.inbox.postFact(pool.Idled{ID: w.id})
 		}
-		interval = max(interval, watchShare*time.Since(began))
-		select {
-		case <-time.After(interval):
-			interval = min(interval+interval/4, max(watchInterval, time.Duration(e.watching.Load())*watchClosely))
-		case <-w.look:
-			interval = watchClosely
-		case <-w.gone:
-			return
-		case <-e.inbox.done:
-			return
-		}
+		interval = nextLook(interval, time.Since(began), int(e.watching.Load()))
 	}
+}
+
+// nextLook is how long after a look the next one comes: after interval came the last one,
+// which took so long, and so many workers are watched.
+func nextLook(interval, took time.Duration, watched int) time.Duration {
+	if interval < watchClosely {
+		return 2 * interval
+	}
+	interval = min(interval+interval/4, max(watchInterval, time.Duration(watched)*watchClosely))
+	return max(interval, watchShare*took)
 }
 
 // A worker counts as idle that has wanted less than idleShare of a CPU for idleFor: longer

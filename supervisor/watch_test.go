@@ -30,3 +30,30 @@ func TestWatchEndsWithTheStart(t *testing.T) {
 		}
 	})
 }
+
+// A worker that has said that it is ready is seen to wait within a moment, whatever a look
+// takes; one that takes long to start costs little.
+func TestLooks(t *testing.T) {
+	const long = 3 * time.Millisecond
+	at, n := time.Duration(0), 0
+	for interval := watchAtOnce; at < 4*time.Millisecond; n++ {
+		at += interval
+		interval = nextLook(interval, long, 1)
+	}
+	if n < 3 {
+		t.Errorf("%d looks in the first %v", n, at)
+	}
+	for _, test := range []struct {
+		took    time.Duration
+		watched int
+		want    time.Duration // in the end
+	}{{0, 1, watchInterval}, {long, 1, watchInterval}, {0, 100, 100 * watchClosely}, {time.Second, 1, watchShare * time.Second}} {
+		interval := watchClosely
+		for range 100 {
+			interval = nextLook(interval, test.took, test.watched)
+		}
+		if interval != test.want {
+			t.Errorf("%+v: %v", test, interval)
+		}
+	}
+}

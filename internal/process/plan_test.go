@@ -279,13 +279,16 @@ func TestEveryCallFails(t *testing.T) {
 	c, _ := recording(t)
 	spec := shell("exit 0")
 	spec.Capture, spec.Umask, spec.Dir, spec.Pin, spec.ParentDeath = true, 0o22, "/", true, syscall.SIGTERM
-	calls := 1
-	for i := 0; i < calls; i++ {
+	calls := []call{{}}
+	for i := 0; i < len(calls); i++ {
+		if i > 0 && calls[i].number == unix.SYS_RT_SIGACTION && calls[i-1].number == unix.SYS_RT_SIGACTION {
+			continue
+		}
 		var broken call
 		p, err := startWith(t, c, spec, func(p *plan) {
-			calls = len(p.calls)
+			calls = slices.Clone(p.calls)
+			broken = calls[i]
 			p.calls[i].number = math.MaxUint32 // ENOSYS
-			broken = p.calls[i]
 		})
 		why := p.uncaptured
 		c.abandon(p)
@@ -296,8 +299,8 @@ func TestEveryCallFails(t *testing.T) {
 			t.Errorf("call %d, %s: %v, %q", i, broken.doing, err, why)
 		}
 	}
-	if calls < signals {
-		t.Errorf("%d calls", calls)
+	if len(calls) < signals {
+		t.Errorf("%d calls", len(calls))
 	}
 }
 

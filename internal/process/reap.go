@@ -20,6 +20,11 @@ const (
 	// listInterval is the least time between two listings of all processes for such
 	// groups, if other children come and go meanwhile.
 	listInterval = 50 * time.Millisecond
+	// reapRest is how long a dead leader rests before it is reaped. The kernel announces its
+	// death before the last of its threads has removed its own directory of /proc, and a
+	// reaper spins meanwhile (shrink_dcache_parent in fs/dcache.c): on a busy machine for
+	// milliseconds, just when its successor starts.
+	reapRest = 50 * time.Millisecond
 )
 
 // reaper sweeps whenever a child may have died, and runs the callbacks. died receives
@@ -122,10 +127,14 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 // the tracer gets one (ptrace(2)). Call it each second.
 func (c *Children) Inspect() { c.wake() }
 
-// release reaps leaders whose group is empty, on its own goroutine: the kernel may take
-// seconds if the process's /proc has just been read (proc_flush_pid in fs/proc/base.c).
+// release reaps leaders whose group is empty, later and on its own goroutine: the kernel may
+// take seconds if the process's /proc has just been read (proc_flush_pid in fs/proc/base.c).
 // Until then they stay in c.workers, so that a sweep does not take them for foreign.
 func (c *Children) release(dead []*Process) {
+	select {
+	case <-time.After(reapRest):
+	case <-c.closed:
+	}
 	c.releasing.Lock() // each blocks a thread
 	defer c.releasing.Unlock()
 	for _, p := range dead {

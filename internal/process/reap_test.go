@@ -49,6 +49,9 @@ func TestExits(t *testing.T) {
 			t.Errorf("%s: got %v (%+v), want %s", script, e, e, want)
 		}
 		receive(t, w.gone, "the reaping")
+		if rested := time.Since(e.At); rested < reapRest {
+			t.Errorf("%s: reaped after %v, while the kernel may still be ending it", script, rested)
+		}
 		if err := w.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 			t.Errorf("a signal after the end: %v", err)
 		}

@@ -41,7 +41,10 @@ func parseCommand(text string) (Command, error) {
 	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&command); err != nil {
-		return justID(text), notDecoded(err)
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return justID(text), fmt.Errorf("has a %s as %s", e.Value, e.Field)
+		}
+		return justID(text), fmt.Errorf("is no JSON of a command: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return Command{}, errors.New("goes on after its end")
@@ -70,13 +73,6 @@ func justID(text string) (c Command) {
 		c.ID = ""
 	}
 	return c
-}
-
-func notDecoded(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("has a %s as %s", e.Value, e.Field)
-	}
-	return fmt.Errorf("is no JSON of a command: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // parseTime reads RFC 3339 or ms since the epoch.

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -198,58 +197,6 @@ func TestGuardOnRedis(t *testing.T) {
 			t.Errorf("%v: %v", command, err)
 		}
 	}
-}
-
-// counted counts what goes to Redis.
-type counted struct {
-	net.Conn
-
-	sent *atomic.Int64
-}
-
-func (c counted) Write(b []byte) (int, error) {
-	c.sent.Add(int64(len(b)))
-	return c.Conn.Write(b)
-}
-
-// BenchmarkBeat is a beat of 64 workers to a redis-server: bytes sent, and CPU time
-// of this process.
-func BenchmarkBeat(b *testing.B) {
-	var sent atomic.Int64
-	s := Settings{URL: redisServer(b), HostID: "web-1", ConnectionLimit: 100000}
-	client, err := dialThrough(b.Context(), s, false, func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		return counted{conn, &sent}, err
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer client.Close()
-	w := newConn(client, "shop")
-	source := newApp(64)
-	app, _ := source.Status(b.Context())
-	one := func(seq uint64) {
-		_, err := w.send(b.Context(), heartbeat{
-			kind: heartbeatReport, host: "web-1", boot: "0123456789abcdef", ttl: 8 * time.Second, load: loadOf(s, app),
-			fields: hostFields(s, "web-1", App{Name: "shop", Boot: "0123456789abcdef", StartedAt: time.Now()}, app, seq, ""),
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	one(1) // connects and brings the script
-	sent.Store(0)
-	var began, ended syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &began)
-	n := uint64(1)
-	for b.Loop() {
-		n++
-		one(n)
-	}
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ended)
-	spent := ended.Utime.Nano() + ended.Stime.Nano() - began.Utime.Nano() - began.Stime.Nano()
-	b.ReportMetric(float64(sent.Load())/float64(n-1), "sent-bytes/op")
-	b.ReportMetric(float64(spent)/float64(n-1), "cpu-ns/op")
 }
 
 func TestBeatIsSmall(t *testing.T) {

@@ -208,51 +208,6 @@ func order(t testing.TB, s *server, host, id, op, args string) {
 	s.do("RPUSH", "forkd:{shop}:cmd:"+host, fmt.Sprintf(`{"id":%q,"op":%q,"args":%s,"expires_at":%q}`, id, op, args, expires))
 }
 
-// Commands come in their order, once each, and what can't be obeyed goes away
-// too; without redis.control they are not looked at.
-func TestRealCommands(t *testing.T) {
-	t.Parallel()
-	s := start(t, options{})
-	for _, host := range []string{"web-1", "web-2"} {
-		order(t, s, host, "c1", "scale", `{"workers":"+2"}`)
-		order(t, s, host, "c2", "shed", `{"count":5,"seconds":3}`)
-		order(t, s, host, "c1", "scale", `{"workers":"+2"}`) // again
-		s.do("RPUSH", "forkd:{shop}:cmd:"+host, "nonsense \x1b[31m", `{"id":"c3","op":"explode","args":{}}`, `["id"]`,
-			fmt.Sprintf(`{"id":"late","op":"roll","args":{},"expires_at":%d}`, s.now()-1))
-		order(t, s, host, "c4", "roll", `{}`)
-	}
-	a, deaf := newApp("b1", 1), newApp("b2", 1)
-	r := startReport(t, a, fleet.Settings{URL: "redis://" + s.address, Control: true})
-	other := startReport(t, deaf, fleet.Settings{URL: "redis://" + s.address, HostID: "web-2"})
-	until(t, "the commands", func() error {
-		if n := s.do("LLEN", "forkd:{shop}:cmd:web-1"); n != int64(0) {
-			return fmt.Errorf("%v wait", n)
-		}
-		if got := a.obeyed(); !slices.Equal(got, []string{"c1", "c2", "c4"}) {
-			return fmt.Errorf("obeyed %q", got)
-		}
-		return nil
-	})
-	a.mu.Lock()
-	if got := a.commands[1]; got.Op != control.OpShed || got.Args != (control.Args{Count: 5, Seconds: 3}) {
-		t.Errorf("%+v", got)
-	}
-	a.mu.Unlock()
-	if strings.ContainsRune(r.log.String(), '\x1b') {
-		t.Error("the log has an escape of a command")
-	}
-	seq := number(t, other.seen(t, s)["seq"])
-	until(t, "two beats more", func() error {
-		if now := s.hash(other.key())["seq"]; number(t, now) < seq+2 {
-			return fmt.Errorf("beat %s, then it was %d", now, seq)
-		}
-		return nil
-	})
-	if n := s.do("LLEN", "forkd:{shop}:cmd:web-2"); n != int64(8) || len(deaf.obeyed()) != 0 {
-		t.Errorf("without redis.control %v commands wait and %q were obeyed", n, deaf.obeyed())
-	}
-}
-
 // Whoever listens hears of a change at once, not an interval later.
 func TestRealChange(t *testing.T) {
 	t.Parallel()

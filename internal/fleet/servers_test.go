@@ -292,12 +292,6 @@ func (s *server) do(args ...string) any {
 	return reply
 }
 
-// hash reads the fields of a hash: none, where there is no such key.
-func (s *server) hash(key string) map[string]string {
-	s.t.Helper()
-	return pairs(s.t, s.do("HGETALL", key))
-}
-
 // info is one figure of INFO: "" if there is none.
 func (s *server) info(section, name string) string {
 	reply, err := s.try("INFO", section)

@@ -150,19 +150,15 @@ func rowOf(h *fleet.Host, cells int) hostRow {
 			r.Flags |= 1 << i
 		}
 	}
+	states := []string{control.StateStarting, control.StateReady, control.StateDraining, "backoff", "exited", "failed", ""}
 	for i := range shown {
 		w := &shown[i]
-		state := stateCode(w.State)
+		states[6] = w.State // one that is not known
+		state := int64(slices.Index(states, w.State))
 		if w.Stalled {
 			state |= flagStalled
 		}
 		r.Workers = append(r.Workers, w.Slot, state, valueOr(w.Generation, -1), valueOr(w.Connections, -1), valueOr(w.Queue, -1))
 	}
 	return r
-}
-
-// stateCode is the number of a worker's state in a row; 6 is none that is known.
-func stateCode(state string) int64 {
-	known := []string{control.StateStarting, control.StateReady, control.StateDraining, "backoff", "exited", "failed", state}
-	return int64(slices.Index(known, state))
 }

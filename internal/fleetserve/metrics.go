@@ -28,7 +28,7 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	m.Family("forkd_fleet_hosts", openmetrics.Gauge, "Hosts that report the app, by state.")
 	for _, now := range good {
 		counts := hostStates(now.fleet.Hosts)
-		for _, state := range hostStateNames() {
+		for _, state := range []string{control.StateStarting, control.StateReady, control.StateDraining, control.StateStopping, stateStale, stateVanished, stateUnknown} {
 			m.Sample(float64(counts[state]), "app", now.app, "state", state)
 		}
 	}
@@ -74,11 +74,6 @@ const (
 	stateVanished = "vanished"
 	stateUnknown  = "unknown"
 )
-
-// hostStateNames are all states that a host is counted in.
-func hostStateNames() []string {
-	return []string{control.StateStarting, control.StateReady, control.StateDraining, control.StateStopping, stateStale, stateVanished, stateUnknown}
-}
 
 // hostStates counts hosts by their states; each is in one.
 func hostStates(hosts []fleet.Host) map[string]int {

@@ -38,12 +38,6 @@ type seen struct {
 	err error
 }
 
-func newWatch(app string, ws *watches) *watch {
-	w := &watch{watches: ws, app: app}
-	w.now.Store(&state{app: app, err: errNotRead, newer: make(chan struct{})})
-	return w
-}
-
 // first is the newest state, after the first read, whether it has worked or not; the
 // one before it if ctx ends.
 func (w *watch) first(ctx context.Context) *state {

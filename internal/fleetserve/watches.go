@@ -93,7 +93,8 @@ func (ws *watches) run(ctx context.Context) {
 				continue
 			}
 			watched, stop := context.WithCancel(ctx)
-			w := newWatch(name, ws)
+			w := &watch{watches: ws, app: name}
+			w.now.Store(&state{app: name, err: errNotRead, newer: make(chan struct{})})
 			stops[name], next.watches[name] = stop, w
 			running.Go(func() { w.run(watched) })
 		}

@@ -88,10 +88,7 @@ func TestFleetAgentIsReplaced(t *testing.T) {
 			if got := pids(a.ready(2)); fmt.Sprint(got) != fmt.Sprint(workers) {
 				t.Errorf("workers %v, %v after the agent was replaced", workers, got)
 			}
-			a.signal(syscall.SIGTERM)
-			if code := a.exit(); code != 0 {
-				t.Errorf("exit %d", code)
-			}
+			a.stop()
 			if err := unix.Kill(pid, 0); err == nil {
 				t.Error("the agent has outlived its master")
 			}
@@ -107,10 +104,7 @@ func TestFleetAgentThatDoesNotLeaveIsKilled(t *testing.T) {
 	a.ready(2)
 	a.agent(0)
 	began := time.Now()
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit %d", code)
-	}
+	a.stop()
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the stop took %s", took)
 	}

@@ -116,10 +116,7 @@ func TestLimitOfProcessesLater(t *testing.T) {
 
 	a.limitTasks(10_000)
 	a.ready(1)
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
+	a.stop()
 }
 
 // Too few processes for the workers, twice over in a roll, and for the threads of the

@@ -325,6 +325,15 @@ func (a *app) exit() int {
 	return a.cmd.ProcessState.ExitCode()
 }
 
+// stop stops the master, which has to say that nothing failed.
+func (a *app) stop() {
+	a.t.Helper()
+	a.signal(syscall.SIGTERM)
+	if code := a.exit(); code != 0 {
+		a.t.Errorf("exit code %d, want 0", code)
+	}
+}
+
 func pids(app control.App) []int {
 	var all []int
 	for _, s := range app.Slots {
@@ -360,10 +369,7 @@ func TestWorkerGetsWhatTheContractSays(t *testing.T) {
 			t.Errorf("%s has leaked through", leak)
 		}
 	}
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
+	a.stop()
 }
 
 func TestRollReplacesEveryWorkerAndLeaksNothing(t *testing.T) {
@@ -398,10 +404,7 @@ func TestRollReplacesEveryWorkerAndLeaksNothing(t *testing.T) {
 	}
 	// The connection that asks for the status may be closing still.
 	eventually(t, fmt.Sprintf("%d descriptors again", descriptors), func() bool { return open() <= descriptors })
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
+	a.stop()
 }
 
 func TestWhatADeadWorkerLeavesIsEnded(t *testing.T) {
@@ -442,10 +445,7 @@ func TestWhatADeadWorkerLeavesIsEnded(t *testing.T) {
 	end(first)
 	eventually(t, "the end of the child, and of its leader's zombie", func() bool { return !alive(first) && !alive(worker) })
 	end(child(2))
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
+	a.stop()
 }
 
 // What a worker has sent along to the master would hold each close(2) of it for an
@@ -458,10 +458,7 @@ func TestMasterIsNotHeldByWhatAWorkerSends(t *testing.T) {
 		app, err := a.status()
 		return err == nil && app.Totals.Restarts == 1 && app.Totals.Ready == 1
 	})
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
+	a.stop()
 }
 
 func TestReadyFromAStrangerDoesNotCount(t *testing.T) {
@@ -498,10 +495,7 @@ s.send(b"READY=1")`, sockets[0])
 		t.Fatal(err)
 	}
 	a.ready(1)
-	a.signal(syscall.SIGTERM)
-	if code := a.exit(); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
+	a.stop()
 	if n := strings.Count(a.output(), `why="said READY=1"`); n != 1 { // the log comes beside the status
 		t.Errorf("ready %d times, want once", n)
 	}

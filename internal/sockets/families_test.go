@@ -171,13 +171,9 @@ func TestTakeFamily(t *testing.T) {
 			t.Errorf("slot %d: took %d, inherited %d", slot, got, files[0])
 		}
 	}
-	if got := keeper.sockets(); got != "http.0 http.1 http.2 http.3" {
-		t.Errorf("stored %q", got)
-	}
+	keeper.want(t, "http.0 http.1 http.2 http.3")
 	a.slots = 4
-	for only := range 4 {
-		wantOnly(t, a, only)
-	}
+	wantEach(t, a, 4)
 	check(t, a.CloseSlot(3))
 	if l := a.line.Listeners(0)[0]; l.Port != port || l.Mode != ModeReuseport {
 		t.Errorf("listener %+v", l)
@@ -399,9 +395,7 @@ func TestFamilyChangesInRoll(t *testing.T) {
 	check(t, a.steer(true, true))
 	a.Release(next)
 	wantRefused(t, v6loopback(port))
-	for only := range 2 {
-		wantOnly(t, a, only)
-	}
+	wantEach(t, a, 2)
 }
 
 // A killed master's successor goes on with the families that were settled on, on a port
@@ -436,14 +430,10 @@ func TestFamiliesStored(t *testing.T) {
 		}
 		s.line.Settle()
 		wantRefused(t, v6loopback(port))
-		for only := range 3 {
-			wantOnly(t, s, only)
-		}
+		wantEach(t, s, 3)
 		dial(t, v6loopback(s.port("admin")), 6)
 		accept(t, s, 6)
-		if got := keeper.sockets(); got != "admin.0 admin.1 admin.2 http.0 http.1 http.2" {
-			t.Errorf("stored %q", got)
-		}
+		keeper.want(t, "admin.0 admin.1 admin.2 http.0 http.1 http.2")
 		s.CloseListeners()
 		if got := keeper.names(); len(got) != 0 {
 			t.Errorf("stored after a stop: %v", got)

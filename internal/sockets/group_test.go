@@ -104,15 +104,11 @@ func TestReplacedInVain(t *testing.T) {
 	check(t, err)
 	a.slots = 4
 	a.Release(next)
-	for only := range 4 {
-		wantOnly(t, a, only)
-	}
+	wantEach(t, a, 4)
 	unix.Close(worker)
 	_, err = a.RestoreAll()
 	check(t, err)
-	for only := range 4 {
-		wantOnly(t, a, only)
-	}
+	wantEach(t, a, 4)
 	if after, err := a.files(1); err != nil || !isLocked(files[0]) {
 		t.Errorf("files %v, were %v, %v", after, files, err)
 	}
@@ -135,9 +131,7 @@ func TestReplacedWhenVacant(t *testing.T) {
 			t.Errorf("%s: it is locked still", mode)
 		}
 		if mode == ModeReuseport {
-			for only := range 3 {
-				wantOnly(t, a, only)
-			}
+			wantEach(t, a, 3)
 		}
 	}
 	for _, l := range []Listener{inMode(ModeShared, tcp("http", "127.0.0.1", 0)), unixAt(socketPath(t))} {

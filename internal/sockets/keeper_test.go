@@ -50,6 +50,14 @@ func (s *store) sockets() string {
 	return strings.Join(names, " ")
 }
 
+// want fails unless these sockets are stored.
+func (s *store) want(t *testing.T, names string) {
+	t.Helper()
+	if got := s.sockets(); got != names {
+		t.Errorf("stored %q, want %q", got, names)
+	}
+}
+
 // passed is what a successor is started with.
 func (s *store) passed() []Passed {
 	var given []Passed

@@ -108,9 +108,7 @@ func learn(t *testing.T, uid, protocol int, p Program, want string, dual bool) {
 	if got := a.line.Sources(); !slices.Equal(got, []string{"learned"}) {
 		t.Errorf("sources %v", got)
 	}
-	if got, want := keeper.sockets(), sprint("%s.0 %s.1 %s.2", name, name, name); got != want {
-		t.Errorf("stored %q, want %q", got, want)
-	}
+	keeper.want(t, sprint("%s.0 %s.1 %s.2", name, name, name))
 	for slot := 1; slot < slots; slot++ { // the others are asked again, or inherit
 		files, err := a.files(slot)
 		check(t, err)

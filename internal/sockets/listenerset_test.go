@@ -36,9 +36,7 @@ func TestSetsShare(t *testing.T) {
 			t.Errorf("backlog %d, %v", state.backlog, err)
 		}
 	}
-	if got, want := keeper.sockets(), "new.0 new.1 new.2 old.0 old.1 old.2 web.0 web.1 web.2"; got != want {
-		t.Errorf("stored %q, want %q", got, want)
-	}
+	keeper.want(t, "new.0 new.1 new.2 old.0 old.1 old.2 web.0 web.1 web.2")
 
 	// In the middle of the roll each listener has the slots that know it.
 	check(t, a.Steer([]*ListenerSet{next, a.line, a.line}))
@@ -65,9 +63,7 @@ func TestSetsShare(t *testing.T) {
 	if _, err := a.files(0); err == nil {
 		t.Error("a released set has files")
 	}
-	if got, want := keeper.sockets(), "new.0 new.1 new.2 web.0 web.1 web.2"; got != want {
-		t.Errorf("stored %q, want %q", got, want)
-	}
+	keeper.want(t, "new.0 new.1 new.2 web.0 web.1 web.2")
 	arrive(b.port("new"), 1, 1, 1)
 	dial(t, loopback(port), 10) // by source: one slot
 	if counts := accept(t, b, 10); slices.Max(counts) != 10 {
@@ -92,12 +88,8 @@ func TestReleaseOfTheLatest(t *testing.T) {
 	if state, err := inspect(files[0]); err != nil || state.backlog != 512 || !state.listens {
 		t.Errorf("state %+v, %v", state, err)
 	}
-	if got := keeper.sockets(); got != "http.0 http.1" {
-		t.Errorf("stored %q", got)
-	}
-	for only := range 2 {
-		wantOnly(t, a, only)
-	}
+	keeper.want(t, "http.0 http.1")
+	wantEach(t, a, 2)
 }
 
 // A listener on another port under the same name: the store has both for a
@@ -140,9 +132,7 @@ func TestSetFailsWhole(t *testing.T) {
 		wantOpen(t, before)
 		wantFiles(t, path)
 		wantNotices(t, s)
-		if got := keeper.sockets(); got != "" {
-			t.Errorf("stored %q", got)
-		}
+		keeper.want(t, "")
 	}
 	line, err := s.Open(ls[:3], 3)
 	check(t, err)
@@ -170,9 +160,7 @@ func TestSetWidens(t *testing.T) {
 	check(t, err)
 	a.Release(a.line)
 	b := &testApp{a.Set, next, 2}
-	for only := range 2 {
-		wantOnly(t, b, only)
-	}
+	wantEach(t, b, 2)
 }
 
 func TestSetRefusesAnotherMode(t *testing.T) {
@@ -226,9 +214,7 @@ func TestReleasedToSystemd(t *testing.T) {
 	if files[0] != given[1].FD {
 		t.Errorf("file %d, passed was %d", files[0], given[1].FD)
 	}
-	for only := range 3 {
-		wantOnly(t, b, only)
-	}
+	wantEach(t, b, 3)
 }
 
 // A worker has shut the only socket down, and a slot is opened before that is
@@ -250,9 +236,7 @@ func TestGrowBesideOneThatWasShutDown(t *testing.T) {
 			t.Errorf("restored %v, %v", changed, err)
 		}
 		a.slots = 2
-		for only := range 2 {
-			wantOnly(t, a, only)
-		}
+		wantEach(t, a, 2)
 	}
 }
 
@@ -267,17 +251,13 @@ func TestGrow(t *testing.T) {
 	}
 	a.slots = 8
 	wantArrivals(t, a, []int{20, 0, 0, 0, 0, 0, 0, 0})
-	for only := range 8 {
-		wantOnly(t, a, only)
-	}
+	wantEach(t, a, 8)
 	for slot := 7; slot > 0; slot-- {
 		check(t, a.steer(slices.Repeat([]bool{true}, slot)...))
 		check(t, a.CloseSlot(slot))
 	}
 	wantArrivals(t, a, []int{20, 0, 0, 0, 0, 0, 0, 0})
-	if got := keeper.sockets(); got != "http.0" {
-		t.Errorf("stored %q", got)
-	}
+	keeper.want(t, "http.0")
 	if _, err := a.files(maxSlots); err == nil {
 		t.Error("a slot too many")
 	}

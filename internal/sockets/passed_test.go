@@ -38,9 +38,7 @@ func TestPassedByName(t *testing.T) {
 	if got := s.line.Sources(); !slices.Equal(got, []string{"systemd"}) {
 		t.Errorf("sources %v", got)
 	}
-	for only := range 2 {
-		wantOnly(t, s, only)
-	}
+	wantEach(t, s, 2)
 }
 
 // By address, whatever the name; O_NONBLOCK is set as the listener says.
@@ -89,12 +87,8 @@ func TestPassedFewer(t *testing.T) {
 	if l := s.listeners()[0]; l.Mode != ModeReuseport {
 		t.Errorf("mode %s", l.Mode)
 	}
-	if got := keeper.sockets(); got != "http.1 http.2 http.3" {
-		t.Errorf("stored %q", got)
-	}
-	for only := range 4 {
-		wantOnly(t, s, only)
-	}
+	keeper.want(t, "http.1 http.2 http.3")
+	wantEach(t, s, 4)
 
 	// The slot with systemd's socket leaves: it is idle. Its queue is reset, and
 	// it gets nothing though systemd listens.
@@ -125,9 +119,7 @@ func TestPassedFewer(t *testing.T) {
 	if files[0] != given[0].FD {
 		t.Errorf("file %d, passed was %d", files[0], given[0].FD)
 	}
-	for only := range 4 {
-		wantOnly(t, s, only)
-	}
+	wantEach(t, s, 4)
 	// One of ours is closed: a copy elsewhere gets no share.
 	files, err = s.files(1)
 	check(t, err)
@@ -135,9 +127,7 @@ func TestPassedFewer(t *testing.T) {
 	defer unix.Close(foreign)
 	check(t, s.steer(true, false, true, true))
 	check(t, s.CloseSlot(1))
-	if got := keeper.sockets(); got != "http.2 http.3" {
-		t.Errorf("stored %q", got)
-	}
+	keeper.want(t, "http.2 http.3")
 	for _, only := range []int{0, 2, 3} {
 		wantOnly(t, s, only)
 	}
@@ -383,9 +373,7 @@ func TestPassedUnwanted(t *testing.T) {
 	if state, err := inspect(held[0]); err != nil || state.listens {
 		t.Errorf("the stored one: %+v, %v", state, err)
 	}
-	if got := keeper.sockets(); got != "http.0" {
-		t.Errorf("stored %q", got)
-	}
+	keeper.want(t, "http.0")
 	if now, err := boundPort(given[0].FD); err == nil && now == port {
 		t.Error("the unit's is open still")
 	}

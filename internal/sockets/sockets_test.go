@@ -162,9 +162,7 @@ func TestCloseSlot(t *testing.T) {
 	_, err = s.files(0)
 	check(t, err)
 	wantArrivals(t, s, []int{0, 0, 20})
-	for only := range 3 {
-		wantOnly(t, s, only)
-	}
+	wantEach(t, s, 3)
 }
 
 // With every slot closed the port is free. The first that comes back binds as
@@ -228,9 +226,7 @@ func TestRestore(t *testing.T) {
 				if port, err := boundPort(fds[0]); err != nil || port != s.port("http") {
 					t.Errorf("port is %d, was %d", port, s.port("http"))
 				}
-				for only := range 4 {
-					wantOnly(t, s, only)
-				}
+				wantEach(t, s, 4)
 				exchange(t, s, slot)
 			}
 		})
@@ -267,6 +263,14 @@ func wantOnly(t *testing.T, s *testApp, only int) {
 	accepting[only], want[only] = true, 20
 	check(t, s.steer(accepting...))
 	wantArrivals(t, s, want)
+}
+
+// wantEach steers to each slot in turn.
+func wantEach(t *testing.T, s *testApp, slots int) {
+	t.Helper()
+	for only := range slots {
+		wantOnly(t, s, only)
+	}
 }
 
 // wantArrivals opens 20 connections and fails unless they arrive so by slot.

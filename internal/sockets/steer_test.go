@@ -167,9 +167,7 @@ func TestLockedFilter(t *testing.T) {
 			wantError(t, s.steer(true, true, false), "cannot steer the connections of", "workers have locked every socket")
 			break
 		}
-		for only := range 3 {
-			wantOnly(t, s, only)
-		}
+		wantEach(t, s, 3)
 	}
 	for range 2 {
 		if restored, err := s.RestoreAll(); len(restored) != 0 || err == nil {

@@ -24,9 +24,7 @@ func TestStored(t *testing.T) {
 		tcp("http", "", 0), unixAt(path), inMode(ModeShared, tcp("admin", "127.0.0.1", 0)), inMode(ModeEach, tcp("own", "127.0.0.1", each)),
 	}
 	first := openGiven(t, nil, keeper, 4, ls...)
-	if got, want := keeper.sockets(), "admin.0 app.0 http.0 http.1 http.2 http.3 own.0 own.1 own.2 own.3"; got != want {
-		t.Errorf("stored %q, want %q", got, want)
-	}
+	keeper.want(t, "admin.0 app.0 http.0 http.1 http.2 http.3 own.0 own.1 own.2 own.3")
 	check(t, first.steer(true, false, true, true))
 	check(t, first.CloseSlot(1))
 	_, err := first.files(1) // the order is 0 3 2 1 since
@@ -53,9 +51,7 @@ func TestStored(t *testing.T) {
 	if counts := accept(t, second, 5); !slices.Equal(counts, []int{0, 5, 0, 0}) {
 		t.Errorf("what was queued, by slot: %v", counts)
 	}
-	for only := range 4 {
-		wantOnly(t, second, only)
-	}
+	wantEach(t, second, 4)
 	wantServed(t, second, path)
 	check(t, os.Remove(path))
 	if changed, err := s.Restore(AllSlots); len(changed) != 1 || err != nil {
@@ -86,12 +82,8 @@ func TestStoredInPart(t *testing.T) {
 	s := openGiven(t, keeper.passed(), keeper, 3, tcp("http", "127.0.0.1", port))
 	wantNotices(t, s.Set, "the stored socket of slot 1 does not listen any more: dropped", "the stored socket of slot 3 is closed: there will be 3 slots")
 	wantReset(t, queued)
-	if got := keeper.sockets(); got != "http.0 http.1 http.2" {
-		t.Errorf("stored %q", got)
-	}
-	for only := range 3 {
-		wantOnly(t, s, only)
-	}
+	keeper.want(t, "http.0 http.1 http.2")
+	wantEach(t, s, 3)
 }
 
 // A socket unit's and stored ones, under a name and mode that have changed.
@@ -105,9 +97,7 @@ func TestStoredBesideUnit(t *testing.T) {
 	again := append([]Passed{{FD: dup(t, held[0]), Name: "http"}}, keeper.passed()...)
 	s := openGiven(t, again, keeper, 3, tcp("http", "127.0.0.1", port))
 	wantNotices(t, s.Set)
-	for only := range 3 {
-		wantOnly(t, s, only)
-	}
+	wantEach(t, s, 3)
 	s.Close()
 
 	again = append([]Passed{{FD: dup(t, held[0]), Name: "http"}}, keeper.passed()...)
@@ -115,9 +105,7 @@ func TestStoredBesideUnit(t *testing.T) {
 	if got := s.Notices(); len(got) != 2 || !strings.Contains(got[0], "http.1") {
 		t.Errorf("notices %q", got)
 	}
-	if got := keeper.sockets(); got != "" {
-		t.Errorf("stored %q", got)
-	}
+	keeper.want(t, "")
 	wantArrivals(t, s, []int{20, 0, 0})
 }
 

@@ -72,6 +72,7 @@ func figures() []figure {
 		{"capture", "A program's own sockets captured", howCapture, (*bench).capture},
 		{"ready", "Ready after listen(2)", howReady, (*bench).ready},
 		{"rolls", "Rolls under load", howRolls, (*bench).rolls},
+		{"moves", "Connections through rolls", howMoves, (*bench).moves},
 		{"latency", "Latency during rolls", howLatency, (*bench).latency},
 		{"kills", "Workers killed under load", howKills, (*bench).kills},
 		{"master", "What the master costs", howMaster, (*bench).master},

@@ -8,6 +8,9 @@ type plan struct {
 	pairs       int           // of throughput, per habit
 	pairSpan    time.Duration // each half of a pair
 	rollSpan    time.Duration
+	idle        []int         // connections that are idle in a roll
+	movePairs   int           // rolls with them, and without
+	moveRolls   int           // under load
 	phases      int           // pairs of latency phases, per habit
 	phaseSpan   time.Duration // each half
 	kills       int
@@ -30,6 +33,9 @@ func full() plan {
 		pairs:       20,
 		pairSpan:    2 * time.Second,
 		rollSpan:    time.Minute,
+		idle:        []int{10_000, 100_000},
+		movePairs:   5,
+		moveRolls:   50,
 		phases:      5,
 		phaseSpan:   10 * time.Second,
 		kills:       10,
@@ -53,6 +59,9 @@ func brief() plan {
 		pairs:       3,
 		pairSpan:    500 * time.Millisecond,
 		rollSpan:    6 * time.Second,
+		idle:        []int{1000},
+		movePairs:   2,
+		moveRolls:   5,
 		phases:      1,
 		phaseSpan:   3 * time.Second,
 		kills:       2,

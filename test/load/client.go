@@ -19,6 +19,8 @@ import (
 type Client struct {
 	Timeout time.Duration // of a request, connecting included
 	Conn    *net.TCPConn  // nil: the next request opens one
+	From    net.IP        // its address; nil: any
+	Opened  int           // connections so far
 
 	server   *net.TCPAddr
 	buffer   []byte
@@ -56,9 +58,14 @@ func (c *Client) Ask(last bool) (body []byte, failed *Failure) {
 func (c *Client) exchange(last bool) (body []byte, closed bool, err error) {
 	if c.Conn == nil {
 		c.port, c.answered, c.opened = 0, 0, time.Now()
-		if c.Conn, err = net.DialTCP("tcp4", nil, c.server); err != nil {
+		var from *net.TCPAddr
+		if c.From != nil {
+			from = &net.TCPAddr{IP: c.From}
+		}
+		if c.Conn, err = net.DialTCP("tcp4", from, c.server); err != nil {
 			return nil, false, err
 		}
+		c.Opened++
 		c.port = uint16(c.Conn.LocalAddr().(*net.TCPAddr).Port)
 	}
 	if err := c.Conn.SetDeadline(time.Now().Add(c.Timeout)); err != nil {

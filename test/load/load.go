@@ -52,6 +52,7 @@ func All(h Habit, n int) []Habit {
 // Outcome is what the clients of one load have seen.
 type Outcome struct {
 	Requests int           // answered
+	Opened   int           // connections
 	Over     time.Duration // the time that they took
 	Latency  Histogram
 	Failures []Failure
@@ -62,6 +63,7 @@ func (o *Outcome) Rate() float64 { return float64(o.Requests) / o.Over.Seconds()
 
 func (o *Outcome) add(other *Outcome) {
 	o.Requests += other.Requests
+	o.Opened += other.Opened
 	o.Failures = append(o.Failures, other.Failures...)
 	o.Latency.add(&other.Latency)
 }
@@ -85,7 +87,10 @@ func ClosedLoop(ctx context.Context, server *net.TCPAddr, habits []Habit, warm t
 }
 
 func (h Habit) loop(ctx context.Context, c *Client, from time.Time) (seen Outcome) {
-	defer c.Close()
+	defer func() {
+		c.Close()
+		seen.Opened = c.Opened
+	}()
 	for ctx.Err() == nil {
 		start := time.Now()
 		if _, failed := c.Ask(h == Closing); failed != nil {

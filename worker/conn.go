@@ -264,10 +264,10 @@ func (c *conn) end() error {
 		return net.ErrClosed
 	}
 	err := c.raw.Close()
-	c.listener.remove(c)
 	if !c.refused {
-		c.listener.worker.page.Closed()
+		c.listener.worker.page.Closed() // before the drain can end
 	}
+	c.listener.remove(c)
 	return err
 }
 

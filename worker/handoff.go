@@ -24,9 +24,9 @@ type handoff struct {
 	progress chan struct{} // a token when a connection has gone
 
 	mu        sync.Mutex
-	sender    *sender                     // to the successor; nil: none
-	successor chan struct{}               // see Successor
-	accept    func([]byte) func(net.Conn) // see OnHandoff
+	sender    *sender                // to the successor; nil: none
+	successor chan struct{}          // see Successor
+	take      func(net.Conn, []byte) // see OnHandoff
 }
 
 // Why Handoff has not handed a connection over, for errors.Is.
@@ -103,15 +103,14 @@ func (w *Worker) handOff(conn net.Conn, state []byte) error {
 	}
 }
 
-// OnHandoff sets a callback that is asked whether this worker goes on with a connection
-// which another one hands over by Handoff, by its state: one of a version that it does
-// not know stays where it is. nil: no. Otherwise serve is called on a goroutine of its
-// own, and owns the connection. accept must not block. Without a callback none is taken. A program
-// calls OnHandoff before Ready.
-func (w *Worker) OnHandoff(accept func(state []byte) (serve func(conn net.Conn))) {
+// OnHandoff sets a callback that gets connections which another worker has handed over
+// by Handoff. It is called on a goroutine for each connection, which f owns; one whose
+// state f does not understand it has to close in its protocol. Without a callback they
+// are refused. A program calls it before Ready.
+func (w *Worker) OnHandoff(f func(conn net.Conn, state []byte)) {
 	w.handoff.mu.Lock()
 	defer w.handoff.mu.Unlock()
-	w.handoff.accept = accept
+	w.handoff.take = f
 }
 
 // Successor is closed while there is a worker that takes connections of this one. When
@@ -224,11 +223,11 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 	if l == nil || !connected(fd) {
 		return nil, nil
 	}
-	var own func(net.Conn)
-	if t.Own {
-		if own = w.acceptOwn(t.State); own == nil {
-			return nil, nil
-		}
+	w.handoff.mu.Lock()
+	take := w.handoff.take
+	w.handoff.mu.Unlock()
+	if t.Own && take == nil {
+		return nil, nil
 	}
 	raw, err := net.FileConn(f)
 	if err != nil {
@@ -242,10 +241,11 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 		l.arrive(nc)
 	}
 	if t.Own {
+		state := bytes.Clone(t.State)
 		serve = func() {
 			c.phase.Store(int32(Hijacked))
 			l.add(c)
-			go own(nc)
+			go take(nc, state)
 		}
 	}
 	w.page.TookOver() // before the predecessor's HandedOver, which follows the reply
@@ -253,17 +253,6 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 		w.page.GaveBack()
 		raw.Close()
 	}
-}
-
-// acceptOwn asks the program; nil: no.
-func (w *Worker) acceptOwn(state []byte) (serve func(net.Conn)) {
-	w.handoff.mu.Lock()
-	accept := w.handoff.accept
-	w.handoff.mu.Unlock()
-	if accept == nil {
-		return nil
-	}
-	return accept(bytes.Clone(state))
 }
 
 // movedTo is the listener whose connection this is; nil: no connection is taken.
@@ -317,8 +306,8 @@ func (c *conn) handedOver() {
 		return
 	}
 	_ = c.raw.Close()
+	c.listener.worker.page.HandedOver() // before the drain can end
 	c.listener.remove(c)
-	c.listener.worker.page.HandedOver()
 }
 
 // putBack gives the server a connection again that it has closed.

@@ -208,6 +208,7 @@ func (m *launched) await(ctx context.Context, std stdio, at control.Location) er
 			if err := printStatus(ctx, std, at.Path(), false); err != nil || app.Fallback == nil {
 				return err
 			}
+			m.showFailure(std)
 			return fmt.Errorf("%s runs the release that served last, for no worker of the present one got ready: forkd reload %s tries that again", name, name)
 		case app.State == control.StateReady: // after ready.timeout, with some
 			_ = printStatus(ctx, std, at.Path(), false)
@@ -286,12 +287,17 @@ func (m *launched) gone(std stdio, name string, ended error) error {
 
 // failure prints the lines of a worker, and returns the error.
 func (m *launched) failure(std stdio, name, why string) error {
-	s := screenOf(std.err)
-	for _, line := range m.failed {
-		fmt.Fprintln(std.err, s.cut(line))
-	}
+	m.showFailure(std)
 	if !strings.HasPrefix(why, name+":") {
 		why = name + " is not started: " + why
 	}
 	return &exit{exitFailed, why + ": forkd events " + name + " says what happened"}
+}
+
+// showFailure prints the lines of the last worker that failed.
+func (m *launched) showFailure(std stdio) {
+	s := screenOf(std.err)
+	for _, line := range m.failed {
+		fmt.Fprintln(std.err, s.cut(line))
+	}
 }

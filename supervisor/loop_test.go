@@ -273,6 +273,27 @@ func TestSystemdIsToldOnceUpAndOnceStopping(t *testing.T) {
 	}
 }
 
+// While no worker gets ready, and when the app ends for that, systemctl status says why.
+func TestSystemdIsToldWhyNothingServes(t *testing.T) {
+	var told recorder
+	e := &fakeEffects{drain: time.Second, live: func(e *fakeEffects, id pool.ID) {
+		e.after(10*time.Millisecond, pool.Exited{ID: id, Exit: pool.Exit{Code: 7, Words: "exit status 7"}})
+	}}
+	cfg := Defaults()
+	cfg.Restart.MaxAttempts = 1
+	synctest.Test(t, func(*testing.T) {
+		l := newFakeLoop(e, cfg)
+		l.manager.notifier = &told
+		l.run()
+		time.Sleep(time.Second) // what is under way ends
+	})
+	for _, want := range []string{"starting: 0/2 workers ready, generation 1; exit status 7", "stopping: 0/2 workers ready, generation 1; all workers have ended for good: slot 0: gave up after"} {
+		if !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, want) }) {
+			t.Errorf("told %q, want %q among it", told, want)
+		}
+	}
+}
+
 // Fifty signals at once, of both kinds: the roll under way and one after it,
 // which reads the file if any asked for that.
 func TestAStormOfSignalsIsTwoRolls(t *testing.T) {

@@ -71,6 +71,9 @@ func (m *manager) status(v pool.View) string {
 	default:
 		line = v.State + ": " + line
 	}
+	if v.Why != "" {
+		line += "; " + v.Why
+	}
 	if m.failed != "" && !v.Stopping {
 		line += "; the last reload failed, " + m.failed
 	}

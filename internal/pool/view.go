@@ -10,8 +10,9 @@ type View struct {
 	Draining   bool   // the host is advertised as draining
 	FallsBack  bool   // at the start, to the release that served last, if nothing of this one gets ready
 	Generation int
-	Wanted     int // slots
-	Ready      int // of these, with a ready worker
+	Wanted     int    // slots
+	Ready      int    // of these, with a ready worker
+	Why        string // no worker serves: how the newest one ended, or why the app ends
 	Roll       *RollProgress
 	LastRoll   *RollEnded
 	Slots      []Slot
@@ -58,6 +59,9 @@ func (p *Pool) Summary() View {
 		v.State = "ready"
 	default: // no worker serves, at the start or later
 		v.State = "starting"
+	}
+	if v.Why = p.failure; v.State == "starting" {
+		v.Why = p.anyFailure()
 	}
 	return v
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/forkd/forkd/internal/config"
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/doctor"
 	"github.com/forkd/forkd/internal/state"
 	"github.com/forkd/forkd/supervisor"
 )
@@ -134,6 +135,9 @@ func start(ctx context.Context, std stdio, cfg supervisor.Config, words []string
 		root := state.Root()
 		if root == "" {
 			return errors.New("there is no state directory to keep the log in: set FORKD_STATE_DIR, or HOME")
+		}
+		if err := doctor.Writable(filepath.Join(root, cfg.Name), "FORKD_STATE_DIR"); err != nil {
+			fmt.Fprintln(std.err, "forkd: warning: what happens, and the log, are not kept: "+sanitize(err.Error()))
 		}
 		words = append([]string{"--log-directory=" + filepath.Join(root, cfg.Name, "log")}, words...)
 	}

@@ -52,6 +52,17 @@ func DirsOf(variable, unit, root, session string) (dirs []string) {
 // Dir is the directory in which a new master makes its own.
 func Dir() string { return own()[0] }
 
+// CheckDir returns why Dir can't be used, although it may be written; nil also where it is
+// missing.
+func CheckDir() error {
+	if dir := Dir(); dir == private() {
+		if err := checkPrivate(dir); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // private is the last resort. Anybody may make it first, so it counts only while it
 // is ours and closed to others.
 func private() string { return "/tmp/forkd-" + strconv.Itoa(os.Geteuid()) }

@@ -7,6 +7,7 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/forkd/forkd/internal/process"
 	"github.com/forkd/forkd/internal/procfs"
 	"github.com/forkd/forkd/internal/sockets"
+	"github.com/forkd/forkd/internal/state"
 )
 
 // Result is what became of a check.
@@ -63,7 +65,8 @@ func Look(uid int) []Finding {
 		backlog(),
 		files(),
 		ipv6(),
-		found("directory", "the control sockets are in "+control.Dir(), said(writable(control.Dir())), Missing, "no app can run"),
+		found("directory", "the control sockets are in "+control.Dir(), said(cmp.Or(control.CheckDir(), Writable(control.Dir(), "FORKD_RUNTIME_DIR"))), Missing, "no app can run"),
+		history(),
 	}
 }
 
@@ -162,17 +165,25 @@ func ipv6() Finding {
 	return found("ipv6", "tcp:// serves IPv4 and IPv6", said(os.NewSyscallError("socket", err)), Fallback, "tcp:// serves IPv4 alone")
 }
 
-// writable returns why a directory, or the first of its parents that exists, can't be
-// written.
-func writable(dir string) error {
-	for {
-		err := unix.Access(dir, unix.W_OK|unix.X_OK)
+func history() Finding {
+	dir, why := state.Root(), "set FORKD_STATE_DIR, or HOME"
+	if dir != "" {
+		why = said(Writable(dir, "FORKD_STATE_DIR"))
+	}
+	return found("history", "what happens, and the log of forkd start, are kept in "+dir, why,
+		Fallback, "events, describe and logs show what the living master remembers, and a start knows no release that served before")
+}
+
+// Writable returns why a directory, or the first of its parents that exists, can't be
+// written, and by which variable another one is named.
+func Writable(dir, variable string) error {
+	for at := dir; ; at = filepath.Dir(at) {
+		err := unix.Access(at, unix.W_OK|unix.X_OK)
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.ENOENT) || dir == "/" || dir == "." {
-			return fmt.Errorf("%s: %w: set FORKD_RUNTIME_DIR to one that can be written", dir, err)
+		if !errors.Is(err, unix.ENOENT) || at == "/" || at == "." {
+			return fmt.Errorf("%s: %w: set %s to one that can be written", at, err, variable)
 		}
-		dir = filepath.Dir(dir)
 	}
 }

@@ -44,7 +44,7 @@ func TestWithoutPrivileges(t *testing.T) {
 		}
 	}
 	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), asked+"=1", "FORKD_RUNTIME_DIR=/proc/nowhere")
+	cmd.Env = append(os.Environ(), asked+"=1", "FORKD_RUNTIME_DIR=/proc/nowhere", "FORKD_STATE_DIR=/proc/nowhere")
 	cmd.Dir = "/"
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Cloneflags: unix.CLONE_NEWNET}
@@ -66,7 +66,7 @@ func TestWithoutPrivileges(t *testing.T) {
 	}
 	want := map[string]Result{
 		"kernel": Allowed, "capture": Fallback, "ready": Fallback, "steering": Allowed, "counting": Fallback,
-		"users": Missing, "files": Fallback, "directory": Missing,
+		"users": Missing, "files": Fallback, "directory": Missing, "history": Fallback,
 	}
 	for check, result := range want {
 		if got[check] != result {

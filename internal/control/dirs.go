@@ -73,7 +73,7 @@ func searchDirs() []string {
 	candidates := append(own(), "/run/forkd")
 	if os.Geteuid() == 0 {
 		users, _ := filepath.Glob("/run/user/*/forkd") // the pattern is good: no error
-		candidates = append(candidates, users...)
+		candidates = append(append(candidates, users...), privateOfAll("/tmp")...)
 	}
 	var dirs []string
 	var seen []fs.FileInfo
@@ -87,6 +87,30 @@ func searchDirs() []string {
 		}
 	}
 	return dirs
+}
+
+// privateOfAll returns the directories of every user that are like private, in a directory
+// and in those that systemd makes there for PrivateTmp= (systemd.exec(5)): what a unit with
+// User= and without RuntimeDirectory= uses.
+func privateOfAll(tmp string) (dirs []string) {
+	file, err := os.OpenFile(tmp, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	const most = 16384 // anybody may make some
+	names, _ := file.Readdirnames(most)
+	slices.Sort(names)
+	for _, name := range names {
+		dir := filepath.Join(tmp, name)
+		if strings.HasPrefix(name, "systemd-private-") {
+			units, _ := filepath.Glob(filepath.Join(dir, "tmp", "forkd-*"))
+			dirs = append(dirs, units...)
+		} else if strings.HasPrefix(name, "forkd-") {
+			dirs = append(dirs, dir)
+		}
+	}
+	return slices.DeleteFunc(dirs, func(dir string) bool { return checkPrivate(dir) != nil })
 }
 
 // makeDirs makes dir and its parents, and returns those that were missing, the
@@ -192,7 +216,7 @@ func removeDirs(dirs []string) {
 	}
 }
 
-// checkPrivate says why a directory in /tmp is not safe to use.
+// checkPrivate says why a directory in /tmp is not safe to use. Its name ends in its owner.
 func checkPrivate(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -201,7 +225,7 @@ func checkPrivate(dir string) error {
 	switch uid := owner(info); {
 	case !info.IsDir():
 		return fmt.Errorf("cannot use %s: it is no directory: set FORKD_RUNTIME_DIR to one of yours", dir)
-	case uid != os.Geteuid():
+	case !strings.HasSuffix(dir, fmt.Sprintf("/forkd-%d", uid)):
 		return fmt.Errorf("cannot use %s: it belongs to uid %d: set FORKD_RUNTIME_DIR to a directory of yours", dir, uid)
 	case info.Mode().Perm()&0o077 != 0:
 		return fmt.Errorf("cannot use %s: others may enter it: chmod 0700 %s", dir, dir)

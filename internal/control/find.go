@@ -190,8 +190,19 @@ func alive(l Location) error {
 	return err
 }
 
+// maxSocketPath is the most bytes of a socket's path (unix(7)).
+const maxSocketPath = 107
+
 // dial connects to a socket that may be anybody's. Close returns at once.
 func dial(path string) (*closing.Conn, error) {
+	if len(path) > maxSocketPath { // in a unit's own /tmp
+		dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		path = within(dir, filepath.Base(path))
+	}
 	conn, err := (&net.Dialer{Control: closing.Refuse}).Dial("unix", path)
 	if err != nil {
 		return nil, err

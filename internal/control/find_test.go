@@ -1,10 +1,14 @@
 package control
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestFindAcrossDirectories(t *testing.T) {
@@ -39,6 +43,37 @@ func TestFindAcrossDirectories(t *testing.T) {
 		if !slices.Contains(all, want) {
 			t.Errorf("%v is not listed in %v", want, all)
 		}
+	}
+}
+
+// Of the directories in /tmp those count that are their owners' alone, and one may be so
+// deep that its path is none of a socket.
+func TestPrivateOfAll(t *testing.T) {
+	tmp, own := t.TempDir(), filepath.Base(private())
+	unit := filepath.Join(tmp, "systemd-private-"+strings.Repeat("0", 90), "tmp")
+	dirs := []string{filepath.Join(tmp, own), filepath.Join(unit, own)}
+	for _, dir := range append(dirs, filepath.Join(tmp, "forkd-12345"), filepath.Join(tmp, "sub", own)) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := filepath.Join(tmp, "systemd-private-open", "tmp", own)
+	if err := errors.Join(os.MkdirAll(open, 0o755), os.Chmod(open, 0o755), os.Symlink(dirs[0], filepath.Join(filepath.Dir(open), "forkd-1"))); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(dirs, privateOfAll(tmp)); diff != "" {
+		t.Error(diff)
+	}
+	place, err := createIn(dirs[0], "shop", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer place.Remove()
+	if err := errors.Join(os.Remove(dirs[1]), os.Rename(dirs[0], dirs[1])); err != nil { // its master has it as /tmp
+		t.Fatal(err)
+	}
+	if at, err := Find(dirs[1] + "/shop"); err != nil || at.Dir != dirs[1] {
+		t.Errorf("%v, %v", at, err)
 	}
 }
 

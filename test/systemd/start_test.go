@@ -2,6 +2,7 @@ package systemd_test
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -33,6 +34,33 @@ func TestActiveOnlyWhenReady(t *testing.T) {
 	a.must("systemctl", "stop", a.unit)
 	if state, result := a.show("ActiveState"), a.show("Result"); state != "inactive" || result != "success" {
 		t.Errorf("stopped, it is %s: %s", state, result)
+	}
+}
+
+// An app of a unit with a User= and without a RuntimeDirectory= has its directory in /tmp,
+// which may be the unit's own: root finds it.
+func TestFoundInTmp(t *testing.T) {
+	for _, private := range []string{"yes", "no"} {
+		t.Run("PrivateTmp="+private, func(t *testing.T) {
+			a := newApp(t, settings{})
+			a.must("chmod", "1777", "/tmp") // as everywhere
+			a.shipped("hardened.conf")
+			a.dropIn("[Service]\nRuntimeDirectory=\nReadWritePaths=/tmp\nPrivateTmp=" + private + "\n")
+			a.start()
+			s := a.ready(0)
+			if s.PID != a.pid() {
+				t.Errorf("status finds the master %d, and it is %d", s.PID, a.pid())
+			}
+			dirs, err := filepath.Glob("/tmp/forkd-*/" + a.name)
+			if hidden := len(dirs) == 0; err != nil || hidden != (private == "yes") {
+				t.Errorf("its directory: %q %v", dirs, err)
+			}
+			if out := a.must(forkdPath, "status"); !strings.Contains(out, a.name+": ready 2/2") {
+				t.Errorf("status of all:\n%s", out)
+			}
+			a.must(forkdPath, "stop", a.name)
+			a.is("inactive")
+		})
 	}
 }
 

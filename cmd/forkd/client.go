@@ -12,7 +12,6 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// nothingRuns is the text where no app runs.
 const nothingRuns = "no app is running: start one with forkd run --listen :8080 -- ./server"
 
 // nothingOfYours is the text where other users' apps may run.
@@ -93,7 +92,6 @@ func argumentError(name string, err error) error {
 	return err
 }
 
-// appNames completes the names of the apps that run.
 func appNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	if len(args) == 0 {

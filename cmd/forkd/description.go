@@ -17,7 +17,6 @@ const (
 	outputShown = 8 // lines of each exit; all of them for one slot
 )
 
-// description draws everything about an app, or about one slot of it.
 func description(s screen, title string, d *control.Description, slot int, now time.Time) []string {
 	lines := s.pastOf(statusTable(s, title, &d.App, now), d, slot, now)
 	section := func(heading string, body []string) { lines = s.section(lines, heading, body) }
@@ -158,7 +157,6 @@ func (s screen) exits(all []control.Exit, slot int, now time.Time) []string {
 	return lines
 }
 
-// quoted are lines that a worker has written, behind an indent.
 func quoted(indent string, output []string) []string {
 	lines := make([]string, len(output))
 	for i, line := range output {

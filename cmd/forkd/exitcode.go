@@ -26,7 +26,6 @@ type exit struct {
 
 func (e *exit) Error() string { return e.text }
 
-// usage is the error of a wrong command line.
 func usage(format string, args ...any) error {
 	return &exit{exitUsage, fmt.Sprintf(format, args...)}
 }

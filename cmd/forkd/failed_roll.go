@@ -10,7 +10,6 @@ import (
 	applog "github.com/forkd/forkd/internal/output"
 )
 
-// failedRoll says why a reload has failed.
 type failedRoll struct {
 	client *control.Client
 	before *control.App
@@ -37,7 +36,6 @@ func (f failedRoll) words(r control.Rolled) string {
 	return fmt.Sprintf("%s; %s", what, strings.ReplaceAll(r.Result, "_", " "))
 }
 
-// more is the command that shows more of a slot.
 func (f failedRoll) more(slot *int) string {
 	if slot == nil {
 		return ""

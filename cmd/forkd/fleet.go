@@ -106,7 +106,6 @@ func redisError(where string, err error) error {
 	return fmt.Errorf("%s: %s", where, text)
 }
 
-// unreported is the error of an app that no host reports.
 func unreported(app, where string) error {
 	return &exit{exitNoApp, "no host reports an app " + strconv.Quote(app) + " to " + where + ": forkd fleet status shows those that are reported"}
 }

@@ -24,7 +24,6 @@ type adviceView struct {
 	advise.Advice
 }
 
-// adviseFlags are the flags of `fleet advise`.
 type adviseFlags struct {
 	from         redisFlags
 	policy       policyFlags
@@ -91,7 +90,6 @@ connections (--shed-per-second), by commands through Redis.`,
 	return cmd
 }
 
-// once prints the advice of the moment.
 func (f *adviseFlags) once(ctx context.Context, std stdio, r fleetReader, app string, p advise.Policy, where string) error {
 	fl, advice, err := r.Advice(ctx, app, p)
 	switch {
@@ -130,7 +128,6 @@ func (v *adviceView) lines(s screen, prefix string) []string {
 	return append(lines, s.keyValues(pairs)...)
 }
 
-// adviserID names this process among those that advise.
 func adviserID() string {
 	host, _ := os.Hostname()
 	return strings.ToValidUTF8(host[:min(len(host), 64)], "") + "/" + newID()

@@ -21,7 +21,6 @@ const (
 	hookGrace    = time.Second
 )
 
-// hook is the shell command of --exec.
 type hook struct {
 	command string
 	within  time.Duration
@@ -146,7 +145,6 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// show prints the lines that were kept.
 func (t *tail) show(to io.Writer) {
 	if t.left > 0 {
 		fmt.Fprintf(to, "forkd: --exec: %d bytes of its output are not shown\n", t.left)

@@ -45,7 +45,6 @@ type adviseRun struct {
 	wait    time.Duration // after the next failure of a hook
 }
 
-// hookRun is a hook that runs.
 type hookRun struct {
 	ended chan error
 	stop  context.CancelFunc
@@ -98,7 +97,6 @@ func (r *adviseRun) idle(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// look looks once and acts on what it sees.
 func (r *adviseRun) look(ctx context.Context) error {
 	within := adviseSlowest
 	if until, leads := r.from.Leads(); leads {

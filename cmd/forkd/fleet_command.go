@@ -31,7 +31,6 @@ func eventOf(op string) (event, past string) {
 	return of[0], of[1]
 }
 
-// commandFlags are the flags of the commands for hosts.
 type commandFlags struct {
 	from   redisFlags
 	all    bool
@@ -197,7 +196,6 @@ func parseBatch(text string) (func(hosts int) int, error) {
 	}, nil
 }
 
-// run sends a command to hosts of an app and waits for the results.
 func (f *commandFlags) run(cmd *cobra.Command, std stdio, app string, names []string, c control.Command) error {
 	batch, err := parseBatch(f.batch)
 	if err != nil {
@@ -276,5 +274,4 @@ func choose(hosts []fleet.Host, app string, names []string) ([]*hostResult, erro
 	return chosen, nil
 }
 
-// newID is a random id of a command.
 func newID() string { return fmt.Sprintf("%016x", rand.Uint64()) }

@@ -73,7 +73,6 @@ func fleetEvents(ctx context.Context, std stdio, r fleetReader, app, where strin
 // gaps finds events that are not there, by the last of each host.
 type gaps map[string]fleet.Entry
 
-// before is how many events are missing before one.
 func (g gaps) before(e fleet.Entry) uint64 {
 	const most = 100_000 // hosts
 	if e.Seq == 0 || e.Host == "" {

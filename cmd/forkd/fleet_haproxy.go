@@ -24,7 +24,6 @@ const (
 	mostWrong      = 20                     // lines that are said of one look
 )
 
-// haproxyFlags are what `fleet haproxy` is told.
 type haproxyFlags struct {
 	from     redisFlags
 	sync     haproxy.Sync

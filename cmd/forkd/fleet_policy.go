@@ -8,7 +8,6 @@ import (
 	"github.com/forkd/forkd/internal/advise"
 )
 
-// policyFlags are the flags of how a fleet scales.
 type policyFlags struct{ policy advise.Policy }
 
 func (f *policyFlags) register(cmd *cobra.Command) {

@@ -17,10 +17,8 @@ import (
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
-// redisVariable names Redis in the environment.
 const redisVariable = "FORKD_REDIS_URL"
 
-// redisFlags are the flags that say where Redis is, and how to log in.
 type redisFlags struct {
 	url, file            string
 	passwordFile, caFile string
@@ -41,7 +39,6 @@ func (r *redisFlags) register(cmd *cobra.Command) {
 	}
 }
 
-// registerReading is for commands that only read.
 func (r *redisFlags) registerReading(cmd *cobra.Command) {
 	r.register(cmd)
 	cmd.Flags().StringVar(&r.readFrom, "read-from", "", "read from a `ROLE` of Sentinel or a Cluster: primary or replica")

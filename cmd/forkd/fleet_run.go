@@ -31,7 +31,6 @@ type commandRun struct {
 	reason string // of the last failure
 }
 
-// hostResult is the result of a command on a host.
 type hostResult struct {
 	fleet.Host // when the command was sent
 
@@ -133,7 +132,6 @@ func (r *commandRun) await(ctx context.Context, events <-chan fleet.Entry, ended
 	return nil
 }
 
-// note notes an event.
 func (r *commandRun) note(e control.Event) {
 	i := slices.IndexFunc(r.hosts, func(h *hostResult) bool { return h.ID == e.Host && h.open() })
 	if i < 0 {
@@ -188,7 +186,6 @@ func (r *commandRun) compare(ctx context.Context) {
 	}
 }
 
-// fail notes and prints a failure.
 func (r *commandRun) fail(h *hostResult, format string, args ...any) {
 	h.result, r.reason = failed, fmt.Sprintf(format, args...)
 	r.print(h, r.reason)
@@ -198,7 +195,6 @@ func (r *commandRun) print(h *hostResult, text string) {
 	fmt.Fprintln(r.out, sanitize(h.ID+": "+text))
 }
 
-// names are the hosts with a result.
 func (r *commandRun) names(result resultState) []string {
 	var names []string
 	for _, h := range r.hosts {

@@ -20,7 +20,6 @@ import (
 // minToken is of how many bytes a token is at least, so that nobody finds it by trying.
 const minToken = 16
 
-// fleetServer is what `fleet serve` is told.
 type fleetServer struct {
 	from      redisFlags
 	policy    policyFlags

@@ -9,7 +9,6 @@ import (
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-// fleetView is what `fleet status` shows, and how.
 type fleetView struct {
 	app                  string // "": all
 	workers, json, watch bool
@@ -54,7 +53,6 @@ that is not the newest.`,
 	return cmd
 }
 
-// query reads the app, or all apps, from Redis.
 func (v *fleetView) query(ctx context.Context, r fleetReader) ([]fleet.Fleet, error) {
 	apps := []string{v.app}
 	if v.app == "" {

@@ -15,7 +15,6 @@ const (
 	older    = "*"        // marks a generation that is not the newest of the fleet
 )
 
-// hostColumns are the columns of the table of hosts.
 func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {
 	return []column[*fleet.Host]{
 		textColumn("HOST", func(h *fleet.Host) string { return sanitize(h.ID) }),
@@ -43,13 +42,11 @@ func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {
 	}
 }
 
-// hostWorker is a row of the table of workers.
 type hostWorker struct {
 	host string
 	*fleet.Worker
 }
 
-// workerColumns are the columns of the table of workers.
 func workerColumns() []column[hostWorker] {
 	return []column[hostWorker]{
 		textColumn("HOST", func(w hostWorker) string { return sanitize(w.host) }),
@@ -99,7 +96,6 @@ func fleetTable(s screen, f *fleet.Fleet, workers bool) []string {
 	return lines
 }
 
-// fleetLines are the lines about the fleet.
 func fleetLines(s screen, f *fleet.Fleet) []string {
 	t := &f.Totals
 	serving := fmt.Sprintf("%d serving", t.Serving)

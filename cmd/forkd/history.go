@@ -74,7 +74,6 @@ func stoppedDescription(app string, h state.History) control.Description {
 	return d
 }
 
-// stoppedState is the state of an app that has no master.
 const stoppedState = "stopped"
 
 // lastWords says how an app that does not run ended, as far as is known.

@@ -181,7 +181,6 @@ func wrapHelp(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// exactly checks the number of a command's arguments.
 func exactly(n int) cobra.PositionalArgs { return between(n, n) }
 
 func between(least, most int) cobra.PositionalArgs {

@@ -89,7 +89,6 @@ of a file are shown, each with its line; values that may be secrets are not.`,
 	return cmd
 }
 
-// summary is a good configuration in a line.
 func summary(cfg supervisor.Config) string {
 	var text strings.Builder
 	if cfg.File != "" {

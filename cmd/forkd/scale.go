@@ -149,7 +149,6 @@ func scaleProgress(app *control.App, to control.Scaled, began time.Time) (text s
 	return plural(leaving, "worker") + " to go", leaving == 0, nil
 }
 
-// startFailure says why a new slot has no worker.
 func startFailure(slot *control.Slot) string {
 	text := fmt.Sprintf("slot %d has not come up: %s", slot.Slot, lastReason(slot))
 	if !over(slot.State) {

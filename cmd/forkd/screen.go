@@ -8,7 +8,6 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is what text is drawn for.
 type screen struct {
 	width  int // columns; 0: no limit
 	height int // rows; 0: not a terminal
@@ -57,7 +56,6 @@ func (s screen) warning(lines []string) []string {
 // columnsOf is the width of text in columns of the screen.
 func columnsOf(text string) int { return utf8.RuneCountInString(text) }
 
-// cut shortens text to the width of the screen.
 func (s screen) cut(text string) string {
 	if s.width <= 0 || columnsOf(text) <= s.width {
 		return text

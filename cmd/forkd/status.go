@@ -104,7 +104,6 @@ func printStatus(ctx context.Context, std stdio, name string, asJSON bool) error
 	return failed
 }
 
-// render draws the apps.
 func render(s screen, apps []appStatus, now time.Time) []string {
 	if len(apps) == 0 {
 		return []string{s.cut(nothingRuns)}

@@ -61,7 +61,6 @@ func statusTable(s screen, title string, app *control.App, now time.Time) []stri
 	})...)
 }
 
-// appLines are the lines about the app.
 func appLines(s screen, title string, app *control.App, now time.Time) []string {
 	t, state := &app.Totals, app.State
 	if app.HostDraining && state == control.StateDraining {
@@ -125,7 +124,6 @@ func listenerText(l control.Listener) string {
 	return l.Name + " " + l.Address
 }
 
-// rollText is a roll with its step, in words.
 func rollText(r *control.Roll) string {
 	text := fmt.Sprintf("roll to %d: %s %d/%d", r.To, r.Phase, r.Done, r.Of)
 	if r.Reason != "" {
@@ -134,7 +132,6 @@ func rollText(r *control.Roll) string {
 	return sanitize(text)
 }
 
-// resultText is the result of a roll, in words.
 func resultText(r control.Rolled) string {
 	if r.Fault == control.FaultConfiguration {
 		return "refused: " + r.Error

@@ -58,7 +58,6 @@ func stoppedApps(there control.Survey, name string) (apps []appStatus) {
 	return apps
 }
 
-// leftBy are the workers that a killed master has left.
 func leftBy(at control.Location) (left []control.Leftover) {
 	lock, err := at.OpenLock()
 	if err != nil {
@@ -81,7 +80,6 @@ func leftBy(at control.Location) (left []control.Leftover) {
 	return left
 }
 
-// stoppedLines draws an app that has no master.
 func (s screen) stoppedLines(a *appStatus, now time.Time) []string {
 	text := a.title + ": " + a.stopped
 	if n := len(a.app.Leftovers); n > 0 {
@@ -119,7 +117,6 @@ func othersText(others []control.Location) string {
 	return "you may not see " + strings.Join(parts, "; ") + ": be that user, or root, or in its control.group"
 }
 
-// ownerOf is the user whose app it is.
 func ownerOf(at control.Location) string {
 	info, err := os.Stat(at.Path())
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 )
 
-// column is one column of a table with rows of type T.
 type column[T any] struct {
 	title string
 	align align
@@ -22,12 +21,10 @@ const (
 	right align = true
 )
 
-// textColumn is a column that is aligned to the left.
 func textColumn[T any](title string, cell func(T) string) column[T] {
 	return column[T]{title: title, align: left, cell: cell}
 }
 
-// figureColumn is a column that is aligned to the right.
 func figureColumn[T any](title string, cell func(T) string) column[T] {
 	return column[T]{title: title, align: right, cell: cell}
 }
@@ -38,7 +35,6 @@ func (c column[T]) dropped(drop int) column[T] {
 	return c
 }
 
-// stateColumn is the column of states, in their colours.
 func stateColumn[T any](cell func(T) string) column[T] {
 	return column[T]{title: "STATE", align: left, cell: cell, style: stateStyle}
 }
@@ -100,7 +96,6 @@ func drawTable[T any](s screen, columns []column[T], rows []T, notes func(row T,
 	return lines
 }
 
-// pad fills text up to width.
 func pad(text string, width int, a align) string {
 	if a == right {
 		return fmt.Sprintf("%*s", width, text)

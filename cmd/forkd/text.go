@@ -75,7 +75,6 @@ func figure[T any](n *T, format func(T) string) string {
 	return format(*n)
 }
 
-// number is a number in full.
 func number[T int | int64](n *T) string {
 	return figure(n, func(n T) string { return strconv.FormatInt(int64(n), 10) })
 }
@@ -85,7 +84,6 @@ func count(n *int64) string {
 	return figure(n, func(n int64) string { return short(float64(n), 1) })
 }
 
-// rate is things a second.
 func rate(r *float64) string {
 	return figure(r, func(r float64) string { return short(r, 10) })
 }

@@ -248,7 +248,6 @@ func (m top) press(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// show asks for lines about the selected slot, or closes those that are open.
 func (m top) show(what func(at control.Location, slot int) ([]string, error)) (tea.Model, tea.Cmd) {
 	if m.open != nil {
 		m.open = nil
@@ -287,7 +286,6 @@ func (m top) move(by int) top {
 	return m
 }
 
-// topRow is a row of the table, of an app by its place in the model.
 type topRow struct {
 	app int
 	key topKey

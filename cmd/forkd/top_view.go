@@ -40,7 +40,6 @@ func (m top) draw(s screen) []string {
 	return append(append(lines, body...), s.paint(dim, s.cut(m.footer())))
 }
 
-// summary is the whole host in a line.
 func (m top) summary() string {
 	if m.err != nil {
 		return sanitize(m.err.Error())
@@ -140,7 +139,6 @@ func (m top) appLine(s screen, i int) []string {
 	return lines
 }
 
-// bar is a progress bar of so many columns.
 func bar(done, of, width int) string {
 	full := width
 	if of > 0 {

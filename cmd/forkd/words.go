@@ -108,7 +108,6 @@ func theirFlags() []theirs {
 	}
 }
 
-// find returns the one that has a word.
 func find(all []theirs, word string) (theirs, bool) {
 	i := slices.IndexFunc(all, func(t theirs) bool { return slices.Contains(strings.Fields(t.words), word) })
 	if i < 0 {
@@ -165,7 +164,6 @@ func runHint(word string) string {
 	return ""
 }
 
-// flagError is the error of flags that can't be parsed.
 func flagError(cmd *cobra.Command, err error) error {
 	if before := cmd.Flags().Args(); cmd.HasSubCommands() && len(before) > 0 {
 		return noSuchCommand(cmd, before)

@@ -102,7 +102,6 @@ func (c *count) obey(h *Host, o Order) {
 	}
 }
 
-// place counts one host.
 func (c *count) place(h *Host) {
 	order, ordered := c.m.Orders[h.ID]
 	connections := int64(-1) // not known
@@ -131,7 +130,6 @@ func (c *count) place(h *Host) {
 	}
 }
 
-// leave counts a host that drains to be removed.
 func (c *count) leave(h *Host, connections int64, o Order) {
 	c.orders++
 	overdue := c.now.Sub(o.Since) >= c.DrainTimeout
@@ -161,7 +159,6 @@ func (p Policy) limit(h *Host) int64 {
 	}
 }
 
-// bounded is a number of hosts within the policy's.
 func (p Policy) bounded(hosts int) int { return min(max(hosts, p.MinHosts), p.MaxHosts) }
 
 // asked reports whether hosts that the last out asked for may still come.
@@ -199,5 +196,4 @@ func (c *count) needed(connections int64) int {
 	return int(min(max(hosts, 1), mostHosts))
 }
 
-// mean is the capacity of one host.
 func (c *count) mean() float64 { return float64(c.capacity) / float64(len(c.serving)) }

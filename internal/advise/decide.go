@@ -188,7 +188,6 @@ func (c *count) held(cooldown time.Duration, since ...time.Time) bool {
 	return c.a.Until != nil
 }
 
-// conclude completes the advice.
 func (c *count) conclude(reason string) {
 	a := &c.a
 	a.HostsWanted, a.Coming = c.m.Wanted, c.coming
@@ -216,7 +215,6 @@ func (c *count) conclude(reason string) {
 	a.Reason = strings.Join(notes, "; ")
 }
 
-// figures says what the utilization comes from.
 func (c *count) figures(connections int64) string {
 	return fmt.Sprintf("%s on %s of %d", plural(int(connections), "connection"), plural(len(c.serving), "host"), int64(math.Round(c.mean())))
 }
@@ -247,7 +245,6 @@ func tenths(round func(float64) float64, p float64) string {
 	return strconv.FormatFloat(round(min(p, 1e6)*10)/10, 'f', -1, 64) + "%"
 }
 
-// few are the first names of a list.
 func few(names []string) string {
 	const most = 3
 	if len(names) <= most {

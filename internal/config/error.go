@@ -106,8 +106,7 @@ func (o origin) source() string {
 	}, line[len(open):]))
 }
 
-// maxSource is the most bytes of a line that is shown.
-const maxSource = 400
+const maxSource = 400 // bytes
 
 // printable has one column for each character.
 func printable(line string) string {

@@ -37,7 +37,6 @@ func newField[T any](into *T, read func(value) (T, error)) field {
 	}
 }
 
-// shown is a field with another way to show its value.
 func (f field) shown(show func() string) field { return field{f.set, show} }
 
 func show(setting any) string {

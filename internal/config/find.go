@@ -131,7 +131,6 @@ func readText(file io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// standardInput is the file name for -c -.
 const standardInput = "-"
 
 // cause is a file error without the path, which the message has already.

@@ -10,7 +10,6 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// schema holds the known keys.
 type schema struct {
 	keys   map[string]key
 	names  []string // dotted, those of [[listen]] too, in the contract's order
@@ -49,7 +48,6 @@ func (s schema) in(table string) string {
 	return strings.Join(names, ", ")
 }
 
-// refuse explains a setting that is not in the schema.
 func (s schema) refuse(wrong setting) *Error {
 	name, at := wrong.name, wrong.at
 	table, top := wrong.path[0], len(wrong.path) == 1

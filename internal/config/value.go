@@ -98,7 +98,6 @@ func each[T any](v value, read func(value) (T, error)) ([]T, error) {
 	return all, nil
 }
 
-// name is the name of the app or of a listener.
 func (v value) name() (string, error) {
 	name, err := v.string()
 	if err == nil && !control.ValidName(name) {

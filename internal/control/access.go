@@ -20,14 +20,12 @@ type peer struct {
 	caller string   // see Caller; "" until it has asked for a change
 }
 
-// access says who may ask.
 type access struct {
 	everybody bool
 	owner     int // a uid, beside root
 	group     int // a gid; -1: none
 }
 
-// authorize returns why a peer is refused, or nil.
 func (a access) authorize(p *peer) error {
 	switch {
 	case a.everybody:

@@ -45,7 +45,6 @@ const (
 	agentLinger  = time.Second            // how long one of these may stay
 )
 
-// agentServer answers one connection after the other.
 type agentServer struct {
 	backend Backend
 	figures figures
@@ -89,7 +88,6 @@ func (s *agentServer) hold(c *net.TCPConn) {
 	}()
 }
 
-// agentLine is what HAProxy is told.
 func agentLine(f *Figures) string {
 	t := f.App.Totals
 	switch {

@@ -16,8 +16,7 @@ import (
 // silence is how long a stream may say nothing: three heartbeats.
 const silence = 45 * time.Second
 
-// maxEventLine bounds a line of a stream, in bytes.
-const maxEventLine = 1 << 20
+const maxEventLine = 1 << 20 // bytes
 
 // Events calls f with what has happened since the event that is named ("": with
 // all that is kept) and its id. With follow it goes on until the app has ended,

@@ -126,7 +126,6 @@ func (l *listener) closeLeft() {
 	}
 }
 
-// conn is a client's connection.
 type conn struct {
 	net.Conn
 

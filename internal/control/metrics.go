@@ -12,13 +12,11 @@ import (
 	"github.com/forkd/forkd/internal/openmetrics"
 )
 
-// text is an answer that is no JSON.
 type text struct {
 	kind string // Content-Type
 	data []byte
 }
 
-// metrics answers a scrape.
 func (a *api) metrics(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
 	f, err := a.figures.get(r.Context(), a.backend, a.limits.fresh)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 )
 
-// route is what a path does.
 type route struct {
 	method string // "": any
 	handle handler
@@ -43,7 +42,6 @@ func (a *api) allRoutes() map[string]route {
 	}
 }
 
-// get is the route of a query.
 func get[T any](query func(context.Context) (T, error)) route {
 	return route{method: http.MethodGet, handle: func(_ http.ResponseWriter, r *http.Request, _ []byte) (int, any, error) {
 		answer, err := query(r.Context())

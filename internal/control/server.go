@@ -15,7 +15,6 @@ import (
 	"time"
 )
 
-// limits bound what clients can cost a master.
 type limits struct {
 	read, busyRead, write, finish, heartbeat, fresh time.Duration
 
@@ -189,7 +188,6 @@ func Cut(text string, most int) string {
 	return text
 }
 
-// handle takes all of a request, then calls its route's handler.
 func (a *api) handle(w http.ResponseWriter, r *http.Request) (code int, answer any, err error) {
 	c := r.Context().Value(connKey{}).(*conn)
 	c.handled.Store(true)

@@ -38,7 +38,6 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ []byte) (int, any
 	})
 }
 
-// follows reports whether a request wants a stream.
 func follows(r *http.Request) (bool, error) {
 	values := r.URL.Query()
 	if values.Get("follow") == "" {
@@ -63,7 +62,6 @@ func (a *api) since(r *http.Request) (seen uint64, page EventPage, err error) {
 	return at.seq, page, err
 }
 
-// page is what a stream writes at once.
 type page interface {
 	write(to io.Writer)
 	more() <-chan struct{} // closed when there is another

@@ -177,7 +177,6 @@ func (a *Advisor) save(ctx context.Context, m advise.Memory, advice *advise.Advi
 	return nil
 }
 
-// run runs the leader's script, and notes who leads.
 func (a *Advisor) run(ctx context.Context, what string, more ...any) ([]string, error) {
 	asked := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)

@@ -81,7 +81,6 @@ func RunAgent(ctx context.Context, channel net.Conn, embedded func() (net.Listen
 	return nil
 }
 
-// agentWriter writes lines to the master.
 type agentWriter struct {
 	mu      sync.Mutex
 	channel net.Conn

@@ -102,7 +102,6 @@ func (w *conn) send(ctx context.Context, b heartbeat) (answer, error) {
 	return a, err
 }
 
-// lastEvent is the last that there is.
 func (b *heartbeat) lastEvent() uint64 {
 	last := max(b.acked, b.newest)
 	if n := len(b.events); n > 0 {

@@ -71,7 +71,6 @@ const (
 	clockSlack    = time.Minute
 )
 
-// report is the parsed hash of a host.
 type report struct {
 	Host
 
@@ -120,7 +119,6 @@ func (r *report) fields() []field {
 	}
 }
 
-// fieldNames are the names of the schema and of the fields.
 func fieldNames(withWorkers bool) []string {
 	names := []string{"schema"}
 	for _, f := range new(report).fields() {
@@ -180,7 +178,6 @@ func (r *report) read(values []string) {
 	}
 }
 
-// set parses a value into a field.
 func set(to any, value string) (err error) {
 	switch to := to.(type) {
 	case *string:
@@ -211,7 +208,6 @@ func set(to any, value string) (err error) {
 	return err
 }
 
-// derive computes what follows from the fields.
 func (r *report) derive(now time.Time) {
 	if r.Capacity != nil && *r.Capacity == 0 {
 		r.Capacity = nil // 0 is not known, as in the settings
@@ -255,7 +251,6 @@ func parseWhole[T int | int64](s string) (*T, error) {
 	return new(T(v)), nil
 }
 
-// parseAddresses parses a JSON list of strings.
 func parseAddresses(text string) ([]string, error) {
 	var list []string
 	if len(text) > mostAddress || json.Unmarshal([]byte(text), &list) != nil {

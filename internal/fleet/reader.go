@@ -130,7 +130,6 @@ func (r *Reader) reload(ctx context.Context) {
 	}
 }
 
-// query is one query of a fleet.
 type query struct {
 	client  redis.UniversalClient
 	keys    keys

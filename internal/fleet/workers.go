@@ -110,7 +110,6 @@ func appendColumns(b []byte, slots []control.Slot) []byte {
 	return append(b, text...)
 }
 
-// tenths rounds to one digit after the point.
 func tenths(f float64) float64 { return math.Round(f*10) / 10 }
 
 // parseWorkers parses what appendColumns writes. Unknown columns, of a later forkd,

@@ -198,7 +198,6 @@ func answer(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(encoded(v), '\n')) // a client that does not take it has left
 }
 
-// fail answers with an error: {"error":"one line"}.
 func fail(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
 }

@@ -67,7 +67,6 @@ func standard() limits {
 	}
 }
 
-// server answers requests.
 type server struct {
 	Config
 
@@ -130,7 +129,6 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// handler is everything that is answered.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/fleet", s.fleet)

@@ -50,7 +50,6 @@ type state struct {
 	gone  bool          // the app is not watched any more
 }
 
-// row is what a frame says of a host: its id and JSON.
 type row struct {
 	id   string
 	json []byte
@@ -128,7 +127,6 @@ func (s *state) setRows(before []row) (changed []row, gone []string) {
 	return changed, gone
 }
 
-// sample adds a point to the histories.
 func (s *state) sample(every float64) {
 	t := &s.fleet.Totals
 	s.history = history{
@@ -145,7 +143,6 @@ func (s *state) sample(every float64) {
 	}
 }
 
-// host is the report of a host.
 func (s *state) host(id string) (h *fleet.Host, ok bool) {
 	i, ok := slices.BinarySearchFunc(s.fleet.Hosts, id, func(h fleet.Host, id string) int { return strings.Compare(h.ID, id) })
 	if !ok {

@@ -87,7 +87,6 @@ func (w *watch) run(ctx context.Context) {
 	close(last.newer)
 }
 
-// read reads Redis and publishes what follows from that.
 func (w *watch) read(ctx context.Context, news []seen) {
 	timed, cancel := context.WithTimeout(ctx, w.limits.read)
 	defer cancel()
@@ -120,7 +119,6 @@ func setCapacity(f *fleet.Fleet, limit int64) {
 	f.Totals = fleet.SumUp(f.Hosts)
 }
 
-// reading is what a watch has found.
 type reading struct {
 	fleet  fleet.Fleet
 	advice advise.Advice
@@ -129,7 +127,6 @@ type reading struct {
 	news   []seen
 }
 
-// follow sends the app's events until ctx ends.
 func (w *watch) follow(ctx context.Context, after string, to chan<- seen) {
 	send := func(e seen) error {
 		select {

@@ -56,7 +56,6 @@ func (ws *watches) common(list *appList) common {
 	return common{list.names, ws.config.Token != "", p.MaxUtilization + p.OverTolerance}
 }
 
-// run watches the apps until ctx ends.
 func (ws *watches) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()

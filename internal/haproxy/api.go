@@ -28,7 +28,6 @@ type API struct {
 	Network, Address string // as for [net.Dial]
 }
 
-// ask sends a line and returns all that is answered.
 func (a API) ask(ctx context.Context, line string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -63,7 +62,6 @@ const (
 	Maint = "maint"
 )
 
-// server is a server of a backend.
 type server struct {
 	name    string
 	addr    netip.AddrPort // 0.0.0.0:1 or the like: none was given yet

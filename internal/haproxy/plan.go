@@ -110,7 +110,6 @@ func (c *Change) commands(backend string) string {
 	return line
 }
 
-// done reports whether s is what c wanted.
 func (c *Change) done(s server) bool {
 	return s.addr == c.Address && s.state == c.State && s.weight == c.Weight
 }

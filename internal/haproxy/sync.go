@@ -28,7 +28,6 @@ type Sync struct {
 	quiet map[netip.AddrPort]silence // servers' addresses whose reports are missing
 }
 
-// silence is that of a host.
 type silence struct {
 	since  time.Time // zero: it is heard
 	expect time.Duration

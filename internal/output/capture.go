@@ -87,7 +87,6 @@ const (
 	halfPipe       = 32 << 10 // of 64 KiB, pipe(7)
 )
 
-// A rester rests between two readings.
 type rester struct {
 	reads pace.Bucket
 	rest  time.Duration

@@ -45,7 +45,6 @@ type Source struct {
 // where STREAM is stdout, stderr or the master's level, and - stands for what there is not.
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
-// header is what stands between the time and the text.
 func (s Source) header() []byte {
 	header := []byte{' '}
 	for _, n := range []int{s.Slot, s.Generation, s.PID} {
@@ -75,7 +74,6 @@ func cutRecord(line []byte) (r record, ok bool) {
 	return r, true
 }
 
-// at is the record's time.
 func (r record) at() (time.Time, bool) {
 	at, err := time.Parse(timeFormat, string(r.time))
 	return at, err == nil
@@ -86,7 +84,6 @@ func (r record) ofMaster() bool {
 	return string(r.stream) != Stdout && string(r.stream) != Stderr
 }
 
-// line is the Line that a record is.
 func (r record) line(at time.Time) Line {
 	l := Line{Time: at, Slot: number(r.slot), Generation: number(r.generation), PID: number(r.pid), Stream: string(r.stream), Line: string(r.text)}
 	if r.ofMaster() {

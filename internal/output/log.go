@@ -61,7 +61,6 @@ func (l *Log) KeepIn(files *Files) {
 	l.own = append(l.own, l.writeTo(files))
 }
 
-// writeTo adds a writer of records.
 func (l *Log) writeTo(to io.Writer) *Writer {
 	w := newWriter(to, func(dropped int) []byte {
 		l.mu.Lock()

@@ -59,7 +59,6 @@ func ParseURL(text string) (Endpoint, error) {
 	return e, e.parse(scheme, hosts, path, query)
 }
 
-// parse parses what follows the user and password.
 func (e *Endpoint) parse(scheme, hosts, path, query string) error {
 	db, port := path, "6379"
 	switch scheme {

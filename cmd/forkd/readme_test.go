@@ -35,7 +35,7 @@ func TestReadmeScreens(t *testing.T) {
 	app.Listeners = []control.Listener{{Name: "3000", Address: "tcp6://:3000", Mode: "reuseport", Balance: "hash", Source: "learned"}}
 	app.Roll = &control.Roll{From: 1, To: 2, Phase: "rolling", Done: 2, Of: 3}
 
-	m := shownTop(120, 24)
+	m := shownTop(120)
 	for _, connections := range []int64{5, 4, 2, 8, 2, 6, 3, 2, 2, 2, 2} {
 		app.Totals.Connections = &connections
 		m = m.take(looked{apps: []appStatus{appAt("jobs", jobs), appAt("shop", app)}, at: noon})

@@ -13,9 +13,9 @@ import (
 	"github.com/forkd/forkd/internal/control"
 )
 
-// shownTop is a model that has seen apps, on a screen.
-func shownTop(width, height int, apps ...appStatus) top {
-	m := top{width: width, height: height, detail: func(at control.Location, slot int) ([]string, error) {
+// shownTop is a model that has seen apps, on a screen of 24 rows.
+func shownTop(width int, apps ...appStatus) top {
+	m := top{width: width, height: 24, detail: func(at control.Location, slot int) ([]string, error) {
 		return []string{fmt.Sprint(at.Name, " ", slot)}, nil
 	}}
 	return m.take(looked{apps: apps, at: noon})
@@ -57,7 +57,7 @@ func TestTopFits(t *testing.T) {
 	all := tables()
 	hung := appStatus{at: control.Location{Name: "hung", Dir: "/run/forkd"}, err: errors.New("hung (pid 7) does not answer: no answer within 5s")}
 	for _, width := range []int{40, 80, 200} {
-		m := shownTop(width, 24, appAt("shop", all["rolling"]), hung, appAt("web", all["ailing"]))
+		m := shownTop(width, appAt("shop", all["rolling"]), hung, appAt("web", all["ailing"]))
 		for range 30 {
 			m = m.take(looked{apps: m.apps, at: noon})
 		}
@@ -89,7 +89,7 @@ func TestTopFits(t *testing.T) {
 func TestTopSelectsAndSorts(t *testing.T) {
 	quiet, loud := busy(11, 1, control.StateReady, time.Hour), busy(12, 1, control.StateReady, time.Hour)
 	quiet.Connections, quiet.CPUPercent = new(int64(1)), nil
-	m := shownTop(100, 24, appAt("a", shop(slot(0, quiet), slot(1, loud))), appAt("b", shop(slot(0, busy(21, 1, control.StateReady, time.Hour)))))
+	m := shownTop(100, appAt("a", shop(slot(0, quiet), slot(1, loud))), appAt("b", shop(slot(0, busy(21, 1, control.StateReady, time.Hour)))))
 	order := func(m top) string {
 		var pids []string
 		for _, r := range m.all() {
@@ -151,7 +151,7 @@ func TestSparkline(t *testing.T) {
 
 // Keys that are about a worker take the first where none is selected.
 func TestTopSelectsTheFirst(t *testing.T) {
-	m := typed(t, shownTop(80, 24, appAt("shop", tables()["rolling"])), "enter")
+	m := typed(t, shownTop(80, appAt("shop", tables()["rolling"])), "enter")
 	if got := strings.Join(m.open, ""); got != "shop 0" {
 		t.Errorf("enter shows %q", got)
 	}

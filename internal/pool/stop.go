@@ -94,6 +94,9 @@ func (p *Pool) giveUpAt() time.Time {
 
 func (p *Pool) exit(code int, why string) {
 	p.exited = true
+	if code != 0 {
+		p.failure = why
+	}
 	p.do(AppExited{Code: code, Why: why})
 }
 

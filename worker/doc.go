@@ -12,6 +12,9 @@
 // JSON value of up to 1 MiB. Messages are for news (drop a cache, change the log
 // level), not for state: a worker that starts later, or reads too slowly, misses them.
 //
+// In a roll idle connections move to the next worker: see [Movable] for those of HTTP/1.1,
+// which httpserve and fasthttpserve serve, and [Worker.Handoff] for others.
+//
 // Every connection is in the list of exactly one listener, and in the page's count of
 // open connections, until its socket is closed, hijacked ones too. (Refused ones are
 // not counted, see [Refuse].) A drain waits for these lists, never for a server's own

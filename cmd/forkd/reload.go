@@ -19,9 +19,10 @@ func reloadCommand(std stdio) *cobra.Command {
 		Long: `reload has the app read its configuration again, then replaces every worker by
 a new one, which is ready before its predecessor stops accepting. Connections
 that wait in the kernel are never lost; requests that a worker has accepted are
-finished by programs that do so at their stop signal: those with Go's package,
-node, gunicorn, uvicorn, nginx and others (forkd help presets), not php -S or
-python3 -m http.server. It shows the roll as it goes, and exits 0 when it is
+finished by programs that do so at their stop signal: those with Go's package
+(whose idle connections move to the new workers, unseen by their clients), node,
+gunicorn, uvicorn, nginx and others (forkd help presets), not php -S or python3
+-m http.server. It shows the roll as it goes, and exits 0 when it is
 done, 1 when it was rolled back or when the configuration is no good, which
 changes nothing. The roll goes on if reload is interrupted.`,
 		Example: `  forkd reload shop

@@ -68,9 +68,9 @@ func printErrors(std stdio, first *config.Error, source bool) {
 func newRoot(std stdio) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "forkd",
-		Short: "run a server on every core, and never drop a request",
+		Short: "run a server on every core, and roll it without a break",
 		Long: `forkd runs a server on every core, replaces what crashes, and rolls out new
-versions without dropping a request.
+versions while clients go on: reload --help says what they see of it.
 
   forkd run --listen :8080 -- ./server   run it, one worker per core, on :8080
   forkd status                           see it, from another terminal

@@ -117,9 +117,8 @@ func (e *executor) closeListeners(r *release) {
 // failed reload until the next one, and has the fleet agent follow the configuration
 // that serves.
 func (e *executor) rollEnded(a pool.RollEnded) {
-	serving := e.pool.Serving()
 	for generation, r := range e.releases {
-		if !slices.Contains(serving, generation) {
+		if !e.pool.Serves(generation) {
 			e.closeListeners(r)
 		}
 	}

@@ -83,7 +83,11 @@ func (p *Pool) beginReplacement() {
 
 // begun returns the replacement that has begun; nil: none.
 func (p *Pool) begun() *replacement {
-	if i := slices.IndexFunc(p.replacements, func(r *replacement) bool { return r.begun }); i >= 0 {
+	return p.replacementThat(func(r *replacement) bool { return r.begun })
+}
+
+func (p *Pool) replacementThat(is func(*replacement) bool) *replacement {
+	if i := slices.IndexFunc(p.replacements, is); i >= 0 {
 		return p.replacements[i]
 	}
 	return nil
@@ -176,10 +180,7 @@ func (p *Pool) overtaken(w *Worker, err string) {
 
 // request returns the request to replace a worker; nil: there is none.
 func (p *Pool) request(id ID) *replacement {
-	if i := slices.IndexFunc(p.replacements, func(r *replacement) bool { return r.id == id }); i >= 0 {
-		return p.replacements[i]
-	}
-	return nil
+	return p.replacementThat(func(r *replacement) bool { return r.id == id })
 }
 
 func (p *Pool) answer(r *replacement, err string) {
@@ -193,12 +194,7 @@ func (p *Pool) retireReplaced(r *replacement, s *Slot, w *Worker) {
 	w.abort = r.abort
 	w.replaceAt = time.Time{}
 	p.retire(w, ReasonRecycle, r.why)
-	var draining []*Worker
-	for _, other := range s.Workers {
-		if other.drains() {
-			draining = append(draining, other)
-		}
-	}
+	draining := slices.DeleteFunc(slices.Clone(s.Workers), func(w *Worker) bool { return !w.drains() })
 	for ; len(draining) > maxDraining; draining = draining[1:] {
 		p.kill(draining[0], fmt.Sprintf("more than %d workers of its slot draining", maxDraining))
 	}

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -263,12 +264,7 @@ func (p *Pool) checkBefore(r *roll) {
 		return
 	}
 	r.phase = RollChecking
-	for _, generation := range r.before {
-		if !slices.Contains(r.checks, generation) {
-			r.checks = append(r.checks, generation)
-		}
-	}
-	slices.Sort(r.checks)
+	r.checks = slices.Compact(slices.Sorted(maps.Values(r.before)))
 	for _, generation := range r.checks {
 		p.do(CheckRelease{Generation: generation})
 	}
@@ -288,19 +284,14 @@ func (p *Pool) releaseChecked(generation int, lost string) {
 		return
 	}
 	r.phase = RollReverting
-	for i := range r.before {
-		r.queue = append(r.queue, i)
-	}
-	// Slots without a ready worker come first.
-	slices.SortFunc(r.queue, func(a, b int) int {
-		if ready := p.slots[a].ready(); ready != p.slots[b].ready() {
-			if ready {
-				return 1
-			}
-			return -1
+	late := func(i int) int { // slots without a ready worker come first
+		if p.slots[i].ready() {
+			return 1
 		}
-		return a - b
-	})
+		return 0
+	}
+	r.queue = slices.Sorted(maps.Keys(r.before))
+	slices.SortStableFunc(r.queue, func(a, b int) int { return late(a) - late(b) })
 	r.nextAt = p.now
 }
 

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -116,22 +117,13 @@ func (p *Pool) forget() {
 // by a roll or a rollback, or because a live worker of it is kept when its successor
 // fails (keepServing).
 func (p *Pool) needs(generation int) bool {
-	if generation == p.current || generation == p.fallback.to {
+	if generation == p.fallback.to || p.Serves(generation) {
 		return true
 	}
-	if r := p.roll; r != nil {
-		if generation == r.to || generation == r.from {
-			return true
-		}
-		for _, before := range r.before {
-			if generation == before {
-				return true
-			}
-		}
+	if p.roll != nil && slices.Contains(slices.Collect(maps.Values(p.roll.before)), generation) {
+		return true
 	}
 	return slices.ContainsFunc(p.slots, func(s *Slot) bool {
-		return s.Generation == generation || slices.ContainsFunc(s.Workers, func(w *Worker) bool {
-			return w.ID.Generation == generation
-		})
+		return slices.ContainsFunc(s.Workers, func(w *Worker) bool { return w.ID.Generation == generation })
 	})
 }

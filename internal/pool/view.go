@@ -26,8 +26,7 @@ func (p *Pool) View() View {
 		c := *s
 		c.Workers = slices.Clone(s.Workers)
 		for i, w := range c.Workers {
-			copied := *w
-			c.Workers[i] = &copied
+			c.Workers[i] = new(*w)
 		}
 		v.Slots[i] = c
 	}
@@ -38,12 +37,10 @@ func (p *Pool) View() View {
 func (p *Pool) Summary() View {
 	v := View{Up: p.up, Stopping: p.Stopping() || p.exited, Draining: p.hostDrain, FallsBack: !p.up && (p.fallback.ready || p.fallback.to != 0), Generation: max(1, p.current), Wanted: p.wanted}
 	if p.roll != nil {
-		m := p.rollProgress()
-		v.Roll = &m
+		v.Roll = new(p.rollProgress())
 	}
 	if p.lastRoll.Generation != 0 {
-		last := p.lastRoll
-		v.LastRoll = &last
+		v.LastRoll = new(p.lastRoll)
 	}
 	for _, s := range p.slots {
 		if s.ready() && s.Index < p.wanted {
@@ -93,29 +90,11 @@ func (p *Pool) Preparing(generation int) bool {
 	return p.roll != nil && p.roll.to == generation && p.roll.phase == RollPreparing || generation == p.fallback.to
 }
 
-// Serving returns the generations whose listeners must stay open: those that slots
-// run or may be given, and those of workers that serve.
-func (p *Pool) Serving() []int {
-	var generations []int
-	add := func(g int) {
-		if !slices.Contains(generations, g) {
-			generations = append(generations, g)
-		}
-	}
-	add(p.current)
-	for _, s := range p.slots {
-		add(s.Generation)
-	}
-	p.workers(func(_ *Slot, w *Worker) {
-		if w.State != StateDraining && w.unwanted == "" {
-			add(w.ID.Generation)
-		}
-	})
-	if p.roll != nil {
-		add(p.roll.from)
-		add(p.roll.to)
-	}
-	return generations
+// Serves reports whether a generation's listeners must stay open: slots run it or may be
+// given it, or a worker of it serves.
+func (p *Pool) Serves(generation int) bool {
+	return generation == p.current || p.roll != nil && (generation == p.roll.from || generation == p.roll.to) ||
+		slices.ContainsFunc(p.slots, func(s *Slot) bool { return s.Generation == generation || s.serving(generation) != nil })
 }
 
 // Leaving reports whether the slot is being removed.

@@ -109,7 +109,8 @@ func (e *executor) hold(w *worker, c called, p sockets.Program) bool {
 		w.claim.Store(cl)
 		return true
 	}
-	if mine := e.claimsOf(c.worker); at < 0 && len(mine) >= maxNamed { // the oldest gives way
+	mine := slices.DeleteFunc(slices.Clone(e.claims), func(cl *claim) bool { return cl.worker != c.worker })
+	if at < 0 && len(mine) >= maxNamed { // the oldest gives way
 		e.endClaims(func(cl *claim) bool { return cl == mine[0] })
 	}
 	cl := &claim{worker: c.worker, program: p, at: time.Now(), pid: c.call.PID, fd: c.call.FD, cookie: c.call.Cookie}
@@ -124,16 +125,6 @@ func (e *executor) hold(w *worker, c called, p sockets.Program) bool {
 	}
 	w.claim.Store(cl)
 	return false
-}
-
-// claimsOf returns a worker's claims, the oldest first.
-func (e *executor) claimsOf(id pool.ID) (all []*claim) {
-	for _, cl := range e.claims {
-		if cl.worker == id {
-			all = append(all, cl)
-		}
-	}
-	return all
 }
 
 // heldBy tells a call that waits which claim it waits for now.

@@ -187,13 +187,9 @@ func (e *executor) originOf(o *process.Orphan) *worker {
 	is := func(w *worker) bool {
 		return o.Session == w.process.PID() || slices.ContainsFunc(w.pipes, func(pipe string) bool { return slices.Contains(o.Outputs[:], pipe) })
 	}
-	for _, w := range e.workers {
-		if is(w) {
-			return w
-		}
-	}
-	if i := slices.IndexFunc(e.daemons.past, is); i >= 0 {
-		return e.daemons.past[i]
+	all := slices.Concat(slices.Collect(maps.Values(e.workers)), e.daemons.past)
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return all[i]
 	}
 	return nil
 }
@@ -299,12 +295,7 @@ func (e *executor) listDaemons() (all []control.Leftover) {
 	for _, l := range e.daemons.left {
 		all = append(all, l.show())
 	}
-	var running []*daemon
-	for _, d := range sorted(e.daemons.alive) {
-		if !d.left {
-			running = append(running, d)
-		}
-	}
+	running := slices.DeleteFunc(sorted(e.daemons.alive), func(d *daemon) bool { return d.left })
 	for from, daemons := range byWorker(running) {
 		all = append(all, showDaemons(from, daemons, nil))
 	}

@@ -97,23 +97,23 @@ func (p Program) JoinHolders(kind func(Holder) bool) (theirs []uint64) {
 	if !ok || at.path != "" || !(&HeldError{Holders: holders(at.end)}).Only(kind) || share(p.Socket) != nil {
 		return nil // bind(2) says why
 	}
-	all, _ := listeners(at.end.port)
-	for _, l := range all {
-		if at.end.meets(l.group.endpoint()) {
-			theirs = append(theirs, l.cookie)
-		}
+	for _, l := range at.end.taken() {
+		theirs = append(theirs, l.cookie)
 	}
 	return theirs
+}
+
+// taken are the sockets that listen where the endpoint cannot be bound, as far as they are seen.
+func (e endpoint) taken() []listening {
+	all, _ := listeners(e.port)
+	return filter(all, func(l listening) bool { return e.meets(l.group.endpoint()) })
 }
 
 // holders finds who listens where the endpoint cannot be bound. It reads all of /proc.
 func holders(end endpoint) []Holder {
 	owners := map[uint64]uint32{} // uid by inode
-	all, _ := listeners(end.port)
-	for _, l := range all {
-		if end.meets(l.group.endpoint()) {
-			owners[l.inode] = l.group.uid
-		}
+	for _, l := range end.taken() {
+		owners[l.inode] = l.group.uid
 	}
 	return holdersOf(owners)
 }

@@ -75,12 +75,7 @@ func (s *Set) note(o Other) {
 
 // owns reports whether a socket is or was one of the Set's.
 func (s *Set) owns(id uint64) bool {
-	for _, m := range s.all() {
-		if m.cookie == id {
-			return true
-		}
-	}
-	return s.former[id]
+	return s.former[id] || slices.ContainsFunc(s.all(), func(m *socket) bool { return m.cookie == id })
 }
 
 // Disown remembers sockets, by their cookies (SO_COOKIE), that only workers will have, or

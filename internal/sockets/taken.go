@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -33,12 +34,7 @@ func (t *takers) lives(fits func(taker) bool) bool {
 
 // of reports whether a program of the set has it, or has left its slot to the next.
 func (t *takers) of(set *ListenerSet) bool {
-	for _, left := range t.left {
-		if left == set {
-			return true
-		}
-	}
-	return t.lives(func(one taker) bool { return one.set == set })
+	return slices.Contains(slices.Collect(maps.Values(t.left)), set) || t.lives(func(one taker) bool { return one.set == set })
 }
 
 func in(slot int) func(taker) bool { return func(t taker) bool { return t.slot == slot } }

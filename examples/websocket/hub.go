@@ -208,22 +208,40 @@ const joinTimeout = 5 * time.Second
 func (h *hub) join(ctx context.Context, c *client, name string, last *chat.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
+	if err := h.enter(ctx, c, name, func(r *room) error { return h.welcome(ctx, c, r, last) }); err != nil {
+		return err
+	}
+	c.Room = name
+	return h.plane.enter(ctx, c.Session, name)
+}
+
+// rejoin makes a client that another worker had a member of its room. It is sent the
+// messages that it has not seen.
+func (h *hub) rejoin(ctx context.Context, c *client) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	return h.enter(ctx, c, c.Room, func(r *room) error { return h.follow(ctx, c, r, c.Seen) })
+}
+
+// enter waits for a room, in which the client is if admit returns no error.
+func (h *hub) enter(ctx context.Context, c *client, name string, admit func(*room) error) error {
 	r := h.hold(name)
-	err := h.enter(ctx, c, r, last)
+	var err error
+	select {
+	case <-r.live:
+		err = admit(r)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err != nil {
 		h.release(r, c)
 		return err
 	}
-	c.room, c.Room = r, name
-	return h.plane.enter(ctx, c.Session, name)
+	c.room = r
+	return nil
 }
 
-func (h *hub) enter(ctx context.Context, c *client, r *room, last *chat.ID) error {
-	select {
-	case <-r.live:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+func (h *hub) welcome(ctx context.Context, c *client, r *room, last *chat.ID) error {
 	if last == nil {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -240,7 +258,22 @@ func (h *hub) enter(ctx context.Context, c *client, r *room, last *chat.ID) erro
 		seen = *last
 	}
 	c.send(encode(chat.Event{Type: chat.Joined, Room: r.name, ID: &seen}))
-	for nothing := false; ; {
+	return h.follow(ctx, c, r, seen)
+}
+
+// follow sends a client what it has not seen, until it has all that the members have.
+func (h *hub) follow(ctx context.Context, c *client, r *room, seen chat.ID) error {
+	for looked := (chat.ID{}); ; {
+		// What members were sent was there to be read, or Redis has forgotten the room.
+		h.mu.Lock()
+		last := r.last
+		if !seen.Before(last) || last == looked {
+			h.admit(c, r, seen)
+			h.mu.Unlock()
+			return nil
+		}
+		h.mu.Unlock()
+		looked = last
 		missing, err := h.plane.since(ctx, r.name, seen)
 		if err != nil {
 			return err
@@ -249,16 +282,6 @@ func (h *hub) enter(ctx context.Context, c *client, r *room, last *chat.ID) erro
 			seen = *e.ID
 			c.send(encode(e))
 		}
-		// If this worker has sent others a newer one meanwhile, it is there to be read:
-		// if not even the second time, Redis has forgotten the room.
-		h.mu.Lock()
-		if !seen.Before(r.last) || nothing && len(missing) == 0 {
-			h.admit(c, r, seen)
-			h.mu.Unlock()
-			return nil
-		}
-		nothing = len(missing) == 0
-		h.mu.Unlock()
 	}
 }
 

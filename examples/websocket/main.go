@@ -30,7 +30,7 @@
 //
 // Close codes:
 //
-//	1012  the worker drains, for a roll or a stop: connect again after a random short time
+//	1012  the host stops, or no other worker goes on: connect again after a random short time
 //	1013  full (FORKD's max_connections_per_host), shed to another host, or Redis does not answer:
 //	      connect again after a random longer time
 //	1002, 1003, 1007, 1009  not this protocol, not text, not UTF-8, over 4 KiB
@@ -39,15 +39,17 @@
 //
 // # How it drains and sheds
 //
-// A worker that drains closes its clients with 1012, evenly over -spread, so that they do not
-// all come back in the same moment; with -spread 0 at forkd's pace, drain.shed_per_second.
-// A shed closes those that are connected longest with 1013.
+// A worker that drains for a roll hands its clients over to the next worker, which goes on: the client sees
+// nothing. What can't be handed over, at a stop all, is closed with 1012, evenly over -spread, so that not all
+// come back in the same moment; with -spread 0 at forkd's pace, drain.shed_per_second.
+// A shed closes those that this worker has for longest with 1013.
 //
 // # Why a bare net.Conn
 //
 // gobwas/ws reads frames from the connection itself, never more than a frame. What is known of a connection
-// between two messages is the struct state, of some hundred bytes: it could be moved to another
-// worker. One goroutine reads; another one writes while there is something to write.
+// is the struct state, of some hundred bytes: with what has been read and not handled, and what is not
+// written yet, so that a frame may be half read or half written when the connection moves. Messages that came
+// meanwhile are read from the room's stream. One goroutine reads; another one writes while there is something to write.
 package main
 
 import (
@@ -96,7 +98,7 @@ func run() error {
 	defer plane.close()
 	s := &server{
 		plane: plane, hub: newHub(plane), host: *host, slot: os.Getenv("FORKD_SLOT"), ping: *ping,
-		counted: w.Request,
+		counted: w.Request, handoff: w.Handoff,
 	}
 	if *origins != "" {
 		s.origins = strings.Split(*origins, ",")
@@ -106,31 +108,14 @@ func run() error {
 	go s.hub.run(ctx)
 	w.OnShed(func(n int) {
 		if w.Reason() != "" {
-			s.closeOldest(n, statusServiceRestart, "restart")
+			s.paced.Add(int64(n))
 			return
 		}
 		s.closeOldest(n, statusTryAgainLater, "elsewhere, please")
 	})
+	w.OnHandoff(func(conn net.Conn, state []byte) { s.goOn(ctx, conn, state) })
 	go s.drain(w, *spread)
 	return w.Serve(ln, func(ln net.Listener) error { return s.accept(ctx, ln) })
-}
-
-// drain closes the clients of a draining worker over some time, and then those that
-// still come from the queue.
-func (s *server) drain(w *worker.Worker, spread time.Duration) {
-	<-w.Draining()
-	if spread == 0 {
-		return
-	}
-	const step = 50 * time.Millisecond
-	end := time.Now().Add(min(spread, time.Until(w.Deadline())*8/10))
-	for tick := time.NewTicker(step); ; <-tick.C {
-		left, steps := s.open(), int(time.Until(end)/step)
-		if steps > 0 {
-			left = (left + steps - 1) / steps
-		}
-		s.closeOldest(left, statusServiceRestart, "restart")
-	}
 }
 
 // silent is the log of go-redis: what it says comes with each error.

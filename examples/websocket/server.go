@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,7 +40,9 @@ type server struct {
 	slot    string
 	origins []string
 	ping    time.Duration
-	counted func() bool // counts a message: Worker.Request
+	counted func() bool                  // counts a message: Worker.Request
+	handoff func(net.Conn, []byte) error // Worker.Handoff
+	paced   atomic.Int64                 // how many forkd wants closed during a drain
 
 	mu      sync.Mutex
 	clients list.List // of *client, oldest first
@@ -189,10 +192,26 @@ func (s *server) serve(ctx context.Context, conn net.Conn) {
 	if err := s.welcome(ctx, c, request); err != nil {
 		s.unable(c, err)
 	}
+	s.talk(ctx, c)
+}
+
+// talk serves a client until its connection ends, or another worker has it.
+func (s *server) talk(ctx context.Context, c *client) {
 	code, reason := s.read(ctx, c)
+	for c.isMoving() {
+		if s.handOver(ctx, c) {
+			return
+		}
+		code, reason = s.read(ctx, c)
+	}
+	s.end(c, code, reason)
+}
+
+// end ends a connection, with a close frame unless code is 0.
+func (s *server) end(c *client, code ws.StatusCode, reason string) {
 	if code != 0 && c.close(code, reason) {
 		// It may have sent more already, and see a reset before the close frame if nobody reads it.
-		_, _ = io.Copy(io.Discard, c)
+		_, _ = io.Copy(io.Discard, c.conn)
 	}
 	if c.room != nil {
 		s.hub.release(c.room, c)
@@ -244,6 +263,9 @@ func (s *server) read(ctx context.Context, c *client) (ws.StatusCode, string) {
 		if err == nil {
 			text, err = io.ReadAll(&in)
 		}
+		if err == nil && c.isMoving() {
+			return 0, "" // it is for the next worker
+		}
 		var protocol ws.ProtocolError
 		switch {
 		case errors.As(err, &protocol):
@@ -258,6 +280,7 @@ func (s *server) read(ctx context.Context, c *client) (ws.StatusCode, string) {
 			return ws.StatusUnsupportedData, "text only"
 		}
 		s.handle(ctx, c, text)
+		c.handled()
 	}
 }
 
@@ -273,13 +296,11 @@ func control(c *client, h ws.Header, payload io.Reader) error {
 	case ws.OpPing:
 		c.send(ws.MustCompileFrame(ws.NewPongFrame(data)))
 	case ws.OpClose:
-		if len(data) >= 2 {
-			data = data[:2] // its code, in answer
-		}
-		c.send(ws.MustCompileFrame(ws.NewCloseFrame(data)))
+		c.closeWith(data[:min(len(data), 2)]) // its code, in answer
 		return errClosed
 	default: // a pong: that it has come is enough
 	}
+	c.handledControl(h)
 	return nil
 }
 
@@ -337,12 +358,12 @@ func (s *server) remove(c *client) {
 	s.clients.Remove(c.element)
 }
 
-// closeOldest closes up to n of the clients that came first.
+// closeOldest closes up to n of the clients that came first, and are not moving.
 func (s *server) closeOldest(n int, code ws.StatusCode, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := s.clients.Front(); e != nil && n > 0; e = e.Next() {
-		if e.Value.(*client).close(code, reason) {
+		if c := e.Value.(*client); !c.isMoving() && c.close(code, reason) {
 			n--
 		}
 	}

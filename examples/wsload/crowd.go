@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	crand "crypto/rand"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 // crowd is all users.
 type crowd struct {
 	options
+	token   string // of this crowd: tells its messages from others'
 	seen    figures
 	running sync.WaitGroup // of users' goroutines
 	sayRate atomic.Int64   // messages in 1000 s
@@ -22,7 +24,7 @@ type crowd struct {
 }
 
 func newCrowd(o options) *crowd {
-	c := &crowd{options: o, wanted: o.users}
+	c := &crowd{options: o, token: crand.Text(), wanted: o.users}
 	c.setSay(o.say)
 	return c
 }
@@ -98,7 +100,7 @@ func (c *crowd) sayAll(ctx context.Context) {
 		}
 		for ; due >= 1; due-- {
 			if u := c.someone(); u != nil {
-				u.say("the quick brown fox")
+				u.say()
 			}
 		}
 	}

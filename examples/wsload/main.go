@@ -23,6 +23,8 @@
 //	closed     ended with another close code
 //	back       from the end of a connection to the next welcome: p50, p99, the longest
 //	missed     messages that never came, by their numbers; doubled: that came twice
+//	unheard    messages of users that never came back to them, though a later one of the same
+//	           connection did; repeated: that came back twice, with two numbers
 //	resets     rooms whose numbers began again: Redis has lost them
 //	forgotten  sessions that did not go on
 //

@@ -22,6 +22,8 @@ type figures struct {
 	received  atomic.Int64
 	missed    atomic.Int64
 	doubled   atomic.Int64
+	unheard   atomic.Int64
+	repeated  atomic.Int64
 	resets    atomic.Int64
 	forgotten atomic.Int64
 
@@ -80,6 +82,8 @@ type Report struct {
 	Received  int64          `json:"received"`
 	Missed    int64          `json:"missed"`
 	Doubled   int64          `json:"doubled"`
+	Unheard   int64          `json:"unheard"`
+	Repeated  int64          `json:"repeated"`
 	Resets    int64          `json:"resets"`
 	Forgotten int64          `json:"forgotten"`
 	LastError string         `json:"last_error,omitempty"`
@@ -99,7 +103,7 @@ func (c *crowd) report(since time.Duration) Report {
 		Seconds: since.Seconds(), Opened: f.opened.Load(), Lost: f.ended[lost].Load(), Restarted: f.ended[restarted].Load(),
 		Shed: f.ended[shed].Load(), Refused: f.ended[refused].Load(), Failed: f.ended[failed].Load(), Closed: f.ended[closed].Load(),
 		Left: f.ended[left].Load(), Said: f.said.Load(), Received: f.received.Load(), Missed: f.missed.Load(),
-		Doubled: f.doubled.Load(), Resets: f.resets.Load(), Forgotten: f.forgotten.Load(),
+		Doubled: f.doubled.Load(), Unheard: f.unheard.Load(), Repeated: f.repeated.Load(), Resets: f.resets.Load(), Forgotten: f.forgotten.Load(),
 	}
 	r.Users, r.Open, r.Hosts = c.hosts()
 	f.mu.Lock()
@@ -134,6 +138,8 @@ func (r Report) print(w io.Writer, asJSON, withError bool) error {
 		{"received", r.Received},
 		{"missed", r.Missed},
 		{"doubled", r.Doubled},
+		{"unheard", r.Unheard},
+		{"repeated", r.Repeated},
 		{"resets", r.Resets},
 		{"forgotten", r.Forgotten},
 	} {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,12 +58,15 @@ type user struct {
 	// Of the goroutine of live alone.
 	session string
 	last    *chat.ID // the newest message of the room
+	heard   int      // the newest of its own messages that has come back
 	lostAt  time.Time
 
 	mu      sync.Mutex
 	conn    net.Conn // nil: not connected
 	at      string   // host that welcomed it; "": none
 	leaving bool
+	said    int // its own messages
+	excused int // those up to this one: their connection has ended, with them or without
 }
 
 func (u *user) host() string {
@@ -86,14 +90,39 @@ func (u *user) leave() {
 	}
 }
 
-// say says something, if the user is connected.
-func (u *user) say(text string) {
-	payload, _ := json.Marshal(chat.Request{Say: text})
+// say says something, if the user is connected. Texts are numbered.
+func (u *user) say() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.at != "" && !u.leaving && u.write(ws.NewTextFrame(payload)) == nil {
+	if u.at == "" || u.leaving {
+		return
+	}
+	payload, _ := json.Marshal(chat.Request{Say: u.signature() + strconv.Itoa(u.said+1)})
+	u.said++
+	if u.write(ws.NewTextFrame(payload)) == nil {
 		u.crowd.seen.said.Add(1)
 	}
+}
+
+// signature begins the user's texts.
+func (u *user) signature() string { return u.crowd.token + " " + strconv.Itoa(u.number) + " " }
+
+// hearOwn follows a message of the room: the user's own come back in order.
+func (u *user) hearOwn(text string) {
+	number, own := strings.CutPrefix(text, u.signature())
+	n, err := strconv.Atoi(number)
+	if !own || err != nil {
+		return
+	}
+	u.mu.Lock()
+	excused := u.excused
+	u.mu.Unlock()
+	if n <= u.heard {
+		u.crowd.seen.repeated.Add(1)
+		return
+	}
+	u.crowd.seen.unheard.Add(int64(max(0, n-1-max(u.heard, excused))))
+	u.heard = n
 }
 
 // write writes a frame. The caller holds the lock.
@@ -303,7 +332,7 @@ func (u *user) hear(payload []byte) {
 			seen.back(time.Since(u.lostAt))
 		}
 		u.mu.Lock()
-		u.at = cmp.Or(e.Host, "?")
+		u.at, u.excused = cmp.Or(e.Host, "?"), u.said
 		u.mu.Unlock()
 	case chat.Joined:
 		if u.last == nil {
@@ -314,6 +343,7 @@ func (u *user) hear(payload []byte) {
 			seen.numbered(*u.last, *e.ID)
 			if u.last.Before(*e.ID) {
 				u.last = e.ID
+				u.hearOwn(e.Text)
 			}
 		}
 	case chat.Failed:

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -295,5 +296,25 @@ func TestHistogram(t *testing.T) {
 	h.record(10 * time.Hour)
 	if got := h.quantile(1); got > 10*time.Hour || h.longest != 10*time.Hour {
 		t.Errorf("the longest is %v, %v", got, h.longest)
+	}
+}
+
+// A user's own messages come back once and in order, but for those whose connection has ended.
+func TestOwnMessages(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(options{})
+	u, other := &user{crowd: c, number: 1}, &user{crowd: c, number: 11}
+	hear := func(numbers ...int) {
+		for _, n := range numbers {
+			u.hearOwn(u.signature() + strconv.Itoa(n))
+			u.hearOwn(other.signature() + "99")
+		}
+	}
+	hear(1, 2, 4, 7) // without 3, 5, 6
+	u.excused = 10
+	hear(9, 12) // without 11
+	hear(12, 13, 9)
+	if unheard, repeated := c.seen.unheard.Load(), c.seen.repeated.Load(); unheard != 4 || repeated != 2 {
+		t.Errorf("%d unheard, %d repeated", unheard, repeated)
 	}
 }

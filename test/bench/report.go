@@ -102,6 +102,9 @@ Written by ` + "`make bench`" + `; what you change here is lost. Client, forkd a
 Absolute figures move from machine to machine and from run to run; the failures, the ratios and the bounds are the
 point. The client is the benchmark's own: it never sends a request twice, does not look at an idle connection before it
 writes to it, and sorts every failure. [a .. b] are the quartiles around a median.
+
+[peers.md](peers.md) has forkd beside nginx, pm2, gunicorn and other masters in one run: throughput, failures over reloads and
+SIGKILLs, a broken deploy, with plots.
 `
 
 // writeDocument writes a whole run to file.

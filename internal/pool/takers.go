@@ -1,5 +1,7 @@
 package pool
 
+import "slices"
+
 // Takers are the ready workers which may take a draining worker's connections: its
 // slot's next worker, or those of other slots if the slot leaves. There are none when
 // the app stops.
@@ -8,8 +10,11 @@ func (p *Pool) Takers(id ID) (takers []ID) {
 		return nil
 	}
 	ready := func(s *Slot) {
-		if w := s.serving(0); w != nil && w.State == StateReady && w.ID != id {
-			takers = append(takers, w.ID)
+		for _, w := range slices.Backward(s.Workers) {
+			if w.State == StateReady && w.serves() && w.ID != id {
+				takers = append(takers, w.ID)
+				return
+			}
 		}
 	}
 	if s := p.slots[id.Slot]; !s.leaving.asked {

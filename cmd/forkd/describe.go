@@ -57,14 +57,15 @@ const allSlots = -1
 
 func describe(ctx context.Context, std stdio, client *control.Client, slot int, asJSON bool) error {
 	name := client.At().Name
+	var h state.History
+	if !client.Foreign() {
+		h, _ = keptOf(std, name) // before the master is asked, which then knows what is newer; none: then that is all
+	}
 	d, err := client.Describe(ctx)
 	if err != nil {
 		return err
 	}
-	if !client.Foreign() {
-		h, _ := keptOf(std, name) // none: then this is all
-		addEarlier(&d, h, d.StartedAt)
-	}
+	addEarlier(&d, h)
 	if slot != allSlots {
 		if err := keepSlot(&d, slot); err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -52,16 +52,19 @@ func earlier(h state.History, boot string, most uint) (events []control.Event) {
 	return events[max(0, len(events)-int(min(most, 1<<30))):]
 }
 
-// addEarlier puts the kept exits and rolls before a time in front of a description's own.
-func addEarlier(d *control.Description, h state.History, before time.Time) {
+// addEarlier puts the kept exits and rolls that a description does not have in front of its
+// own. Times tell nothing: a clock may have been set meanwhile.
+func addEarlier(d *control.Description, h state.History) {
 	var exits []control.Exit
 	var rolls []control.RollRecord
 	for _, r := range h.Records {
-		switch {
-		case r.Exit != nil && r.Exit.At.Before(before):
-			exits = append(exits, *r.Exit)
-		case r.Roll != nil && r.Roll.EndedAt.Before(before):
-			rolls = append(rolls, *r.Roll)
+		if e := r.Exit; e != nil && !slices.ContainsFunc(d.History, func(has control.Exit) bool { return has.PID == e.PID && has.At.Equal(e.At) }) {
+			exits = append(exits, *e)
+		}
+		if roll := r.Roll; roll != nil && !slices.ContainsFunc(d.Rolls, func(has control.RollRecord) bool {
+			return has.Generation == roll.Generation && has.EndedAt.Equal(roll.EndedAt)
+		}) {
+			rolls = append(rolls, *roll)
 		}
 	}
 	d.History, d.Rolls = append(exits, d.History...), append(rolls, d.Rolls...)
@@ -70,7 +73,7 @@ func addEarlier(d *control.Description, h state.History, before time.Time) {
 // stoppedDescription is of an app that does not run: what was kept of it.
 func stoppedDescription(app string, h state.History) control.Description {
 	d := control.Description{App: control.App{Schema: control.StatusSchema, App: app, State: stoppedState}}
-	addEarlier(&d, h, time.Now())
+	addEarlier(&d, h)
 	return d
 }
 

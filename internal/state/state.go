@@ -34,7 +34,7 @@ const (
 	// the last lines of a worker that has just ended have come.
 	gatherTime = 200 * time.Millisecond
 
-	openTimeout = 3 * time.Second // flock's included
+	openTimeout = 10 * time.Second // flock's included
 )
 
 // Record is a line of the history: one of the three is set.

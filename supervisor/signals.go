@@ -47,7 +47,7 @@ func (l *loop) signal(sig os.Signal) {
 		case now:
 			l.log.Warn("stopping at once", "by", name)
 		case l.executor.hasTerminal():
-			l.log.Info("stopping: workers finish what they have; once more stops at once", "by", name)
+			l.log.Info("stopping", "by", name, "why", "workers finish; once more stops at once")
 		default:
 			l.log.Info("stopping", "by", name)
 		}

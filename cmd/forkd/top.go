@@ -43,10 +43,10 @@ func topCommand(std stdio) *cobra.Command {
 					apps, _, err := glance(cmd.Context(), name)
 					return apps, err
 				},
-				detail: func(at control.Location, slot int) ([]string, error) {
-					return describeSlot(cmd.Context(), at, slot)
+				detail: func(at control.Location, slot, width int) ([]string, error) {
+					return describeSlot(cmd.Context(), at, slot, width)
 				},
-				logs: func(at control.Location, slot int) ([]string, error) {
+				logs: func(at control.Location, slot, _ int) ([]string, error) {
 					return logsOfSlot(cmd.Context(), at, slot)
 				},
 			}
@@ -67,13 +67,13 @@ const (
 )
 
 // describeSlot is `forkd describe APP SLOT` in lines.
-func describeSlot(ctx context.Context, at control.Location, slot int) (lines []string, err error) {
+func describeSlot(ctx context.Context, at control.Location, slot, width int) (lines []string, err error) {
 	err = connected(at, func(client *control.Client) error {
 		d, err := client.Describe(ctx)
 		if err == nil {
 			err = keepSlot(&d, slot)
 		}
-		lines = description(screen{}, at.Name, &d, slot, time.Now())
+		lines = description(screen{width: width}, at.Name, &d, slot, time.Now())
 		return err
 	})
 	return lines, err
@@ -95,8 +95,8 @@ func logsOfSlot(ctx context.Context, at control.Location, slot int) (lines []str
 // top is the model of bubbletea: what is known, and what is shown of it.
 type top struct {
 	look   func() ([]appStatus, error)
-	detail func(at control.Location, slot int) ([]string, error)
-	logs   func(at control.Location, slot int) ([]string, error)
+	detail func(at control.Location, slot, width int) ([]string, error)
+	logs   func(at control.Location, slot, width int) ([]string, error)
 
 	width, height int
 	color         bool
@@ -176,9 +176,12 @@ func (m top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case lookAgain:
 		return m, m.ask()
 	case described:
-		m.open, m.scroll = msg.lines, 0
 		if msg.err != nil {
-			m.open = []string{msg.err.Error()}
+			msg.lines = []string{msg.err.Error()}
+		}
+		m.open, m.scroll = nil, 0
+		for _, line := range msg.lines {
+			m.open = append(m.open, screen{width: m.width}.wrapIndent("", "    ", sanitize(line))...)
 		}
 	case tea.KeyPressMsg:
 		return m.press(msg)
@@ -248,7 +251,7 @@ func (m top) press(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-func (m top) show(what func(at control.Location, slot int) ([]string, error)) (tea.Model, tea.Cmd) {
+func (m top) show(what func(at control.Location, slot, width int) ([]string, error)) (tea.Model, tea.Cmd) {
 	if m.open != nil {
 		m.open = nil
 		return m, nil
@@ -258,7 +261,7 @@ func (m top) show(what func(at control.Location, slot int) ([]string, error)) (t
 		if r.key == m.selected && r.key.slot >= 0 {
 			at, slot := m.apps[r.app].at, r.key.slot
 			return m, func() tea.Msg {
-				lines, err := what(at, slot)
+				lines, err := what(at, slot, m.width)
 				if len(lines) == 0 {
 					lines = []string{"nothing"}
 				}

@@ -15,7 +15,7 @@ import (
 
 // shownTop is a model that has seen apps, on a screen of 24 rows.
 func shownTop(width int, apps ...appStatus) top {
-	m := top{width: width, height: 24, detail: func(at control.Location, slot int) ([]string, error) {
+	m := top{width: width, height: 24, detail: func(at control.Location, slot, _ int) ([]string, error) {
 		return []string{fmt.Sprint(at.Name, " ", slot)}, nil
 	}}
 	return m.take(looked{apps: apps, at: noon})
@@ -121,7 +121,14 @@ func TestTopSelectsAndSorts(t *testing.T) {
 	if m = typed(t, m, "enter"); m.open != nil {
 		t.Error("still open")
 	}
-	m.logs = func(at control.Location, slot int) ([]string, error) { return nil, errors.New("gone") }
+	long := strings.TrimSpace(strings.Repeat("word ", 40)) // a line is read to its end
+	m.logs = func(_ control.Location, _, _ int) ([]string, error) { return []string{long}, nil }
+	m = typed(t, m, "l")
+	if got := strings.Join(strings.Fields(strings.Join(m.open, " ")), " "); got != long || columnsOf(m.open[0]) > m.width {
+		t.Errorf("logs %q", m.open)
+	}
+	m = typed(t, m, "esc")
+	m.logs = func(_ control.Location, _, _ int) ([]string, error) { return nil, errors.New("gone") }
 	if m = typed(t, m, "l"); len(m.open) != 1 || m.open[0] != "gone" {
 		t.Errorf("logs %q", m.open)
 	}

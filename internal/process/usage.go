@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	gopsutil "github.com/shirou/gopsutil/v3/process"
-
 	"github.com/forkd/forkd/internal/procfs"
 )
 
@@ -46,14 +44,13 @@ func Sample(leaders []int) map[int]Figures {
 		alive := false
 		for _, pid := range pids {
 			stat, err := procfs.ReadStat(pid)
-			memory, noMemory := (&gopsutil.Process{Pid: int32(pid)}).MemoryInfo()
-			if err != nil || noMemory != nil {
+			if err != nil {
 				continue // it has ended
 			}
 			if pid == leader {
 				alive, f.Stopped = true, stat.State == 'T'
 			}
-			f.RSS += memory.RSS
+			f.RSS += stat.RSS
 			f.CPU += float64(stat.CPU) / procfs.ClockTicks
 		}
 		if alive {

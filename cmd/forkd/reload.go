@@ -46,6 +46,12 @@ changes nothing. The roll goes on if reload is interrupted.`,
 	return cmd
 }
 
+// How often it is looked how far a roll is: a status costs what is to be left to the clients.
+const (
+	firstLook = 250 * time.Millisecond
+	lastLook  = 2 * time.Second
+)
+
 func reload(ctx context.Context, std stdio, client *control.Client, r control.Reload) error {
 	name := client.At().Name
 	if !r.Wait {
@@ -72,10 +78,8 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		rolled, err = client.Reload(ctx, r)
 		ended <- err
 	}()
-	poll := time.NewTicker(250 * time.Millisecond)
-	defer poll.Stop()
 	shown := ""
-	for {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		select {
 		case err := <-ended:
 			switch {
@@ -95,7 +99,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 			}
 			fmt.Fprintf(std.out, "%s: generation %d serves, after %.1fs\n", name, rolled.Generation, time.Since(began).Seconds())
 			return awaitScale(ctx, std, client, before.Totals.Wanted)
-		case <-poll.C:
+		case <-time.After(pause):
 		}
 		app, err := client.Status(ctx)
 		if is[*control.NoAnswerError](err) {

@@ -1,10 +1,14 @@
 package worker
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // arrivals are connections that wait for Accept without having come from the socket:
@@ -16,6 +20,39 @@ type arrivals struct {
 	more  sync.Cond // there are some, or ended
 	conns []net.Conn
 	ended bool
+}
+
+// await lists a connection that is idle, and has Accept return it when its next request
+// begins: until then the server's timeouts of a first request do not hold, but l.idle does.
+func (l *listener) await(c *conn, nc net.Conn) {
+	if l.idle > 0 {
+		_ = c.raw.SetReadDeadline(time.Now().Add(l.idle))
+	}
+	l.add(c)
+	go func() {
+		err := c.awaitData()
+		if p := c.load(); errors.Is(err, os.ErrDeadlineExceeded) && p != moving && p != closing {
+			nc.Close()
+			return
+		}
+		if err == nil && l.idle > 0 {
+			_ = c.raw.SetReadDeadline(time.Time{})
+		}
+		l.arrive(nc) // the server ends what is to move or to be closed
+	}()
+}
+
+// awaitData waits until a read would not block. The error may be os.ErrDeadlineExceeded.
+func (c *conn) awaitData() error {
+	rc, err := c.socket()
+	if err != nil {
+		return err
+	}
+	return rc.Read(func(fd uintptr) bool {
+		var first [1]byte
+		_, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN
+	})
 }
 
 // arrive has Accept return a connection, which is in the list.

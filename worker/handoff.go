@@ -39,10 +39,11 @@ var (
 // Movable says that the connections of ln carry requests of HTTP/1.1 and nothing around
 // them, and that Body is called, so that idle ones may be handed to another worker. Serve
 // packages call it before the first Accept. It has no effect unless the master passed
-// the socket.
-func Movable(ln net.Listener) {
+// the socket. A connection that another worker has handed over is closed if its next
+// request does not begin within idle; 0 or less: it stays.
+func Movable(ln net.Listener, idle time.Duration) {
 	if l, ok := ln.(*listener); ok && l.name != "" && Plain(l) {
-		l.movable = true
+		l.movable, l.idle = true, idle
 	}
 }
 
@@ -236,10 +237,7 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 	c, nc := wrap(raw)
 	c.raw, c.accepted, c.moved = raw, time.Now(), true
 	c.served.Store(true)
-	serve = func() {
-		l.add(c)
-		l.arrive(nc)
-	}
+	serve = func() { l.await(c, nc) }
 	if t.Own {
 		state := bytes.Clone(t.State)
 		serve = func() {
@@ -316,10 +314,8 @@ func (c *conn) putBack() {
 	again, nc := wrap(c.raw)
 	again.raw, again.accepted, again.stays = c.raw, c.accepted, true
 	again.served.Store(true)
-	l := c.listener
-	l.add(again)
-	l.remove(c)
-	l.arrive(nc)
+	c.listener.await(again, nc)
+	c.listener.remove(c)
 }
 
 // leaves reports whether the connection is to be handed over now, as nothing of another

@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
 	"github.com/forkd/forkd/ipc"
 	"github.com/forkd/forkd/worker"
+	"github.com/forkd/forkd/worker/fasthttpserve"
 	"github.com/forkd/forkd/worker/httpserve"
 )
 
@@ -189,6 +191,57 @@ func TestLongResponseThenMoves(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// A connection that has moved is idle, as it was: the server's timeout of a first request
+// counts from that one on, and an idle one is closed in time.
+func TestTimeoutsOfMovedConnections(t *testing.T) {
+	serve := func(first, idle time.Duration) map[string]func(w *worker.Worker, ln net.Listener) error {
+		return map[string]func(w *worker.Worker, ln net.Listener) error{
+			"net/http": func(w *worker.Worker, ln net.Listener) error {
+				return httpserve.Serve(w, &http.Server{
+					Handler: http.HandlerFunc(app), ReadHeaderTimeout: first, IdleTimeout: idle,
+				}, ln)
+			},
+			"fasthttp": func(w *worker.Worker, ln net.Listener) error {
+				return fasthttpserve.Serve(w, &fasthttp.Server{
+					Handler: func(*fasthttp.RequestCtx) {}, ReadTimeout: first, IdleTimeout: idle,
+				}, ln)
+			},
+		}
+	}
+	for name, serve := range serve(2*time.Second, enough) {
+		t.Run(name+"/first request", func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, serve)
+			c, in := dial(t, s.addr)
+			send(t, c, get)
+			response(t, in)
+			s.ended(s.roll())
+			late, lateIn := dial(t, s.addr)
+			send(t, late, get[:10])
+			_, err := io.Copy(io.Discard, lateIn)
+			check(t, err) // the timeout of its first request has passed
+			send(t, c, get)
+			if response(t, in) || s.now.Counters().MovedIn != 1 {
+				t.Errorf("it has not moved: %+v", s.now.Counters())
+			}
+		})
+	}
+	for name, serve := range serve(enough, 2*time.Second) {
+		t.Run(name+"/idle", func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, serve)
+			c, in := dial(t, s.addr)
+			send(t, c, get)
+			response(t, in)
+			s.ended(s.roll())
+			if n, err := in.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Errorf("read %d, %v", n, err)
+			}
+			waitFor(t, "the count", func() bool { return s.now.Counters().Open == 0 })
+		})
+	}
+}
 
 // Clients that reset while their connections move leave nothing behind.
 func TestClientsThatReset(t *testing.T) {

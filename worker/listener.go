@@ -34,6 +34,7 @@ type listener struct {
 
 	name     string        // of the socket that the master passed; "": none
 	movable  bool          // see Movable
+	idle     time.Duration // see Movable
 	arrivals arrivals      // connections that another worker has handed over
 	accepted chan struct{} // closed when Accept takes nothing from the socket any more
 

@@ -6,6 +6,7 @@
 package fasthttpserve
 
 import (
+	"cmp"
 	"net"
 
 	"github.com/valyala/fasthttp"
@@ -30,7 +31,7 @@ func Serve(w *worker.Worker, srv *fasthttp.Server, ln net.Listener) error {
 		srv.Handler = handler(w, srv.Handler)
 		srv.ConnState = connState(srv.ConnState)
 	})
-	return serve.Serve(w, srv, srv.TLSConfig, ln)
+	return serve.Serve(w, srv, srv.TLSConfig, cmp.Or(srv.IdleTimeout, srv.ReadTimeout), ln)
 }
 
 // handler counts requests and closes connections by their response in a drain or a

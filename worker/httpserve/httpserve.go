@@ -6,6 +6,7 @@
 package httpserve
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -34,7 +35,7 @@ func Serve(w *worker.Worker, srv *http.Server, ln net.Listener) error {
 		srv.ConnState = connState(srv.ConnState)
 		srv.ConnContext = connContext(srv.ConnContext)
 	})
-	return serve.Serve(w, srv, srv.TLSConfig, ln)
+	return serve.Serve(w, srv, srv.TLSConfig, cmp.Or(srv.IdleTimeout, srv.ReadTimeout), ln)
 }
 
 // handler counts requests and closes connections by their response in a drain or a

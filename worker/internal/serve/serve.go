@@ -6,6 +6,7 @@ package serve
 import (
 	"crypto/tls"
 	"net"
+	"time"
 
 	"github.com/forkd/forkd/worker"
 )
@@ -17,8 +18,9 @@ type Server interface {
 }
 
 // Serve serves srv on ln: with TLS if its config has certificates and ln does not make
-// TLS connections already.
-func Serve(w *worker.Worker, srv Server, config *tls.Config, ln net.Listener) error {
+// TLS connections already. idle is how long a connection may wait for its next request;
+// 0 or less: for ever.
+func Serve(w *worker.Worker, srv Server, config *tls.Config, idle time.Duration, ln net.Listener) error {
 	worker.AwaitData(ln)
 	encrypt := worker.Plain(ln) && config != nil &&
 		(len(config.Certificates) > 0 || config.GetCertificate != nil || config.GetConfigForClient != nil)
@@ -28,7 +30,7 @@ func Serve(w *worker.Worker, srv Server, config *tls.Config, ln net.Listener) er
 		config = nil
 	}
 	if !encrypt {
-		worker.Movable(ln)
+		worker.Movable(ln, idle)
 	}
 	return w.Serve(ln, func(ln net.Listener) error {
 		worker.Refuse(ln, func(c net.Conn) { refuse(c, config) })

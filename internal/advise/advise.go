@@ -27,7 +27,6 @@ type Host struct {
 	Capacity    *int64 // nil: not known
 	Stale       bool   // its figures are old: it takes no part
 	Vanished    bool   // it is not there any more
-	Control     bool   // it obeys commands from Redis
 }
 
 // The values of Advice.Direction.

@@ -215,7 +215,7 @@ func (w *world) report() []advise.Host {
 	reports, counts, capacity := make([]advise.Host, 0, len(w.hosts)), make([]int64, len(w.hosts)), new(int64(w.limit))
 	for i, h := range w.hosts {
 		counts[i] = int64(h.connections)
-		r := advise.Host{ID: h.id, Boot: "b", State: h.state, Control: true, Connections: &counts[i], Capacity: capacity}
+		r := advise.Host{ID: h.id, Boot: "b", State: h.state, Connections: &counts[i], Capacity: capacity}
 		switch {
 		case h.state == "":
 			continue // it does not run forkd yet

@@ -31,7 +31,7 @@ func HostsOf(f Fleet) []advise.Host {
 	hosts := make([]advise.Host, len(f.Hosts))
 	for i := range f.Hosts {
 		h := &f.Hosts[i]
-		hosts[i] = advise.Host{ID: h.ID, Boot: h.Boot, State: h.State, Stale: h.Stale, Vanished: h.Vanished, Control: h.Obeys()}
+		hosts[i] = advise.Host{ID: h.ID, Boot: h.Boot, State: h.State, Stale: h.Stale, Vanished: h.Vanished}
 		if h.Problem == "" && h.Twin == "" {
 			hosts[i].Connections, hosts[i].Capacity = h.Connections, h.Capacity
 		}

@@ -374,7 +374,7 @@ func TestHostsOf(t *testing.T) {
 	}}
 	got := fleet.HostsOf(f)
 	want := []advise.Host{
-		{ID: "a", State: "ready", Boot: "b", Connections: n, Capacity: n, Stale: true, Vanished: true, Control: true},
+		{ID: "a", State: "ready", Boot: "b", Connections: n, Capacity: n, Stale: true, Vanished: true},
 		{ID: "b", State: "ready"},
 		{ID: "c", State: "ready"},
 	}

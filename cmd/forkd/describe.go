@@ -37,7 +37,8 @@ its rolls, and how its workers ended, with the last that they printed.`,
 				return describe(cmd.Context(), std, client, slot, asJSON)
 			})
 			return withoutMaster(std, err, func(h state.History) error {
-				d := stoppedDescription(args[0], h)
+				d := control.Description{App: control.App{Schema: control.StatusSchema, App: args[0], State: stoppedState}}
+				addEarlier(&d, h)
 				if slot != allSlots {
 					d.History = slices.DeleteFunc(d.History, func(e control.Exit) bool { return e.Slot != slot })
 				}

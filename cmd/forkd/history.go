@@ -70,13 +70,6 @@ func addEarlier(d *control.Description, h state.History) {
 	d.History, d.Rolls = append(exits, d.History...), append(rolls, d.Rolls...)
 }
 
-// stoppedDescription is of an app that does not run: what was kept of it.
-func stoppedDescription(app string, h state.History) control.Description {
-	d := control.Description{App: control.App{Schema: control.StatusSchema, App: app, State: stoppedState}}
-	addEarlier(&d, h)
-	return d
-}
-
 const stoppedState = "stopped"
 
 // lastWords says how an app that does not run ended, as far as is known.

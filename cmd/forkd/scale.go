@@ -140,19 +140,15 @@ func scaleProgress(app *control.App, to control.Scaled, began time.Time) (text s
 		case slot.State == control.StateReady:
 			ready++
 		case vacant(slot.State), slot.LastExit != nil && slot.LastExit.At.After(began):
-			return "", false, errors.New(startFailure(slot))
+			text = fmt.Sprintf("slot %d has not come up: %s", slot.Slot, lastReason(slot))
+			if !over(slot.State) {
+				text += "; forkd goes on trying"
+			}
+			return "", false, errors.New(text)
 		}
 	}
 	if added := to.To - to.From; added > 0 {
 		return fmt.Sprintf("%d of %d ready", ready, added), ready == added, nil
 	}
 	return plural(leaving, "worker") + " to go", leaving == 0, nil
-}
-
-func startFailure(slot *control.Slot) string {
-	text := fmt.Sprintf("slot %d has not come up: %s", slot.Slot, lastReason(slot))
-	if !over(slot.State) {
-		text += "; forkd goes on trying"
-	}
-	return text
 }

@@ -25,7 +25,12 @@ func statusColumns(now time.Time, queue bool) []column[statusRow] {
 		figureColumn("PID", func(r statusRow) string { return known(r.worker.PID) }),
 		figureColumn("GEN", func(r statusRow) string { return known(r.worker.Generation) }).dropped(5),
 		stateColumn(func(r statusRow) string { return stateOf(&r.worker) }),
-		figureColumn("UPTIME", func(r statusRow) string { return since(r.worker.StartedAt, now) }).dropped(6),
+		figureColumn("UPTIME", func(r statusRow) string {
+			if r.worker.StartedAt.IsZero() {
+				return unknown
+			}
+			return age(now.Sub(r.worker.StartedAt))
+		}).dropped(6),
 		figureColumn("↺", func(r statusRow) string { return number(r.restarts) }).dropped(4),
 		figureColumn("CONNS", func(r statusRow) string { return count(r.worker.Connections) }),
 		figureColumn("REQ/S", func(r statusRow) string { return rate(r.worker.RequestsPerSecond) }).dropped(2),

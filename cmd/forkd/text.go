@@ -51,14 +51,6 @@ func until(d time.Duration) string {
 	return "in " + brief(d)
 }
 
-// since is the age of what began at a time, unknown at the zero time.
-func since(at, now time.Time) string {
-	if at.IsZero() {
-		return unknown
-	}
-	return age(now.Sub(at))
-}
-
 // known is a number in full, unknown for 0.
 func known(n int) string {
 	if n == 0 {

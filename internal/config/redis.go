@@ -20,7 +20,14 @@ func (d *draft) finishRedis() {
 	if r.Control && r.URL == redisconfig.Embedded {
 		d.report(d.origins["redis.control"], errors.New("is not to be had with the embedded Redis: every user of this machine could send commands there"))
 	}
-	bad, ok := errors.AsType[*redisconfig.BadSetting](checkRedis(*r))
+	checked := *r
+	if r.URL == "" && r.HostID == "" {
+		checked.HostID = "localhost" // nobody needs one
+	}
+	if r.URL == "" || r.URL == redisconfig.Embedded {
+		checked.URL = "rediss://localhost" // all other settings are valid with it
+	}
+	bad, ok := errors.AsType[*redisconfig.BadSetting](checked.Check())
 	if !ok {
 		return
 	}
@@ -30,18 +37,6 @@ func (d *draft) finishRedis() {
 		at.label = key
 	}
 	d.report(at, errors.New(bad.Text))
-}
-
-// checkRedis checks the settings without connecting. Without a URL to connect to, it
-// checks the others.
-func checkRedis(r redisconfig.Settings) error {
-	if r.URL == "" && r.HostID == "" {
-		r.HostID = "localhost" // nobody needs one
-	}
-	if r.URL == "" || r.URL == redisconfig.Embedded {
-		r.URL = "rediss://localhost" // all other settings are valid with it
-	}
-	return r.Check()
 }
 
 // LoadRedis reads only [redis] of an app's file: the app's command and user need not

@@ -209,13 +209,6 @@ func shutTo(dir string, group int) (bool, error) {
 	return err != nil || n == 0, nil
 }
 
-// removeDirs removes directories, the innermost first. Those that are not empty stay.
-func removeDirs(dirs []string) {
-	for _, dir := range slices.Backward(dirs) {
-		_ = syscall.Rmdir(dir) // os.Remove would take a file too
-	}
-}
-
 // checkPrivate says why a directory in /tmp is not safe to use. Its name ends in its owner.
 func checkPrivate(dir string) error {
 	info, err := os.Lstat(dir)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -342,7 +343,9 @@ func (d *RuntimeDir) Remove() {
 		_ = os.Remove(d.at(pidName))
 		_ = os.Remove(d.at(lockName)) // while it is locked: see leadsTo
 	}
-	removeDirs(append(d.made, d.Dir))
+	for _, dir := range slices.Backward(append(d.made, d.Dir)) { // those that are not empty stay
+		_ = syscall.Rmdir(dir) // os.Remove would take a file too
+	}
 	d.closeFiles()
 	d.nameLock.Close() // or nothing
 }

@@ -77,11 +77,9 @@ type server struct {
 }
 
 func newServer(c Config, l limits) *server {
-	return &server{
-		Config: c, limits: l, watches: newWatches(c, l),
-		viewers: make(chan struct{}, l.viewers),
-		guard:   newGuard(c.Token),
-	}
+	ws := &watches{config: c, limits: l}
+	ws.now.Store(&appList{newer: make(chan struct{})})
+	return &server{Config: c, limits: l, watches: ws, viewers: make(chan struct{}, l.viewers), guard: newGuard(c.Token)}
 }
 
 // Serve answers on ln until ctx ends, then finishes the answers under way, a second at

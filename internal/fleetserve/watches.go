@@ -29,12 +29,6 @@ type appList struct {
 	newer   chan struct{} // closed when there is a newer list
 }
 
-func newWatches(c Config, l limits) *watches {
-	w := &watches{config: c, limits: l}
-	w.now.Store(&appList{newer: make(chan struct{})})
-	return w
-}
-
 // first is the list, after the first look; the empty one if ctx ends before.
 func (ws *watches) first(ctx context.Context) *appList {
 	for {

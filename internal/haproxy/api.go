@@ -71,16 +71,6 @@ type server struct {
 	since   time.Duration // the last change of its state
 }
 
-// servers returns the servers of a backend, in its order. Of those without an address,
-// such as those of unix sockets, addr is the zero value.
-func (a API) servers(ctx context.Context, backend string) ([]server, error) {
-	reply, err := a.ask(ctx, "show servers state "+backend)
-	if err != nil {
-		return nil, err
-	}
-	return parseState(reply)
-}
-
 // The columns of `show servers state` (management guide, 9.3), and bits of its
 // srv_admin_state.
 const (
@@ -96,6 +86,8 @@ const (
 	forcedDrain = 0x08
 )
 
+// parseState returns the servers of a backend, in its order. Of those without an address,
+// such as those of unix sockets, addr is the zero value.
 func parseState(reply string) ([]server, error) {
 	text, ok := strings.CutPrefix(reply, "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change ")
 	if !ok {

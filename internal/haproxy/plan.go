@@ -110,10 +110,6 @@ func (c *Change) commands(backend string) string {
 	return line
 }
 
-func (c *Change) done(s server) bool {
-	return s.addr == c.Address && s.state == c.State && s.weight == c.Weight
-}
-
 // String is the change in words.
 func (c Change) String() string {
 	host := cmp.Or(c.Host, "a host that reports no more")

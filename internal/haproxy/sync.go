@@ -88,7 +88,7 @@ func (s *Sync) Look(ctx context.Context, f *fleet.Fleet) (changes []Change, wron
 	}
 	var done []Change
 	for _, c := range changes {
-		if c.done(now[c.Server]) {
+		if is := now[c.Server]; is.addr == c.Address && is.state == c.State && is.weight == c.Weight {
 			done = append(done, c)
 		} else {
 			wrong = append(wrong, fmt.Sprintf("%s could not be changed: %v", c.Server, says(said[c.Server])))
@@ -99,7 +99,11 @@ func (s *Sync) Look(ctx context.Context, f *fleet.Fleet) (changes []Change, wron
 
 // owned returns the backend's servers that are forkd's.
 func (s *Sync) owned(ctx context.Context) ([]server, error) {
-	all, err := s.servers(ctx, s.Backend)
+	reply, err := s.ask(ctx, "show servers state "+s.Backend)
+	if err != nil {
+		return nil, err
+	}
+	all, err := parseState(reply)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,10 @@ const (
 	maxKept    = 1 << 20 // bytes of state.json
 	maxWaiting = 1024    // records that wait to be written; one more is dropped
 
+	// maxTogether is how many are written at once. An exit takes 200 KiB, where its output is
+	// all control characters: a file then has less than 2*maxHistory, which is read.
+	maxTogether = 16
+
 	// gatherTime is how long records are gathered: one write and one fsync for many, and
 	// the last lines of a worker that has just ended have come.
 	gatherTime = 200 * time.Millisecond
@@ -320,11 +324,16 @@ func (s *State) flush(records []Record, kept *Kept) error {
 			s.restored()
 		}
 	}
-	if err := s.appendAll(records); err != nil {
-		failures = append(failures, err)
-		s.mu.Lock()
-		s.dropped += len(records)
-		s.mu.Unlock()
+	for len(records) > 0 {
+		n := min(len(records), maxTogether)
+		if err := s.appendAll(records[:n]); err != nil {
+			failures = append(failures, err)
+			s.mu.Lock()
+			s.dropped += len(records)
+			s.mu.Unlock()
+			break
+		}
+		records = records[n:]
 	}
 	if s.unkept {
 		err := s.replaceKept(s.last)
@@ -336,9 +345,6 @@ func (s *State) flush(records []Record, kept *Kept) error {
 }
 
 func (s *State) appendAll(records []Record) error {
-	if len(records) == 0 {
-		return nil
-	}
 	var text strings.Builder
 	if s.torn {
 		text.WriteByte('\n')

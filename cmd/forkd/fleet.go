@@ -12,17 +12,15 @@ import (
 
 	"github.com/forkd/forkd/internal/advise"
 	"github.com/forkd/forkd/internal/fleet"
+	"github.com/forkd/forkd/internal/fleetserve"
 	"github.com/forkd/forkd/internal/redisconfig"
 )
 
 // fleetReader is what the commands of the fleet need of a *fleet.Reader.
 type fleetReader interface {
-	Apps(ctx context.Context) ([]string, error)
+	fleetserve.Source
 	Fleet(ctx context.Context, app string, withWorkers bool) (fleet.Fleet, error)
-	Events(ctx context.Context, app, after string, follow bool, each func(fleet.Entry) error) error
-	Send(ctx context.Context, app, host string, c fleet.Command) error
 	Advice(ctx context.Context, app string, p advise.Policy) (fleet.Fleet, advise.Advice, error)
-	Scale(ctx context.Context, app string, p advise.Policy, m *advise.Memory) (fleet.Fleet, advise.Advice, error)
 	Advisor(app, id string, p advise.Policy) *fleet.Advisor
 }
 

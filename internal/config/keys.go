@@ -40,27 +40,15 @@ func keys(d *draft) []key {
 		{"preset", "preset", "what is known of the program: `WHICH` is auto, none or a name of forkd help presets", newField(&d.preset, d.readPreset).shown(d.showPreset)},
 		{"stop_signal", "stop-signal", "what asks a worker to end: `SIGNAL`", signal(&c.StopSignal)},
 		{"channel", "channel", "message channel: `KIND` is forkd, node or none", choice(&c.Channel, "", ipc.ChannelForkd, ipc.ChannelNode, ipc.ChannelNone)},
-		{
-			"protocols", "protocols", "how sockets are handed over: `HOW` is systemd, server-starter or none",
-			protocols(&c.Protocols, supervisor.ProtocolSystemd, supervisor.ProtocolServerStarter),
-		},
-		{
-			"sockets", "sockets", "where a worker's sockets come from: `HOW` is auto, pass or capture",
-			choice(&c.Sockets, "", supervisor.SocketsAuto, supervisor.SocketsPass, supervisor.SocketsCapture),
-		},
+		{"protocols", "protocols", "how sockets are handed over: `HOW` is systemd, server-starter or none", protocols(&c.Protocols, supervisor.ProtocolSystemd, supervisor.ProtocolServerStarter)},
+		{"sockets", "sockets", "where a worker's sockets come from: `HOW` is auto, pass or capture", choice(&c.Sockets, "", supervisor.SocketsAuto, supervisor.SocketsPass, supervisor.SocketsCapture)},
 		{"pid_file", "pid-file", "write the master's pid to `FILE`", d.path(&c.PIDFile)},
 
-		{
-			"ready.mode", "ready", "when a worker is ready: `MODE` is auto, listening, accepting, notify or delay",
-			choice(&c.Ready.Mode, "", pool.ReadyAuto, pool.ReadyListening, pool.ReadyAccepting, pool.ReadyNotify, pool.ReadyDelay),
-		},
+		{"ready.mode", "ready", "when a worker is ready: `MODE` is auto, listening, accepting, notify or delay", choice(&c.Ready.Mode, "", pool.ReadyAuto, pool.ReadyListening, pool.ReadyAccepting, pool.ReadyNotify, pool.ReadyDelay)},
 		{"ready.delay", "ready-delay", "a worker alive for `TIME` is ready, without a notification", duration(0, &c.Ready.Delay)},
 		{"ready.timeout", "ready-timeout", "a worker not ready within `TIME` has failed", duration(time.Millisecond, &c.Ready.Timeout)},
 
-		{
-			"restart.condition", "restart", "start again after `WHICH` ends: any, on-failure or none",
-			choice(&c.Restart.Condition, "", pool.RestartAny, pool.RestartOnFailure, pool.RestartNone),
-		},
+		{"restart.condition", "restart", "start again after `WHICH` ends: any, on-failure or none", choice(&c.Restart.Condition, "", pool.RestartAny, pool.RestartOnFailure, pool.RestartNone)},
 		{"restart.delay", "", "", duration(time.Millisecond, &c.Restart.Delay)},
 		{"restart.max_delay", "", "", duration(time.Millisecond, &c.Restart.MaxDelay)},
 		{"restart.max_attempts", "max-attempts", "give a slot up after `N` restarts in a row, 0 for never", whole(0, 1_000_000, &c.Restart.MaxAttempts)},
@@ -70,15 +58,9 @@ func keys(d *draft) []key {
 
 		{"update.parallelism", "parallelism", "roll `N` slots at a time, 0 for all", whole(0, supervisor.MaxWorkers, &c.Update.Parallelism)},
 		{"update.delay", "update-delay", "wait `TIME` between the steps of a roll", duration(0, &c.Update.Delay)},
-		{
-			"update.order", "order", "of old and new in a roll: `ORDER` is start-first or stop-first",
-			choice(&c.Update.Order, "", pool.StartFirst, pool.StopFirst),
-		},
+		{"update.order", "order", "of old and new in a roll: `ORDER` is start-first or stop-first", choice(&c.Update.Order, "", pool.StartFirst, pool.StopFirst)},
 		{"update.monitor", "monitor", "a roll is done when all have been ready for `TIME`", duration(0, &c.Update.Monitor)},
-		{
-			"update.failure_action", "failure-action", "after a failed roll: `ACTION` is rollback or pause",
-			choice(&c.Update.FailureAction, "", pool.Rollback, pool.Pause),
-		},
+		{"update.failure_action", "failure-action", "after a failed roll: `ACTION` is rollback or pause", choice(&c.Update.FailureAction, "", pool.Rollback, pool.Pause)},
 		{"update.fallback", "no-fallback", "when no worker becomes ready at the start, do not run the release that served last", newField(&c.Update.Fallback, value.boolean)},
 
 		{"drain.timeout", "drain-timeout", "kill a worker that has not finished after `TIME`", duration(0, &c.Drain.Timeout)},
@@ -108,10 +90,7 @@ func keys(d *draft) []key {
 		{"log.max_size", "", "", size(&c.Log.MaxSize)},
 		{"log.max_files", "", "", whole(1, supervisor.MaxLogFiles, &c.Log.MaxFiles)},
 
-		{
-			"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out",
-			newField(&c.Redis.URL, value.line).shown(func() string { return redisconfig.MaskURL(c.Redis.URL) }),
-		},
+		{"redis.url", "redis", "report to Redis at `URL`: redis://10.0.0.5:6379, or embedded, to try things out", newField(&c.Redis.URL, value.line).shown(func() string { return redisconfig.MaskURL(c.Redis.URL) })},
 		{"redis.username", "", "", newField(&c.Redis.Username, value.line)},
 		{"redis.password_file", "redis-password-file", "a `FILE` with the password of Redis, instead of in the URL", d.path(&c.Redis.PasswordFile)},
 		{"redis.ca_file", "", "", d.path(&c.Redis.CAFile)},

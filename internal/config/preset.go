@@ -32,23 +32,14 @@ func presets() []preset {
 	return []preset{
 		{name: "apache", programs: "apache2 httpd", with: "-DFOREGROUND", stop: unix.SIGWINCH, why: "TERM cuts requests"},
 		{name: "celery", programs: "celery", stop: unix.SIGTERM, why: "finishes its jobs; QUIT drops them"},
-		{
-			name: "gunicorn", programs: "gunicorn", stop: unix.SIGTERM, drains: supervisor.DrainsPython,
-			why: "it would cut kept connections: a preload drains its gthread and uvicorn workers",
-		},
+		{name: "gunicorn", programs: "gunicorn", stop: unix.SIGTERM, drains: supervisor.DrainsPython, why: "it would cut kept connections: a preload drains its gthread and uvicorn workers"},
 		{name: "haproxy", programs: "haproxy", stop: unix.SIGUSR1, notifies: "-Ws", why: "TERM cuts requests"},
 		{name: "lighttpd", programs: "lighttpd", stop: unix.SIGINT, why: "TERM cuts requests"},
 		{name: "nginx", programs: "nginx openresty angie freenginx", stop: unix.SIGQUIT, why: "TERM cuts requests"},
-		{
-			name: "node", programs: "node nodejs npm npx yarn pnpm tsx ts-node next nuxt nest fastify", stop: unix.SIGTERM, drains: supervisor.DrainsNode,
-			why: "it would cut requests: a preload drains its HTTP servers",
-		},
+		{name: "node", programs: "node nodejs npm npx yarn pnpm tsx ts-node next nuxt nest fastify", stop: unix.SIGTERM, drains: supervisor.DrainsNode, why: "it would cut requests: a preload drains its HTTP servers"},
 		{name: "php-fpm", programs: "php-fpm", stop: unix.SIGQUIT, blocking: true, why: "TERM cuts requests; its children end where accept(2) does not wait"},
 		{name: "unicorn", programs: "unicorn unicorn_rails rainbows", stop: unix.SIGQUIT, why: "TERM cuts requests"},
-		{
-			name: "uvicorn", programs: "uvicorn fastapi", stop: unix.SIGTERM, drains: supervisor.DrainsPython,
-			why: "it would cut kept connections: a preload drains it",
-		},
+		{name: "uvicorn", programs: "uvicorn fastapi", stop: unix.SIGTERM, drains: supervisor.DrainsPython, why: "it would cut kept connections: a preload drains it"},
 		{name: "uwsgi", programs: "uwsgi uwsgi-core", with: "--master -M", without: "--die-on-term", stop: unix.SIGINT, why: "TERM makes it start again"},
 	}
 }

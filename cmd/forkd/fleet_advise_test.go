@@ -424,7 +424,7 @@ func alive(pid int) bool {
 func TestHookOfKilled(t *testing.T) {
 	const within = "FORKD_TEST_HOOK_DIR"
 	if dir := os.Getenv(within); dir != "" { // the adviser
-		h := hook{command: "cd " + dir + " && { sleep 600 & echo $! >child; echo $$ >started; mv started shell; wait; }", within: time.Hour, out: io.Discard}
+		h := hook{command: "cd " + dir + " && { sleep 600 & echo $! >child; echo $$ >shell; wait; }", within: time.Hour, out: io.Discard}
 		t.Fatal(h.run(t.Context(), &adviceView{App: "shop"}))
 	}
 	dir := t.TempDir()
@@ -434,7 +434,7 @@ func TestHookOfKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(scriptTimeout); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(dir, "shell")); err == nil {
+		if text, _ := os.ReadFile(filepath.Join(dir, "shell")); strings.HasSuffix(string(text), "\n") { // no program writes it, that nobody would reap
 			break
 		}
 		if time.Now().After(deadline) {

@@ -150,17 +150,19 @@ func (s screen) exits(all []control.Exit, slot int, now time.Time) []string {
 		if slot == allSlots {
 			output = tellingLines(output, outputShown)
 		}
-		for _, line := range quoted("    ", output) {
-			lines = append(lines, s.paint(dim, s.cut(line)))
+		for _, line := range s.quoted("    ", output) {
+			lines = append(lines, s.paint(dim, line))
 		}
 	}
 	return lines
 }
 
-func quoted(indent string, output []string) []string {
-	lines := make([]string, len(output))
-	for i, line := range output {
-		lines[i] = indent + "| " + sanitize(line)
+// quoted are a worker's lines; a long one takes several of the screen.
+func (s screen) quoted(indent string, output []string) (lines []string) {
+	const most = 5 // of the screen
+	for _, line := range output {
+		line = screen{width: most * s.width}.cut(sanitize(line))
+		lines = append(lines, s.wrapIndent(indent+"| ", indent+"|   ", line)...)
 	}
 	return lines
 }

@@ -69,8 +69,8 @@ func (f failedRoll) show(ctx context.Context, std stdio, slot int) {
 	}
 	s := screenOf(std.err)
 	fmt.Fprintf(std.err, "%s: the last lines of slot %d:\n", f.client.At().Name, slot)
-	for _, line := range quoted("  ", lines) {
-		fmt.Fprintln(std.err, s.paint(dim, s.cut(line)))
+	for _, line := range s.quoted("  ", lines) {
+		fmt.Fprintln(std.err, s.paint(dim, line))
 	}
 }
 

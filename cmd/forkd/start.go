@@ -261,7 +261,7 @@ func (m *launched) noteFailure(ctx context.Context, client *control.Client, app 
 	}
 	m.failedAt = last.At
 	m.failed = append([]string{sanitize(fmt.Sprintf("slot %d, pid %d: %s", last.Slot, last.PID, last.Reason))},
-		quoted("  ", last.Output[max(0, len(last.Output)-linesShown):])...)
+		last.Output[max(0, len(last.Output)-linesShown):]...)
 }
 
 // undo ends a master that has come to nothing.
@@ -300,8 +300,10 @@ func (m *launched) failure(std stdio, name, why string) error {
 
 // showFailure prints the lines of the last worker that failed.
 func (m *launched) showFailure(std stdio) {
-	s := screenOf(std.err)
-	for _, line := range m.failed {
-		fmt.Fprintln(std.err, s.cut(line))
+	if len(m.failed) == 0 {
+		return
+	}
+	for _, line := range append(m.failed[:1:1], screenOf(std.err).quoted("  ", m.failed[1:])...) {
+		fmt.Fprintln(std.err, line)
 	}
 }

@@ -91,10 +91,11 @@ func (b *backend) Events(ctx context.Context, after uint64) (control.EventPage, 
 }
 
 // Logs has nothing to do with the loop.
-func (b *backend) Logs(_ context.Context, q output.Query) (control.Logs, error) {
+func (b *backend) Logs(ctx context.Context, q output.Query) (control.Logs, error) {
 	if b.elsewhere != "" {
 		return control.Logs{}, &control.Error{Code: http.StatusConflict, Text: b.elsewhere}
 	}
+	q.Left = ctx.Done()
 	return control.Logs{Directory: b.logged.Directory(), Page: b.logged.Read(q)}, nil
 }
 

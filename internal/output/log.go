@@ -187,6 +187,11 @@ func (l *Log) Read(q Query) Page {
 			break
 		}
 		r.backward(func(line []byte) bool {
+			select {
+			case <-q.Left:
+				return false
+			default:
+			}
 			at, got, ok := q.look(line)
 			if !at.After(q.Since) {
 				return false

@@ -38,6 +38,8 @@ func TestLogIsRead(t *testing.T) {
 		write(l, Source{1, 3, 71, Stderr}, "one\r\n\nshared \x1b[31m1\xff")
 		l.Add(Source{1, 3, 71, LevelWarning}, []byte("gone slot 1: exit status 1"))
 		l.Add(Source{-1, -1, -1, LevelInfo}, []byte("up"))
+		left := make(chan struct{})
+		close(left)
 		for _, c := range []struct {
 			of   Query
 			want []string
@@ -45,6 +47,7 @@ func TestLogIsRead(t *testing.T) {
 			{Query{N: All}, []string{"zero", "shared 0", "one\r", "", "shared \x1b[31m1\xff", "gone slot 1: exit status 1", "up"}},
 			{Query{N: 2}, []string{"gone slot 1: exit status 1", "up"}},
 			{Query{N: 0}, nil},
+			{Query{N: All, Left: left}, nil},
 			{Query{N: All, Slot: new(0)}, []string{"zero", "shared 0"}},
 			{Query{N: 1, Slot: new(0)}, []string{"shared 0"}},
 			{Query{N: All, Slot: new(7)}, nil},

@@ -15,6 +15,8 @@ type Query struct {
 	Since time.Time      // later than this
 	Grep  *regexp.Regexp // whose text it matches; nil: any
 	Seen  uint64         // the Count of the reader's last Page; 0: it has had none
+
+	Left <-chan struct{} // closed when the reader has: an expression may take seconds; nil: it waits
 }
 
 // look returns a written line and its time, and whether it is wanted; the zero time where it

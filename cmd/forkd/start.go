@@ -283,7 +283,11 @@ func (m *launched) gone(std stdio, name string, ended error) error {
 	if status, ok := errors.AsType[*exec.ExitError](ended); ours && ok && status.ExitCode() == exitUsage {
 		return &exit{exitUsage, text}
 	}
-	if !ours {
+	switch {
+	case ours:
+	case ended == nil:
+		text = "it was stopped"
+	default:
 		text = "its master has ended"
 	}
 	return m.failure(std, name, text)

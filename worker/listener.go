@@ -99,7 +99,7 @@ func (l *listener) Accept() (net.Conn, error) {
 				l.Close()
 				return l.awaitArrival()
 			}
-		case l.movable && errors.Is(err, net.ErrClosed):
+		case l.movable && errors.Is(err, net.ErrClosed) && l.worker.drain.active(): // else the program has closed it
 			return l.awaitArrival()
 		default:
 			return nil, err

@@ -121,9 +121,9 @@ func appLines(s screen, title string, app *control.App, now time.Time) []string 
 }
 
 // listenerText is a listener's name and address; a name that comes of the address, as those
-// that nobody gave, is left out.
+// that nobody gave, is left out; of port 0 that is "0".
 func listenerText(l control.Listener) string {
-	if strings.HasSuffix(l.Address, ":"+l.Name) || strings.HasSuffix(l.Address, "/"+l.Name) {
+	if l.Name == "0" || strings.HasSuffix(l.Address, ":"+l.Name) || strings.HasSuffix(l.Address, "/"+l.Name) {
 		return l.Address
 	}
 	return l.Name + " " + l.Address

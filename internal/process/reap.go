@@ -3,6 +3,7 @@ package process
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -101,7 +102,7 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 			if !known {
 				exit = Exit{At: now, Code: -1, Traced: true}
 			}
-			exit.Leftovers = exit.Traced || groupLives(p.pid, pids)
+			exit.Leftovers = exit.Traced || c.groupLives(p.pid, pids)
 			p.signaling.Lock()
 			p.exit = &exit
 			p.signaling.Unlock()
@@ -110,7 +111,7 @@ func (c *Children) sweepWorkers(now time.Time, rested bool, pids func() []int) (
 				held = true
 				continue
 			}
-		} else if !rested || groupLives(p.pid, pids) || p.exit.Traced && !isReapable(p.pid) {
+		} else if !rested || c.groupLives(p.pid, pids) || p.exit.Traced && !isReapable(p.pid) {
 			held = true
 			continue
 		}
@@ -256,9 +257,20 @@ func (s siginfoChild) exit(at time.Time) Exit {
 // groupLives reports whether a living process is in the group of a dead leader. Most
 // are children of this process, orphaned by the leader's death. One with a living
 // parent outside of the group must be searched for; if it lost its parent during the
-// search, the second look for children finds it.
-func groupLives(leader int, pids func() []int) bool {
-	return hasLivingChild(unix.P_PGID, leader) || memberIn(leader, pids()) || hasLivingChild(unix.P_PGID, leader)
+// search, the second look for children finds it. The caller holds mu.
+func (c *Children) groupLives(leader int, pids func() []int) bool {
+	return hasLivingChild(unix.P_PGID, leader) || c.hasOrphans() && memberIn(leader, pids()) || hasLivingChild(unix.P_PGID, leader)
+}
+
+// hasOrphans reports whether this process may have a child that is no worker: such a parent
+// outside of the group is one, or descends from one. It is asked first, as a list of all
+// processes takes half a millisecond for each 200, and a successor waits for it.
+func (c *Children) hasOrphans() bool {
+	if !c.releasing.TryLock() { // a child that is reaped meanwhile may hide the next one in the file
+		return true
+	}
+	defer c.releasing.Unlock()
+	return slices.ContainsFunc(childrenOfMain(), func(pid int) bool { return c.workers[pid] == nil })
 }
 
 // memberIn checks each pid by system calls, which cost a tenth of reading /proc/PID/stat; so

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -164,6 +165,33 @@ func TestGroupMemberWithAParentElsewhere(t *testing.T) {
 	}
 	for _, pid := range []int{member, parent} {
 		eventually(t, "reaped", func() bool { return state(pid) == "" })
+	}
+}
+
+// All processes are listed for a dead leader's group only if there is an orphan, whose child
+// a member may be.
+func TestNobodyToSearchFor(t *testing.T) {
+	c := newChildren(t)
+	start(t, c, shell("read x"))
+	listed := func() (listed bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		const nobodys = math.MaxInt32
+		if c.groupLives(nobodys, func() []int { listed = true; return nil }) {
+			t.Error("a group that never was lives")
+		}
+		return listed
+	}
+	if listed() {
+		t.Error("listed for a worker alone")
+	}
+	w := start(t, c, shell("setsid sleep 1000 & read x"))
+	if _, err := w.input.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, w.exited, "the exit")
+	if !listed() {
+		t.Error("not listed, although there is an orphan")
 	}
 }
 

@@ -31,14 +31,20 @@ func (l *listener) await(c *conn, nc net.Conn) {
 	l.add(c)
 	go func() {
 		err := c.awaitData()
-		if p := c.load(); errors.Is(err, os.ErrDeadlineExceeded) && p != moving && p != closing {
+		for errors.Is(err, os.ErrDeadlineExceeded) && c.load() == moving {
+			if c.leaves() {
+				nc.Close() // hands it over
+				return
+			}
+			c.resume(phaseNew)
+			err = c.awaitData()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !c.hasData() {
 			nc.Close()
 			return
 		}
-		if err == nil && l.idle > 0 {
-			_ = c.raw.SetReadDeadline(time.Time{})
-		}
-		l.arrive(nc) // the server ends what is to move or to be closed
+		_ = c.raw.SetReadDeadline(time.Time{})
+		l.arrive(nc)
 	}()
 }
 
@@ -48,11 +54,21 @@ func (c *conn) awaitData() error {
 	if err != nil {
 		return err
 	}
-	return rc.Read(func(fd uintptr) bool {
-		var first [1]byte
-		_, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return err != unix.EAGAIN
-	})
+	return rc.Read(readable)
+}
+
+// hasData reports whether a read would not block, after the read deadline too.
+func (c *conn) hasData() (has bool) {
+	if rc, err := c.socket(); err == nil {
+		_ = rc.Control(func(fd uintptr) { has = readable(fd) })
+	}
+	return has
+}
+
+func readable(fd uintptr) bool {
+	var first [1]byte
+	_, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err != unix.EAGAIN
 }
 
 // arrive has Accept return a connection, which is in the list.

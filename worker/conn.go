@@ -68,7 +68,7 @@ type conn struct {
 	unclean atomic.Bool // when it was idle last, a part of another request had been read
 	going   atomic.Bool // its server's Close hands it over
 	moved   bool        // from another worker, which may have a copy still
-	stays   bool        // it can't be handed over
+	refuser *sender     // has failed to hand it over; another one may
 	kept    int         // responses of a drain that were not the last
 
 	served    atomic.Bool  // by Worker.Serve

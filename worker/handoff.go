@@ -183,21 +183,21 @@ func (w *Worker) handing() bool {
 // the server gets it again.
 func (w *Worker) handOver(c *conn) {
 	rc, err := c.socket()
-	for err == nil {
+	for {
 		s := w.handoff.to()
-		if s == nil {
-			break
+		if s == nil || err != nil {
+			w.handed(c, s, outcomeRefused)
+			return
 		}
 		t := ipc.Transfer{Listener: c.listener.name}
-		if s.send(&parcel{Transfer: t, socket: rc, done: func(o outcome) { w.handed(c, o) }}) {
+		if s.send(&parcel{Transfer: t, socket: rc, done: func(o outcome) { w.handed(c, s, o) }}) {
 			return
 		}
 	}
-	w.handed(c, outcomeRefused)
 }
 
-// handed follows the outcome of an attempt to hand an idle connection over.
-func (w *Worker) handed(c *conn, o outcome) {
+// handed follows the outcome of an attempt to hand an idle connection over by s.
+func (w *Worker) handed(c *conn, s *sender, o outcome) {
 	switch o {
 	case outcomeTaken:
 		c.handedOver()
@@ -205,7 +205,7 @@ func (w *Worker) handed(c *conn, o outcome) {
 		w.handOver(c) // another successor may have come
 		return
 	case outcomeRefused:
-		c.putBack()
+		c.putBack(s)
 	case outcomeLost:
 		c.cut()
 	}
@@ -308,11 +308,12 @@ func (c *conn) handedOver() {
 	c.listener.remove(c)
 }
 
-// putBack gives the server a connection again that it has closed.
-func (c *conn) putBack() {
+// putBack gives the server a connection again that it has closed; refuser can't hand it
+// over, if it is not nil.
+func (c *conn) putBack(refuser *sender) {
 	_ = c.raw.SetReadDeadline(time.Time{})
 	again, nc := wrap(c.raw)
-	again.raw, again.accepted, again.stays = c.raw, c.accepted, true
+	again.raw, again.accepted, again.refuser = c.raw, c.accepted, refuser
 	again.served.Store(true)
 	c.listener.await(again, nc)
 	c.listener.remove(c)
@@ -334,7 +335,9 @@ func (c *conn) leaves() bool {
 
 // movable reports whether the connection can be handed over once it is idle and clean.
 func (c *conn) movable() bool {
-	return c.listener.worker.handing() && c.listener.movable && !c.stays && !c.multiplexed.Load() && c.mark.Load() != told
+	w := c.listener.worker
+	return w.handing() && c.listener.movable && !c.multiplexed.Load() && c.mark.Load() != told &&
+		(c.refuser == nil || c.refuser != w.handoff.to())
 }
 
 // mayMove reports whether it can be handed over now if it is idle.

@@ -95,6 +95,50 @@ func TestSuccessorsThatHarm(t *testing.T) {
 	}
 }
 
+// What a successor has refused, or had when it died, goes to the next one.
+func TestNextSuccessorTakesWhatIsLeft(t *testing.T) {
+	for what, end := range map[string]func(t *testing.T, c *net.UnixConn){
+		"dead": func(*testing.T, *net.UnixConn) {},
+		"refuses": func(t *testing.T, c *net.UnixConn) {
+			t.Helper()
+			_, err := c.Write(ipc.Reply{Seq: 1}.Encode())
+			check(t, err)
+		},
+	} {
+		for server, serve := range servers() {
+			t.Run(what+"/"+server, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, serve)
+				c, in := dial(t, s.addr)
+				send(t, c, get)
+				response(t, in)
+				before := s.now
+				s.now = s.start()
+				pair := s.give(before, ipc.RoleFrom)
+				s.drain(before, ipc.ReasonRoll)
+				_, _, _, _, err := pair.ReadMsgUnix(make([]byte, ipc.MaxTransfer), nil)
+				check(t, err)
+				end(t, pair)
+				pair.Close()
+				waitFor(t, "the end of the first successor", func() bool {
+					select {
+					case <-before.Successor():
+						return false
+					default:
+						return true
+					}
+				})
+				s.join(before, s.now)
+				s.ended(before)
+				send(t, c, get)
+				if response(t, in) || s.now.Counters().MovedIn != 1 {
+					t.Errorf("it has not moved: %+v", s.now.Counters())
+				}
+			})
+		}
+	}
+}
+
 // A predecessor that sends what it should not, or very much of it, takes nothing from the
 // successor: it refuses, closes what came along, and serves on.
 func TestPredecessorsThatHarm(t *testing.T) {
@@ -217,6 +261,7 @@ func TestTimeoutsOfMovedConnections(t *testing.T) {
 			send(t, c, get)
 			response(t, in)
 			s.ended(s.roll())
+			s.ended(s.roll()) // it moves again without a request between
 			late, lateIn := dial(t, s.addr)
 			send(t, late, get[:10])
 			_, err := io.Copy(io.Discard, lateIn)

@@ -58,6 +58,9 @@ func (a *api) logs(w http.ResponseWriter, r *http.Request, _ []byte) (int, any, 
 		case <-r.Context().Done():
 		}
 		query.Since, query.Seen = kept.Last, kept.Count
+		if r.Context().Err() != nil {
+			ctx = context.WithoutCancel(ctx) // the app has ended: its last lines too
+		}
 		kept, err = a.backend.Logs(ctx, query)
 		kept.shorten()
 		kept.end = r.Context().Err() != nil

@@ -75,6 +75,10 @@ func Connect(at Location) (*Client, error) {
 		conn.Close()
 		return nil, fmt.Errorf("cannot tell who runs %s: %v", at.Path(), err)
 	}
+	if err := at.check(int(master.Uid)); err != nil {
+		conn.Close()
+		return nil, c.translateError(err)
+	}
 	c.pid, c.uid = int(master.Pid), master.Uid
 	if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
 		c.pidfd = fd
@@ -92,7 +96,15 @@ func (c *Client) dial() (net.Conn, error) {
 		}
 		conn.Close()
 	}
-	return dial(c.at.socket())
+	conn, err := dial(c.at.socket())
+	if err != nil {
+		return nil, err
+	}
+	if master, err := peerOf(conn.UnixConn); err != nil || master.Uid != c.uid { // a link has been put there
+		conn.Close()
+		return nil, fmt.Errorf("another user answers there now (%v)", err)
+	}
+	return conn, nil
 }
 
 // Close closes the pidfd, and Connect's connection.

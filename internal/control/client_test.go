@@ -62,6 +62,44 @@ func TestStopWaitsUntilTheMasterIsGone(t *testing.T) {
 	}
 }
 
+// A user's app is no other user's, wherever links lead: root's forkd stop would stop that.
+func TestLinksLeadToNoOtherApp(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	const other = 65534
+	dir, links := t.TempDir(), t.TempDir()
+	cmd := startMaster(t, dir)
+	shop, theirs := filepath.Join(dir, "shop"), filepath.Join(links, "theirs")
+	if err := errors.Join(
+		os.Mkdir(theirs, 0o755), os.Symlink(filepath.Join(shop, socketName), filepath.Join(theirs, socketName)), os.Chown(theirs, other, other),
+		os.Symlink(shop, filepath.Join(links, "led")), os.Lchown(filepath.Join(links, "led"), other, other),
+		os.Symlink(shop, filepath.Join(links, "mine")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"theirs", "led"} {
+		if c, err := Connect(Location{Name: name, Dir: links}); err == nil || !strings.Contains(err.Error(), "a link leads to another app") {
+			t.Errorf("%s: %v, %v", name, c, err)
+		}
+	}
+	c := connect(t, Location{Name: "mine", Dir: links})
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	c.uid = other // as if the link had been put there after Connect
+	if err := c.Stop(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another user answers there now") {
+		t.Error(err)
+	}
+	c.uid = 0
+	if err := c.Stop(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A master that hangs is named with its pid, within the client's patience.
 func TestHungMasterDoesNotAnswer(t *testing.T) {
 	dir := t.TempDir()

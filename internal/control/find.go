@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -36,6 +37,19 @@ type Location struct {
 
 // Path is the app as a user writes it when its name alone is not enough.
 func (l Location) Path() string { return filepath.Join(l.Dir, l.Name) }
+
+// check says why the master of a user can't be this app's, whose directory is the master's own
+// (openOwn): the directory's owner may have put a link to another app's socket there.
+func (l Location) check(master int) error {
+	info, err := os.Lstat(l.Path())
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 && (owner(info) == 0 || owner(info) == os.Geteuid()) {
+		info, err = os.Stat(l.Path())
+	}
+	if err == nil && owner(info) != master {
+		err = fmt.Errorf("its directory %s is uid %d's, and who answers there is uid %d: a link leads to another app", l.Path(), owner(info), master)
+	}
+	return err
+}
 
 func (l Location) socket() string { return filepath.Join(l.Dir, l.Name, socketName) }
 

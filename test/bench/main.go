@@ -73,6 +73,7 @@ func figures() []figure {
 		{"ready", "Ready after listen(2)", howReady, (*bench).ready},
 		{"rolls", "Rolls under load", howRolls, (*bench).rolls},
 		{"moves", "Connections through rolls", howMoves, (*bench).moves},
+		{"sockets", "WebSockets through rolls", howSockets, (*bench).sockets},
 		{"latency", "Latency during rolls", howLatency, (*bench).latency},
 		{"kills", "Workers killed under load", howKills, (*bench).kills},
 		{"master", "What the master costs", howMaster, (*bench).master},

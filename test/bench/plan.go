@@ -11,6 +11,8 @@ type plan struct {
 	idle        []int         // connections that are idle in a roll
 	movePairs   int           // rolls with them, and without
 	moveRolls   int           // under load
+	users       int           // of the chat
+	userRolls   int           // with them: a successor is killed in every fourth
 	phases      int           // pairs of latency phases, per habit
 	phaseSpan   time.Duration // each half
 	kills       int
@@ -36,6 +38,8 @@ func full() plan {
 		idle:        []int{10_000, 100_000},
 		movePairs:   5,
 		moveRolls:   50,
+		users:       1000,
+		userRolls:   20,
 		phases:      5,
 		phaseSpan:   10 * time.Second,
 		kills:       10,
@@ -62,6 +66,8 @@ func brief() plan {
 		idle:        []int{1000},
 		movePairs:   2,
 		moveRolls:   5,
+		users:       200,
+		userRolls:   4,
 		phases:      1,
 		phaseSpan:   3 * time.Second,
 		kills:       2,

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"container/list"
 	"errors"
 	"io"
@@ -198,6 +199,9 @@ func (c *conn) read(p []byte) (int, error) {
 	}
 	if n > 0 && phase != Hijacked {
 		c.frame.read(p[:n], phase != Busy)
+		if phase != Busy && bytes.HasPrefix(p[:n], []byte("PRI ")) { // HTTP/2's preface ends as a head does (RFC 9113, section 3.4)
+			c.multiplexed.Store(true)
+		}
 	}
 	switch {
 	case n == 0 || phase == phaseNew:

@@ -95,6 +95,47 @@ func TestSuccessorsThatHarm(t *testing.T) {
 	}
 }
 
+// A connection of HTTP/2 stays before its first request too.
+func TestHTTP2Stays(t *testing.T) {
+	s := newSite(t, func(w *worker.Worker, ln net.Listener) error {
+		var p http.Protocols
+		p.SetUnencryptedHTTP2(true)
+		return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(app), Protocols: &p}, ln)
+	})
+	const settings, ack = 4, 1
+	c, in := dial(t, s.addr)
+	frame := func() (kind, flags byte) {
+		head := make([]byte, 9)
+		_, err := io.ReadFull(in, head)
+		check(t, err)
+		_, err = in.Discard(int(head[1])<<8 | int(head[2]))
+		check(t, err)
+		return head[3], head[4]
+	}
+	send(t, c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	frame()
+	before := s.roll()
+	<-before.Draining()
+	waitFor(t, "idle connections of the predecessor move", func() bool { return ended(before.Successor()) })
+	send(t, c, string([]byte{0, 0, 0, settings, 0, 0, 0, 0, 0}))
+	for kind, flags := frame(); kind != settings || flags != ack; kind, flags = frame() {
+	}
+	c.Close()
+	s.ended(before)
+	if n := before.Counters().MovedOut; n != 0 {
+		t.Errorf("%d have moved", n)
+	}
+}
+
+func ended(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // What a successor has refused, or had when it died, goes to the next one.
 func TestNextSuccessorTakesWhatIsLeft(t *testing.T) {
 	for what, end := range map[string]func(t *testing.T, c *net.UnixConn){
@@ -120,14 +161,7 @@ func TestNextSuccessorTakesWhatIsLeft(t *testing.T) {
 				check(t, err)
 				end(t, pair)
 				pair.Close()
-				waitFor(t, "the end of the first successor", func() bool {
-					select {
-					case <-before.Successor():
-						return false
-					default:
-						return true
-					}
-				})
+				waitFor(t, "the end of the first successor", func() bool { return !ended(before.Successor()) })
 				s.join(before, s.now)
 				s.ended(before)
 				send(t, c, get)

@@ -104,8 +104,9 @@ func privateOfAll(tmp string) (dirs []string) {
 	for _, name := range names {
 		dir := filepath.Join(tmp, name)
 		if strings.HasPrefix(name, "systemd-private-") {
-			units, _ := filepath.Glob(filepath.Join(dir, "tmp", "forkd-*"))
-			dirs = append(dirs, units...)
+			if info, err := os.Lstat(dir); err == nil && info.IsDir() && (owner(info) == 0 || owner(info) == os.Geteuid()) { // else it is not systemd's
+				dirs = append(dirs, privateOfAll(filepath.Join(dir, "tmp"))...)
+			}
 		} else if strings.HasPrefix(name, "forkd-") {
 			dirs = append(dirs, dir)
 		}

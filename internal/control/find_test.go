@@ -61,6 +61,12 @@ func TestPrivateOfAll(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(open, 0o755), os.Chmod(open, 0o755), os.Symlink(dirs[0], filepath.Join(filepath.Dir(open), "forkd-1"))); err != nil {
 		t.Fatal(err)
 	}
+	if os.Geteuid() == 0 { // anybody may make one
+		theirs := filepath.Join(tmp, "systemd-private-1", "tmp", "forkd-0")
+		if err := errors.Join(os.MkdirAll(theirs, 0o700), os.Chown(filepath.Join(tmp, "systemd-private-1"), 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if diff := cmp.Diff(dirs, privateOfAll(tmp)); diff != "" {
 		t.Error(diff)
 	}

@@ -102,8 +102,10 @@ func Mark(nc net.Conn, p Phase) {
 	case Busy:
 		c.setBusy()
 	case Idle:
-		if unclean := !c.frame.clean(); unclean != c.unclean.Load() {
-			c.unclean.Store(unclean)
+		if !c.multiplexed.Load() {
+			if unclean := !c.frame.clean(); unclean != c.unclean.Load() {
+				c.unclean.Store(unclean)
+			}
 		}
 		c.move(Busy, Idle)
 	case Hijacked:
@@ -197,7 +199,7 @@ func (c *conn) read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 	}
-	if n > 0 && phase != Hijacked {
+	if n > 0 && phase != Hijacked && !c.multiplexed.Load() { // frames of HTTP/2 are read by another goroutine than Mark's
 		c.frame.read(p[:n], phase != Busy)
 		if phase != Busy && bytes.HasPrefix(p[:n], []byte("PRI ")) { // HTTP/2's preface ends as a head does (RFC 9113, section 3.4)
 			c.multiplexed.Store(true)

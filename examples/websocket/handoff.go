@@ -63,25 +63,31 @@ func hasEnded(c <-chan struct{}) bool {
 	}
 }
 
-// move has all clients move to a successor, each but once.
+// maxMoving is how many clients move at a time: the others are served meanwhile.
+const maxMoving = 256
+
+// move has clients move to a successor, each but once.
 func (s *server) move(successor <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for e := s.clients.Front(); e != nil; e = e.Next() {
-		e.Value.(*client).move(successor)
+	moving := 0
+	for e := s.clients.Front(); e != nil && moving < maxMoving; e = e.Next() {
+		if e.Value.(*client).move(successor) {
+			moving++
+		}
 	}
 }
 
 // move ends the Read of the goroutine that serves the client, which then hands it over.
-// What is being handled is handled first.
-func (c *client) move(successor <-chan struct{}) {
+// What is being handled is handled first. move reports whether the client is on its way.
+func (c *client) move(successor <-chan struct{}) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing || c.moving || c.tried == successor {
-		return
+	if !c.closing && !c.moving && c.tried != successor {
+		c.moving, c.tried = true, successor
+		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
 	}
-	c.moving, c.tried = true, successor
-	_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+	return c.moving
 }
 
 // freeze ends writing, and returns the state. The client is in no room: nothing more is

@@ -200,7 +200,10 @@ func (h *hub) send(r *room, e chat.Event) {
 	}
 }
 
-const joinTimeout = 5 * time.Second
+const (
+	joinTimeout   = 5 * time.Second
+	rejoinTimeout = 30 * time.Second // of a client that another worker had: it is there, and can wait
+)
 
 // join makes a client a member of a room, and sends it the messages after last that are
 // kept; nil: none. Messages come in order and once, whatever comes in meanwhile. An error means
@@ -218,7 +221,7 @@ func (h *hub) join(ctx context.Context, c *client, name string, last *chat.ID) e
 // rejoin makes a client that another worker had a member of its room. It is sent the
 // messages that it has not seen.
 func (h *hub) rejoin(ctx context.Context, c *client) error {
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	ctx, cancel := context.WithTimeout(ctx, rejoinTimeout)
 	defer cancel()
 	return h.enter(ctx, c, c.Room, func(r *room) error { return h.follow(ctx, c, r, c.Seen) })
 }

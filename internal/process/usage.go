@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	gopsutil "github.com/shirou/gopsutil/v3/process"
+
 	"github.com/forkd/forkd/internal/procfs"
 )
 
@@ -37,6 +39,9 @@ func (f Figures) CPUSince(before Figures) float64 {
 // are absent. It lists /proc once, finds each process's leader by its session, which stays
 // the same when programs make process groups in it (nginx, a shell with job control), and
 // reads only the members' files. Not for concurrent use.
+//
+// gopsutil, one of the packages that forkd is to be built on, reads the memory. It does
+// not have the processor time of children, nor whether a process is stopped.
 func Sample(leaders []int) map[int]Figures {
 	figures := make(map[int]Figures, len(leaders))
 	for leader, pids := range procfs.Sessions(leaders) {
@@ -44,13 +49,14 @@ func Sample(leaders []int) map[int]Figures {
 		alive := false
 		for _, pid := range pids {
 			stat, err := procfs.ReadStat(pid)
-			if err != nil {
+			memory, noMemory := (&gopsutil.Process{Pid: int32(pid)}).MemoryInfo()
+			if err != nil || noMemory != nil {
 				continue // it has ended
 			}
 			if pid == leader {
 				alive, f.Stopped = true, stat.State == 'T'
 			}
-			f.RSS += stat.RSS
+			f.RSS += memory.RSS
 			f.CPU += float64(stat.CPU) / procfs.ClockTicks
 		}
 		if alive {

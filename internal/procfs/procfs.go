@@ -67,7 +67,6 @@ type Stat struct {
 	Parent, Group, Session int
 	Start                  uint64 // clock ticks after boot
 	CPU                    uint64 // clock ticks, with those of children that it has waited for
-	RSS                    uint64 // bytes
 	Exits                  bool   // it has ended or is about to: it has been sent SIGKILL, or is exiting
 }
 
@@ -93,7 +92,7 @@ func ReadStat(pid int) (s Stat, err error) {
 	state := fields[0][0]
 	return Stat{
 		State: state, Parent: int(n[4]), Group: int(n[5]), Session: int(n[6]),
-		Start: n[22], CPU: n[14] + n[15] + n[16] + n[17], RSS: n[24] * uint64(os.Getpagesize()),
+		Start: n[22], CPU: n[14] + n[15] + n[16] + n[17],
 		Exits: state == 'Z' || state == 'X' || n[9]&exiting != 0 || n[31]&(1<<(unix.SIGKILL-1)) != 0,
 	}, nil
 }

@@ -107,6 +107,12 @@ func TestJoinNot(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// The worker has closed its end, and the master does not know yet.
+	ended, theirs := joining(t, true)
+	theirs.Close()
+	if err := from.Join(ended); err != nil {
+		t.Errorf("that has closed its channel: %v", err)
+	}
 	deaf, _ := joining(t, true)
 	for deaf.Deliver(line(64<<10)) == nil {
 		continue

@@ -149,14 +149,14 @@ func (l *Link) Send(m ipc.Message) error {
 		m = ipc.App(ipc.NodeShutdown)
 	}
 	err := l.channel.send(m)
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) {
+	if gone(err) {
 		return ErrClosed
 	}
 	return err
 }
 
 // Join has the worker hand its connections to another one: each gets an end of a pair of
-// sockets. It does nothing where one of them can't, or they are not of one user.
+// sockets. It does nothing where one of them can't, has ended, or they are not of one user.
 func (l *Link) Join(to *Link) error {
 	if l.channel == nil || to.channel == nil || !l.hands.Load() || !to.hands.Load() || l.uid != to.uid {
 		return nil
@@ -170,11 +170,14 @@ func (l *Link) Join(to *Link) error {
 	if err == nil {
 		err = l.channel.pass(ipc.Handoff{Role: ipc.RoleFrom}, pair[0])
 	}
-	if err != nil {
-		return fmt.Errorf("cannot join two workers: %w", err)
+	if err == nil || gone(err) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("cannot join two workers: %w", err)
 }
+
+// gone reports whether an error of send(2) says that the worker has closed its channel.
+func gone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, net.ErrClosed) }
 
 // Deliver sends an application's message, a line of ipc.Encode, which may be shared between
 // Links. An error says why it is dropped.

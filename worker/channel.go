@@ -116,8 +116,8 @@ type rights struct {
 func (r *rights) Read(p []byte) (int, error) {
 	var oob [64]byte
 	n, oobn, _, _, err := r.conn.ReadMsgUnix(p, oob[:])
-	r.fds = append(r.fds, descriptors(oob[:oobn])...)
-	return n, err
+	r.fds = append(r.fds, descriptors(oob[:max(0, oobn)])...)
+	return max(0, n), err // where recvmsg(2) fails they are -1
 }
 
 // next is the next descriptor. There is none if this process could not have one more.

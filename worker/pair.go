@@ -71,7 +71,7 @@ func (s *seqpacket) receive(buf []byte) (n, fd int, err error) {
 	if errors.Is(err, unix.ECONNRESET) { // it closed with packets unread, which is told once: what it sent is there
 		n, oobn, _, _, err = s.conn.ReadMsgUnix(buf, oob[:])
 	}
-	fds := descriptors(oob[:oobn])
+	fds := descriptors(oob[:max(0, oobn)])
 	if len(fds) == 0 {
 		return n, -1, err
 	}

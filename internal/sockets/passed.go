@@ -97,7 +97,7 @@ func (m *socket) examine(closer *closing.Closer) (what string, listens bool) {
 	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
 		return kindOf(stat.Mode & unix.S_IFMT), false
 	case kind != unix.SOCK_STREAM, !inet && domain != unix.AF_UNIX, inet && option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP:
-		return "a socket of another kind (ListenDatagram= and SocketProtocol= make such)", false
+		return "a socket of another kind (ListenDatagram=, ListenSequentialPacket= and SocketProtocol= make such)", false
 	}
 	if listens = option(unix.SO_ACCEPTCONN) == 1; !listens {
 		if _, err := unix.Getpeername(m.fd); err == nil {

@@ -156,9 +156,9 @@ func TestPassedSocketThatDoesNotFit(t *testing.T) {
 	for name, c := range map[string]struct{ listen, socket, says string }{
 		"unix for tcp":      {"tcp://127.0.0.1:%d", "ListenStream=/run/misfit.sock", "unix"},
 		"tcp6 for tcp4":     {"tcp4://127.0.0.1:%d", "ListenStream=[::1]:%d", "tcp4"},
-		"udp for tcp":       {"tcp://127.0.0.1:%d", "ListenDatagram=127.0.0.1:%d", "UDP"},
+		"udp for tcp":       {"tcp://127.0.0.1:%d", "ListenDatagram=127.0.0.1:%d", "ListenDatagram="},
 		"fifo for tcp":      {"tcp://127.0.0.1:%d", "ListenFIFO=/run/misfit.fifo", ""},
-		"seqpacket for tcp": {"tcp://127.0.0.1:%d", "ListenSequentialPacket=/run/misfit.seq", "unix"},
+		"seqpacket for tcp": {"tcp://127.0.0.1:%d", "ListenSequentialPacket=/run/misfit.seq", "ListenSequentialPacket="},
 		"tcp for unix":      {"unix:///run/misfit-other.sock", "ListenStream=127.0.0.1:%d", "unix"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -72,6 +72,11 @@ func (h *harness) noteOrphans(ts *testscript.TestScript, are func([]process) boo
 	for _, p := range all {
 		h.orphans[p.pid] = dir
 	}
+	for _, p := range census() { // one that has ended has no environment: a worker that its master has not reaped yet
+		if h.orphans[p.parent] == dir {
+			h.orphans[p.pid] = dir
+		}
+	}
 }
 
 // leftBehind fails a script after which something is left. What a script that

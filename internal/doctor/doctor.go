@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,8 +100,12 @@ func kernel() Finding {
 	if err == nil {
 		unix.Close(fd)
 	}
-	return found("kernel", "Linux "+unix.ByteSliceToString(name.Release[:]), said(os.NewSyscallError("pidfd_open", err)),
-		Missing, "forkd watches its workers by pidfds: it needs Linux 5.3 or later, and a seccomp profile that allows pidfd_open")
+	err = os.NewSyscallError("pidfd_open", err)
+	if err == nil { // of no descriptor
+		err = os.NewSyscallError("close_range", unix.CloseRange(math.MaxUint32, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC))
+	}
+	return found("kernel", "Linux "+unix.ByteSliceToString(name.Release[:]), said(err),
+		Missing, "forkd cannot start workers: it needs Linux 5.11 or later, and a seccomp profile that allows pidfd_open and close_range")
 }
 
 func counting() Finding {

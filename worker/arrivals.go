@@ -22,13 +22,12 @@ type arrivals struct {
 	ended bool
 }
 
-// await lists a connection that is idle, and has Accept return it when its next request
+// await has Accept return a connection that is listed and idle when its next request
 // begins: until then the server's timeouts of a first request do not hold, but l.idle does.
 func (l *listener) await(c *conn, nc net.Conn) {
 	if l.idle > 0 {
 		_ = c.raw.SetReadDeadline(time.Now().Add(l.idle))
 	}
-	l.add(c)
 	go func() {
 		err := c.awaitData()
 		for errors.Is(err, os.ErrDeadlineExceeded) && c.load() == moving {

@@ -132,7 +132,7 @@ func (l *listener) drain(served <-chan error) error {
 		p := planFor(d)
 		now := time.Now()
 		switch {
-		case (served == nil || accepted == nil) && l.count() == 0:
+		case (served == nil || accepted == nil) && l.endIfEmpty():
 			l.endArrivals()
 			if served != nil {
 				<-served

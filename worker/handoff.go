@@ -237,19 +237,28 @@ func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
 	c, nc := wrap(raw)
 	c.raw, c.accepted, c.moved = raw, time.Now(), true
 	c.served.Store(true)
-	serve = func() { l.await(c, nc) }
+	serve = func() {
+		c.phase.Store(int32(phaseNew))
+		l.await(c, nc)
+	}
 	if t.Own {
 		state := bytes.Clone(t.State)
 		serve = func() {
 			c.phase.Store(int32(Hijacked))
-			l.add(c)
 			go take(nc, state)
 		}
 	}
+	if !l.addMoved(c) { // before the reply: the drain may be asked for in this moment
+		raw.Close()
+		return nil, nil
+	}
 	w.page.TookOver() // before the predecessor's HandedOver, which follows the reply
 	return serve, func() {
-		w.page.GaveBack()
-		raw.Close()
+		if !c.ended.Swap(true) {
+			raw.Close()
+			w.page.GaveBack()
+			l.remove(c)
+		}
 	}
 }
 
@@ -315,6 +324,7 @@ func (c *conn) putBack(refuser *sender) {
 	again, nc := wrap(c.raw)
 	again.raw, again.accepted, again.refuser = c.raw, c.accepted, refuser
 	again.served.Store(true)
+	c.listener.add(again)
 	c.listener.await(again, nc)
 	c.listener.remove(c)
 }

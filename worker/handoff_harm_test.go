@@ -287,6 +287,25 @@ func TestTimeoutsOfMovedConnections(t *testing.T) {
 			},
 		}
 	}
+	for name, serve := range serve(2*time.Second, enough) {
+		t.Run(name+"/first request", func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, serve)
+			c, in := dial(t, s.addr)
+			send(t, c, get)
+			response(t, in)
+			s.ended(s.roll())
+			s.ended(s.roll()) // it moves again without a request between
+			late, lateIn := dial(t, s.addr)
+			send(t, late, get[:10])
+			_, err := io.Copy(io.Discard, lateIn)
+			check(t, err) // the timeout of its first request has passed
+			send(t, c, get)
+			if response(t, in) || s.now.Counters().MovedIn != 1 {
+				t.Errorf("it has not moved: %+v", s.now.Counters())
+			}
+		})
+	}
 	for name, serve := range serve(enough, 2*time.Second) {
 		t.Run(name+"/idle", func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,7 @@ type listener struct {
 
 	mu    sync.Mutex
 	conns list.List     // of *conn, oldest first
+	over  bool          // drained: no other worker's connection is listed any more
 	empty chan struct{} // one token whenever the last connection closes
 
 	deferred   atomic.Bool  // see AwaitData
@@ -236,6 +237,27 @@ func (l *listener) add(c *conn) {
 	c.listener, c.element = l, l.conns.PushBack(c)
 }
 
+// addMoved lists a connection of another worker's, in use until it is served: a drain waits
+// for it from now on. It reports false if the drain is over.
+func (l *listener) addMoved(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return false
+	}
+	c.phase.Store(int32(Busy))
+	c.listener, c.element = l, l.conns.PushBack(c)
+	return true
+}
+
+// endIfEmpty ends the drain if no connection is listed, and reports whether it has.
+func (l *listener) endIfEmpty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = l.conns.Len() == 0
+	return l.over
+}
+
 func (l *listener) remove(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -246,12 +268,6 @@ func (l *listener) remove(c *conn) {
 		default:
 		}
 	}
-}
-
-func (l *listener) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.conns.Len()
 }
 
 // pick returns the connections that match, oldest first.
@@ -278,6 +294,9 @@ func (l *listener) expire(p plan, now time.Time) {
 
 // cut closes all connections and returns how many of them were in use.
 func (l *listener) cut() int {
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
 	used := 0
 	for _, c := range l.pick(func(*conn) bool { return true }) {
 		if p := c.load(); p == Busy || p == Hijacked {

@@ -63,7 +63,7 @@ check: ## formatting, vet, lint, tidy and generated files, builds for amd64 and 
 	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -o /dev/null ./...
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -o /dev/null ./...
 
-bench: build ## measure everything that README promises (10 minutes), and write docs/benchmarks.md
+bench: build ## measure everything that README promises (20 minutes), and write docs/benchmarks.md
 	@$(BUILD) bin/bench ./test/bench
 	@$(BUILD) bin/bench-peer ./test/bench/peer
 	@bin/bench $(BENCH)

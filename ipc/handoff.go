@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -77,4 +79,15 @@ func ParseReply(packet []byte) (r Reply, err error) {
 		return Reply{}, fmt.Errorf("bad reply: %w", err)
 	}
 	return r, nil
+}
+
+// Descriptors returns those that have come with a message (SCM_RIGHTS, unix(7)), from its
+// control data. They are the caller's.
+func Descriptors(control []byte) (fds []int) {
+	messages, _ := unix.ParseSocketControlMessage(control) // none is an error
+	for i := range messages {
+		some, _ := unix.ParseUnixRights(&messages[i])
+		fds = append(fds, some...)
+	}
+	return fds
 }

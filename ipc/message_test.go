@@ -17,6 +17,8 @@ import (
 func golden() []sample {
 	return []sample{
 		{Hello{Version: 1}, `{"cmd":"FORKD_HELLO","version":1}`},
+		{Hello{Version: 1, Handoff: true}, `{"cmd":"FORKD_HELLO","version":1,"handoff":true}`},
+		{Handoff{Role: RoleFrom}, `{"cmd":"FORKD_HANDOFF","role":"from"}`},
 		{Ready{}, `{"cmd":"FORKD_READY"}`},
 		{Pulse{}, `{"cmd":"FORKD_PULSE"}`},
 		{

@@ -3,10 +3,8 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -30,18 +28,11 @@ type channel struct {
 
 // openChannel takes ownership of the passed descriptor.
 func openChannel(fd int) (*channel, error) {
-	f := os.NewFile(uintptr(fd), "channel")
-	defer f.Close()
-	conn, err := net.FileConn(f)
+	conn, err := unixConnOf(fd)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open channel to the master: %w", err)
 	}
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, errors.New("cannot open channel to the master: it is no unix socket")
-	}
-	c := &channel{conn: u}
+	c := &channel{conn: conn}
 	c.closed, c.close = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -116,7 +107,7 @@ type rights struct {
 func (r *rights) Read(p []byte) (int, error) {
 	var oob [64]byte
 	n, oobn, _, _, err := r.conn.ReadMsgUnix(p, oob[:])
-	r.fds = append(r.fds, descriptors(oob[:max(0, oobn)])...)
+	r.fds = append(r.fds, ipc.Descriptors(oob[:max(0, oobn)])...)
 	return max(0, n), err // where recvmsg(2) fails they are -1
 }
 

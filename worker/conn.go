@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -221,10 +220,8 @@ func (c *conn) read(p []byte) (int, error) {
 // readQueued reads what has arrived, which net.Conn does not do after its deadline:
 // a request that came before the close is served.
 func (c *conn) readQueued(p []byte) (n int) {
-	if sc, ok := c.raw.(syscall.Conn); ok {
-		if rc, err := sc.SyscallConn(); err == nil {
-			_ = rc.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT) })
-		}
+	if rc, err := c.socket(); err == nil {
+		_ = rc.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT) })
 	}
 	return max(0, n)
 }

@@ -34,25 +34,35 @@ const sendTimeout = time.Second
 
 // newSeqpacket takes ownership of a descriptor.
 func newSeqpacket(fd int) (*seqpacket, error) {
-	f := os.NewFile(uintptr(fd), "handoff")
-	defer f.Close()
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err == nil && kind != unix.SOCK_SEQPACKET {
 		err = errors.New("it is no SOCK_SEQPACKET")
 	}
-	var conn net.Conn
-	if err == nil {
-		conn, err = net.FileConn(f)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot use the socket of a handoff: %w", err)
 	}
+	conn, err := unixConnOf(fd)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the socket of a handoff: %w", err)
 	}
-	c, ok := conn.(*net.UnixConn)
+	return &seqpacket{conn}, nil
+}
+
+// unixConnOf makes a connection of a descriptor, which it takes.
+func unixConnOf(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := conn.(*net.UnixConn)
 	if !ok {
 		conn.Close()
-		return nil, errors.New("cannot use the socket of a handoff: it is no unix socket")
+		return nil, errors.New("it is no unix socket")
 	}
-	return &seqpacket{c}, nil
+	return u, nil
 }
 
 func (s *seqpacket) send(packet []byte, fd int) error {
@@ -71,7 +81,7 @@ func (s *seqpacket) receive(buf []byte) (n, fd int, err error) {
 	if errors.Is(err, unix.ECONNRESET) { // it closed with packets unread, which is told once: what it sent is there
 		n, oobn, _, _, err = s.conn.ReadMsgUnix(buf, oob[:])
 	}
-	fds := descriptors(oob[:max(0, oobn)])
+	fds := ipc.Descriptors(oob[:max(0, oobn)])
 	if len(fds) == 0 {
 		return n, -1, err
 	}
@@ -87,17 +97,3 @@ func (s *seqpacket) close() { s.conn.Close() }
 
 // makeRoom lets one more packet fit in, where the other end does not read.
 func (s *seqpacket) makeRoom() { _ = s.conn.SetWriteBuffer(4 * ipc.MaxTransfer) }
-
-// descriptors are those that have come with a message.
-func descriptors(oob []byte) (fds []int) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for _, m := range messages {
-		if got, err := unix.ParseUnixRights(&m); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds
-}

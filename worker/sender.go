@@ -102,9 +102,7 @@ func (s *sender) run() {
 	buf := make([]byte, 256)
 	for {
 		n, fd, err := s.pair.receive(buf)
-		if fd >= 0 {
-			_ = syscall.Close(fd) // not asked for
-		}
+		closeDescriptor(fd) // not asked for
 		var r ipc.Reply
 		if err == nil {
 			r, err = ipc.ParseReply(buf[:n])

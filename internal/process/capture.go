@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/ipc"
 )
 
 // capture has the kernel ask the master about bind(2) and listen(2) of the program and of
@@ -148,7 +150,7 @@ func receiveAll(from *os.File) (text []byte, descriptor int, err error) {
 			err = failed
 		}
 		text = append(text, part[:max(n, 0)]...)
-		for _, fd := range rights(control[:length]) {
+		for _, fd := range ipc.Descriptors(control[:length]) {
 			if descriptor < 0 {
 				descriptor = fd
 			} else {
@@ -159,16 +161,6 @@ func receiveAll(from *os.File) (text []byte, descriptor int, err error) {
 			return text, descriptor, err
 		}
 	}
-}
-
-// rights returns the descriptors of a message.
-func rights(control []byte) (fds []int) {
-	messages, _ := unix.ParseSocketControlMessage(control) // none is an error
-	for i := range messages {
-		some, _ := unix.ParseUnixRights(&messages[i])
-		fds = append(fds, some...)
-	}
-	return fds
 }
 
 // explainFilter says why the kernel refused the filter (seccomp(2)).

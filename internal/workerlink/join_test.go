@@ -57,13 +57,9 @@ func end(t *testing.T, c *net.UnixConn, role string) int {
 	if err != nil || string(buf[:n]) != `{"cmd":"FORKD_HANDOFF","role":"`+role+"\"}\n" {
 		t.Fatalf("read %q, %v", buf[:n], err)
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) != 1 {
-		t.Fatalf("%d messages, %v", len(messages), err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		t.Fatalf("descriptors %v, %v", fds, err)
+	fds := ipc.Descriptors(oob[:oobn])
+	if len(fds) != 1 {
+		t.Fatalf("descriptors %v", fds)
 	}
 	return fds[0]
 }

@@ -44,11 +44,14 @@ func (e *executor) handOverAgain(to pool.ID) {
 // counted by both workers for a moment; here it counts for the one that takes it. Those that
 // hand over are read first, so that none is missed.
 func (e *executor) counters() map[pool.ID]ipc.Counters {
-	workers := slices.SortedFunc(maps.Values(e.workers), func(a, b *worker) int {
-		if a.draining != b.draining {
-			return map[bool]int{true: -1, false: 1}[a.draining]
+	place := func(w *worker) int {
+		if w.draining {
+			return 0
 		}
-		return cmp.Or(a.id.Generation-b.id.Generation, a.id.Attempt-b.id.Attempt)
+		return 1
+	}
+	workers := slices.SortedFunc(maps.Values(e.workers), func(a, b *worker) int {
+		return cmp.Or(place(a)-place(b), a.id.Generation-b.id.Generation, a.id.Attempt-b.id.Attempt)
 	})
 	all := make(map[pool.ID]ipc.Counters, len(workers))
 	var twice int64

@@ -44,6 +44,7 @@ func TestWebSocketRoll(t *testing.T) {
 
 	had := c.killSuccessor(t)
 	c.ready(t)
+	c.has(t, 50) // so each client has seen whether it has lost its connection
 	r := load.report(t, "all back", func(r loadReport) bool { return r.Open == 50 && r.Opened == 50+r.Lost })
 	load.report(t, "more messages", func(now loadReport) bool { return now.Received >= r.Received+1000 })
 	r = load.quit(t)

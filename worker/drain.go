@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,6 +128,7 @@ func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
 // handed to the successor; where there is none, or they can't be, they are closed.
 func (l *listener) drain(served <-chan error) error {
 	accepted := l.accepted
+	var looked time.Time
 	for {
 		d := l.worker.drain.get()
 		p := planFor(d)
@@ -148,7 +150,11 @@ func (l *listener) drain(served <-chan error) error {
 			l.expire(p, now)
 		}
 		if l.worker.handing() {
-			l.moveIdle()
+			anew := now.Sub(looked) >= drainInterval
+			if anew {
+				looked = now
+			}
+			l.moveIdle(anew)
 		}
 		select {
 		case <-served:
@@ -158,6 +164,30 @@ func (l *listener) drain(served <-chan error) error {
 		case <-l.empty:
 		case <-l.worker.handoff.progress:
 		case <-time.After(min(drainInterval, d.deadline.Sub(now))):
+		}
+	}
+}
+
+// moveIdle has idle connections leave, as many as may be on their way. It goes on in the
+// list where it was; after the end of it only if it is to begin anew.
+func (l *listener) moveIdle(anew bool) {
+	l.mu.Lock()
+	l.onWay = slices.DeleteFunc(l.onWay, func(c *conn) bool {
+		return c.ended.Load() || !c.going.Load() && c.load() != moving
+	})
+	if l.next == nil && anew {
+		l.next = l.conns.Front()
+	}
+	for ; l.next != nil && len(l.onWay) < maxMoving; l.next = l.next.Next() {
+		if c := l.next.Value.(*conn); c.load().idle() && c.mayMove() {
+			l.onWay = append(l.onWay, c)
+		}
+	}
+	leaving := slices.Clone(l.onWay)
+	l.mu.Unlock()
+	for _, c := range leaving {
+		if !c.going.Load() {
+			c.expire(moving)
 		}
 	}
 }

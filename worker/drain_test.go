@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,5 +139,90 @@ func TestServeFails(t *testing.T) {
 	}
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is still open: %v", err)
+	}
+}
+
+// Looking for idle connections goes on where it was: those in use at the front of the list are
+// not passed again for each that moves, but once the end was reached, and what has left the
+// list meanwhile ends nothing.
+func TestMoveIdleGoesOn(t *testing.T) {
+	sockets, _ := passedSockets(t, "http")
+	w := alone(sockets...)
+	ln, err := w.Listen("http", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	l := ln.(*listener)
+	l.movable = true
+	w.drain.flags.Or(flagDraining | flagHanding)
+	var all []*conn
+	for i := range 4 + maxMoving {
+		here, there := net.Pipe()
+		t.Cleanup(func() { here.Close(); there.Close() })
+		c, _ := wrap(here)
+		c.raw = here
+		if i == 0 {
+			c.phase.Store(int32(Hijacked))
+		} else {
+			c.phase.Store(int32(Idle))
+		}
+		l.add(c)
+		all = append(all, c)
+	}
+	var left []int
+	expect := func(anew bool, want ...int) {
+		t.Helper()
+		l.moveIdle(anew)
+		left = left[:0]
+		for i, c := range all {
+			if c.load() != moving {
+				left = append(left, i)
+			}
+		}
+		if !slices.Equal(left, want) {
+			t.Errorf("not on their way: %v, want %v", left, want)
+		}
+	}
+	gone := func(c *conn) { c.ended.Store(true); l.remove(c) }
+	const last = 3 + maxMoving
+	expect(true, 0, last-2, last-1, last)
+	expect(true, 0, last-2, last-1, last) // 256 are enough
+	all[0].phase.Store(int32(Idle))
+	all[1].phase.Store(int32(Busy)) // a request was faster
+	expect(false, 0, 1, last-1, last)
+	gone(all[last-1]) // where it would go on
+	gone(all[2])
+	expect(false, 0, 1, last-1)
+	all[3].phase.Store(int32(Busy))
+	all[1].phase.Store(int32(Idle))
+	expect(false, 0, 1, 3, last-1) // at the end
+	expect(true, 1, 3, last-1)
+	gone(all[4])
+	expect(false, 3, last-1)
+}
+
+// A connection that the deadline has cut while it was on its way does not come back: it is
+// counted as closed once.
+func TestCutOnItsWay(t *testing.T) {
+	sockets, _ := passedSockets(t, "http")
+	w := alone(sockets...)
+	ln, err := w.Listen("http", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	l := ln.(*listener)
+	here, there := net.Pipe()
+	defer there.Close()
+	c, _ := wrap(here)
+	c.raw = here
+	l.admit(false)
+	l.add(c)
+	c.going.Store(true)
+	l.cut()
+	w.handed(c, nil, outcomeRefused)
+	if !l.endIfEmpty() || w.Counters().Open != 0 {
+		t.Errorf("it is listed, or counted: %+v", w.Counters())
 	}
 }

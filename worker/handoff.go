@@ -320,6 +320,9 @@ func (c *conn) handedOver() {
 // putBack gives the server a connection again that it has closed; refuser can't hand it
 // over, if it is not nil.
 func (c *conn) putBack(refuser *sender) {
+	if c.ended.Swap(true) {
+		return
+	}
 	_ = c.raw.SetReadDeadline(time.Time{})
 	again, nc := wrap(c.raw)
 	again.raw, again.accepted, again.refuser = c.raw, c.accepted, refuser
@@ -352,28 +355,6 @@ func (c *conn) movable() bool {
 
 // mayMove reports whether it can be handed over now if it is idle.
 func (c *conn) mayMove() bool { return c.movable() && !c.unclean.Load() }
-
-// moveIdle has idle connections leave, as many as may be on their way.
-func (l *listener) moveIdle() {
-	var leaving []*conn
-	onWay := 0
-	l.mu.Lock()
-	for e := l.conns.Front(); e != nil && onWay < maxMoving; e = e.Next() {
-		c := e.Value.(*conn)
-		p := c.load()
-		switch {
-		case c.going.Load():
-			onWay++
-		case (p.idle() || p == moving) && c.mayMove():
-			onWay++
-			leaving = append(leaving, c)
-		}
-	}
-	l.mu.Unlock()
-	for _, c := range leaving {
-		c.expire(moving)
-	}
-}
 
 // maxKept is how many responses of a drain leave a connection open that may move: it moves
 // when it is idle, which one with pipelined requests never is.

@@ -28,6 +28,8 @@ type listener struct {
 	conns list.List     // of *conn, oldest first
 	over  bool          // drained: no other worker's connection is listed any more
 	empty chan struct{} // one token whenever the last connection closes
+	onWay []*conn       // idle ones that leave: see moveIdle
+	next  *list.Element // of conns: where moveIdle goes on; nil: it was at the end
 
 	deferred   atomic.Bool  // see AwaitData
 	emptyPolls int          // see hasSilentClients
@@ -261,6 +263,9 @@ func (l *listener) endIfEmpty() bool {
 func (l *listener) remove(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.next == c.element {
+		l.next = l.next.Next()
+	}
 	l.conns.Remove(c.element)
 	if l.conns.Len() == 0 {
 		select {

@@ -95,38 +95,6 @@ func TestSuccessorsThatHarm(t *testing.T) {
 	}
 }
 
-// A connection of HTTP/2 stays before its first request too.
-func TestHTTP2Stays(t *testing.T) {
-	s := newSite(t, func(w *worker.Worker, ln net.Listener) error {
-		var p http.Protocols
-		p.SetUnencryptedHTTP2(true)
-		return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(app), Protocols: &p}, ln)
-	})
-	const settings, ack = 4, 1
-	c, in := dial(t, s.addr)
-	frame := func() (kind, flags byte) {
-		head := make([]byte, 9)
-		_, err := io.ReadFull(in, head)
-		check(t, err)
-		_, err = in.Discard(int(head[1])<<8 | int(head[2]))
-		check(t, err)
-		return head[3], head[4]
-	}
-	send(t, c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-	frame()
-	before := s.roll()
-	<-before.Draining()
-	waitFor(t, "idle connections of the predecessor move", func() bool { return ended(before.Successor()) })
-	send(t, c, string([]byte{0, 0, 0, settings, 0, 0, 0, 0, 0}))
-	for kind, flags := frame(); kind != settings || flags != ack; kind, flags = frame() {
-	}
-	c.Close()
-	s.ended(before)
-	if n := before.Counters().MovedOut; n != 0 {
-		t.Errorf("%d have moved", n)
-	}
-}
-
 func ended(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -238,31 +206,48 @@ func TestPredecessorsThatHarm(t *testing.T) {
 	}
 }
 
-// A response that is under way ends where it began, and its connection moves then.
+// A response that is under way ends where it began, also one of more bytes than 31 bits count,
+// and its connection moves then.
 func TestLongResponseThenMoves(t *testing.T) {
-	const size = 64 << 20
-	s := newSite(t, func(w *worker.Worker, ln net.Listener) error {
-		return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/big" {
-				rw.Header().Set("Content-Length", fmt.Sprint(size))
-				_, _ = io.CopyN(rw, zeros{}, size)
+	const size = 1<<31 + 1<<20
+	for name, serve := range map[string]func(w *worker.Worker, ln net.Listener) error{
+		"net/http": func(w *worker.Worker, ln net.Listener) error {
+			return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/big" {
+					rw.Header().Set("Content-Length", fmt.Sprint(size))
+					_, _ = io.CopyN(rw, zeros{}, size)
+				}
+			})}, ln)
+		},
+		"fasthttp": func(w *worker.Worker, ln net.Listener) error {
+			return fasthttpserve.Serve(w, &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
+				if string(ctx.Path()) == "/big" {
+					ctx.SetBodyStream(io.LimitReader(zeros{}, size), size)
+				}
+			}}, ln)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, serve)
+			idle, idleIn := dial(t, s.addr)
+			send(t, idle, get)
+			response(t, idleIn)
+			c, in := dial(t, s.addr)
+			send(t, c, strings.Replace(get, "/", "/big", 1))
+			resp, err := http.ReadResponse(in, nil)
+			check(t, err)
+			before := s.roll()
+			waitFor(t, "the other connection's move", func() bool { return before.Counters().MovedOut == 1 })
+			n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, make([]byte, 1<<20))
+			if err != nil || n != size || resp.Close {
+				t.Fatalf("read %d, %v, the last %t", n, err, resp.Close)
 			}
-		})}, ln)
-	})
-	c, in := dial(t, s.addr)
-	send(t, c, strings.Replace(get, "/", "/big", 1))
-	resp, err := http.ReadResponse(in, nil)
-	check(t, err)
-	before := s.roll()
-	<-before.Draining()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if err != nil || n != size || resp.Close {
-		t.Fatalf("read %d, %v, the last %t", n, err, resp.Close)
-	}
-	s.ended(before)
-	send(t, c, get)
-	if response(t, in) || before.Counters().MovedOut != 1 {
-		t.Errorf("it has not moved: %+v", before.Counters())
+			s.ended(before)
+			send(t, c, get)
+			if response(t, in) || before.Counters().MovedOut != 2 {
+				t.Errorf("it has not moved: %+v", before.Counters())
+			}
+		})
 	}
 }
 

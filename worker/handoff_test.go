@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -74,7 +73,8 @@ func descriptor(t *testing.T, f *os.File, err error) int {
 	return fd
 }
 
-func (s *site) start() *member {
+// ends makes the master's ends of a worker, and what is passed to it.
+func (s *site) ends() (m *member, passed ipc.Passed) {
 	s.t.Helper()
 	f, err := s.ln.File()
 	socket := descriptor(s.t, f, err)
@@ -88,20 +88,30 @@ func (s *site) start() *member {
 	conn, err := net.FileConn(own)
 	own.Close()
 	check(s.t, err)
-	m := &member{channel: conn.(*net.UnixConn), page: page, served: make(chan error, 1)}
-	m.Worker = worker.StartPassed(ipc.Passed{
-		Sockets: []ipc.Socket{{FD: socket, Name: "http"}}, Channel: pair[1], Page: theirs,
-	})
+	m = &member{channel: conn.(*net.UnixConn), page: page, served: make(chan error, 1)}
+	return m, ipc.Passed{Sockets: []ipc.Socket{{FD: socket, Name: "http"}}, Channel: pair[1], Page: theirs}
+}
+
+func (s *site) start() *member {
+	s.t.Helper()
+	m, passed := s.ends()
+	m.Worker = worker.StartPassed(passed)
 	ln, err := m.Listen("http", "")
 	check(s.t, err)
 	go func() { m.served <- s.serve(m.Worker, ln) }()
+	s.awaitReady(m)
+	return m
+}
+
+func (s *site) awaitReady(m *member) {
+	s.t.Helper()
 	in := ipc.NewReader(m.channel)
 	check(s.t, m.channel.SetReadDeadline(time.Now().Add(enough)))
 	for {
 		msg, err := in.Read()
 		check(s.t, err)
 		if _, ready := msg.(ipc.Ready); ready {
-			return m
+			return
 		}
 	}
 }
@@ -394,90 +404,6 @@ func TestRefusedConnectionsStay(t *testing.T) {
 				t.Errorf("%d have moved", n)
 			}
 		})
-	}
-}
-
-// owner is a worker that hands its connections over once it drains, with a state. What
-// comes of it is the client's next line.
-func owner(w *worker.Worker, ln net.Listener) error {
-	w.OnHandoff(func(conn net.Conn, state []byte) {
-		defer conn.Close()
-		fmt.Fprintf(conn, "went on after %s\n", state)
-	})
-	return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		conn, _, err := rw.(http.Hijacker).Hijack()
-		if err != nil {
-			return
-		}
-		fmt.Fprintln(conn, "hello")
-		<-w.Draining()
-		if r.URL.Path == "/closed" {
-			conn.Close()
-		}
-		if err := w.Handoff(conn, []byte("GET "+r.URL.Path)); err != nil {
-			fmt.Fprintln(conn, err)
-			conn.Close()
-		}
-	})}, ln)
-}
-
-// A program hands its own connections over, with a state.
-func TestHandoffOfTheProgramsOwn(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, owner)
-	open := func(path string) *bufio.Reader {
-		c, in := dial(t, s.addr)
-		send(t, c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
-		expectLine(t, in, "hello")
-		return in
-	}
-	// One that is closed already hinders no other.
-	for range 3 {
-		open("/closed")
-	}
-	in := open("/")
-	before := s.roll()
-	s.ended(before)
-	expectLine(t, in, "went on after GET /")
-	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
-		t.Errorf("then %v", err)
-	}
-	waitFor(t, "the count", func() bool { return s.now.Counters() == ipc.Counters{Attached: true, MovedIn: 1} })
-
-	// Without a successor it stays the program's.
-	in = open("/")
-	s.drain(s.now, ipc.ReasonStop)
-	expectLine(t, in, "cannot hand over the connection: "+worker.ErrNoSuccessor.Error())
-}
-
-// Successor says when there is one, and each is another channel.
-func TestSuccessor(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, owner)
-	is := func(c <-chan struct{}) bool {
-		select {
-		case <-c:
-			return true
-		default:
-			return false
-		}
-	}
-	none := s.now.Successor()
-	if is(none) {
-		t.Error("there is a successor at the start")
-	}
-	next, another := s.start(), s.start()
-	s.join(s.now, next)
-	<-none
-	first := s.now.Successor()
-	s.join(s.now, another)
-	waitFor(t, "another one", func() bool { return s.now.Successor() != first })
-	if second := s.now.Successor(); !is(second) {
-		t.Error("the second is none")
-	}
-	for _, m := range []*member{next, another} {
-		s.drain(m, ipc.ReasonStop)
-		s.ended(m)
 	}
 }
 

@@ -26,6 +26,8 @@ const (
 // (shutdown(2), SHUT_RD), so that no further Reply can be sent, reads those that were,
 // and sends a Transfer with Withdrawn: the receiver gives up what it has not replied to.
 // If the pair ends without one, the sender has died, and all that has come is the receiver's.
+// With Withdrawn may come an end of another pair, for a receiver that has been silent for too
+// long: it goes on there, and begins with a Reply to nothing, Seq 0.
 type Transfer struct {
 	Seq       uint64 `json:"seq,omitempty"`      // 1 for the first of a pair, then one more each
 	Listener  string `json:"listener,omitempty"` // the name of the socket that accepted the connection

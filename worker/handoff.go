@@ -141,15 +141,21 @@ func (w *Worker) onHandoff(role string, fd int) {
 		go r.run()
 		return
 	}
-	w.setSuccessor(p)
+	w.setSuccessor(p, false)
 }
 
-// setSuccessor has connections handed to a new successor from now on.
-func (w *Worker) setSuccessor(p pair) {
+// setSuccessor has connections handed to a new successor from now on, or to a late one
+// if there is no other.
+func (w *Worker) setSuccessor(p pair, late bool) {
 	h := &w.handoff
-	s := newSender(p, w.senderEnded)
+	s := newSender(p, w.senderEnded, w.awaitLate)
 	h.mu.Lock()
 	before := h.sender
+	if late && before != nil {
+		h.mu.Unlock()
+		p.close()
+		return
+	}
 	h.sender = s
 	if before != nil {
 		h.successor = make(chan struct{})
@@ -161,6 +167,28 @@ func (w *Worker) setSuccessor(p pair) {
 		before.withdraw()
 	}
 	go s.run()
+}
+
+// awaitLate makes another pair for a successor that did not answer in time, and returns its
+// end, or -1. When it says something there, it follows again.
+func (w *Worker) awaitLate() (theirs int) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	p, err := newSeqpacket(ends[0])
+	if err != nil {
+		unix.Close(ends[1])
+		return -1
+	}
+	go func() {
+		if _, err := receiveReply(p); err != nil {
+			p.close()
+			return
+		}
+		w.setSuccessor(p, true)
+	}()
+	return ends[1]
 }
 
 func (w *Worker) senderEnded(s *sender) {

@@ -186,7 +186,7 @@ func TestWorldsOfHandoff(t *testing.T) {
 				}
 				return func() { w.serve(to, from, fd) }, func() {}
 			}}
-			s := newSender(a, func(*sender) {})
+			s := newSender(a, func(*sender) {}, func() int { return -1 })
 			go s.run()
 			go r.run()
 			time.AfterFunc(when, func() {

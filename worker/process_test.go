@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 		helper()
 	case "parent":
 		parent()
+	case "successor":
+		successor()
 	}
 }
 
@@ -114,6 +116,7 @@ func parent() {
 type process struct {
 	*exec.Cmd
 	t   *testing.T
+	in  io.Writer
 	out *bufio.Reader
 	found
 }
@@ -128,10 +131,14 @@ func spawn(t *testing.T, role string, files []*os.File, env ...string) *process 
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{Cmd: cmd, t: t, out: bufio.NewReader(out)}
+	p := &process{Cmd: cmd, t: t, in: in, out: bufio.NewReader(out)}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()

@@ -15,12 +15,24 @@ type receiver struct {
 	prepare func(t ipc.Transfer, fd int) (serve, drop func())
 }
 
-// run takes what comes until the pair ends. A connection is this worker's once the
-// predecessor has the reply: see ipc.Transfer.
+// run takes what comes until the predecessor is gone or needs this worker no more.
 func (r *receiver) run() {
+	for {
+		next := r.take()
+		r.pair.close()
+		if next == nil {
+			return
+		}
+		_ = next.send(ipc.Reply{}.Encode(), -1) // it fails if the predecessor has gone
+		r.pair = next
+	}
+}
+
+// take takes what comes until the pair ends, and returns the one to go on with, or nil. A
+// connection is this worker's once the predecessor has the reply: see ipc.Transfer.
+func (r *receiver) take() (next pair) {
 	type arrival struct{ serve, drop func() }
 	var unheard []arrival // taken, and the predecessor could not be told
-	defer r.pair.close()
 	buf := make([]byte, ipc.MaxTransfer)
 	for {
 		n, fd, err := r.pair.receive(buf)
@@ -29,11 +41,17 @@ func (r *receiver) run() {
 		}
 		t, err := ipc.ParseTransfer(buf[:n])
 		if err != nil || t.Withdrawn {
-			closeDescriptor(fd)
 			for _, a := range unheard {
 				a.drop()
 			}
-			return
+			if err == nil && fd >= 0 {
+				if p, err := newSeqpacket(fd); err == nil {
+					return p
+				}
+				return nil
+			}
+			closeDescriptor(fd)
+			return nil
 		}
 		var a arrival
 		if fd >= 0 { // else it did not fit in this process's table
@@ -53,6 +71,7 @@ func (r *receiver) run() {
 	for _, a := range unheard {
 		a.serve()
 	}
+	return nil
 }
 
 func closeDescriptor(fd int) {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -38,8 +39,9 @@ type parcel struct {
 
 // sender hands connections over to one successor. It has a goroutine, run.
 type sender struct {
-	pair  pair
-	onEnd func(*sender) // before the outcomes of what is left
+	pair   pair
+	onEnd  func(*sender) // before the outcomes of what is left
+	onLate func() int    // after onEnd: the successor's end of another pair, for when it answers; -1: none
 
 	room  chan struct{} // a token for each of unanswered
 	ended chan struct{} // closed: nothing can be sent
@@ -48,12 +50,13 @@ type sender struct {
 	seq        uint64
 	unanswered []*parcel // in order
 	over       bool
+	late       bool        // the successor did not answer in time
 	stalled    *time.Timer // runs while something is unanswered
 }
 
-func newSender(p pair, onEnd func(*sender)) *sender {
-	s := &sender{pair: p, onEnd: onEnd, room: make(chan struct{}, window), ended: make(chan struct{})}
-	s.stalled = time.AfterFunc(time.Hour, s.withdraw)
+func newSender(p pair, onEnd func(*sender), onLate func() int) *sender {
+	s := &sender{pair: p, onEnd: onEnd, onLate: onLate, room: make(chan struct{}, window), ended: make(chan struct{})}
+	s.stalled = time.AfterFunc(time.Hour, s.giveUp)
 	s.stalled.Stop()
 	return s
 }
@@ -83,6 +86,7 @@ func (s *sender) send(p *parcel) bool {
 	if err != nil {
 		<-s.room
 		s.over = true
+		s.late = s.late || errors.Is(err, os.ErrDeadlineExceeded)
 		s.withdraw()
 		return false
 	}
@@ -97,16 +101,18 @@ func (s *sender) send(p *parcel) bool {
 // withdraw ends the sender: what is not answered by now is returned.
 func (s *sender) withdraw() { s.pair.closeRead() } // run reads what was answered, then EOF
 
+// giveUp withdraws because the successor does not answer in time.
+func (s *sender) giveUp() {
+	s.mu.Lock()
+	s.late = true
+	s.mu.Unlock()
+	s.withdraw()
+}
+
 // run handles the replies until the pair ends, then returns the rest.
 func (s *sender) run() {
-	buf := make([]byte, 256)
 	for {
-		n, fd, err := s.pair.receive(buf)
-		closeDescriptor(fd) // not asked for
-		var r ipc.Reply
-		if err == nil {
-			r, err = ipc.ParseReply(buf[:n])
-		}
+		r, err := receiveReply(s.pair)
 		if err == nil {
 			err = s.answered(r)
 		}
@@ -115,6 +121,16 @@ func (s *sender) run() {
 		}
 	}
 	s.finish()
+}
+
+func receiveReply(p pair) (r ipc.Reply, err error) {
+	buf := make([]byte, 256)
+	n, fd, err := p.receive(buf)
+	closeDescriptor(fd) // not asked for
+	if err == nil {
+		r, err = ipc.ParseReply(buf[:n])
+	}
+	return r, err
 }
 
 // answered handles a reply. The error says that it is for nothing that was sent.
@@ -147,15 +163,20 @@ func (s *sender) finish() {
 	s.mu.Lock()
 	s.over = true
 	s.stalled.Stop()
-	rest := s.unanswered
+	rest, late := s.unanswered, s.late
 	s.unanswered = nil
 	s.mu.Unlock()
+	s.onEnd(s)
+	another := -1
+	if late {
+		another = s.onLate()
+	}
 	result := outcomeReturned
-	if len(rest) > 0 && !s.sayWithdrawn() {
+	if (len(rest) > 0 || late) && !s.sayWithdrawn(another) {
 		result = outcomeLost
 	}
+	closeDescriptor(another)
 	s.pair.close()
-	s.onEnd(s)
 	close(s.ended)
 	for _, p := range rest {
 		p.done(result)
@@ -163,12 +184,12 @@ func (s *sender) finish() {
 }
 
 // sayWithdrawn reports whether the successor will serve nothing that it has not answered:
-// it is told, or has gone.
-func (s *sender) sayWithdrawn() bool {
+// it is told, or has gone. fd is its end of another pair, or -1.
+func (s *sender) sayWithdrawn(fd int) bool {
 	packet, _ := ipc.Transfer{Withdrawn: true}.Encode() // short
 	if p, ok := s.pair.(interface{ makeRoom() }); ok {
 		p.makeRoom() // it may have stopped with its queue full
 	}
-	err := s.pair.send(packet, -1)
+	err := s.pair.send(packet, fd)
 	return err == nil || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }

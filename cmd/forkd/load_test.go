@@ -26,14 +26,15 @@ const loadFor = 5 * time.Minute
 // request; none ever tries again. It says "answers N failed M", and each failure
 // on a line of its own. With a second argument, until-refused, a client
 // ends by itself when nobody listens any more; with never-close, each keeps its first
-// connection, and its end is a failure.
+// connection, and its end is a failure; with idle, it asks nothing more there.
 func loadHTTP() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, loadFor)
 	defer cancel()
 	l := loader{address: os.Args[1], network: "tcp"}
-	untilRefused, neverClose := slices.Contains(os.Args, "until-refused"), slices.Contains(os.Args, "never-close")
+	l.idle = slices.Contains(os.Args, "idle")
+	untilRefused, neverClose := slices.Contains(os.Args, "until-refused"), l.idle || slices.Contains(os.Args, "never-close")
 	if strings.Contains(l.address, "/") {
 		l.network = "unix"
 	}
@@ -61,6 +62,7 @@ func loadHTTP() {
 
 type loader struct {
 	network, address string
+	idle             bool // one request, then silence
 	answers          atomic.Int64
 	mu               sync.Mutex
 	failures         []string
@@ -115,6 +117,15 @@ func (l *loader) converse(ctx context.Context, keep bool) (err error) {
 		time.Sleep(5 * time.Millisecond) // the machine is for forkd
 		if response.Close {
 			return nil
+		}
+		if l.idle {
+			if err := conn.SetDeadline(time.Time{}); err != nil {
+				return err
+			}
+			context.AfterFunc(ctx, func() { conn.Close() })
+			if _, err := in.ReadByte(); ctx.Err() == nil {
+				return fmt.Errorf("while idle: %w", err)
+			}
 		}
 	}
 	return nil

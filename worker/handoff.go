@@ -137,7 +137,7 @@ func (w *Worker) onHandoff(role string, fd int) {
 		return
 	}
 	if role == ipc.RoleTo {
-		r := &receiver{pair: p, prepare: w.prepare}
+		r := &receiver{pair: p, prepare: w.prepare, open: newSeqpacket}
 		go r.run()
 		return
 	}

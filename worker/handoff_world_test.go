@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -47,6 +48,8 @@ type world struct {
 	change sync.Cond
 	random *rand.Rand
 	sent   map[int]bool // that are in the successor's queue or beyond
+	pairs  []*fakePair  // ends of further pairs
+	later  int          // connections that went over these
 	errors []string
 }
 
@@ -133,6 +136,11 @@ func (p *fakePair) kill() {
 	defer p.w.mu.Unlock()
 	p.mine.dead = true
 	p.shut()
+	for _, more := range p.w.pairs {
+		if more.mine == p.mine {
+			more.shut()
+		}
+	}
 }
 
 func (p *fakePair) setStopped(stopped bool) {
@@ -162,13 +170,80 @@ func (w *world) serve(who, other *fakeProcess, conn int) {
 	who.serves[conn] = true
 }
 
+// pairFD is the first number of the descriptors of pairs. No process has so many.
+const pairFD = 1 << 30
+
+// handOver has one process hand connections to another. If that does not answer in time and
+// does later, what is left follows over another pair. ended has all of it end.
+func (w *world) handOver(from, to *fakeProcess, p pair, conns []int) (ended func()) {
+	var senders []*sender
+	var start func(p pair, conns []int)
+	late := func() (fd int) {
+		there, back := &queue{}, &queue{}
+		own := &fakePair{w: w, fast: true, mine: from, in: back, out: there}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.pairs = append(w.pairs, own, &fakePair{w: w, mine: to, in: there, out: back})
+		for _, end := range w.pairs {
+			if end.mine.dead {
+				end.shut()
+			}
+		}
+		go func() {
+			if _, err := receiveReply(own); err != nil {
+				return
+			}
+			var again []int
+			w.mu.Lock()
+			for conn := range from.serves {
+				again = append(again, conn)
+				delete(w.sent, conn)
+			}
+			clear(from.serves)
+			w.later += len(again)
+			w.mu.Unlock()
+			start(own, again)
+		}()
+		return pairFD + len(w.pairs) - 1
+	}
+	start = func(p pair, conns []int) {
+		s := newSender(p, func(*sender) {}, late)
+		w.mu.Lock()
+		senders = append(senders, s)
+		w.mu.Unlock()
+		go s.run()
+		for _, conn := range conns {
+			go func() {
+				w.pause()
+				p := &parcel{socket: fakeSocket(conn), done: func(o outcome) {
+					if o == outcomeRefused || o == outcomeReturned {
+						w.serve(from, to, conn)
+					}
+				}}
+				if !s.send(p) {
+					w.serve(from, to, conn)
+				}
+			}()
+		}
+	}
+	start(p, conns)
+	return func() {
+		w.mu.Lock()
+		all := slices.Clone(senders)
+		w.mu.Unlock()
+		for _, s := range all {
+			s.withdraw()
+		}
+	}
+}
+
 // In thousands of rolls either side dies or stops at any time, or another successor
 // comes: no connection is served by two, and none is lost but by the death of a worker
 // that had it.
 func TestWorldsOfHandoff(t *testing.T) {
 	const rolls = 10_000
 	seed := uint64(time.Now().UnixNano())
-	moved, returned, died := 0, 0, 0
+	moved, returned, died, later := 0, 0, 0, 0
 	for i := range uint64(rolls) {
 		synctest.Test(t, func(t *testing.T) {
 			w := &world{random: rand.New(rand.NewPCG(seed, i)), sent: map[int]bool{}}
@@ -185,10 +260,17 @@ func TestWorldsOfHandoff(t *testing.T) {
 					return nil, nil
 				}
 				return func() { w.serve(to, from, fd) }, func() {}
+			}, open: func(fd int) (pair, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.pairs[fd-pairFD], nil
 			}}
-			s := newSender(a, func(*sender) {}, func() int { return -1 })
-			go s.run()
 			go r.run()
+			var all []int
+			for conn := range conns {
+				all = append(all, conn)
+			}
+			end := w.handOver(from, to, a, all)
 			time.AfterFunc(when, func() {
 				switch fault {
 				case 0, 1:
@@ -202,24 +284,11 @@ func TestWorldsOfHandoff(t *testing.T) {
 					a.setStopped(true)
 					time.AfterFunc(stopFor, func() { a.setStopped(false) })
 				case 6:
-					s.withdraw()
+					end()
 				}
 			})
-			for conn := range conns {
-				go func() {
-					w.pause()
-					p := &parcel{socket: fakeSocket(conn), done: func(o outcome) {
-						if o == outcomeRefused || o == outcomeReturned {
-							w.serve(from, to, conn)
-						}
-					}}
-					if !s.send(p) {
-						w.serve(from, to, conn)
-					}
-				}()
-			}
 			time.Sleep(time.Hour)
-			s.withdraw() // as when the worker ends
+			end() // as when the worker ends
 			time.Sleep(time.Hour)
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -236,6 +305,7 @@ func TestWorldsOfHandoff(t *testing.T) {
 					w.errors = append(w.errors, fmt.Sprintf("connection %d is lost", conn))
 				}
 			}
+			later += w.later
 			for _, e := range w.errors {
 				t.Errorf("seed %d, roll %d, fault %d after %v: %s", seed, i, fault, when, e)
 			}
@@ -244,8 +314,8 @@ func TestWorldsOfHandoff(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("of the connections of %d rolls %d moved, %d came back, %d died with a worker", rolls, moved, returned, died)
-	if moved == 0 || returned == 0 || died == 0 {
+	t.Logf("of the connections of %d rolls %d moved, %d went again over another pair, %d came back, %d died with a worker", rolls, moved, later, returned, died)
+	if moved == 0 || later == 0 || returned == 0 || died == 0 {
 		t.Error("not all of it has happened")
 	}
 }

@@ -33,7 +33,7 @@ type seqpacket struct{ conn *net.UnixConn }
 const sendTimeout = time.Second
 
 // newSeqpacket takes ownership of a descriptor.
-func newSeqpacket(fd int) (*seqpacket, error) {
+func newSeqpacket(fd int) (pair, error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err == nil && kind != unix.SOCK_SEQPACKET {
 		err = errors.New("it is no SOCK_SEQPACKET")

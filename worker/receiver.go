@@ -13,6 +13,8 @@ type receiver struct {
 	// prepare makes a connection of a descriptor, which becomes its own; nil: refused.
 	// serve serves what prepare has returned, drop closes it.
 	prepare func(t ipc.Transfer, fd int) (serve, drop func())
+
+	open func(fd int) (pair, error) // makes another pair of the predecessor's descriptor, which it takes
 }
 
 // run takes what comes until the predecessor is gone or needs this worker no more.
@@ -45,10 +47,8 @@ func (r *receiver) take() (next pair) {
 				a.drop()
 			}
 			if err == nil && fd >= 0 {
-				if p, err := newSeqpacket(fd); err == nil {
-					return p
-				}
-				return nil
+				next, _ = r.open(fd)
+				return next
 			}
 			closeDescriptor(fd)
 			return nil

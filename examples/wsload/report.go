@@ -8,7 +8,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/forkd/forkd/examples/websocket/chat"
@@ -16,50 +15,43 @@ import (
 
 // figures is what all users have seen.
 type figures struct {
-	ended     [endings]atomic.Int64
-	opened    atomic.Int64
-	said      atomic.Int64
-	received  atomic.Int64
-	missed    atomic.Int64
-	doubled   atomic.Int64
-	unheard   atomic.Int64
-	repeated  atomic.Int64
-	resets    atomic.Int64
-	forgotten atomic.Int64
-
 	mu    sync.Mutex
+	sum   Report // its counts, and the last error
 	times histogram
-	last  string // the last error
+}
+
+func (f *figures) see(what func(*Report)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	what(&f.sum)
 }
 
 // numbered follows the number of a message, after the one that the user had before.
-func (f *figures) numbered(last, id chat.ID) {
-	f.received.Add(1)
+func (r *Report) numbered(last, id chat.ID) {
+	r.Received++
 	switch {
 	case !last.Before(id):
-		f.doubled.Add(1)
+		r.Doubled++
 	case last == chat.ID{}: // the first one of a room
-		f.missed.Add(int64(id.Seq - 1))
+		r.Missed += int64(id.Seq - 1)
 	case last.Epoch != id.Epoch:
-		f.resets.Add(1)
+		r.Resets++
 	default:
-		f.missed.Add(int64(id.Seq - last.Seq - 1))
+		r.Missed += int64(id.Seq - last.Seq - 1)
 	}
 }
 
-func (f *figures) back(after time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.times.record(after)
+// ended counts the end of a connection, or of an attempt.
+func (r *Report) ended(how ending) {
+	*[endings]*int64{
+		failed: &r.Failed, refused: &r.Refused, lost: &r.Lost, restarted: &r.Restarted, shed: &r.Shed, closed: &r.Closed, left: &r.Left,
+	}[how]++
 }
 
 func (f *figures) note(err error) {
-	if err == nil {
-		return
+	if err != nil {
+		f.see(func(r *Report) { r.LastError = err.Error() })
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.last = err.Error()
 }
 
 // Report is what is printed, with -json as it is. Counts are since the beginning, but for Users, Open and Hosts.
@@ -99,17 +91,12 @@ type Times struct {
 
 func (c *crowd) report(since time.Duration) Report {
 	f := &c.seen
-	r := Report{
-		Seconds: since.Seconds(), Opened: f.opened.Load(), Lost: f.ended[lost].Load(), Restarted: f.ended[restarted].Load(),
-		Shed: f.ended[shed].Load(), Refused: f.ended[refused].Load(), Failed: f.ended[failed].Load(), Closed: f.ended[closed].Load(),
-		Left: f.ended[left].Load(), Said: f.said.Load(), Received: f.received.Load(), Missed: f.missed.Load(),
-		Doubled: f.doubled.Load(), Unheard: f.unheard.Load(), Repeated: f.repeated.Load(), Resets: f.resets.Load(), Forgotten: f.forgotten.Load(),
-	}
-	r.Users, r.Open, r.Hosts = c.hosts()
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	r.Back = Times{Count: f.times.count, P50: f.times.quantile(0.5).Seconds(), P99: f.times.quantile(0.99).Seconds(), Max: f.times.longest.Seconds()}
-	r.LastError = f.last
+	r, times := f.sum, f.times
+	f.mu.Unlock()
+	r.Seconds = since.Seconds()
+	r.Users, r.Open, r.Hosts = c.hosts()
+	r.Back = Times{Count: times.count, P50: times.quantile(0.5).Seconds(), P99: times.quantile(0.99).Seconds(), Max: times.longest.Seconds()}
 	return r
 }
 

@@ -100,7 +100,7 @@ func (u *user) say() {
 	payload, _ := json.Marshal(chat.Request{Say: u.signature() + strconv.Itoa(u.said+1)})
 	u.said++
 	if u.write(ws.NewTextFrame(payload)) == nil {
-		u.crowd.seen.said.Add(1)
+		u.crowd.seen.see(func(r *Report) { r.Said++ })
 	}
 }
 
@@ -118,10 +118,10 @@ func (u *user) hearOwn(text string) {
 	excused := u.excused
 	u.mu.Unlock()
 	if n <= u.heard {
-		u.crowd.seen.repeated.Add(1)
+		u.crowd.seen.see(func(r *Report) { r.Repeated++ })
 		return
 	}
-	u.crowd.seen.unheard.Add(int64(max(0, n-1-max(u.heard, excused))))
+	u.crowd.seen.see(func(r *Report) { r.Unheard += int64(max(0, n-1-max(u.heard, excused))) })
 	u.heard = n
 }
 
@@ -140,7 +140,7 @@ func (u *user) write(f ws.Frame) error {
 func (u *user) live() {
 	for attempt := 0; ; attempt++ {
 		welcomed, end := u.visit()
-		u.crowd.seen.ended[end].Add(1)
+		u.crowd.seen.see(func(r *Report) { r.ended(end) })
 		if end == left {
 			return
 		}
@@ -154,7 +154,7 @@ func (u *user) live() {
 		}
 		select {
 		case <-u.ctx.Done():
-			u.crowd.seen.ended[left].Add(1)
+			u.crowd.seen.see(func(r *Report) { r.ended(left) })
 			return
 		case <-time.After(rand.N(min(longest, u.crowd.backoffMax))):
 		}
@@ -324,12 +324,12 @@ func (u *user) hear(payload []byte) {
 	switch e.Type {
 	case chat.Welcome:
 		if u.session != "" && !e.Resumed {
-			seen.forgotten.Add(1)
+			seen.see(func(r *Report) { r.Forgotten++ })
 		}
 		u.session = e.Session
-		seen.opened.Add(1)
+		seen.see(func(r *Report) { r.Opened++ })
 		if !u.lostAt.IsZero() {
-			seen.back(time.Since(u.lostAt))
+			seen.see(func(*Report) { seen.times.record(time.Since(u.lostAt)) })
 		}
 		u.mu.Lock()
 		u.at, u.excused = cmp.Or(e.Host, "?"), u.said
@@ -340,7 +340,7 @@ func (u *user) hear(payload []byte) {
 		}
 	case chat.Message:
 		if e.ID != nil && u.last != nil {
-			seen.numbered(*u.last, *e.ID)
+			seen.see(func(r *Report) { r.numbered(*u.last, *e.ID) })
 			if u.last.Before(*e.ID) {
 				u.last = e.ID
 				u.hearOwn(e.Text)

@@ -314,7 +314,7 @@ func TestOwnMessages(t *testing.T) {
 	u.excused = 10
 	hear(9, 12) // without 11
 	hear(12, 13, 9)
-	if unheard, repeated := c.seen.unheard.Load(), c.seen.repeated.Load(); unheard != 4 || repeated != 2 {
+	if unheard, repeated := c.seen.sum.Unheard, c.seen.sum.Repeated; unheard != 4 || repeated != 2 {
 		t.Errorf("%d unheard, %d repeated", unheard, repeated)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,16 +10,12 @@ import (
 	"github.com/forkd/forkd/internal/fleet"
 )
 
-const (
-	stale    = "stale"    // for the state of a host that does not report
-	vanished = "vanished" // as above
-	older    = "*"        // marks a generation that is not the newest of the fleet
-)
+const older = "*" // marks a generation that is not the newest of the fleet
 
 func hostColumns(isOld func(*fleet.Host) bool) []column[*fleet.Host] {
 	return []column[*fleet.Host]{
 		textColumn("HOST", func(h *fleet.Host) string { return sanitize(h.ID) }),
-		stateColumn(hostState),
+		stateColumn(func(h *fleet.Host) string { return cmp.Or(sanitize(h.Shown()), unknown) }),
 		figureColumn("GEN", func(h *fleet.Host) string {
 			if isOld(h) {
 				return number(h.Generation) + older
@@ -105,8 +102,8 @@ func fleetLines(s screen, f *fleet.Fleet) []string {
 			parts = append(parts, text)
 		}
 	}
-	some(t.Stale, fmt.Sprint(t.Stale, " ", stale))
-	some(t.Vanished, fmt.Sprint(t.Vanished, " ", vanished))
+	some(t.Stale, fmt.Sprint(t.Stale, " ", fleet.StateStale))
+	some(t.Vanished, fmt.Sprint(t.Vanished, " ", fleet.StateVanished))
 	some(t.Twins, plural(t.Twins, "twin"))
 	some(t.Problems, plural(t.Problems, "problem"))
 	parts = append(parts, fmt.Sprintf("workers %d/%d", t.Ready, t.Wanted))
@@ -133,17 +130,4 @@ func fleetLines(s screen, f *fleet.Fleet) []string {
 		lines = append(lines, s.warning(s.wrap(sanitize(f.Problem)))...)
 	}
 	return lines
-}
-
-func hostState(h *fleet.Host) string {
-	switch {
-	case h.Vanished:
-		return vanished
-	case h.Stale:
-		return stale
-	case h.State == "":
-		return unknown
-	default:
-		return sanitize(h.State)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/control"
+	"github.com/forkd/forkd/internal/fleet"
 )
 
 // statusRow is a row of the status table: a worker, a slot without one, or
@@ -237,9 +238,9 @@ func stateStyle(state string) style {
 	switch state {
 	case control.StateReady:
 		return green
-	case control.StateStarting, control.StateDraining, "backoff", stale:
+	case control.StateStarting, control.StateDraining, "backoff", fleet.StateStale:
 		return yellow
-	case "failed", vanished:
+	case "failed", fleet.StateVanished:
 		return red
 	}
 	if strings.HasSuffix(state, stopped) || strings.HasSuffix(state, stalled) {

@@ -134,7 +134,7 @@ func (l Logs) write(to io.Writer) {
 		fmt.Fprintf(to, "event: missed\ndata: %d\n\n", l.Missed)
 	}
 	for _, line := range l.Lines {
-		fmt.Fprintf(to, "id: %s\nevent: line\ndata: %s\n\n", line.Time.Format(time.RFC3339Nano), mustMarshal(line))
+		fmt.Fprintf(to, "id: %s\nevent: line\ndata: %s\n\n", line.Time.Format(time.RFC3339Nano), MustMarshal(line))
 	}
 	if l.end {
 		fmt.Fprint(to, "event: end\ndata: 0\n\n")

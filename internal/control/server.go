@@ -154,7 +154,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	out, isText := answer.(text)
 	if !isText {
-		out = text{"application/json", append(mustMarshal(answer), '\n')}
+		out = text{"application/json", append(MustMarshal(answer), '\n')}
 	}
 	w.Header().Set("Content-Type", out.kind)
 	w.Header().Set("X-Content-Type-Options", "nosniff")

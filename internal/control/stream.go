@@ -126,7 +126,7 @@ func (p EventPage) write(to io.Writer) {
 		fmt.Fprintf(to, ": %d events missed\n\n", p.Missed)
 	}
 	for _, e := range p.Events {
-		fmt.Fprintf(to, "id: %s\nevent: %s\ndata: %s\n\n", position{p.Boot, e.Seq}, e.Type, mustMarshal(e))
+		fmt.Fprintf(to, "id: %s\nevent: %s\ndata: %s\n\n", position{p.Boot, e.Seq}, e.Type, MustMarshal(e))
 	}
 }
 
@@ -138,8 +138,8 @@ func (p EventPage) last() uint64 {
 	return p.Events[len(p.Events)-1].Seq
 }
 
-// mustMarshal is for types that can be JSON.
-func mustMarshal(v any) []byte {
+// MustMarshal is a value as JSON, of a type that always can be.
+func MustMarshal(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("control: cannot write %T as JSON: %v", v, err))

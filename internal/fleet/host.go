@@ -50,6 +50,23 @@ type Host struct {
 	Workers     []Worker   `json:"workers"`  // null: not asked for, or not known
 }
 
+// What a host's state is called where it is not what it reports.
+const (
+	StateStale    = "stale"
+	StateVanished = "vanished"
+)
+
+// Shown is the state that a host is shown in; "" where it is not known.
+func (h *Host) Shown() string {
+	switch {
+	case h.Vanished:
+		return StateVanished
+	case h.Stale:
+		return StateStale
+	}
+	return h.State
+}
+
 // Obeys reports whether a host has said that it executes commands from Redis.
 func (h *Host) Obeys() bool { return h.Control != nil && *h.Control }
 

@@ -59,8 +59,8 @@ func SumUp(hosts []Host) Totals {
 		if h.Twin != "" {
 			t.Twins++
 		}
-		t.Wanted = Sum(t.Wanted, valueOr0(h.Wanted))
-		t.Ready = Sum(t.Ready, valueOr0(h.Ready))
+		t.Wanted = Sum(t.Wanted, ValueOr(h.Wanted, 0))
+		t.Ready = Sum(t.Ready, ValueOr(h.Ready, 0))
 		counted = append(counted, h)
 		if h.Connections != nil && h.Capacity != nil {
 			used, room = used+float64(*h.Connections), room+float64(*h.Capacity)
@@ -79,9 +79,10 @@ func SumUp(hosts []Host) Totals {
 	return t
 }
 
-func valueOr0(n *int64) int64 {
+// ValueOr is a figure, or another number where it is not known.
+func ValueOr(n *int64, other int64) int64 {
 	if n == nil {
-		return 0
+		return other
 	}
 	return *n
 }

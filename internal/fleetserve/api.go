@@ -1,7 +1,6 @@
 package fleetserve
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"net/url"
 	"sync"
 
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 )
 
@@ -26,7 +26,7 @@ func (s *state) lists() func(workers bool) []byte {
 					f.Hosts[i] = h
 				}
 			}
-			return encoded(f)
+			return control.MustMarshal(f)
 		})
 	}
 	with, without := encode(true), encode(false)
@@ -117,7 +117,7 @@ func (s *state) groups() func() []byte {
 				groups = append(groups, targetGroup{[]string{target}, map[string]string{"__meta_forkd_app": s.app, "host": h.ID}})
 			}
 		}
-		text := encoded(groups)
+		text := control.MustMarshal(groups)
 		return text[1 : len(text)-1]
 	})
 }
@@ -195,18 +195,9 @@ func answerList(w http.ResponseWriter, states []*state, of func(*state) []byte) 
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(encoded(v), '\n')) // a client that does not take it has left
+	_, _ = w.Write(append(control.MustMarshal(v), '\n')) // a client that does not take it has left
 }
 
 func fail(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
-}
-
-// encoded is a value as JSON. What is encoded here always can be.
-func encoded(v any) []byte {
-	text, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("fleetserve: cannot write %T as JSON: %v", v, err))
-	}
-	return text
 }

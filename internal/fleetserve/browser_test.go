@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/forkd/forkd/internal/control"
 )
 
 // patience bounds every wait. It is reached only by what hangs.
@@ -161,9 +163,9 @@ func (b *browser) call(method string, params, result any) {
 	answer := make(chan message, 1)
 	b.mu.Lock()
 	b.id++
-	m := message{ID: b.id, SessionID: b.session, Method: method, Params: encoded(params)}
+	m := message{ID: b.id, SessionID: b.session, Method: method, Params: control.MustMarshal(params)}
 	b.waiting[m.ID] = answer
-	_, err := b.to.Write(append(encoded(m), 0))
+	_, err := b.to.Write(append(control.MustMarshal(m), 0))
 	b.mu.Unlock()
 	if err != nil {
 		b.t.Fatalf("%s: %v", method, err)

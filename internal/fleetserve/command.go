@@ -64,15 +64,8 @@ func (s *server) command(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "%v", err)
 		return
 	}
-	list := s.watches.first(r.Context())
-	of := list.watches[o.App]
-	if of == nil {
-		fail(w, http.StatusNotFound, "no host reports an app %.80q", o.App)
-		return
-	}
-	now := of.first(r.Context())
-	if err := now.problem(s.limits); err != nil {
-		fail(w, http.StatusServiceUnavailable, "cannot read Redis: %v", err)
+	now := s.stateNamed(w, r, o.App)
+	if now == nil {
 		return
 	}
 	h, ok := now.host(o.Host)

@@ -83,7 +83,7 @@ func (s *state) encode(f frame) []byte {
 			h.Past = s.hosts
 		}
 	}
-	text := encoded(h)
+	text := control.MustMarshal(h)
 	size := len(text) + 64
 	for _, r := range f.rows {
 		size += len(r.json) + 1
@@ -103,7 +103,7 @@ func (s *state) encode(f frame) []byte {
 func sumUp(hosts []fleet.Host) (all sums) {
 	add := func(to **int64, part *int64) {
 		if part != nil {
-			*to = new(fleet.Sum(valueOr(*to, 0), *part))
+			*to = new(fleet.Sum(fleet.ValueOr(*to, 0), *part))
 		}
 	}
 	for i := range hosts {
@@ -158,7 +158,7 @@ func rowOf(h *fleet.Host, cells int) hostRow {
 		if w.Stalled {
 			state |= flagStalled
 		}
-		r.Workers = append(r.Workers, w.Slot, state, valueOr(w.Generation, -1), valueOr(w.Connections, -1), valueOr(w.Queue, -1))
+		r.Workers = append(r.Workers, w.Slot, state, fleet.ValueOr(w.Generation, -1), fleet.ValueOr(w.Connections, -1), fleet.ValueOr(w.Queue, -1))
 	}
 	return r
 }

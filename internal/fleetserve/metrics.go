@@ -28,7 +28,7 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	m.Family("forkd_fleet_hosts", openmetrics.Gauge, "Hosts that report the app, by state.")
 	for _, now := range good {
 		counts := hostStates(now.fleet.Hosts)
-		for _, state := range []string{control.StateStarting, control.StateReady, control.StateDraining, control.StateStopping, stateStale, stateVanished, stateUnknown} {
+		for _, state := range []string{control.StateStarting, control.StateReady, control.StateDraining, control.StateStopping, fleet.StateStale, fleet.StateVanished, stateUnknown} {
 			m.Sample(float64(counts[state]), "app", now.app, "state", state)
 		}
 	}
@@ -67,28 +67,18 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(m.Bytes())
 }
 
-// stateStale and others are what a host's state is called where it is not what it
-// reports.
-const (
-	stateStale    = "stale"
-	stateVanished = "vanished"
-	stateUnknown  = "unknown"
-)
+const stateUnknown = "unknown"
 
 // hostStates counts hosts by their states; each is in one.
 func hostStates(hosts []fleet.Host) map[string]int {
 	counts := map[string]int{}
 	for i := range hosts {
-		switch h := &hosts[i]; {
-		case h.Vanished:
-			counts[stateVanished]++
-		case h.Stale:
-			counts[stateStale]++
-		case h.State == "" || h.Problem != "":
-			counts[stateUnknown]++
-		default:
-			counts[h.State]++
+		h := &hosts[i]
+		state := h.Shown()
+		if state == "" || h.Problem != "" && state == h.State {
+			state = stateUnknown
 		}
+		counts[state]++
 	}
 	return counts
 }

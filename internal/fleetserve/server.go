@@ -167,39 +167,32 @@ func (s *server) protect(next http.Handler) http.Handler {
 	})
 }
 
-// appOf is the watch that a request is for: of its app, or without one of the only app
-// that there is. It waits until the first look at the apps is over. If there is none it
-// has answered.
-func (s *server) appOf(w http.ResponseWriter, r *http.Request) *watch {
-	list := s.watches.first(r.Context())
+// stateOf is the newest state of the app in ?app=, or without one of the only app that
+// there is. If there is none, or Redis can't be read, it has answered.
+func (s *server) stateOf(w http.ResponseWriter, r *http.Request) *state {
 	name := r.URL.Query().Get("app")
-	if name == "" && len(list.names) == 1 {
+	if list := s.watches.first(r.Context()); name == "" && len(list.names) == 1 {
 		name = list.names[0]
 	}
-	switch found := list.watches[name]; {
-	case found != nil:
-		return found
-	case list.err != nil:
-		fail(w, http.StatusServiceUnavailable, "cannot read Redis: %v", list.err)
+	return s.stateNamed(w, r, name)
+}
+
+func (s *server) stateNamed(w http.ResponseWriter, r *http.Request, name string) *state {
+	list := s.watches.first(r.Context())
+	err := list.err
+	if of := list.watches[name]; of != nil {
+		now := of.first(r.Context())
+		if err = now.problem(s.limits); err == nil {
+			return now
+		}
+	}
+	switch {
+	case err != nil:
+		fail(w, http.StatusServiceUnavailable, "cannot read Redis: %v", err)
 	case name == "":
 		fail(w, http.StatusBadRequest, "%d apps are reported: name one with ?app=APP", len(list.names))
 	default:
 		fail(w, http.StatusNotFound, "no host reports an app %.80q", name)
 	}
 	return nil
-}
-
-// stateOf is the newest state of the app of a request, if Redis can be read. If not it
-// has answered.
-func (s *server) stateOf(w http.ResponseWriter, r *http.Request) *state {
-	of := s.appOf(w, r)
-	if of == nil {
-		return nil
-	}
-	now := of.first(r.Context())
-	if err := now.problem(s.limits); err != nil {
-		fail(w, http.StatusServiceUnavailable, "cannot read Redis: %v", err)
-		return nil
-	}
-	return now
 }

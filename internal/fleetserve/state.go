@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/forkd/forkd/internal/advise"
+	"github.com/forkd/forkd/internal/control"
 	"github.com/forkd/forkd/internal/fleet"
 )
 
@@ -109,7 +110,7 @@ func (s *state) setRows(before []row) (changed []row, gone []string) {
 		for len(before) > 0 && before[0].id < h.ID {
 			gone, before = append(gone, before[0].id), before[1:]
 		}
-		text := encoded(rowOf(h, cells))
+		text := control.MustMarshal(rowOf(h, cells))
 		if len(before) > 0 && before[0].id == h.ID {
 			old := before[0]
 			before = before[1:]
@@ -131,15 +132,15 @@ func (s *state) sample(every float64) {
 	t := &s.fleet.Totals
 	s.history = history{
 		Every:       every,
-		Connections: latest(s.history.Connections, fleetPoints, valueOr(t.Connections, unknownPoint)),
-		Capacity:    latest(s.history.Capacity, fleetPoints, valueOr(t.Capacity, unknownPoint)),
+		Connections: latest(s.history.Connections, fleetPoints, fleet.ValueOr(t.Connections, unknownPoint)),
+		Capacity:    latest(s.history.Capacity, fleetPoints, fleet.ValueOr(t.Capacity, unknownPoint)),
 		Hosts:       latest(s.history.Hosts, fleetPoints, int64(t.Hosts-t.Vanished)),
 	}
 	before := s.hosts
 	s.hosts = make(map[string][]int64, len(s.rows))
 	for i := range s.rows {
 		h := &s.fleet.Hosts[i]
-		s.hosts[h.ID] = latest(before[h.ID], hostPoints, valueOr(h.Connections, unknownPoint))
+		s.hosts[h.ID] = latest(before[h.ID], hostPoints, fleet.ValueOr(h.Connections, unknownPoint))
 	}
 }
 
@@ -157,11 +158,4 @@ func (s *state) problem(l limits) error {
 		return errNotRead
 	}
 	return s.err
-}
-
-func valueOr(n *int64, other int64) int64 {
-	if n == nil {
-		return other
-	}
-	return *n
 }

@@ -106,9 +106,9 @@ func (s *synthetic) Scale(ctx context.Context, app string, p advise.Policy, m *a
 			t.Vanished++
 			continue
 		}
-		t.Ready, t.Wanted = t.Ready+valueOr(h.Ready, 0), t.Wanted+valueOr(h.Wanted, 0)
-		*t.Connections += valueOr(h.Connections, 0)
-		*t.Capacity += valueOr(h.Capacity, 0)
+		t.Ready, t.Wanted = t.Ready+fleet.ValueOr(h.Ready, 0), t.Wanted+fleet.ValueOr(h.Wanted, 0)
+		*t.Connections += fleet.ValueOr(h.Connections, 0)
+		*t.Capacity += fleet.ValueOr(h.Capacity, 0)
 	}
 	a := advise.Advice{HostsWanted: t.Hosts, Hosts: t.Hosts, Connections: *t.Connections, Capacity: t.Capacity}
 	if *t.Capacity > 0 {

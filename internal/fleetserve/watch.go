@@ -41,15 +41,22 @@ type seen struct {
 // first is the newest state, after the first read, whether it has worked or not; the
 // one before it if ctx ends.
 func (w *watch) first(ctx context.Context) *state {
+	return await(ctx, &w.now, func(s *state) (bool, <-chan struct{}) { return s.version > 0, s.newer })
+}
+
+// await is the newest value that is ready; if ctx ends before there is one, the newest. Each
+// has a channel that is closed when there is a newer one.
+func await[T any](ctx context.Context, from *atomic.Pointer[T], look func(*T) (ready bool, newer <-chan struct{})) *T {
 	for {
-		s := w.now.Load()
-		if s.version > 0 {
-			return s
+		value := from.Load()
+		ready, newer := look(value)
+		if ready {
+			return value
 		}
 		select {
-		case <-s.newer:
+		case <-newer:
 		case <-ctx.Done():
-			return s
+			return value
 		}
 	}
 }

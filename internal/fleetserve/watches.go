@@ -31,17 +31,7 @@ type appList struct {
 
 // first is the list, after the first look; the empty one if ctx ends before.
 func (ws *watches) first(ctx context.Context) *appList {
-	for {
-		list := ws.now.Load()
-		if list.looked {
-			return list
-		}
-		select {
-		case <-list.newer:
-		case <-ctx.Done():
-			return list
-		}
-	}
+	return await(ctx, &ws.now, func(list *appList) (bool, <-chan struct{}) { return list.looked, list.newer })
 }
 
 // common is what frames say, while there are these apps.

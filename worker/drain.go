@@ -161,8 +161,7 @@ func (l *listener) drain(served <-chan error) error {
 			served = nil
 		case <-accepted:
 			accepted = nil
-		case <-l.empty:
-		case <-l.worker.handoff.progress:
+		case <-l.fewer:
 		case <-time.After(min(drainInterval, d.deadline.Sub(now))):
 		}
 	}

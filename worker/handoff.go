@@ -21,8 +21,6 @@ const maxMoving = 256
 
 // handoff is what a worker knows of its neighbours.
 type handoff struct {
-	progress chan struct{} // a token when a connection has gone
-
 	mu        sync.Mutex
 	sender    *sender                // to the successor; nil: none
 	successor chan struct{}          // see Successor
@@ -236,10 +234,6 @@ func (w *Worker) handed(c *conn, s *sender, o outcome) {
 		c.putBack(s)
 	case outcomeLost:
 		c.cut()
-	}
-	select {
-	case w.handoff.progress <- struct{}{}:
-	default:
 	}
 }
 

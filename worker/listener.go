@@ -27,7 +27,7 @@ type listener struct {
 	mu    sync.Mutex
 	conns list.List     // of *conn, oldest first
 	over  bool          // drained: no other worker's connection is listed any more
-	empty chan struct{} // one token whenever the last connection closes
+	fewer chan struct{} // a token when the last connection goes, or one makes room for another to move
 	onWay []*conn       // idle ones that leave: see moveIdle
 	next  *list.Element // of conns: where moveIdle goes on; nil: it was at the end
 
@@ -54,7 +54,7 @@ func (w *Worker) track(ln net.Listener) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	l := &listener{Listener: ln, worker: w, empty: make(chan struct{}, 1), accepted: make(chan struct{})}
+	l := &listener{Listener: ln, worker: w, fewer: make(chan struct{}, 1), accepted: make(chan struct{})}
 	l.endAccepts = sync.OnceFunc(func() { close(l.accepted) })
 	l.arrivals.more.L = &l.arrivals.mu
 	w.mu.Lock()
@@ -267,9 +267,9 @@ func (l *listener) remove(c *conn) {
 		l.next = l.next.Next()
 	}
 	l.conns.Remove(c.element)
-	if l.conns.Len() == 0 {
+	if l.conns.Len() == 0 || l.worker.handing() {
 		select {
-		case l.empty <- struct{}{}:
+		case l.fewer <- struct{}{}:
 		default:
 		}
 	}

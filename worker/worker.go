@@ -80,7 +80,7 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 		err:      err,
 		limit:    int64(passed.MaxConnections),
 		refusals: make(chan struct{}, maxRefusals),
-		handoff:  handoff{progress: make(chan struct{}, 1), successor: make(chan struct{})},
+		handoff:  handoff{successor: make(chan struct{})},
 	}
 	for _, s := range passed.Sockets {
 		w.setCloseOnExec(s.FD)

@@ -14,6 +14,8 @@ const (
 	usageInterval = 5 * time.Second
 	// replaceAgainAfter is how long a worker is left alone whose replacement has failed.
 	replaceAgainAfter = time.Minute
+	// lightFor is how long at most a worker starts at a low weight, see executor.weigh.
+	lightFor = 10 * time.Second
 )
 
 // care is what decides whether a worker is replaced while it runs.
@@ -22,6 +24,7 @@ type care struct {
 	asked   bool      // its replacement has been asked for
 	notYet  time.Time // the next request comes not before
 	startAt time.Time // when its program began to run
+	light   bool      // its program started at a low weight, and has it
 	ready   bool
 	readyAt time.Time
 }
@@ -75,6 +78,28 @@ func (e *executor) warnUncounted(w *worker) {
 	if _, counts := w.link.Counters(); w.care.ready && !counts && w.cfg.Recycle.MaxRequests > 0 && !w.release.uncounted {
 		w.release.uncounted = true
 		e.log.Warn("recycle.max_requests does nothing: this program's requests are not counted, which takes Go's package: use max_age or max_rss")
+	}
+}
+
+// served is the worker that is ready in a slot; nil: none is.
+func (e *executor) served(slot int) *worker {
+	for _, w := range e.workers {
+		if w.id.Slot == slot && w.care.ready {
+			return w
+		}
+	}
+	return nil
+}
+
+// weigh gives workers their usual weight. One that is to follow another starts at a low one:
+// nobody waits for it, and clients would wait for their answers while it loads. It ends when
+// the worker is ready, or its predecessor is so no more, or when it takes long.
+func (e *executor) weigh(now time.Time) {
+	for _, w := range e.workers {
+		if w.care.light && (w.care.ready || e.served(w.id.Slot) == nil || now.Sub(w.care.startAt) > lightFor) {
+			w.care.light = false
+			go func() { e.logError("a worker keeps a low weight", w.process.Weigh()) }()
+		}
 	}
 }
 

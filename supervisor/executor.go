@@ -142,6 +142,7 @@ func (e *executor) perform(actions []pool.Action) {
 				if a.To == pool.StateDraining {
 					e.takesNoMore(w)
 				}
+				e.weigh(time.Now())
 				if a.To == pool.StateReady {
 					e.handOverAgain(a.ID)
 				}
@@ -233,6 +234,7 @@ func (e *executor) inspect() []pool.Event {
 	e.endOldClaims(now)
 	e.lookAtTaken(now)
 	e.lookAtMemory(now)
+	e.weigh(now)
 	return append(e.ailing(now), e.stalls(now)...)
 }
 
@@ -251,6 +253,9 @@ func (e *executor) start(a pool.Start) {
 		id: id, slots: a.Slots, cfg: r.cfg, release: r,
 		leaves: e.leaves, sockets: files, inodes: r.listeners.Inodes(id.Slot), counting: e.sockets.Counting(), listeners: listeners,
 		dir: e.runtime.dir, closer: &e.closer, log: e.log, null: e.null, logged: e.logged,
+	}
+	if before := e.served(id.Slot); before != nil {
+		s.light = before.process.CanWeigh()
 	}
 	go func() {
 		var w *worker

@@ -41,6 +41,7 @@ type spawn struct {
 	log       *slog.Logger
 	null      int
 	logged    *output.Log
+	light     bool // see executor.weigh
 }
 
 // run makes what the worker gets and starts it. It blocks.
@@ -57,6 +58,7 @@ func (s spawn) run(children *process.Children) (*worker, error) {
 		id: s.id, cfg: s.cfg, release: s.release, link: link, output: new(output.Tail),
 		look: make(chan struct{}, 1), gone: make(chan struct{}), care: newCare(s.cfg.Recycle, time.Now()), taken: awaited{},
 	}
+	w.care.light = s.light
 	w.inodes.Store(&s.inodes)
 	w.counting.Store(&s.counting)
 	var passed []int
@@ -151,6 +153,7 @@ func (s spawn) spec(notify string) (process.Spec, error) {
 		Umask:       s.cfg.Umask,
 		NoFile:      s.cfg.Limits.NoFile,
 		Pin:         s.cfg.Limits.CPUAffinity,
+		Light:       s.light,
 		ParentDeath: s.cfg.StopSignal,
 		Capture:     s.release.pass == "",
 	}

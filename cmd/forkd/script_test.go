@@ -112,10 +112,14 @@ func TestScript(t *testing.T) {
 			"waitfor":   waitFor,
 		},
 		Condition: func(condition string) (bool, error) {
-			if condition != "root" {
-				return false, fmt.Errorf("there is no condition %s", condition)
+			switch condition {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "autogroup": // sched(7)
+				_, err := os.Stat("/proc/self/autogroup")
+				return err == nil, nil
 			}
-			return os.Geteuid() == 0, nil
+			return false, fmt.Errorf("there is no condition %s", condition)
 		},
 	})
 }

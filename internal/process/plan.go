@@ -58,6 +58,9 @@ func newPlan(s *Spec, status, records, line int, noFile unix.Rlimit) (*plan, err
 	}
 	p.takeFiles(files, status)
 	p.do("lead its session", unix.SYS_SETSID)
+	if s.Light {
+		p.lighten()
+	}
 	p.record(lines, line)
 	if s.Umask >= 0 {
 		p.do("set its umask", unix.SYS_UMASK, uintptr(s.Umask))

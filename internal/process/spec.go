@@ -22,6 +22,7 @@ type Spec struct {
 	Group  string // cgroup.procs of the control group that it enters; "": the master's
 	NoFile int    // RLIMIT_NOFILE (getrlimit(2)), soft and hard; 0: the master's. CheckNoFile says whether it can be had
 	Pin    bool   // run on one of the master's CPUs, by Slot
+	Light  bool   // start at a low weight, until Process.Weigh
 
 	ParentDeath syscall.Signal // sent to the leader when Serve's thread ends, so when the master dies; 0: none
 	PIDIn       []string       // names of variables to set to the worker's own pid: LISTEN_PID (sd_listen_fds(3))

@@ -1,0 +1,44 @@
+package process
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestWeight(t *testing.T) {
+	c := newChildren(t)
+	spec := shell("read line")
+	usual := start(t, c, spec)
+	if !usual.CanWeigh() {
+		t.Skip("this kernel has no autogroups (CONFIG_SCHED_AUTOGROUP)")
+	}
+	spec.Light = true
+	light := start(t, c, spec)
+	for _, test := range []struct {
+		what string
+		of   *worker
+		want string
+	}{{"the usual", usual, heavyNice}, {"a light one", light, lightNice}} {
+		if got := nice(t, test.of); got != test.want {
+			t.Errorf("%s has %q, not %q", test.what, got, test.want)
+		}
+	}
+	if err := light.Weigh(); err != nil || nice(t, light) != heavyNice {
+		t.Errorf("then it has %q, %v", nice(t, light), err)
+	}
+	if err := light.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, light.exited, "its end")
+	if err := light.Weigh(); err != nil {
+		t.Errorf("of one that has ended: %v", err)
+	}
+}
+
+func nice(t *testing.T, w *worker) string {
+	t.Helper()
+	fields := strings.Fields(readFile(t, fmt.Sprintf(autogroup, w.pid)))
+	return fields[len(fields)-1]
+}

@@ -24,12 +24,12 @@ of running apps.`,
   forkd completion fish > ~/.config/fish/completions/forkd.fish`,
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		Args:      exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			script, ok := scripts[args[0]]
 			if !ok {
 				return usage("no completion for %s: there is bash, zsh and fish", args[0])
 			}
-			return script(cmd.Root(), std.out)
+			return script(newRoot(std, nil), std.out)
 		},
 	}
 }

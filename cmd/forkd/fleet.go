@@ -24,7 +24,7 @@ type fleetReader interface {
 	Advisor(app, id string, p advise.Policy) *fleet.Advisor
 }
 
-func fleetCommand(std stdio) *cobra.Command {
+func fleetCommand(std stdio, args []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fleet COMMAND",
 		Short: "see and command an app on all its hosts, through Redis",
@@ -44,10 +44,11 @@ redis.control = true.`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(
-		fleetStatusCommand(std), fleetEventsCommand(std), fleetAdviseCommand(std), fleetServeCommand(std), fleetHAProxyCommand(std), fleetAgentCommand(),
-		fleetScaleCommand(std), fleetDrainCommand(std), fleetResumeCommand(std), fleetShedCommand(std), fleetRollCommand(std), fleetReloadCommand(std),
-	)
+	addCommands(cmd, std, args, map[string]func(stdio) *cobra.Command{
+		"status": fleetStatusCommand, "events": fleetEventsCommand, "advise": fleetAdviseCommand, "serve": fleetServeCommand,
+		"haproxy": fleetHAProxyCommand, "agent": fleetAgentCommand, "scale": fleetScaleCommand, "drain": fleetDrainCommand,
+		"resume": fleetResumeCommand, "shed": fleetShedCommand, "roll": fleetRollCommand, "reload": fleetReloadCommand,
+	})
 	return cmd
 }
 

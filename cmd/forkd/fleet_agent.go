@@ -19,7 +19,7 @@ import (
 const agentDataMax = 512 << 20
 
 // fleetAgentCommand is the fleet agent's process, which only a master starts.
-func fleetAgentCommand() *cobra.Command {
+func fleetAgentCommand(stdio) *cobra.Command {
 	return &cobra.Command{
 		Use:    "agent",
 		Short:  "report an app to Redis; forkd run starts it",

@@ -17,7 +17,7 @@ func TestManPages(t *testing.T) {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	root := newRoot(stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	root := newRoot(stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}, nil)
 	root.DisableAutoGenTag = true
 	date := time.Unix(0, 0).UTC() // the same build gives the same pages
 	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "forkd", Manual: "forkd", Date: &date}, dir); err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // presetsTopic is `forkd help presets`.
-func presetsTopic() *cobra.Command {
+func presetsTopic(stdio) *cobra.Command {
 	return &cobra.Command{
 		Use:   "presets",
 		Short: "what forkd knows of a program by its name",

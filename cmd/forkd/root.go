@@ -23,7 +23,7 @@ type stdio struct{ in, out, err *os.File }
 
 // run is the whole program but for the process's end: it returns the exit code.
 func run(ctx context.Context, args []string, std stdio) int {
-	root := newRoot(std)
+	root := newRoot(std, args)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	code, text := exitCode(err)
@@ -65,7 +65,8 @@ func printErrors(std stdio, first *config.Error, source bool) {
 	}
 }
 
-func newRoot(std stdio) *cobra.Command {
+// newRoot makes the command line for arguments; none: all of it.
+func newRoot(std stdio, args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "forkd",
 		Short: "run a server on every core, and roll it without a break",
@@ -105,20 +106,31 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such app,
 		return cmd.Help()
 	}
 	root.SetFlagErrorFunc(flagError)
-	fleet := fleetCommand(std)
-	root.AddCommand(
-		runCommand(std), startCommand(std), statusCommand(std), reloadCommand(std), scaleCommand(std), stopCommand(std), killCommand(std),
-		drainCommand(std), resumeCommand(std), describeCommand(std), logsCommand(std), eventsCommand(std), topCommand(std), sendCommand(std),
-		pidCommand(std), checkCommand(std), doctorCommand(std), unitCommand(std), fleet, completionCommand(std), versionCommand(std), presetsTopic(),
-	)
+	addCommands(root, std, args, map[string]func(stdio) *cobra.Command{
+		"run": runCommand, "start": startCommand, "status": statusCommand, "reload": reloadCommand, "scale": scaleCommand, "stop": stopCommand,
+		"kill": killCommand, "drain": drainCommand, "resume": resumeCommand, "describe": describeCommand, "logs": logsCommand,
+		"events": eventsCommand, "top": topCommand, "send": sendCommand, "pid": pidCommand, "check": checkCommand, "doctor": doctorCommand,
+		"unit": unitCommand, "completion": completionCommand, "version": versionCommand, "presets": presetsTopic,
+		"fleet": func(std stdio) *cobra.Command { return fleetCommand(std, args[min(1, len(args)):]) },
+	})
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
 		help.RunE = helpOn
 	}
-	for _, cmd := range slices.Concat(root.Commands(), fleet.Commands()) {
-		cmd.DisableFlagsInUseLine = true // "[flags]" on every line says nothing
-	}
 	return root
+}
+
+// addCommands adds the command whose name is the first argument, or else all: to make them
+// all, with their flags, costs more than a short command does.
+func addCommands(to *cobra.Command, std stdio, args []string, all map[string]func(stdio) *cobra.Command) {
+	if len(args) > 0 && all[args[0]] != nil {
+		all = map[string]func(stdio) *cobra.Command{args[0]: all[args[0]]}
+	}
+	for _, command := range all {
+		cmd := command(std)
+		cmd.DisableFlagsInUseLine = true // "[flags]" on every line says nothing
+		to.AddCommand(cmd)
+	}
 }
 
 func versionCommand(std stdio) *cobra.Command {

@@ -100,14 +100,16 @@ func privateOfAll(tmp string) (dirs []string) {
 	defer file.Close()
 	const most = 16384 // anybody may make some
 	names, _ := file.Readdirnames(most)
+	const ours, systemds = "forkd-", "systemd-private-"
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, ours) && !strings.HasPrefix(name, systemds) })
 	slices.Sort(names)
 	for _, name := range names {
 		dir := filepath.Join(tmp, name)
-		if strings.HasPrefix(name, "systemd-private-") {
+		if strings.HasPrefix(name, systemds) {
 			if info, err := os.Lstat(dir); err == nil && info.IsDir() && (owner(info) == 0 || owner(info) == os.Geteuid()) { // else it is not systemd's
 				dirs = append(dirs, privateOfAll(filepath.Join(dir, "tmp"))...)
 			}
-		} else if strings.HasPrefix(name, "forkd-") {
+		} else {
 			dirs = append(dirs, dir)
 		}
 	}

@@ -11,12 +11,17 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"slices"
 )
 
 // The main thread starts every worker: their parent-death signal is bound to
 // the thread that forked (prctl(2), PR_SET_PDEATHSIG), and only this one lives
-// as long as the process.
-func init() { runtime.LockOSThread() } //nolint:gochecknoinits // later may be on another thread
+// as long as the process. To commands that start none it would only be dear.
+func init() { //nolint:gochecknoinits // later may be on another thread
+	if slices.Contains(os.Args, "run") {
+		runtime.LockOSThread()
+	}
+}
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}))

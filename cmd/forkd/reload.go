@@ -46,9 +46,10 @@ changes nothing. The roll goes on if reload is interrupted.`,
 	return cmd
 }
 
-// How often it is looked how far a roll is: a status costs what is to be left to the clients.
+// How often it is looked how far a roll is: a status costs what is to be left to the clients,
+// in the master more than here.
 const (
-	firstLook = 250 * time.Millisecond
+	firstLook = time.Second
 	lastLook  = 2 * time.Second
 )
 
@@ -117,12 +118,9 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 // awaitScale waits for another number of workers, if the file asks for it: that is
 // set when the roll is done.
 func awaitScale(ctx context.Context, std stdio, client *control.Client, before int) error {
-	app, err := client.Status(ctx)
-	if err != nil {
+	now, err := client.Summary(ctx)
+	if err != nil || now.Wanted == before {
 		return err
 	}
-	if app.Totals.Wanted == before {
-		return nil
-	}
-	return awaitWorkers(ctx, std, client, control.Scaled{From: before, To: app.Totals.Wanted}, time.Now())
+	return awaitWorkers(ctx, std, client, control.Scaled{From: before, To: now.Wanted}, time.Now())
 }

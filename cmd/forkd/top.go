@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/control"
@@ -50,18 +47,13 @@ func topCommand(std stdio) *cobra.Command {
 					return logsOfSlot(cmd.Context(), at, slot)
 				},
 			}
-			_, err := tea.NewProgram(m, tea.WithContext(cmd.Context()), tea.WithInput(std.in), tea.WithOutput(std.out), tea.WithFPS(topFPS)).Run()
-			if err == nil || errors.Is(err, tea.ErrInterrupted) {
-				return nil
-			}
-			return fmt.Errorf("cannot draw: %w", err)
+			return m.show(cmd.Context(), std)
 		},
 	}
 }
 
 const (
 	topInterval = time.Second
-	topFPS      = 20 // frames a second at most: keys are answered at this pace
 	topHistory  = 60 // samples of a sparkline
 	topLines    = 200
 )
@@ -92,7 +84,7 @@ func logsOfSlot(ctx context.Context, at control.Location, slot int) (lines []str
 	return lines, err
 }
 
-// top is the model of bubbletea: what is known, and what is shown of it.
+// top is what is known, and what is shown of it. update returns what follows a message.
 type top struct {
 	look   func() ([]appStatus, error)
 	detail func(at control.Location, slot, width int) ([]string, error)
@@ -157,22 +149,21 @@ type (
 	lookAgain struct{}
 )
 
-func (m top) Init() tea.Cmd { return m.ask() }
-
-func (m top) ask() tea.Cmd {
-	return func() tea.Msg {
+func (m top) ask() command {
+	return func() any {
 		apps, err := m.look()
 		return looked{apps, err, time.Now()}
 	}
 }
 
-func (m top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case tea.WindowSizeMsg:
-		m.width, m.height = msg.Width, msg.Height
+func (m top) update(message any) (top, command) {
+	switch msg := message.(type) {
 	case looked:
 		m = m.take(msg)
-		return m, tea.Tick(topInterval, func(time.Time) tea.Msg { return lookAgain{} })
+		return m, func() any {
+			time.Sleep(topInterval)
+			return lookAgain{}
+		}
 	case lookAgain:
 		return m, m.ask()
 	case described:
@@ -183,7 +174,7 @@ func (m top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		for _, line := range msg.lines {
 			m.open = append(m.open, screen{width: m.width}.wrapIndent("", "    ", sanitize(line))...)
 		}
-	case tea.KeyPressMsg:
+	case key:
 		return m.press(msg)
 	}
 	return m, nil
@@ -206,36 +197,36 @@ func (m top) take(l looked) top {
 	return m
 }
 
-func (m top) press(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
+func (m top) press(k key) (top, command) {
 	if m.typing {
-		switch key.String() {
-		case "enter":
+		switch k {
+		case keyEnter:
 			m.typing = false
-		case "esc":
+		case keyEscape:
 			m.typing, m.filter = false, ""
-		case "backspace":
+		case keyBackspace, "\b":
 			m.filter = m.filter[:max(0, len(m.filter)-1)]
-		case "ctrl+c":
-			return m, tea.Quit
+		case keyInterrupt:
+			return m, func() any { return quit{} }
 		default:
-			if len(m.filter) < control.MaxName && control.ValidName("a"+key.Text) {
-				m.filter += key.Text
+			if len(m.filter) < control.MaxName && control.ValidName("a"+string(k)) {
+				m.filter += string(k)
 			}
 		}
 		return m, nil
 	}
-	switch key.String() {
-	case "q", "ctrl+c":
-		return m, tea.Quit
-	case "esc":
+	switch k {
+	case "q", keyInterrupt:
+		return m, func() any { return quit{} }
+	case keyEscape:
 		m.open, m.filter = nil, ""
-	case "up", "k":
+	case keyUp, "k":
 		return m.move(-1), nil
-	case "down", "j":
+	case keyDown, "j":
 		return m.move(1), nil
-	case "pgup":
+	case keyPageUp:
 		return m.move(1 - m.rows()), nil
-	case "pgdown", "space":
+	case keyPageDown, " ":
 		return m.move(m.rows() - 1), nil
 	case "s":
 		m.sort = (m.sort + 1) % len(topSorts())
@@ -243,15 +234,15 @@ func (m top) press(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 		m.reverse = !m.reverse
 	case "/":
 		m.typing, m.filter, m.open = true, "", nil
-	case "enter":
-		return m.show(m.detail)
+	case keyEnter:
+		return m.openWith(m.detail)
 	case "l":
-		return m.show(m.logs)
+		return m.openWith(m.logs)
 	}
 	return m, nil
 }
 
-func (m top) show(what func(at control.Location, slot, width int) ([]string, error)) (tea.Model, tea.Cmd) {
+func (m top) openWith(what func(at control.Location, slot, width int) ([]string, error)) (top, command) {
 	if m.open != nil {
 		m.open = nil
 		return m, nil
@@ -260,7 +251,7 @@ func (m top) show(what func(at control.Location, slot, width int) ([]string, err
 	for _, r := range m.all() {
 		if r.key == m.selected && r.key.slot >= 0 {
 			at, slot := m.apps[r.app].at, r.key.slot
-			return m, func() tea.Msg {
+			return m, func() any {
 				lines, err := what(at, slot, m.width)
 				if len(lines) == 0 {
 					lines = []string{"nothing"}

@@ -1,14 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	tea "charm.land/bubbletea/v2"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -29,19 +28,14 @@ func appAt(name string, app control.App) appStatus {
 // typed presses keys, one after another, and runs what they ask for.
 func typed(t *testing.T, m top, keys ...string) top {
 	t.Helper()
-	for _, key := range keys {
-		press := tea.KeyPressMsg{Text: key, Code: []rune(key)[0]}
-		if code, ok := map[string]rune{"up": tea.KeyUp, "down": tea.KeyDown, "enter": tea.KeyEnter, "esc": tea.KeyEscape, "backspace": tea.KeyBackspace}[key]; ok {
-			press = tea.KeyPressMsg{Code: code}
-		}
-		next, then := m.Update(press)
-		m = next.(top)
-		if then == nil {
+	named := map[string]key{"up": keyUp, "down": keyDown, "enter": keyEnter, "esc": keyEscape, "backspace": keyBackspace}
+	for _, name := range keys {
+		var then command
+		if m, then = m.update(cmp.Or(named[name], key(name))); then == nil {
 			continue
 		}
 		if said, ok := then().(described); ok {
-			next, _ = m.Update(said)
-			m = next.(top)
+			m, _ = m.update(said)
 		}
 	}
 	return m
@@ -135,7 +129,7 @@ func TestTopSelectsAndSorts(t *testing.T) {
 	if m = typed(t, m, "esc"); m.open != nil {
 		t.Error("still open")
 	}
-	if _, then := m.Update(tea.KeyPressMsg{Text: "q", Code: 'q'}); then == nil || then() != tea.Quit() {
+	if _, then := m.update(key("q")); then == nil || then() != any(quit{}) {
 		t.Error("q does not end it")
 	}
 }

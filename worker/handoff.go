@@ -21,6 +21,8 @@ const maxMoving = 256
 
 // handoff is what a worker knows of its neighbours.
 type handoff struct {
+	replyWithin time.Duration // replyTimeout, but in tests
+
 	mu        sync.Mutex
 	sender    *sender                // to the successor; nil: none
 	successor chan struct{}          // see Successor
@@ -146,7 +148,7 @@ func (w *Worker) onHandoff(role string, fd int) {
 // if there is no other.
 func (w *Worker) setSuccessor(p pair, late bool) {
 	h := &w.handoff
-	s := newSender(p, w.senderEnded, w.awaitLate)
+	s := newSender(p, h.replyWithin, w.senderEnded, w.awaitLate)
 	h.mu.Lock()
 	before := h.sender
 	if late && before != nil {
@@ -345,7 +347,10 @@ func (c *conn) putBack(refuser *sender) {
 	if c.ended.Swap(true) {
 		return
 	}
+	c.mu.Lock() // an expire that comes late finds that this is over: the socket is the next one's
+	c.phase.Store(int32(lingering))
 	_ = c.raw.SetReadDeadline(time.Time{})
+	c.mu.Unlock()
 	again, nc := wrap(c.raw)
 	again.raw, again.accepted, again.refuser = c.raw, c.accepted, refuser
 	again.served.Store(true)
@@ -379,8 +384,10 @@ func (c *conn) movable() bool {
 func (c *conn) mayMove() bool { return c.movable() && !c.unclean.Load() }
 
 // maxKept is how many responses of a drain leave a connection open that may move: it moves
-// when it is idle, which one with pipelined requests never is.
-const maxKept = 3
+// when it is idle, which one with pipelined requests never is. Of a client that is quick
+// net/http may have read a byte of the next request before it is done with one, several times
+// in a row where the machine is busy.
+const maxKept = 10
 
 // keeps reports whether a connection can stay open after a response in a drain, as it
 // will be handed over.

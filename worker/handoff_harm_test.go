@@ -72,7 +72,7 @@ func TestSuccessorsThatHarm(t *testing.T) {
 		for server, serve := range servers() {
 			t.Run(name+"/"+server, func(t *testing.T) {
 				t.Parallel()
-				s := newSite(t, serve)
+				s := newSiteWithin(t, time.Second, serve)
 				c, in := dial(t, s.addr)
 				send(t, c, get)
 				response(t, in)

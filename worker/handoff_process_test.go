@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -197,7 +198,7 @@ func TestSuccessorThatIsStoppedForAWhile(t *testing.T) {
 	for name, serve := range servers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, serve)
+			s := newSiteWithin(t, time.Second, serve)
 			type client struct {
 				net.Conn
 				in *bufio.Reader

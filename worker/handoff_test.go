@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +37,8 @@ type site struct {
 	addr  string
 	serve func(w *worker.Worker, ln net.Listener) error
 	now   *member
+
+	replyWithin time.Duration // a successor has so long for each reply
 }
 
 // member is a worker with its master's end of the channel.
@@ -45,11 +49,17 @@ type member struct {
 	served  chan error
 }
 
+// newSite is a site whose successors are as slow as the machine.
 func newSite(t *testing.T, serve func(w *worker.Worker, ln net.Listener) error) *site {
+	t.Helper()
+	return newSiteWithin(t, enough, serve)
+}
+
+func newSiteWithin(t *testing.T, replyWithin time.Duration, serve func(w *worker.Worker, ln net.Listener) error) *site {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
-	s := &site{t: t, ln: ln.(*net.TCPListener), addr: ln.Addr().String(), serve: serve}
+	s := &site{t: t, ln: ln.(*net.TCPListener), addr: ln.Addr().String(), serve: serve, replyWithin: replyWithin}
 	t.Cleanup(func() { ln.Close() })
 	s.now = s.start()
 	t.Cleanup(func() { s.drain(s.now, ipc.ReasonStop); s.ended(s.now) })
@@ -63,21 +73,21 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// descriptor is a copy of a file's.
-func descriptor(t *testing.T, f *os.File, err error) int {
+// descriptor is a copy of a socket's. That of its File would have the socket block, while
+// a worker accepts from it.
+func descriptor(t *testing.T, socket syscall.Conn) (fd int) {
 	t.Helper()
+	raw, err := socket.SyscallConn()
 	check(t, err)
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	check(t, err)
+	cerr := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) })
+	check(t, errors.Join(cerr, err))
 	return fd
 }
 
 // ends makes the master's ends of a worker, and what is passed to it.
 func (s *site) ends() (m *member, passed ipc.Passed) {
 	s.t.Helper()
-	f, err := s.ln.File()
-	socket := descriptor(s.t, f, err)
+	socket := descriptor(s.t, s.ln)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	check(s.t, err)
 	page, err := ipc.NewPage()
@@ -95,7 +105,7 @@ func (s *site) ends() (m *member, passed ipc.Passed) {
 func (s *site) start() *member {
 	s.t.Helper()
 	m, passed := s.ends()
-	m.Worker = worker.StartPassed(passed)
+	m.Worker = worker.StartPassed(passed, s.replyWithin)
 	ln, err := m.Listen("http", "")
 	check(s.t, err)
 	go func() { m.served <- s.serve(m.Worker, ln) }()
@@ -191,28 +201,23 @@ func TestConnectionsMove(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, serve)
-			var requests, opened atomic.Int64
+			var requests atomic.Int64
 			stop := make(chan struct{})
 			var clients sync.WaitGroup
 			defer clients.Wait()
 			defer sync.OnceFunc(func() { close(stop) })()
-			for i := range 32 {
-				client := &http.Client{Timeout: enough, Transport: &http.Transport{
-					DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-						opened.Add(1)
-						return new(net.Dialer).DialContext(ctx, network, addr)
-					},
-				}}
+			const all, rolls = 32, 6
+			for i := range all {
+				c, in := dial(t, s.addr)
 				clients.Go(func() {
-					defer client.CloseIdleConnections()
 					for n := 0; ; n++ {
 						select {
 						case <-stop:
 							return
 						default:
 						}
-						if err := ask(client, s.addr, i%4, n%3000); err != nil {
-							t.Error(err)
+						if err := ask(c, in, i%4, n%3000); err != nil {
+							t.Errorf("request %d of its connection: %v", n, err)
 							return
 						}
 						requests.Add(1)
@@ -220,7 +225,7 @@ func TestConnectionsMove(t *testing.T) {
 				})
 			}
 			var moved uint64
-			for range 6 {
+			for range rolls {
 				before, seen := s.now, requests.Load()
 				for end := time.Now().Add(enough); requests.Load() < seen+200 && time.Now().Before(end) && !t.Failed(); {
 					time.Sleep(time.Millisecond) // until all have been served by this worker
@@ -239,15 +244,16 @@ func TestConnectionsMove(t *testing.T) {
 				moved += c.MovedOut
 			}
 			t.Logf("%d requests, %d moved", requests.Load(), moved)
-			if n := opened.Load(); n != 32 {
-				t.Errorf("32 clients have opened %d connections in %d requests; %d have moved", n, requests.Load(), moved)
+			if moved != all*rolls {
+				t.Errorf("%d have moved, want %d in each of %d rolls", moved, all, rolls)
 			}
 		})
 	}
 }
 
 // ask makes a request: without a body, with a length, in chunks, or without keeping to one.
-func ask(client *http.Client, addr string, kind, size int) error {
+// net/http's client would open another connection whenever it is slow itself.
+func ask(c net.Conn, in *bufio.Reader, kind, size int) error {
 	var body io.Reader
 	method := http.MethodPost
 	switch kind {
@@ -261,21 +267,27 @@ func ask(client *http.Client, addr string, kind, size int) error {
 	case 3:
 		body = strings.NewReader(strings.Repeat("y", size))
 	}
-	req, err := http.NewRequestWithContext(context.Background(), method, "http://"+addr+"/", body)
+	req, err := http.NewRequestWithContext(context.Background(), method, "http://x/", body)
 	if err != nil {
 		return err
 	}
-	req.GetBody = nil // no retries
-	resp, err := client.Do(req)
+	if err := errors.Join(c.SetDeadline(time.Now().Add(enough)), req.Write(c)); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(in, req)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err == nil && string(text) != strconv.Itoa(size) {
-		err = fmt.Errorf("kind %d of %d bytes: %q", kind, size, text)
+	switch {
+	case err != nil:
+		return err
+	case string(text) != strconv.Itoa(size):
+		return fmt.Errorf("kind %d of %d bytes: %q", kind, size, text)
+	case resp.Close:
+		return errors.New("it is the connection's last")
 	}
-	return err
+	return nil
 }
 
 // dial opens a connection of which each line is read by hand.

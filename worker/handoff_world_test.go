@@ -50,6 +50,7 @@ type world struct {
 	sent   map[int]bool // that are in the successor's queue or beyond
 	pairs  []*fakePair  // ends of further pairs
 	later  int          // connections that went over these
+	back   bool         // the successor has been told of a withdrawal
 	errors []string
 }
 
@@ -86,7 +87,10 @@ func (p *fakePair) send(bytes []byte, fd int) error {
 		return syscall.EPIPE
 	}
 	p.out.packets = append(p.out.packets, packet{append([]byte(nil), bytes...), fd})
-	if fd >= 0 {
+	switch {
+	case p.fast && (fd < 0 || fd >= pairFD):
+		p.w.back = true
+	case fd >= 0:
 		p.w.sent[fd] = true
 	}
 	p.w.change.Broadcast()
@@ -207,7 +211,7 @@ func (w *world) handOver(from, to *fakeProcess, p pair, conns []int) (ended func
 		return pairFD + len(w.pairs) - 1
 	}
 	start = func(p pair, conns []int) {
-		s := newSender(p, func(*sender) {}, late)
+		s := newSender(p, replyTimeout, func(*sender) {}, late)
 		w.mu.Lock()
 		senders = append(senders, s)
 		w.mu.Unlock()
@@ -299,7 +303,7 @@ func TestWorldsOfHandoff(t *testing.T) {
 					moved++
 				case here:
 					returned++
-				case from.dead && (!w.sent[conn] || refuses && conn%2 == 0) || to.dead:
+				case from.dead && (!w.sent[conn] || w.back || refuses && conn%2 == 0) || to.dead:
 					died++
 				default:
 					w.errors = append(w.errors, fmt.Sprintf("connection %d is lost", conn))

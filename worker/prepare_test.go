@@ -2,6 +2,7 @@ package worker
 
 import (
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,5 +67,50 @@ func TestDrainWaitsForWhatIsTaken(t *testing.T) {
 	drop()
 	if c := w.Counters(); c.Open != 0 || c.MovedIn != 1 || !l.endIfEmpty() {
 		t.Errorf("given back: %+v", c)
+	}
+}
+
+// deadlines counts the read deadlines of a connection that have passed when they are set.
+type deadlines struct {
+	net.Conn
+	passed atomic.Int32
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() && t.Before(time.Now()) {
+		d.passed.Add(1)
+	}
+	return d.Conn.SetReadDeadline(t)
+}
+
+// A drain that lists an idle connection and comes late does not end the one that has its
+// socket since then, which would close it before its client's eyes.
+func TestExpiredAfterItIsPutBack(t *testing.T) {
+	sockets, _ := passedSockets(t, "http")
+	ln, err := alone(sockets...).Listen("http", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	raw := &deadlines{Conn: there}
+	c, _ := wrap(raw)
+	c.raw = raw
+	l := ln.(*listener)
+	l.add(c)
+	c.phase.Store(int32(Idle))
+	c.expire(moving)
+	c.going.Store(true)
+	c.putBack(nil)
+	c.expire(moving)
+	if n := raw.passed.Load(); n != 1 {
+		t.Errorf("expired %d times", n)
+	}
+	for end := time.Now().Add(time.Minute); l.arrived() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come back")
+		}
 	}
 }

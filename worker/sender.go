@@ -43,6 +43,8 @@ type sender struct {
 	onEnd  func(*sender) // before the outcomes of what is left
 	onLate func() int    // after onEnd: the successor's end of another pair, for when it answers; -1: none
 
+	replyWithin time.Duration // as replyTimeout
+
 	room  chan struct{} // a token for each of unanswered
 	ended chan struct{} // closed: nothing can be sent
 
@@ -54,8 +56,11 @@ type sender struct {
 	stalled    *time.Timer // runs while something is unanswered
 }
 
-func newSender(p pair, onEnd func(*sender), onLate func() int) *sender {
-	s := &sender{pair: p, onEnd: onEnd, onLate: onLate, room: make(chan struct{}, window), ended: make(chan struct{})}
+func newSender(p pair, replyWithin time.Duration, onEnd func(*sender), onLate func() int) *sender {
+	s := &sender{
+		pair: p, onEnd: onEnd, onLate: onLate, replyWithin: replyWithin,
+		room: make(chan struct{}, window), ended: make(chan struct{}),
+	}
 	s.stalled = time.AfterFunc(time.Hour, s.giveUp)
 	s.stalled.Stop()
 	return s
@@ -93,7 +98,7 @@ func (s *sender) send(p *parcel) bool {
 	s.seq = p.Seq
 	s.unanswered = append(s.unanswered, p)
 	if len(s.unanswered) == 1 {
-		s.stalled.Reset(replyTimeout)
+		s.stalled.Reset(s.replyWithin)
 	}
 	return true
 }
@@ -145,7 +150,7 @@ func (s *sender) answered(r ipc.Reply) error {
 	if len(s.unanswered) == 0 {
 		s.stalled.Stop()
 	} else {
-		s.stalled.Reset(replyTimeout)
+		s.stalled.Reset(s.replyWithin)
 	}
 	s.mu.Unlock()
 	<-s.room

@@ -80,7 +80,7 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 		err:      err,
 		limit:    int64(passed.MaxConnections),
 		refusals: make(chan struct{}, maxRefusals),
-		handoff:  handoff{successor: make(chan struct{})},
+		handoff:  handoff{replyWithin: replyTimeout, successor: make(chan struct{})},
 	}
 	for _, s := range passed.Sockets {
 		w.setCloseOnExec(s.FD)

@@ -100,7 +100,7 @@ func (b *backend) Logs(ctx context.Context, q output.Query) (control.Logs, error
 }
 
 func (b *backend) Scale(ctx context.Context, s control.Scale) (control.Scaled, error) {
-	return ask(ctx, b.loop, func() (control.Scaled, error) { return b.loop.scaleTo(s, "scale") })
+	return ask(ctx, b.loop, func() (control.Scaled, error) { return b.loop.scale(s, "scale") })
 }
 
 func (b *backend) DrainHost(ctx context.Context, draining bool) error {

@@ -45,11 +45,10 @@ func (l *loop) dispatch(c control.Command) error {
 	}
 	switch c.Op {
 	case control.OpScale:
-		scale, err := control.ParseScale(c.Args.Workers)
-		if err != nil {
+		return l.attributed(c, control.EventScaled, "there are as many workers already", func() error {
+			_, err := l.scale(control.Scale(c.Args.Workers), byFleet) // Command.Check has made sure that it is one
 			return err
-		}
-		return l.attributed(c, control.EventScaled, "there are as many workers already", func() error { _, err := l.scaleTo(scale, byFleet); return err })
+		})
 	case control.OpDrain:
 		return l.attributed(c, control.EventDraining, "the host drains already", func() error { return l.drain(true, byFleet) })
 	case control.OpResume:

@@ -247,34 +247,26 @@ func (l *loop) workerReplaced(a pool.Replaced) {
 	close(w.ended)
 }
 
-// scale asks for another number of slots, by what is named. The error says why there
-// can't be so many.
-func (l *loop) scale(n int, by string) error {
-	switch {
-	case n < 1:
-		return errors.New("cannot scale: an app has at least one worker: forkd stop ends it")
-	case n > MaxWorkers:
-		return fmt.Errorf("cannot scale to %d workers: an app has at most %d", n, MaxWorkers)
-	case l.pool.Stopping():
-		return errors.New("cannot scale: the app is stopping")
-	case l.pool.Standby():
-		return errors.New("cannot scale: the app is in standby (SIGWINCH): forkd reload brings the workers back")
-	}
-	if err := l.executor.afford(l.pool.Summary().Generation, n); err != nil {
-		return err
-	}
-	l.step(pool.ScaleRequested{Slots: n, Why: by})
-	return nil
-}
-
-// scaleTo is scale for a client, who may ask in other words than a number.
-func (l *loop) scaleTo(s control.Scale, by string) (scaled control.Scaled, err error) {
+// scale asks for another number of slots, by what is named. The error says why there can't
+// be so many.
+func (l *loop) scale(s control.Scale, by string) (scaled control.Scaled, err error) {
 	v := l.pool.Summary()
 	scaled.From = v.Wanted
-	if scaled.To, err = s.Workers(v.Wanted, l.executor.cpus(v.Generation)); err == nil {
-		err = conflict(l.scale(scaled.To, by))
+	if scaled.To, err = s.Workers(v.Wanted, l.executor.cpus(v.Generation)); err != nil {
+		return scaled, err
 	}
-	return scaled, err
+	switch {
+	case l.pool.Stopping():
+		err = errors.New("cannot scale: the app is stopping")
+	case l.pool.Standby():
+		err = errors.New("cannot scale: the app is in standby (SIGWINCH): forkd reload brings the workers back")
+	default:
+		err = l.executor.afford(v.Generation, scaled.To)
+	}
+	if err == nil {
+		l.step(pool.ScaleRequested{Slots: scaled.To, Why: by})
+	}
+	return scaled, conflict(err)
 }
 
 // drain has the host drain, or serve again, by what is named.

@@ -372,17 +372,18 @@ func TestReplacementFails(t *testing.T) {
 func TestScaleWithinBounds(t *testing.T) {
 	e := &fakeEffects{drain: time.Second, most: 100}
 	inBubble(t, e, Defaults(), func(l *loop) {
-		scale := func(n int) error {
+		scale := func(to control.Scale) error {
 			synctest.Wait() // the loop waits for messages
-			return l.scale(n, "scale")
+			_, err := l.scale(to, "scale")
+			return err
 		}
-		for n, refused := range map[int]bool{-1: true, 0: true, 1: false, 100: false, 101: true, MaxWorkers + 1: true} {
-			if err := scale(n); (err != nil) != refused {
-				t.Errorf("scale(%d): %v", n, err)
+		for to, refused := range map[control.Scale]bool{"-1024": true, "0": true, "1": false, "100": false, "101": true, "+1024": true, "1025": true} {
+			if err := scale(to); (err != nil) != refused {
+				t.Errorf("scale to %s: %v", to, err)
 			}
 		}
 		l.postFact(pool.StopRequested{})
-		if scale(3) == nil {
+		if scale("3") == nil {
 			t.Error("scaled while stopping")
 		}
 	})

@@ -69,14 +69,14 @@ func (l *loop) signal(sig os.Signal) {
 	case syscall.SIGUSR1:
 		l.executor.reopenLogs()
 	case syscall.SIGTTIN:
-		l.scaleBy(1, name)
+		l.scaleBy("+1", name)
 	case syscall.SIGTTOU:
-		l.scaleBy(-1, name)
+		l.scaleBy("-1", name)
 	}
 }
 
-func (l *loop) scaleBy(n int, name string) {
-	if err := l.scale(l.pool.Wanted()+n, name); err != nil {
+func (l *loop) scaleBy(change control.Scale, name string) {
+	if _, err := l.scale(change, name); err != nil {
 		l.log.Warn("nothing has changed", "by", name, "why", err)
 	}
 }

@@ -69,9 +69,6 @@ func (p *Pool) Stopping() bool { return p.stop != stopNone || !p.stopAt.IsZero()
 // Standby reports whether no workers are wanted until the next roll.
 func (p *Pool) Standby() bool { return p.standby }
 
-// Wanted returns the desired number of slots.
-func (p *Pool) Wanted() int { return p.wanted }
-
 // Requested returns the generation of the roll that RollRequested has just asked
 // for; 0: the app is stopping.
 func (p *Pool) Requested() int {

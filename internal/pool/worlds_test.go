@@ -407,7 +407,7 @@ func (w *world) stale() {
 		Exited{ID: id, Leftovers: true},
 		Prepared{Generation: 99},
 		Emptied{0, 99},
-		ScaleRequested{Slots: w.pool.Wanted()},
+		ScaleRequested{Slots: w.pool.wanted},
 		ScaleRequested{Slots: -1},
 		ReleaseChecked{99, ""},
 		GroupEnded{ID{id.Slot, id.Generation, id.Attempt + 1000}},

@@ -95,7 +95,7 @@ func argumentError(name string, err error) error {
 func appNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	if len(args) == 0 {
-		for _, at := range control.List() {
+		for _, at := range control.Look().Live {
 			names = append(names, at.Name)
 		}
 	}

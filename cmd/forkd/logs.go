@@ -145,16 +145,11 @@ func stoppedLogs(std stdio, gone error, name string, q applog.Query, flags logsF
 		if err != nil {
 			return fmt.Errorf("%s does not run, and its log can't be read: %w", name, err)
 		}
-		out := newLogPrinter(std, flags.json)
-		for _, l := range lines {
-			if err := out.print(l); err != nil {
-				return err
-			}
-		}
-		if flags.follow {
+		err = newLogPrinter(std, flags.json).printAll(lines)
+		if err == nil && flags.follow {
 			return gone
 		}
-		return nil
+		return err
 	}
 	return gone
 }
@@ -174,13 +169,8 @@ func liveLogs(ctx context.Context, std stdio, client *control.Client, q applog.Q
 		lines = merged(kept, lines, q.N)
 	}
 	out := newLogPrinter(std, flags.json)
-	for _, l := range lines {
-		if err := out.print(l); err != nil {
-			return err
-		}
-	}
-	if !flags.follow {
-		return nil
+	if err := out.printAll(lines); err != nil || !flags.follow {
+		return err
 	}
 	if len(lines) > 0 {
 		q.N = followed // those that have come since
@@ -242,6 +232,15 @@ func newLogPrinter(std stdio, asJSON bool) *logPrinter {
 
 func (p *logPrinter) print(l applog.Line) error {
 	return p.out.print(l, func(screen) []string { return []string{p.line(l)} })
+}
+
+func (p *logPrinter) printAll(lines []applog.Line) error {
+	for _, l := range lines {
+		if err := p.print(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // line is "TIME 1 | TEXT" of a worker in slot 1, or "TIME forkd | TEXT" of the master.

@@ -199,7 +199,7 @@ func findApp(name string) (control.Location, error) {
 	at, err := control.Find(name)
 	if none, ok := errors.AsType[*control.NoAppError](err); ok {
 		var names []string
-		for _, l := range control.List() {
+		for _, l := range control.Look().Live {
 			names = append(names, l.Name)
 		}
 		files, _ := config.Apps()

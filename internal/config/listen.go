@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -67,11 +66,7 @@ func (d *draft) finishListeners() {
 	most := d.host.backlog()
 	for _, l := range d.listeners {
 		if l.Name == "" {
-			name := strconv.Itoa(l.Port)
-			if l.Network == "unix" {
-				name = asName(filepath.Base(l.Path), "unix")
-			}
-			l.Name = freeName(name, taken)
+			l.Name = freeName(asName(l.PlainName(), "unix"), taken)
 			taken[l.Name] = true
 		}
 		d.config.Listeners = append(d.config.Listeners, l.Listener)

@@ -157,9 +157,6 @@ func Look() (s Survey) {
 	return s
 }
 
-// List returns every live app that this user may control, in Look's order.
-func List() []Location { return Look().Live }
-
 // OpenLock opens the file in which a master has recorded its workers. Whoever owns the
 // directory decides what it says.
 func (l Location) OpenLock() (*os.File, error) {

@@ -38,7 +38,7 @@ func TestFindAcrossDirectories(t *testing.T) {
 			t.Errorf("%q: %v; want no such app", name, err)
 		}
 	}
-	all := List()
+	all := Look().Live
 	for _, want := range []Location{{"shop", first}, {"shop", second}, {"blog", second}} {
 		if !slices.Contains(all, want) {
 			t.Errorf("%v is not listed in %v", want, all)

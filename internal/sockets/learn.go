@@ -29,7 +29,7 @@ func (l *ListenerSet) Learn(slots int, p Program) (learned Listener, err error) 
 		return learned, fmt.Errorf("cannot learn where a program listens: %w", err)
 	}
 	asked.Learned = true
-	asked.Name = freeName("", asked.plainName(), l.Listeners(0))
+	asked.Name = freeName("", asked.PlainName(), l.Listeners(0))
 	want, err := resolve(asked, slots, true)
 	if err != nil {
 		return learned, fmt.Errorf("cannot listen on %s: %w", asked, err)
@@ -122,8 +122,8 @@ func (p Program) onDevice() bool {
 	return err == nil && device != 0
 }
 
-// plainName is what a configuration calls the listener by default: its port or file.
-func (l Listener) plainName() string {
+// PlainName is what a configuration calls the listener by default: its port or file.
+func (l Listener) PlainName() string {
 	if l.Network != "unix" {
 		return strconv.Itoa(l.Port)
 	}

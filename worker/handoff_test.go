@@ -28,7 +28,7 @@ import (
 )
 
 // enough bounds every wait. Only what hangs reaches it.
-const enough = 60 * time.Second
+const enough = 5 * time.Minute
 
 // site is the socket of a slot, and the workers that it has had, all in this process.
 type site struct {

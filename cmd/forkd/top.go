@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/forkd/forkd/internal/control"
@@ -47,13 +50,18 @@ func topCommand(std stdio) *cobra.Command {
 					return logsOfSlot(cmd.Context(), at, slot)
 				},
 			}
-			return m.show(cmd.Context(), std)
+			_, err := tea.NewProgram(m, tea.WithContext(cmd.Context()), tea.WithInput(std.in), tea.WithOutput(std.out), tea.WithFPS(topFPS)).Run()
+			if err == nil || errors.Is(err, tea.ErrInterrupted) {
+				return nil
+			}
+			return fmt.Errorf("cannot draw: %w", err)
 		},
 	}
 }
 
 const (
 	topInterval = time.Second
+	topFPS      = 20 // frames a second at most: keys are answered at this pace
 	topHistory  = 60 // samples of a sparkline
 	topLines    = 200
 )
@@ -84,7 +92,7 @@ func logsOfSlot(ctx context.Context, at control.Location, slot int) (lines []str
 	return lines, err
 }
 
-// top is what is known, and what is shown of it. update returns what follows a message.
+// top is the model of bubbletea: what is known, and what is shown of it.
 type top struct {
 	look   func() ([]appStatus, error)
 	detail func(at control.Location, slot, width int) ([]string, error)
@@ -149,21 +157,22 @@ type (
 	lookAgain struct{}
 )
 
-func (m top) ask() command {
-	return func() any {
+func (m top) Init() tea.Cmd { return m.ask() }
+
+func (m top) ask() tea.Cmd {
+	return func() tea.Msg {
 		apps, err := m.look()
 		return looked{apps, err, time.Now()}
 	}
 }
 
-func (m top) update(message any) (top, command) {
-	switch msg := message.(type) {
+func (m top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
 	case looked:
 		m = m.take(msg)
-		return m, func() any {
-			time.Sleep(topInterval)
-			return lookAgain{}
-		}
+		return m, tea.Tick(topInterval, func(time.Time) tea.Msg { return lookAgain{} })
 	case lookAgain:
 		return m, m.ask()
 	case described:
@@ -174,7 +183,7 @@ func (m top) update(message any) (top, command) {
 		for _, line := range msg.lines {
 			m.open = append(m.open, screen{width: m.width}.wrapIndent("", "    ", sanitize(line))...)
 		}
-	case key:
+	case tea.KeyPressMsg:
 		return m.press(msg)
 	}
 	return m, nil
@@ -197,36 +206,36 @@ func (m top) take(l looked) top {
 	return m
 }
 
-func (m top) press(k key) (top, command) {
+func (m top) press(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 	if m.typing {
-		switch k {
-		case keyEnter:
+		switch key.String() {
+		case "enter":
 			m.typing = false
-		case keyEscape:
+		case "esc":
 			m.typing, m.filter = false, ""
-		case keyBackspace, "\b":
+		case "backspace":
 			m.filter = m.filter[:max(0, len(m.filter)-1)]
-		case keyInterrupt:
-			return m, func() any { return quit{} }
+		case "ctrl+c":
+			return m, tea.Quit
 		default:
-			if len(m.filter) < control.MaxName && control.ValidName("a"+string(k)) {
-				m.filter += string(k)
+			if len(m.filter) < control.MaxName && control.ValidName("a"+key.Text) {
+				m.filter += key.Text
 			}
 		}
 		return m, nil
 	}
-	switch k {
-	case "q", keyInterrupt:
-		return m, func() any { return quit{} }
-	case keyEscape:
+	switch key.String() {
+	case "q", "ctrl+c":
+		return m, tea.Quit
+	case "esc":
 		m.open, m.filter = nil, ""
-	case keyUp, "k":
+	case "up", "k":
 		return m.move(-1), nil
-	case keyDown, "j":
+	case "down", "j":
 		return m.move(1), nil
-	case keyPageUp:
+	case "pgup":
 		return m.move(1 - m.rows()), nil
-	case keyPageDown, " ":
+	case "pgdown", "space":
 		return m.move(m.rows() - 1), nil
 	case "s":
 		m.sort = (m.sort + 1) % len(topSorts())
@@ -234,15 +243,15 @@ func (m top) press(k key) (top, command) {
 		m.reverse = !m.reverse
 	case "/":
 		m.typing, m.filter, m.open = true, "", nil
-	case keyEnter:
-		return m.openWith(m.detail)
+	case "enter":
+		return m.show(m.detail)
 	case "l":
-		return m.openWith(m.logs)
+		return m.show(m.logs)
 	}
 	return m, nil
 }
 
-func (m top) openWith(what func(at control.Location, slot, width int) ([]string, error)) (top, command) {
+func (m top) show(what func(at control.Location, slot, width int) ([]string, error)) (tea.Model, tea.Cmd) {
 	if m.open != nil {
 		m.open = nil
 		return m, nil
@@ -251,7 +260,7 @@ func (m top) openWith(what func(at control.Location, slot, width int) ([]string,
 	for _, r := range m.all() {
 		if r.key == m.selected && r.key.slot >= 0 {
 			at, slot := m.apps[r.app].at, r.key.slot
-			return m, func() any {
+			return m, func() tea.Msg {
 				lines, err := what(at, slot, m.width)
 				if len(lines) == 0 {
 					lines = []string{"nothing"}

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	tea "charm.land/bubbletea/v2"
 
 	"github.com/forkd/forkd/internal/control"
 )
@@ -28,14 +29,19 @@ func appAt(name string, app control.App) appStatus {
 // typed presses keys, one after another, and runs what they ask for.
 func typed(t *testing.T, m top, keys ...string) top {
 	t.Helper()
-	named := map[string]key{"up": keyUp, "down": keyDown, "enter": keyEnter, "esc": keyEscape, "backspace": keyBackspace}
-	for _, name := range keys {
-		var then command
-		if m, then = m.update(cmp.Or(named[name], key(name))); then == nil {
+	for _, key := range keys {
+		press := tea.KeyPressMsg{Text: key, Code: []rune(key)[0]}
+		if code, ok := map[string]rune{"up": tea.KeyUp, "down": tea.KeyDown, "enter": tea.KeyEnter, "esc": tea.KeyEscape, "backspace": tea.KeyBackspace}[key]; ok {
+			press = tea.KeyPressMsg{Code: code}
+		}
+		next, then := m.Update(press)
+		m = next.(top)
+		if then == nil {
 			continue
 		}
 		if said, ok := then().(described); ok {
-			m, _ = m.update(said)
+			next, _ = m.Update(said)
+			m = next.(top)
 		}
 	}
 	return m
@@ -129,7 +135,7 @@ func TestTopSelectsAndSorts(t *testing.T) {
 	if m = typed(t, m, "esc"); m.open != nil {
 		t.Error("still open")
 	}
-	if _, then := m.update(key("q")); then == nil || then() != any(quit{}) {
+	if _, then := m.Update(tea.KeyPressMsg{Text: "q", Code: 'q'}); then == nil || then() != tea.Quit() {
 		t.Error("q does not end it")
 	}
 }

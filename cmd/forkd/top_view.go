@@ -6,11 +6,20 @@ import (
 	"strings"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+
 	"github.com/forkd/forkd/internal/control"
-	applog "github.com/forkd/forkd/internal/output"
 )
 
-// draw returns as many lines as the screen has at most, and none is wider.
+// View is as high as the screen at most, and nothing in it is wider.
+func (m top) View() tea.View {
+	v := tea.NewView(strings.Join(m.draw(screen{width: m.width, height: m.height, color: m.color}), "\n"))
+	v.AltScreen = true
+	v.WindowTitle = "forkd top"
+	return v
+}
+
 func (m top) draw(s screen) []string {
 	if m.height == 0 || m.now.IsZero() {
 		return nil // no size, or no answer yet
@@ -79,7 +88,7 @@ func (m top) table(s screen) (titles string, lines []string, selected int) {
 				continue
 			}
 			selected = len(lines)
-			lines = append(lines, s.paint(inverse, pad(applog.ControlSequences().ReplaceAllString(drawn[next+1], ""), s.width, left)))
+			lines = append(lines, s.paint(inverse, pad(ansi.Strip(drawn[next+1]), s.width, left)))
 			if remark := rows[next].row.remark; remark != "" {
 				lines = append(lines, s.paint(dim, s.cut("  "+sanitize(remark))))
 			}

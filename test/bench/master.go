@@ -23,7 +23,7 @@ const howMany = "GET /v1/status over the control socket, connecting each time; t
 	"(`ready.mode` delay), watched by asking for the status every 50 ms. A master that does not keep up starts fewer than 10 at once, and takes longer than 20 times half a second."
 
 const howCommands = "The whole command from fork to exit, taking turns, beside one app with 8 workers; processor time is the process's own, beside " +
-	"a Go program that prints one line. A program that does nothing but link the libraries that forkd uses takes 1.5 times as much (decision 66)."
+	"a Go program that prints one line. A program that does nothing but link the libraries that forkd uses takes 1.8 times as much (decision 66)."
 
 // masterWorkers is the issue's number for what a master may cost.
 const masterWorkers = 8

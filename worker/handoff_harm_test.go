@@ -215,14 +215,14 @@ func TestLongResponseThenMoves(t *testing.T) {
 			return httpserve.Serve(w, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/big" {
 					rw.Header().Set("Content-Length", fmt.Sprint(size))
-					_, _ = io.CopyN(rw, zeros{}, size)
+					_, _ = zeros(size).WriteTo(rw)
 				}
 			})}, ln)
 		},
 		"fasthttp": func(w *worker.Worker, ln net.Listener) error {
 			return fasthttpserve.Serve(w, &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
 				if string(ctx.Path()) == "/big" {
-					ctx.SetBodyStream(io.LimitReader(zeros{}, size), size)
+					ctx.SetBodyStream(zeros(size), size)
 				}
 			}}, ln)
 		},
@@ -251,9 +251,20 @@ func TestLongResponseThenMoves(t *testing.T) {
 	}
 }
 
-type zeros struct{}
+// zeros is so many bytes, in blocks that are larger than the servers'.
+type zeros int64
 
-func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+func (z zeros) WriteTo(w io.Writer) (written int64, err error) {
+	block := make([]byte, 1<<20)
+	for err == nil && written < int64(z) {
+		var n int
+		n, err = w.Write(block[:min(int64(len(block)), int64(z)-written)])
+		written += int64(n)
+	}
+	return written, err
+}
+
+func (zeros) Read([]byte) (int, error) { return 0, errors.New("read by WriteTo alone") }
 
 // A connection that has moved is idle, as it was: the server's timeout of a first request
 // counts from that one on, and an idle one is closed in time.

@@ -46,6 +46,8 @@ func (e *executor) noteLeftovers(r leftoversFound) (events []pool.Event) {
 // hear reads the output of what a killed master has left, until shortly after its end: else
 // who writes more than a pipe holds would wait, and not finish. Some are found twice.
 func (e *executor) hear(found []*adopt.Leftover) {
+	// All are opened before the first is read: who waited for that may write its last words, and end.
+	var readers []func()
 	for _, l := range found {
 		for fd, stream := range map[int]string{1: output.Stdout, 2: output.Stderr} {
 			pipe, inode, err := output.AdoptPipe(l.PID, fd)
@@ -62,8 +64,11 @@ func (e *executor) hear(found []*adopt.Leftover) {
 				of.Slot = *l.Slot
 			}
 			_ = pipe.SetReadDeadline(l.KillAt.Add(lastOutputTimeout))
-			go e.logged.Capture(pipe, of, nil)
+			readers = append(readers, func() { e.logged.Capture(pipe, of, nil) })
 		}
+	}
+	for _, read := range readers {
+		go read()
 	}
 }
 

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"runtime"
@@ -59,7 +60,7 @@ func newPlan(s *Spec, status, records, line int, noFile unix.Rlimit) (*plan, err
 	p.takeFiles(files, status)
 	p.do("lead its session", unix.SYS_SETSID)
 	if s.Light {
-		p.lighten()
+		p.tryWrite("lower its weight", fmt.Sprintf(autogroup, "self"), lightNice)
 	}
 	p.record(lines, line)
 	if s.Umask >= 0 {
@@ -198,11 +199,16 @@ func (p *plan) record(file uintptr, line int) {
 func (p *plan) resetOOMScore() {
 	const file = "/proc/self/oom_score_adj"
 	if score, err := os.ReadFile(file); err == nil && string(score) != "0\n" {
-		c := p.do("reset its OOM score", unix.SYS_OPENAT, cwd, p.text(file), unix.O_WRONLY|unix.O_CLOEXEC)
-		c.quiet, c.later = true, 2
-		c = p.do("reset its OOM score", unix.SYS_WRITE, 0, p.text("0"), 1)
-		c.onLast, c.quiet, c.later = true, true, 1
+		p.tryWrite("reset its OOM score", file, "0")
 	}
+}
+
+// tryWrite adds the writing of a file, whose failure is no matter.
+func (p *plan) tryWrite(doing, file, text string) {
+	c := p.do(doing, unix.SYS_OPENAT, cwd, p.text(file), unix.O_WRONLY|unix.O_CLOEXEC)
+	c.quiet, c.later = true, 2
+	c = p.do(doing, unix.SYS_WRITE, 0, p.text(text), uintptr(len(text)))
+	c.onLast, c.quiet, c.later = true, true, 1
 }
 
 // pin leaves one of the CPUs that the master may use.

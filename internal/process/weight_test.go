@@ -20,12 +20,12 @@ func TestWeight(t *testing.T) {
 		what string
 		of   *worker
 		want string
-	}{{"the usual", usual, heavyNice}, {"a light one", light, lightNice}} {
+	}{{"the usual", usual, usualNice}, {"a light one", light, lightNice}} {
 		if got := nice(t, test.of); got != test.want {
 			t.Errorf("%s has %q, not %q", test.what, got, test.want)
 		}
 	}
-	if err := light.Weigh(); err != nil || nice(t, light) != heavyNice {
+	if err := light.Weigh(); err != nil || nice(t, light) != usualNice {
 		t.Errorf("then it has %q, %v", nice(t, light), err)
 	}
 	if err := light.Signal(syscall.SIGKILL); err != nil {

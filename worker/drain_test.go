@@ -146,14 +146,7 @@ func TestServeFails(t *testing.T) {
 // not passed again for each that moves, but once the end was reached, and what has left the
 // list meanwhile ends nothing.
 func TestMoveIdleGoesOn(t *testing.T) {
-	sockets, _ := passedSockets(t, "http")
-	w := alone(sockets...)
-	ln, err := w.Listen("http", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	l := ln.(*listener)
+	w, l := withListener(t)
 	l.movable = true
 	w.drain.flags.Or(flagDraining | flagHanding)
 	var all []*conn
@@ -205,14 +198,7 @@ func TestMoveIdleGoesOn(t *testing.T) {
 // A connection that the deadline has cut while it was on its way does not come back: it is
 // counted as closed once.
 func TestCutOnItsWay(t *testing.T) {
-	sockets, _ := passedSockets(t, "http")
-	w := alone(sockets...)
-	ln, err := w.Listen("http", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	l := ln.(*listener)
+	w, l := withListener(t)
 	here, there := net.Pipe()
 	defer there.Close()
 	c, _ := wrap(here)

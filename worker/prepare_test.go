@@ -14,19 +14,12 @@ import (
 // A drain waits for what this worker has taken from another and does not serve yet; when it
 // is over nothing is taken any more.
 func TestDrainWaitsForWhatIsTaken(t *testing.T) {
-	sockets, _ := passedSockets(t, "http")
-	w := alone(sockets...)
-	ln, err := w.Listen("http", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err := net.Dial("tcp", ln.Addr().String())
+	w, l := withListener(t)
+	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	l := ln.(*listener)
 	raw, err := l.Listener.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -86,19 +79,13 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 // A drain that lists an idle connection and comes late does not end the one that has its
 // socket since then, which would close it before its client's eyes.
 func TestExpiredAfterItIsPutBack(t *testing.T) {
-	sockets, _ := passedSockets(t, "http")
-	ln, err := alone(sockets...).Listen("http", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	_, l := withListener(t)
 	here, there := net.Pipe()
 	defer here.Close()
 	defer there.Close()
 	raw := &deadlines{Conn: there}
 	c, _ := wrap(raw)
 	c.raw = raw
-	l := ln.(*listener)
 	l.add(c)
 	c.phase.Store(int32(Idle))
 	c.expire(moving)

@@ -51,6 +51,19 @@ func alone(sockets ...ipc.Socket) *Worker {
 	return start(ipc.Passed{Sockets: sockets, Channel: -1, Page: -1}, nil, "")
 }
 
+// withListener is a worker alone, and its listener, which is closed in the end.
+func withListener(t *testing.T) (*Worker, *listener) {
+	t.Helper()
+	sockets, _ := passedSockets(t, "http")
+	w := alone(sockets...)
+	ln, err := w.Listen("http", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return w, ln.(*listener)
+}
+
 func TestListenClaims(t *testing.T) {
 	sockets, ports := passedSockets(t, "a", "b", "c")
 	w := alone(sockets...)

@@ -1,17 +1,16 @@
 package control
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +30,7 @@ type Client struct {
 
 	first     atomic.Pointer[closing.Conn] // by Connect, for the first request
 	connected time.Time
+	transport *http.Transport
 }
 
 // Bounds on one answer, because any user may be the one who answers: root's clients
@@ -59,6 +59,13 @@ func (e *NoAnswerError) Error() string {
 // a *NoAnswerError when it takes no more connections.
 func Connect(at Location) (*Client, error) {
 	c := &Client{at: at, pidfd: -1, wait: answerTime, connected: time.Now()}
+	c.transport = &http.Transport{
+		DialContext:            func(context.Context, string, string) (net.Conn, error) { return c.dial() },
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+		Protocols:              http1(),
+	}
 	conn, err := dial(at.socket())
 	if err != nil {
 		return nil, c.translateError(err)
@@ -82,7 +89,7 @@ func Connect(at Location) (*Client, error) {
 
 // dial returns Connect's connection, once, while the master still waits for a request
 // on it, and else a new one.
-func (c *Client) dial() (*closing.Conn, error) {
+func (c *Client) dial() (net.Conn, error) {
 	if conn := c.first.Swap(nil); conn != nil {
 		if time.Since(c.connected) < standard().read/2 {
 			return conn, nil
@@ -233,7 +240,7 @@ const baseURL = "http://forkd"
 
 // exchange sends a request and decodes the answer. A refusal is an *Error.
 func (c *Client) exchange(request *http.Request, answer any) (http.Header, error) {
-	response, err := c.roundTrip(request)
+	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		return nil, c.translateError(err)
 	}
@@ -243,60 +250,6 @@ func (c *Client) exchange(request *http.Request, answer any) (http.Header, error
 		defer func() { <-c.room }()
 	}
 	return response.Header, c.readAnswer(response, answer)
-}
-
-// roundTrip sends a request on a connection of its own, which the answer's body closes. It is
-// an http.Transport without its three goroutines, which cost a command more than the exchange.
-func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
-	ctx := request.Context()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	conn, err := c.dial()
-	if err != nil {
-		return nil, err
-	}
-	from := &answering{Conn: conn, ctx: ctx, left: maxHeader}
-	from.stop = context.AfterFunc(ctx, func() { conn.Close() })
-	request.Close = true
-	failed := request.Write(conn) // who has refused it may have said why
-	response, err := http.ReadResponse(bufio.NewReader(from), request)
-	if err != nil {
-		from.Close()
-		return nil, cmp.Or(context.Cause(ctx), failed, err)
-	}
-	from.left = math.MaxInt64
-	response.Body = struct {
-		io.Reader
-		io.Closer
-	}{response.Body, from}
-	return response, nil
-}
-
-// answering is a connection that an answer is read from.
-type answering struct {
-	*closing.Conn
-
-	ctx  context.Context // of the request: a read ends with it
-	stop func() bool
-	left int // bytes that may still be read
-}
-
-func (a *answering) Read(p []byte) (int, error) {
-	if a.left == 0 {
-		return 0, fmt.Errorf("its headers exceeded %d bytes", maxHeader)
-	}
-	n, err := a.Conn.Read(p[:min(len(p), a.left)])
-	a.left -= n
-	if err != nil && a.ctx.Err() != nil {
-		err = context.Cause(a.ctx)
-	}
-	return n, err
-}
-
-func (a *answering) Close() error {
-	a.stop()
-	return a.Conn.Close()
 }
 
 // readAnswer decodes an answer's body, whatever its length is said to be. A refusal is
@@ -350,7 +303,8 @@ func (c *Client) translateError(err error) error {
 		return &NoAppError{Name: c.at.Name}
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("nothing within %v", c.wait)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE),
+		strings.HasSuffix(err.Error(), "server closed idle connection"): // net/http's, before the request was sent
 		if c.pidfd >= 0 && c.ended(100) {
 			return &NoAnswerError{App: c.at.Name, Why: fmt.Sprintf("its master (pid %d) has ended", c.pid)}
 		}

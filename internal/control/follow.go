@@ -82,7 +82,7 @@ func (c *Client) follow(ctx context.Context, path, after string, f func(id, kind
 		}
 		return c.translateError(err)
 	}
-	response, err := c.roundTrip(request)
+	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		return failed(err)
 	}

@@ -58,6 +58,10 @@ func TestContest(t *testing.T) {
 		if err := c.look(ctx); err != nil || c.memory < 10e6 {
 			t.Errorf("the master's memory is %d, %v", c.memory, err)
 		}
+		// Before the roll, after which all have loaded their program: one that is slow would load the broken one.
+		if err := c.killThrice(ctx); err != nil {
+			t.Error(err)
+		}
 		before := children(c.master())
 		if _, err := c.rollOnce(ctx); err != nil {
 			t.Fatal(err)
@@ -65,9 +69,6 @@ func TestContest(t *testing.T) {
 		after := children(c.master())
 		if len(after) < 2 || after[0] == before[0] || after[0] == before[1] {
 			t.Errorf("a roll leaves %v of %v", after, before)
-		}
-		if err := c.killThrice(ctx); err != nil {
-			t.Error(err)
 		}
 		var d deploy
 		if err := c.deploy(ctx, c.broken[0], &d); err != nil {

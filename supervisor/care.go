@@ -93,13 +93,21 @@ func (e *executor) served(slot int) *worker {
 
 // weigh gives workers their usual weight. One that is to follow another starts at a low one:
 // nobody waits for it, and clients would wait for their answers while it loads. It ends when
-// the worker is ready, or its predecessor is so no more, or when it takes long.
+// the worker is ready, or its predecessor is so no more, or when it takes long. For the same
+// reason this process has a low weight during a roll, while every slot serves.
 func (e *executor) weigh(now time.Time) {
 	for _, w := range e.workers {
 		if w.care.light && (w.care.ready || e.served(w.id.Slot) == nil || now.Sub(w.care.startAt) > lightFor) {
 			w.care.light = false
 			go func() { e.logError("a worker keeps a low weight", w.process.Weigh()) }()
 		}
+	}
+	if !e.mayBeLight {
+		return
+	}
+	if v := e.pool.Summary(); e.light != (e.rolling && v.Ready >= v.Wanted) {
+		e.light = !e.light
+		e.logError("the master keeps its weight", process.WeighSelf(e.light))
 	}
 }
 

@@ -62,7 +62,10 @@ type executor struct {
 	fallback     fallback
 	slots        int              // that are wanted
 	stopWithin   time.Duration    // what the service manager allows a stop; 0: not known
-	reloading    bool             // the roll under way is a reload
+	rolling      bool             // a roll is under way
+	reloading    bool             // it is a reload
+	mayBeLight   bool             // see process.CanWeighSelf
+	light        bool             // this process has a low weight, see weigh
 	reloadFailed *control.Failure // the last reload, where it failed
 
 	sent, dropped uint64 // messages of applications
@@ -122,8 +125,9 @@ func (e *executor) perform(actions []pool.Action) {
 			e.listenersClosed = true
 			e.sockets.CloseListeners()
 		case pool.RollProgress:
-			e.reloading = a.Reload
+			e.reloading, e.rolling = a.Reload, true
 		case pool.RollEnded:
+			e.rolling = false
 			e.rollEnded(a)
 		case pool.Replaced:
 			e.replaced(a, time.Now())
@@ -142,7 +146,6 @@ func (e *executor) perform(actions []pool.Action) {
 				if a.To == pool.StateDraining {
 					e.takesNoMore(w)
 				}
-				e.weigh(time.Now())
 				if a.To == pool.StateReady {
 					e.handOverAgain(a.ID)
 				}
@@ -156,6 +159,7 @@ func (e *executor) perform(actions []pool.Action) {
 	}
 	if len(actions) > 0 {
 		e.notices()
+		e.weigh(time.Now())
 	}
 }
 

@@ -39,6 +39,7 @@ func (e *executor) snapshot(v pool.View) snapshot {
 		HostDraining: v.Draining,
 		ReloadError:  e.reloadFailed,
 		Fallback:     e.fallback.from,
+		Roll:         showRoll(v.Roll),
 		FallsBack:    v.FallsBack,
 		DirectoryNow: e.fallback.moved,
 		Slots:        make([]control.Slot, 0, len(v.Slots)),
@@ -52,9 +53,6 @@ func (e *executor) snapshot(v pool.View) snapshot {
 		app.Config = r.cfg.File
 		app.Listeners = r.showListeners()
 		s.capacity, s.limit = positive(cmp.Or(r.cfg.Redis.ConnectionLimit, r.cfg.Redis.MaxConnections)), positive(r.cfg.Redis.MaxConnections)
-	}
-	if r := v.Roll; r != nil {
-		app.Roll = &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
 	}
 	if r := v.LastRoll; r != nil {
 		app.LastRoll = new(rolled(*r))
@@ -89,9 +87,16 @@ func address(l sockets.Listener) string {
 	return l.Network + "://" + l.String()
 }
 
+func showRoll(r *pool.RollProgress) *control.Roll {
+	if r == nil {
+		return nil
+	}
+	return &control.Roll{From: r.From, To: r.To, Phase: string(r.Phase), Done: r.Done, Of: r.Of, Reason: r.Why}
+}
+
 // summary is what is polled: it makes a system call for each worker.
 func (e *executor) summary(v pool.View) control.Summary {
-	s := control.Summary{State: v.State, Generation: v.Generation, Wanted: v.Wanted, Ready: v.Ready}
+	s := control.Summary{State: v.State, Generation: v.Generation, Wanted: v.Wanted, Ready: v.Ready, Roll: showRoll(v.Roll)}
 	for _, c := range e.counters() {
 		if s.Connections == nil {
 			s.Connections = new(int64)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -10,14 +11,27 @@ import (
 	applog "github.com/forkd/forkd/internal/output"
 )
 
-type failedRoll struct {
-	client *control.Client
-	before *control.App
-	began  time.Time
+// failedRoll prints the last lines of the worker for which a reload has failed, and returns
+// what failed and what serves now.
+func failedRoll(ctx context.Context, std stdio, client *control.Client, asked control.Reload, rolled control.Rolled, began time.Time) error {
+	name := client.At().Name
+	now, err := client.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %s", name, failure(rolled, 0))
+	}
+	what, more := failure(rolled, now.Generation), ""
+	if asked.Slot != nil {
+		what = fmt.Sprintf("slot %d keeps its worker: %s", *asked.Slot, rolled.Error)
+	}
+	if slot := cmp.Or(asked.Slot, rolled.Slot); slot != nil {
+		showLines(std, client, lastLines(ctx, client, *slot, rolled.Generation, began, &now), *slot)
+		more = fmt.Sprintf("; more: forkd logs %s --slot %d", name, *slot)
+	}
+	return fmt.Errorf("%s: %s%s", name, what, more)
 }
 
-// words say what failed, and what serves now.
-func (f failedRoll) words(r control.Rolled) string {
+// failure says what failed, and what serves now; 0: that is not known.
+func failure(r control.Rolled, serves int) string {
 	what := fmt.Sprintf("the roll to generation %d has failed: %s", r.Generation, r.Error)
 	switch {
 	case r.Fault == control.FaultConfiguration:
@@ -27,20 +41,13 @@ func (f failedRoll) words(r control.Rolled) string {
 	case r.Fault != "":
 		what = "the new program has failed: " + r.Error
 	}
-	switch r.Result {
-	case "rolled_back":
-		return fmt.Sprintf("%s; rolled back: generation %d serves", what, f.before.Generation)
-	case "paused":
+	switch {
+	case r.Result == "rolled_back" && serves > 0:
+		return fmt.Sprintf("%s; rolled back: generation %d serves", what, serves)
+	case r.Result == "paused":
 		return fmt.Sprintf("%s; paused: slots that have generation %d keep it", what, r.Generation)
 	}
 	return fmt.Sprintf("%s; %s", what, strings.ReplaceAll(r.Result, "_", " "))
-}
-
-func (f failedRoll) more(slot *int) string {
-	if slot == nil {
-		return ""
-	}
-	return fmt.Sprintf("; more: forkd logs %s --slot %d", f.client.At().Name, *slot)
 }
 
 // Bounds on the wait for the last lines of a worker, which may come after its end.
@@ -49,41 +56,41 @@ const (
 	linesWait = 500 * time.Millisecond
 )
 
-// show prints the last lines of the workers of a slot that are new since the reload began.
-func (f failedRoll) show(ctx context.Context, std stdio, slot int) {
-	old := map[int]bool{}
-	for _, s := range f.before.Slots {
+// lastLines are those that a slot's workers of a generation have written since the reload
+// began, but for those that are ready.
+func lastLines(ctx context.Context, client *control.Client, slot, generation int, began time.Time, now *control.App) (lines []string) {
+	ready := map[int]bool{}
+	for _, s := range now.Slots {
 		for _, w := range s.Workers {
-			old[w.PID] = true
+			ready[w.PID] = w.State == control.StateReady
 		}
 	}
-	var lines []string
 	for giveUp := time.Now().Add(linesWait); time.Now().Before(giveUp); time.Sleep(linesPoll) {
+		_, all, err := client.Logs(ctx, applog.Query{N: 200, Slot: &slot, Since: began})
+		if err != nil {
+			return nil // nothing is captured: then the error alone tells
+		}
 		before := len(lines)
-		if lines = f.lines(ctx, slot, old); before > 0 && len(lines) == before {
+		lines = lines[:0]
+		for _, l := range all {
+			if l.Stream != applog.Forkd && l.PID != nil && !ready[*l.PID] && l.Generation != nil && *l.Generation == generation {
+				lines = append(lines, l.Line)
+			}
+		}
+		if before > 0 && len(lines) == before {
 			break // no more come
 		}
 	}
-	if lines = tellingLines(lines, outputShown); len(lines) == 0 {
+	return tellingLines(lines, outputShown)
+}
+
+func showLines(std stdio, client *control.Client, lines []string, slot int) {
+	if len(lines) == 0 {
 		return
 	}
 	s := screenOf(std.err)
-	fmt.Fprintf(std.err, "%s: the last lines of slot %d:\n", f.client.At().Name, slot)
+	fmt.Fprintf(std.err, "%s: the last lines of slot %d:\n", client.At().Name, slot)
 	for _, line := range s.quoted("  ", lines) {
 		fmt.Fprintln(std.err, s.paint(dim, line))
 	}
-}
-
-// lines are those that workers have written which are not of old.
-func (f failedRoll) lines(ctx context.Context, slot int, old map[int]bool) (lines []string) {
-	_, all, err := f.client.Logs(ctx, applog.Query{N: 200, Slot: &slot, Since: f.began})
-	if err != nil {
-		return nil // nothing is captured: then the error alone tells
-	}
-	for _, l := range all {
-		if l.Stream != applog.Forkd && l.PID != nil && !old[*l.PID] {
-			lines = append(lines, l.Line)
-		}
-	}
-	return lines
 }

@@ -46,12 +46,8 @@ changes nothing. The roll goes on if reload is interrupted.`,
 	return cmd
 }
 
-// How often it is looked how far a roll is: a status costs what is to be left to the clients,
-// in the master more than here.
-const (
-	firstLook = time.Second
-	lastLook  = 2 * time.Second
-)
+// How often it is looked how far a roll is: each look takes what is to be left to the clients.
+const lookInterval = 2 * time.Second
 
 func reload(ctx context.Context, std stdio, client *control.Client, r control.Reload) error {
 	name := client.At().Name
@@ -67,11 +63,13 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
-	before, err := client.Status(ctx)
-	if err != nil {
-		return err
+	var before control.Summary
+	if !r.KeepConfig {
+		var err error
+		if before, err = client.Summary(ctx); err != nil {
+			return err
+		}
 	}
-	failed := failedRoll{client: client, before: &before, began: began}
 	var rolled control.Rolled
 	ended := make(chan error, 1)
 	go func() {
@@ -79,35 +77,34 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 		rolled, err = client.Reload(ctx, r)
 		ended <- err
 	}()
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
 	shown := ""
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+	for {
 		select {
 		case err := <-ended:
 			switch {
 			case err != nil:
 				return err
-			case rolled.Result != control.ResultDone && r.Slot != nil:
-				failed.show(ctx, std, *r.Slot)
-				return fmt.Errorf("%s: slot %d keeps its worker: %s%s", name, *r.Slot, rolled.Error, failed.more(r.Slot))
+			case rolled.Result != control.ResultDone:
+				return failedRoll(ctx, std, client, r, rolled, began)
 			case r.Slot != nil:
 				fmt.Fprintf(std.out, "%s: slot %d has a new worker, after %.1fs\n", name, *r.Slot, time.Since(began).Seconds())
 				return nil
-			case rolled.Result != control.ResultDone:
-				if rolled.Slot != nil {
-					failed.show(ctx, std, *rolled.Slot)
-				}
-				return fmt.Errorf("%s: %s%s", name, failed.words(rolled), failed.more(rolled.Slot))
 			}
 			fmt.Fprintf(std.out, "%s: generation %d serves, after %.1fs\n", name, rolled.Generation, time.Since(began).Seconds())
-			return awaitScale(ctx, std, client, before.Totals.Wanted)
-		case <-time.After(pause):
+			if r.KeepConfig {
+				return nil
+			}
+			return awaitScale(ctx, std, client, before.Wanted)
+		case <-look.C:
 		}
-		app, err := client.Status(ctx)
+		now, err := client.Summary(ctx)
 		if is[*control.NoAnswerError](err) {
 			return err
 		}
-		if err == nil && app.Roll != nil {
-			if text := rollText(app.Roll); text != shown {
+		if err == nil && now.Roll != nil {
+			if text := rollText(now.Roll); text != shown {
 				fmt.Fprintf(std.out, "%s: %s\n", name, text)
 				shown = text
 			}

@@ -83,6 +83,7 @@ type Summary struct {
 	Generation  int    `json:"generation"`
 	Wanted      int    `json:"wanted"`
 	Ready       int    `json:"ready"`
+	Roll        *Roll  `json:"roll"`        // null: none under way
 	Connections *int64 `json:"connections"` // null: not known
 	EventSeq    uint64 `json:"event_seq"`   // of the newest event
 }

@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/forkd/forkd/internal/procfs"
 )
 
-// A worker leads its session, and so it may have an autogroup (sched(7)): the share of the
-// CPUs of all its processes and threads together. Outside of the root control group there is
-// none, and a write changes nothing.
+// A process that leads its session, as a worker does, may have an autogroup (sched(7)): the
+// share of the CPUs of all its processes and threads together. Outside of the root control
+// group there is none, and a write changes nothing.
 const (
 	autogroup     = "/proc/%v/autogroup"
 	lightNice     = "10" // a tenth of the usual weight
@@ -47,13 +49,32 @@ func (p *Process) setUsualNice() error {
 	if p.exit != nil {
 		return nil
 	}
-	file, err := os.OpenFile(fmt.Sprintf(autogroup, p.pid), os.O_WRONLY, 0)
+	return setNice(p.pid, usualNice)
+}
+
+func setNice(of any, nice string) error {
+	file, err := os.OpenFile(fmt.Sprintf(autogroup, of), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if _, err = file.WriteString(usualNice); errors.Is(err, unix.ESRCH) {
+	if _, err = file.WriteString(nice); errors.Is(err, unix.ESRCH) { // it has ended
 		return nil
 	}
 	return err
+}
+
+// CanWeighSelf reports whether WeighSelf weighs this process and what it has started, and
+// nobody else, whenever it is called.
+func CanWeighSelf() bool {
+	leader, err := unix.Getsid(0)
+	return err == nil && leader == os.Getpid() && procfs.Holds(unix.CAP_SYS_ADMIN) && unix.Access(fmt.Sprintf(autogroup, "self"), unix.W_OK) == nil
+}
+
+// WeighSelf gives this process's session a low weight, or the usual one.
+func WeighSelf(light bool) error {
+	if light {
+		return setNice("self", lightNice)
+	}
+	return setNice("self", usualNice)
 }

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,9 +20,9 @@ func failedRoll(ctx context.Context, std stdio, client *control.Client, asked co
 	name := client.At().Name
 	now, err := client.Status(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: %s", name, failure(rolled, 0))
+		return fmt.Errorf("%s: %s", name, failure(asked, rolled, ""))
 	}
-	what, more := failure(rolled, now.Generation), ""
+	what, more := failure(asked, rolled, serving(&now)), ""
 	if asked.Slot != nil {
 		what = fmt.Sprintf("slot %d keeps its worker: %s", *asked.Slot, rolled.Error)
 	}
@@ -30,10 +33,12 @@ func failedRoll(ctx context.Context, std stdio, client *control.Client, asked co
 	return fmt.Errorf("%s: %s%s", name, what, more)
 }
 
-// failure says what failed, and what serves now; 0: that is not known.
-func failure(r control.Rolled, serves int) string {
+// failure says what failed, and what serves now; "": that is not known.
+func failure(asked control.Reload, r control.Rolled, serves string) string {
 	what := fmt.Sprintf("the roll to generation %d has failed: %s", r.Generation, r.Error)
 	switch {
+	case r.Fault == control.FaultConfiguration && asked.KeepConfig: // none was read
+		return "the roll has not begun: " + r.Error
 	case r.Fault == control.FaultConfiguration:
 		return "the configuration was not taken: " + r.Error
 	case r.Fault == control.FaultReadiness:
@@ -42,12 +47,37 @@ func failure(r control.Rolled, serves int) string {
 		what = "the new program has failed: " + r.Error
 	}
 	switch {
-	case r.Result == "rolled_back" && serves > 0:
-		return fmt.Sprintf("%s; rolled back: generation %d serves", what, serves)
+	case r.Result == "rolled_back" && serves != "":
+		return fmt.Sprintf("%s; rolled back: %s", what, serves)
 	case r.Result == "paused":
 		return fmt.Sprintf("%s; paused: slots that have generation %d keep it", what, r.Generation)
 	}
 	return fmt.Sprintf("%s; %s", what, strings.ReplaceAll(r.Result, "_", " "))
+}
+
+// serving names the generations of the workers that are ready: more than one, where an
+// earlier roll was paused. It is "" where none is ready.
+func serving(now *control.App) string {
+	ready := map[int]bool{}
+	for _, s := range now.Slots {
+		for _, w := range s.Workers {
+			if w.State == control.StateReady {
+				ready[w.Generation] = true
+			}
+		}
+	}
+	var names []string
+	for _, generation := range slices.Sorted(maps.Keys(ready)) {
+		names = append(names, strconv.Itoa(generation))
+	}
+	switch last := len(names) - 1; last {
+	case -1:
+		return ""
+	case 0:
+		return "generation " + names[0] + " serves"
+	default:
+		return "generations " + strings.Join(names[:last], ", ") + " and " + names[last] + " serve"
+	}
 }
 
 // Bounds on the wait for the last lines of a worker, which may come after its end.

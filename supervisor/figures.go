@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -140,6 +141,11 @@ func (m *meter) measure(s *snapshot, now time.Time) {
 	m.last = samples
 	m.counter.measure(app, s.counting, now)
 	app.Totals = control.Sum(app.Slots)
+	for slot, p := range s.past { // what slots that are gone have handed over counts on
+		if p.counted && !slices.ContainsFunc(app.Slots, func(one control.Slot) bool { return one.Slot == slot }) {
+			app.Totals.Moved = new(int64(p.counters.MovedOut) + *cmp.Or(app.Totals.Moved, new(int64)))
+		}
+	}
 }
 
 // spend sums up processor time, in seconds: of a slot's workers that have ended, by what the

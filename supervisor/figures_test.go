@@ -55,6 +55,26 @@ func TestFiguresOutliveWorkers(t *testing.T) {
 	}
 }
 
+// What a slot has handed over counts on when it is gone.
+func TestMovedOutlivesSlots(t *testing.T) {
+	m := meter{usage: func([]int) map[int]process.Figures { return nil }}
+	moved := past{counted: true, counters: ipc.Counters{MovedOut: 7}}
+	for _, test := range []struct {
+		slots []control.Slot
+		want  int64
+	}{
+		{[]control.Slot{{Slot: 0, Moved: new(int64(3))}, {Slot: 1, Moved: new(int64(7))}}, 10},
+		{[]control.Slot{{Slot: 0, Moved: new(int64(3))}}, 10},
+		{[]control.Slot{{Slot: 0}}, 7},
+	} {
+		s := snapshot{app: control.App{Slots: test.slots}, past: map[int]past{1: moved, 2: {}}}
+		m.measure(&s, time.Now())
+		if got := s.app.Totals.Moved; got == nil || *got != test.want {
+			t.Errorf("%+v: %v, want %d", test.slots, show(got), test.want)
+		}
+	}
+}
+
 func show(n *int64) any {
 	if n == nil {
 		return nil

@@ -55,8 +55,9 @@ func Movable(ln net.Listener, idle time.Duration) {
 //
 // nil: the successor has it, and conn is closed here, unseen by the client. Otherwise conn
 // is as it was: ErrNoSuccessor (try again with the next one), ErrRefused, or why this
-// connection can't be handed over (TLS ends in this process). It takes a second at most
-// for a successor that does not answer.
+// connection can't be handed over (TLS ends in this process). But where the successor has
+// died in between and may have served it, conn is cut: no error but these two is worth
+// another try. It takes a second at most for a successor that does not answer.
 func (w *Worker) Handoff(conn net.Conn, state []byte) error {
 	err := w.handOff(conn, state)
 	if err != nil {

@@ -39,8 +39,10 @@ func withApps(cmd *cobra.Command, args []string, all, together bool, f func(*con
 			none.Near = "--all"
 		}
 		return err
-	case !all || len(args) > 0:
+	case !all:
 		return usage("name one app, or use --all: write %s", cmd.UseLine())
+	case len(args) > 0:
+		return usage("name one app or use --all, not both: write %s", cmd.UseLine())
 	}
 	there := control.Look()
 	if len(there.Live) == 0 && len(there.Others) > 0 {

@@ -82,7 +82,7 @@ func (b *bench) kills(ctx context.Context) ([]row, error) {
 		promise("failed, of connections that were only queued", "0", len(queued) == 0, "%v of %d", load.Count(queued), waiting),
 		promise("failed otherwise: refused, reset, eof, timeout", "0", others.Total() == 0, "%v of %s", others, thousands(float64(o.Requests))),
 		note("lost with the workers that had accepted them", "%v in %d kills", load.Count(lost), len(kills)),
-		promise("slot ready again / bare start to first answer", "1.5 or less", mid <= 1.5*alone, "%.2f", mid/alone),
+		promise("slot ready again / bare start to first answer", "1.3 or less", mid <= 1.3*alone, "%.2f", mid/alone),
 		note("slot ready again", "%.1f ms [%.1f .. %.1f], bare start %.1f ms", mid, low, high, alone),
 	}, nil
 }

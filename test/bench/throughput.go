@@ -30,7 +30,7 @@ func (b *bench) throughput(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer peer.stop()
-	return b.compare(ctx, contender{"forkd", ours.server, 0}, contender{"prefork", peer, 0}, 0.97)
+	return b.compare(ctx, contender{"forkd", ours.server, 0}, contender{"prefork", peer, 0}, 1)
 }
 
 // contender is one of two servers that are compared.

@@ -24,6 +24,10 @@ type made struct {
 
 func (m made) Status(context.Context) (control.App, error) { return m.app, nil }
 
+func (m made) Summary(context.Context) (control.Summary, error) {
+	return control.Summary{State: m.app.State, Generation: m.app.Generation, Wanted: m.app.Totals.Wanted, Ready: m.app.Totals.Ready, Roll: m.app.Roll}, nil
+}
+
 func (m made) Reload(ctx context.Context, _ control.Reload) (control.Rolled, error) {
 	return m.reload(ctx)
 }

@@ -28,11 +28,12 @@ func (p *Process) CanWeigh() bool {
 }
 
 // Weigh gives the worker its usual weight. It waits where the kernel allows a write only
-// later (EAGAIN). Of a worker that has ended it is no error.
+// later (EAGAIN), or this process has no descriptor to spare: a worker would have a low weight
+// for good. Of a worker that has ended it is no error.
 func (p *Process) Weigh() error {
 	for {
 		err := p.setUsualNice()
-		if !errors.Is(err, unix.EAGAIN) {
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 			return err
 		}
 		select {

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWeight(t *testing.T) {
@@ -34,6 +37,34 @@ func TestWeight(t *testing.T) {
 	receive(t, light.exited, "its end")
 	if err := light.Weigh(); err != nil {
 		t.Errorf("of one that has ended: %v", err)
+	}
+}
+
+// A worker does not keep its low weight because this process has no descriptor to spare for a
+// while.
+func TestWeighWithoutDescriptors(t *testing.T) {
+	c := newChildren(t)
+	spec := shell("read line")
+	spec.Light = true
+	light := start(t, c, spec)
+	if !light.CanWeigh() {
+		t.Skip("this kernel has no autogroups (CONFIG_SCHED_AUTOGROUP)")
+	}
+	var before unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: before.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	weighed := make(chan error, 1)
+	go func() { weighed <- light.Weigh() }()
+	time.Sleep(2 * autogroupRest)
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, weighed, "its weight"); err != nil || nice(t, light) != usualNice {
+		t.Errorf("it has %q, %v", nice(t, light), err)
 	}
 }
 

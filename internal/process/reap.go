@@ -299,12 +299,12 @@ func lives(pid int) bool {
 }
 
 // HasEnded reports whether all threads of the process behind a pidfd have ended,
-// reaped or not.
+// reaped or not. Where poll(2) fails they live: it does with a limit of no open files at all.
 func HasEnded(pidfd int) bool {
 	ready := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
 		if n, err := unix.Poll(ready, 0); err != unix.EINTR {
-			return n != 0 // an error is -1
+			return n > 0
 		}
 	}
 }

@@ -328,3 +328,23 @@ func TestExitTellsProcessorTime(t *testing.T) {
 		}
 	}
 }
+
+// With no descriptor allowed at all poll(2) fails (EINVAL): that is no worker's end.
+func TestNobodyEndsByALimit(t *testing.T) {
+	var before unix.Rlimit
+	c := newChildren(t)
+	w := start(t, c, shell("read line"))
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ended := HasEnded(w.handle)
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	if ended {
+		t.Error("a worker that lives has ended")
+	}
+}

@@ -102,12 +102,12 @@ func (e *executor) weigh(now time.Time) {
 			go func() { e.logError("a worker keeps a low weight", w.process.Weigh()) }()
 		}
 	}
-	if !e.mayBeLight {
+	if e.weight == nil {
 		return
 	}
 	if v := e.pool.Summary(); e.light != (e.rolling && v.Ready >= v.Wanted) {
 		e.light = !e.light
-		e.logError("the master keeps its weight", process.WeighSelf(e.light))
+		e.logError("the master keeps its weight", e.weight.Lower(e.light))
 	}
 }
 

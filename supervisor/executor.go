@@ -64,8 +64,8 @@ type executor struct {
 	stopWithin   time.Duration    // what the service manager allows a stop; 0: not known
 	rolling      bool             // a roll is under way
 	reloading    bool             // it is a reload
-	mayBeLight   bool             // see process.CanWeighSelf
-	light        bool             // this process has a low weight, see weigh
+	weight       *process.Weight  // this process's own; nil: it is not to be changed
+	light        bool             // it is low, see weigh
 	reloadFailed *control.Failure // the last reload, where it failed
 
 	sent, dropped uint64 // messages of applications
@@ -446,6 +446,9 @@ func (e *executor) close() {
 	}
 	if e.null >= 0 {
 		unix.Close(e.null)
+	}
+	if e.weight != nil {
+		e.weight.Close()
 	}
 }
 

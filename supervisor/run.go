@@ -245,7 +245,7 @@ func newOpened(cfg Config, dir *control.RuntimeDir, first *release, out Output) 
 		app: cfg.Name, startedAt: time.Now(), log: o.log, logged: o.logged, logFiles: output.LogFiles(out.Stdout, out.Stderr), null: -1,
 		releases: map[int]*release{1: first}, workers: map[pool.ID]*worker{}, past: map[int]past{}, leftovers: map[pool.ID]*adopt.Leftover{}, heard: map[uint64]bool{},
 		daemons: newDaemons(), starts: make(chan struct{}, maxStarting), oom: process.NewOOMKills("/"), runtime: runtimeDir{dir: dir, inspect: make(chan []*workerlink.Link)},
-		slots: cfg.Workers, leaving: map[int]int{}, others: map[uint64]string{}, mayBeLight: process.CanWeighSelf(),
+		slots: cfg.Workers, leaving: map[int]int{}, others: map[uint64]string{}, weight: process.OwnWeight(),
 	}
 	return o
 }

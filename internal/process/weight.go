@@ -33,7 +33,7 @@ func (p *Process) CanWeigh() bool {
 func (p *Process) Weigh() error {
 	for {
 		err := p.setUsualNice()
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
+		if !passes(err) {
 			return err
 		}
 		select {
@@ -44,38 +44,54 @@ func (p *Process) Weigh() error {
 	}
 }
 
+// passes reports whether what keeps a weight from being set does not last.
+func passes(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}
+
 func (p *Process) setUsualNice() error {
 	p.signaling.Lock() // so that it is not reaped, and the pid another's
 	defer p.signaling.Unlock()
 	if p.exit != nil {
 		return nil
 	}
-	return setNice(p.pid, usualNice)
-}
-
-func setNice(of any, nice string) error {
-	file, err := os.OpenFile(fmt.Sprintf(autogroup, of), os.O_WRONLY, 0)
+	file, err := os.OpenFile(fmt.Sprintf(autogroup, p.pid), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if _, err = file.WriteString(nice); errors.Is(err, unix.ESRCH) { // it has ended
+	if _, err = file.WriteString(usualNice); errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	return err
 }
 
-// CanWeighSelf reports whether WeighSelf weighs this process and what it has started, and
-// nobody else, whenever it is called.
-func CanWeighSelf() bool {
-	leader, err := unix.Getsid(0)
-	return err == nil && leader == os.Getpid() && procfs.Holds(unix.CAP_SYS_ADMIN) && unix.Access(fmt.Sprintf(autogroup, "self"), unix.W_OK) == nil
+// A Weight is that of this process's session. It holds a descriptor: there may be none to
+// spare when the weight is to be set back.
+type Weight struct{ file *os.File }
+
+// OwnWeight returns nil unless this process leads its session, so that nobody else shares the
+// weight, and may set it whenever it likes.
+func OwnWeight() *Weight {
+	if leader, err := unix.Getsid(0); err != nil || leader != os.Getpid() || !procfs.Holds(unix.CAP_SYS_ADMIN) {
+		return nil
+	}
+	file, err := os.OpenFile(fmt.Sprintf(autogroup, "self"), os.O_WRONLY, 0)
+	if err != nil {
+		return nil
+	}
+	return &Weight{file}
 }
 
-// WeighSelf gives this process's session a low weight, or the usual one.
-func WeighSelf(light bool) error {
-	if light {
-		return setNice("self", lightNice)
+// Lower gives the session a low weight, or with false its usual one.
+func (w *Weight) Lower(low bool) error {
+	nice := usualNice
+	if low {
+		nice = lightNice
 	}
-	return setNice("self", usualNice)
+	_, err := w.file.WriteString(nice)
+	return err
 }
+
+// Close leaves the weight as it is.
+func (w *Weight) Close() { w.file.Close() }

@@ -14,8 +14,10 @@ const (
 	usageInterval = 5 * time.Second
 	// replaceAgainAfter is how long a worker is left alone whose replacement has failed.
 	replaceAgainAfter = time.Minute
-	// lightFor is how long at most a worker starts at a low weight, see executor.weigh.
-	lightFor = 10 * time.Second
+	// lightFor is how long at most a worker starts at a low weight, see executor.weigh, and
+	// masterLightFor how long a roll has the master at one: clients wait five seconds for it.
+	lightFor       = 10 * time.Second
+	masterLightFor = time.Second
 )
 
 // care is what decides whether a worker is replaced while it runs.
@@ -94,7 +96,7 @@ func (e *executor) served(slot int) *worker {
 // weigh gives workers their usual weight. One that is to follow another starts at a low one:
 // nobody waits for it, and clients would wait for their answers while it loads. It ends when
 // the worker is ready, or its predecessor is so no more, or when it takes long. For the same
-// reason this process has a low weight during a roll, while every slot serves.
+// reason this process has a low weight when a roll begins, while every slot serves.
 func (e *executor) weigh(now time.Time) {
 	for _, w := range e.workers {
 		if w.care.light && (w.care.ready || e.served(w.id.Slot) == nil || now.Sub(w.care.startAt) > lightFor) {
@@ -105,7 +107,8 @@ func (e *executor) weigh(now time.Time) {
 	if e.weight == nil {
 		return
 	}
-	if v := e.pool.Summary(); e.light != (e.rolling && v.Ready >= v.Wanted) {
+	v := e.pool.Summary()
+	if light := !e.rollAt.IsZero() && now.Sub(e.rollAt) < masterLightFor && v.Ready >= v.Wanted; light != e.light {
 		e.light = !e.light
 		e.logError("the master keeps its weight", e.weight.Lower(e.light))
 	}

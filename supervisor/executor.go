@@ -62,7 +62,7 @@ type executor struct {
 	fallback     fallback
 	slots        int              // that are wanted
 	stopWithin   time.Duration    // what the service manager allows a stop; 0: not known
-	rolling      bool             // a roll is under way
+	rollAt       time.Time        // when the roll under way began; zero: there is none
 	reloading    bool             // it is a reload
 	weight       *process.Weight  // this process's own; nil: it is not to be changed
 	light        bool             // it is low, see weigh
@@ -125,9 +125,12 @@ func (e *executor) perform(actions []pool.Action) {
 			e.listenersClosed = true
 			e.sockets.CloseListeners()
 		case pool.RollProgress:
-			e.reloading, e.rolling = a.Reload, true
+			e.reloading = a.Reload
+			if e.rollAt.IsZero() {
+				e.rollAt = time.Now()
+			}
 		case pool.RollEnded:
-			e.rolling = false
+			e.rollAt = time.Time{}
 			e.rollEnded(a)
 		case pool.Replaced:
 			e.replaced(a, time.Now())

@@ -14,9 +14,10 @@ const (
 	usageInterval = 5 * time.Second
 	// replaceAgainAfter is how long a worker is left alone whose replacement has failed.
 	replaceAgainAfter = time.Minute
-	// lightFor is how long at most a worker starts at a low weight, see executor.weigh, and
-	// masterLightFor how long a roll has the master at one: clients wait five seconds for it.
-	lightFor       = 10 * time.Second
+	// lightFor is how long at most a worker starts at a low weight, see executor.weigh, or a
+	// quarter of its ready.timeout: on a full machine nothing else of that would be left to it.
+	// masterLightFor is how long a roll has the master at one: clients wait five seconds for it.
+	lightFor       = 3 * time.Second
 	masterLightFor = time.Second
 )
 
@@ -99,7 +100,7 @@ func (e *executor) served(slot int) *worker {
 // reason this process has a low weight when a roll begins, while every slot serves.
 func (e *executor) weigh(now time.Time) {
 	for _, w := range e.workers {
-		if w.care.light && (w.care.ready || e.served(w.id.Slot) == nil || now.Sub(w.care.startAt) > lightFor) {
+		if w.care.light && (w.care.ready || e.served(w.id.Slot) == nil || now.Sub(w.care.startAt) > min(lightFor, w.cfg.Ready.Timeout/4)) {
 			w.care.light = false
 			go func() { e.logError("a worker keeps a low weight", w.process.Weigh()) }()
 		}

@@ -17,6 +17,7 @@ import (
 const (
 	autogroup     = "/proc/%v/autogroup"
 	lightNice     = "10" // a tenth of the usual weight
+	lowNice       = "5"  // a third
 	usualNice     = "0"
 	autogroupRest = 100 * time.Millisecond // between two writes of processes without CAP_SYS_ADMIN, at least
 )
@@ -83,11 +84,12 @@ func OwnWeight() *Weight {
 	return &Weight{file}
 }
 
-// Lower gives the session a low weight, or with false its usual one.
+// Lower gives the session a third of its usual weight, or with false that: clients of the
+// control socket wait for it.
 func (w *Weight) Lower(low bool) error {
 	nice := usualNice
 	if low {
-		nice = lightNice
+		nice = lowNice
 	}
 	_, err := w.file.WriteString(nice)
 	return err

@@ -64,7 +64,7 @@ func reload(ctx context.Context, std stdio, client *control.Client, r control.Re
 	defer cancel()
 	began := time.Now()
 	var before control.Summary
-	if !r.KeepConfig {
+	if !r.KeepConfig && r.Slot == nil {
 		var err error
 		if before, err = client.Summary(ctx); err != nil {
 			return err

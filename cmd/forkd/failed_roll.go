@@ -22,21 +22,20 @@ func failedRoll(ctx context.Context, std stdio, client *control.Client, asked co
 	if err != nil {
 		return fmt.Errorf("%s: %s", name, failure(asked, rolled, ""))
 	}
-	what, more := failure(asked, rolled, serving(&now)), ""
-	if asked.Slot != nil {
-		what = fmt.Sprintf("slot %d keeps its worker: %s", *asked.Slot, rolled.Error)
-	}
+	more := ""
 	if slot := cmp.Or(asked.Slot, rolled.Slot); slot != nil {
 		showLines(std, client, lastLines(ctx, client, *slot, rolled.Generation, began, &now), *slot)
 		more = fmt.Sprintf("; more: forkd logs %s --slot %d", name, *slot)
 	}
-	return fmt.Errorf("%s: %s%s", name, what, more)
+	return fmt.Errorf("%s: %s%s", name, failure(asked, rolled, serving(&now)), more)
 }
 
 // failure says what failed, and what serves now; "": that is not known.
 func failure(asked control.Reload, r control.Rolled, serves string) string {
 	what := fmt.Sprintf("the roll to generation %d has failed: %s", r.Generation, r.Error)
 	switch {
+	case asked.Slot != nil:
+		return fmt.Sprintf("slot %d keeps its worker: %s", *asked.Slot, r.Error)
 	case r.Fault == control.FaultConfiguration && asked.KeepConfig: // none was read
 		return "the roll has not begun: " + r.Error
 	case r.Fault == control.FaultConfiguration:

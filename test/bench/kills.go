@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -18,7 +17,7 @@ import (
 	"github.com/forkd/forkd/test/load"
 )
 
-const howKills = "The 32 clients of the rolls, and SIGKILL to a random worker every 6 s. A moment before, the worker is stopped (SIGSTOP), so that the kernel can be asked " +
+const howKills = "The 32 clients of the rolls, and SIGKILL to a worker every 3 s, to the slots in turn. A moment before, the worker is stopped (SIGSTOP), so that the kernel can be asked " +
 	"which connections it had accepted (sock_diag: they have an inode, those that are only queued have none). " +
 	"A request on an accepted connection dies with its worker; any other failure is forkd's. " +
 	"A slot is back when its next worker is ready. Between the kills, under the same load, the same program is started alone and timed to its first answer."
@@ -90,7 +89,7 @@ func (b *bench) kills(ctx context.Context) ([]row, error) {
 // killAndStart takes turns: a kill, and half an interval later a bare start.
 func (b *bench) killAndStart(ctx context.Context, a *app) (kills []kill, bare []float64, err error) {
 	next := time.Now()
-	for range b.plan.kills {
+	for i := range b.plan.kills {
 		next = next.Add(b.plan.killEvery / 2)
 		load.Pause(ctx, time.Until(next))
 		took, err := b.bareStart(ctx)
@@ -101,7 +100,7 @@ func (b *bench) killAndStart(ctx context.Context, a *app) (kills []kill, bare []
 
 		next = next.Add(b.plan.killEvery / 2)
 		load.Pause(ctx, time.Until(next))
-		k, err := killOne(ctx, a)
+		k, err := killOne(ctx, a, i)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -125,13 +124,14 @@ func (b *bench) bareStart(ctx context.Context) (time.Duration, error) {
 	return took, err
 }
 
-// killOne kills the worker of a random slot and waits for its successor.
-func killOne(ctx context.Context, a *app) (k kill, err error) {
+// killOne kills the worker of the next slot, whose turns are far enough apart to be no
+// failures in a row, and waits for its successor.
+func killOne(ctx context.Context, a *app, turn int) (k kill, err error) {
 	status, err := a.client.Status(ctx)
 	if err != nil {
 		return k, err
 	}
-	slot := rand.N(len(status.Slots))
+	slot := turn % len(status.Slots)
 	pid := readyPID(status.Slots[slot])
 	if pid == 0 {
 		return k, fmt.Errorf("slot %d has no ready worker to kill", slot)
@@ -166,11 +166,13 @@ func readyPID(slot control.Slot) int {
 }
 
 // successor waits until the slot has a ready worker other than pid, and returns
-// when that became ready, by the master's own clock.
+// when that became ready, by the master's own clock. It looks late: the master's answer would
+// take the time of the start.
 func (a *app) successor(ctx context.Context, slot, pid int) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	for {
+		load.Pause(ctx, 50*time.Millisecond)
 		status, err := a.client.Status(ctx)
 		if err != nil {
 			return time.Time{}, err
@@ -180,7 +182,6 @@ func (a *app) successor(ctx context.Context, slot, pid int) (time.Time, error) {
 				return *w.ReadyAt, nil
 			}
 		}
-		load.Pause(ctx, 20*time.Millisecond)
 	}
 }
 

@@ -63,7 +63,7 @@ func (b *bench) logs(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	kept, lost, err := numbered(dir, "logs")
-	return append([]row{promise("lines lost, or out of their worker's order", "0", lost == 0 && kept > 0, "%d of %d", lost, kept)}, rows...), err
+	return append([]row{promise("lines lost, or out of their worker's order", "0", lost == 0 && kept > 0, "%s of %s", thousands(float64(lost)), thousands(float64(kept)))}, rows...), err
 }
 
 // logging is what it costs the master.

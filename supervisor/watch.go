@@ -32,7 +32,15 @@ func (w *worker) watches(listeners *sockets.ListenerSet, where sockets.Counting)
 	w.counting.Store(&where)
 }
 
-// serves reports whether the worker has accepted a connection.
+// hasAccepted reports whether the worker has counted a connection. One that is busy from its
+// first moment may hardly ever wait for another.
+func (w *worker) hasAccepted() bool {
+	c, counts := w.link.Counters()
+	return counts && c.Accepts > 0
+}
+
+// serves reports whether the worker has accepted a connection, which takes long: the kernel
+// looks at all of the machine's.
 func (w *worker) serves() bool {
 	connections, err := w.counting.Load().Connections()
 	if err != nil || len(connections) == 0 {
@@ -51,14 +59,16 @@ func (w *worker) watch(e *executor) {
 	idle := !w.release.seen.Learns // told, or not asked for
 	var used idleness
 	held := time.Now().Add(heldInterval) // when serves is asked next
-	for interval := watchClosely; !w.begun.Load(); {
+	interval := watchClosely
+	for next := time.NewTimer(interval); !w.begun.Load(); next.Reset(interval) {
+		look := w.look
+		if interval < watchClosely {
+			look = nil // a look comes in a moment anyway, whatever the worker says and how often
+		}
 		select {
-		case <-time.After(interval):
-		case <-w.look:
-			if interval != watchAtOnce {
-				interval = watchAtOnce
-				continue
-			}
+		case <-next.C:
+		case <-look:
+			interval = watchAtOnce
 		case <-w.gone:
 			return
 		case <-e.inbox.done:
@@ -66,7 +76,7 @@ func (w *worker) watch(e *executor) {
 		}
 		began := time.Now()
 		if inodes := *w.inodes.Load(); len(inodes) > 0 {
-			accepts := process.Waits(w.process.PID(), inodes)
+			accepts := w.hasAccepted() || process.Waits(w.process.PID(), inodes)
 			if !accepts && began.After(held) {
 				asked := time.Now()
 				accepts = w.serves()

@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 		"without-seccomp": withoutSeccomp,
 		"worker-all":      workerAll,
 		"worker-binds":    workerBinds,
+		"worker-busy":     workerBusy,
 		"worker-family":   workerFamily,
 		"worker-flood":    workerFlood,
 		"worker-harm":     workerHarm,

@@ -295,7 +295,7 @@ func (w *Worker) movedTo(t ipc.Transfer) *listener {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, l := range w.listeners {
-		if l.name != "" && l.name == t.Listener && (t.Own || l.movable && l.served.Load()) {
+		if l.name != "" && l.name == t.Listener && (t.Own || l.served.Load() && l.movable) {
 			return l
 		}
 	}

@@ -20,15 +20,17 @@ import (
 	"github.com/forkd/forkd/ipc"
 )
 
-// A Link is the master's ends. All methods but RenewNotify are for one goroutine, the loop's,
-// and do not block.
+// A Link is the master's ends. All methods but RenewNotify and Counters are for one goroutine,
+// the loop's, and do not block.
 type Link struct {
 	notify  *notifySocket
 	channel *channel // nil: not given, or closed
 	node    bool     // the channel is node's
-	page    int      // -1: not given, or closed
+	page    int      // -1: not given, or closed; set under reading
 	theirs  int      // the worker's end of the channel; -1: not given, or closed
 	uid     int      // whom the worker runs as; -1: as the master
+
+	reading sync.Mutex // of the page, for any goroutine
 
 	hands atomic.Bool // the worker has said that it understands a Handoff
 }
@@ -188,8 +190,10 @@ func (l *Link) Deliver(line []byte) error {
 	return l.channel.deliver(line)
 }
 
-// Counters is what the worker counts on its page; unknown if it does not.
+// Counters is what the worker counts on its page; unknown if it does not. For any goroutine.
 func (l *Link) Counters() (c ipc.Counters, known bool) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
 	if l.page < 0 {
 		return c, false
 	}
@@ -223,9 +227,12 @@ func (l *Link) Close() {
 	if l.channel != nil {
 		l.channel.close()
 	}
+	l.Passed()
+	l.channel = nil
+	l.reading.Lock()
+	defer l.reading.Unlock()
 	if l.page >= 0 {
 		unix.Close(l.page)
 	}
-	l.Passed()
-	l.channel, l.page = nil, -1
+	l.page = -1
 }

@@ -37,6 +37,7 @@ const (
 //	    12     4  attached: 1                 the worker, when it begins to count
 //	    64     8  admitted - closed, signed   the worker
 //	   128     8  accepts, unsigned           the worker
+//	   136     8  accepts elsewhere, unsigned the worker
 //	   192     8  requests, unsigned          the worker
 //	   256     8  refused, unsigned           the worker
 //	   320     8  limit of open, unsigned     the master, when it has changed
@@ -45,7 +46,8 @@ const (
 //	   448     8  moved out, unsigned         the worker
 //
 // The rest is zero. The worker adds with atomic instructions. Accepts are all accepted
-// connections. Refused are those among them that were over the limit; the others are
+// connections. Elsewhere are those among them of sockets that the worker was not passed, as
+// its own metrics port. Refused are those that were over the limit; the others are
 // admitted. Moved connections were taken over from another worker (in) or handed to one
 // (out). Open connections are admitted - closed + moved in - moved out: so a connection
 // moves by one addition in each page. The limit is zero as long as EnvMaxConnections holds; the
@@ -54,25 +56,26 @@ const (
 // The methods are the worker's. They are safe for concurrent use and neither lock nor
 // make a system call.
 type Page struct {
-	magic    [8]byte
-	version  uint32
-	attached atomic.Uint32
-	_        [48]byte
-	held     atomic.Int64
-	_        [56]byte
-	accepts  atomic.Uint64
-	_        [56]byte
-	requests atomic.Uint64
-	_        [56]byte
-	refused  atomic.Uint64
-	_        [56]byte
-	limit    atomic.Uint64
-	stopping atomic.Uint32
-	_        [52]byte
-	movedIn  atomic.Uint64
-	_        [56]byte
-	movedOut atomic.Uint64
-	_        [PageSize - pageUsed]byte
+	magic     [8]byte
+	version   uint32
+	attached  atomic.Uint32
+	_         [48]byte
+	held      atomic.Int64
+	_         [56]byte
+	accepts   atomic.Uint64
+	elsewhere atomic.Uint64
+	_         [48]byte
+	requests  atomic.Uint64
+	_         [56]byte
+	refused   atomic.Uint64
+	_         [56]byte
+	limit     atomic.Uint64
+	stopping  atomic.Uint32
+	_         [52]byte
+	movedIn   atomic.Uint64
+	_         [56]byte
+	movedOut  atomic.Uint64
+	_         [PageSize - pageUsed]byte
 }
 
 // bytes returns the memory of p.
@@ -173,6 +176,10 @@ func (p *Page) Expel(limit int64) bool {
 	return false
 }
 
+// Elsewhere says that the next accepted connection is of a socket that the worker was not
+// passed: it comes before Opened or Admit, so that the master never takes it for another.
+func (p *Page) Elsewhere() { p.elsewhere.Add(1) }
+
 // Closed counts the end of an open connection.
 func (p *Page) Closed() { p.held.Add(-1) }
 
@@ -213,25 +220,27 @@ func SetStopping(fd int) error {
 
 // Counters is what a page held at one time.
 type Counters struct {
-	Attached bool   // false: the worker does not count, and the rest is unknown
-	Open     uint64 // connections open now
-	Accepts  uint64 // connections accepted since the worker started
-	Requests uint64 // requests since the worker started
-	Refused  uint64 // those of Accepts that were over the limit
-	MovedIn  uint64 // connections taken over from other workers
-	MovedOut uint64 // connections handed to other workers
+	Attached  bool   // false: the worker does not count, and the rest is unknown
+	Open      uint64 // connections open now
+	Accepts   uint64 // connections accepted since the worker started
+	Requests  uint64 // requests since the worker started
+	Elsewhere uint64 // those of Accepts of sockets that the worker was not passed
+	Refused   uint64 // those of Accepts that were over the limit
+	MovedIn   uint64 // connections taken over from other workers
+	MovedOut  uint64 // connections handed to other workers
 }
 
 // Counters reads a page from within the worker.
 func (p *Page) Counters() Counters {
 	return Counters{
-		Attached: p.attached.Load() == 1,
-		Open:     uint64(max(0, min(p.open(), MaxCount))),
-		Accepts:  min(p.accepts.Load(), MaxCount),
-		Requests: min(p.requests.Load(), MaxCount),
-		Refused:  min(p.refused.Load(), MaxCount),
-		MovedIn:  min(p.movedIn.Load(), MaxCount),
-		MovedOut: min(p.movedOut.Load(), MaxCount),
+		Attached:  p.attached.Load() == 1,
+		Open:      uint64(max(0, min(p.open(), MaxCount))),
+		Accepts:   min(p.accepts.Load(), MaxCount),
+		Elsewhere: min(p.elsewhere.Load(), MaxCount),
+		Requests:  min(p.requests.Load(), MaxCount),
+		Refused:   min(p.refused.Load(), MaxCount),
+		MovedIn:   min(p.movedIn.Load(), MaxCount),
+		MovedOut:  min(p.movedOut.Load(), MaxCount),
 	}
 }
 

@@ -49,6 +49,7 @@ func TestPageCounts(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for range 1000 {
+				p.Elsewhere()
 				p.Opened()
 				p.Request()
 				p.Closed()
@@ -57,7 +58,7 @@ func TestPageCounts(t *testing.T) {
 		})
 	}
 	all.Wait()
-	want := Counters{Attached: true, Open: 4, Accepts: 4004, Requests: 4001}
+	want := Counters{Attached: true, Open: 4, Accepts: 4004, Elsewhere: 4000, Requests: 4001}
 	if diff := cmp.Diff(want, read(t, fd)); diff != "" {
 		t.Error(diff)
 	}
@@ -71,15 +72,16 @@ func TestPageCounts(t *testing.T) {
 func TestPageLayout(t *testing.T) {
 	var p Page
 	for name, c := range map[string][2]uintptr{
-		"size":     {unsafe.Sizeof(p), 4096},
-		"version":  {unsafe.Offsetof(p.version), 8},
-		"attached": {unsafe.Offsetof(p.attached), 12},
-		"held":     {unsafe.Offsetof(p.held), 64},
-		"accepts":  {unsafe.Offsetof(p.accepts), 128},
-		"requests": {unsafe.Offsetof(p.requests), 192},
-		"refused":  {unsafe.Offsetof(p.refused), 256},
-		"limit":    {unsafe.Offsetof(p.limit), 320},
-		"stopping": {unsafe.Offsetof(p.stopping), pageStopping}, // nodedrain.cjs reads it
+		"size":      {unsafe.Sizeof(p), 4096},
+		"version":   {unsafe.Offsetof(p.version), 8},
+		"attached":  {unsafe.Offsetof(p.attached), 12},
+		"held":      {unsafe.Offsetof(p.held), 64},
+		"accepts":   {unsafe.Offsetof(p.accepts), 128},
+		"elsewhere": {unsafe.Offsetof(p.elsewhere), 136},
+		"requests":  {unsafe.Offsetof(p.requests), 192},
+		"refused":   {unsafe.Offsetof(p.refused), 256},
+		"limit":     {unsafe.Offsetof(p.limit), 320},
+		"stopping":  {unsafe.Offsetof(p.stopping), pageStopping}, // nodedrain.cjs reads it
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s is %d, want %d", name, c[0], c[1])
@@ -92,7 +94,7 @@ func TestPageLayout(t *testing.T) {
 }
 
 // The bytes that a worker of any language leaves behind, before there was a
-// count of refused connections and since.
+// count of refused connections or of those elsewhere, and since.
 func TestPageGolden(t *testing.T) {
 	page := make([]byte, PageSize)
 	copy(page, "FORKDPG1\x01\x00\x00\x00\x01\x00\x00\x00")
@@ -112,7 +114,8 @@ func TestPageGolden(t *testing.T) {
 	want := Counters{Attached: true, Open: 0x102, Accepts: 0x20304, Requests: 0x100050607}
 	check(want)
 	copy(page[256:], "\x09\x08\x00\x00\x00\x00\x00\x00")
-	want.Refused = 0x809
+	copy(page[136:], "\x03\x03\x02\x00\x00\x00\x00\x00")
+	want.Refused, want.Elsewhere = 0x809, 0x20303
 	check(want)
 }
 
@@ -217,7 +220,7 @@ func TestPageHostileWorker(t *testing.T) {
 	}
 	write(attachedAt, []byte{1, 0, 0, 0})
 	write(attachedAt+4, bytes.Repeat([]byte{0xff}, PageSize-attachedAt-4))
-	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Requests: MaxCount, Refused: MaxCount, MovedIn: MaxCount, MovedOut: MaxCount}); got != want {
+	if got, want := read(t, fd), (Counters{Attached: true, Open: 0, Accepts: MaxCount, Elsewhere: MaxCount, Requests: MaxCount, Refused: MaxCount, MovedIn: MaxCount, MovedOut: MaxCount}); got != want {
 		t.Errorf("all ones: %+v, want %+v", got, want)
 	}
 	write(openAt, binary.LittleEndian.AppendUint64(nil, 1<<62))
@@ -277,7 +280,7 @@ func FuzzPage(f *testing.F) {
 			t.Fatal(err)
 		}
 		c := read(t, fd)
-		if c.Open > MaxCount || c.Accepts > MaxCount || c.Requests > MaxCount || c.Refused > MaxCount || !c.Attached && c != (Counters{}) {
+		if c.Open > MaxCount || c.Accepts > MaxCount || c.Elsewhere > MaxCount || c.Requests > MaxCount || c.Refused > MaxCount || !c.Attached && c != (Counters{}) {
 			t.Errorf("%+v", c)
 		}
 	})

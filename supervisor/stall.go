@@ -87,7 +87,7 @@ func (e *executor) stalls(now time.Time) (events []pool.Event) {
 			continue
 		}
 		var accepts *uint64
-		if c, counts := w.link.Counters(); counts {
+		if c, counts := w.link.Counters(); counts && c.Elsewhere == 0 {
 			accepts = &c.Accepts
 		}
 		was := w.stall.stalled

@@ -37,8 +37,8 @@ func TestLooks(t *testing.T) {
 	const long = 3 * time.Millisecond
 	at, n := time.Duration(0), 0
 	for interval := watchAtOnce; at < 4*time.Millisecond; n++ {
+		interval = nextLook(interval, long, 1) // after the one at once
 		at += interval
-		interval = nextLook(interval, long, 1)
 	}
 	if n < 3 {
 		t.Errorf("%d looks in the first %v", n, at)

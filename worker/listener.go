@@ -189,6 +189,9 @@ func (w *Worker) connLimit() int64 {
 // not answer, and reports whether it may stay.
 func (l *listener) admit(counted bool) bool {
 	page := l.worker.page
+	if l.name == "" && !counted {
+		page.Elsewhere()
+	}
 	switch {
 	case l.answer == nil && !counted:
 		page.Opened()

@@ -273,6 +273,9 @@ func TestInherits(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.WaitFor(ipc.Counters{Attached: true, Open: 1, Accepts: 1, Requests: 1})
+	if c := m.Counters(); c.Elsewhere != 0 {
+		t.Errorf("a connection of the socket that it was passed: %+v", c)
+	}
 
 	// As the master does it: the message first, then the signal, which is no
 	// second one. The socket lives on in the master.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -54,19 +55,28 @@ func workerHarm() {
 	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}, ln))
 }
 
-// workerBusy says that it is ready, and never waits for a connection. Its argument says whether
-// it has "counted" one.
+// workerBusy is workerHTTP, and so busy that it is never seen to wait for a connection.
 func workerBusy() {
-	b := borrow()
+	runtime.GOMAXPROCS(1)
+	go func() {
+		for {
+			runtime.Gosched()
+		}
+	}()
+	workerHTTP()
+}
+
+// workerElsewhere serves HTTP on a port of its own. With "deaf" it listens on the socket that
+// it was passed too, and accepts nothing there.
+func workerElsewhere() {
 	w := worker.New()
-	if os.Args[1] == "counted" {
-		page, err := ipc.OpenPage(b.page)
+	if len(os.Args) > 2 {
+		_, err := w.Listen("http", "127.0.0.1:0")
 		orDie(err)
-		page.Opened()
-		page.Closed()
 	}
-	w.Ready()
-	<-w.Draining()
+	ln, err := net.Listen("tcp", "127.0.0.1:"+os.Args[1])
+	orDie(err)
+	orDie(httpserve.Serve(w, &http.Server{Handler: answers(), ReadHeaderTimeout: scriptTimeout}, ln))
 }
 
 // borrow keeps copies of what the worker package will take and close.

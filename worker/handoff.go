@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -243,19 +242,15 @@ func (w *Worker) handed(c *conn, s *sender, o outcome) {
 // prepare makes a connection of this worker's of a passed descriptor. No functions: it is
 // refused.
 func (w *Worker) prepare(t ipc.Transfer, fd int) (serve, drop func()) {
-	f := os.NewFile(uintptr(fd), "connection")
-	defer f.Close()
-	l := w.movedTo(t)
-	if l == nil || !connected(fd) {
-		return nil, nil
-	}
 	w.handoff.mu.Lock()
 	take := w.handoff.take
 	w.handoff.mu.Unlock()
-	if t.Own && take == nil {
+	l := w.movedTo(t)
+	if l == nil || !connected(fd) || t.Own && take == nil {
+		closeDescriptor(fd)
 		return nil, nil
 	}
-	raw, err := net.FileConn(f)
+	raw, err := connOf(fd)
 	if err != nil {
 		return nil, nil
 	}

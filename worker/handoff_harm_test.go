@@ -43,16 +43,31 @@ func (s *site) give(m *member, role string) *net.UnixConn {
 
 // Whatever a successor does, the connection that it was sent is served by the predecessor.
 func TestSuccessorsThatHarm(t *testing.T) {
-	receive := func(t *testing.T, c *net.UnixConn) {
+	receive := func(t *testing.T, c *net.UnixConn) (oob []byte) {
 		t.Helper()
-		_, _, _, _, err := c.ReadMsgUnix(make([]byte, ipc.MaxTransfer), make([]byte, 64)) // and the descriptor leaks until the test ends
+		oob = make([]byte, 64)
+		_, n, _, _, err := c.ReadMsgUnix(make([]byte, ipc.MaxTransfer), oob) // and the descriptor leaks until the test ends
 		check(t, err)
+		return oob[:n]
 	}
 	for name, harm := range map[string]func(t *testing.T, c *net.UnixConn){
 		"never answers":               func(*testing.T, *net.UnixConn) {}, // as one that is stopped
-		"receives, and never answers": receive,
+		"receives, and never answers": func(t *testing.T, c *net.UnixConn) { receive(t, c) },
 		"closes":                      func(_ *testing.T, c *net.UnixConn) { c.Close() },
 		"receives, and closes":        func(t *testing.T, c *net.UnixConn) { receive(t, c); c.Close() },
+		"receives, has it block, and closes": func(t *testing.T, c *net.UnixConn) {
+			for _, fd := range ipc.Descriptors(receive(t, c)) {
+				check(t, unix.SetNonblock(fd, false)) // as in the moment before it is a connection
+			}
+			c.Close()
+		},
+		"receives, has it block, and refuses": func(t *testing.T, c *net.UnixConn) {
+			for _, fd := range ipc.Descriptors(receive(t, c)) {
+				check(t, unix.SetNonblock(fd, false))
+			}
+			_, err := c.Write(ipc.Reply{Seq: 1}.Encode())
+			check(t, err)
+		},
 		"answers to what it never got": func(t *testing.T, c *net.UnixConn) {
 			_, err := c.Write(ipc.Reply{Seq: 7, Taken: true}.Encode())
 			check(t, err)

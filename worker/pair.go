@@ -51,9 +51,7 @@ func newSeqpacket(fd int) (pair, error) {
 
 // unixConnOf makes a connection of a descriptor, which it takes.
 func unixConnOf(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "")
-	defer f.Close()
-	conn, err := net.FileConn(f)
+	conn, err := connOf(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +61,14 @@ func unixConnOf(fd int) (*net.UnixConn, error) {
 		return nil, errors.New("it is no unix socket")
 	}
 	return u, nil
+}
+
+// connOf makes a connection of a descriptor, which it takes.
+func connOf(fd int) (net.Conn, error) {
+	_ = unix.SetNonblock(fd, false) // else it is polled as a file too; FileConn sets it again
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	return net.FileConn(f)
 }
 
 func (s *seqpacket) send(packet []byte, fd int) error {

@@ -37,6 +37,15 @@ type parcel struct {
 	done   func(outcome) // called once
 }
 
+// end says what has become of it. What stays here does not block: until the successor has
+// made a connection of its copy, it is a blocking one, and so is this one (open(2), O_NONBLOCK).
+func (p *parcel) end(o outcome) {
+	if o == outcomeRefused || o == outcomeReturned {
+		_ = p.socket.Control(func(fd uintptr) { _ = syscall.SetNonblock(int(fd), true) })
+	}
+	p.done(o)
+}
+
 // sender hands connections over to one successor. It has a goroutine, run.
 type sender struct {
 	pair   pair
@@ -155,9 +164,9 @@ func (s *sender) answered(r ipc.Reply) error {
 	s.mu.Unlock()
 	<-s.room
 	if r.Taken {
-		p.done(outcomeTaken)
+		p.end(outcomeTaken)
 	} else {
-		p.done(outcomeRefused)
+		p.end(outcomeRefused)
 	}
 	return nil
 }
@@ -184,7 +193,7 @@ func (s *sender) finish() {
 	s.pair.close()
 	close(s.ended)
 	for _, p := range rest {
-		p.done(result)
+		p.end(result)
 	}
 }
 

@@ -35,9 +35,10 @@ const (
 //	     0     8  magic "FORKDPG1"            the master
 //	     8     4  version, 1                  the master
 //	    12     4  attached: 1                 the worker, when it begins to count
+//	    16     4  passed: 1                   the worker, before that, if it counts elsewhere
 //	    64     8  admitted - closed, signed   the worker
 //	   128     8  accepts, unsigned           the worker
-//	   136     8  accepts elsewhere, unsigned the worker
+//	   136     8  elsewhere, unsigned         the worker
 //	   192     8  requests, unsigned          the worker
 //	   256     8  refused, unsigned           the worker
 //	   320     8  limit of open, unsigned     the master, when it has changed
@@ -46,9 +47,10 @@ const (
 //	   448     8  moved out, unsigned         the worker
 //
 // The rest is zero. The worker adds with atomic instructions. Accepts are all accepted
-// connections. Elsewhere are those among them of sockets that the worker was not passed, as
-// its own metrics port. Refused are those that were over the limit; the others are
-// admitted. Moved connections were taken over from another worker (in) or handed to one
+// connections. Elsewhere are those among them of other sockets than the worker was passed, as
+// its own metrics port: they are added before the accepts. A worker that was passed none
+// can't tell, and neither can one of an older release. Refused are those accepts that were
+// over the limit; the others are admitted. Moved connections were taken over from another worker (in) or handed to one
 // (out). Open connections are admitted - closed + moved in - moved out: so a connection
 // moves by one addition in each page. The limit is zero as long as EnvMaxConnections holds; the
 // master sets another when the number of slots changes.
@@ -59,7 +61,8 @@ type Page struct {
 	magic     [8]byte
 	version   uint32
 	attached  atomic.Uint32
-	_         [48]byte
+	passed    atomic.Uint32
+	_         [44]byte
 	held      atomic.Int64
 	_         [56]byte
 	accepts   atomic.Uint64
@@ -137,8 +140,14 @@ func OpenPage(fd int) (*Page, error) {
 	return p, nil
 }
 
-// Attach says that the worker counts. Until then its counters are unknown.
-func (p *Page) Attach() { p.attached.Store(1) }
+// Attach says that the worker counts, and whether it was passed sockets, so that it knows
+// which accepts are elsewhere. Until then its counters are unknown.
+func (p *Page) Attach(passed bool) {
+	if passed {
+		p.passed.Store(1)
+	}
+	p.attached.Store(1)
+}
 
 // Opened counts an accepted connection.
 func (p *Page) Opened() {
@@ -176,8 +185,8 @@ func (p *Page) Expel(limit int64) bool {
 	return false
 }
 
-// Elsewhere says that the next accepted connection is of a socket that the worker was not
-// passed: it comes before Opened or Admit, so that the master never takes it for another.
+// Elsewhere counts an accepted connection of another socket than the worker was passed. It
+// comes before Opened or Admit.
 func (p *Page) Elsewhere() { p.elsewhere.Add(1) }
 
 // Closed counts the end of an open connection.
@@ -223,12 +232,16 @@ type Counters struct {
 	Attached  bool   // false: the worker does not count, and the rest is unknown
 	Open      uint64 // connections open now
 	Accepts   uint64 // connections accepted since the worker started
+	Passed    bool   // it was passed sockets, and counts Elsewhere
+	Elsewhere uint64 // those of Accepts of other sockets
 	Requests  uint64 // requests since the worker started
-	Elsewhere uint64 // those of Accepts of sockets that the worker was not passed
 	Refused   uint64 // those of Accepts that were over the limit
 	MovedIn   uint64 // connections taken over from other workers
 	MovedOut  uint64 // connections handed to other workers
 }
+
+// Own is how many connections the worker has accepted of the app's sockets, as far as it knows.
+func (c Counters) Own() uint64 { return c.Accepts - min(c.Elsewhere, c.Accepts) }
 
 // Counters reads a page from within the worker.
 func (p *Page) Counters() Counters {
@@ -236,6 +249,7 @@ func (p *Page) Counters() Counters {
 		Attached:  p.attached.Load() == 1,
 		Open:      uint64(max(0, min(p.open(), MaxCount))),
 		Accepts:   min(p.accepts.Load(), MaxCount),
+		Passed:    p.passed.Load() == 1,
 		Elsewhere: min(p.elsewhere.Load(), MaxCount),
 		Requests:  min(p.requests.Load(), MaxCount),
 		Refused:   min(p.refused.Load(), MaxCount),

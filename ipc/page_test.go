@@ -44,7 +44,7 @@ func TestPageCounts(t *testing.T) {
 	if got := read(t, fd); got != (Counters{}) {
 		t.Fatalf("before Attach: %+v", got)
 	}
-	p.Attach()
+	p.Attach(true)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -58,7 +58,7 @@ func TestPageCounts(t *testing.T) {
 		})
 	}
 	all.Wait()
-	want := Counters{Attached: true, Open: 4, Accepts: 4004, Elsewhere: 4000, Requests: 4001}
+	want := Counters{Attached: true, Open: 4, Accepts: 4004, Passed: true, Elsewhere: 4000, Requests: 4001}
 	if diff := cmp.Diff(want, read(t, fd)); diff != "" {
 		t.Error(diff)
 	}
@@ -75,6 +75,7 @@ func TestPageLayout(t *testing.T) {
 		"size":      {unsafe.Sizeof(p), 4096},
 		"version":   {unsafe.Offsetof(p.version), 8},
 		"attached":  {unsafe.Offsetof(p.attached), 12},
+		"passed":    {unsafe.Offsetof(p.passed), 16},
 		"held":      {unsafe.Offsetof(p.held), 64},
 		"accepts":   {unsafe.Offsetof(p.accepts), 128},
 		"elsewhere": {unsafe.Offsetof(p.elsewhere), 136},
@@ -114,8 +115,9 @@ func TestPageGolden(t *testing.T) {
 	want := Counters{Attached: true, Open: 0x102, Accepts: 0x20304, Requests: 0x100050607}
 	check(want)
 	copy(page[256:], "\x09\x08\x00\x00\x00\x00\x00\x00")
+	copy(page[16:], "\x01\x00\x00\x00")
 	copy(page[136:], "\x03\x03\x02\x00\x00\x00\x00\x00")
-	want.Refused, want.Elsewhere = 0x809, 0x20303
+	want.Refused, want.Passed, want.Elsewhere = 0x809, true, 0x20303
 	check(want)
 }
 
@@ -127,7 +129,7 @@ func TestPageLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Attach()
+	p.Attach(false)
 	const limit, comers, each = 3, 8, 2000
 	var all sync.WaitGroup
 	for i := range comers {

@@ -87,8 +87,8 @@ func (e *executor) stalls(now time.Time) (events []pool.Event) {
 			continue
 		}
 		var accepts *uint64
-		if c, counts := w.link.Counters(); counts && c.Elsewhere == 0 {
-			accepts = &c.Accepts
+		if c, counts := w.link.Counters(); counts {
+			accepts = new(c.Own())
 		}
 		was := w.stall.stalled
 		if w.stall.look(now, w.cfg.Health.Stall, queue, accepts) {

@@ -12,13 +12,13 @@ import (
 // each time by a quarter. More than ten workers share 200 looks a second, and none is looked
 // at for more than a tenth of the time. Once it has called listen(2) or said that it is
 // ready, it waits for connections in a moment: then it is looked at at once, after twice
-// watchAtOnce and twice as long each time until it is watchClosely again. So what it says
-// brings at most four looks in 7 ms.
+// watchAtOnce and twice as long each time until it is watchClosely again, maxBursts times.
 const (
 	watchInterval = 50 * time.Millisecond
 	watchClosely  = 5 * time.Millisecond
 	watchAtOnce   = 500 * time.Microsecond
 	watchShare    = 10
+	maxBursts     = 16
 )
 
 // heldInterval is how often it is looked whether a worker that is not seen to wait has
@@ -37,7 +37,7 @@ func (w *worker) watches(listeners *sockets.ListenerSet, where sockets.Counting)
 // passed. One that is busy from its first moment may hardly ever wait for another.
 func (w *worker) hasAccepted() bool {
 	c, counts := w.link.Counters()
-	return counts && c.Accepts > c.Elsewhere
+	return counts && c.Passed && c.Own() > 0
 }
 
 // serves reports whether the worker has accepted a connection, which takes long: the kernel
@@ -60,16 +60,17 @@ func (w *worker) watch(e *executor) {
 	idle := !w.release.seen.Learns // told, or not asked for
 	var used idleness
 	held := time.Now().Add(heldInterval) // when serves is asked next
-	interval := watchClosely
+	interval, bursts := watchClosely, 0
 	for next := time.NewTimer(interval); !w.begun.Load(); next.Reset(interval) {
 		look := w.look
-		if interval < watchClosely {
-			look = nil // a look comes in a moment anyway, whatever the worker says and how often
+		if interval < watchClosely || bursts == maxBursts {
+			look = nil // a look comes in a moment anyway, or it says that again and again
 		}
 		select {
 		case <-next.C:
 		case <-look:
 			interval = watchAtOnce
+			bursts++
 		case <-w.gone:
 			return
 		case <-e.inbox.done:

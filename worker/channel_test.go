@@ -103,9 +103,6 @@ func hold(t *testing.T, m *servetest.Master, w *worker.Worker, n int) {
 		}
 	}
 	m.WaitFor(ipc.Counters{Attached: true, Open: uint64(n), Accepts: uint64(n)})
-	if c := m.Counters(); c.Elsewhere != uint64(n) { // the socket was not passed
-		t.Fatalf("%+v", c)
-	}
 }
 
 // told is what the program is asked to shed. Portions that come late come together.

@@ -108,7 +108,7 @@ const drainInterval = 25 * time.Millisecond
 // the connection if that is true, and Mark the phases of connections, as httpserve
 // and fasthttpserve do.
 func (w *Worker) Serve(ln net.Listener, serve func(net.Listener) error) error {
-	l := w.track(ln)
+	l := w.track(ln, "")
 	l.served.Store(true)
 	served := make(chan error, 1)
 	go func() { served <- serve(l) }()

@@ -67,7 +67,7 @@ func TestHandoffOfTheProgramsOwn(t *testing.T) {
 	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("then %v", err)
 	}
-	waitFor(t, "the count", func() bool { return s.now.Counters() == ipc.Counters{Attached: true, MovedIn: 1} })
+	waitFor(t, "the count", func() bool { return s.now.Counters() == ipc.Counters{Attached: true, Passed: true, MovedIn: 1} })
 
 	// Without a successor it stays the program's.
 	in = open("/")

@@ -25,9 +25,8 @@ func (w *Worker) Listen(name, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, name, err)
 	}
-	l := w.track(ln)
+	l := w.track(ln, passed)
 	l.inheritKeepAlive()
-	l.name = passed
 	return l, nil
 }
 
@@ -95,6 +94,32 @@ func boundTo(fd int, address string) bool {
 		return local.Port == port
 	}
 	return false
+}
+
+// boundAt is the endpoint of a passed socket.
+func boundAt(fd int) string {
+	name, _ := unix.Getsockname(fd)
+	switch local := name.(type) {
+	case *unix.SockaddrInet4:
+		return endpoint(&net.TCPAddr{IP: local.Addr[:], Port: local.Port})
+	case *unix.SockaddrInet6:
+		return endpoint(&net.TCPAddr{IP: local.Addr[:], Port: local.Port})
+	case *unix.SockaddrUnix:
+		return local.Name
+	}
+	return ""
+}
+
+// endpoint is an address without its zone, which a sockaddr has as a number.
+func endpoint(a net.Addr) string {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return (&net.TCPAddr{IP: a.IP, Port: a.Port}).String()
+	case nil: // of a listener of the program's own
+		return ""
+	default:
+		return a.String()
+	}
 }
 
 // unixPath is the path of unix:/path and unix:///path.

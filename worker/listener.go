@@ -36,6 +36,7 @@ type listener struct {
 	queued     atomic.Int64 // see inheritKeepAlive
 
 	name     string        // of the socket that the master passed; "": none
+	other    bool          // it is none of those that the master passed
 	movable  bool          // see Movable
 	idle     time.Duration // see Movable
 	arrivals arrivals      // connections that another worker has handed over
@@ -49,14 +50,16 @@ type listener struct {
 	stopBy   atomic.Int64 // Unix nanoseconds
 }
 
-// track wraps a listener, unless it is one of w's already.
-func (w *Worker) track(ln net.Listener) *listener {
+// track wraps a listener, unless it is one of w's already. name is that of its socket, if it
+// was passed.
+func (w *Worker) track(ln net.Listener, name string) *listener {
 	if l, ok := ln.(*listener); ok && l.worker == w {
 		return l
 	}
-	l := &listener{Listener: ln, worker: w, fewer: make(chan struct{}, 1), accepted: make(chan struct{})}
+	l := &listener{Listener: ln, worker: w, name: name, fewer: make(chan struct{}, 1), accepted: make(chan struct{})}
 	l.endAccepts = sync.OnceFunc(func() { close(l.accepted) })
 	l.arrivals.more.L = &l.arrivals.mu
+	l.other = len(w.passed) > 0 && !slices.Contains(w.passed, endpoint(ln.Addr()))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listeners = append(w.listeners, l)
@@ -189,7 +192,7 @@ func (w *Worker) connLimit() int64 {
 // not answer, and reports whether it may stay.
 func (l *listener) admit(counted bool) bool {
 	page := l.worker.page
-	if l.name == "" && !counted {
+	if l.other && !counted {
 		page.Elsewhere()
 	}
 	switch {

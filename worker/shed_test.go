@@ -25,7 +25,7 @@ type shedTest struct {
 // newShedTest makes a worker with idle connections.
 func newShedTest(t *testing.T, idle int) *shedTest {
 	w := start(ipc.Passed{Channel: -1, Page: -1}, nil, "")
-	g := &shedTest{t: t, worker: w, served: w.track(noListener{})}
+	g := &shedTest{t: t, worker: w, served: w.track(noListener{}, "")}
 	g.served.served.Store(true)
 	for range idle {
 		g.come(Idle)

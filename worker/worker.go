@@ -33,6 +33,8 @@ type Worker struct {
 	limit    int64         // of open connections, at the start; 0: none
 	refusals chan struct{} // a token for each refused connection that is being answered
 
+	passed []string // addresses of the passed sockets, as endpoint's
+
 	err error // what was passed and is invalid, for Listen to return
 
 	mu        sync.Mutex
@@ -83,14 +85,16 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 		handoff:  handoff{replyWithin: replyTimeout, successor: make(chan struct{})},
 	}
 	for _, s := range passed.Sockets {
-		w.setCloseOnExec(s.FD)
+		if w.setCloseOnExec(s.FD) {
+			w.passed = append(w.passed, boundAt(s.FD))
+		}
 	}
 	w.sockets = passed.Sockets
 	if passed.Page >= 0 && w.setCloseOnExec(passed.Page) {
 		page, err := ipc.OpenPage(passed.Page)
 		if err == nil {
 			w.page = page
-			page.Attach()
+			page.Attach(len(passed.Sockets) > 0)
 		}
 		w.fail(err)
 		unix.Close(passed.Page)

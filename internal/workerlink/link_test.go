@@ -17,7 +17,7 @@ func TestCountersWhileItCloses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page.Attach()
+	page.Attach(false)
 	page.Opened()
 	read, ended := make(chan struct{}), make(chan struct{})
 	go func() {

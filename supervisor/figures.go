@@ -79,6 +79,9 @@ const (
 	// measureInterval is the least time between two samples of a worker: figures per
 	// second are over at least that, and all who ask meanwhile get the same.
 	measureInterval = time.Second
+	// leastSample is the least time that figures per second are taken over: processor time
+	// comes in ticks of 10 ms (proc_pid_stat(5)).
+	leastSample = 200 * time.Millisecond
 	// sampleMaxAge is how old the last sample may be for figures per second to be
 	// taken from it. Beyond that they are the mean since the worker started.
 	sampleMaxAge = time.Minute
@@ -199,7 +202,8 @@ func next(last sample, w *control.Worker, f process.Figures) sample {
 	if f.At.Sub(last.at) > sampleMaxAge {
 		last = sample{at: w.StartedAt}
 	}
-	if seconds := seen.at.Sub(last.at).Seconds(); seconds > 0 {
+	if over := seen.at.Sub(last.at); over >= leastSample {
+		seconds := over.Seconds()
 		seen.percent = new(100 * f.CPUSince(last.figures) / seconds)
 		seen.rate = new(max(0, float64(seen.requests-last.requests)/seconds))
 	}

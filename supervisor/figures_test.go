@@ -199,6 +199,9 @@ func TestFiguresAreOverASecondAtLeast(t *testing.T) {
 		}
 		return all
 	}
+	if w := measure(90*time.Millisecond, 1, 3)[0]; w.RSSBytes == nil || w.CPUPercent != nil || w.RequestsPerSecond != nil {
+		t.Error("a worker's first moment has figures per second")
+	}
 	measure(10*time.Second, 100, 1)
 	for i := range 10 { // polls, ten a second
 		w := measure(10*time.Second+time.Duration(i)*99*time.Millisecond, 100+int64(i), 1)[0]

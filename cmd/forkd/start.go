@@ -208,7 +208,11 @@ func (m *launched) await(ctx context.Context, std stdio, at control.Location) er
 		}
 		switch text := fmt.Sprintf("%s: %d of %d ready", name, t.Ready, t.Wanted); {
 		case app.State != control.StateStarting && app.AllReady():
-			fmt.Fprintf(std.out, "%s: ready, after %.1fs\n", name, time.Since(began).Seconds())
+			nowhere := ""
+			if len(app.Listeners) == 0 {
+				nowhere = "; it listens nowhere so far"
+			}
+			fmt.Fprintf(std.out, "%s: ready, after %.1fs%s\n", name, time.Since(began).Seconds(), nowhere)
 			if err := printStatus(ctx, std, at.Path(), false); err != nil || app.Fallback == nil {
 				return err
 			}

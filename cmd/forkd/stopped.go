@@ -83,7 +83,11 @@ func leftBy(at control.Location) (left []control.Leftover) {
 func (s screen) stoppedLines(a *appStatus, now time.Time) []string {
 	text := a.title + ": " + a.stopped
 	if n := len(a.app.Leftovers); n > 0 {
-		text = fmt.Sprintf("%s: its master was killed, and %s still drain", a.title, plural(n, "worker"))
+		drain := "drain"
+		if n == 1 {
+			drain = "drains"
+		}
+		text = fmt.Sprintf("%s: its master was killed, and %s still %s", a.title, plural(n, "worker"), drain)
 	}
 	if a.app.Config != "" {
 		text += "; forkd start " + a.at.Name + " runs it again"

@@ -450,14 +450,15 @@ func TestWhatADeadWorkerLeavesIsEnded(t *testing.T) {
 }
 
 // What a worker has sent along to the master would hold each close(2) of it for an
-// hour.
+// hour. Where the successor's fork is the last to close it, that start is given up after
+// 30 s, and the next one follows.
 func TestMasterIsNotHeldByWhatAWorkerSends(t *testing.T) {
 	cfg := config(t, "lingers", closingtest.Silent(t))
 	cfg.Workers = 1
 	a := start(t, cfg)
 	eventually(t, "a successor", func() bool {
 		app, err := a.status()
-		return err == nil && app.Totals.Restarts == 1 && app.Totals.Ready == 1
+		return err == nil && app.Totals.Restarts >= 1 && app.Totals.Ready == 1
 	})
 	a.stop()
 }

@@ -50,21 +50,23 @@ func TestSuccessorsThatHarm(t *testing.T) {
 		check(t, err)
 		return oob[:n]
 	}
+	receiveAndBlock := func(t *testing.T, c *net.UnixConn) { // as in the moment before it is a connection
+		t.Helper()
+		for _, fd := range ipc.Descriptors(receive(t, c)) {
+			check(t, unix.SetNonblock(fd, false))
+		}
+	}
 	for name, harm := range map[string]func(t *testing.T, c *net.UnixConn){
 		"never answers":               func(*testing.T, *net.UnixConn) {}, // as one that is stopped
 		"receives, and never answers": func(t *testing.T, c *net.UnixConn) { receive(t, c) },
 		"closes":                      func(_ *testing.T, c *net.UnixConn) { c.Close() },
 		"receives, and closes":        func(t *testing.T, c *net.UnixConn) { receive(t, c); c.Close() },
 		"receives, has it block, and closes": func(t *testing.T, c *net.UnixConn) {
-			for _, fd := range ipc.Descriptors(receive(t, c)) {
-				check(t, unix.SetNonblock(fd, false)) // as in the moment before it is a connection
-			}
+			receiveAndBlock(t, c)
 			c.Close()
 		},
 		"receives, has it block, and refuses": func(t *testing.T, c *net.UnixConn) {
-			for _, fd := range ipc.Descriptors(receive(t, c)) {
-				check(t, unix.SetNonblock(fd, false))
-			}
+			receiveAndBlock(t, c)
 			_, err := c.Write(ipc.Reply{Seq: 1}.Encode())
 			check(t, err)
 		},

@@ -74,40 +74,28 @@ func (w *Worker) takeSocket(name, address string) (ipc.Socket, bool) {
 // boundTo reports whether a socket is on an address's port or path. The host does
 // not matter: the master's configuration decides it.
 func boundTo(fd int, address string) bool {
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return false
-	}
 	if path, ok := unixPath(address); ok {
-		local, ok := name.(*unix.SockaddrUnix)
+		local, ok := boundAt(fd).(*net.UnixAddr)
 		return ok && local.Name == path
 	}
 	_, service, _ := net.SplitHostPort(address)
 	port, err := net.LookupPort("tcp", service)
-	if err != nil || port == 0 {
-		return false
-	}
-	switch local := name.(type) {
-	case *unix.SockaddrInet4:
-		return local.Port == port
-	case *unix.SockaddrInet6:
-		return local.Port == port
-	}
-	return false
+	local, ok := boundAt(fd).(*net.TCPAddr)
+	return ok && err == nil && port != 0 && local.Port == port
 }
 
-// boundAt is the endpoint of a passed socket.
-func boundAt(fd int) string {
+// boundAt is the address of a passed socket, without its zone; nil: it has none.
+func boundAt(fd int) net.Addr {
 	name, _ := unix.Getsockname(fd)
 	switch local := name.(type) {
 	case *unix.SockaddrInet4:
-		return endpoint(&net.TCPAddr{IP: local.Addr[:], Port: local.Port})
+		return &net.TCPAddr{IP: local.Addr[:], Port: local.Port}
 	case *unix.SockaddrInet6:
-		return endpoint(&net.TCPAddr{IP: local.Addr[:], Port: local.Port})
+		return &net.TCPAddr{IP: local.Addr[:], Port: local.Port}
 	case *unix.SockaddrUnix:
-		return local.Name
+		return &net.UnixAddr{Name: local.Name, Net: "unix"}
 	}
-	return ""
+	return nil
 }
 
 // endpoint is an address without its zone, which a sockaddr has as a number.

@@ -86,7 +86,7 @@ func start(passed ipc.Passed, err error, notify string) *Worker {
 	}
 	for _, s := range passed.Sockets {
 		if w.setCloseOnExec(s.FD) {
-			w.passed = append(w.passed, boundAt(s.FD))
+			w.passed = append(w.passed, endpoint(boundAt(s.FD)))
 		}
 	}
 	w.sockets = passed.Sockets
